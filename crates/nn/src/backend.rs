@@ -1,0 +1,150 @@
+//! The one trait between a trainer and a device family. Its grain is a whole model and a run of
+//! steps, so that a backend may fuse a layer, a step or an epoch as it likes.
+
+use crate::{Model, Parameters};
+use mnist::Split;
+use protocol::DeviceProbe;
+
+/// A device family that can train the models.
+pub trait Backend: Sync {
+    /// The id, in lower case: the same word on the command line, in suites and in results.
+    fn id(&self) -> &'static str;
+
+    /// Whether a step is compiled or captured as a whole before training.
+    fn compiled(&self) -> bool {
+        false
+    }
+
+    /// The devices that this machine has for it.
+    ///
+    /// # Errors
+    /// [`Unavailable`] with the reason if there is none.
+    fn devices(&self) -> Result<Vec<DeviceProbe>, Unavailable>;
+
+    /// Makes everything ready to train: allocates, uploads, compiles. Parameters are zero.
+    ///
+    /// # Errors
+    /// [`TrainError::Unavailable`] if the machine or the backend lacks what the job asks for,
+    /// others if making it ready failed.
+    fn open<'data>(
+        &self,
+        job: Job<'data>,
+        options: &Options,
+    ) -> Result<Box<dyn Session + 'data>, TrainError>;
+}
+
+/// What is to be trained.
+#[derive(Clone, Copy)]
+pub struct Job<'data> {
+    pub model: Model,
+    /// Samples in a step; the last step of an epoch may have fewer.
+    pub batch_size: usize,
+    /// Plain SGD: `w -= learning_rate * mean gradient over the step's samples`.
+    pub learning_rate: f32,
+    /// What the order's indices point into.
+    pub train: &'data Split,
+}
+
+/// How it is to be trained. `None` leaves the choice to the backend.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Threads that compute.
+    pub threads: Option<usize>,
+    /// Instruction set: `avx512`, `avx2`, `neon`, `scalar`.
+    pub isa: Option<String>,
+    /// Index or part of the name of a device.
+    pub device: Option<String>,
+    /// Whether a software imitation of a device may be used.
+    pub allow_software: bool,
+    /// `float32` unless said: `tf32`, `bf16`.
+    pub precision: Option<String>,
+    /// Which of the backend's ways to do it, for comparison.
+    pub plan: Option<String>,
+}
+
+/// A model in training on a device.
+pub trait Session {
+    /// What runs where, for the record.
+    fn description(&self) -> Description;
+
+    /// Replaces all parameters. Not part of any timed region.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn set_parameters(&mut self, parameters: &Parameters) -> Result<(), TrainError>;
+
+    /// Copies all parameters out, in the canonical layout.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn parameters(&mut self) -> Result<Parameters, TrainError>;
+
+    /// Takes one step for each `batch_size` indices of `order`, the last step with what is left,
+    /// and writes each step's mean loss (before its update). All the work is done when it returns:
+    /// devices are synchronised. `step_loss.len() == order.len().div_ceil(batch_size)`; every index
+    /// is below `train.len()`; both are checked once, not per step. Host code does not allocate
+    /// per step.
+    ///
+    /// # Errors
+    /// If the device fails. A loss that is not finite is no error here: the caller looks.
+    fn train(&mut self, order: &[u32], step_loss: &mut [f32]) -> Result<(), TrainError>;
+
+    /// Predicts a label for each image, the first of the largest logits.
+    /// `images`: (labels.len(), 28, 28).
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn predict(&mut self, images: &[u8], labels: &mut [u8]) -> Result<(), TrainError>;
+
+    /// What the device measured of all `train` calls so far.
+    fn measured(&self) -> Measured {
+        Measured::default()
+    }
+}
+
+/// What runs where.
+#[derive(Clone, Debug, Default)]
+pub struct Description {
+    /// The device's name, for example the CPU model.
+    pub device: String,
+    /// Which code runs, for example `avx512, zero pixels skipped`.
+    pub path: String,
+    /// Threads that compute, on a CPU.
+    pub threads: Option<usize>,
+    /// Arithmetic of the step.
+    pub precision: &'static str,
+    /// A software imitation of a device.
+    pub software: bool,
+}
+
+/// Counters of a session. `None` where the backend does not know.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Measured {
+    /// Seconds between device events around the steps.
+    pub device_s: Option<f64>,
+    /// Peak of our own allocations on the device.
+    pub device_peak_bytes: Option<u64>,
+    /// Floating-point operations really carried out, where fewer than the dense count.
+    pub executed_flop: Option<f64>,
+}
+
+/// Why a backend cannot run here: one sentence without a full stop.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unavailable(pub String);
+
+/// Why training did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    #[error("unavailable: {0}")]
+    Unavailable(#[from] Unavailable),
+    /// An option that this backend does not understand or cannot honour.
+    #[error("--{option} {value}: {reason}")]
+    Option { option: &'static str, value: String, reason: String },
+    /// The arguments of a call do not fit each other.
+    #[error("{0}")]
+    Mismatch(String),
+    /// The device or its driver failed.
+    #[error("{backend}: {message}")]
+    Device { backend: &'static str, message: String },
+}

@@ -1,0 +1,18 @@
+//! Exit codes, the same for the harness and for a trainer. 0 to 2 are the shell's custom, the
+//! others are those of BSD's `sysexits.h`, so that they mean what an administrator expects.
+
+/// All went well.
+pub const SUCCESS: u8 = 0;
+/// Something failed; the last line on standard error says what. The harness also ends with it
+/// when a combination failed or when there was nothing to report.
+pub const FAILURE: u8 = 1;
+/// The command line is wrong.
+pub const USAGE: u8 = 2;
+/// The data cannot be read, or is not what it claims to be (`EX_DATAERR`).
+pub const DATA: u8 = 65;
+/// This machine lacks what the backend needs (`EX_UNAVAILABLE`). Not a failure.
+pub const UNAVAILABLE: u8 = 69;
+/// Training broke down: a loss that is not finite (`EX_SOFTWARE`).
+pub const NOT_FINITE: u8 = 70;
+/// Interrupted by the user (128 + SIGINT).
+pub const INTERRUPTED: u8 = 130;
