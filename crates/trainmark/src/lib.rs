@@ -3,5 +3,9 @@
 //! It knows no backend and no model by name and never links a trainer.
 #![forbid(unsafe_code)]
 
+pub mod file_name;
 pub mod launch;
+pub mod machine;
 pub mod meter;
+pub mod result;
+pub mod report;

@@ -1,0 +1,71 @@
+//! Names of result files: `{prefix}_{backend}_h{hidden}_{timestamp}.json`.
+
+use serde_json::{Map, Value};
+
+/// The parts of a result file's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileName {
+    stem: String,
+}
+
+/// Configuration keys that tell rows of a suite apart, with their letter in the name.
+const TAGS: [(&str, &str); 3] = [("hidden_size", "h"), ("d_model", "d"), ("ff", "ff")];
+
+impl FileName {
+    /// For example `classic_cpu_h512_20240315_143022`. The parts come from a suite file and may
+    /// hold anything: what does not belong in a file name becomes `-`.
+    pub fn new(
+        prefix: &str,
+        backend: &str,
+        config: &Map<String, Value>,
+        timestamp: &str,
+    ) -> FileName {
+        let mut parts = vec![prefix.to_owned(), backend.to_owned()];
+        for (key, letter) in TAGS {
+            if let Some(value) = config.get(key) {
+                parts.push(format!("{letter}{value}"));
+            }
+        }
+        parts.push(timestamp.to_owned());
+        let safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        let stem = parts.join("_").chars().map(|c| if safe(c) { c } else { '-' }).collect();
+        FileName { stem }
+    }
+
+    /// The first attempt's name is the specification's; each further one, for when that is taken,
+    /// has its number appended.
+    pub fn attempt(&self, number: usize) -> String {
+        match number {
+            0 | 1 => format!("{}.json", self.stem),
+            number => format!("{}_{number}.json", self.stem),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn config(value: Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn names_are_the_specifications() {
+        let name = FileName::new(
+            "classic",
+            "cpu",
+            &config(json!({"hidden_size": 512})),
+            "20240315_143022",
+        );
+        assert_eq!(name.attempt(1), "classic_cpu_h512_20240315_143022.json");
+        assert_eq!(name.attempt(2), "classic_cpu_h512_20240315_143022_2.json");
+    }
+
+    #[test]
+    fn hostile_parts_stay_in_the_directory() {
+        let name = FileName::new("../../etc/x", "c|pu\n", &config(json!({"ff": "a/b"})), "t");
+        assert_eq!(name.attempt(1), "------etc-x_c-pu-_ff-a-b-_t.json");
+    }
+}

@@ -1,0 +1,66 @@
+//! What machine this is, for the record.
+
+use serde::{Deserialize, Serialize};
+
+/// The machine that a combination ran on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Machine {
+    pub hostname: Option<String>,
+    /// The CPU's model name.
+    pub cpu: Option<String>,
+    /// Physical cores.
+    pub cores: Option<usize>,
+    /// Hardware threads that this process may use.
+    pub threads: Option<usize>,
+    pub memory_bytes: Option<u64>,
+    /// Name and version of the system, for example `Debian GNU/Linux 12`.
+    pub os: Option<String>,
+    /// The kernel's release.
+    pub kernel: Option<String>,
+    /// `x86_64`, `aarch64`.
+    pub architecture: Option<String>,
+    /// Names of the GPUs; empty when there are none.
+    pub gpus: Vec<String>,
+}
+
+impl Machine {
+    /// Asks the operating system.
+    pub fn detect() -> Machine {
+        use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
+        let wanted = RefreshKind::nothing()
+            .with_cpu(CpuRefreshKind::nothing())
+            .with_memory(MemoryRefreshKind::nothing().with_ram());
+        let system = System::new_with_specifics(wanted).ok();
+        let cpu = system.as_ref().and_then(|system| system.cpus().first());
+        let brand = cpu.map(|cpu| cpu.brand().trim().to_owned());
+        Machine {
+            hostname: System::host_name().ok(),
+            cpu: brand.filter(|brand| !brand.is_empty()),
+            cores: System::physical_core_count().ok(),
+            threads: std::thread::available_parallelism().ok().map(usize::from),
+            memory_bytes: system.map(|system| system.total_memory()).filter(|&bytes| bytes > 0),
+            os: System::long_os_version().ok(),
+            kernel: System::kernel_version().ok(),
+            architecture: Some(std::env::consts::ARCH.to_owned()),
+            gpus: nvidia_gpus(),
+        }
+    }
+}
+
+/// Names of NVIDIA's GPUs, from the kernel driver's own list, without loading any library.
+fn nvidia_gpus() -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir("/proc/driver/nvidia/gpus") else {
+        return Vec::new();
+    };
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| std::fs::read_to_string(entry.path().join("information")).ok())
+        .filter_map(|text| {
+            let model = text.lines().find_map(|line| line.strip_prefix("Model:"))?;
+            Some(model.trim().to_owned())
+        })
+        .collect();
+    names.sort();
+    names
+}
