@@ -8,8 +8,12 @@ pub struct FileName {
     stem: String,
 }
 
-/// Configuration keys that tell rows of a suite apart, with their letter in the name.
-const TAGS: [(&str, &str); 3] = [("hidden_size", "h"), ("d_model", "d"), ("ff", "ff")];
+/// A configuration's sizes in short, for example `h512`: what tells a suite's rows apart.
+pub fn size_tags(config: &Map<String, Value>) -> Vec<String> {
+    let letters = [("hidden_size", "h"), ("d_model", "d"), ("ff", "ff")];
+    let tag = |(key, letter)| config.get(key).map(|value: &Value| format!("{letter}{value}"));
+    letters.into_iter().filter_map(tag).collect()
+}
 
 impl FileName {
     /// For example `classic_cpu_h512_20240315_143022`. The parts come from a suite file and may
@@ -21,11 +25,7 @@ impl FileName {
         timestamp: &str,
     ) -> FileName {
         let mut parts = vec![prefix.to_owned(), backend.to_owned()];
-        for (key, letter) in TAGS {
-            if let Some(value) = config.get(key) {
-                parts.push(format!("{letter}{value}"));
-            }
-        }
+        parts.extend(size_tags(config));
         parts.push(timestamp.to_owned());
         let safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
         let stem = parts.join("_").chars().map(|c| if safe(c) { c } else { '-' }).collect();

@@ -7,5 +7,7 @@ pub mod file_name;
 pub mod launch;
 pub mod machine;
 pub mod meter;
-pub mod result;
+pub mod plan;
 pub mod report;
+pub mod result;
+pub mod suite;

@@ -1,0 +1,438 @@
+//! From a suite and what the user asked for to the list of combinations.
+
+use crate::file_name::size_tags;
+use crate::suite::{Argument, LoadedSuite, Suite, TrainedModel, Trainer};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What the user asked for. Empty lists leave everything in.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    pub trainers: Vec<String>,
+    pub models: Vec<String>,
+    pub backends: Vec<String>,
+    /// Configuration keys with the values to run instead of the suite's.
+    pub config: BTreeMap<String, Vec<Value>>,
+    pub quick: bool,
+}
+
+/// One combination to run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Case {
+    /// Index into the suite's trainers.
+    pub trainer: usize,
+    pub model: String,
+    pub backend: String,
+    /// Epochs, batch size, hidden size and seed first, as the specification lists them.
+    pub config: Map<String, Value>,
+    /// What the result file's name begins with.
+    pub prefix: String,
+}
+
+/// The order of configuration keys in result files: the specification's first.
+const KEY_ORDER: [&str; 5] = ["epochs", "batch_size", "hidden_size", "seed", "learning_rate"];
+
+/// All combinations that the user asked for, in the suite's order.
+///
+/// # Errors
+/// If the user named something that the suite does not have; the message lists what it has.
+pub fn plan(suite: &Suite, selection: &Selection) -> Result<Vec<Case>, String> {
+    check_names(suite, selection)?;
+    let mut cases = Vec::new();
+    for (index, trainer) in suite.trainers.iter().enumerate() {
+        if !selected(&selection.trainers, &trainer.name) {
+            continue;
+        }
+        for (model, trained) in &trainer.models {
+            if !selected(&selection.models, model) {
+                continue;
+            }
+            for config in configurations(suite, model, trained, selection) {
+                for backend in &trainer.backends {
+                    if !selected(&selection.backends, backend)
+                        || excluded(trainer, model, backend, &config)
+                    {
+                        continue;
+                    }
+                    cases.push(Case {
+                        trainer: index,
+                        model: model.clone(),
+                        backend: backend.clone(),
+                        config: config.clone(),
+                        prefix: trained.prefix.clone(),
+                    });
+                }
+            }
+        }
+    }
+    if cases.is_empty() {
+        return Err("no combination of the suite matches the filters; see --list".to_owned());
+    }
+    Ok(cases)
+}
+
+fn selected(wanted: &[String], name: &str) -> bool {
+    wanted.is_empty() || wanted.iter().any(|wanted| wanted == name)
+}
+
+fn check_names(suite: &Suite, selection: &Selection) -> Result<(), String> {
+    let mut trainers = Vec::new();
+    let mut models = Vec::new();
+    let mut backends = Vec::new();
+    for trainer in &suite.trainers {
+        trainers.push(&trainer.name);
+        models.extend(trainer.models.keys());
+        backends.extend(&trainer.backends);
+    }
+    let lists = [
+        ("--trainer", &selection.trainers, trainers),
+        ("--model", &selection.models, models),
+        ("--backend", &selection.backends, backends),
+    ];
+    for (flag, wanted, mut known) in lists {
+        if let Some(stranger) = wanted.iter().find(|wanted| !known.contains(wanted)) {
+            known.dedup();
+            let known: Vec<&str> = known.iter().map(|name| name.as_str()).collect();
+            return Err(format!("{flag} {stranger}: the suite has {}", known.join(", ")));
+        }
+    }
+    Ok(())
+}
+
+/// Every configuration of one model: the suite's, the model's, its matrix, `--quick`, and over all
+/// of them what the user set.
+fn configurations(
+    suite: &Suite,
+    model: &str,
+    trained: &TrainedModel,
+    selection: &Selection,
+) -> Vec<Map<String, Value>> {
+    let mut axes: Vec<(String, Vec<Value>)> = Vec::new();
+    let mut set = |key: &str, values: Vec<Value>| match axes.iter_mut().find(|axis| axis.0 == key) {
+        Some(axis) => axis.1 = values,
+        None => axes.push((key.to_owned(), values)),
+    };
+    let mut tables = vec![&suite.config];
+    tables.extend(suite.models.get(model).map(|model| &model.config));
+    for (key, value) in tables.into_iter().flatten() {
+        set(key, vec![value.clone()]);
+    }
+    for (key, values) in &trained.matrix {
+        set(key, values.clone());
+    }
+    if selection.quick {
+        for (key, value) in &suite.quick {
+            set(key, vec![value.clone()]);
+        }
+    }
+    let known: Vec<String> = axes.iter().map(|axis| axis.0.clone()).collect();
+    for (key, values) in &selection.config {
+        // Naming a key that only some models have selects those models.
+        if !known.contains(key) && belongs_to_a_model(suite, key) {
+            return Vec::new();
+        }
+        match axes.iter_mut().find(|axis| axis.0 == *key) {
+            Some(axis) => axis.1 = values.clone(),
+            None => axes.push((key.clone(), values.clone())),
+        }
+    }
+    let rank =
+        |key: &str| KEY_ORDER.iter().position(|known| *known == key).unwrap_or(KEY_ORDER.len());
+    axes.sort_by_key(|axis| rank(&axis.0));
+    product(&axes)
+}
+
+fn belongs_to_a_model(suite: &Suite, key: &str) -> bool {
+    let trained = suite.trainers.iter().flat_map(|trainer| trainer.models.values());
+    trained.into_iter().any(|model| model.matrix.contains_key(key))
+        || suite.models.values().any(|model| model.config.contains_key(key))
+}
+
+/// The last axis varies fastest.
+fn product(axes: &[(String, Vec<Value>)]) -> Vec<Map<String, Value>> {
+    let mut all = vec![Map::new()];
+    for (key, values) in axes {
+        all = all
+            .into_iter()
+            .flat_map(|config| {
+                values.iter().map(move |value| {
+                    let mut config = config.clone();
+                    config.insert(key.clone(), value.clone());
+                    config
+                })
+            })
+            .collect();
+    }
+    all
+}
+
+fn excluded(trainer: &Trainer, model: &str, backend: &str, config: &Map<String, Value>) -> bool {
+    trainer.exclude.iter().any(|rule| {
+        rule.iter().all(|(key, value)| match key.as_str() {
+            "model" => value == model,
+            "backend" => value == backend,
+            key => config.get(key) == Some(value),
+        })
+    })
+}
+
+impl Case {
+    /// What a person calls it: `MNISTClassic mlp cpu h512`.
+    pub fn label(&self, suite: &Suite) -> String {
+        let mut label =
+            format!("{} {} {}", suite.trainers[self.trainer].name, self.model, self.backend);
+        for tag in size_tags(&self.config) {
+            label += &format!(" {tag}");
+        }
+        label
+    }
+
+    /// Epochs of the configuration, for the target accuracy.
+    pub fn epochs(&self) -> u64 {
+        self.config.get("epochs").and_then(Value::as_u64).unwrap_or(0)
+    }
+}
+
+/// What stands for the placeholders of a command besides the configuration's keys.
+#[derive(Clone, Debug)]
+pub struct Places<'a> {
+    pub program: &'a Path,
+    pub data: &'a Path,
+    pub predictions: &'a Path,
+}
+
+/// The exact command of a combination, program first.
+///
+/// # Errors
+/// If an argument that always stands names a key that the combination lacks.
+pub fn command(suite: &Suite, case: &Case, places: &Places) -> Result<Vec<String>, String> {
+    let trainer = &suite.trainers[case.trainer];
+    let lookup = |key: &str| match key {
+        "program" => Some(places.program.display().to_string()),
+        "data" => Some(places.data.display().to_string()),
+        "predictions" => Some(places.predictions.display().to_string()),
+        "model" => Some(case.model.clone()),
+        "backend" => Some(case.backend.clone()),
+        key => case.config.get(key).map(plain),
+    };
+    let mut words = Vec::new();
+    for argument in &trainer.command {
+        match argument {
+            Argument::Always(text) => words.push(fill(text, &lookup).map_err(|key| {
+                format!(
+                    "the command of {:?} names {{{key}}}, which {} has no value for",
+                    trainer.name,
+                    case.label(suite)
+                )
+            })?),
+            Argument::IfKnown(texts) => {
+                let filled: Result<Vec<_>, _> =
+                    texts.iter().map(|text| fill(text, &lookup)).collect();
+                words.extend(filled.unwrap_or_default());
+            }
+        }
+    }
+    Ok(words)
+}
+
+/// The trainer's environment for a combination, as the suite declares it; entries whose key has no
+/// value are left out.
+pub fn environment(suite: &Suite, case: &Case) -> BTreeMap<String, String> {
+    let lookup = |key: &str| match key {
+        "model" => Some(case.model.clone()),
+        "backend" => Some(case.backend.clone()),
+        key => case.config.get(key).map(plain),
+    };
+    let declared = &suite.trainers[case.trainer].environment;
+    let filled = declared
+        .iter()
+        .filter_map(|(name, text)| fill(text, &lookup).ok().map(|value| (name.clone(), value)));
+    filled.collect()
+}
+
+/// A configuration value as an argument.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Replaces `{key}`; `{{` and `}}` stand for braces. The error is the key without a value.
+fn fill(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+    let mut filled = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(['{', '}']) {
+        filled += &rest[..at];
+        let brace = &rest[at..at + 1];
+        let after = &rest[at + 1..];
+        if let Some(after) = after.strip_prefix(brace) {
+            filled += brace;
+            rest = after;
+        } else if brace == "{"
+            && let Some(end) = after.find('}')
+        {
+            let key = &after[..end];
+            filled += &lookup(key).ok_or_else(|| key.to_owned())?;
+            rest = &after[end + 1..];
+        } else {
+            filled += brace;
+            rest = after;
+        }
+    }
+    Ok(filled + rest)
+}
+
+/// The trainer's program and the arguments of a fixed command (build, probe).
+///
+/// # Errors
+/// If a placeholder other than `{program}` and `{cargo_target}` is named.
+pub fn fixed_command(
+    loaded: &LoadedSuite,
+    trainer: &Trainer,
+    words: &[String],
+) -> Result<Vec<String>, String> {
+    let program = program(loaded, trainer)?;
+    let lookup = |key: &str| match key {
+        "program" => Some(program.display().to_string()),
+        "cargo_target" => Some(cargo_target(&loaded.root).display().to_string()),
+        _ => None,
+    };
+    let filled = words.iter().map(|word| fill(word, &lookup));
+    filled.collect::<Result<_, _>>().map_err(|key| format!("{:?} names {{{key}}}", trainer.name))
+}
+
+/// Where a trainer's program is: absolute, or a bare name for `PATH`. Of the built-in suite, which
+/// has no sources to build, it is looked for beside the harness.
+///
+/// # Errors
+/// If a placeholder other than `{cargo_target}` is named.
+pub fn program(loaded: &LoadedSuite, trainer: &Trainer) -> Result<PathBuf, String> {
+    let target = cargo_target(&loaded.root).display().to_string();
+    let filled = fill(&trainer.program, &|key| (key == "cargo_target").then(|| target.clone()))
+        .map_err(|key| format!("the program of {:?} names {{{key}}}", trainer.name))?;
+    let path = PathBuf::from(filled);
+    if loaded.is_built_in()
+        && let (Some(name), Ok(harness)) = (path.file_name(), std::env::current_exe())
+    {
+        return Ok(with_suffix(harness.with_file_name(name)));
+    }
+    if path.components().count() == 1 {
+        return Ok(path);
+    }
+    Ok(with_suffix(loaded.root.join(path)))
+}
+
+/// `.exe` where the system wants it.
+fn with_suffix(path: PathBuf) -> PathBuf {
+    if std::env::consts::EXE_EXTENSION.is_empty() || path.extension().is_some() {
+        path
+    } else {
+        path.with_extension(std::env::consts::EXE_EXTENSION)
+    }
+}
+
+/// Cargo's target folder, as cargo finds it.
+fn cargo_target(root: &Path) -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(folder) if !folder.is_empty() => root.join(folder),
+        _ => root.join("target"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::suite::BUILT_IN;
+
+    fn suite() -> Suite {
+        Suite::parse(
+            r#"
+            name = "s"
+            config = { epochs = 5, seed = 42 }
+            quick = { epochs = 1 }
+            models.deep.config = { epochs = 3 }
+            [[trainers]]
+            name = "a"
+            program = "a"
+            command = ["{program}", "{epochs}", ["--hidden={hidden_size}"], "{{}}"]
+            environment = { OMP_NUM_THREADS = "{threads}", MODEL = "{model}" }
+            backends = ["cpu", "gpu"]
+            models.mlp = { prefix = "a", matrix = { hidden_size = [512, 256] } }
+            models.deep = { prefix = "a_deep" }
+            exclude = [{ backend = "gpu", hidden_size = 256 }]
+            "#,
+            "s.toml",
+        )
+        .unwrap()
+    }
+
+    fn labels(suite: &Suite, selection: &Selection) -> Vec<String> {
+        plan(suite, selection).unwrap().iter().map(|case| case.label(suite)).collect()
+    }
+
+    #[test]
+    fn the_matrix_is_the_product_without_the_excluded() {
+        let expected =
+            ["a deep cpu", "a deep gpu", "a mlp cpu h512", "a mlp gpu h512", "a mlp cpu h256"];
+        assert_eq!(labels(&suite(), &Selection::default()), expected);
+    }
+
+    #[test]
+    fn filters_select_and_values_override() {
+        let config = BTreeMap::from([("hidden_size".to_owned(), vec![64.into(), 256.into()])]);
+        let selection = Selection { config, backends: vec!["gpu".into()], ..Selection::default() };
+        // 256 on gpu is excluded, and the model without hidden units is not what was asked for.
+        assert_eq!(labels(&suite(), &selection), ["a mlp gpu h64"]);
+    }
+
+    #[test]
+    fn quick_overrides_the_model_and_the_user_overrides_quick() {
+        let mut selection = Selection { quick: true, ..Selection::default() };
+        assert!(plan(&suite(), &selection).unwrap().iter().all(|case| case.epochs() == 1));
+        selection.config.insert("epochs".into(), vec![7.into()]);
+        assert!(plan(&suite(), &selection).unwrap().iter().all(|case| case.epochs() == 7));
+        let plain = plan(&suite(), &Selection::default()).unwrap();
+        assert_eq!((plain[0].epochs(), plain[2].epochs()), (3, 5));
+    }
+
+    #[test]
+    fn a_name_that_the_suite_lacks_is_an_error_that_lists_what_it_has() {
+        let selection = Selection { backends: vec!["tpu".into()], ..Selection::default() };
+        assert_eq!(
+            plan(&suite(), &selection).unwrap_err(),
+            "--backend tpu: the suite has cpu, gpu"
+        );
+    }
+
+    #[test]
+    fn commands_are_filled_in_literally() {
+        let suite = suite();
+        let cases = plan(&suite, &Selection::default()).unwrap();
+        let places = Places {
+            program: Path::new("/x/a b"),
+            data: Path::new("d"),
+            predictions: Path::new("p"),
+        };
+        assert_eq!(
+            command(&suite, &cases[2], &places).unwrap(),
+            ["/x/a b", "5", "--hidden=512", "{}"]
+        );
+        assert_eq!(command(&suite, &cases[0], &places).unwrap(), ["/x/a b", "3", "{}"]);
+        // No value for threads: the variable is left alone.
+        assert_eq!(
+            environment(&suite, &cases[0]),
+            BTreeMap::from([("MODEL".into(), "deep".into())])
+        );
+    }
+
+    #[test]
+    fn configuration_keys_come_in_the_specifications_order() {
+        let suite = Suite::parse(BUILT_IN, "built in").unwrap();
+        let selection = Selection { models: vec!["mlp".into()], ..Selection::default() };
+        let cases = plan(&suite, &selection).unwrap();
+        let keys: Vec<&String> = cases[0].config.keys().collect();
+        assert_eq!(keys, ["epochs", "batch_size", "hidden_size", "seed", "learning_rate"]);
+    }
+}
