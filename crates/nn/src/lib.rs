@@ -12,8 +12,10 @@ pub mod backend;
 mod model;
 mod parameters;
 pub mod recipe;
+pub mod reference;
 
 pub use model::{
     AttentionShape, CONV_FILTERS, MlpShape, Model, PATCH, PATCHES, POOLED, Tensor, TensorRole,
 };
 pub use parameters::Parameters;
+pub use reference::Reference;
