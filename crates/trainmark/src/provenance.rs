@@ -1,0 +1,94 @@
+//! Where a result comes from: digests of programs, the working tree's commit, timestamps.
+
+use sha2::{Digest, Sha256};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// SHA-256 of a file, in hexadecimal.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn sha256_of_file(path: &Path) -> std::io::Result<String> {
+    let mut file = std::fs::File::open(path)?;
+    let mut digest = Sha256::new();
+    let mut block = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut block)? {
+            0 => break,
+            read => digest.update(&block[..read]),
+        }
+    }
+    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The program file that a command's first word stands for: itself if it names a folder, else the
+/// first executable of that name in `PATH`.
+pub fn resolve_program(program: &Path) -> Option<PathBuf> {
+    if program.components().count() > 1 {
+        return program.is_file().then(|| program.to_owned());
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+/// The commit that the folder's working tree is at, with `-dirty` behind it if tracked files were
+/// changed; `None` outside of a git repository.
+pub fn git_commit(folder: &Path) -> Option<String> {
+    let commit = git(folder, &["rev-parse", "HEAD"])?;
+    let changes = git(folder, &["status", "--porcelain", "--untracked-files=no"])?;
+    Some(if changes.is_empty() { commit } else { commit + "-dirty" })
+}
+
+fn git(folder: &Path, arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git")
+        .arg("-C")
+        .arg(folder)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// The present moment in the two forms of a result file.
+pub struct Moment {
+    /// Local time, `YYYYMMDD_HHMMSS`, as in the file's name.
+    pub timestamp: String,
+    /// RFC 3339, UTC.
+    pub utc: String,
+}
+
+impl Moment {
+    /// Now.
+    pub fn now() -> Moment {
+        let now = jiff::ZonedDateTime::now();
+        Moment {
+            timestamp: now.strftime("%Y%m%d_%H%M%S").to_string(),
+            utc: now.timestamp().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_is_sha256() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "abc").unwrap();
+        // FIPS 180-4, appendix B.1.
+        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(sha256_of_file(file.path()).unwrap(), expected);
+    }
+
+    #[test]
+    fn timestamps_have_the_specifications_form() {
+        let moment = Moment::now();
+        let (date, time) = moment.timestamp.split_once('_').unwrap();
+        assert!(date.len() == 8 && time.len() == 6, "{}", moment.timestamp);
+        assert!(moment.utc.ends_with('Z'));
+    }
+}
