@@ -1,1 +1,110 @@
-//! What the operating system says of a process tree.
+//! What the operating system says of a trainer's process tree.
+//!
+//! Every figure is a [`Reading`]: a value with the source that it comes from, or the reason why
+//! there is none. A figure that cannot be had is never 0.
+
+use serde::{Deserialize, Serialize};
+
+/// One figure: measured, with its source, or absent, with the reason.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Reading<T> {
+    Measured {
+        value: T,
+        /// Where the figure comes from and what it covers, in words for the record.
+        source: String,
+    },
+    Absent {
+        /// Why there is no figure, in words for the record.
+        reason: String,
+    },
+}
+
+impl<T: Copy> Reading<T> {
+    pub fn measured(value: T, source: impl Into<String>) -> Self {
+        Reading::Measured { value, source: source.into() }
+    }
+
+    pub fn absent(reason: impl Into<String>) -> Self {
+        Reading::Absent { reason: reason.into() }
+    }
+
+    pub fn value(&self) -> Option<T> {
+        match self {
+            Reading::Measured { value, .. } => Some(*value),
+            Reading::Absent { .. } => None,
+        }
+    }
+
+    /// The source of a measured figure.
+    pub fn source(&self) -> Option<&str> {
+        match self {
+            Reading::Measured { source, .. } => Some(source),
+            Reading::Absent { .. } => None,
+        }
+    }
+
+    /// The reason for an absent figure.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Reading::Measured { .. } => None,
+            Reading::Absent { reason } => Some(reason),
+        }
+    }
+}
+
+/// What one trainer cost, its whole process tree included.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Meters {
+    /// Seconds from just before the start of the trainer's main process until it was reaped.
+    pub wall_s: Reading<f64>,
+    /// Seconds from the same start until the last process of the tree was reaped.
+    pub tree_wall_s: Reading<f64>,
+    /// User CPU seconds of all processes of the tree.
+    pub user_s: Reading<f64>,
+    /// System CPU seconds of all processes of the tree.
+    pub system_s: Reading<f64>,
+    /// Peak resident memory of the tree: the larger of the two figures below.
+    pub peak_memory_bytes: Reading<u64>,
+    /// Peak resident memory of the largest single process.
+    pub largest_process_bytes: Reading<u64>,
+    /// Largest sampled sum of the proportional set sizes of simultaneous processes, pages that
+    /// they share counted once. Absent for a trainer of one process.
+    pub tree_pss_bytes: Reading<u64>,
+    /// Most processes that were seen alive at once.
+    pub processes: Reading<u64>,
+    /// Page faults served without input or output.
+    pub minor_faults: Reading<u64>,
+    /// Page faults that waited for storage.
+    pub major_faults: Reading<u64>,
+    /// Context switches because a thread waited.
+    pub voluntary_switches: Reading<u64>,
+    /// Context switches because a thread was pushed off its core.
+    pub involuntary_switches: Reading<u64>,
+    /// Bytes fetched from storage; what the page cache served is not in it.
+    pub storage_read_bytes: Reading<u64>,
+    /// Bytes that the tree caused to be written to storage.
+    pub storage_written_bytes: Reading<u64>,
+}
+
+impl Meters {
+    /// Nothing was measured, all for one reason.
+    pub fn absent(reason: &str) -> Self {
+        Meters {
+            wall_s: Reading::absent(reason),
+            tree_wall_s: Reading::absent(reason),
+            user_s: Reading::absent(reason),
+            system_s: Reading::absent(reason),
+            peak_memory_bytes: Reading::absent(reason),
+            largest_process_bytes: Reading::absent(reason),
+            tree_pss_bytes: Reading::absent(reason),
+            processes: Reading::absent(reason),
+            minor_faults: Reading::absent(reason),
+            major_faults: Reading::absent(reason),
+            voluntary_switches: Reading::absent(reason),
+            involuntary_switches: Reading::absent(reason),
+            storage_read_bytes: Reading::absent(reason),
+            storage_written_bytes: Reading::absent(reason),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! How a trainer ended.
+
+use crate::meter::Meters;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// All that the harness knows of one trainer when nothing of it is left.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub exit: Exit,
+    /// The evidence, in words, that the trainer ran out of memory: the kernel's out-of-memory
+    /// killer was at work, or the tree outgrew [`super::Job::memory_limit_bytes`]. An allocation that
+    /// failed inside the trainer leaves no such trace; its last lines may tell.
+    pub out_of_memory: Option<String>,
+    pub meters: Meters,
+    /// The last lines of standard output, at most 20 lines and 8 KiB, invalid UTF-8 replaced.
+    /// Control characters are left in: whoever shows it escapes it.
+    pub stdout_tail: String,
+    /// The same of standard error.
+    pub stderr_tail: String,
+    /// Bytes that the trainer wrote to each of the two streams.
+    pub stdout_bytes: u64,
+    pub stderr_bytes: u64,
+    pub stragglers: Stragglers,
+    /// Processes of the tree that not even SIGKILL ended (a hung driver or network file system).
+    pub survivors: u64,
+}
+
+/// How the trainer's main process ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exit {
+    Code(i32),
+    Signal(Signal),
+    /// It was stopped at [`super::Job::timeout`].
+    TimedOut,
+    /// It was stopped by a [`super::CancelToken`].
+    Cancelled,
+    /// It outgrew [`super::Job::memory_limit_bytes`] and was stopped.
+    OverMemoryLimit,
+    /// It was never started, for example because there is no such program.
+    NotStarted(String),
+    /// The launcher was killed or hung, so that nobody knows how the trainer ended; what could be
+    /// found of it was killed.
+    Lost(String),
+}
+
+/// The signal that ended a process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signal {
+    pub number: i32,
+    /// `SIGSEGV`, or `signal 40` for those without a name.
+    pub name: String,
+    pub core_dumped: bool,
+}
+
+/// For one line of a table or a message.
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Exit::Code(code) => write!(f, "exit code {code}"),
+            Exit::Signal(signal) => {
+                let core = if signal.core_dumped { ", core dumped" } else { "" };
+                write!(f, "killed by {}{core}", signal.name)
+            }
+            Exit::TimedOut => f.write_str("timed out"),
+            Exit::Cancelled => f.write_str("cancelled"),
+            Exit::OverMemoryLimit => f.write_str("over the memory limit"),
+            Exit::NotStarted(reason) => write!(f, "not started: {reason}"),
+            Exit::Lost(reason) => write!(f, "lost: {reason}"),
+        }
+    }
+}
+
+/// Processes of the tree that were still alive when the main process had ended by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stragglers {
+    pub count: u64,
+    /// Whether some did not end within the grace and had to be stopped.
+    pub stopped: bool,
+}
