@@ -1,6 +1,35 @@
 //! The data that is trained on: 28x28 grey images of digits with their labels, as bytes.
 //!
 //! Images stay `u8` until a kernel uses them; a pixel's value in the models is `byte / 255`.
+//!
+//! ```
+//! // The value of `--data`, if there was one: a folder, or `digits` for the embedded dataset.
+//! let source = mnist::Source::locate(Some("digits".as_ref()))?;
+//! let mut dataset = source.load()?; // fast: nothing is hashed
+//! assert_eq!(dataset.train.images().len(), dataset.train.len() * mnist::PIXELS);
+//!
+//! dataset.identify(); // off the critical path: SHA-256, and the name that goes with it
+//! assert_eq!(dataset.name, "digits");
+//! # Ok::<(), mnist::Error>(())
+//! ```
+//!
+//! A dataset is four files in the [IDX format](idx), in the layout of MNIST, plain or compressed;
+//! [`Source`] finds them. [`digits`] is a dataset that the crate draws itself. The feature `fetch`
+//! adds the download of MNIST; trainers do without it, and without what it links.
+#![deny(unsafe_code)]
+
+pub mod digits;
+mod error;
+mod identity;
+pub mod idx;
+mod locate;
+mod pixels;
+
+pub use error::Error;
+pub use identity::{FILES, MNIST_SHA256};
+pub use locate::{DATA_VARIABLE, EMBEDDED, Source, cache_directory};
+
+use pixels::Pixels;
 
 /// Height and width of an image.
 pub const SIDE: usize = 28;
@@ -12,20 +41,8 @@ pub const CLASSES: usize = 10;
 /// Images with their labels. `images.len() == labels.len() * PIXELS`, every label is below
 /// [`CLASSES`].
 pub struct Split {
-    images: Vec<u8>, // (count, 28, 28), row-major
+    images: Pixels,  // (count, 28, 28), row-major
     labels: Vec<u8>, // (count)
-}
-
-/// What is wrong with the images or labels that were given.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Error {
-    /// The image bytes are not a whole number of images, one per label.
-    #[error("{image_bytes} bytes of images for {labels} labels: {expected} were expected")]
-    Counts { image_bytes: usize, labels: usize, expected: usize },
-    /// A label is not a digit.
-    #[error("label {label} at index {index}: labels must be below 10")]
-    Label { index: usize, label: u8 },
 }
 
 impl Split {
@@ -35,18 +52,20 @@ impl Split {
     /// When `images` is not [`PIXELS`] bytes for each label, or a label is not below [`CLASSES`].
     pub fn new(images: impl Into<Vec<u8>>, labels: impl Into<Vec<u8>>) -> Result<Self, Error> {
         let (images, labels) = (images.into(), labels.into());
-        let expected = labels.len().saturating_mul(PIXELS);
-        if images.len() != expected {
-            return Err(Error::Counts {
-                image_bytes: images.len(),
-                labels: labels.len(),
-                expected,
-            });
+        if images.len() != labels.len().saturating_mul(PIXELS) {
+            return Err(Error::Counts { image_bytes: images.len(), labels: labels.len() });
         }
         match labels.iter().position(|&label| usize::from(label) >= CLASSES) {
             Some(index) => Err(Error::Label { index, label: labels[index] }),
-            None => Ok(Self { images, labels }),
+            None => Ok(Self { images: Pixels::Owned(images), labels }),
         }
+    }
+
+    /// Of pixels and labels that have each been checked. If they do not belong together, how many
+    /// images and how many labels there are.
+    pub(crate) fn from_pixels(images: Pixels, labels: Vec<u8>) -> Result<Self, (usize, usize)> {
+        let count = images.as_slice().len() / PIXELS;
+        if count == labels.len() { Ok(Self { images, labels }) } else { Err((count, labels.len())) }
     }
 
     /// How many images.
@@ -61,7 +80,7 @@ impl Split {
 
     /// All pixels, shape (count, 28, 28), row-major.
     pub fn images(&self) -> &[u8] {
-        &self.images
+        self.images.as_slice()
     }
 
     /// All labels, shape (count).
@@ -72,10 +91,13 @@ impl Split {
 
 /// A training and a test set.
 pub struct Dataset {
-    /// `mnist`, `digits`, or the folder's name.
+    /// `mnist`, `digits`, or the folder's name. As long as `sha256` is `None` this is only what the
+    /// folder is called.
     pub name: String,
-    /// SHA-256 over the four decompressed files' digests; see METHOD.md.
-    pub sha256: String,
+    /// SHA-256 over the hexadecimal SHA-256 of the four decompressed files, joined by newlines, in
+    /// the order of [`FILES`]: training images, training labels, test images, test labels. `None`
+    /// until [`Dataset::identify`].
+    pub sha256: Option<String>,
     pub train: Split,
     pub test: Split,
 }
