@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The machine that a combination ran on.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Machine {
     pub hostname: Option<String>,

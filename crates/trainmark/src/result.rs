@@ -189,7 +189,7 @@ pub struct RunIdentity {
 }
 
 /// What was trained on.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct DatasetRecord {
     pub name: String,
     /// As METHOD.md defines it.
