@@ -1,0 +1,154 @@
+//! An image as the convolution wants it: four planes of floats, in which every input of a pooled
+//! row is a whole aligned vector.
+//!
+//! A pooled column `p` looks at the image's columns `2p - 1 ..= 2p + 2`. Plane 0 holds column
+//! `2p - 1` for each `p`, plane 1 column `2p`, and so on, 14 columns in rows of [`ROW`]; columns
+//! and rows off the image are zero. The lanes 14 and 15 hold what the same rule gives for columns
+//! off the pooled image: who computes with them discards the results. Values are bytes, 0 to 255:
+//! the factor 1/255 is in the packed weights. Reading shifted vectors from two planes instead would
+//! cross a cache line with every other load.
+
+use super::{POOLED_SIDE, ROW};
+use crate::simd::Simd;
+use mnist::{PIXELS, SIDE};
+
+/// Columns that a pooled column looks at.
+pub const COLUMNS: usize = 4;
+/// The image's rows with one of padding above and below.
+const ROWS: usize = SIDE + 2;
+
+/// One image in planes.
+#[repr(align(64))]
+pub struct Planes {
+    values: [f32; ROWS * COLUMNS * ROW], // (30, 4, 16)
+    seen: u32,
+}
+
+impl Planes {
+    pub fn new() -> Planes {
+        Planes { values: [0.0; ROWS * COLUMNS * ROW], seen: 0 }
+    }
+
+    /// Whether a pooled row sees a pixel that is not zero.
+    #[inline(always)]
+    pub fn sees(&self, pooled_row: usize) -> bool {
+        self.seen >> pooled_row & 1 == 1
+    }
+
+    /// Makes every pooled row count as seeing something.
+    pub fn see_all(&mut self) {
+        self.seen = (1 << POOLED_SIDE) - 1;
+    }
+
+    /// The vector at `lane` (a multiple of the lanes) of column `column` (0 to 3) in row `row`
+    /// (0 to 3) of what `pooled_row` looks at.
+    #[inline(always)]
+    pub fn input<S: Simd>(
+        &self,
+        simd: S,
+        pooled_row: usize,
+        row: usize,
+        column: usize,
+        lane: usize,
+    ) -> S::F32 {
+        let start = ((2 * pooled_row + row) * COLUMNS + column) * ROW + lane;
+        debug_assert!(start + S::LANES <= self.values.len());
+        // SAFETY: rows 0 to 3 of pooled rows 0 to 13 are 0 to 29 of 30, and a lane that is a
+        // multiple of the lanes leaves a whole vector in the row.
+        unsafe { simd.load(self.values.as_ptr().add(start)) }
+    }
+
+    /// Takes the planes from an image, (28, 28).
+    #[inline(always)]
+    pub fn unpack<S: Simd>(&mut self, simd: S, image: &[u8]) {
+        assert_eq!(image.len(), PIXELS);
+        let mut even = [[0; 2 * ROW]; SIDE]; // columns 0, 2, .. 26, then zeros
+        let mut odd = [[0; 2 * ROW]; SIDE]; // zero, then columns 1, 3, .. 27, then zeros
+        let mut rows = 0; // bit r + 1: row r is not all zero
+        for (r, (even, odd)) in even.iter_mut().zip(&mut odd).enumerate() {
+            let mut row = [0; 2 * ROW];
+            row[..SIDE].copy_from_slice(&image[r * SIDE..][..SIDE]);
+            for i in 0..ROW {
+                even[i] = row[2 * i];
+                odd[i + 1] = row[2 * i + 1];
+            }
+            // SAFETY: a row of 32 bytes.
+            let nonzero = unsafe { simd.nonzero_bytes(row.as_ptr()) };
+            rows |= u32::from(nonzero != 0) << (r + 1);
+        }
+        self.seen = 0;
+        for pooled_row in 0..POOLED_SIDE {
+            self.seen |= u32::from(rows >> (2 * pooled_row) & 0b1111 != 0) << pooled_row;
+        }
+        for (r, (even, odd)) in even.iter().zip(&odd).enumerate() {
+            let row = &mut self.values[(r + 1) * COLUMNS * ROW..][..COLUMNS * ROW];
+            let sources = [&odd[..ROW], &even[..ROW], &odd[1..][..ROW], &even[1..][..ROW]];
+            for (column, source) in sources.into_iter().enumerate() {
+                for lane in (0..ROW).step_by(S::LANES) {
+                    // SAFETY: source and plane have `ROW` elements, a multiple of the lanes.
+                    unsafe {
+                        let bytes = simd.load_bytes(source.as_ptr().add(lane));
+                        simd.store(row.as_mut_ptr().add(column * ROW + lane), bytes);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::{Isa, Kernel};
+
+    struct Unpack<'a>(&'a [u8], &'a mut Planes);
+    impl Kernel for Unpack<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) {
+            self.1.unpack(simd, self.0);
+        }
+    }
+
+    #[test]
+    fn each_pooled_place_finds_its_sixteen_pixels_on_every_isa() {
+        let image: Vec<u8> = (0..PIXELS).map(|i| (i * 31 % 256) as u8).collect();
+        for isa in Isa::all() {
+            let mut planes = Planes::new();
+            isa.run(Unpack(&image, &mut planes));
+            for (pooled_row, pooled_column) in
+                (0..POOLED_SIDE).flat_map(|row| (0..POOLED_SIDE).map(move |column| (row, column)))
+            {
+                for (row, column) in (0..4).flat_map(|row| (0..4).map(move |column| (row, column)))
+                {
+                    let (y, x) = (2 * pooled_row + row, 2 * pooled_column + column); // + 1
+                    let inside = (1..=SIDE).contains(&y) && (1..=SIDE).contains(&x);
+                    let expected = if inside { image[(y - 1) * SIDE + x - 1] } else { 0 };
+                    let start = ((2 * pooled_row + row) * COLUMNS + column) * ROW;
+                    let actual = planes.values[start + pooled_column];
+                    assert_eq!(actual, f32::from(expected), "{} at {y}, {x}", isa.name());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_pooled_row_sees_exactly_the_four_rows_around_it() {
+        for isa in Isa::all() {
+            let mut planes = Planes::new();
+            for row in 0..SIDE {
+                for column in [0, 13, SIDE - 1] {
+                    let mut image = vec![0; PIXELS];
+                    image[row * SIDE + column] = 1;
+                    isa.run(Unpack(&image, &mut planes));
+                    for pooled_row in 0..POOLED_SIDE {
+                        let expected = (2 * pooled_row..2 * pooled_row + 4).contains(&(row + 1));
+                        assert_eq!(planes.sees(pooled_row), expected, "row {row}, {pooled_row}");
+                    }
+                }
+            }
+            isa.run(Unpack(&[0; PIXELS], &mut planes));
+            assert!((0..POOLED_SIDE).all(|pooled_row| !planes.sees(pooled_row)));
+        }
+    }
+}

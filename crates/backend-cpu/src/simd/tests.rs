@@ -1,0 +1,158 @@
+//! Every operation of every instruction set that this CPU has, lane by lane against plain Rust.
+
+use super::*;
+
+/// Calls `check` with each instruction set's token, compiled for it.
+macro_rules! on_every_isa {
+    ($simd:ident => $body:block) => {{
+        struct Check;
+        impl Kernel for Check {
+            type Output = ();
+            #[inline(always)]
+            fn run<S: Simd>(self, $simd: S) $body
+        }
+        for isa in Isa::all() {
+            isa.run(Check);
+        }
+    }};
+}
+
+/// Values that differ in sign, size and fraction.
+fn values(offset: usize) -> [f32; MAX_LANES] {
+    std::array::from_fn(|i| {
+        let k = (i * 7 + offset * 13) % 23;
+        (k as f32 - 11.0) * 0.37 + 1.0 / (1.0 + k as f32)
+    })
+}
+
+fn read<S: Simd>(simd: S, vector: S::F32) -> Vec<f32> {
+    let mut lanes = [f32::NAN; MAX_LANES];
+    // SAFETY: MAX_LANES floats are at least LANES.
+    unsafe { simd.store(lanes.as_mut_ptr(), vector) };
+    lanes[..S::LANES].to_vec()
+}
+
+fn load<S: Simd>(simd: S, lanes: &[f32; MAX_LANES]) -> S::F32 {
+    // SAFETY: MAX_LANES floats are at least LANES.
+    unsafe { simd.load(lanes.as_ptr()) }
+}
+
+#[test]
+fn arithmetic_is_lane_by_lane() {
+    on_every_isa!(simd => {
+        let (a, b, c) = (values(1), values(2), values(3));
+        let (va, vb, vc) = (load(simd, &a), load(simd, &b), load(simd, &c));
+        for i in 0..S::LANES {
+            let name = S::NAME;
+            assert_eq!(read(simd, simd.add(va, vb))[i], a[i] + b[i], "{name} add");
+            assert_eq!(read(simd, simd.sub(va, vb))[i], a[i] - b[i], "{name} sub");
+            assert_eq!(read(simd, simd.mul(va, vb))[i], a[i] * b[i], "{name} mul");
+            assert_eq!(read(simd, simd.div(va, vb))[i], a[i] / b[i], "{name} div");
+            assert_eq!(read(simd, simd.max(va, vb))[i], a[i].max(b[i]), "{name} max");
+            assert_eq!(read(simd, simd.min(va, vb))[i], a[i].min(b[i]), "{name} min");
+            let fma = f64::from(a[i]) * f64::from(b[i]) + f64::from(c[i]);
+            let fnma = f64::from(c[i]) - f64::from(a[i]) * f64::from(b[i]);
+            assert!((f64::from(read(simd, simd.fma(va, vb, vc))[i]) - fma).abs() < 2e-6);
+            assert!((f64::from(read(simd, simd.fnma(va, vb, vc))[i]) - fnma).abs() < 2e-6);
+            assert_eq!(read(simd, simd.round(va))[i], a[i].round_ties_even(), "{name} round");
+            assert_eq!(read(simd, simd.splat(a[i])), vec![a[i]; S::LANES], "{name} splat");
+            let power = simd.scale_by_power_of_two(va, simd.splat(i as f32 - 8.0));
+            assert_eq!(read(simd, power)[i], a[i] * 2f32.powi(i as i32 - 8), "{name} power");
+        }
+    });
+}
+
+#[test]
+fn comparisons_select_and_nan_compares_false() {
+    on_every_isa!(simd => {
+        let (mut a, b) = (values(1), values(2));
+        a[0] = f32::NAN;
+        a[1] = b[1];
+        let (va, vb) = (load(simd, &a), load(simd, &b));
+        let (yes, no) = (simd.splat(1.0), simd.splat(0.0));
+        let greater = read(simd, simd.select(simd.gt(va, vb), yes, no));
+        let equal = read(simd, simd.select(simd.eq(va, vb), yes, no));
+        for i in 0..S::LANES {
+            assert_eq!(greater[i] == 1.0, a[i] > b[i], "{} gt", S::NAME);
+            assert_eq!(equal[i] == 1.0, a[i] == b[i], "{} eq", S::NAME);
+        }
+    });
+}
+
+#[test]
+fn partial_loads_and_stores_touch_only_the_first_lanes() {
+    on_every_isa!(simd => {
+        for count in 0..=S::LANES {
+            let source = values(4)[..count].to_vec(); // exactly `count`: reading on is a fault
+            // SAFETY: `count` floats are readable.
+            let vector = unsafe { simd.load_first(source.as_ptr(), count) };
+            let lanes = read(simd, vector);
+            assert_eq!(lanes[..count], source[..]);
+            assert!(lanes[count..].iter().all(|&lane| lane == 0.0));
+            let mut target = [7.0; MAX_LANES];
+            // SAFETY: `count` floats are writable.
+            unsafe { simd.store_first(target.as_mut_ptr(), vector, count) };
+            assert_eq!(target[..count], source[..]);
+            assert!(target[count..].iter().all(|&lane| lane == 7.0));
+        }
+    });
+}
+
+#[test]
+fn bytes_widen_and_their_nonzeros_are_found() {
+    on_every_isa!(simd => {
+        let bytes: [u8; 32] =
+            std::array::from_fn(|i| if i % 3 == 0 { 0 } else { (255 - 8 * i) as u8 });
+        // SAFETY: 32 bytes are at least LANES.
+        let widened = read(simd, unsafe { simd.load_bytes(bytes.as_ptr()) });
+        for i in 0..S::LANES {
+            assert_eq!(widened[i], f32::from(bytes[i]));
+        }
+        // SAFETY: 32 bytes.
+        let bits = unsafe { simd.nonzero_bytes(bytes.as_ptr()) };
+        for (i, &byte) in bytes.iter().enumerate() {
+            assert_eq!(bits >> i & 1 == 1, byte != 0, "{} byte {i}", S::NAME);
+        }
+    });
+}
+
+#[test]
+fn horizontal_sums_add_every_lane_once() {
+    on_every_isa!(simd => {
+        // Whole numbers: exact in any order.
+        let mut rows = [simd.splat(f32::NAN); MAX_LANES];
+        let mut expected = Vec::new();
+        for (i, row) in rows.iter_mut().enumerate().take(S::LANES) {
+            let lanes: [f32; MAX_LANES] = std::array::from_fn(|j| ((i + 1) << (j / 2)) as f32 + j as f32);
+            *row = load(simd, &lanes);
+            let sum: f32 = lanes[..S::LANES].iter().sum();
+            assert_eq!(simd.sum(*row), sum, "{} sum", S::NAME);
+            expected.push(sum);
+        }
+        assert_eq!(read(simd, simd.sum_rows(&rows)), expected, "{} sum_rows", S::NAME);
+    });
+}
+
+#[test]
+fn exp_is_within_two_units_in_the_last_place() {
+    on_every_isa!(simd => {
+        let mut worst = 0.0f64;
+        for step in -8700..=8800 {
+            let x = step as f32 * 0.01;
+            let got = f64::from(read(simd, exp(simd, simd.splat(x)))[0]);
+            let exact = f64::from(x).exp();
+            worst = worst.max((got - exact).abs() / (exact * f64::from(f32::EPSILON)));
+        }
+        assert!(worst <= 2.0, "{}: {worst} units", S::NAME);
+    });
+}
+
+#[test]
+fn an_unknown_instruction_set_is_refused_with_what_there_is() {
+    let error = Isa::parse("mmx").map(Isa::name).unwrap_err();
+    assert_eq!(error.available.last(), Some(&"scalar"));
+    assert!(error.to_string().starts_with("this CPU has "));
+    for isa in Isa::all() {
+        assert_eq!(Isa::parse(isa.name()).map(Isa::name), Ok(isa.name()));
+    }
+}
