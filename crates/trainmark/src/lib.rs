@@ -3,14 +3,21 @@
 //! It knows no backend and no model by name and never links a trainer.
 #![forbid(unsafe_code)]
 
+pub mod cli;
+pub mod cmd;
+pub mod data;
+pub mod execute;
 pub mod file_name;
+pub mod judge;
 pub mod launch;
 pub mod machine;
 pub mod meter;
 pub mod plan;
+pub mod progress;
 pub mod provenance;
 pub mod report;
 pub mod result;
 pub mod score;
 pub mod suite;
+pub mod trainer;
 pub mod transcript;

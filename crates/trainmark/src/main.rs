@@ -1,1 +1,24 @@
-fn main() {}
+//! `trainmark`: dispatch, one-line errors, exit code.
+#![forbid(unsafe_code)]
+
+use clap::Parser;
+use std::process::ExitCode;
+use trainmark::cli::{Cli, Verb};
+use trainmark::{cmd, data, launch};
+
+fn main() -> ExitCode {
+    // Before anything else: the launcher must stay as small as it can.
+    if std::env::args_os().nth(1).is_some_and(|word| word == launch::LAUNCHER_ARG) {
+        return launch::launcher_main();
+    }
+    if std::env::args_os().nth(1).is_some_and(|word| word == data::READER_ARG) {
+        return data::reader_main();
+    }
+    let done = match Cli::parse().verb {
+        Verb::Run(args) => cmd::run::run(args),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(protocol::exit::FAILURE)
+    })
+}

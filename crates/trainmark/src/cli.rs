@@ -1,0 +1,22 @@
+//! The command line. No logic: what the words mean is decided in `cmd`.
+
+use crate::cmd;
+use clap::{Parser, Subcommand};
+
+/// The benchmark suite for neural-network training.
+///
+/// `trainmark run` builds and trains every combination of trainer x model x backend under one seed,
+/// measures time, memory and accuracy from outside, and writes one JSON file for each;
+/// `trainmark report` turns them into JSON and Markdown.
+#[derive(Debug, Parser)]
+#[command(name = "trainmark", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Build the trainers, train every combination, and write one result file for each
+    Run(cmd::run::Args),
+}

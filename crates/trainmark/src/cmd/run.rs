@@ -1,0 +1,300 @@
+//! `trainmark run`: builds, trains, measures and records every combination of a suite.
+
+use crate::execute::{Bench, Executed};
+use crate::plan::{self, Case, Places, Selection};
+use crate::progress::Progress;
+use crate::result::{ResultFile, Status};
+use crate::suite::LoadedSuite;
+use crate::{data, launch, trainer};
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Build the trainers, train every combination, and write one result file for each.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Suite file; without it the default suite (suites/mnist.toml, also built in)
+    #[arg(long, value_name = "FILE")]
+    suite: Option<PathBuf>,
+    /// Quick verification: one epoch instead of five
+    #[arg(long)]
+    quick: bool,
+    /// Only these trainers
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    trainer: Vec<String>,
+    /// Only these models
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    model: Vec<String>,
+    /// Only these backends
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    backend: Vec<String>,
+    /// Hidden units to train with, of the models that have them
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    hidden: Vec<u64>,
+    /// Epochs to train
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    epochs: Vec<u64>,
+    /// Samples in a training step
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    batch: Vec<u64>,
+    /// Seed of the initial weights and of the batch order
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    seed: Vec<u64>,
+    /// Learning rate
+    #[arg(long, value_name = "RATE", value_delimiter = ',')]
+    lr: Vec<f64>,
+    /// Threads of each trainer; without it each trainer's own choice
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    threads: Vec<u64>,
+    /// Any other configuration key of the suite, for example `d_model=64`
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Folder with the four IDX files, or `digits` for the embedded dataset; without it
+    /// $TRAINMARK_DATA, ./data, the user's cache, and at last `digits`
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Folder for the result files
+    #[arg(long, value_name = "DIR", default_value = "benchmarks")]
+    out: PathBuf,
+    /// Time after which a combination is stopped, for example `90s`, `10m`
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    timeout: Option<Duration>,
+    /// Show the combinations and run nothing
+    #[arg(long)]
+    list: bool,
+    /// Show the exact commands and run nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// If the suite, the data or the output folder cannot be used. What a trainer does wrong is a row.
+pub fn run(args: Args) -> Result<ExitCode> {
+    let loaded = LoadedSuite::find(args.suite.as_deref())?;
+    let cases = plan::plan(&loaded.suite, &selection(&args)?).map_err(|reason| anyhow!(reason))?;
+    if args.list {
+        list(&loaded, &cases);
+        return Ok(ExitCode::from(protocol::exit::SUCCESS));
+    }
+    if args.dry_run {
+        dry_run(&args, &loaded, &cases)?;
+        return Ok(ExitCode::from(protocol::exit::SUCCESS));
+    }
+    prepare_folder(&args.out)?;
+    let cancel = launch::CancelToken::new().context("cannot listen for Ctrl-C")?;
+    let handle = cancel.clone();
+    ctrlc::set_handler(move || handle.cancel()).context("cannot listen for Ctrl-C")?;
+
+    let dataset = data::prepare(args.data.as_deref())?;
+    eprintln!("Suite {} ({}), {} combinations", loaded.suite.name, loaded.origin, cases.len());
+    eprintln!("Data  {dataset}");
+    let trainers = make_ready(&loaded, &cases, &cancel);
+
+    let timeout = args.timeout.unwrap_or(Duration::from_secs_f64(loaded.suite.timeout_s));
+    let bench = Bench::new(&loaded, &dataset, &trainers, args.quick, timeout, &args.out)?;
+    let mut progress = Progress::new(cases.len());
+    let mut results: Vec<ResultFile> = Vec::new();
+    let mut interrupted = false;
+    for case in &cases {
+        if cancel.is_cancelled() {
+            interrupted = true;
+            break;
+        }
+        progress.begin(&case.label(&loaded.suite));
+        let Executed { result, file } =
+            bench.execute(case, &cancel, &mut |said| progress.epoch(said, case.epochs()))?;
+        interrupted |= result.status == Status::Interrupted;
+        progress.end(&result, &file);
+        results.push(result.without_samples());
+    }
+    progress.finish();
+    conclude(&args, &loaded, &results, cases.len(), interrupted)
+}
+
+/// Builds and probes every trainer that a combination needs, each once.
+fn make_ready(
+    loaded: &LoadedSuite,
+    cases: &[Case],
+    cancel: &launch::CancelToken,
+) -> BTreeMap<usize, Result<trainer::Ready, trainer::NotReady>> {
+    let mut trainers = BTreeMap::new();
+    for case in cases {
+        trainers.entry(case.trainer).or_insert_with(|| {
+            let declared = &loaded.suite.trainers[case.trainer];
+            let ready = trainer::build(loaded, declared)
+                .and_then(|()| trainer::ready(loaded, declared, cancel));
+            if let Err(reason) = &ready {
+                eprintln!("warning: {}: {reason}", declared.name);
+            }
+            ready
+        });
+    }
+    trainers
+}
+
+/// The table of all rows, how many completed, where the files are, and what to type next.
+fn conclude(
+    args: &Args,
+    loaded: &LoadedSuite,
+    results: &[ResultFile],
+    planned: usize,
+    interrupted: bool,
+) -> Result<ExitCode> {
+    let _ = loaded;
+    let count = |test: fn(Status) -> bool| results.iter().filter(|row| test(row.status)).count();
+    let unavailable = count(|status| status == Status::Unavailable);
+    let failed = count(Status::failed);
+    let mut line = format!("{} of {planned} completed", count(Status::completed));
+    for (number, words) in [(unavailable, "unavailable here"), (failed, "failed")] {
+        if number > 0 {
+            line += &format!(", {number} {words}");
+        }
+    }
+    println!("{line}");
+    let out = args.out.display();
+    println!("Results: {} files in {out}", results.len());
+    println!("Next: trainmark report --input {out} --output report.json --markdown report.md");
+    if interrupted {
+        println!("Interrupted: what had finished is kept; type the same command to run it again");
+        return Ok(ExitCode::from(protocol::exit::INTERRUPTED));
+    }
+    let code = if failed > 0 { protocol::exit::FAILURE } else { protocol::exit::SUCCESS };
+    Ok(ExitCode::from(code))
+}
+
+fn selection(args: &Args) -> Result<Selection> {
+    let mut config = BTreeMap::new();
+    let numbers = [
+        ("hidden_size", "--hidden", &args.hidden),
+        ("epochs", "--epochs", &args.epochs),
+        ("batch_size", "--batch", &args.batch),
+        ("threads", "--threads", &args.threads),
+    ];
+    for (key, flag, values) in numbers {
+        if values.contains(&0) {
+            bail!("{flag} 0: give at least 1");
+        }
+        if !values.is_empty() {
+            config.insert(key.to_owned(), values.iter().map(|&value| value.into()).collect());
+        }
+    }
+    if !args.seed.is_empty() {
+        config.insert("seed".to_owned(), args.seed.iter().map(|&seed| seed.into()).collect());
+    }
+    if let Some(rate) = args.lr.iter().find(|rate| !(rate.is_finite() && **rate > 0.0)) {
+        bail!("--lr {rate}: give a positive number");
+    }
+    if !args.lr.is_empty() {
+        config.insert("learning_rate".to_owned(), args.lr.iter().map(|&lr| lr.into()).collect());
+    }
+    for setting in &args.set {
+        let (key, value) = setting
+            .split_once('=')
+            .filter(|(key, _)| !key.is_empty())
+            .with_context(|| format!("--set {setting}: give KEY=VALUE"))?;
+        let value = serde_json::from_str::<Value>(value)
+            .ok()
+            .filter(|value| value.is_number() || value.is_boolean())
+            .unwrap_or_else(|| Value::from(value));
+        let values: &mut Vec<Value> = config.entry(key.to_owned()).or_default();
+        values.push(value);
+    }
+    Ok(Selection {
+        trainers: args.trainer.clone(),
+        models: args.model.clone(),
+        backends: args.backend.clone(),
+        config,
+        quick: args.quick,
+    })
+}
+
+/// `90`, `90s`, `10m`, `2h`; at least a millisecond, at most a year.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.char_indices().find(|(_, c)| c.is_ascii_alphabetic()) {
+        Some((at, _)) => text.split_at(at),
+        None => (text, "s"),
+    };
+    let factor = match unit {
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err("give seconds, or a number with s, m or h".to_owned()),
+    };
+    let seconds = number.trim().parse::<f64>().map_err(|error| error.to_string())? * factor;
+    match (0.001..=365.0 * 86400.0).contains(&seconds) {
+        true => Ok(Duration::from_secs_f64(seconds)),
+        false => Err("give a time between 0.001s and a year".to_owned()),
+    }
+}
+
+fn list(loaded: &LoadedSuite, cases: &[Case]) {
+    println!("Suite {} ({})", loaded.suite.name, loaded.origin);
+    for case in cases {
+        let config: Vec<String> =
+            case.config.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        println!("{:<36} {}", case.label(&loaded.suite), config.join(" "));
+    }
+    println!("{} combinations", cases.len());
+}
+
+fn dry_run(args: &Args, loaded: &LoadedSuite, cases: &[Case]) -> Result<()> {
+    let data = data::place(args.data.as_deref())?;
+    for case in cases {
+        let program = plan::program(loaded, &loaded.suite.trainers[case.trainer]);
+        let program = program.map_err(|reason| anyhow!(reason))?;
+        let predictions = Path::new("PREDICTIONS");
+        let places = Places { program: &program, data: &data, predictions };
+        let words =
+            plan::command(&loaded.suite, case, &places).map_err(|reason| anyhow!(reason))?;
+        let environment = plan::environment(&loaded.suite, case);
+        let assignments =
+            environment.iter().map(|(name, value)| format!("{name}={}", quote(value)));
+        let words = words.iter().map(|word| quote(word));
+        println!("{}", assignments.chain(words).collect::<Vec<_>>().join(" "));
+    }
+    Ok(())
+}
+
+/// A word as a POSIX shell takes it.
+fn quote(word: &str) -> String {
+    let safe = |c: char| c.is_ascii_alphanumeric() || "_-./=:,+@%".contains(c);
+    match !word.is_empty() && word.chars().all(safe) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+/// Makes the output folder and finds out now, not after an hour, whether it can be written to.
+fn prepare_folder(folder: &Path) -> Result<()> {
+    let hint = || format!("--out {}: result files cannot be written there", folder.display());
+    std::fs::create_dir_all(folder).with_context(hint)?;
+    tempfile::Builder::new().prefix(".writing-").tempfile_in(folder).with_context(hint)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_with_their_unit() {
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
+        for wrong in ["", "0", "-1", "nan", "ten", "5 days", "1e99h"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn words_are_quoted_for_the_shell() {
+        assert_eq!(quote("--lr=0.01"), "--lr=0.01");
+        assert_eq!(quote("it's; rm"), r"'it'\''s; rm'");
+        assert_eq!(quote(""), "''");
+    }
+}
