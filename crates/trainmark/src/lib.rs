@@ -18,6 +18,7 @@ pub mod provenance;
 pub mod report;
 pub mod result;
 pub mod score;
+pub mod stats;
 pub mod suite;
 pub mod trainer;
 pub mod transcript;
