@@ -1,7 +1,7 @@
 //! What a dataset is, by SHA-256 of its files, whatever they are called and however compressed.
 
 use crate::idx::Kind;
-use crate::{Dataset, Split};
+use crate::{Dataset, Split, digits};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 
@@ -22,7 +22,7 @@ pub const MNIST_SHA256: [&str; 4] = [
 ];
 
 /// The names that only the right bytes may bear.
-const KNOWN: [(&str, &[&str; 4]); 1] = [("mnist", &MNIST_SHA256)];
+const KNOWN: [(&str, &[&str; 4]); 2] = [("mnist", &MNIST_SHA256), ("digits", &digits::SHA256)];
 
 impl Dataset {
     /// Computes the digests, sets [`Dataset::sha256`], and corrects [`Dataset::name`]: `mnist` and
@@ -33,7 +33,7 @@ impl Dataset {
     pub fn identify(&mut self) -> [String; 4] {
         let digests = digests(&self.train, &self.test);
         self.name = name(&self.name, &digests);
-        self.sha256 = Some(hex(&Sha256::digest(digests.join("\n"))));
+        self.sha256 = Some(combined(&digests.each_ref().map(String::as_str)));
         digests
     }
 }
@@ -50,8 +50,8 @@ fn name(folder: &str, digests: &[String; 4]) -> String {
 pub(crate) fn digests(train: &Split, test: &Split) -> [String; 4] {
     let file = |kind: Kind, split: &Split| {
         let mut hash = Sha256::new();
-        hash.update(kind.header(split.len() as u32)); // no file has more: its count has 32 bits
-        hash.update(if kind == Kind::Images { split.images() } else { split.labels() });
+        hash.update(kind.header(split.len()));
+        hash.update(kind.bytes(split));
         hex(&hash.finalize())
     };
     std::thread::scope(|scope| {
@@ -66,9 +66,60 @@ pub(crate) fn digests(train: &Split, test: &Split) -> [String; 4] {
     })
 }
 
+/// The one digest that stands for four: see [`Dataset::sha256`].
+pub(crate) fn combined(digests: &[&str; 4]) -> String {
+    hex(&Sha256::digest(digests.join("\n")))
+}
+
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut hex, byte| {
         let _ = write!(hex, "{byte:02x}"); // writing to a string cannot fail
         hex
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_bytes_and_not_the_folder() {
+        let mnist = MNIST_SHA256.map(str::to_owned);
+        assert_eq!(name("anything", &mnist), "mnist");
+        assert_eq!(name("mnist", &mnist), "mnist");
+        let mut other = mnist;
+        other[3].replace_range(0..1, "0");
+        assert_eq!(name("mnist", &other), "not-mnist");
+        assert_eq!(name("digits", &other), "not-digits");
+        assert_eq!(name("fashion", &other), "fashion");
+    }
+
+    #[test]
+    fn the_digests_are_those_of_the_plain_files() {
+        // Computed with coreutils: printf '\0\0\10\1\0\0\0\2\3\1' | sha256sum, and likewise.
+        let split = Split::new(vec![9; 2 * crate::PIXELS], [3, 1]).unwrap();
+        let empty = Split::new([], []).unwrap();
+        let digests = digests(&split, &empty);
+        assert_eq!(digests[1], "ffd7e705551623961c21d942551ea771613f395de6c2d0869c893281cb4bbf2a");
+        assert_eq!(digests[0], "8d4ccc1c91d0975a8919ef0767064db9665148ed8c30a1fc283ed15c80e9f28a");
+        let mut dataset = Dataset { name: "x".to_owned(), sha256: None, train: split, test: empty };
+        assert_eq!(dataset.identify(), digests);
+        // printf '%s\n%s\n%s\n%s' A B C D | sha256sum
+        assert_eq!(
+            dataset.sha256.as_deref(),
+            Some("9f5d9ab24beeedcd2bca712ab189ce3f1ab8fb93c04cbe29449585dfb29c6be4")
+        );
+    }
+
+    #[test]
+    fn mnist_is_recognised() {
+        let Some(folder) = std::env::var_os(crate::DATA_VARIABLE) else {
+            return eprintln!("SKIPPED: the identity of MNIST, since TRAINMARK_DATA is not set");
+        };
+        let mut dataset = crate::Source::open(folder.as_ref()).unwrap().load().unwrap();
+        assert_eq!(dataset.identify(), MNIST_SHA256);
+        assert_eq!(dataset.name, "mnist");
+        assert_eq!((dataset.train.len(), dataset.test.len()), (60_000, 10_000));
+        assert_eq!(dataset.train.labels()[..5], [5, 0, 4, 1, 9]);
+    }
 }

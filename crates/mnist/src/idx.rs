@@ -14,7 +14,7 @@
 //! It cannot stop half way, so flate2 reads the header.
 
 use crate::pixels::{self, Pixels};
-use crate::{CLASSES, Error, PIXELS, SIDE};
+use crate::{CLASSES, Error, PIXELS, SIDE, Split};
 use libdeflater::Decompressor;
 use memmap2::Mmap;
 use std::fs::File;
@@ -100,15 +100,23 @@ impl Kind {
     }
 
     /// The header of a file of `count` images or labels.
-    pub(crate) fn header(self, count: u32) -> Vec<u8> {
+    pub(crate) fn header(self, count: usize) -> Vec<u8> {
         let mut header = Vec::with_capacity(self.header_bytes());
         header.extend(self.magic().to_be_bytes());
-        header.extend(count.to_be_bytes());
+        header.extend((count as u32).to_be_bytes()); // the format has no more than 32 bits
         if self == Self::Images {
             header.extend((SIDE as u32).to_be_bytes());
             header.extend((SIDE as u32).to_be_bytes());
         }
         header
+    }
+
+    /// What follows the header of a split's file.
+    pub(crate) fn bytes(self, split: &Split) -> &[u8] {
+        match self {
+            Self::Images => split.images(),
+            Self::Labels => split.labels(),
+        }
     }
 
     /// The length of the whole plain file, from its first bytes. At most 2^32 x 784 + 16: no

@@ -24,6 +24,7 @@ mod identity;
 pub mod idx;
 mod locate;
 mod pixels;
+mod store;
 
 pub use error::Error;
 pub use identity::{FILES, MNIST_SHA256};

@@ -40,19 +40,19 @@ struct Hand {
 }
 
 const HAND: Hand = Hand {
-    anchor_px: 0.7,
-    handle_px: 0.4,
-    elastic_px: 1.2,
-    slant: 0.2,
+    anchor_px: 1.15,
+    handle_px: 0.85,
+    elastic_px: 1.65,
+    slant: 0.21,
     mean_slant: 0.1,
-    half_turn: 0.06,
+    half_turn: 0.07,
     stretch: 0.15,
-    shift_px: 0.5,
-    size: 0.06,
-    radius_px: 0.7,
-    radius_range_px: 1.0,
-    pressure: 0.15,
-    noise: 0.25,
+    shift_px: 0.35,
+    size: 0.05,
+    radius_px: 0.65,
+    radius_range_px: 0.95,
+    pressure: 0.18,
+    noise: 0.3,
 };
 
 /// Straight pieces of one curve: the corners of the thickest line cannot be seen.
@@ -61,6 +61,8 @@ const PIECES: usize = 7;
 const HEIGHT_PX: f32 = 20.0;
 /// What the line's own width adds to the height, about.
 const LINE_PX: f32 = 2.0;
+/// Ink is saturated here, so that noise leaves some of the line's core at 255.
+const FULL: f32 = 1.15;
 /// From full ink to none at the edge of a line.
 const EDGE_PX: f32 = 1.2;
 
@@ -100,9 +102,10 @@ pub(super) fn draw(styles: &[Vec<Strokes>; 10], words: &mut ChaCha8Rng, image: &
     place(&mut lines, &mut chance);
     let ink = press(&lines, &mut chance);
     for (pixel, ink) in image.iter_mut().zip(ink) {
-        // Below 0.02 there would be pixels that are dark to the eye but not zero.
+        // What would be dark to the eye is zero.
         *pixel = if ink > 0.02 {
-            (255.0 * ink * (1.0 - HAND.noise * chance.fraction()) + 0.5) as u8
+            let strength = FULL - HAND.noise * chance.fraction();
+            (255.0 * (ink * strength).min(1.0) + 0.5) as u8
         } else {
             0
         };
