@@ -8,10 +8,17 @@
 //! notices at once and kills the tree.
 
 mod cancel;
+mod launcher;
 mod outcome;
+mod output;
+mod supervise;
+mod tree;
+mod wire;
 
 pub use cancel::CancelToken;
+pub use launcher::launcher_main;
 pub use outcome::{Exit, Outcome, Signal, Stragglers};
+pub use supervise::run;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -79,22 +86,4 @@ pub enum LaunchError {
     Spawn { exe: PathBuf, source: std::io::Error },
     #[error("cannot talk to the launcher: {0}")]
     Channel(#[source] std::io::Error),
-}
-
-/// Starts the trainer and returns when nothing of its tree is left. `on_line` gets every line of
-/// both streams, without its end, as the trainer writes them.
-///
-/// # Errors
-/// If the launcher cannot be started or talked to. Whatever the trainer does is an [`Outcome`].
-pub fn run(
-    _job: &Job,
-    _on_line: &mut dyn FnMut(Stream, &str),
-    _cancel: &CancelToken,
-) -> Result<Outcome, LaunchError> {
-    unimplemented!("the next commit brings it")
-}
-
-/// What the harness's binary does when its first argument is [`LAUNCHER_ARG`].
-pub fn launcher_main() -> std::process::ExitCode {
-    unimplemented!("the next commit brings it")
 }

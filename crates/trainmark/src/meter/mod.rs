@@ -3,7 +3,24 @@
 //! Every figure is a [`Reading`]: a value with the source that it comes from, or the reason why
 //! there is none. A figure that cannot be had is never 0.
 
+mod usage;
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "linux")]
+pub(crate) mod proc;
+#[cfg(target_os = "linux")]
+pub(crate) use linux::{OomKills, TreeSampler};
+
+#[cfg(not(target_os = "linux"))]
+mod macos;
+#[cfg(not(target_os = "linux"))]
+pub(crate) use macos::{OomKills, TreeSampler};
+
+pub(crate) use usage::Span;
+
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// One figure: measured, with its source, or absent, with the reason.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,6 +67,37 @@ impl<T: Copy> Reading<T> {
             Reading::Measured { .. } => None,
             Reading::Absent { reason } => Some(reason),
         }
+    }
+}
+
+/// What looking at a process tree again and again has shown.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct TreeSample {
+    /// Most processes alive at one look.
+    most_processes: u64,
+    /// Largest sum of proportional set sizes of several processes, and of how many; 0 if there was
+    /// never more than one.
+    peak_bytes: u64,
+    peak_processes: u64,
+    /// For some process the resident size had to stand in for the proportional one.
+    resident_stood_in: bool,
+    /// Longest time between two looks.
+    longest_interval: Duration,
+    /// CPU time that was seen in the processes: less than they used, for each by what it used after
+    /// it was last looked at.
+    cpu: Option<Cpu>,
+}
+
+/// CPU time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cpu {
+    user_s: f64,
+    system_s: f64,
+}
+
+impl Cpu {
+    fn total_s(self) -> f64 {
+        self.user_s + self.system_s
     }
 }
 

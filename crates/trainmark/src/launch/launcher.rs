@@ -1,0 +1,470 @@
+//! The launcher: the process between the harness and one trainer.
+//!
+//! It stays small, since its own peak memory is the least that can be measured of its child, and it
+//! has no other children, so that what the kernel adds up for its children is the trainer's tree.
+//!
+//! A run goes through these states, each with the time at which the next one begins by itself:
+//!
+//! ```text
+//! running ──main process ends──> straggling ──5 s──> stopping (SIGTERM) ──3 s──> killing ──10 s──> given up
+//!    └───────time-out, memory limit, stop, kill, harness gone──────┴───────────────────┘
+//! ```
+//!
+//! It is over, in every state, when no child is left to wait for.
+
+use super::outcome::{Exit, Signal, Stragglers};
+use super::tree::Tree;
+use super::wire::{KILL, Message, Report, Request, STOP};
+use crate::meter::{Meters, OomKills, Span, TreeSampler};
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::WaitOptions;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// Processes that outlive the main one may finish their work for this long; longer, and the
+/// benchmark would wait for a daemon that never ends.
+const STRAGGLER_GRACE: Duration = Duration::from_secs(5);
+/// Between SIGTERM and SIGKILL: enough to write a checkpoint, short for whoever pressed Ctrl-C.
+pub const TERM_GRACE: Duration = Duration::from_secs(3);
+/// A process that still runs so long after SIGKILL hangs in the kernel.
+pub const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two rounds of SIGKILL: a process that forks while it is being killed needs a second one.
+const KILL_INTERVAL: Duration = Duration::from_millis(5);
+/// Between two looks at a process group whose members are not the launcher's children.
+const GROUP_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What the harness's binary does when its first argument is [`super::LAUNCHER_ARG`]. It is meant to
+/// be started by [`super::run`] only, with a socket as its standard input.
+pub fn launcher_main() -> ExitCode {
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Among the trainer's own last lines, if the harness is still there to read them.
+            let _ = writeln!(io::stderr(), "trainmark launcher: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> io::Result<()> {
+    // Out of the terminal's reach: Ctrl-C is the harness's business.
+    rustix::process::setsid()?;
+    // Polite signals to everything called trainmark must not orphan the trainer; the launcher goes
+    // when its tree has gone. The standard library gives children an empty mask.
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
+    let tree = Tree::adopt()?;
+    let harness = UnixStream::from(rustix::stdio::stdin().try_clone_to_owned()?);
+    let mut line = String::new();
+    BufReader::new(&harness).read_line(&mut line)?;
+    let request: Request = serde_json::from_str(&line)?;
+    if let Some(report) = supervise(&request, tree, &harness)? {
+        send(&harness, &Message::Ended(Box::new(report)))?;
+    }
+    Ok(())
+}
+
+fn send(mut harness: &UnixStream, message: &Message) -> io::Result<()> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    harness.write_all(&line)
+}
+
+/// `None` if the harness has gone.
+fn supervise(request: &Request, mut tree: Tree, harness: &UnixStream) -> io::Result<Option<Report>> {
+    let oom_before = OomKills::read();
+    let start = Instant::now();
+    let main = match start_trainer(request) {
+        Ok(main) => main,
+        Err(reason) => return Ok(Some(not_started(reason))),
+    };
+    tree.set_main(main);
+    send(harness, &Message::Started { main })?;
+    let (reaper, wake) = Reaper::start()?;
+    let mut run = Run {
+        main,
+        start,
+        deadline: request.timeout.map(|timeout| start + timeout),
+        memory_limit_bytes: request.memory_limit_bytes,
+        sampler: TreeSampler::new(rustix::process::getpid().as_raw_nonzero().get()),
+        tree,
+        state: State::Running,
+        stopped: None,
+        ended: None,
+        last_reaped: start,
+        stragglers: Stragglers::default(),
+        harness_gone: false,
+        children_gone: false,
+    };
+    while !run.is_over() {
+        run.wait(harness, &wake)?;
+        run.reap(&reaper);
+        run.listen(harness)?;
+        run.advance(Instant::now());
+    }
+    Ok((!run.harness_gone).then(|| run.report(oom_before)))
+}
+
+fn not_started(reason: String) -> Report {
+    let meters = Meters::absent("the trainer was not started");
+    let stragglers = Stragglers::default();
+    Report { exit: Exit::NotStarted(reason), out_of_memory: None, meters, stragglers, survivors: 0 }
+}
+
+/// Returns the process's id. Its standard output and error are the launcher's own.
+fn start_trainer(request: &Request) -> Result<i32, String> {
+    let program = Path::new(&request.program);
+    if let Some(cwd) = &request.cwd
+        && !Path::new(cwd).is_dir()
+    {
+        return Err(format!("its working directory {} is no directory", cwd.display()));
+    }
+    let mut command = Command::new(program);
+    command.args(&request.args).envs(request.env.iter().map(|(key, value)| (key, value)));
+    command.stdin(Stdio::null()).process_group(0);
+    if let Some(cwd) = &request.cwd {
+        command.current_dir(cwd);
+    }
+    let spawned = match &request.cpus {
+        None => command.spawn(),
+        Some(cpus) => on_cpus(cpus, || command.spawn())?,
+    };
+    match spawned {
+        Ok(child) => {
+            i32::try_from(child.id()).map_err(|_| format!("process id {} overflows", child.id()))
+        }
+        Err(error) => {
+            let hint = if error.kind() == io::ErrorKind::NotFound && program.exists() {
+                " (it exists, but not the interpreter or loader that it asks for)"
+            } else {
+                ""
+            };
+            Err(format!("cannot run {}: {error}{hint}", program.display()))
+        }
+    }
+}
+
+/// Does something on some cores only, and goes back to all the others: a child that was started
+/// stays there, the launcher must not take its time.
+#[cfg(target_os = "linux")]
+fn on_cpus<T>(cpus: &[usize], start: impl FnOnce() -> T) -> Result<T, String> {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let mut wanted = CpuSet::new();
+    for &cpu in cpus {
+        if cpu >= CpuSet::MAX_CPU {
+            return Err(format!("there is no core {cpu}"));
+        }
+        wanted.set(cpu);
+    }
+    let all = sched_getaffinity(None).map_err(|error| format!("cannot read the cores: {error}"))?;
+    if let Some(cpu) = cpus.iter().find(|&&cpu| !all.is_set(cpu)) {
+        return Err(format!("core {cpu} is not there or not for this process"));
+    }
+    sched_setaffinity(None, &wanted).map_err(|error| format!("cannot run on {cpus:?}: {error}"))?;
+    let result = start();
+    // Were it refused, the launcher would only share the trainer's cores.
+    let _ = sched_setaffinity(None, &all);
+    Ok(result)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn on_cpus<T>(_cpus: &[usize], _start: impl FnOnce() -> T) -> Result<T, String> {
+    Err("this system cannot bind a process to cores".to_owned())
+}
+
+/// One process that was waited for.
+struct Reaped {
+    pid: i32,
+    status: ExitStatus,
+    at: Instant,
+}
+
+/// A thread that waits for all children, so that the main loop need not ask again and again. The
+/// channel closes when there are none left.
+struct Reaper(Receiver<Reaped>);
+
+impl Reaper {
+    /// Also returns a socket that becomes readable at every message and at the end.
+    fn start() -> io::Result<(Reaper, UnixStream)> {
+        let (wake, waker) = UnixStream::pair()?;
+        wake.set_nonblocking(true)?;
+        waker.set_nonblocking(true)?;
+        let (sender, receiver) = channel();
+        std::thread::Builder::new()
+            .stack_size(128 * 1024)
+            .spawn(move || wait_for_all(&sender, waker))?;
+        Ok((Reaper(receiver), wake))
+    }
+}
+
+/// Ends when there is no child left; the two ends it holds close with it.
+fn wait_for_all(sender: &Sender<Reaped>, mut waker: UnixStream) {
+    loop {
+        match rustix::process::wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) => {
+                let reaped = Reaped {
+                    pid: pid.as_raw_nonzero().get(),
+                    status: ExitStatus::from_raw(status.as_raw()),
+                    at: Instant::now(),
+                };
+                if sender.send(reaped).is_err() {
+                    return;
+                }
+                // A full buffer is readable enough.
+                let _ = waker.write(&[0]);
+            }
+            Ok(None) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Running,
+    Straggling { until: Instant },
+    Stopping { until: Instant },
+    Killing { next: Instant, give_up: Instant },
+    Over { survivors: u64 },
+}
+
+/// Why a trainer was stopped while its main process still ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopped {
+    TimedOut,
+    Cancelled,
+    OverMemoryLimit { resident_bytes: u64, limit_bytes: u64 },
+}
+
+/// One trainer between its start and its report.
+struct Run {
+    main: i32,
+    start: Instant,
+    deadline: Option<Instant>,
+    memory_limit_bytes: Option<u64>,
+    sampler: TreeSampler,
+    tree: Tree,
+    state: State,
+    stopped: Option<Stopped>,
+    /// The main process's end.
+    ended: Option<(ExitStatus, Instant)>,
+    last_reaped: Instant,
+    stragglers: Stragglers,
+    harness_gone: bool,
+    /// There is no child left to wait for.
+    children_gone: bool,
+}
+
+impl Run {
+    fn is_over(&self) -> bool {
+        matches!(self.state, State::Over { .. })
+    }
+
+    /// Sleeps until a child ends, the harness speaks, or something is due.
+    fn wait(&self, harness: &UnixStream, wake: &UnixStream) -> io::Result<()> {
+        let mut due = self.sampler.next();
+        if self.children_gone {
+            due = due.min(Instant::now() + GROUP_INTERVAL);
+        }
+        due = match self.state {
+            State::Running => self.deadline.map_or(due, |deadline| due.min(deadline)),
+            State::Straggling { until } | State::Stopping { until } => due.min(until),
+            State::Killing { next, .. } => due.min(next),
+            State::Over { .. } => return Ok(()),
+        };
+        let left = due.saturating_duration_since(Instant::now());
+        let timeout = Timespec {
+            tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        // A closed socket is always readable: it must not keep the launcher busy.
+        let mut fds = Vec::with_capacity(2);
+        if !self.children_gone {
+            fds.push(PollFd::new(wake, PollFlags::IN));
+        }
+        if !self.harness_gone {
+            fds.push(PollFd::new(harness, PollFlags::IN));
+        }
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut sink = [0; 64];
+        while matches!((&*wake).read(&mut sink), Ok(n) if n > 0) {}
+        Ok(())
+    }
+
+    /// Takes note of the processes that have ended.
+    fn reap(&mut self, reaper: &Reaper) {
+        loop {
+            match reaper.0.try_recv() {
+                Ok(reaped) => {
+                    self.last_reaped = reaped.at;
+                    if reaped.pid == self.main && self.ended.is_none() {
+                        self.ended = Some((reaped.status, reaped.at));
+                        self.main_ended();
+                    }
+                }
+                Err(std::sync::mpsc::TryRecvError::Empty) => return,
+                Err(std::sync::mpsc::TryRecvError::Disconnected) => {
+                    self.no_child_left();
+                    return;
+                }
+            }
+        }
+    }
+
+    fn main_ended(&mut self) {
+        if matches!(self.state, State::Running) {
+            let now = Instant::now();
+            let grace_end = now + STRAGGLER_GRACE;
+            let until = self.deadline.map_or(grace_end, |deadline| deadline.min(grace_end));
+            self.stragglers.count = self.tree.alive();
+            self.state = State::Straggling { until };
+        }
+    }
+
+    /// Where there are no subreapers, members of the main process's group may still run.
+    fn no_child_left(&mut self) {
+        self.children_gone = true;
+        if cfg!(target_os = "linux") || self.tree.alive() == 0 {
+            self.state = State::Over { survivors: 0 };
+        }
+    }
+
+    /// What the harness says.
+    fn listen(&mut self, mut harness: &UnixStream) -> io::Result<()> {
+        if self.harness_gone {
+            return Ok(());
+        }
+        let mut words = [0; 16];
+        harness.set_nonblocking(true)?;
+        let heard = harness.read(&mut words);
+        harness.set_nonblocking(false)?;
+        let now = Instant::now();
+        match heard {
+            Ok(0) => {
+                self.harness_gone = true;
+                self.kill(now);
+            }
+            Ok(count) => {
+                for word in &words[..count] {
+                    match *word {
+                        STOP => self.stop(Stopped::Cancelled, now),
+                        KILL => {
+                            self.stop(Stopped::Cancelled, now);
+                            self.kill(now);
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(_) => {
+                self.harness_gone = true;
+                self.kill(now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what is due.
+    fn advance(&mut self, now: Instant) {
+        if self.is_over() {
+            return;
+        }
+        if now >= self.sampler.next() {
+            let resident = self.sampler.look(self.memory_limit_bytes.is_some());
+            if let (Some(resident_bytes), Some(limit_bytes)) = (resident, self.memory_limit_bytes)
+                && resident_bytes > limit_bytes
+            {
+                // No grace: it would go on growing.
+                self.stop(Stopped::OverMemoryLimit { resident_bytes, limit_bytes }, now);
+                self.kill(now);
+            }
+        }
+        match self.state {
+            State::Running if self.deadline.is_some_and(|deadline| now >= deadline) => {
+                self.stop(Stopped::TimedOut, now);
+            }
+            State::Straggling { until } if now >= until => {
+                self.stragglers.stopped = true;
+                self.tree.terminate();
+                self.state = State::Stopping { until: now + TERM_GRACE };
+            }
+            State::Stopping { until } if now >= until => self.kill(now),
+            State::Killing { give_up, .. } if now >= give_up => {
+                self.state = State::Over { survivors: self.tree.alive().max(1) };
+            }
+            State::Killing { next, give_up } if now >= next => {
+                self.tree.kill();
+                self.state = State::Killing { next: now + KILL_INTERVAL, give_up };
+            }
+            _ => {}
+        }
+    }
+
+    /// Asks the tree to end, if nobody has yet.
+    fn stop(&mut self, why: Stopped, now: Instant) {
+        match self.state {
+            State::Running => self.stopped = Some(why),
+            State::Straggling { .. } => self.stragglers.stopped = true,
+            _ => return,
+        }
+        self.tree.terminate();
+        self.state = State::Stopping { until: now + TERM_GRACE };
+    }
+
+    fn kill(&mut self, now: Instant) {
+        if !matches!(self.state, State::Killing { .. } | State::Over { .. }) {
+            self.tree.kill();
+            self.state = State::Killing { next: now + KILL_INTERVAL, give_up: now + KILL_PATIENCE };
+        }
+    }
+
+    fn report(self, oom_before: OomKills) -> Report {
+        let survivors = match self.state {
+            State::Over { survivors } => survivors,
+            _ => 0,
+        };
+        let ended_at = self.ended.map_or(self.last_reaped, |(_, at)| at);
+        let span = Span { main: ended_at - self.start, tree: self.last_reaped - self.start };
+        let exit = match (self.stopped, self.ended) {
+            (Some(Stopped::TimedOut), _) => Exit::TimedOut,
+            (Some(Stopped::Cancelled), _) => Exit::Cancelled,
+            (Some(Stopped::OverMemoryLimit { .. }), _) => Exit::OverMemoryLimit,
+            (None, Some((status, _))) => exit_of(status),
+            (None, None) => Exit::Lost("its end was never seen".to_owned()),
+        };
+        let out_of_memory = match self.stopped {
+            Some(Stopped::OverMemoryLimit { resident_bytes, limit_bytes }) => Some(format!(
+                "its processes held {resident_bytes} bytes, the limit is {limit_bytes}"
+            )),
+            _ => {
+                let sigkill = nix::libc::SIGKILL;
+                let foreign = matches!(&exit, Exit::Signal(signal) if signal.number == sigkill);
+                oom_before.evidence(OomKills::read(), foreign)
+            }
+        };
+        let meters = Meters::of_children(span, &self.sampler.finish(), survivors);
+        Report { exit, out_of_memory, meters, stragglers: self.stragglers, survivors }
+    }
+}
+
+fn exit_of(status: ExitStatus) -> Exit {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Exit::Code(code),
+        (None, Some(number)) => Exit::Signal(Signal {
+            number,
+            name: nix::sys::signal::Signal::try_from(number)
+                .map_or_else(|_| format!("signal {number}"), |signal| signal.as_str().to_owned()),
+            core_dumped: status.core_dumped(),
+        }),
+        (None, None) => Exit::Lost(format!("an exit status that means nothing: {status:?}")),
+    }
+}

@@ -1,0 +1,180 @@
+//! The few fields of Linux's `/proc` that measuring and stopping a process tree need.
+//!
+//! Read by hand and not through a library: the launcher does it fifty times a second beside the
+//! trainer, so it reads only these fields and allocates next to nothing.
+
+use std::fs;
+use std::path::Path;
+
+/// One process as `/proc/PID/stat` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    pub pid: i32,
+    pub parent: i32,
+    pub group: i32,
+    pub session: i32,
+    state: u8,
+    /// CPU time of the process itself, without its children, in clock ticks.
+    pub user_ticks: u64,
+    pub system_ticks: u64,
+    /// When it started, in clock ticks since boot: tells it from a later process of the same id.
+    pub start_ticks: u64,
+}
+
+impl Stat {
+    /// `None` if there is no such process any more.
+    pub fn read(pid: i32) -> Option<Stat> {
+        Stat::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// The command's name stands in parentheses and may hold anything, parentheses too; the fields
+    /// are counted from the last one.
+    fn parse(stat: &[u8]) -> Option<Stat> {
+        let text = String::from_utf8_lossy(stat);
+        let (pid, _) = text.split_once(' ')?;
+        let (_, after_name) = text.rsplit_once(')')?;
+        let fields: Vec<&str> = after_name.split_ascii_whitespace().take(20).collect();
+        let number = |index: usize| fields.get(index)?.parse::<i64>().ok();
+        Some(Stat {
+            pid: pid.parse().ok()?,
+            state: *fields.first()?.as_bytes().first()?,
+            parent: number(1)?.try_into().ok()?,
+            group: number(2)?.try_into().ok()?,
+            session: number(3)?.try_into().ok()?,
+            user_ticks: number(11)?.try_into().ok()?,
+            system_ticks: number(12)?.try_into().ok()?,
+            start_ticks: number(19)?.try_into().ok()?,
+        })
+    }
+
+    /// Whether it still runs; one that has ended and waits for its parent does not.
+    pub fn is_alive(&self) -> bool {
+        !matches!(self.state, b'Z' | b'X' | b'x')
+    }
+
+    /// Whether the process is still the one that was read before, not a successor of its id.
+    pub fn is_still_there(&self) -> bool {
+        Stat::read(self.pid)
+            .is_some_and(|now| now.start_ticks == self.start_ticks && now.is_alive())
+    }
+}
+
+/// The ids of all processes below `root`, parents before their children, ended ones that nobody
+/// has waited for included. While processes come and go the list can miss one; whoever must have
+/// all of them asks again.
+pub fn descendants(root: i32) -> Vec<i32> {
+    if Path::new("/proc/thread-self/children").exists() {
+        descendants_by_children(root)
+    } else {
+        descendants_by_parents(root, &all_processes())
+    }
+}
+
+/// Reads only the tree itself; needs a kernel with `CONFIG_PROC_CHILDREN`.
+fn descendants_by_children(root: i32) -> Vec<i32> {
+    let mut found = vec![root];
+    let mut next = 0;
+    while next < found.len() {
+        let Ok(threads) = fs::read_dir(format!("/proc/{}/task", found[next])) else {
+            next += 1;
+            continue;
+        };
+        for thread in threads.flatten() {
+            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            found.extend(children.split_ascii_whitespace().filter_map(|id| id.parse::<i32>().ok()));
+        }
+        next += 1;
+    }
+    found.swap_remove(0);
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// Every process that `/proc` shows.
+pub fn all_processes() -> Vec<Stat> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(Stat::read)
+        .collect()
+}
+
+fn descendants_by_parents(root: i32, all: &[Stat]) -> Vec<i32> {
+    let mut found = vec![root];
+    let mut next = 0;
+    while next < found.len() {
+        let parent = found[next];
+        found.extend(all.iter().filter(|stat| stat.parent == parent).map(|stat| stat.pid));
+        next += 1;
+    }
+    found.remove(0);
+    found
+}
+
+/// Proportional set size in bytes: private pages, and of each shared page the share that falls to
+/// this process. `None` if the process is gone or not ours to look at.
+pub fn pss_bytes(pid: i32) -> Option<u64> {
+    let rollup = fs::read(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    kib_field(&rollup, "Pss:")
+}
+
+/// Resident set size in bytes, as exact as `/proc/PID/statm` is.
+pub fn resident_bytes(pid: i32) -> Option<u64> {
+    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
+/// This process's own peak resident set size in bytes.
+pub fn own_peak_bytes() -> Option<u64> {
+    kib_field(&fs::read("/proc/self/status").ok()?, "VmHWM:")
+}
+
+/// A line such as `Pss:    388 kB`, in bytes.
+fn kib_field(text: &[u8], name: &str) -> Option<u64> {
+    let text = String::from_utf8_lossy(text);
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_full_of_parentheses_and_spaces_does_not_shift_the_fields() {
+        let line = b"1234 (a) R 9 (x y)) S 77 1234 1200 0 -1 4194560 1 2 3 4 55 66 7 8 20 0 1 0 \
+                     987654 1000 200\n";
+        let stat = Stat::parse(line).unwrap();
+        assert_eq!((stat.pid, stat.parent, stat.group, stat.session), (1234, 77, 1234, 1200));
+        assert_eq!((stat.user_ticks, stat.system_ticks, stat.start_ticks), (55, 66, 987_654));
+        assert!(stat.is_alive());
+    }
+
+    #[test]
+    fn a_truncated_or_hostile_stat_line_is_no_process() {
+        for line in [&b""[..], b"12", b"12 (x", b"12 (x) S 1 2", b"x (x) S 1 1 1", b"\xff) \xff"] {
+            assert_eq!(Stat::parse(line), None);
+        }
+    }
+
+    #[test]
+    fn kib_fields_are_found_whatever_stands_around_them() {
+        let rollup = b"5597-7ffd ---p 00000000 00:00 0 [rollup]\nRss:  1768 kB\nPss:   388 kB\n";
+        assert_eq!(kib_field(rollup, "Pss:"), Some(388 * 1024));
+        assert_eq!(kib_field(rollup, "Swap:"), None);
+        assert_eq!(kib_field(b"Pss: many kB\n", "Pss:"), None);
+        assert_eq!(kib_field(b"Pss: 99999999999999999999 kB\n", "Pss:"), None);
+    }
+
+    #[test]
+    fn this_process_is_found_below_its_parent_both_ways() {
+        let me = Stat::read(std::process::id() as i32).unwrap();
+        assert!(descendants_by_parents(me.parent, &all_processes()).contains(&me.pid));
+        assert!(descendants(me.parent).contains(&me.pid));
+        assert!(me.is_still_there());
+    }
+}
