@@ -2,7 +2,7 @@
 //! steps, so that a backend may fuse a layer, a step or an epoch as it likes.
 
 use crate::{Model, Parameters};
-use mnist::Split;
+use mnist::{PIXELS, Split};
 use protocol::DeviceProbe;
 
 /// A device family that can train the models.
@@ -43,6 +43,46 @@ pub struct Job<'data> {
     pub learning_rate: f32,
     /// What the order's indices point into.
     pub train: &'data Split,
+}
+
+impl Job<'_> {
+    /// Whether the arguments of [`Session::train`] fit each other and the data. One pass over the
+    /// order, for every backend to call first.
+    ///
+    /// # Errors
+    /// [`TrainError::Mismatch`] if they do not.
+    pub fn check(&self, order: &[u32], step_loss: &[f32]) -> Result<(), TrainError> {
+        let steps = order.len().div_ceil(self.batch_size);
+        if step_loss.len() != steps {
+            return Err(TrainError::Mismatch(format!(
+                "room for {} losses, but {} samples in batches of {} are {steps} steps",
+                step_loss.len(),
+                order.len(),
+                self.batch_size,
+            )));
+        }
+        match order.iter().max() {
+            Some(&index) if index as usize >= self.train.len() => Err(TrainError::Mismatch(
+                format!("sample {index} of {} samples, counted from 0", self.train.len()),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the arguments of [`Session::predict`] fit each other.
+    ///
+    /// # Errors
+    /// [`TrainError::Mismatch`] if they do not.
+    pub fn check_images(images: &[u8], labels: &[u8]) -> Result<(), TrainError> {
+        if images.len() == labels.len() * PIXELS {
+            return Ok(());
+        }
+        Err(TrainError::Mismatch(format!(
+            "{} bytes of images for {} labels: each image has {PIXELS}",
+            images.len(),
+            labels.len(),
+        )))
+    }
 }
 
 /// How it is to be trained. `None` leaves the choice to the backend.

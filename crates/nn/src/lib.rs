@@ -1,5 +1,5 @@
 //! The truth of the models: their shapes ([`Model`], [`Parameters`]), the recipe that fixes initial
-//! weights and batch order ([`recipe`]), a float64 [`reference`] with backward passes, the one
+//! weights and batch order ([`recipe`]), a float64 [`mod@reference`] with backward passes, the one
 //! trait that every [`backend`] implements, and the [`conformance`] check that holds each backend
 //! to the reference.
 //!
@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backend;
+pub mod conformance;
 mod model;
 mod parameters;
 pub mod recipe;

@@ -1,0 +1,245 @@
+//! One training run of the reference, and a backend's run beside it.
+
+use super::report::{Deviation, Report};
+use super::tolerance::{loss_tolerance, precision_factor, scale_tensor, tolerance};
+use crate::backend::{Backend, Job, Options, Session, TrainError};
+use crate::{Parameters, Reference, Tensor, recipe};
+use mnist::{PIXELS, Split};
+
+/// A sample that comes this near to a kink of the loss is passed over: there rounding decides which
+/// branch the gradient takes, and a sound backend may decide otherwise. The largest error of a
+/// sound float32 pre-activation is a tenth of it.
+pub const KINK: f64 = 1e-5;
+
+/// Images that are predicted at the end.
+const PREDICTIONS: usize = 200;
+
+/// A prediction counts where the two largest logits differ by more than this, relative to the
+/// largest magnitude of a logit.
+const CLEAR: f64 = 1e-3;
+
+/// How a trial trains.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Steps {
+    pub batch_size: usize,
+    /// Samples of the last step, at most `batch_size`.
+    pub last_batch: usize,
+    pub count: usize,
+    pub learning_rate: f32,
+}
+
+impl Steps {
+    /// Ten steps, the last with half a batch.
+    pub fn ten(batch_size: usize, learning_rate: f32) -> Steps {
+        Steps { batch_size, last_batch: batch_size.div_ceil(2), count: 10, learning_rate }
+    }
+
+    fn size(&self, step: usize) -> usize {
+        if step + 1 == self.count { self.last_batch } else { self.batch_size }
+    }
+}
+
+/// What the reference made of some steps: the yardstick for any number of backends and options.
+pub struct Trial<'data> {
+    job: Job<'data>,
+    steps: Steps,
+    initial: Parameters,
+    order: Vec<u32>,
+    losses: Vec<f64>,             // (count)
+    parameters: Vec<Vec<f64>>,    // (count, parameter_count): after each step
+    scales: Vec<Vec<f64>>,        // (count, tensors): the largest magnitude so far
+    predictions: Vec<Option<u8>>, // of the first images; `None` where it is a near thing
+    kink_distance: f64,
+}
+
+/// What a backend made of a trial's steps, in one call of `train`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Of each step.
+    pub losses: Vec<f32>,
+    /// At the end.
+    pub parameters: Parameters,
+}
+
+impl<'data> Trial<'data> {
+    /// Trains the reference from `initial`, on batches drawn in the seed's order without the
+    /// samples that come within rounding of a kink.
+    ///
+    /// # Panics
+    /// If `data` is empty or `steps` asks for an empty batch.
+    pub fn new(initial: Parameters, data: &'data Split, steps: Steps, seed: u64) -> Trial<'data> {
+        assert!(!data.is_empty(), "a trial needs samples");
+        assert!((1..=steps.batch_size).contains(&steps.last_batch), "{steps:?}");
+        let mut shuffled = vec![0; data.len()];
+        recipe::shuffle(&mut shuffled, seed, 0);
+        let mut candidates = shuffled.into_iter().cycle();
+
+        let mut reference: Reference<f64> = Reference::new(&initial);
+        let mut order = Vec::new();
+        let mut losses = Vec::new();
+        let mut parameters = Vec::new();
+        let mut kink_distance = f64::INFINITY;
+        for step in 0..steps.count {
+            let (batch, nearest) = draw(&reference, data, &mut candidates, steps.size(step));
+            losses.push(reference.step(data, &batch, steps.learning_rate));
+            parameters.push(reference.parameters().values().to_vec());
+            kink_distance = kink_distance.min(nearest);
+            order.extend(batch);
+        }
+        let scales = scales(&initial, &parameters);
+        let images = data.images().chunks(PIXELS).take(PREDICTIONS);
+        let predictions = images.map(|image| clear_prediction(&reference, image)).collect();
+        let job = Job {
+            model: initial.model(),
+            batch_size: steps.batch_size,
+            learning_rate: steps.learning_rate,
+            train: data,
+        };
+        Trial { job, steps, initial, order, losses, parameters, scales, predictions, kink_distance }
+    }
+
+    /// How near a sample came to a kink of the loss, at least 1e-5 unless there were too few others.
+    pub fn kink_distance(&self) -> f64 {
+        self.kink_distance
+    }
+
+    /// What a backend makes of the same steps, for comparisons bit by bit.
+    ///
+    /// # Errors
+    /// If the backend fails.
+    pub fn outcome(&self, backend: &dyn Backend, options: &Options) -> Result<Outcome, TrainError> {
+        let mut session = backend.open(self.job, options)?;
+        self.train_at_once(session.as_mut())
+    }
+
+    /// Trains a backend on the same steps, in one call and then again step by step, and compares
+    /// everything that it reports.
+    ///
+    /// # Errors
+    /// If the backend fails. Deviations are no error: the report has them.
+    pub fn run(&self, backend: &dyn Backend, options: &Options) -> Result<Report, TrainError> {
+        let mut session = backend.open(self.job, options)?;
+        let description = session.description();
+        let factor = precision_factor(description.precision);
+        let mut report = Report::new(backend.id(), description, self.job.model, self.steps);
+        report.kink_distance = self.kink_distance;
+        report.deviations.push(Deviation::new("loss", loss_tolerance(self.job.model) * factor));
+        for tensor in self.initial.tensors() {
+            let tolerance = tolerance(self.job.model, tensor.name) * factor;
+            report.deviations.push(Deviation::new(tensor.name, tolerance));
+        }
+
+        let at_once = self.train_at_once(session.as_mut())?;
+        report.wrong_predictions = self.wrong_predictions(session.as_mut())?;
+        self.compare_losses(&mut report, &at_once.losses);
+        self.compare_parameters(&mut report, &at_once.parameters, self.steps.count - 1);
+        self.train_step_by_step(session.as_mut(), &mut report)?;
+        Ok(report)
+    }
+
+    fn train_at_once(&self, session: &mut dyn Session) -> Result<Outcome, TrainError> {
+        session.set_parameters(&self.initial)?;
+        let mut losses = vec![f32::NAN; self.steps.count]; // a loss that is not written shows
+        session.train(&self.order, &mut losses)?;
+        Ok(Outcome { losses, parameters: session.parameters()? })
+    }
+
+    fn train_step_by_step(
+        &self,
+        session: &mut dyn Session,
+        report: &mut Report,
+    ) -> Result<(), TrainError> {
+        session.set_parameters(&self.initial)?;
+        let mut losses = vec![f32::NAN; self.steps.count];
+        for (step, batch) in self.order.chunks(self.steps.batch_size).enumerate() {
+            session.train(batch, &mut losses[step..=step])?;
+            self.compare_parameters(report, &session.parameters()?, step);
+        }
+        self.compare_losses(report, &losses);
+        Ok(())
+    }
+
+    fn wrong_predictions(&self, session: &mut dyn Session) -> Result<usize, TrainError> {
+        let mut labels = vec![u8::MAX; self.predictions.len()];
+        session.predict(&self.job.train.images()[..labels.len() * PIXELS], &mut labels)?;
+        let pairs = labels.iter().zip(&self.predictions);
+        Ok(pairs.filter(|&(label, expected)| expected.is_some_and(|e| e != *label)).count())
+    }
+
+    /// A loss deviates relative to itself or, where it is below 1 nat, absolutely.
+    fn compare_losses(&self, report: &mut Report, losses: &[f32]) {
+        for (step, (&actual, &expected)) in losses.iter().zip(&self.losses).enumerate() {
+            let actual = f64::from(actual);
+            let error = (actual - expected).abs() / expected.max(1.0);
+            report.deviations[0].note(error, step, 0, expected, actual);
+        }
+    }
+
+    /// A tensor's deviation is its largest error relative to the largest magnitude it has had so far
+    /// (a bias may just be crossing zero). Weights are stored in float32, so that no error far
+    /// below 1e-7 of it can be told from rounding.
+    fn compare_parameters(&self, report: &mut Report, actual: &Parameters, step: usize) {
+        let expected = &self.parameters[step];
+        let tensors = self.initial.tensors();
+        for (index, tensor) in tensors.iter().enumerate() {
+            let scale = self.scales[step][scale_tensor(tensors, index)];
+            for (element, place) in tensor.range().enumerate() {
+                let (expected, actual) = (expected[place], f64::from(actual.values()[place]));
+                let error = (actual - expected).abs();
+                let error = if error == 0.0 { 0.0 } else { error / scale };
+                report.deviations[index + 1].note(error, step, element, expected, actual);
+            }
+        }
+    }
+}
+
+/// Of each step, the largest magnitude that each tensor has had by then.
+fn scales(initial: &Parameters, parameters: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let tensors = initial.tensors();
+    let begin = |tensor: &Tensor| largest(initial.values()[tensor.range()].iter().copied());
+    let mut so_far: Vec<f64> = tensors.iter().map(begin).collect();
+    let after = |values: &Vec<f64>| {
+        for (scale, tensor) in so_far.iter_mut().zip(tensors) {
+            *scale = scale.max(largest(values[tensor.range()].iter().copied()));
+        }
+        so_far.clone()
+    };
+    parameters.iter().map(after).collect()
+}
+
+fn largest(values: impl Iterator<Item = impl Into<f64>>) -> f64 {
+    values.fold(0.0, |largest, value| largest.max(value.into().abs()))
+}
+
+/// A batch of samples off the kinks, and the nearest distance to one. When the whole data is
+/// near kinks, takes what comes.
+fn draw(
+    reference: &Reference<f64>,
+    data: &Split,
+    candidates: &mut impl Iterator<Item = u32>,
+    size: usize,
+) -> (Vec<u32>, f64) {
+    let mut batch = Vec::with_capacity(size);
+    let mut nearest = f64::INFINITY;
+    let patience = data.len() + 4 * size;
+    for (tried, candidate) in candidates.enumerate() {
+        let image = &data.images()[candidate as usize * PIXELS..][..PIXELS];
+        let distance = reference.kink_distance(image);
+        if distance >= KINK || tried >= patience {
+            nearest = nearest.min(distance);
+            batch.push(candidate);
+        }
+        if batch.len() == size {
+            break;
+        }
+    }
+    (batch, nearest)
+}
+
+fn clear_prediction(reference: &Reference<f64>, image: &[u8]) -> Option<u8> {
+    let logits = reference.logits(image);
+    let best = reference.predict(image);
+    let others = (0..logits.len()).filter(|&class| class != usize::from(best));
+    let second = others.map(|class| logits[class]).fold(f64::NEG_INFINITY, f64::max);
+    (logits[usize::from(best)] - second > CLEAR * largest(logits.into_iter())).then_some(best)
+}
