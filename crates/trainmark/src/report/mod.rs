@@ -1,1 +1,21 @@
-//! Reports: one file per format, each a pure function of the summary.
+//! Reports: result files in, one [`Summary`] in the middle, one file per format out.
+//!
+//! [`read`] finds and parses the files ([`headline`] is one of them, [`collection`] all of them, in
+//! little memory); [`Summary`] decides what may be compared with what ([`compare`]); every format
+//! ([`json`], [`markdown`], [`console`]) is a pure function of the summary. A new format is one more
+//! file here, and never reads anything else.
+
+pub mod collection;
+pub mod compare;
+pub mod console;
+pub mod headline;
+pub mod json;
+pub mod markdown;
+mod notes;
+pub mod read;
+pub mod summary;
+mod text;
+
+pub use collection::Collection;
+pub use compare::Reference;
+pub use summary::{Options, Summary};

@@ -1,0 +1,275 @@
+//! The summary and the table on a terminal: the `--verbose` of `trainmark report` and the end of
+//! `trainmark run`. Nothing in a result file can reach the terminal as a command.
+
+use super::collection::Row;
+use super::notes::is_claimed;
+use super::summary::{Identity, Summary};
+use super::text::{self, count, decimal, visible};
+use crate::result::Status;
+use comfy_table::{
+    Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, LineStyle, Table,
+};
+use std::borrow::Cow;
+use std::fmt::Write;
+use std::io::IsTerminal;
+
+/// Columns of a table where nobody says how wide the terminal is.
+const WIDTH: u16 = 80;
+/// Characters of a name that are shown.
+const SHOWN: usize = 40;
+/// Rows that are shown; a terminal is no place for more.
+const MAX_ROWS: usize = 200;
+
+/// What the output may look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Style {
+    /// Columns that a table may take.
+    pub width: u16,
+    pub color: bool,
+}
+
+impl Default for Style {
+    /// Neither colour nor more than 80 columns.
+    fn default() -> Self {
+        Style { width: WIDTH, color: false }
+    }
+}
+
+impl Style {
+    /// What suits standard output: colours on a terminal, unless `NO_COLOR` is set.
+    pub fn stdout() -> Style {
+        Style::of(std::io::stdout().is_terminal(), Table::new().width())
+    }
+
+    /// What suits standard error.
+    pub fn stderr() -> Style {
+        Style::of(std::io::stderr().is_terminal(), Table::new().use_stderr().width())
+    }
+
+    fn of(terminal: bool, width: Option<u16>) -> Style {
+        if !terminal {
+            return Style::default();
+        }
+        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Style { width: width.unwrap_or(WIDTH), color: !set("NO_COLOR") && !dumb }
+    }
+}
+
+/// What `--verbose` prints: totals, what all rows share, the table and the notes.
+pub fn summary(summary: &Summary, style: Style) -> String {
+    let mut out = String::from("Benchmark Report\n================\n\n");
+    let list = |names: Vec<&str>| {
+        let names: Vec<Cow<str>> = names.iter().map(|name| visible(name, SHOWN)).collect();
+        names.join(", ")
+    };
+    let mut facts = vec![
+        ("Total benchmarks", total(summary)),
+        ("Models", list(summary.models())),
+        ("Backends", list(summary.backends())),
+    ];
+    if !summary.only_specification {
+        facts.push(("Executables", list(summary.executables())));
+        let labels = summary.datasets().map(|dataset| summary.dataset_label(dataset));
+        let labels: Vec<Cow<str>> = labels.collect();
+        if !labels.is_empty() {
+            facts.push(("Datasets", list(labels.iter().map(|label| &**label).collect())));
+        }
+    }
+    let config = summary.shared_config.iter().map(|(key, value)| {
+        let value = text::scalar(Some(value));
+        format!("{} {}", visible(key, SHOWN).replace('_', " "), visible(&value, SHOWN))
+    });
+    let config = config.collect::<Vec<_>>().join(", ");
+    if !config.is_empty() {
+        facts.push(("Configuration", config));
+    }
+    for (title, value) in facts {
+        let title = format!("{title}:");
+        out += &wrapped(&format!("{title:<18}"), &value, style);
+    }
+    out.push('\n');
+    out += &table(summary, style);
+    out += &notes(summary, style);
+    out
+}
+
+/// `6 (4 measured, 2 unavailable)`.
+fn total(summary: &Summary) -> String {
+    let mut total = summary.rows().len().to_string();
+    if summary.statuses.keys().any(|status| *status != Status::Measured) {
+        let statuses = summary.statuses.iter();
+        let statuses: Vec<String> =
+            statuses.map(|(status, number)| format!("{number} {status}")).collect();
+        let _ = write!(total, " ({})", statuses.join(", "));
+    }
+    total
+}
+
+/// Any text for one line of a terminal.
+pub fn one_line(text: &str) -> Cow<'_, str> {
+    visible(text, 1000)
+}
+
+/// The notes, a paragraph each; nothing if there are none.
+pub fn notes(summary: &Summary, style: Style) -> String {
+    let mut out = String::new();
+    for note in &summary.notes {
+        out += &wrapped("- ", &visible(note, 2000), style);
+    }
+    if !out.is_empty() {
+        out.insert(0, '\n');
+    }
+    out
+}
+
+/// Text after a label, its further lines indented by the label's width.
+fn wrapped(label: &str, text: &str, style: Style) -> String {
+    let room = usize::from(style.width).saturating_sub(label.len()).max(20);
+    let mut out = String::from(label);
+    let mut taken = 0;
+    for word in text.split_whitespace() {
+        let length = text::width(word);
+        if taken > 0 && taken + 1 + length > room {
+            let _ = write!(out, "\n{:1$}", "", label.len());
+            taken = 0;
+        }
+        if taken > 0 {
+            out.push(' ');
+            taken += 1;
+        }
+        out += word;
+        taken += length;
+    }
+    out.push('\n');
+    out
+}
+
+/// The table of all rows. A column that says the same of all rows is left out, except the figures,
+/// backend and status.
+pub fn table(summary: &Summary, style: Style) -> String {
+    let columns = columns(summary);
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.style_mut().header_separator = LineStyle::none().fill('-').junction(' ');
+    table.force_no_tty().set_width(style.width);
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    if style.color {
+        table.enforce_styling();
+    }
+    table.set_header(columns.iter().map(|column| Cell::new(column.title())));
+    for row in summary.rows().iter().take(MAX_ROWS) {
+        table.add_row(columns.iter().map(|column| column.cell(summary, row)));
+    }
+    let last = columns.len() - 1;
+    for (index, column) in columns.iter().enumerate() {
+        let Some(drawn) = table.column_mut(index) else { continue };
+        drawn.set_padding((0, if index == last { 0 } else { 1 }));
+        if column.is_figure() {
+            drawn.set_cell_alignment(CellAlignment::Right);
+            // A figure over two lines would be misread: names give way.
+            drawn.set_constraint(ColumnConstraint::ContentWidth);
+        }
+    }
+    let mut out = String::new();
+    for line in table.lines() {
+        out += line.trim_end();
+        out.push('\n');
+    }
+    let more = summary.rows().len().saturating_sub(MAX_ROWS);
+    if more > 0 {
+        let _ = writeln!(out, "... and {} that the JSON report has", count(more, "more row"));
+    }
+    out
+}
+
+/// A column of the table.
+enum Column<'a> {
+    Model,
+    Backend,
+    Identity(&'a Identity),
+    Status,
+    TrainLoop,
+    Cpu,
+    Memory,
+    Accuracy,
+    SpeedUp,
+}
+
+fn columns(summary: &Summary) -> Vec<Column<'_>> {
+    let mut columns = Vec::new();
+    if summary.models().len() > 1 {
+        columns.push(Column::Model);
+    }
+    let executable = summary.identity.iter().find(|it| **it == Identity::Executable);
+    columns.extend(executable.map(Column::Identity));
+    columns.push(Column::Backend);
+    let others = summary.identity.iter().filter(|it| **it != Identity::Executable);
+    columns.extend(others.map(Column::Identity));
+    if !summary.only_specification || summary.has_exceptions() {
+        columns.push(Column::Status);
+    }
+    if summary.rows().iter().any(|row| row.timing.train_s.is_some()) {
+        columns.push(Column::TrainLoop);
+    }
+    columns.extend([Column::Cpu, Column::Memory, Column::Accuracy]);
+    if summary.compares() {
+        columns.push(Column::SpeedUp);
+    }
+    columns
+}
+
+impl Column<'_> {
+    fn title(&self) -> String {
+        match self {
+            Column::Model => "Model".to_owned(),
+            Column::Backend => "Backend".to_owned(),
+            Column::Identity(identity) => visible(&identity.title(), SHOWN).into_owned(),
+            Column::Status => "Status".to_owned(),
+            Column::TrainLoop => "Train s".to_owned(),
+            Column::Cpu => "CPU s".to_owned(),
+            Column::Memory => "Mem. MB".to_owned(),
+            Column::Accuracy => "Acc. %".to_owned(),
+            Column::SpeedUp => "Speed-up".to_owned(),
+        }
+    }
+
+    fn is_figure(&self) -> bool {
+        use Column::{Accuracy, Cpu, Memory, SpeedUp, TrainLoop};
+        matches!(self, TrainLoop | Cpu | Memory | Accuracy | SpeedUp)
+    }
+
+    fn cell(&self, summary: &Summary, row: &Row) -> Cell {
+        let text = match self {
+            Column::Model => visible(summary.model(row), SHOWN),
+            Column::Backend => visible(summary.backend(row), SHOWN),
+            Column::Identity(identity) => {
+                let text = summary.identity_of(row, identity);
+                Cow::Owned(visible(&text, SHOWN).into_owned())
+            }
+            Column::Status if row.software => Cow::Owned(format!("{} (software)", row.status)),
+            Column::Status => Cow::Borrowed(row.status.words()),
+            Column::TrainLoop => decimal(row.timing.train_s),
+            Column::Cpu => decimal(row.metrics.training_time_seconds),
+            Column::Memory => decimal(row.metrics.peak_memory_mb),
+            Column::Accuracy => match is_claimed(summary, row) {
+                true => decimal(row.metrics.test_accuracy_percent) + "\u{2020}",
+                false => decimal(row.metrics.test_accuracy_percent),
+            },
+            Column::SpeedUp => summary.speed_up_text(row),
+        };
+        let cell = Cell::new(text);
+        match self {
+            Column::Status => match row.status {
+                Status::Measured => cell.fg(Color::Green),
+                Status::NotConverged => cell.fg(Color::Yellow),
+                Status::Unavailable => cell.fg(Color::DarkGrey),
+                _ => cell.fg(Color::Red),
+            },
+            Column::SpeedUp if row.rank == Some(1) && row.speed_up.is_some() => {
+                cell.fg(Color::Green)
+            }
+            _ => cell,
+        }
+    }
+}

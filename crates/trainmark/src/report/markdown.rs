@@ -1,0 +1,188 @@
+//! The Markdown report, in the specification's layout: files of its own scripts give the same
+//! document. Columns, bullets and notes of ours are added where rows have more to say.
+
+use super::collection::Row;
+use super::notes::is_claimed;
+use super::summary::{Identity, Summary};
+use super::text::{self, decimal, visible, width};
+use std::borrow::Cow;
+use std::io::Write;
+
+/// Characters of a name or a value that are shown.
+const SHOWN: usize = 60;
+
+/// Writes the report.
+///
+/// # Errors
+/// If `to` cannot be written to.
+pub fn write(summary: &Summary, mut to: impl Write) -> std::io::Result<()> {
+    let to = &mut to;
+    writeln!(to, "# Benchmark Report\n\n## Summary\n")?;
+    for (title, value) in facts(summary) {
+        writeln!(to, "- **{title}:** {value}")?;
+    }
+    if !summary.shared_config.is_empty() {
+        writeln!(to, "\n### Configuration\n")?;
+        for (key, value) in &summary.shared_config {
+            let value = escape(&text::scalar(Some(value)));
+            writeln!(to, "- **{}:** {value}", escape(&text::title(key)))?;
+        }
+    }
+    writeln!(to, "\n## Results\n")?;
+    write_table(summary, to)?;
+    if !summary.notes.is_empty() {
+        writeln!(to, "\n## Notes\n")?;
+        for note in &summary.notes {
+            writeln!(to, "- {}", escape_long(note))?;
+        }
+    }
+    Ok(())
+}
+
+/// The bullets of the summary: the specification's three, then ours.
+fn facts(summary: &Summary) -> Vec<(&'static str, String)> {
+    let list = |names: Vec<&str>| names.into_iter().map(escape).collect::<Vec<_>>().join(", ");
+    let mut facts = vec![
+        ("Total Benchmarks", summary.rows().len().to_string()),
+        ("Models", list(summary.models())),
+        ("Backends", list(summary.backends())),
+    ];
+    if !summary.only_specification {
+        facts.push(("Executables", list(summary.executables())));
+        let labels = summary.datasets().map(|dataset| summary.dataset_label(dataset));
+        let labels: Vec<Cow<str>> = labels.collect();
+        if !labels.is_empty() {
+            facts.push(("Datasets", list(labels.iter().map(|label| &**label).collect())));
+        }
+    }
+    facts
+}
+
+/// A column of the results' table.
+enum Column<'a> {
+    Model,
+    Backend,
+    Identity(&'a Identity),
+    TrainingTime,
+    PeakMemory,
+    TestAccuracy,
+    TrainLoop,
+    SpeedUp,
+    Status,
+}
+
+impl Column<'_> {
+    fn title(&self) -> String {
+        match self {
+            Column::Model => "Model".to_owned(),
+            Column::Backend => "Backend".to_owned(),
+            Column::Identity(identity) => escape(&identity.title()),
+            Column::TrainingTime => "Training Time (s)".to_owned(),
+            Column::PeakMemory => "Peak Memory (MB)".to_owned(),
+            Column::TestAccuracy => "Test Accuracy (%)".to_owned(),
+            Column::TrainLoop => "Train Loop (s)".to_owned(),
+            Column::SpeedUp => "Speed-up".to_owned(),
+            Column::Status => "Status".to_owned(),
+        }
+    }
+
+    fn cell<'a>(&self, summary: &'a Summary, row: &'a Row) -> Cow<'a, str> {
+        match self {
+            Column::Model => Cow::Owned(escape(summary.model(row))),
+            Column::Backend => Cow::Owned(escape(summary.backend(row))),
+            Column::Identity(identity) => Cow::Owned(escape(&summary.identity_of(row, identity))),
+            Column::TrainingTime => decimal(row.metrics.training_time_seconds),
+            Column::PeakMemory => decimal(row.metrics.peak_memory_mb),
+            Column::TestAccuracy => match is_claimed(summary, row) {
+                true => decimal(row.metrics.test_accuracy_percent) + "\u{2020}",
+                false => decimal(row.metrics.test_accuracy_percent),
+            },
+            Column::TrainLoop => decimal(row.timing.train_s),
+            Column::SpeedUp => summary.speed_up_text(row),
+            Column::Status if row.software => Cow::Owned(format!("{}, software", row.status)),
+            Column::Status => Cow::Borrowed(row.status.words()),
+        }
+    }
+}
+
+/// The specification's columns, and among them those that the rows need.
+fn columns(summary: &Summary) -> Vec<Column<'_>> {
+    let mut columns = vec![Column::Model, Column::Backend];
+    columns.extend(summary.identity.iter().map(Column::Identity));
+    columns.extend([Column::TrainingTime, Column::PeakMemory, Column::TestAccuracy]);
+    if summary.rows().iter().any(|row| row.timing.train_s.is_some()) {
+        columns.push(Column::TrainLoop);
+    }
+    // A quotient of the specification's CPU seconds is no speed-up: it stays out of its table.
+    if summary.compares() && !summary.only_specification {
+        columns.push(Column::SpeedUp);
+    }
+    if summary.has_exceptions() {
+        columns.push(Column::Status);
+    }
+    columns
+}
+
+/// Cells are made twice, once for the columns' widths: a table of any length takes no memory.
+fn write_table(summary: &Summary, to: &mut impl Write) -> std::io::Result<()> {
+    let columns = columns(summary);
+    let titles: Vec<String> = columns.iter().map(Column::title).collect();
+    let mut widths: Vec<usize> = titles.iter().map(|title| width(title)).collect();
+    for row in summary.rows() {
+        for (column, widest) in columns.iter().zip(&mut widths) {
+            *widest = (*widest).max(width(&column.cell(summary, row)));
+        }
+    }
+    let cells: Vec<Cow<str>> = titles.into_iter().map(Cow::Owned).collect();
+    write_row(&cells, &widths, to)?;
+    for width in &widths {
+        write!(to, "|{:-<1$}", "", width + 2)?;
+    }
+    writeln!(to, "|")?;
+    for row in summary.rows() {
+        let cells: Vec<Cow<str>> = columns.iter().map(|it| it.cell(summary, row)).collect();
+        write_row(&cells, &widths, to)?;
+    }
+    Ok(())
+}
+
+fn write_row(cells: &[Cow<str>], widths: &[usize], to: &mut impl Write) -> std::io::Result<()> {
+    for (cell, widest) in cells.iter().zip(widths) {
+        write!(to, "| {cell}{:1$} ", "", widest - width(cell))?;
+    }
+    writeln!(to, "|")
+}
+
+/// A name on one line as plain Markdown text: it can end no cell, begin no element, link or HTML.
+fn escape(name: &str) -> String {
+    escape_visible(&visible(name, SHOWN))
+}
+
+/// The same for sentences.
+fn escape_long(sentence: &str) -> String {
+    escape_visible(&visible(sentence, 2000))
+}
+
+fn escape_visible(name: &str) -> String {
+    let name = name.trim();
+    let mut escaped = String::with_capacity(name.len());
+    let mut before = ' ';
+    let mut rest = name.chars().peekable();
+    while let Some(c) = rest.next() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '\\' | '|' | '`' | '*' | '[' | ']' | '~' | '$' => escaped.extend(['\\', c]),
+            // Inside of a word it is only an underscore.
+            '_' if !(before.is_alphanumeric()
+                && rest.peek().is_some_and(|it| it.is_alphanumeric())) =>
+            {
+                escaped.push_str("\\_");
+            }
+            c => escaped.push(c),
+        }
+        before = c;
+    }
+    escaped
+}

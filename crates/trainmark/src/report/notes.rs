@@ -1,0 +1,162 @@
+//! Sentences on how to read the rows: what they were compared with, and what they are not.
+
+use super::collection::Row;
+use super::summary::{Options, Summary};
+use super::text::{self, count};
+use crate::machine::Machine;
+use crate::result::{AccuracySource, Status};
+use indexmap::IndexMap;
+
+/// Reasons and files that are listed one by one; the rest are counted.
+const LISTED: usize = 20;
+
+pub(super) fn notes(summary: &Summary, options: &Options) -> Vec<String> {
+    let mut notes = Vec::new();
+    notes.extend(reference(summary));
+    notes.extend(converged(summary));
+    notes.extend(origin(summary, options));
+    reasons(summary, &mut notes);
+    notes.extend(skipped(summary));
+    notes
+}
+
+/// What the speed-ups are.
+fn reference(summary: &Summary) -> Option<String> {
+    let Some(reference) = &summary.reference else {
+        return None;
+    };
+    let rows = || summary.rows().iter();
+    let bases = summary.bases();
+    let Some((first, others)) = bases.split_first() else {
+        return Some(format!("There are no speed-ups: {reference} was not measured."));
+    };
+    if !summary.compares() {
+        return None;
+    }
+    let mut note = format!(
+        "Speed-up is against {reference} with the same model, configuration and dataset, by {}",
+        first.words()
+    );
+    for basis in others {
+        note += &format!("; where a row lacks that, by {}", basis.words());
+    }
+    note.push('.');
+    if rows().any(|row| row.is_ranked() && row.speed_up.is_none()) {
+        note += " Rows without one have no measured counterpart.";
+    }
+    Some(note)
+}
+
+/// What is not ranked, and whose accuracies they are.
+fn converged(summary: &Summary) -> Vec<String> {
+    let rows = || summary.rows().iter();
+    let mut notes = Vec::new();
+    let mut targets: Vec<(&str, f64)> = rows()
+        .filter(|row| row.status == Status::NotConverged)
+        .filter_map(|row| Some((summary.model(row), row.target_accuracy_percent?)))
+        .collect();
+    if summary.statuses.contains_key(&Status::NotConverged) {
+        targets.sort_by(|a, b| a.0.cmp(b.0).then(a.1.total_cmp(&b.1)));
+        targets.dedup();
+        let listed = targets.iter().take(LISTED);
+        let listed: Vec<String> = listed.map(|(model, it)| format!("{model} {it:.2} %")).collect();
+        let targets = match listed.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", listed.join(", ")),
+        };
+        notes.push(format!(
+            "Rows that are not converged ended below their target accuracy{targets}: they are not \
+             ranked and have no speed-up."
+        ));
+    }
+    if rows().any(|row| row.software) {
+        notes.push("Rows on a software imitation of a device are not ranked.".to_owned());
+    }
+    let claimed = rows().filter(|row| is_claimed(summary, row)).count();
+    if claimed > 0 {
+        notes.push(format!(
+            "Accuracies marked \u{2020} are what the trainer says ({}); the others were scored from \
+             its predictions.",
+            count(claimed, "row")
+        ));
+    }
+    notes
+}
+
+/// Whether an accuracy is shown as the trainer's own claim. Nobody claims otherwise of the files of
+/// the specification's own scripts alone.
+pub(super) fn is_claimed(summary: &Summary, row: &Row) -> bool {
+    !summary.only_specification
+        && row.metrics.test_accuracy_percent.is_some()
+        && row.accuracy_source != Some(AccuracySource::Scored)
+}
+
+/// Where the rows come from, if not from one place.
+fn origin(summary: &Summary, options: &Options) -> Vec<String> {
+    let mut notes = Vec::new();
+    let runs = summary.runs().len();
+    let nameless = summary.rows().iter().filter(|row| row.run.is_none()).count();
+    if runs > 1 || (runs > 0 && nameless > 0) {
+        let mut note = format!("Rows come from {}", count(runs, "run"));
+        if nameless > 0 {
+            note += &format!(", and {} that name none", count(nameless, "file"));
+        }
+        if !options.latest {
+            note += "; --latest keeps only the newest row of each combination";
+        }
+        notes.push(note + ".");
+    }
+    if summary.datasets().len() > 1 {
+        notes.push("Rows of different datasets are never compared with each other.".to_owned());
+    }
+    if summary.machines().len() > 1 {
+        notes.push("Rows of different machines are never compared with each other.".to_owned());
+        let machines = summary.machines().enumerate().take(LISTED);
+        notes.extend(
+            machines.map(|(index, it)| format!("Machine {}: {}.", index + 1, hardware(it))),
+        );
+    }
+    notes
+}
+
+/// A machine in one line.
+fn hardware(machine: &Machine) -> String {
+    let mut parts = vec![machine.cpu.clone().unwrap_or_else(|| "unknown CPU".to_owned())];
+    parts.extend(machine.cores.map(|cores| count(cores, "core")));
+    parts.extend(machine.threads.map(|threads| count(threads, "thread")));
+    parts.extend(machine.architecture.clone());
+    parts.extend(machine.gpus.iter().cloned());
+    parts.join(", ")
+}
+
+/// Why rows were not measured, each reason once.
+fn reasons(summary: &Summary, notes: &mut Vec<String>) {
+    let mut rows: IndexMap<_, usize> = IndexMap::new();
+    for row in summary.rows().iter().filter(|row| !row.status.completed()) {
+        let Some(reason) = summary.reason(row) else { continue };
+        let backend = (summary.executable(row), summary.model(row), summary.backend(row));
+        *rows.entry((backend, row.status, reason)).or_default() += 1;
+    }
+    for (((executable, model, backend), status, reason), number) in rows.iter().take(LISTED) {
+        let times = if *number > 1 { format!(" ({number} rows)") } else { String::new() };
+        // Reasons may quote a trainer's output at length.
+        let reason = text::visible(reason, 300);
+        notes.push(format!("{executable} {model} {backend}: {status}{times}: {reason}"));
+    }
+    if rows.len() > LISTED {
+        notes.push(format!("{} more.", count(rows.len() - LISTED, "reason")));
+    }
+}
+
+/// Files that were left out.
+fn skipped(summary: &Summary) -> Option<String> {
+    let files = summary.skipped();
+    if files.is_empty() {
+        return None;
+    }
+    let names: Vec<&str> = files.iter().take(LISTED).map(|skipped| &*skipped.file).collect();
+    let more = if files.len() > LISTED { ", ..." } else { "" };
+    let left_out = if files.len() == 1 { "was" } else { "were" };
+    let number = count(files.len(), "file");
+    Some(format!("{number} {left_out} left out: {}{more}.", names.join(", ")))
+}

@@ -1,0 +1,454 @@
+//! The one thing that every report format is made from: rows in their order, what they share, in
+//! what they differ, and how they compare.
+
+use super::collection::{Collection, Id, Row, Run, Skipped};
+use super::compare::{self, Basis, Reference};
+use super::{notes, text};
+use crate::machine::Machine;
+use crate::result::{DatasetRecord, Status};
+use crate::suite::Suite;
+use indexmap::IndexSet;
+use serde_json::Value;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
+
+/// Configuration that reports show first, as the specification does.
+const FIRST_KEYS: [&str; 3] = ["epochs", "batch_size", "seed"];
+
+/// What the user may choose.
+#[derive(Clone, Debug, Default)]
+pub struct Options<'a> {
+    /// Speed-ups are against this row, which must be there. Without it: the suite's reference if
+    /// it was measured, else `cpu` of the first executable that was measured on it, else the first
+    /// row that was measured.
+    pub reference: Option<Reference>,
+    /// Keep only the newest of rows that differ in nothing but when they ran.
+    pub latest: bool,
+    /// Whose reference is preferred, and whose targets hold for files that name none.
+    pub suite: Option<&'a Suite>,
+}
+
+/// Why there is no summary: one line.
+#[derive(Debug, thiserror::Error)]
+pub enum SummaryError {
+    #[error("--reference {wanted}: there is no such row; there are {known}")]
+    NoSuchReference { wanted: Reference, known: String },
+}
+
+/// What tells rows apart besides model and backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    Executable,
+    /// A configuration key.
+    Config(String),
+    Dataset,
+    Machine,
+    Compiled,
+    Timestamp,
+    File,
+}
+
+impl Identity {
+    /// For the head of a column.
+    pub fn title(&self) -> String {
+        match self {
+            Identity::Executable => "Executable".to_owned(),
+            Identity::Config(key) if key == "hidden_size" => "Hidden".to_owned(),
+            Identity::Config(key) => text::title(key),
+            Identity::Dataset => "Dataset".to_owned(),
+            Identity::Machine => "Machine".to_owned(),
+            Identity::Compiled => "Compiled".to_owned(),
+            Identity::Timestamp => "Timestamp".to_owned(),
+            Identity::File => "File".to_owned(),
+        }
+    }
+}
+
+/// Everything that a report says.
+#[derive(Debug)]
+pub struct Summary {
+    pub(super) collection: Collection,
+    /// Whose rows the speed-ups are against; `None` if there is nothing to compare with.
+    pub reference: Option<Reference>,
+    /// Configuration that all rows share, the specification's keys first.
+    pub shared_config: Vec<(String, Value)>,
+    /// Configuration keys in which rows differ.
+    pub differing_config: Vec<String>,
+    /// Columns that the rows need to be told apart.
+    pub identity: Vec<Identity>,
+    /// How many rows have each status.
+    pub statuses: BTreeMap<Status, usize>,
+    /// All files are of the specification's own scripts: no status, dataset or clock but theirs.
+    pub only_specification: bool,
+    /// Sentences on how to read the rows.
+    pub notes: Vec<String>,
+    /// One machine of each hardware, in the order of the rows.
+    machines: Vec<Id>,
+    /// For each machine of the collection, its place in `machines`.
+    hardware: HashMap<Id, usize>,
+    /// Datasets of the rows, in their order.
+    datasets: IndexSet<Id>,
+}
+
+impl Summary {
+    /// Orders, judges and compares the rows.
+    ///
+    /// # Errors
+    /// If the reference that the user named is not there.
+    pub fn new(mut collection: Collection, options: &Options) -> Result<Summary, SummaryError> {
+        compare::judge(&mut collection, options.suite);
+        let (machines, hardware) = distinct_hardware(&collection);
+        if options.latest {
+            keep_newest(&mut collection, &hardware);
+        }
+        group(&mut collection, &hardware);
+        let reference = choose_reference(&collection, options)?;
+        let ids = reference.as_ref().and_then(|reference| find(&collection, reference));
+        compare::compare(&mut collection.rows, ids);
+        let (shared_config, differing_config) = split_config(&collection);
+        let mut statuses = BTreeMap::new();
+        for row in &collection.rows {
+            *statuses.entry(row.status).or_default() += 1;
+        }
+        let mut summary = Summary {
+            only_specification: collection.rows.iter().all(|row| row.schema_version == 0),
+            datasets: collection.rows.iter().filter_map(|row| row.dataset).collect(),
+            collection,
+            reference,
+            shared_config,
+            differing_config,
+            identity: Vec::new(),
+            statuses,
+            notes: Vec::new(),
+            machines,
+            hardware,
+        };
+        summary.identity = summary.needed_columns();
+        summary.notes = notes::notes(&summary, options);
+        Ok(summary)
+    }
+
+    pub fn rows(&self) -> &[Row] {
+        &self.collection.rows
+    }
+
+    /// Files that were left out.
+    pub fn skipped(&self) -> &[Skipped] {
+        &self.collection.skipped
+    }
+
+    pub fn executable(&self, row: &Row) -> &str {
+        self.collection.text_of(row.executable)
+    }
+
+    pub fn model(&self, row: &Row) -> &str {
+        self.collection.text_of(row.model)
+    }
+
+    pub fn backend(&self, row: &Row) -> &str {
+        self.collection.text_of(row.backend)
+    }
+
+    pub fn reason(&self, row: &Row) -> Option<&str> {
+        row.reason.map(|id| self.collection.text_of(id))
+    }
+
+    pub fn device(&self, row: &Row) -> Option<&str> {
+        row.device.map(|id| self.collection.text_of(id))
+    }
+
+    pub fn config(&self, row: &Row, key: &str) -> Option<&Value> {
+        self.collection.config_of(row.config).get(key)
+    }
+
+    pub fn dataset(&self, row: &Row) -> Option<&DatasetRecord> {
+        row.dataset.map(|id| self.collection.dataset_of(id))
+    }
+
+    pub fn run(&self, row: &Row) -> Option<&Run> {
+        row.run.map(|id| self.collection.run_of(id))
+    }
+
+    /// Place of the row's machine in [`Summary::machines`].
+    pub fn machine_index(&self, row: &Row) -> Option<usize> {
+        row.machine.map(|id| self.hardware[&id])
+    }
+
+    pub fn executables(&self) -> Vec<&str> {
+        self.names(|row| row.executable)
+    }
+
+    pub fn models(&self) -> Vec<&str> {
+        self.names(|row| row.model)
+    }
+
+    pub fn backends(&self) -> Vec<&str> {
+        self.names(|row| row.backend)
+    }
+
+    /// Distinct names, sorted.
+    fn names(&self, of: impl Fn(&Row) -> Id) -> Vec<&str> {
+        let ids: BTreeSet<Id> = self.rows().iter().map(of).collect();
+        let mut names: Vec<&str> = ids.into_iter().map(|id| self.collection.text_of(id)).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// One machine for each distinct hardware.
+    pub fn machines(&self) -> impl ExactSizeIterator<Item = &Machine> {
+        self.machines.iter().map(|&id| self.collection.machine_of(id))
+    }
+
+    /// Distinct datasets.
+    pub fn datasets(&self) -> impl ExactSizeIterator<Item = &DatasetRecord> {
+        self.datasets.iter().map(|&id| self.collection.dataset_of(id))
+    }
+
+    /// Distinct runs of `trainmark run`, in the order of the rows.
+    pub fn runs(&self) -> impl ExactSizeIterator<Item = &Run> {
+        let ids: IndexSet<Id> = self.rows().iter().filter_map(|row| row.run).collect();
+        ids.into_iter().map(|id| self.collection.run_of(id))
+    }
+
+    /// The dataset's name, with the beginning of its SHA-256 where two share the name.
+    pub fn dataset_label<'a>(&self, dataset: &'a DatasetRecord) -> Cow<'a, str> {
+        let namesakes = self.datasets().filter(|other| other.name == dataset.name).count();
+        match &dataset.sha256 {
+            Some(sha256) if namesakes > 1 => {
+                let start: String = sha256.chars().take(8).collect();
+                Cow::Owned(format!("{} ({start})", dataset.name))
+            }
+            _ => Cow::Borrowed(&dataset.name),
+        }
+    }
+
+    /// What stands in a column that tells rows apart.
+    pub fn identity_of<'a>(&'a self, row: &'a Row, column: &Identity) -> Cow<'a, str> {
+        match column {
+            Identity::Executable => Cow::Borrowed(self.executable(row)),
+            Identity::Config(key) => text::scalar(self.config(row, key)),
+            Identity::Dataset => match self.dataset(row) {
+                Some(dataset) => self.dataset_label(dataset),
+                None => Cow::Borrowed(text::UNKNOWN),
+            },
+            Identity::Machine => match self.machine_index(row) {
+                Some(index) => Cow::Owned((index + 1).to_string()),
+                None => Cow::Borrowed(text::UNKNOWN),
+            },
+            Identity::Compiled => Cow::Borrowed(if row.compiled { "yes" } else { "no" }),
+            Identity::Timestamp if row.timestamp.is_empty() => Cow::Borrowed(text::UNKNOWN),
+            Identity::Timestamp => Cow::Borrowed(&row.timestamp),
+            Identity::File => Cow::Borrowed(&row.file),
+        }
+    }
+
+    /// `2.70x`; where speed-ups of several bases are in one report, with what is not the first.
+    pub fn speed_up_text(&self, row: &Row) -> Cow<'static, str> {
+        let Some(speed_up) = row.speed_up else { return Cow::Borrowed(text::UNKNOWN) };
+        let factor = text::decimal(Some(speed_up.factor));
+        let mark = match speed_up.basis {
+            basis if Some(&basis) == self.bases().first() => "",
+            Basis::TrainLoop => "",
+            Basis::Wall => " (wall)",
+            Basis::Cpu => " (CPU)",
+        };
+        Cow::Owned(format!("{factor}x{mark}"))
+    }
+
+    /// What the speed-ups are computed from, the preferred one first.
+    pub fn bases(&self) -> Vec<Basis> {
+        let used = |basis: &Basis| {
+            self.rows().iter().any(|row| row.speed_up.is_some_and(|it| it.basis == *basis))
+        };
+        Basis::ALL.into_iter().filter(used).collect()
+    }
+
+    /// Whether any row but the reference's own has a speed-up.
+    pub fn compares(&self) -> bool {
+        let Some(reference) = &self.reference else { return false };
+        let is_other = |row: &Row| {
+            self.executable(row) != reference.executable || self.backend(row) != reference.backend
+        };
+        self.rows().iter().any(|row| row.speed_up.is_some() && is_other(row))
+    }
+
+    /// Whether any row is other than measured on a real device.
+    pub fn has_exceptions(&self) -> bool {
+        self.rows().iter().any(|row| !row.is_ranked())
+    }
+
+    /// Model and backend always stand in a table; these columns come beside them.
+    fn needed_columns(&self) -> Vec<Identity> {
+        let rows = self.rows();
+        let mut columns = Vec::new();
+        if differ(rows.iter().map(|row| row.executable)) {
+            columns.push(Identity::Executable);
+        }
+        columns.extend(self.differing_config.iter().cloned().map(Identity::Config));
+        // A row that never ran may not know what it would have run on.
+        let ran = || rows.iter().filter(|row| row.status.completed());
+        if self.datasets.len() > 1 || differ(ran().map(|row| row.dataset)) {
+            columns.push(Identity::Dataset);
+        }
+        if self.machines.len() > 1 || differ(ran().map(|row| self.machine_index(row))) {
+            columns.push(Identity::Machine);
+        }
+        let combination = |row: &Row| combination(row, &self.hardware);
+        let combinations = distinct(rows.iter().map(combination));
+        if combinations < rows.len() {
+            let compiled = |row: &Row| (combination(row), row.compiled);
+            let with_compiled = distinct(rows.iter().map(compiled));
+            if with_compiled > combinations {
+                columns.push(Identity::Compiled);
+            }
+            if with_compiled < rows.len() {
+                columns.push(Identity::Timestamp);
+            }
+            if distinct(rows.iter().map(|row| (compiled(row), &row.timestamp))) < rows.len() {
+                columns.push(Identity::File);
+            }
+        }
+        columns
+    }
+}
+
+fn differ<T: PartialEq>(mut values: impl Iterator<Item = T>) -> bool {
+    let first = values.next();
+    first.is_some_and(|first| values.any(|value| value != first))
+}
+
+fn distinct<T: Hash + Eq>(values: impl Iterator<Item = T>) -> usize {
+    values.collect::<HashSet<T>>().len()
+}
+
+/// What is the same in repeats of a row.
+fn combination(row: &Row, hardware: &HashMap<Id, usize>) -> impl Hash + Eq + use<> {
+    (row.executable, row.backend, comparable(row, hardware))
+}
+
+/// What is the same in rows that may be compared with each other.
+fn comparable(row: &Row, hardware: &HashMap<Id, usize>) -> impl Hash + Eq + use<> {
+    (row.dataset, row.machine.map(|id| hardware[&id]), row.model, row.config)
+}
+
+/// One machine of each hardware that the rows ran on, and for each machine its place among those.
+/// Names, systems and kernels may differ: rows of a renamed or updated machine stay comparable.
+fn distinct_hardware(collection: &Collection) -> (Vec<Id>, HashMap<Id, usize>) {
+    let mut places = HashMap::new();
+    let mut machines = Vec::new();
+    let mut hardware = HashMap::new();
+    for id in collection.rows.iter().filter_map(|row| row.machine) {
+        if hardware.contains_key(&id) {
+            continue;
+        }
+        let Machine { cpu, cores, threads, architecture, gpus, .. } = collection.machine_of(id);
+        let place = *places.entry((cpu, cores, threads, architecture, gpus)).or_insert_with(|| {
+            machines.push(id);
+            machines.len() - 1
+        });
+        hardware.insert(id, place);
+    }
+    (machines, hardware)
+}
+
+/// Drops all but the newest row of each combination.
+fn keep_newest(collection: &mut Collection, hardware: &HashMap<Id, usize>) {
+    let mut repeats: HashMap<_, Vec<usize>> = HashMap::new();
+    for (index, row) in collection.rows.iter().enumerate() {
+        repeats.entry((combination(row, hardware), row.compiled)).or_default().push(index);
+    }
+    let rows = &collection.rows;
+    let kept: HashSet<usize> =
+        repeats.values().filter_map(|indices| compare::newest(rows, indices)).collect();
+    let mut index = 0;
+    collection.rows.retain(|_| {
+        index += 1;
+        kept.contains(&(index - 1))
+    });
+}
+
+/// Numbers the groups of comparable rows by where they first appear, and brings each together.
+fn group(collection: &mut Collection, hardware: &HashMap<Id, usize>) {
+    let mut groups = HashMap::new();
+    for row in &mut collection.rows {
+        let next = groups.len() as u32;
+        row.group = *groups.entry(comparable(row, hardware)).or_insert(next);
+    }
+    collection.rows.sort_by_key(|row| row.group);
+}
+
+fn choose_reference(
+    collection: &Collection,
+    options: &Options,
+) -> Result<Option<Reference>, SummaryError> {
+    if let Some(wanted) = &options.reference {
+        return match find(collection, wanted) {
+            Some(_) => Ok(Some(wanted.clone())),
+            None => Err(no_such_reference(collection, wanted.clone())),
+        };
+    }
+    let name = |row: &Row| Reference {
+        executable: collection.text_of(row.executable).to_owned(),
+        backend: collection.text_of(row.backend).to_owned(),
+    };
+    let mut ranked: Vec<&Row> = collection.rows.iter().filter(|row| row.is_ranked()).collect();
+    ranked.dedup_by_key(|row| (row.executable, row.backend));
+    let preferred = options.suite.and_then(|suite| suite.reference.as_ref()).map(Reference::from);
+    if let Some(preferred) = preferred
+        && ranked.iter().any(|row| name(row) == preferred)
+    {
+        return Ok(Some(preferred));
+    }
+    let cpu = ranked.iter().find(|row| collection.text_of(row.backend) == "cpu");
+    Ok(cpu.or(ranked.first()).map(|row| name(row)))
+}
+
+fn no_such_reference(collection: &Collection, wanted: Reference) -> SummaryError {
+    let pairs: BTreeSet<(&str, &str)> = collection
+        .rows
+        .iter()
+        .map(|row| (collection.text_of(row.executable), collection.text_of(row.backend)))
+        .collect();
+    let names =
+        pairs.iter().take(10).map(|(executable, backend)| format!("{executable}/{backend}"));
+    let mut known = names.collect::<Vec<_>>().join(", ");
+    if pairs.len() > 10 {
+        known += ", ...";
+    }
+    SummaryError::NoSuchReference { wanted, known: text::visible(&known, 1000).into_owned() }
+}
+
+/// The ids of the reference's names, if any row has both.
+fn find(collection: &Collection, reference: &Reference) -> Option<(Id, Id)> {
+    let matches = |row: &&Row| {
+        collection.text_of(row.executable) == reference.executable
+            && collection.text_of(row.backend) == reference.backend
+    };
+    collection.rows.iter().find(matches).map(|row| (row.executable, row.backend))
+}
+
+/// What all rows share, and the keys in which they differ.
+fn split_config(collection: &Collection) -> (Vec<(String, Value)>, Vec<String>) {
+    let used: IndexSet<Id> = collection.rows.iter().map(|row| row.config).collect();
+    let configs = || used.iter().map(|&id| collection.config_of(id));
+    let mut keys: IndexSet<&str> = IndexSet::new();
+    for config in configs() {
+        keys.extend(config.keys().map(String::as_str));
+    }
+    let mut shared = Vec::new();
+    let mut differing = Vec::new();
+    for key in keys {
+        let mut values = configs().map(|config| config.get(key));
+        let first = values.next().flatten();
+        match first {
+            Some(value) if values.all(|other| other == first) => {
+                shared.push((key.to_owned(), value.clone()));
+            }
+            _ => differing.push(key.to_owned()),
+        }
+    }
+    let place = |key: &str| FIRST_KEYS.iter().position(|first| *first == key).unwrap_or(usize::MAX);
+    shared.sort_by_key(|(key, _)| place(key));
+    (shared, differing)
+}

@@ -1,0 +1,134 @@
+//! Names and figures as text that can break nothing: neither a table nor a terminal.
+
+use std::borrow::Cow;
+use unicode_width::UnicodeWidthStr;
+
+/// Stands for a figure or a name that is not known. Readers of tables know it as missing.
+pub const UNKNOWN: &str = "n/a";
+
+/// A name on one line, at most `max` characters: line ends and tabs become spaces; what a reader
+/// could not see, or what would reorder or erase the text around it, becomes U+FFFD.
+pub fn visible(name: &str, max: usize) -> Cow<'_, str> {
+    let fits = name.len() <= max || name.chars().nth(max).is_none();
+    if fits && !name.chars().any(is_deceptive) {
+        return Cow::Borrowed(name);
+    }
+    let shown = if fits { max } else { max.saturating_sub(1) };
+    let mut safe: String = name.chars().take(shown).map(substitute).collect();
+    if !fits {
+        safe.push('…');
+    }
+    Cow::Owned(safe)
+}
+
+fn substitute(c: char) -> char {
+    match c {
+        '\t' | '\n' | '\r' | '\u{2028}' | '\u{2029}' => ' ',
+        c if is_deceptive(c) => '\u{FFFD}',
+        c => c,
+    }
+}
+
+/// Control characters, Unicode's Default_Ignorable_Code_Point, and the line and paragraph
+/// separators; the marks of bidirectional text are among them.
+fn is_deceptive(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{AD}' | '\u{34F}' | '\u{61C}' | '\u{115F}'..='\u{1160}' | '\u{17B4}'..='\u{17B5}'
+            | '\u{180B}'..='\u{180F}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
+            | '\u{2060}'..='\u{206F}' | '\u{3164}' | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}'
+            | '\u{FFA0}' | '\u{FFF0}'..='\u{FFFB}' | '\u{1BCA0}'..='\u{1BCA3}'
+            | '\u{1D173}'..='\u{1D17A}' | '\u{E0000}'..='\u{E0FFF}')
+}
+
+/// Columns of a terminal or a fixed-width font.
+pub fn width(text: &str) -> usize {
+    text.width()
+}
+
+/// A figure with two decimals, as the specification prints it; in powers of ten where that would
+/// not fit a table.
+pub fn decimal(figure: Option<f64>) -> Cow<'static, str> {
+    match figure {
+        None => Cow::Borrowed(UNKNOWN),
+        Some(figure) if figure.abs() < 1e9 => Cow::Owned(format!("{figure:.2}")),
+        Some(figure) => Cow::Owned(format!("{figure:.2e}")),
+    }
+}
+
+/// `1 row`, `2 rows`, `12,345 rows`.
+pub fn count(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", grouped(number))
+}
+
+/// `12,345`.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `batch_size` as `Batch Size`.
+pub fn title(key: &str) -> String {
+    let words = key.split('_').filter(|word| !word.is_empty());
+    let capital = |word: &str| {
+        let mut letters = word.chars();
+        letters.next().map(|first| first.to_uppercase().chain(letters).collect::<String>())
+    };
+    words.filter_map(capital).collect::<Vec<_>>().join(" ")
+}
+
+/// A configuration value as a person writes it: texts without quotes.
+pub fn scalar(value: Option<&serde_json::Value>) -> Cow<'_, str> {
+    match value {
+        None | Some(serde_json::Value::Null) => Cow::Borrowed(UNKNOWN),
+        Some(serde_json::Value::String(text)) => Cow::Borrowed(text),
+        Some(other) => Cow::Owned(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_seen_is_made_visible() {
+        assert_eq!(visible("cpu", 10), "cpu");
+        assert_eq!(visible("é漢字 عربي", 20), "é漢字 عربي");
+        assert_eq!(
+            visible("a\u{1b}[31mb\u{202e}c\nd\u{200b}", 20),
+            "a\u{FFFD}[31mb\u{FFFD}c d\u{FFFD}"
+        );
+        assert_eq!(visible("c1 \u{9b}31m", 20), "c1 \u{FFFD}31m");
+    }
+
+    #[test]
+    fn long_names_are_cut_by_characters() {
+        assert_eq!(visible("ééééé", 5), "ééééé");
+        assert_eq!(visible("éééééé", 5), "éééé…");
+        assert_eq!(visible("", 5), "");
+    }
+
+    #[test]
+    fn figures_have_two_decimals() {
+        assert_eq!(decimal(Some(123.456)), "123.46");
+        assert_eq!(decimal(Some(0.0)), "0.00");
+        assert_eq!(decimal(Some(1e300)), "1.00e300");
+        assert_eq!(decimal(None), "n/a");
+    }
+
+    #[test]
+    fn counts_and_titles_read_well() {
+        assert_eq!(count(1, "row"), "1 row");
+        assert_eq!(count(1_234_567, "row"), "1,234,567 rows");
+        assert_eq!(title("batch_size"), "Batch Size");
+        assert_eq!(title("__x__y"), "X Y");
+    }
+}
