@@ -44,25 +44,23 @@ pub fn prepare(explicit: Option<&Path>) -> Result<Dataset> {
         .arg(READER_ARG)
         .args(explicit)
         .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
         .output()
         .context("cannot start the process that reads the data")?;
     if !output.status.success() {
-        bail!("the data cannot be used: see the line above");
+        // The reader's one line is ours.
+        let error = String::from_utf8_lossy(&output.stderr);
+        bail!("{}", error.trim_start_matches("error: ").trim_end());
     }
     serde_json::from_slice(&output.stdout).context("the process that reads the data said nonsense")
 }
 
-/// Where the dataset will be: nothing is read or drawn.
+/// What `--data` would have to be: nothing is read or drawn.
 ///
 /// # Errors
 /// If there is no dataset where the user says.
 pub fn place(explicit: Option<&Path>) -> Result<PathBuf> {
     let source = mnist::Source::locate(explicit)?;
-    match source.directory() {
-        Some(directory) => Ok(absolute(directory)),
-        None => Ok(digits_directory()),
-    }
+    Ok(source.directory().map_or_else(|| mnist::EMBEDDED.into(), absolute))
 }
 
 /// What the harness's binary does when its first argument is [`READER_ARG`].
@@ -86,10 +84,7 @@ fn read(explicit: Option<&Path>) -> Result<Dataset> {
     let found_by = source.found_by().to_owned();
     if source.directory().is_none() {
         // Trainers in other languages read files.
-        let folder = digits_directory();
-        let hint = || format!("the embedded digits cannot be written to {}", folder.display());
-        Err::<(), _>(anyhow::anyhow!("not yet")).with_context(hint)?;//INTERIM
-        source = mnist::Source::open(&folder)?;
+        source = mnist::Source::open(&mnist::digits::materialise(&cache())?)?;
     }
     let directory = absolute(source.directory().context("the dataset has no folder")?);
     let mut dataset = source.load()?;
@@ -103,11 +98,9 @@ fn read(explicit: Option<&Path>) -> Result<Dataset> {
     })
 }
 
-/// In the user's cache; without a home, in the system's folder for temporary files.
-fn digits_directory() -> PathBuf {
-    mnist::cache_directory()
-        .unwrap_or_else(|| std::env::temp_dir().join("trainmark"))
-        .join("digits")
+/// The user's cache; without a home, a folder among the system's temporary files.
+fn cache() -> PathBuf {
+    mnist::cache_directory().unwrap_or_else(|| std::env::temp_dir().join("trainmark"))
 }
 
 /// Trainers run in another folder than the harness.

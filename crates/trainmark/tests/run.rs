@@ -1,0 +1,289 @@
+//! `trainmark run` from the outside: real suites, real processes, real files. The trainers are
+//! lines of shell, which is also the proof that any program is a trainer.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+/// A folder with a tiny dataset (10 test images, of labels 0 to 9) and room for the rest.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Place {
+        let place = Place(tempfile::tempdir().unwrap());
+        let data = place.path("data");
+        std::fs::create_dir(&data).unwrap();
+        for (name, count) in [("train", 20u32), ("t10k", 10)] {
+            let mut images = [2051u32, count, 28, 28].map(u32::to_be_bytes).concat();
+            images.extend((0..count * 784).map(|index| (index % 251) as u8));
+            std::fs::write(data.join(format!("{name}-images-idx3-ubyte")), images).unwrap();
+            let mut labels = [2049u32, count].map(u32::to_be_bytes).concat();
+            labels.extend((0..count).map(|index| (index % 10) as u8));
+            std::fs::write(data.join(format!("{name}-labels-idx1-ubyte")), labels).unwrap();
+        }
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// A suite with one trainer, whose command is a line of shell.
+    fn suite(&self, script: &str, more: &str) -> PathBuf {
+        let script = toml::Value::from(script);
+        let text = format!(
+            r#"
+            name = "shell"
+            config = {{ epochs = 2, batch_size = 32, seed = 42 }}
+            quick = {{ epochs = 1 }}
+            {more}
+            [[trainers]]
+            name = "Shell"
+            program = "sh"
+            command = ["{{program}}", "-c", {script}, "trainer", "{{epochs}}"]
+            backends = ["cpu"]
+            models.mlp = {{ prefix = "shell", matrix = {{ hidden_size = [512] }} }}
+            "#
+        );
+        let path = self.path("suite.toml");
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn run(&self, suite: &Path, more: &[&str]) -> Output {
+        let mut command = self.trainmark("run");
+        for (flag, path) in
+            [("--suite", suite), ("--data", &self.path("data")), ("--out", &self.path("out"))]
+        {
+            if !more.contains(&flag) {
+                command.arg(flag).arg(path);
+            }
+        }
+        command.args(more).output().unwrap()
+    }
+
+    fn trainmark(&self, verb: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trainmark"));
+        command.arg(verb).current_dir(self.0.path()).env("XDG_CACHE_HOME", self.path("cache"));
+        command.env_remove("TRAINMARK_DATA");
+        command
+    }
+
+    /// All result files, in the order of their names.
+    fn results(&self) -> Vec<Value> {
+        let mut paths: Vec<PathBuf> = std::fs::read_dir(self.path("out"))
+            .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+            .unwrap_or_default();
+        paths.sort();
+        let read = |path: &PathBuf| serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        paths.iter().map(read).collect()
+    }
+
+    /// Runs a line of shell as a trainer and returns its result file.
+    fn result_of(&self, script: &str, more: &[&str]) -> Value {
+        let output = self.run(&self.suite(script, ""), more);
+        let results = self.results();
+        assert_eq!(results.len(), 1, "{}", said(&output));
+        results.into_iter().next().unwrap()
+    }
+}
+
+fn said(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    format!("{}\n{}{}", output.status, text(&output.stdout), text(&output.stderr))
+}
+
+/// The status and the reason of a trainer that is this line of shell.
+fn status_of(script: &str) -> (String, String) {
+    let result = Place::new().result_of(script, &[]);
+    let text = |key: &str| result[key].as_str().unwrap_or_default().to_owned();
+    (text("status"), text("reason"))
+}
+
+const PLAIN: &str = "echo Test Accuracy: 95.67%";
+
+#[test]
+fn one_line_of_shell_is_a_trainer() {
+    let place = Place::new();
+    let output = place.run(&place.suite(PLAIN, ""), &[]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("1 of 1 completed"), "{}", said(&output));
+    let results = place.results();
+    let result = &results[0];
+    assert_eq!(result["status"], "measured");
+    assert_eq!(result["accuracy_source"], "claimed");
+    assert_eq!(result["metrics"]["test_accuracy_percent"], 95.67);
+    assert!(result["metrics"]["peak_memory_mb"].as_f64().unwrap() > 0.1);
+    assert!(result["timing"]["wall_s"].as_f64().unwrap() > 0.0);
+    assert_eq!(result["dataset"]["name"], "data");
+    assert_eq!(result["config"]["hidden_size"], 512);
+}
+
+#[test]
+fn the_files_name_is_the_specifications_and_no_file_is_ever_replaced() {
+    let place = Place::new();
+    let suite = place.suite(PLAIN, "");
+    for _ in 0..3 {
+        assert!(place.run(&suite, &[]).status.success());
+    }
+    let names = std::fs::read_dir(place.path("out")).unwrap().flatten();
+    let names: Vec<String> = names.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+    for name in names {
+        let rest = name.strip_prefix("shell_cpu_h512_").unwrap();
+        let digits = rest.chars().filter(char::is_ascii_digit).count();
+        assert!(rest.ends_with(".json") && digits >= 14, "{name}");
+    }
+}
+
+#[test]
+fn two_runs_at_once_keep_all_their_files() {
+    let place = Place::new();
+    let suite = place.suite(PLAIN, "");
+    let runs = std::thread::scope(|scope| {
+        let runs: Vec<_> = (0..4).map(|_| scope.spawn(|| place.run(&suite, &[]))).collect();
+        runs.into_iter().map(|run| run.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert!(runs.iter().all(|output| output.status.success()));
+    assert_eq!(place.results().len(), 4);
+}
+
+#[test]
+fn each_way_to_fail_is_a_status_of_its_own() {
+    let check = |script: &str, status: &str, reason: &str| {
+        let (found, why) = status_of(script);
+        assert_eq!(found, status, "{script}: {why}");
+        assert!(why.contains(reason), "{script}: {why}");
+    };
+    check("echo no disk >&2; exit 3", "failed", "exit code 3: no disk");
+    check("kill -SEGV $$", "crashed", "SIGSEGV");
+    check("true", "no_output", "");
+    check("echo hello", "no_accuracy", "Test Accuracy");
+    check("printf 'Test Accuracy: \\377\\376%%\\n'", "garbled", "no number");
+    check("echo Test Accuracy: 0.95", "garbled", "percent sign");
+    check(
+        "echo 'error: unavailable: no such device' >&2; exit 69",
+        "unavailable",
+        "no such device",
+    );
+    check("echo 'std::bad_alloc' >&2; exit 1", "out_of_memory", "std::bad_alloc");
+    check("exec /no/such/program", "failed", "exit code 127");
+}
+
+#[test]
+fn predictions_are_scored_and_lies_found_out() {
+    // Nine of ten labels are right.
+    let nine = r#"printf '\0\1\2\3\4\5\6\7\10\0' > "$TRAINMARK_PREDICTIONS"; "#;
+    let place = Place::new();
+    let result = place.result_of(&format!("{nine} echo Test Accuracy: 90.00%"), &[]);
+    assert_eq!(result["status"], "measured");
+    assert_eq!(result["accuracy_source"], "scored");
+    assert_eq!(result["metrics"]["test_accuracy_percent"], 90.0);
+    let (status, reason) = status_of(&format!("{nine} echo Test Accuracy: 100%"));
+    assert_eq!((status.as_str(), reason.contains("90.00 %")), ("misreported", true), "{reason}");
+    let (status, reason) = status_of(r#"printf '\0' > "$TRAINMARK_PREDICTIONS"; echo hi"#);
+    assert_eq!((status.as_str(), reason.contains("1 predictions")), ("garbled", true), "{reason}");
+}
+
+#[test]
+fn a_trainer_that_hangs_is_stopped_with_all_its_children() {
+    let place = Place::new();
+    let marker = format!("31.{:09}", std::process::id());
+    let script = format!("sleep {marker} & echo started; sleep {marker}");
+    let result = place.result_of(&script, &["--timeout", "1s"]);
+    assert_eq!(result["status"], "timed_out");
+    assert_eq!(result["samples"][0]["stdout_tail"], "started");
+    assert!(!alive(&marker));
+}
+
+/// Whether any process has this word among its arguments.
+fn alive(word: &str) -> bool {
+    let output = Command::new("ps").args(["-A", "-o", "args"]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).contains(word)
+}
+
+#[test]
+fn the_suite_goes_on_after_a_failure_and_says_so_at_the_end() {
+    let place = Place::new();
+    // Fails for one epoch, works for two.
+    let suite = place.suite(&format!("[ $1 = 2 ] || exit 3; {PLAIN}"), "");
+    let output = place.run(&suite, &["--epochs", "1,2"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("1 of 2 completed, 1 failed"), "{}", said(&output));
+    assert_eq!(place.results().len(), 2);
+}
+
+#[test]
+fn a_row_below_its_target_has_not_converged() {
+    let place = Place::new();
+    let target = r#"models.mlp.targets = [{ dataset = "data", epochs = 1, percent = 96.0 }]"#;
+    let output = place.run(&place.suite(PLAIN, target), &[]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(place.results()[0]["status"], "not_converged");
+    assert_eq!(place.results()[0]["target_accuracy_percent"], 96.0);
+}
+
+#[test]
+fn a_failed_build_is_a_row_and_not_the_end() {
+    let place = Place::new();
+    let suite = place.suite(PLAIN, "");
+    let text = std::fs::read_to_string(&suite).unwrap();
+    std::fs::write(&suite, text.replace("program = ", "build = [\"false\"]\nprogram = ")).unwrap();
+    let output = place.run(&suite, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(place.results()[0]["status"], "build_failed", "{}", said(&output));
+    assert_eq!(place.results()[0]["metrics"]["peak_memory_mb"], Value::Null);
+}
+
+#[test]
+fn what_the_probe_does_not_offer_is_unavailable_and_no_failure() {
+    let place = Place::new();
+    let suite = place.suite(PLAIN, "");
+    let text = std::fs::read_to_string(&suite).unwrap();
+    let said_by_probe = r#"{"trainer":"Shell","version":"1",
+        "backends":[{"backend":"cpu","unavailable":"no cores"}]}"#;
+    std::fs::write(place.path("probe.json"), said_by_probe).unwrap();
+    let probe = "probe = ['cat', 'probe.json']\nprogram = ";
+    std::fs::write(&suite, text.replace("program = ", probe)).unwrap();
+    let output = place.run(&suite, &[]);
+    assert!(output.status.success(), "{}", said(&output));
+    let results = place.results();
+    assert_eq!(
+        (&results[0]["status"], &results[0]["reason"]),
+        (&"unavailable".into(), &"no cores".into())
+    );
+}
+
+#[test]
+fn the_list_and_the_dry_run_run_nothing() {
+    let place = Place::new();
+    let suite = place.suite("touch ran", "");
+    for flag in ["--list", "--dry-run"] {
+        let output = place.run(&suite, &[flag, "--quick"]);
+        assert!(output.status.success(), "{}", said(&output));
+        assert!(said(&output).contains(if flag == "--list" { "epochs=1" } else { "'touch ran'" }));
+    }
+    assert!(!place.path("ran").exists() && !place.path("out").exists());
+}
+
+#[test]
+fn wrong_arguments_are_one_line_that_names_the_remedy() {
+    let place = Place::new();
+    let suite = place.suite(PLAIN, "");
+    let check = |more: &[&str], words: &str| {
+        let output = place.run(&suite, more);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && error.contains(words), "{more:?}: {error}");
+        assert_eq!(error.matches("error:").count(), 1, "{error}");
+    };
+    check(&["--backend", "tpu"], "--backend tpu: the suite has cpu");
+    check(&["--epochs", "0"], "--epochs 0");
+    check(&["--lr=-1"], "--lr -1");
+    check(&["--timeout", "soon"], "soon");
+    check(&["--set", "x"], "KEY=VALUE");
+    check(&["--suite", "none.toml"], "none.toml");
+    std::fs::write(place.path("file"), "").unwrap();
+    check(&["--out", "file/x"], "--out");
+    check(&["--data", "nowhere"], "nowhere");
+}
