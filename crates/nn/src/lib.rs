@@ -10,13 +10,16 @@
 
 pub mod backend;
 pub mod conformance;
+mod flop;
 mod model;
 mod parameters;
 pub mod recipe;
 pub mod reference;
+mod weights;
 
 pub use model::{
     AttentionShape, CONV_FILTERS, MlpShape, Model, PATCH, PATCHES, POOLED, Tensor, TensorRole,
 };
 pub use parameters::Parameters;
 pub use reference::Reference;
+pub use weights::WeightsError;
