@@ -68,10 +68,15 @@ pub(crate) fn digests(train: &Split, test: &Split) -> [String; 4] {
 
 /// The one digest that stands for four: see [`Dataset::sha256`].
 pub(crate) fn combined(digests: &[&str; 4]) -> String {
-    hex(&Sha256::digest(digests.join("\n")))
+    sha256(digests.join("\n").as_bytes())
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
+/// In hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut hex, byte| {
         let _ = write!(hex, "{byte:02x}"); // writing to a string cannot fail
         hex

@@ -20,6 +20,8 @@
 
 pub mod digits;
 mod error;
+#[cfg(feature = "fetch")]
+pub mod fetch;
 mod identity;
 pub mod idx;
 mod locate;

@@ -238,3 +238,129 @@ fn folder_name(directory: &Path) -> String {
     let name: String = name.chars().take(64).map(plain).collect();
     if name.chars().any(|c| c.is_ascii_alphanumeric()) { name } else { "unnamed".to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PIXELS;
+    use std::fs;
+
+    /// Writes a dataset of `train` and 2 images, under names that `rename` makes.
+    fn write(folder: &Path, train: usize, rename: fn(&str) -> String) {
+        fs::create_dir_all(folder).unwrap();
+        for (index, name) in FILES.iter().enumerate() {
+            let count = if index < 2 { train } else { 2 };
+            let kind = if index % 2 == 0 { idx::Kind::Images } else { idx::Kind::Labels };
+            let data = vec![5; if index % 2 == 0 { count * PIXELS } else { count }];
+            fs::write(folder.join(rename(name)), [kind.header(count), data].concat()).unwrap();
+        }
+    }
+
+    fn plain(folder: &Path, train: usize) {
+        write(folder, train, str::to_owned);
+    }
+
+    /// Surroundings within a folder of its own: nothing there yet.
+    fn surroundings(root: &Path) -> Surroundings {
+        let cache = Some(root.join("cache"));
+        Surroundings { variable: None, working: root.join("data"), cache }
+    }
+
+    #[test]
+    fn places_are_tried_in_the_documented_order() {
+        let root = tempfile::tempdir().unwrap();
+        let mut around = surroundings(root.path());
+        let found = |around: &Surroundings, explicit: Option<&Path>| {
+            let source = around.locate(explicit).unwrap();
+            (source.load().unwrap().train.len(), source.found_by())
+        };
+        assert_eq!(found(&around, None), (60_000, "no other data was found"));
+        plain(&root.path().join("cache/mnist"), 4);
+        assert_eq!(found(&around, None), (4, "the user's cache"));
+        plain(&root.path().join("data/mnist"), 3);
+        assert_eq!(found(&around, None), (3, "./data"));
+        plain(&root.path().join("variable"), 2);
+        around.variable = Some(root.path().join("variable").into());
+        assert_eq!(found(&around, None), (2, "$TRAINMARK_DATA"));
+        let explicit = root.path().join("explicit");
+        plain(&explicit, 1);
+        assert_eq!(found(&around, Some(&explicit)), (1, "--data"));
+        assert_eq!(found(&around, Some(Path::new("digits"))), (60_000, "--data"));
+        around.variable = Some("digits".into());
+        assert_eq!(found(&around, None), (60_000, "$TRAINMARK_DATA"));
+    }
+
+    #[test]
+    fn an_explicit_choice_without_data_is_an_error_and_never_something_else() {
+        let root = tempfile::tempdir().unwrap();
+        let mut around = surroundings(root.path());
+        plain(&root.path().join("data"), 3);
+        let empty = root.path().join("empty");
+        fs::create_dir(&empty).unwrap();
+        let message = around.locate(Some(&empty)).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("--data {}: holds no dataset", empty.display())));
+        assert!(FILES.iter().all(|name| message.contains(name)) && !message.contains('\n'));
+        let message = around.locate(Some(Path::new("./digits"))).unwrap_err().to_string();
+        assert!(message.starts_with("--data ./digits: does not exist"), "{message}");
+        around.variable = Some(root.path().join("data/train-images-idx3-ubyte").into());
+        let message = around.locate(None).unwrap_err().to_string();
+        assert!(message.starts_with("$TRAINMARK_DATA ") && message.contains("is not a folder"));
+    }
+
+    #[test]
+    fn a_part_of_a_dataset_is_an_error_except_in_the_cache() {
+        let root = tempfile::tempdir().unwrap();
+        let around = surroundings(root.path());
+        plain(&root.path().join("cache/mnist"), 4);
+        fs::remove_file(root.path().join("cache/mnist/t10k-labels-idx1-ubyte")).unwrap();
+        assert_eq!(around.locate(None).unwrap().directory(), None);
+        plain(&root.path().join("data"), 4);
+        fs::remove_file(root.path().join("data/t10k-labels-idx1-ubyte")).unwrap();
+        let message = around.locate(None).unwrap_err().to_string();
+        assert!(message.contains("incomplete: t10k-labels-idx1-ubyte missing"), "{message}");
+    }
+
+    #[test]
+    fn both_styles_of_names_are_found_compressed_or_not() {
+        let root = tempfile::tempdir().unwrap();
+        let styles: [fn(&str) -> String; 4] = [
+            |name| name.to_owned(),
+            |name| name.replace("-idx", ".idx"),
+            |name| format!("{name}.gz"),
+            |name| format!("{}.gz", name.replace("-idx", ".idx")),
+        ];
+        for (style, rename) in styles.into_iter().enumerate() {
+            let folder = root.path().join(style.to_string());
+            write(&folder, 6, rename); // a .gz that is plain is read as what it is
+            assert_eq!(Source::open(&folder).unwrap().load().unwrap().train.len(), 6);
+        }
+        // Kaggle's archive has a folder under the one name and the file under the other.
+        let folder = root.path().join("1");
+        fs::create_dir(folder.join(FILES[0])).unwrap();
+        assert_eq!(Source::open(&folder).unwrap().load().unwrap().train.len(), 6);
+        let torchvision = root.path().join("torchvision");
+        plain(&torchvision.join("MNIST/raw"), 7);
+        assert_eq!(Source::open(&torchvision).unwrap().load().unwrap().train.len(), 7);
+    }
+
+    #[test]
+    fn images_and_labels_that_differ_in_number_are_an_error_that_names_both() {
+        let root = tempfile::tempdir().unwrap();
+        plain(root.path(), 4);
+        let labels = [idx::Kind::Labels.header(3), vec![1; 3]].concat();
+        fs::write(root.path().join(FILES[1]), labels).unwrap();
+        let error = Source::open(root.path()).unwrap().load().err().unwrap().to_string();
+        assert!(error.contains(&format!("{} holds 4 images but ", FILES[0])), "{error}");
+        assert!(error.contains(&format!("{} holds 3 labels", FILES[1])), "{error}");
+    }
+
+    #[test]
+    fn the_name_is_the_folders_made_harmless() {
+        let root = tempfile::tempdir().unwrap();
+        for (folder, name) in [("fashion", "fashion"), ("a|b <i>", "a-b--i-"), ("|", "unnamed")] {
+            let folder = root.path().join(folder);
+            plain(&folder, 1);
+            assert_eq!(Source::open(&folder).unwrap().load().unwrap().name, name);
+        }
+    }
+}
