@@ -53,7 +53,7 @@ pub fn forward<S: Simd>(
     pooled: &mut [f32; LINES * ROW],
     choices: &mut Choices<S>,
 ) {
-    let zero = simd.splat(0.0);
+    let zero = simd.splat(0.0); // first in a maximum: a NaN in second place stays
     for lane in (0..ROW).step_by(S::LANES) {
         // SAFETY: `COLUMN` has `ROW` elements, a multiple of the lanes.
         let inside = simd.gt(unsafe { simd.load(COLUMN.as_ptr().add(lane)) }, zero);
@@ -62,7 +62,7 @@ pub fn forward<S: Simd>(
             if !planes.sees(row) {
                 for filter in 0..CONV_FILTERS {
                     let bias = simd.splat(weights[filter * FILTER + FILTER - 1]);
-                    let value = simd.select(inside, relu(simd, bias), zero);
+                    let value = simd.select(inside, simd.max(zero, bias), zero);
                     // SAFETY: lines of `ROW` elements, of which this is a whole vector.
                     unsafe { simd.store(pooled.as_mut_ptr().add(start + filter * ROW), value) };
                 }
@@ -92,7 +92,7 @@ pub fn forward<S: Simd>(
                 let (left, right) = (simd.select(below, c, a), simd.select(below, d, b));
                 let choose_right = simd.gt(right, left);
                 let largest = simd.select(choose_right, right, left);
-                let value = simd.select(inside, relu(simd, largest), zero);
+                let value = simd.select(inside, simd.max(zero, largest), zero);
                 // SAFETY: as above.
                 unsafe { simd.store(pooled.as_mut_ptr().add(start + filter * ROW), value) };
                 choices.0[(start + filter * ROW) / S::LANES] =
@@ -100,13 +100,6 @@ pub fn forward<S: Simd>(
             }
         }
     }
-}
-
-/// NaN stays NaN, so that it reaches the loss.
-#[inline(always)]
-fn relu<S: Simd>(simd: S, value: S::F32) -> S::F32 {
-    let zero = simd.splat(0.0);
-    simd.select(simd.gt(zero, value), zero, value)
 }
 
 /// Adds the gradient of the weights, (8, 10, lanes): its lanes are still to be summed.

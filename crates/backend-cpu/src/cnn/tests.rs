@@ -1,0 +1,269 @@
+//! The kernels against naive loops on every instruction set, and the whole model against the
+//! reference.
+
+use super::*;
+use crate::Cpu;
+use crate::simd::Isa;
+use mnist::SIDE;
+use nn::backend::Options;
+use nn::conformance;
+use proptest::prelude::*;
+
+/// What plain loops make of one image: pooled values and chosen places (row, column, filter).
+struct Naive {
+    pooled: Vec<f64>,            // (14, 14, 8)
+    chosen: Vec<(usize, usize)>, // row and column in the image
+}
+
+fn pixel(image: &[u8], row: usize, column: usize, tap: usize) -> f64 {
+    let (y, x) = (row + tap / 3, column + tap % 3); // one more than in the image
+    let inside = (1..=SIDE).contains(&y) && (1..=SIDE).contains(&x);
+    if inside { f64::from(image[(y - 1) * SIDE + x - 1]) } else { 0.0 }
+}
+
+fn naive(weights: &[f32; FILTERS], image: &[u8]) -> Naive {
+    let (mut pooled, mut chosen) = (Vec::new(), Vec::new());
+    for (row, column) in places() {
+        for filter in 0..CONV_FILTERS {
+            let taps = &weights[filter * FILTER..][..FILTER];
+            let mut best = (f64::NEG_INFINITY, (0, 0));
+            for (y, x) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                let (y, x) = (2 * row + y, 2 * column + x);
+                let sum = (0..9).map(|tap| f64::from(taps[tap]) * pixel(image, y, x, tap));
+                let value = f64::from(taps[9]) + sum.sum::<f64>();
+                if value > best.0 {
+                    best = (value, (y, x));
+                }
+            }
+            pooled.push(best.0.max(0.0));
+            chosen.push(best.1);
+        }
+    }
+    Naive { pooled, chosen }
+}
+
+fn places() -> impl Iterator<Item = (usize, usize)> {
+    (0..POOLED_SIDE).flat_map(|row| (0..POOLED_SIDE).map(move |column| (row, column)))
+}
+
+struct Convolve<'a> {
+    weights: &'a [f32; FILTERS],
+    image: &'a [u8],
+    d_pooled: &'a [f32; LINES * ROW],
+}
+
+impl Kernel for Convolve<'_> {
+    /// Pooled values and the gradient of the weights.
+    type Output = (Vec<f32>, Vec<f32>);
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Self::Output {
+        let mut sample = Sample::new(simd);
+        let mut pooled = [f32::NAN; LINES * ROW];
+        sample.forward(simd, self.weights, self.image, &mut pooled);
+        let mut gradient = vec![1.0; FILTERS * S::LANES]; // is added to
+        convolution::backward(
+            simd,
+            &sample.planes,
+            &pooled,
+            &sample.choices,
+            self.d_pooled,
+            &mut gradient,
+        );
+        let lanes = gradient.chunks(S::LANES);
+        (pooled.to_vec(), lanes.map(|lanes| lanes.iter().sum::<f32>() - S::LANES as f32).collect())
+    }
+}
+
+/// Images with whole blank rows, blank parts and equal neighbours, so that ties occur.
+fn image() -> impl Strategy<Value = Vec<u8>> {
+    let pixel = prop_oneof![3 => Just(0), 1 => Just(255), 1 => any::<u8>()];
+    let rows = (0..SIDE, 0..SIDE);
+    (prop::collection::vec(pixel, PIXELS), rows).prop_map(|(mut image, (first, last))| {
+        image[..first * SIDE].fill(0);
+        if last > first {
+            image[last * SIDE..].fill(0);
+        }
+        image
+    })
+}
+
+/// Small whole numbers: every sum is exact, so equal outputs are equal in any arithmetic.
+fn whole(len: usize) -> impl Strategy<Value = Vec<f32>> {
+    prop::collection::vec((-8i8..=8).prop_map(f32::from), len)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn the_convolution_is_that_of_plain_loops_ties_included(
+        image in image(),
+        weights in whole(FILTERS),
+        gradients in whole(LINES * ROW),
+    ) {
+        let weights: [f32; FILTERS] = weights.try_into().unwrap();
+        let mut d_pooled: [f32; LINES * ROW] = gradients.try_into().unwrap();
+        for line in d_pooled.chunks_mut(ROW) {
+            line[POOLED_SIDE..].fill(0.0);
+        }
+        let expected = naive(&weights, &image);
+        let mut gradient = [0.0f64; FILTERS];
+        for (place, (row, column)) in places().enumerate() {
+            for filter in 0..CONV_FILTERS {
+                let index = place * CONV_FILTERS + filter;
+                if expected.pooled[index] > 0.0 {
+                    let line = row * CONV_FILTERS + filter;
+                    let d = f64::from(d_pooled[line * ROW + column]);
+                    let (y, x) = expected.chosen[index];
+                    for tap in 0..9 {
+                        gradient[filter * FILTER + tap] += d * pixel(&image, y, x, tap);
+                    }
+                    gradient[filter * FILTER + 9] += d;
+                }
+            }
+        }
+        for isa in Isa::all() {
+            let (weights, image, d_pooled) = (&weights, &image[..], &d_pooled);
+            let (pooled, actual) = isa.run(Convolve { weights, image, d_pooled });
+            for (place, (row, column)) in places().enumerate() {
+                for filter in 0..CONV_FILTERS {
+                    let line = row * CONV_FILTERS + filter;
+                    prop_assert_eq!(
+                        f64::from(pooled[line * ROW + column]),
+                        expected.pooled[place * CONV_FILTERS + filter],
+                        "{} filter {} at {}, {}", isa.name(), filter, row, column
+                    );
+                }
+            }
+            for line in pooled.chunks(ROW) {
+                prop_assert_eq!(&line[POOLED_SIDE..], &[0.0, 0.0]);
+            }
+            for (index, (actual, expected)) in actual.iter().zip(&gradient).enumerate() {
+                // The sums of lanes lose nothing below 2^24.
+                prop_assert_eq!(f64::from(*actual), *expected, "{} {}", isa.name(), index);
+            }
+        }
+    }
+}
+
+struct Linear<'a> {
+    weights: &'a mut [f32],
+    bias: &'a [f32],
+    pooled: &'a [f32],
+    d_logits: &'a [f32],
+}
+
+impl Kernel for Linear<'_> {
+    /// Logits and gradients of the first two samples' inputs; the weights are updated.
+    type Output = ([[f32; MAX_LANES]; 2], Vec<[f32; LINES * ROW]>);
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Self::Output {
+        let samples = [lines(self.pooled, 0), lines(self.pooled, 1)];
+        let logits = linear::logits(simd, self.weights, self.bias, samples);
+        let [one] = linear::logits(simd, self.weights, self.bias, [samples[1]]);
+        assert_eq!(one, logits[1], "a sample's logits do not depend on its company");
+        let factors = [0, 1].map(|n| self.d_logits[n * MAX_LANES..][..MAX_LANES].try_into());
+        let [Ok(first), Ok(second)] = factors else { panic!("16 for each sample") };
+        let mut d_pooled = vec![[f32::NAN; LINES * ROW]; 2];
+        let both = (&mut d_pooled[..]).try_into().expect("two");
+        linear::input_gradient(simd, self.weights, [first, second], both);
+        for lines in [0..3, 3..4, 4..LINES] {
+            let weights = &mut self.weights[lines.start * LINE_WEIGHTS..lines.end * LINE_WEIGHTS];
+            linear::update(simd, weights, lines, self.pooled, self.d_logits, 0.5);
+        }
+        (logits, d_pooled)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn the_linear_layer_is_that_of_plain_loops(
+        weights in whole(LINES * LINE_WEIGHTS),
+        bias in whole(MAX_LANES),
+        pooled in whole(5 * SAMPLE_STRIDE),
+        d_logits in whole(5 * MAX_LANES),
+        samples in 2..=5usize,
+    ) {
+        let (pooled, d_logits) =
+            (&pooled[..samples * SAMPLE_STRIDE], &d_logits[..samples * MAX_LANES]);
+        let weight = |line: usize, class: usize, column: usize| {
+            weights[line * LINE_WEIGHTS + class * ROW + column]
+        };
+        let value = |sample: usize, line: usize, column: usize| {
+            pooled[sample * SAMPLE_STRIDE + line * ROW + column]
+        };
+        for isa in Isa::all() {
+            let mut updated = weights.clone();
+            let kernel = Linear { weights: &mut updated, bias: &bias, pooled, d_logits };
+            let (logits, d_pooled) = isa.run(kernel);
+            for sample in 0..2 {
+                for class in 0..CLASSES {
+                    let products = (0..LINES * ROW)
+                        .map(|i| value(sample, i / ROW, i % ROW) * weight(i / ROW, class, i % ROW));
+                    prop_assert_eq!(logits[sample][class], bias[class] + products.sum::<f32>());
+                }
+                for i in 0..LINES * ROW {
+                    let products = (0..CLASSES).map(|class| {
+                        d_logits[sample * MAX_LANES + class] * weight(i / ROW, class, i % ROW)
+                    });
+                    prop_assert_eq!(d_pooled[sample][i], products.sum::<f32>());
+                }
+            }
+            for (index, (&updated, &weight)) in updated.iter().zip(&weights).enumerate() {
+                let (line, class, column) =
+                    (index / LINE_WEIGHTS, index / ROW % CLASSES, index % ROW);
+                let products = (0..samples)
+                    .map(|s| d_logits[s * MAX_LANES + class] * value(s, line, column));
+                prop_assert_eq!(updated, weight - 0.5 * products.sum::<f32>());
+            }
+        }
+    }
+}
+
+/// Every instruction set with one, two and three threads.
+fn every_way() -> Vec<Options> {
+    let isas = Isa::all().into_iter().map(|isa| isa.name());
+    isas.flat_map(|isa| {
+        [1, 2, 3].map(|threads| Options {
+            isa: Some(isa.to_owned()),
+            threads: Some(threads),
+            ..Options::default()
+        })
+    })
+    .collect()
+}
+
+#[test]
+fn it_trains_what_the_reference_trains() {
+    conformance::require(&Cpu, &every_way(), |case| case.model == Model::Cnn);
+}
+
+#[test]
+fn it_keeps_the_contract_of_a_session() {
+    for options in every_way() {
+        conformance::require_contract(&Cpu, &options, Model::Cnn);
+    }
+}
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    let cases = conformance::cases().into_iter().filter(|case| case.model == Model::Cnn);
+    for case in cases {
+        let data = case.data();
+        let trial = case.trial(&data);
+        for isa in Isa::all() {
+            let outcome = |threads| {
+                let (isa, threads) = (Some(isa.name().to_owned()), Some(threads));
+                trial.outcome(&Cpu, &Options { isa, threads, ..Options::default() }).unwrap()
+            };
+            let one = outcome(1);
+            for threads in [2, 3, 5] {
+                assert!(outcome(threads) == one, "{case}, {} x {threads}", isa.name());
+            }
+        }
+    }
+}
