@@ -9,7 +9,7 @@
 //! `ureq` with `rustls` and `ring` needs nothing installed but the C compiler; `aws-lc` in place of
 //! `ring` would take several times as long to build.
 
-use crate::identity::{FILES, MNIST_SHA256};
+use crate::identity::{FILES, KINDS, MNIST_SHA256};
 use crate::idx::{self, Kind};
 use crate::{Error, identity};
 use std::fs::{self, File, OpenOptions};
@@ -105,7 +105,7 @@ fn fetch_files(
         let mut transfer = Transfer {
             agent: &agent,
             part: directory.join(format!("{name}.part")),
-            kind: if index % 2 == 0 { Kind::Images } else { Kind::Labels },
+            kind: KINDS[index],
             sha256: sha256[index],
             report: &mut |bytes, total_bytes, done| {
                 progress(Progress { file: &name, index, bytes, total_bytes, done });
@@ -319,10 +319,10 @@ mod tests {
     }
 
     /// A mirror on the loopback interface. Its answers to the first requests are scripted, the
-    /// others are `Right`; it keeps each request's path and range.
+    /// others are `Right`; it keeps the beginning of each request's range.
     struct Mirror {
         url: String,
-        requests: Arc<Mutex<Vec<(String, Option<usize>)>>>,
+        requests: Arc<Mutex<Vec<Option<usize>>>>,
     }
 
     impl Mirror {
@@ -338,7 +338,7 @@ mod tests {
                     let Some((path, from)) = read_request(&stream) else { continue };
                     let count = {
                         let mut log = log.lock().unwrap();
-                        log.push((path.clone(), from));
+                        log.push(from);
                         log.len()
                     };
                     let answer = script.get(count - 1).copied().unwrap_or(Answer::Right);
@@ -350,7 +350,7 @@ mod tests {
         }
 
         fn ranges(&self) -> Vec<Option<usize>> {
-            self.requests.lock().unwrap().iter().map(|(_, from)| *from).collect()
+            self.requests.lock().unwrap().clone()
         }
     }
 
@@ -419,9 +419,8 @@ mod tests {
         // Digits in no order, so that they do not compress to nothing.
         let digit =
             |position: usize| ((position as u32).wrapping_mul(2_654_435_761) >> 16) as u8 % 10;
-        let kind = if index % 2 == 0 { Kind::Images } else { Kind::Labels };
-        let bytes = if index % 2 == 0 { count * PIXELS } else { count };
-        [kind.header(count), (0..bytes).map(digit).collect()].concat()
+        let bytes = if KINDS[index] == Kind::Images { count * PIXELS } else { count };
+        [KINDS[index].header(count), (0..bytes).map(digit).collect()].concat()
     }
 
     fn compressed(index: usize, level: u32) -> Vec<u8> {
@@ -443,9 +442,8 @@ mod tests {
 
     fn assert_complete(folder: &Path) {
         for (index, name) in FILES.iter().enumerate() {
-            let kind = if index % 2 == 0 { Kind::Images } else { Kind::Labels };
             let path = folder.join(format!("{name}.gz"));
-            assert_eq!(idx::read(&path, kind).unwrap()[..], plain(index), "{name}");
+            assert_eq!(idx::read(&path, KINDS[index]).unwrap()[..], plain(index), "{name}");
         }
         let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
         let parts = names.filter(|name| name.to_string_lossy().ends_with(".part")).count();

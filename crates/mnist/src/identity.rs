@@ -13,6 +13,9 @@ pub const FILES: [&str; 4] = [
     "t10k-labels-idx1-ubyte",
 ];
 
+/// What each of [`FILES`] holds.
+pub(crate) const KINDS: [Kind; 4] = [Kind::Images, Kind::Labels, Kind::Images, Kind::Labels];
+
 /// SHA-256 of MNIST's decompressed files, in the order of [`FILES`].
 pub const MNIST_SHA256: [&str; 4] = [
     "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",

@@ -243,6 +243,7 @@ fn folder_name(directory: &Path) -> String {
 mod tests {
     use super::*;
     use crate::PIXELS;
+    use crate::identity::KINDS;
     use std::fs;
 
     /// Writes a dataset of `train` and 2 images, under names that `rename` makes.
@@ -250,8 +251,8 @@ mod tests {
         fs::create_dir_all(folder).unwrap();
         for (index, name) in FILES.iter().enumerate() {
             let count = if index < 2 { train } else { 2 };
-            let kind = if index % 2 == 0 { idx::Kind::Images } else { idx::Kind::Labels };
-            let data = vec![5; if index % 2 == 0 { count * PIXELS } else { count }];
+            let kind = KINDS[index];
+            let data = vec![5; if kind == idx::Kind::Images { count * PIXELS } else { count }];
             fs::write(folder.join(rename(name)), [kind.header(count), data].concat()).unwrap();
         }
     }

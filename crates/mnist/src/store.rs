@@ -6,7 +6,7 @@
 //! elsewhere and renamed, so that nobody sees a part of it, under a lock, so that two processes do
 //! not both write it, and an existing one is read and hashed before it is trusted.
 
-use crate::identity::{self, FILES};
+use crate::identity::{self, FILES, KINDS};
 use crate::idx::Kind;
 use crate::{Dataset, Error, Source, Split};
 use std::fs::{self, File};
@@ -72,15 +72,11 @@ fn holds(folder: &Path, digests: &[&str; 4]) -> bool {
 /// Writes the four plain files into a new folder.
 fn write(dataset: &Dataset, folder: &Path) -> Result<(), Error> {
     fs::create_dir(folder).map_err(|cause| Error::io(folder, "create the folder", cause))?;
-    let parts = [
-        (Kind::Images, &dataset.train),
-        (Kind::Labels, &dataset.train),
-        (Kind::Images, &dataset.test),
-        (Kind::Labels, &dataset.test),
-    ];
-    for (name, (kind, split)) in FILES.iter().zip(parts) {
+    let splits = [&dataset.train, &dataset.train, &dataset.test, &dataset.test];
+    for (index, name) in FILES.iter().enumerate() {
         let path = folder.join(name);
-        write_file(&path, kind, split).map_err(|cause| Error::io(&path, "write", cause))?;
+        write_file(&path, KINDS[index], splits[index])
+            .map_err(|cause| Error::io(&path, "write", cause))?;
     }
     Ok(())
 }
