@@ -19,4 +19,8 @@ pub struct Cli {
 pub enum Verb {
     /// Build the trainers, train every combination, and write one result file for each
     Run(cmd::run::Args),
+    /// Make one JSON report, and a Markdown one if wanted, from a folder of result files
+    Report(cmd::report::Args),
+    /// Download MNIST into the user's cache
+    Fetch(cmd::fetch::Args),
 }

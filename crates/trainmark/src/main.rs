@@ -16,6 +16,8 @@ fn main() -> ExitCode {
     }
     let done = match Cli::parse().verb {
         Verb::Run(args) => cmd::run::run(args),
+        Verb::Report(args) => cmd::report::run(args),
+        Verb::Fetch(args) => cmd::fetch::run(args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -1,6 +1,7 @@
 //! What the user sees while a suite runs: a bar with the time left on a terminal, a line per
 //! combination when piped. All of it goes to standard error.
 
+use crate::report::console::one_line;
 use crate::result::{ResultFile, Status};
 use crate::transcript::Transcript;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -72,7 +73,7 @@ impl Progress {
 
     fn outcome(&self, result: &ResultFile, file: &Path) -> String {
         let status = self.paint(result.status);
-        let reason = printable(result.reason.as_deref().unwrap_or_default());
+        let reason = one_line(result.reason.as_deref().unwrap_or_default());
         if !result.status.completed() {
             return format!("{status} ({reason})");
         }
@@ -84,7 +85,7 @@ impl Progress {
             Some(train_s) => format!("trained in {}", seconds(Some(train_s))),
             None => format!("ran for {}", seconds(result.timing.wall_s)),
         };
-        let reason = if reason.is_empty() { reason } else { format!(" ({reason})") };
+        let reason = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
         format!("{status}, {trained}, accuracy {accuracy}{reason} -> {}", file.display())
     }
 
@@ -104,9 +105,4 @@ impl Progress {
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }
-}
-
-/// A trainer's words, fit for a terminal: one line, nothing that moves the cursor.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

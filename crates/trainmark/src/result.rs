@@ -152,14 +152,6 @@ pub struct ResultFile {
     pub machine: Option<crate::machine::Machine>,
 }
 
-impl ResultFile {
-    /// Without the raw samples, for a table: a run of many combinations keeps its memory small.
-    pub fn without_samples(mut self) -> ResultFile {
-        self.samples.clear();
-        self
-    }
-}
-
 /// The specification's three figures; null where one could not be had (`missing` says why).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {

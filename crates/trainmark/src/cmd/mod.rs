@@ -1,3 +1,5 @@
 //! One verb, one file.
 
+pub mod fetch;
+pub mod report;
 pub mod run;

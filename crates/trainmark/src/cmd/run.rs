@@ -3,7 +3,8 @@
 use crate::execute::{Bench, Executed};
 use crate::plan::{self, Case, Places, Selection};
 use crate::progress::Progress;
-use crate::result::{ResultFile, Status};
+use crate::report::{Collection, Options, Summary, console};
+use crate::result::Status;
 use crate::suite::LoadedSuite;
 use crate::{data, launch, trainer};
 use anyhow::{Context, Result, anyhow, bail};
@@ -98,22 +99,27 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let timeout = args.timeout.unwrap_or(Duration::from_secs_f64(loaded.suite.timeout_s));
     let bench = Bench::new(&loaded, &dataset, &trainers, args.quick, timeout, &args.out)?;
     let mut progress = Progress::new(cases.len());
-    let mut results: Vec<ResultFile> = Vec::new();
-    let mut interrupted = false;
+    let mut results = Collection::default();
+    let mut tally = Tally::default();
     for case in &cases {
         if cancel.is_cancelled() {
-            interrupted = true;
+            tally.interrupted = true;
             break;
         }
         progress.begin(&case.label(&loaded.suite));
         let Executed { result, file } =
             bench.execute(case, &cancel, &mut |said| progress.epoch(said, case.epochs()))?;
-        interrupted |= result.status == Status::Interrupted;
+        tally.count(result.status);
         progress.end(&result, &file);
-        results.push(result.without_samples());
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        results.add(&name, &result).map_err(|reason| anyhow!("{}: {reason}", file.display()))?;
     }
     progress.finish();
-    conclude(&args, &loaded, &results, cases.len(), interrupted)
+    if !results.is_empty() {
+        let options = Options { suite: Some(&loaded.suite), ..Options::default() };
+        print!("{}", console::table(&Summary::new(results, &options)?, console::Style::stdout()));
+    }
+    Ok(tally.conclude(cases.len(), &args.out))
 }
 
 /// Builds and probes every trainer that a combination needs, each once.
@@ -137,34 +143,46 @@ fn make_ready(
     trainers
 }
 
-/// The table of all rows, how many completed, where the files are, and what to type next.
-fn conclude(
-    args: &Args,
-    loaded: &LoadedSuite,
-    results: &[ResultFile],
-    planned: usize,
+/// What became of the combinations.
+#[derive(Default)]
+struct Tally {
+    run: usize,
+    completed: usize,
+    unavailable: usize,
+    failed: usize,
     interrupted: bool,
-) -> Result<ExitCode> {
-    let _ = loaded;
-    let count = |test: fn(Status) -> bool| results.iter().filter(|row| test(row.status)).count();
-    let unavailable = count(|status| status == Status::Unavailable);
-    let failed = count(Status::failed);
-    let mut line = format!("{} of {planned} completed", count(Status::completed));
-    for (number, words) in [(unavailable, "unavailable here"), (failed, "failed")] {
-        if number > 0 {
-            line += &format!(", {number} {words}");
+}
+
+impl Tally {
+    fn count(&mut self, status: Status) {
+        self.run += 1;
+        self.completed += usize::from(status.completed());
+        self.unavailable += usize::from(status == Status::Unavailable);
+        self.interrupted |= status == Status::Interrupted;
+        self.failed += usize::from(status.failed() && status != Status::Interrupted);
+    }
+
+    /// Says how many completed, where the files are, and what to type next.
+    fn conclude(&self, planned: usize, out: &Path) -> ExitCode {
+        let mut line = format!("{} of {planned} completed", self.completed);
+        for (number, words) in [(self.unavailable, "unavailable here"), (self.failed, "failed")] {
+            if number > 0 {
+                line += &format!(", {number} {words}");
+            }
         }
+        println!("{line}");
+        let shown = quote(&out.display().to_string());
+        println!("Results: {} files in {}", self.run, out.display());
+        println!(
+            "Next: trainmark report --input {shown} --output report.json --markdown report.md"
+        );
+        if self.interrupted {
+            println!("Interrupted: what had finished is kept; the same command runs all again");
+            return ExitCode::from(protocol::exit::INTERRUPTED);
+        }
+        let failed = self.failed > 0;
+        ExitCode::from(if failed { protocol::exit::FAILURE } else { protocol::exit::SUCCESS })
     }
-    println!("{line}");
-    let out = args.out.display();
-    println!("Results: {} files in {out}", results.len());
-    println!("Next: trainmark report --input {out} --output report.json --markdown report.md");
-    if interrupted {
-        println!("Interrupted: what had finished is kept; type the same command to run it again");
-        return Ok(ExitCode::from(protocol::exit::INTERRUPTED));
-    }
-    let code = if failed > 0 { protocol::exit::FAILURE } else { protocol::exit::SUCCESS };
-    Ok(ExitCode::from(code))
 }
 
 fn selection(args: &Args) -> Result<Selection> {

@@ -23,7 +23,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -56,7 +56,7 @@ fn serve() -> io::Result<()> {
     // Out of the terminal's reach: Ctrl-C is the harness's business.
     rustix::process::setsid()?;
     // Polite signals to everything called trainmark must not orphan the trainer; the launcher goes
-    // when its tree has gone. The standard library gives children an empty mask.
+    // when its tree has gone.
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
     let tree = Tree::adopt()?;
     let harness = UnixStream::from(rustix::stdio::stdin().try_clone_to_owned()?);
@@ -76,7 +76,11 @@ fn send(mut harness: &UnixStream, message: &Message) -> io::Result<()> {
 }
 
 /// `None` if the harness has gone.
-fn supervise(request: &Request, mut tree: Tree, harness: &UnixStream) -> io::Result<Option<Report>> {
+fn supervise(
+    request: &Request,
+    mut tree: Tree,
+    harness: &UnixStream,
+) -> io::Result<Option<Report>> {
     let oom_before = OomKills::read();
     let start = Instant::now();
     let main = match start_trainer(request) {
@@ -130,9 +134,16 @@ fn start_trainer(request: &Request) -> Result<i32, String> {
     if let Some(cwd) = &request.cwd {
         command.current_dir(cwd);
     }
+    // The trainer inherits the mask, and must be stopped by what stops any program.
+    let unmasked = |spawn: &mut dyn FnMut() -> io::Result<Child>| {
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+        let child = spawn();
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
+        child
+    };
     let spawned = match &request.cpus {
-        None => command.spawn(),
-        Some(cpus) => on_cpus(cpus, || command.spawn())?,
+        None => unmasked(&mut || command.spawn()),
+        Some(cpus) => on_cpus(cpus, || unmasked(&mut || command.spawn()))?,
     };
     match spawned {
         Ok(child) => {
@@ -364,7 +375,11 @@ impl Run {
                     }
                 }
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) => {}
             Err(_) => {
                 self.harness_gone = true;
                 self.kill(now);
