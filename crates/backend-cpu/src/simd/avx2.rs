@@ -92,6 +92,17 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn transpose_bytes(self, rows: &[*const u8; 32], offset: usize, to: *mut u8) {
+        // SAFETY: the caller's promises are the same; AVX2 comes with this token.
+        unsafe { transpose_bytes(rows, offset, to) }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        proven!(_mm_prefetch::<_MM_HINT_T0>(address.cast()));
+    }
+
+    #[inline(always)]
     fn add(self, a: __m256, b: __m256) -> __m256 {
         proven!(_mm256_add_ps(a, b))
     }
@@ -175,6 +186,44 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn largest(self, vector: __m256) -> f32 {
+        proven!({
+            let four = _mm_max_ps(
+                _mm256_castps256_ps128(vector),
+                _mm256_extractf128_ps::<1>(vector),
+            );
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        // Each of three rounds interleaves row i with row i + 4, which moves one bit of the row's
+        // number into the column's.
+        // SAFETY: 8 floats of each of 8 rows, says the caller.
+        unsafe {
+            let mut a = [_mm256_setzero_ps(); 8];
+            for (i, slot) in a.iter_mut().enumerate() {
+                *slot = _mm256_loadu_ps(from.add(i * from_row));
+            }
+            for _ in 0..3 {
+                let mut b = a;
+                for i in 0..4 {
+                    let low = _mm256_unpacklo_ps(a[i], a[i + 4]);
+                    let high = _mm256_unpackhi_ps(a[i], a[i + 4]);
+                    b[2 * i] = _mm256_permute2f128_ps::<0x20>(low, high);
+                    b[2 * i + 1] = _mm256_permute2f128_ps::<0x31>(low, high);
+                }
+                a = b;
+            }
+            for (j, &row) in a.iter().enumerate() {
+                _mm256_storeu_ps(to.add(j * to_row), row);
+            }
+        }
+    }
+
+    #[inline(always)]
     fn scale_by_power_of_two(self, value: __m256, exponent: __m256) -> __m256 {
         proven!({
             let biased = _mm256_add_epi32(_mm256_cvtps_epi32(exponent), _mm256_set1_epi32(127));
@@ -197,4 +246,34 @@ unsafe fn first(count: usize) -> __m256i {
     debug_assert!(count <= 8);
     // SAFETY: 8 - count + 8 is at most 16 elements into the table.
     unsafe { _mm256_loadu_si256(FIRST.as_ptr().add(8 - count).cast()) }
+}
+
+/// [`Simd::transpose_bytes`]: two transposes of 16x16 bytes, one in each half of the registers.
+/// Each of the four rounds interleaves row `i` with row `i + 8`, which moves one bit of the row's
+/// number into the column's.
+///
+/// # Safety
+/// As there, and the CPU has AVX2.
+#[inline(always)]
+pub(super) unsafe fn transpose_bytes(rows: &[*const u8; 32], offset: usize, to: *mut u8) {
+    // SAFETY: reads 16 bytes of each row and writes 16 x 32 bytes, as the caller allows.
+    unsafe {
+        let mut a = [_mm256_setzero_si256(); 16];
+        for (i, slot) in a.iter_mut().enumerate() {
+            let low = _mm_loadu_si128(rows[i].add(offset).cast());
+            let high = _mm_loadu_si128(rows[i + 16].add(offset).cast());
+            *slot = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), high);
+        }
+        for _ in 0..4 {
+            let mut b = [_mm256_setzero_si256(); 16];
+            for i in 0..8 {
+                b[2 * i] = _mm256_unpacklo_epi8(a[i], a[i + 8]);
+                b[2 * i + 1] = _mm256_unpackhi_epi8(a[i], a[i + 8]);
+            }
+            a = b;
+        }
+        for (i, &row) in a.iter().enumerate() {
+            _mm256_storeu_si256(to.add(32 * i).cast(), row);
+        }
+    }
 }

@@ -89,6 +89,17 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn transpose_bytes(self, rows: &[*const u8; 32], offset: usize, to: *mut u8) {
+        // SAFETY: the caller's promises are the same; AVX2 comes with this token.
+        unsafe { super::avx2::transpose_bytes(rows, offset, to) }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        proven!(_mm_prefetch::<_MM_HINT_T0>(address.cast()));
+    }
+
+    #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {
         proven!(_mm512_add_ps(a, b))
     }
@@ -175,6 +186,37 @@ impl Simd for Avx512 {
             let sums = _mm512_add_ps(_mm512_unpacklo_ps(c0, c1), _mm512_unpackhi_ps(c0, c1));
             _mm512_shuffle_f32x4::<0b11_01_10_00>(sums, sums) // quarters 0, 8, 4, 12 to 0, 4, 8, 12
         })
+    }
+
+    #[inline(always)]
+    fn largest(self, vector: __m512) -> f32 {
+        proven!(_mm512_reduce_max_ps(vector))
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        // Each of four rounds interleaves row i with row i + 8, which moves one bit of the row's
+        // number into the column's.
+        // SAFETY: 16 floats of each of 16 rows, says the caller.
+        unsafe {
+            let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            let high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+            let mut a = [_mm512_setzero_ps(); 16];
+            for (i, slot) in a.iter_mut().enumerate() {
+                *slot = _mm512_loadu_ps(from.add(i * from_row));
+            }
+            for _ in 0..4 {
+                let mut b = a;
+                for i in 0..8 {
+                    b[2 * i] = _mm512_permutex2var_ps(a[i], low, a[i + 8]);
+                    b[2 * i + 1] = _mm512_permutex2var_ps(a[i], high, a[i + 8]);
+                }
+                a = b;
+            }
+            for (j, &row) in a.iter().enumerate() {
+                _mm512_storeu_ps(to.add(j * to_row), row);
+            }
+        }
     }
 
     #[inline(always)]

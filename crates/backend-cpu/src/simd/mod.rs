@@ -83,6 +83,15 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `from` must be readable for 32 bytes.
     unsafe fn nonzero_bytes(self, from: *const u8) -> u32;
 
+    /// Transposes 32 rows of 16 bytes into 16 rows of 32 bytes.
+    ///
+    /// # Safety
+    /// Each of `rows` must be readable for 16 bytes from `offset`, `to` writable for 512.
+    unsafe fn transpose_bytes(self, rows: &[*const u8; 32], offset: usize, to: *mut u8);
+
+    /// Asks for the cache line of an address that will be read soon. Any address will do.
+    fn prefetch(self, address: *const u8);
+
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
     fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32;
     fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32;
@@ -91,9 +100,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn fma(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
     /// `c - a * b`, rounded once where the instruction set fuses.
     fn fnma(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
-    /// The larger of the two in each lane; unspecified where one is NaN.
+    /// The larger of the two in each lane; NaN where `b` is, `b` or NaN where `a` is.
     fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
-    /// The smaller of the two in each lane; unspecified where one is NaN.
+    /// The smaller of the two in each lane; NaN where `b` is, `b` or NaN where `a` is.
     fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
 
     /// `a > b`; false where one is NaN.
@@ -109,6 +118,16 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Lane `i` is the sum of the lanes of `rows[i]`, for `i` below [`Simd::LANES`]; the rest of
     /// `rows` is not read. Far cheaper than as many calls of [`Simd::sum`].
     fn sum_rows(self, rows: &[Self::F32; MAX_LANES]) -> Self::F32;
+
+    /// The largest of the lanes; unspecified where one is NaN.
+    fn largest(self, vector: Self::F32) -> f32;
+
+    /// Transposes a square of [`Simd::LANES`] floats a side: element `(i, j)` is read from
+    /// `from + i * from_row + j` and written to `to + j * to_row + i`.
+    ///
+    /// # Safety
+    /// `from` must be readable and `to` writable at these places, and they must not overlap.
+    unsafe fn transpose(self, from: *const f32, from_row: usize, to: *mut f32, to_row: usize);
 
     /// `value * 2^exponent` for whole `exponent` within -126..=127.
     fn scale_by_power_of_two(self, value: Self::F32, exponent: Self::F32) -> Self::F32;

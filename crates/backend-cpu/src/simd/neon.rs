@@ -103,6 +103,36 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    unsafe fn transpose_bytes(self, rows: &[*const u8; 32], offset: usize, to: *mut u8) {
+        // Each of four rounds interleaves row i with row i + 8, which moves one bit of the row's
+        // number into the column's.
+        // SAFETY: 16 bytes of each row, 16 x 32 bytes of the result, says the caller.
+        unsafe {
+            for half in 0..2 {
+                let mut a = [vdupq_n_u8(0); 16];
+                for (i, slot) in a.iter_mut().enumerate() {
+                    *slot = vld1q_u8(rows[16 * half + i].add(offset));
+                }
+                for _ in 0..4 {
+                    let mut b = a;
+                    for i in 0..8 {
+                        b[2 * i] = vzip1q_u8(a[i], a[i + 8]);
+                        b[2 * i + 1] = vzip2q_u8(a[i], a[i + 8]);
+                    }
+                    a = b;
+                }
+                for (i, &row) in a.iter().enumerate() {
+                    vst1q_u8(to.add(32 * i + 16 * half), row);
+                }
+            }
+        }
+    }
+
+    /// The intrinsic is not stable yet; these cores' own prefetchers follow the streams well.
+    #[inline(always)]
+    fn prefetch(self, _: *const u8) {}
+
+    #[inline(always)]
     fn add(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
         proven!(vaddq_f32(a, b))
     }
@@ -165,6 +195,35 @@ impl Simd for Neon {
     #[inline(always)]
     fn sum_rows(self, rows: &[float32x4_t; MAX_LANES]) -> float32x4_t {
         proven!(vpaddq_f32(vpaddq_f32(rows[0], rows[1]), vpaddq_f32(rows[2], rows[3])))
+    }
+
+    #[inline(always)]
+    fn largest(self, vector: float32x4_t) -> f32 {
+        proven!(vmaxvq_f32(vector))
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        // Each of two rounds interleaves row i with row i + 2, which moves one bit of the row's
+        // number into the column's.
+        // SAFETY: 4 floats of each of 4 rows, says the caller.
+        unsafe {
+            let mut a = [vdupq_n_f32(0.0); 4];
+            for (i, slot) in a.iter_mut().enumerate() {
+                *slot = vld1q_f32(from.add(i * from_row));
+            }
+            for _ in 0..2 {
+                let mut b = a;
+                for i in 0..2 {
+                    b[2 * i] = vzip1q_f32(a[i], a[i + 2]);
+                    b[2 * i + 1] = vzip2q_f32(a[i], a[i + 2]);
+                }
+                a = b;
+            }
+            for (j, &row) in a.iter().enumerate() {
+                vst1q_f32(to.add(j * to_row), row);
+            }
+        }
     }
 
     #[inline(always)]

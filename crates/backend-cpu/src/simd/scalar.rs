@@ -26,7 +26,7 @@ impl Simd for Scalar {
     type Mask = [bool; LANES];
     const NAME: &'static str = "scalar";
     const LANES: usize = LANES;
-    const REGISTERS: usize = 16;
+    const REGISTERS: usize = 8; // a vector takes two of the sixteen that x86-64 has
 
     #[inline]
     fn enter<K: Kernel>(self, kernel: K) -> K::Output {
@@ -81,6 +81,19 @@ impl Simd for Scalar {
         }
         bits
     }
+
+    #[inline(always)]
+    unsafe fn transpose_bytes(self, rows: &[*const u8; 32], offset: usize, to: *mut u8) {
+        for (i, row) in rows.iter().enumerate() {
+            for j in 0..16 {
+                // SAFETY: 16 bytes of each row, 16 x 32 bytes of the result, says the caller.
+                unsafe { *to.add(32 * j + i) = *row.add(offset + j) };
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, _: *const u8) {}
 
     #[inline(always)]
     fn add(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
@@ -153,6 +166,25 @@ impl Simd for Scalar {
     #[inline(always)]
     fn sum_rows(self, rows: &[[f32; LANES]; MAX_LANES]) -> [f32; LANES] {
         lanes!(i => self.sum(rows[i]))
+    }
+
+    #[inline(always)]
+    fn largest(self, v: [f32; LANES]) -> f32 {
+        let mut largest = v[0];
+        for &lane in &v[1..] {
+            largest = if lane > largest { lane } else { largest };
+        }
+        largest
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        for i in 0..LANES {
+            for j in 0..LANES {
+                // SAFETY: 8 floats of each of 8 rows, says the caller.
+                unsafe { *to.add(j * to_row + i) = *from.add(i * from_row + j) };
+            }
+        }
     }
 
     #[inline(always)]

@@ -117,6 +117,23 @@ fn bytes_widen_and_their_nonzeros_are_found() {
 }
 
 #[test]
+fn bytes_are_transposed() {
+    on_every_isa!(simd => {
+        let images: Vec<Vec<u8>> =
+            (0..32).map(|i| (0..20).map(|j| (i * 8 + j * 5) as u8).collect()).collect();
+        let rows: [*const u8; 32] = std::array::from_fn(|i| images[i].as_ptr());
+        for offset in [0, 4] {
+            let mut turned = [0; 512];
+            // SAFETY: rows of 20 bytes, and room for 512.
+            unsafe { simd.transpose_bytes(&rows, offset, turned.as_mut_ptr()) };
+            for (k, &byte) in turned.iter().enumerate() {
+                assert_eq!(byte, images[k % 32][offset + k / 32], "{} at {k}", S::NAME);
+            }
+        }
+    });
+}
+
+#[test]
 fn horizontal_sums_add_every_lane_once() {
     on_every_isa!(simd => {
         // Whole numbers: exact in any order.
@@ -134,6 +151,31 @@ fn horizontal_sums_add_every_lane_once() {
 }
 
 #[test]
+fn the_largest_lane_is_found_wherever_it_is() {
+    on_every_isa!(simd => {
+        for place in 0..S::LANES {
+            let mut lanes: [f32; MAX_LANES] = values(5);
+            lanes[place] = 100.0;
+            assert_eq!(simd.largest(load(simd, &lanes)), 100.0, "{} at {place}", S::NAME);
+        }
+    });
+}
+
+#[test]
+fn squares_are_transposed_between_rows_of_any_distance() {
+    on_every_isa!(simd => {
+        let (from_row, to_row) = (S::LANES + 3, S::LANES + 1);
+        let from: Vec<f32> = (0..S::LANES * from_row).map(|i| i as f32).collect();
+        let mut to = vec![f32::NAN; S::LANES * to_row];
+        // SAFETY: LANES rows of more than LANES elements each.
+        unsafe { simd.transpose(from.as_ptr(), from_row, to.as_mut_ptr(), to_row) };
+        for (i, j) in (0..S::LANES).flat_map(|i| (0..S::LANES).map(move |j| (i, j))) {
+            assert_eq!(to[j * to_row + i], from[i * from_row + j], "{} {i}, {j}", S::NAME);
+        }
+    });
+}
+
+#[test]
 fn exp_is_within_two_units_in_the_last_place() {
     on_every_isa!(simd => {
         let mut worst = 0.0f64;
@@ -144,6 +186,16 @@ fn exp_is_within_two_units_in_the_last_place() {
             worst = worst.max((got - exact).abs() / (exact * f64::from(f32::EPSILON)));
         }
         assert!(worst <= 2.0, "{}: {worst} units", S::NAME);
+    });
+}
+
+#[test]
+fn nan_survives_a_maximum_from_the_second_place_and_exp() {
+    on_every_isa!(simd => {
+        let (zero, nan) = (simd.splat(0.0), simd.splat(f32::NAN));
+        for vector in [simd.max(zero, nan), simd.min(zero, nan), exp(simd, nan)] {
+            assert!(read(simd, vector).iter().all(|lane| lane.is_nan()), "{}", S::NAME);
+        }
     });
 }
 
