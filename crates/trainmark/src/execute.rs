@@ -9,8 +9,8 @@ use crate::meter::{Meters, Reading};
 use crate::plan::{self, Case, Places};
 use crate::provenance::{self, Moment};
 use crate::result::{
-    self, AccuracySource, DatasetRecord, MEGABYTE, Metrics, ResultFile, RunIdentity,
-    SCHEMA_VERSION, Sample, Status, Timing, TrainerRecord,
+    self, AccuracySource, DatasetRecord, ResultFile, RunIdentity, SCHEMA_VERSION, Sample, Status,
+    Timing, TrainerRecord,
 };
 use crate::score;
 use crate::suite::LoadedSuite;
@@ -20,6 +20,27 @@ use anyhow::{Context, Result, anyhow};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// Which run of a combination it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Round {
+    /// Run, and not recorded.
+    WarmUp,
+    /// Counted from 0.
+    Number(u32),
+}
+
+/// What a run tells of its combination besides the sample.
+struct Record {
+    trainer: TrainerRecord,
+    /// Whether it compiled the step, if it said so.
+    compiled: Option<bool>,
+    sources: Origins,
+    missing: Origins,
+}
+
+/// A text for each figure, by its name.
+type Origins = BTreeMap<String, String>;
 
 /// Everything that the combinations of one run share.
 pub struct Bench<'a> {
@@ -33,10 +54,25 @@ pub struct Bench<'a> {
     scratch: tempfile::TempDir,
 }
 
-/// A combination that was dealt with, whatever became of it.
-pub struct Executed {
+/// A combination on its way: its result so far, and the file that holds it.
+pub struct Row {
+    pub case: Case,
     pub result: ResultFile,
-    pub file: PathBuf,
+    name: FileName,
+    file: Option<PathBuf>,
+}
+
+impl Row {
+    /// The result file, once there is one.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// Whether another run of it could tell more.
+    pub fn repeatable(&self) -> bool {
+        self.result.samples.iter().all(|sample| sample.status.completed())
+            && (self.file.is_none() || !self.result.samples.is_empty())
+    }
 }
 
 impl<'a> Bench<'a> {
@@ -69,33 +105,58 @@ impl<'a> Bench<'a> {
         Ok(Bench { loaded, dataset, trainers, timeout, out, run, machine, scratch })
     }
 
-    /// Runs a combination and writes its result file. `on_line` sees what the trainer has said so
-    /// far, after each of its lines.
+    /// A combination before its first run.
+    pub fn row(&self, case: &Case) -> Row {
+        let moment = Moment::now();
+        let name = FileName::new(&case.prefix, &case.backend, &case.config, &moment.timestamp);
+        Row { case: case.clone(), result: self.blank(case, &moment), name, file: None }
+    }
+
+    /// Runs a combination once more and writes its result file, so that the file on the disk is
+    /// complete after every run. `on_line` sees what the trainer has said so far, after each of its
+    /// lines. A warm-up run is not recorded.
     ///
     /// # Errors
-    /// If the harness itself cannot go on: its result file cannot be written, its launcher fails.
+    /// If the harness itself cannot go on: the result file cannot be written, the launcher fails.
     pub fn execute(
         &self,
-        case: &Case,
+        row: &mut Row,
+        round: Round,
         cancel: &CancelToken,
         on_line: &mut dyn FnMut(&Transcript),
-    ) -> Result<Executed> {
-        let moment = Moment::now();
-        let mut result = self.blank(case, &moment);
-        match self.ready(case) {
-            Ok(ready) => self.train(case, ready, cancel, on_line, &mut result)?,
+    ) -> Result<()> {
+        match self.ready(&row.case) {
+            Ok(ready) => {
+                let (mut sample, record) = self.train(row, ready, cancel, on_line)?;
+                match round {
+                    Round::WarmUp if sample.status.completed() => return Ok(()),
+                    Round::WarmUp => {} // worth a record, and the rounds to come are spared
+                    Round::Number(number) => sample.round = number,
+                }
+                row.result.compiled = record.compiled.unwrap_or(row.result.compiled);
+                (row.result.sources, row.result.missing) = (record.sources, record.missing);
+                row.result.trainer = Some(record.trainer);
+                row.result.add_sample(sample);
+            }
             Err((status, reason)) => {
                 for figure in ["training_time_seconds", "peak_memory_mb", "test_accuracy_percent"] {
-                    result.missing.insert(figure.to_owned(), "the trainer was not run".to_owned());
+                    let missing = &mut row.result.missing;
+                    missing.insert(figure.to_owned(), "the trainer was not run".to_owned());
                 }
-                (result.status, result.reason) = (status, Some(reason));
+                (row.result.status, row.result.reason) = (status, Some(reason));
             }
         }
-        let name = FileName::new(&case.prefix, &case.backend, &case.config, &moment.timestamp);
-        let file = result::write(self.out, &name, &result).with_context(|| {
-            format!("the result of {} cannot be written to {}", case.prefix, self.out.display())
-        })?;
-        Ok(Executed { result, file })
+        let hint = || {
+            let label = row.case.label(&self.loaded.suite);
+            format!("the result of {label} cannot be written to {}", self.out.display())
+        };
+        match &row.file {
+            Some(file) => result::replace(file, &row.result).with_context(hint)?,
+            None => {
+                row.file = Some(result::write(self.out, &row.name, &row.result).with_context(hint)?)
+            }
+        }
+        Ok(())
     }
 
     fn blank(&self, case: &Case, moment: &Moment) -> ResultFile {
@@ -135,12 +196,12 @@ impl<'a> Bench<'a> {
 
     fn train(
         &self,
-        case: &Case,
+        row: &Row,
         ready: &Ready,
         cancel: &CancelToken,
         on_line: &mut dyn FnMut(&Transcript),
-        result: &mut ResultFile,
-    ) -> Result<()> {
+    ) -> Result<(Sample, Record)> {
+        let case = &row.case;
         let predictions = self.scratch.path().join("predictions");
         // What the trainer before this one left there is not this one's.
         let _ = std::fs::remove_file(&predictions);
@@ -173,12 +234,11 @@ impl<'a> Bench<'a> {
             scored: &scored,
             epochs: case.epochs(),
             dataset: (&self.dataset.name, &self.dataset.sha256),
-            target_percent: result.target_accuracy_percent,
+            target_percent: row.result.target_accuracy_percent,
         });
-        result.compiled = said.compiled.unwrap_or(result.compiled);
         let sample = sample(status, reason, &outcome, &said, judge::accuracy(&said, &scored));
-        (result.sources, result.missing) = origins(&outcome.meters, &sample);
-        result.trainer = Some(TrainerRecord {
+        let (sources, missing) = origins(&outcome.meters, &sample);
+        let trainer = TrainerRecord {
             command: words,
             environment,
             sha256: ready.sha256.clone(),
@@ -189,9 +249,8 @@ impl<'a> Bench<'a> {
             precision: said.precision,
             parameters: said.parameters,
             software: said.software,
-        });
-        summarise(result, sample);
-        Ok(())
+        };
+        Ok((sample, Record { trainer, compiled: said.compiled, sources, missing }))
     }
 }
 
@@ -228,6 +287,7 @@ fn sample(
     let completed = status.completed();
     let tail = |text: &str| (!completed && !text.is_empty()).then(|| text.to_owned());
     Sample {
+        round: 0,
         status,
         reason,
         timing,
@@ -260,10 +320,7 @@ fn notes(outcome: &Outcome) -> Vec<String> {
 }
 
 /// For each figure of the file where it comes from, or why it is not there.
-fn origins(
-    meters: &Meters,
-    sample: &Sample,
-) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+fn origins(meters: &Meters, sample: &Sample) -> (Origins, Origins) {
     let mut sources = BTreeMap::new();
     let mut missing = BTreeMap::new();
     fn metered<T: Copy>(name: &str, reading: &Reading<T>) -> (String, Result<String, String>) {
@@ -312,23 +369,4 @@ fn origins(
         };
     }
     (sources, missing)
-}
-
-/// Fills the file's headline figures from its one sample.
-fn summarise(result: &mut ResultFile, sample: Sample) {
-    let timing = sample.timing;
-    result.status = sample.status;
-    result.reason.clone_from(&sample.reason);
-    result.timing = timing;
-    result.peak_memory_bytes = sample.peak_memory_bytes;
-    result.accuracy_source = sample.accuracy_source;
-    result.metrics = Metrics {
-        training_time_seconds: timing
-            .user_s
-            .zip(timing.system_s)
-            .map(|(user, system)| user + system),
-        peak_memory_mb: sample.peak_memory_bytes.map(|bytes| bytes as f64 / MEGABYTE),
-        test_accuracy_percent: sample.test_accuracy_percent,
-    };
-    result.samples = vec![sample];
 }

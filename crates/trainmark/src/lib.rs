@@ -17,6 +17,7 @@ pub mod progress;
 pub mod provenance;
 pub mod report;
 pub mod result;
+pub mod schedule;
 pub mod score;
 pub mod stats;
 pub mod suite;

@@ -1,8 +1,12 @@
 //! What the user sees while a suite runs: a bar with the time left on a terminal, a line per
 //! combination when piped. All of it goes to standard error.
 
+use crate::execute::{Round, Row};
+use crate::plan::Case;
 use crate::report::console::one_line;
 use crate::result::{ResultFile, Status};
+use crate::schedule::Schedule;
+use crate::suite::Suite;
 use crate::transcript::Transcript;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
@@ -10,23 +14,28 @@ use std::path::Path;
 use std::time::Duration;
 
 /// The progress of one run.
-pub struct Progress {
+pub struct Progress<'a> {
+    suite: &'a Suite,
     bar: ProgressBar,
-    total: usize,
+    /// Runs in all, as far as is known; rounds until an interval is narrow have no end in sight.
+    total: String,
+    rounds: bool,
     done: usize,
     label: String,
     colour: bool,
 }
 
-impl Progress {
-    /// For so many combinations.
-    pub fn new(total: usize) -> Progress {
+impl<'a> Progress<'a> {
+    /// For so many combinations in these rounds.
+    pub fn new(suite: &'a Suite, combinations: usize, schedule: &Schedule) -> Progress<'a> {
+        let rounds = schedule.repeats + u32::from(schedule.warm_up);
+        let total = combinations as u64 * u64::from(rounds);
         let terminal = std::io::stderr().is_terminal();
         let target = match terminal {
             true => ProgressDrawTarget::stderr(),
             false => ProgressDrawTarget::hidden(),
         };
-        let bar = ProgressBar::with_draw_target(Some(total as u64), target);
+        let bar = ProgressBar::with_draw_target(Some(total), target);
         let style =
             ProgressStyle::with_template("{bar:20} {pos}/{len} {msg} [{elapsed}, {eta} left]");
         if let Ok(style) = style {
@@ -34,12 +43,23 @@ impl Progress {
         }
         bar.enable_steady_tick(Duration::from_millis(250));
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Progress { bar, total, done: 0, label: String::new(), colour }
+        let total = match schedule.until {
+            None => total.to_string(),
+            Some(_) => "?".to_owned(),
+        };
+        let rounds = rounds > 1 || schedule.until.is_some();
+        Progress { suite, bar, total, rounds, done: 0, label: String::new(), colour }
     }
 
     /// A combination begins.
-    pub fn begin(&mut self, label: &str) {
-        label.clone_into(&mut self.label);
+    pub fn begin(&mut self, case: &Case, round: Round) {
+        self.label = case.label(self.suite);
+        if self.rounds {
+            self.label += &match round {
+                Round::WarmUp => " (warm-up)".to_owned(),
+                Round::Number(number) => format!(" (round {})", number + 1),
+            };
+        }
         self.bar.set_message(self.label.clone());
     }
 
@@ -55,38 +75,42 @@ impl Progress {
     }
 
     /// A combination ended.
-    pub fn end(&mut self, result: &ResultFile, file: &Path) {
+    pub fn end(&mut self, row: &Row, round: Round) {
         self.done += 1;
         self.bar.inc(1);
-        let line = format!(
-            "[{}/{}] {}: {}",
-            self.done,
-            self.total,
-            self.label,
-            self.outcome(result, file)
-        );
+        let outcome = match (round, row.file()) {
+            (Round::WarmUp, None) => "done, not recorded".to_owned(),
+            (_, file) => self.outcome(&row.result, file),
+        };
+        let line = format!("[{}/{}] {}: {outcome}", self.done, self.total, self.label);
         match self.bar.is_hidden() {
             true => eprintln!("{line}"),
             false => self.bar.println(line),
         }
     }
 
-    fn outcome(&self, result: &ResultFile, file: &Path) -> String {
-        let status = self.paint(result.status);
-        let reason = one_line(result.reason.as_deref().unwrap_or_default());
-        if !result.status.completed() {
+    /// What became of the row's last run.
+    fn outcome(&self, result: &ResultFile, file: Option<&Path>) -> String {
+        let Some(sample) = result.samples.last() else {
+            let reason = one_line(result.reason.as_deref().unwrap_or_default());
+            return format!("{} ({reason})", self.paint(result.status));
+        };
+        let status = self.paint(sample.status);
+        let reason = one_line(sample.reason.as_deref().unwrap_or_default());
+        if !sample.status.completed() {
             return format!("{status} ({reason})");
         }
         let seconds =
-            |value: Option<f64>| value.map_or("?".to_owned(), |value| format!("{value:.2} s"));
-        let accuracy = result.metrics.test_accuracy_percent;
+            |value: Option<f64>| value.map_or("?".to_owned(), |value| format!("{value:.3} s"));
+        let accuracy = sample.test_accuracy_percent;
         let accuracy = accuracy.map_or("?".to_owned(), |percent| format!("{percent:.2} %"));
-        let trained = match result.timing.train_s {
+        let trained = match sample.timing.train_s {
             Some(train_s) => format!("trained in {}", seconds(Some(train_s))),
-            None => format!("ran for {}", seconds(result.timing.wall_s)),
+            None => format!("ran for {}", seconds(sample.timing.wall_s)),
         };
         let reason = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
-        format!("{status}, {trained}, accuracy {accuracy}{reason} -> {}", file.display())
+        let file = file.map(|file| format!(" -> {}", file.display())).unwrap_or_default();
+        format!("{status}, {trained}, accuracy {accuracy}{reason}{file}")
     }
 
     fn paint(&self, status: Status) -> String {

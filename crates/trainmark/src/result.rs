@@ -6,12 +6,14 @@
 //! `schema/result.schema.json` says the same to other programs.
 
 use crate::file_name::FileName;
+use crate::stats::{self, Interval};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
 
 /// The version of the keys below. A reader refuses files of a newer one.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -134,6 +136,9 @@ pub struct ResultFile {
     /// Median over `samples`.
     #[serde(default)]
     pub peak_memory_bytes: Option<u64>,
+    /// 95 % intervals of the medians, by the figure's name; of those with enough samples for one.
+    #[serde(default)]
+    pub intervals: BTreeMap<String, Interval>,
     /// How the accuracy was had.
     #[serde(default)]
     pub accuracy_source: Option<AccuracySource>,
@@ -220,6 +225,9 @@ pub struct Timing {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Sample {
+    /// Samples of different rows with the same round of the same run belong together: between them
+    /// they took turns.
+    pub round: u32,
     pub status: Status,
     pub reason: Option<String>,
     pub timing: Timing,
@@ -276,6 +284,61 @@ pub struct TrainerRecord {
     pub software: bool,
 }
 
+impl ResultFile {
+    /// Adds a run of this combination and computes the headline figures again: medians over the
+    /// runs that completed, and the first status that is not `measured`, so that one bad run of ten
+    /// is not hidden behind nine good ones.
+    pub fn add_sample(&mut self, sample: Sample) {
+        self.samples.push(sample);
+        let bad = self.samples.iter().filter(|sample| sample.status != Status::Measured);
+        let bad: Vec<&Sample> = bad.collect();
+        (self.status, self.reason) = match bad.first() {
+            None => (Status::Measured, None),
+            Some(first) if self.samples.len() == 1 => (first.status, first.reason.clone()),
+            Some(first) => {
+                let reason = first.reason.as_deref().unwrap_or_default();
+                let (bad, all) = (bad.len(), self.samples.len());
+                (first.status, Some(format!("{bad} of {all} runs: {}: {reason}", first.status)))
+            }
+        };
+        self.intervals.clear();
+        let timing = |get: fn(&Timing) -> Option<f64>| move |sample: &Sample| get(&sample.timing);
+        self.timing = Timing {
+            wall_s: self.median("wall_s", timing(|timing| timing.wall_s)),
+            user_s: self.median("user_s", timing(|timing| timing.user_s)),
+            system_s: self.median("system_s", timing(|timing| timing.system_s)),
+            setup_s: self.median("setup_s", timing(|timing| timing.setup_s)),
+            compile_s: self.median("compile_s", timing(|timing| timing.compile_s)),
+            train_s: self.median("train_s", timing(|timing| timing.train_s)),
+            eval_s: self.median("eval_s", timing(|timing| timing.eval_s)),
+            device_s: self.median("device_s", timing(|timing| timing.device_s)),
+        };
+        let cpu = timing(|timing| Some(timing.user_s? + timing.system_s?));
+        let memory = |sample: &Sample| Some(sample.peak_memory_bytes? as f64 / MEGABYTE);
+        self.metrics = Metrics {
+            training_time_seconds: self.median("training_time_seconds", cpu),
+            peak_memory_mb: self.median("peak_memory_mb", memory),
+            test_accuracy_percent: self
+                .median("test_accuracy_percent", |sample| sample.test_accuracy_percent),
+        };
+        self.peak_memory_bytes =
+            self.metrics.peak_memory_mb.map(|megabytes| (megabytes * MEGABYTE).round() as u64);
+        self.accuracy_source = self.samples.iter().find_map(|sample| sample.accuracy_source);
+    }
+
+    /// The median of a figure, and its interval into `intervals`. Of the runs that completed; if
+    /// none did, of all that have the figure.
+    fn median(&mut self, name: &str, figure: impl Fn(&Sample) -> Option<f64>) -> Option<f64> {
+        let any = self.samples.iter().any(|sample| sample.status.completed());
+        let counted = self.samples.iter().filter(|sample| !any || sample.status.completed());
+        let values: Vec<f64> = counted.filter_map(figure).collect();
+        if let Some(interval) = stats::median_interval(&values, stats::CONFIDENCE) {
+            self.intervals.insert(name.to_owned(), interval);
+        }
+        stats::median(&values)
+    }
+}
+
 /// Writes a result file into `directory` under the first free name, so that it is there whole or
 /// not at all and no other file is ever replaced: a temporary file, fsync, an exclusive rename,
 /// fsync of the directory.
@@ -283,11 +346,7 @@ pub struct TrainerRecord {
 /// # Errors
 /// If the directory or the disk refuses; nothing is left behind then.
 pub fn write(directory: &Path, name: &FileName, result: &ResultFile) -> std::io::Result<PathBuf> {
-    let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(directory)?;
-    let mut text = serde_json::to_vec_pretty(result)?;
-    text.push(b'\n');
-    file.write_all(&text)?;
-    file.as_file().sync_all()?;
+    let mut file = write_aside(directory, result)?;
     let mut attempt = 1;
     loop {
         let path = directory.join(name.attempt(attempt));
@@ -305,10 +364,92 @@ pub fn write(directory: &Path, name: &FileName, result: &ResultFile) -> std::io:
     }
 }
 
+/// Replaces a result file by one with more samples, whole or not at all.
+///
+/// # Errors
+/// If the disk refuses; the old file is still there then.
+pub fn replace(path: &Path, result: &ResultFile) -> std::io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    write_aside(directory, result)?.persist(path).map_err(|error| error.error)?;
+    sync_directory(directory)
+}
+
+/// The file under a temporary name, on the disk.
+fn write_aside(directory: &Path, result: &ResultFile) -> std::io::Result<NamedTempFile> {
+    let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(directory)?;
+    let mut text = serde_json::to_vec_pretty(result)?;
+    text.push(b'\n');
+    file.write_all(&text)?;
+    file.as_file().sync_all()?;
+    Ok(file)
+}
+
 fn sync_directory(directory: &Path) -> std::io::Result<()> {
     match std::fs::File::open(directory)?.sync_all() {
         // Some network file systems cannot sync a directory; the file itself is safe.
         Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(train_s: f64, status: Status) -> Sample {
+        let timing = Timing { train_s: Some(train_s), ..Timing::default() };
+        Sample { status, timing, reason: Some("why".into()), ..Sample::default() }
+    }
+
+    #[test]
+    fn headline_figures_are_medians_of_the_runs_that_completed() {
+        let mut result = ResultFile::default();
+        for (train_s, status) in [
+            (1.0, Status::Measured),
+            (3.0, Status::Measured),
+            (90.0, Status::TimedOut),
+            (2.0, Status::Measured),
+        ] {
+            result.add_sample(sample(train_s, status));
+        }
+        assert_eq!(result.timing.train_s, Some(2.0));
+        assert_eq!(result.status, Status::TimedOut);
+        assert_eq!(result.reason.as_deref(), Some("1 of 4 runs: timed out: why"));
+        assert!(result.intervals.is_empty());
+    }
+
+    #[test]
+    fn six_runs_are_enough_for_an_interval() {
+        let mut result = ResultFile::default();
+        (1..=6).for_each(|time| result.add_sample(sample(f64::from(time), Status::Measured)));
+        let interval = result.intervals["train_s"];
+        assert_eq!((interval.low, interval.high), (1.0, 6.0));
+        assert_eq!(result.status, Status::Measured);
+    }
+
+    #[test]
+    fn a_file_is_written_under_the_first_free_name_and_replaced_as_a_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = FileName::new("classic", "cpu", &Map::new(), "20240315_143022");
+        let mut result = ResultFile { model: "mlp".into(), ..ResultFile::default() };
+        let first = write(folder.path(), &name, &result).unwrap();
+        let second = write(folder.path(), &name, &result).unwrap();
+        assert_eq!(first.file_name().unwrap(), "classic_cpu_20240315_143022.json");
+        assert_eq!(second.file_name().unwrap(), "classic_cpu_20240315_143022_2.json");
+        result.add_sample(sample(1.0, Status::Measured));
+        replace(&second, &result).unwrap();
+        let read = |path: &Path| -> ResultFile {
+            serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+        };
+        assert_eq!(read(&second), result);
+        assert!(read(&first).samples.is_empty());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left over");
+    }
+
+    #[test]
+    fn a_folder_that_refuses_leaves_nothing_behind() {
+        let missing = Path::new("/nonexistent/folder");
+        let name = FileName::new("classic", "cpu", &Map::new(), "t");
+        assert!(write(missing, &name, &ResultFile::default()).is_err());
     }
 }

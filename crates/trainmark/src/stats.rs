@@ -16,6 +16,7 @@
 //! from no difference. Bootstrap lost: at the five to ten rounds that people run, its intervals are
 //! too narrow (their coverage is near 85 % where 95 % is promised).
 
+use serde::{Deserialize, Serialize};
 use std::f64::consts::SQRT_2;
 
 /// Up to so many samples a rank distribution is counted, not approximated.
@@ -45,7 +46,7 @@ fn sorted(values: &[f64]) -> Vec<f64> {
 }
 
 /// An interval and the confidence that it really has.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     pub low: f64,
     pub high: f64,

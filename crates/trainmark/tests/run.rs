@@ -287,3 +287,34 @@ fn wrong_arguments_are_one_line_that_names_the_remedy() {
     check(&["--out", "file/x"], "--out");
     check(&["--data", "nowhere"], "nowhere");
 }
+
+#[test]
+fn repeats_take_turns_and_keep_every_sample_in_one_file() {
+    let place = Place::new();
+    let suite = place.suite(&format!("echo $1 >> order; {PLAIN}"), "root = '.'");
+    let output = place.run(&suite, &["--epochs", "1,2", "--repeats", "6", "--warm-up"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let results = place.results();
+    assert_eq!(results.len(), 2);
+    for result in &results {
+        let rounds = result["samples"].as_array().unwrap().iter().map(|sample| &sample["round"]);
+        assert_eq!(rounds.collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
+        let wall = result["timing"]["wall_s"].as_f64().unwrap();
+        let interval = &result["intervals"]["wall_s"];
+        assert!(interval["low"].as_f64().unwrap() <= wall);
+        assert!(interval["high"].as_f64().unwrap() >= wall);
+    }
+    // The warm-up and each round have one of each.
+    let order = std::fs::read_to_string(place.path("order")).unwrap();
+    let order: Vec<&str> = order.lines().collect();
+    assert_eq!(order.len(), 14);
+    assert!(order.chunks(2).all(|round| round == ["1", "2"] || round == ["2", "1"]), "{order:?}");
+}
+
+#[test]
+fn a_row_that_failed_is_not_repeated() {
+    let place = Place::new();
+    let output = place.run(&place.suite("exit 3", ""), &["--repeats", "5"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(place.results()[0]["samples"].as_array().unwrap().len(), 1);
+}

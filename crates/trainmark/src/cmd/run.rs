@@ -1,10 +1,11 @@
 //! `trainmark run`: builds, trains, measures and records every combination of a suite.
 
-use crate::execute::{Bench, Executed};
+use crate::execute::{Bench, Round, Row};
 use crate::plan::{self, Case, Places, Selection};
 use crate::progress::Progress;
 use crate::report::{Collection, Options, Summary, console};
 use crate::result::Status;
+use crate::schedule::Schedule;
 use crate::suite::LoadedSuite;
 use crate::{data, launch, trainer};
 use anyhow::{Context, Result, anyhow, bail};
@@ -12,7 +13,10 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long rounds go on for a narrow interval if nobody says.
+const LONGEST: Duration = Duration::from_secs(3600);
 
 /// Build the trainers, train every combination, and write one result file for each.
 #[derive(Debug, clap::Args)]
@@ -63,6 +67,18 @@ pub struct Args {
     /// Time after which a combination is stopped, for example `90s`, `10m`
     #[arg(long, value_name = "TIME", value_parser = duration)]
     timeout: Option<Duration>,
+    /// Train every combination so many times, in interleaved rounds; medians are reported
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    repeats: u32,
+    /// Go on with rounds until each row's median train time is known this well, for example `2%`
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    rounds_until: Option<f64>,
+    /// No round begins later than this; an hour with --rounds-until
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    max_time: Option<Duration>,
+    /// Run one round first that is not recorded
+    #[arg(long)]
+    warm_up: bool,
     /// Show the combinations and run nothing
     #[arg(long)]
     list: bool,
@@ -98,28 +114,101 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
     let timeout = args.timeout.unwrap_or(Duration::from_secs_f64(loaded.suite.timeout_s));
     let bench = Bench::new(&loaded, &dataset, &trainers, args.quick, timeout, &args.out)?;
-    let mut progress = Progress::new(cases.len());
-    let mut results = Collection::default();
-    let mut tally = Tally::default();
-    for case in &cases {
-        if cancel.is_cancelled() {
-            tally.interrupted = true;
-            break;
+    let mut rows: Vec<Row> = cases.iter().map(|case| bench.row(case)).collect();
+    train(&args, &loaded, &bench, &mut rows, &cancel)?;
+    conclude(&args, &loaded, &rows, cancel.is_cancelled())
+}
+
+/// Runs the rounds.
+fn train(
+    args: &Args,
+    loaded: &LoadedSuite,
+    bench: &Bench,
+    rows: &mut [Row],
+    cancel: &launch::CancelToken,
+) -> Result<()> {
+    let schedule = Schedule {
+        repeats: args.repeats,
+        until: args.rounds_until,
+        max_time: args.max_time.or(args.rounds_until.map(|_| LONGEST)),
+        warm_up: args.warm_up,
+        seed: loaded.suite.config.get("seed").and_then(Value::as_u64).unwrap_or(0),
+    };
+    let mut progress = Progress::new(&loaded.suite, rows.len(), &schedule);
+    let mut one_round = |round: Round, rows: &mut [Row]| -> Result<()> {
+        let number = if let Round::Number(number) = round { number } else { u32::MAX };
+        for index in schedule.order(number, rows.len()) {
+            let row = &mut rows[index];
+            if cancel.is_cancelled() {
+                return Ok(());
+            }
+            if row.repeatable() {
+                progress.begin(&row.case, round);
+                let epochs = row.case.epochs();
+                bench.execute(row, round, cancel, &mut |said| progress.epoch(said, epochs))?;
+                progress.end(row, round);
+            }
         }
-        progress.begin(&case.label(&loaded.suite));
-        let Executed { result, file } =
-            bench.execute(case, &cancel, &mut |said| progress.epoch(said, case.epochs()))?;
-        tally.count(result.status);
-        progress.end(&result, &file);
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        results.add(&name, &result).map_err(|reason| anyhow!("{}: {reason}", file.display()))?;
+        Ok(())
+    };
+    if schedule.warm_up {
+        one_round(Round::WarmUp, rows)?;
+    }
+    let start = Instant::now();
+    let mut rounds = 0;
+    while !cancel.is_cancelled()
+        && rows.iter().any(Row::repeatable)
+        && schedule.goes_on(
+            rounds,
+            start.elapsed(),
+            &rows.iter().map(|row| &row.result).collect::<Vec<_>>(),
+        )
+    {
+        one_round(Round::Number(rounds), rows)?;
+        rounds += 1;
     }
     progress.finish();
+    Ok(())
+}
+
+/// The table of all rows, how many completed, where the files are, and what to type next.
+fn conclude(
+    args: &Args,
+    loaded: &LoadedSuite,
+    rows: &[Row],
+    interrupted: bool,
+) -> Result<ExitCode> {
+    let mut results = Collection::default();
+    for (row, file) in rows.iter().filter_map(|row| Some((row, row.file()?))) {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        results
+            .add(&name, &row.result)
+            .map_err(|reason| anyhow!("{}: {reason}", file.display()))?;
+    }
+    let files = results.files().count();
     if !results.is_empty() {
         let options = Options { suite: Some(&loaded.suite), ..Options::default() };
         print!("{}", console::table(&Summary::new(results, &options)?, console::Style::stdout()));
     }
-    Ok(tally.conclude(cases.len(), &args.out))
+    let count = |test: fn(Status) -> bool| {
+        rows.iter().filter(|row| row.file().is_some() && test(row.result.status)).count()
+    };
+    let failed = count(|status| status.failed() && status != Status::Interrupted);
+    let mut line = format!("{} of {} completed", count(Status::completed), rows.len());
+    let others =
+        [(count(|status| status == Status::Unavailable), "unavailable here"), (failed, "failed")];
+    for (number, words) in others.into_iter().filter(|(number, _)| *number > 0) {
+        line += &format!(", {number} {words}");
+    }
+    println!("{line}");
+    let out = quote(&args.out.display().to_string());
+    println!("Results: {files} files in {}", args.out.display());
+    println!("Next: trainmark report --input {out} --output report.json --markdown report.md");
+    if interrupted {
+        println!("Interrupted: what had finished is kept; the same command runs all again");
+        return Ok(ExitCode::from(protocol::exit::INTERRUPTED));
+    }
+    Ok(ExitCode::from(if failed > 0 { protocol::exit::FAILURE } else { protocol::exit::SUCCESS }))
 }
 
 /// Builds and probes every trainer that a combination needs, each once.
@@ -141,48 +230,6 @@ fn make_ready(
         });
     }
     trainers
-}
-
-/// What became of the combinations.
-#[derive(Default)]
-struct Tally {
-    run: usize,
-    completed: usize,
-    unavailable: usize,
-    failed: usize,
-    interrupted: bool,
-}
-
-impl Tally {
-    fn count(&mut self, status: Status) {
-        self.run += 1;
-        self.completed += usize::from(status.completed());
-        self.unavailable += usize::from(status == Status::Unavailable);
-        self.interrupted |= status == Status::Interrupted;
-        self.failed += usize::from(status.failed() && status != Status::Interrupted);
-    }
-
-    /// Says how many completed, where the files are, and what to type next.
-    fn conclude(&self, planned: usize, out: &Path) -> ExitCode {
-        let mut line = format!("{} of {planned} completed", self.completed);
-        for (number, words) in [(self.unavailable, "unavailable here"), (self.failed, "failed")] {
-            if number > 0 {
-                line += &format!(", {number} {words}");
-            }
-        }
-        println!("{line}");
-        let shown = quote(&out.display().to_string());
-        println!("Results: {} files in {}", self.run, out.display());
-        println!(
-            "Next: trainmark report --input {shown} --output report.json --markdown report.md"
-        );
-        if self.interrupted {
-            println!("Interrupted: what had finished is kept; the same command runs all again");
-            return ExitCode::from(protocol::exit::INTERRUPTED);
-        }
-        let failed = self.failed > 0;
-        ExitCode::from(if failed { protocol::exit::FAILURE } else { protocol::exit::SUCCESS })
-    }
 }
 
 fn selection(args: &Args) -> Result<Selection> {
@@ -229,6 +276,16 @@ fn selection(args: &Args) -> Result<Selection> {
         config,
         quick: args.quick,
     })
+}
+
+/// `2%` or `2` as 0.02.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.trim().trim_end_matches('%').trim();
+    let percent = number.parse::<f64>().map_err(|error| error.to_string())?;
+    match percent > 0.0 && percent < 100.0 {
+        true => Ok(percent / 100.0),
+        false => Err("give a percentage between 0 and 100".to_owned()),
+    }
 }
 
 /// `90`, `90s`, `10m`, `2h`; at least a millisecond, at most a year.
