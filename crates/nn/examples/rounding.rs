@@ -48,7 +48,7 @@ fn measure(case: &Case, biases_begin_at_zero: bool) -> Result<Option<Report>, Bo
     if trial.kink_distance() < nn::conformance::KINK {
         return Ok(None);
     }
-    Ok(Some(trial.run(&Plain::<f32>::default(), &Options::default())?))
+    Ok(Some(trial.run(&Plain::<f32>::new(), &Options::default())?))
 }
 
 fn note(rows: &mut Vec<Row>, case: &Case, report: &Report) {

@@ -15,6 +15,11 @@ pub trait Backend: Sync {
         false
     }
 
+    /// The ids of the models that it trains.
+    fn models(&self) -> &'static [&'static str] {
+        &Model::IDS
+    }
+
     /// The devices that this machine has for it.
     ///
     /// # Errors
@@ -107,6 +112,12 @@ pub trait Session {
     /// What runs where, for the record.
     fn description(&self) -> Description;
 
+    /// Seconds that making it ready spent on compiling or capturing steps, and on warming up, if
+    /// there was any of that.
+    fn compile_s(&self) -> Option<f64> {
+        None
+    }
+
     /// Replaces all parameters. Not part of any timed region.
     ///
     /// # Errors
@@ -177,7 +188,7 @@ pub struct Unavailable(pub String);
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     #[error("unavailable: {0}")]
-    Unavailable(#[from] Unavailable),
+    Unavailable(Unavailable),
     /// An option that this backend does not understand or cannot honour.
     #[error("--{option} {value}: {reason}")]
     Option { option: &'static str, value: String, reason: String },
@@ -187,4 +198,11 @@ pub enum TrainError {
     /// The device or its driver failed.
     #[error("{backend}: {message}")]
     Device { backend: &'static str, message: String },
+}
+
+// By hand: it is the whole message and not a cause beside it, which would be printed again.
+impl From<Unavailable> for TrainError {
+    fn from(unavailable: Unavailable) -> TrainError {
+        TrainError::Unavailable(unavailable)
+    }
 }

@@ -80,6 +80,9 @@ impl Tensor {
 }
 
 impl Model {
+    /// Every model's [`Model::id`].
+    pub const IDS: [&'static str; 3] = ["mlp", "cnn", "attention"];
+
     /// The word on the command line, in suites and in result files.
     pub fn id(&self) -> &'static str {
         match self {
@@ -144,6 +147,12 @@ impl TensorList {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_model_is_listed_under_its_id() {
+        let ids = Model::IDS.map(|id| crate::conformance::small_model(id).id());
+        assert_eq!(ids, Model::IDS);
+    }
 
     #[test]
     fn parameter_counts_are_those_of_the_papers_arithmetic() {

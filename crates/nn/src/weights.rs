@@ -12,7 +12,7 @@ use std::collections::HashMap;
 pub enum WeightsError {
     /// The bytes are no safetensors file.
     #[error("not a safetensors file: {0}")]
-    Format(#[from] SafeTensorError),
+    Format(SafeTensorError),
     /// The model has a tensor that the file lacks.
     #[error("no tensor `{name}`, which {model} needs: {shape:?}; the file has {found}")]
     Missing { name: &'static str, model: &'static str, shape: Vec<usize>, found: String },
@@ -25,6 +25,13 @@ pub enum WeightsError {
     /// A tensor is not float32.
     #[error("`{name}` is {found}, not F32")]
     Type { name: &'static str, found: Dtype },
+}
+
+// By hand: it is a part of the message and not a cause beside it, which would be printed again.
+impl From<SafeTensorError> for WeightsError {
+    fn from(error: SafeTensorError) -> WeightsError {
+        WeightsError::Format(error)
+    }
 }
 
 impl Parameters {

@@ -368,7 +368,7 @@ fn broken_promises_are_named() {
     for model in ["mlp", "cnn", "attention"] {
         assert_eq!(broken(Fault::None, model), Vec::<String>::new());
         assert_eq!(
-            contract(&Plain::<f32>::default(), &Options::default(), small_model(model)).unwrap(),
+            contract(&Plain::<f32>::new(), &Options::default(), small_model(model)).unwrap(),
             Vec::<String>::new()
         );
         let swallowed = broken(Fault::NanBecomesZero, model);

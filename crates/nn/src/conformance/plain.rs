@@ -12,6 +12,13 @@ use std::marker::PhantomData;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Plain<R>(PhantomData<R>);
 
+impl<R> Plain<R> {
+    /// There is nothing to choose.
+    pub const fn new() -> Plain<R> {
+        Plain(PhantomData)
+    }
+}
+
 impl<R: Real + Sync + 'static> Backend for Plain<R> {
     fn id(&self) -> &'static str {
         "plain"

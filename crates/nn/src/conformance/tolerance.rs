@@ -92,7 +92,7 @@ mod tests {
         for case in cases() {
             let data = case.data();
             let trial = case.trial(&data);
-            let single = trial.run(&Plain::<f32>::default(), &Options::default()).unwrap();
+            let single = trial.run(&Plain::<f32>::new(), &Options::default()).unwrap();
             assert!(single.passed(), "{case}\n{single}");
             for deviation in &single.deviations {
                 let measured = deviation.tolerance / super::ALLOWANCE;
@@ -102,7 +102,7 @@ mod tests {
                 continue; // the truth beside itself: a case of each kind is enough
             }
             // What is left is the rounding of the results to f32, at most half a unit.
-            let double = trial.run(&Plain::<f64>::default(), &Options::default()).unwrap();
+            let double = trial.run(&Plain::<f64>::new(), &Options::default()).unwrap();
             for deviation in &double.deviations {
                 assert!(deviation.largest <= 1.2e-7, "{case}\n{double}");
             }

@@ -1,0 +1,351 @@
+//! The command line; no logic but what a single value must be.
+
+use crate::backends::{ENTRIES, Entry};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Args, Command, FromArgMatches, Parser};
+use nn::backend::Options;
+use nn::{AttentionShape, MlpShape, Model};
+use std::path::PathBuf;
+
+/// The program.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about = ABOUT,
+    after_help = AFTER_HELP,
+    max_term_width = 100,
+    allow_negative_numbers = true,
+    disable_help_flag = true,
+    disable_version_flag = true
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub model: ModelArgs,
+
+    #[command(flatten)]
+    pub training: TrainingArgs,
+
+    #[command(flatten)]
+    pub backend: BackendChoice,
+
+    #[command(flatten)]
+    pub device: DeviceArgs,
+
+    #[command(flatten)]
+    pub what: WhatArgs,
+}
+
+const ABOUT: &str = "\
+Trains an MLP, a CNN or an attention model on MNIST: plain SGD on the softmax cross-entropy,
+Glorot-uniform weights, a new order of the samples in each epoch. The same seed gives the same
+weights and order on every backend. Only the epochs are timed; loading, set-up and evaluation
+are reported apart.";
+
+const AFTER_HELP: &str = "\
+Examples:
+  mnist-classic                                  an MLP on the CPU, 10 epochs
+  mnist-classic -m attention -l 0.1 -b 32 -e 5   attention needs a larger learning rate
+  mnist-classic --save a.safetensors -e 5        train, and keep the weights;
+  mnist-classic --load a.safetensors -e 1        go on from there
+  mnist-classic --cuda --check                   does the GPU compute the same thing?
+
+Exit codes:
+  0 done    1 failed    2 wrong command line    65 wrong data or weights
+  69 the backend is not available on this machine    70 the loss is not finite";
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Model")]
+pub struct ModelArgs {
+    /// What to train: 784-H-10 with ReLU, 8 filters 3x3 with max-pool, or one head over 49 patches.
+    #[arg(short, long, default_value = "mlp", value_parser = PossibleValuesParser::new(Model::IDS))]
+    model: String,
+
+    /// Hidden units of the mlp [default: 512].
+    #[arg(short = 'n', long, value_name = "H", value_parser = size(65_536))]
+    hidden: Option<usize>,
+
+    /// Width of the attention model's tokens [default: 32].
+    #[arg(long, value_name = "D", value_parser = size(4096))]
+    d_model: Option<usize>,
+
+    /// Width of the attention model's feed-forward layer [default: 64].
+    #[arg(long, value_name = "F", value_parser = size(16_384))]
+    ff: Option<usize>,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Training")]
+pub struct TrainingArgs {
+    /// Times through the training set.
+    #[arg(short, long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub epochs: u32,
+
+    /// Samples in a step; the last step of an epoch takes what is left.
+    #[arg(short, long = "batch", default_value = "64", value_name = "N", value_parser = size(65_536))]
+    pub batch_size: usize,
+
+    /// Learning rate.
+    #[arg(short, long = "lr", default_value = "0.01", value_name = "RATE", value_parser = rate)]
+    pub learning_rate: f32,
+
+    /// Decides the initial weights and the order of the samples.
+    #[arg(short, long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+
+    /// Folder of the four IDX files, plain or .gz; or the word `digits`, for the embedded dataset
+    /// [default: $TRAINMARK_DATA, ./data, the user's cache, digits].
+    #[arg(short, long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "How")]
+pub struct DeviceArgs {
+    /// Threads that compute [default: all cores].
+    #[arg(long, value_name = "N", value_parser = size(1024))]
+    threads: Option<usize>,
+
+    /// Instruction set of the CPU: avx512, avx2, neon or scalar [default: the best there is].
+    #[arg(long)]
+    isa: Option<String>,
+
+    /// Which device: its number or a part of its name, as in --probe [default: the first].
+    #[arg(long, value_name = "N|NAME")]
+    device: Option<String>,
+
+    /// Accept a software imitation of a GPU.
+    #[arg(long)]
+    allow_software: bool,
+
+    /// Arithmetic of the steps: float32, tf32 or bf16, where the backend has it [default: float32].
+    #[arg(long)]
+    precision: Option<String>,
+
+    /// Which of the backend's ways to do it, for comparison [default: the fastest].
+    #[arg(long)]
+    plan: Option<String>,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "What else")]
+pub struct WhatArgs {
+    /// Begin with these weights (safetensors, PyTorch's names and shapes).
+    #[arg(long, value_name = "FILE")]
+    pub load: Option<PathBuf>,
+
+    /// Write the trained weights.
+    #[arg(long, value_name = "FILE")]
+    pub save: Option<PathBuf>,
+
+    /// Test after each epoch too, off the clock.
+    #[arg(long)]
+    pub eval_each_epoch: bool,
+
+    /// Train ten steps beside the float64 reference and print the largest deviation of the loss and
+    /// of each parameter tensor, instead of training.
+    #[arg(long, conflicts_with_all = ["save", "eval_each_epoch", "epochs"])]
+    pub check: bool,
+
+    /// Print as JSON what this machine can do, instead of training.
+    #[arg(long, exclusive = true)]
+    pub probe: bool,
+
+    /// Print this help.
+    #[arg(short, long, action = ArgAction::HelpShort)]
+    help: Option<bool>,
+
+    /// Print the version.
+    #[arg(short = 'V', long, action = ArgAction::Version)]
+    version: Option<bool>,
+}
+
+impl Cli {
+    /// The model with its sizes.
+    ///
+    /// # Errors
+    /// A command-line error if a size was given that the model does not have.
+    pub fn model(&self) -> Result<Model, clap::Error> {
+        let ModelArgs { model, hidden, d_model, ff } = &self.model;
+        let foreign = match model.as_str() {
+            "mlp" => [("--d-model", d_model), ("--ff", ff)].to_vec(),
+            "cnn" => [("--hidden", hidden), ("--d-model", d_model), ("--ff", ff)].to_vec(),
+            _ => [("--hidden", hidden)].to_vec(),
+        };
+        if let Some((option, _)) = foreign.into_iter().find(|(_, value)| value.is_some()) {
+            let message = format!("{option} is no size of the model {model}; leave it out\n");
+            return Err(clap::Error::raw(ErrorKind::ArgumentConflict, message));
+        }
+        Ok(match model.as_str() {
+            "mlp" => Model::Mlp(MlpShape { hidden: hidden.unwrap_or(512) }),
+            "cnn" => Model::Cnn,
+            _ => Model::Attention(AttentionShape {
+                d_model: d_model.unwrap_or(32),
+                ff: ff.unwrap_or(64),
+            }),
+        })
+    }
+
+    /// What the backend is told.
+    pub fn options(&self) -> Options {
+        let DeviceArgs { threads, isa, device, allow_software, precision, plan } = &self.device;
+        Options {
+            threads: *threads,
+            isa: isa.clone(),
+            device: device.clone(),
+            allow_software: *allow_software,
+            precision: precision.clone(),
+            plan: plan.clone(),
+        }
+    }
+}
+
+/// A whole number from 1 to `most`.
+fn size(most: usize) -> impl TypedValueParser<Value = usize> {
+    clap::value_parser!(u32).range(1..=most as i64).map(|value| value as usize)
+}
+
+fn rate(text: &str) -> Result<f32, String> {
+    let rate: f32 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if rate.is_finite() && rate > 0.0 {
+        Ok(rate)
+    } else {
+        Err("must be a number above 0".to_owned())
+    }
+}
+
+/// `--backend ID`, or `--ID`: made from the list of backends, so that a new one needs no change here.
+#[derive(Clone, Copy)]
+pub struct BackendChoice(pub &'static Entry);
+
+impl std::fmt::Debug for BackendChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0.id)
+    }
+}
+
+impl Args for BackendChoice {
+    fn augment_args(command: Command) -> Command {
+        let values = ENTRIES.iter().map(|entry| entry.id);
+        let mut ids = vec!["backend"];
+        let mut command = command.next_help_heading("Backend").arg(
+            Arg::new("backend")
+                .long("backend")
+                .value_name("ID")
+                .value_parser(PossibleValuesParser::new(values))
+                .hide_possible_values(true)
+                .help("One of these, by its name"),
+        );
+        for entry in &ENTRIES {
+            let flag = Arg::new(entry.id).long(entry.id).action(ArgAction::SetTrue);
+            command = command.arg(flag.help(entry.about));
+            ids.push(entry.id);
+        }
+        command.group(ArgGroup::new("backends").args(ids))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for BackendChoice {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let named = matches.get_one::<String>("backend");
+        let chosen = ENTRIES.iter().find(|entry| match named {
+            Some(name) => name == entry.id,
+            None => matches.get_flag(entry.id),
+        });
+        Ok(BackendChoice(chosen.unwrap_or(&ENTRIES[0])))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("mnist-classic").chain(line.split_whitespace()))
+    }
+
+    fn refused(line: &str) -> String {
+        match parse(line) {
+            Ok(cli) => cli.model().unwrap_err().to_string(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn the_command_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_specification() {
+        let cli = parse("").unwrap();
+        assert_eq!(cli.model().unwrap(), Model::Mlp(MlpShape { hidden: 512 }));
+        assert_eq!((cli.training.epochs, cli.training.batch_size), (10, 64));
+        assert_eq!((cli.training.learning_rate, cli.training.seed), (0.01, 1));
+        assert_eq!(cli.backend.0.id, "cpu");
+    }
+
+    #[test]
+    fn short_and_long_forms_mean_the_same() {
+        let short = parse("-m mlp -e 3 -b 32 -s 42 -n 256 -l 0.1 -d here").unwrap();
+        let long =
+            parse("--model mlp --epochs 3 --batch 32 --seed 42 --hidden 256 --lr 0.1 --data here");
+        assert_eq!(format!("{short:?}"), format!("{:?}", long.unwrap()));
+    }
+
+    #[test]
+    fn every_backend_is_chosen_by_its_name_and_by_its_flag() {
+        for entry in &ENTRIES {
+            for line in [format!("--backend {}", entry.id), format!("--{}", entry.id)] {
+                assert_eq!(parse(&line).unwrap().backend.0.id, entry.id);
+            }
+        }
+        assert!(refused("--cpu --cuda").contains("cannot be used with"));
+        assert!(refused("--backend cpu --cpu").contains("cannot be used with"));
+        assert!(refused("--backend tpu").contains("[possible values: cpu, mps"));
+    }
+
+    #[test]
+    fn senseless_values_are_refused_by_name() {
+        for line in [
+            "--epochs 0",
+            "--epochs -1",
+            "--batch 0",
+            "--batch 100000",
+            "--hidden 0",
+            "--hidden 1000000000000",
+            "--lr nan",
+            "--lr inf",
+            "--lr 0",
+            "--lr -0.1",
+            "--lr 1e99",
+            "--lr fast",
+            "--seed -1",
+            "--threads 0",
+            "--d-model 0",
+            "--ff 0",
+            "--model rnn",
+        ] {
+            let option = line.split(' ').next().unwrap();
+            assert!(refused(line).contains(option), "{line}: {}", refused(line));
+        }
+    }
+
+    #[test]
+    fn a_size_of_another_model_is_refused() {
+        assert!(refused("-m cnn --hidden 512").contains("--hidden is no size of the model cnn"));
+        assert!(refused("-m mlp --ff 64").contains("--ff is no size of the model mlp"));
+        assert!(refused("-m attention -n 64").contains("--hidden is no size"));
+        assert!(refused("--check --save x").contains("cannot be used with"));
+    }
+}

@@ -1,0 +1,436 @@
+//! A run: set up, train epoch by epoch on the clock, test, save.
+
+use crate::backends;
+use crate::cli::Cli;
+use crate::failure::Failure;
+use crate::output::{Output, counted, grouped};
+use crate::weights::{self, Destination};
+use anyhow::{Context, anyhow};
+use mnist::{Dataset, PIXELS, Source, Split};
+use nn::backend::{Backend, Description, Job, Options, Session, TrainError};
+use nn::conformance::{Steps, Trial};
+use nn::{Model, Parameters, recipe};
+use protocol::{Event, env, exit};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Everything that a run needs, checked.
+struct Setup<'data> {
+    model: Model,
+    backend: &'static dyn Backend,
+    options: Options,
+    epochs: u32,
+    batch_size: usize,
+    learning_rate: f32,
+    seed: u64,
+    eval_each_epoch: bool,
+    /// For the first line: where the data came from.
+    source: String,
+    data: &'data Dataset,
+    initial: Parameters,
+    save: Option<Destination>,
+    predictions: Option<PathBuf>,
+    /// When the process began to set up.
+    began: Instant,
+}
+
+/// Does what the command line asks for.
+///
+/// # Errors
+/// Whatever keeps it from that, with the exit code for it.
+pub fn run(cli: &Cli) -> Result<(), Failure> {
+    let began = Instant::now();
+    let mut output = Output::new(io::stdout().lock(), std::env::var_os(env::PROTOCOL).is_some());
+    if cli.what.probe {
+        let probe = serde_json::to_string_pretty(&backends::probe()).context("--probe")?;
+        return Ok(output.line(probe)?);
+    }
+    let model = cli.model().unwrap_or_else(|error| error.exit());
+    let backend = cli
+        .backend
+        .0
+        .backend()
+        .map_err(|unavailable| named(cli.backend.0.id, unavailable.into()))?;
+    let save = cli.what.save.as_deref().map(Destination::prepare).transpose()?;
+    let initial = match &cli.what.load {
+        Some(path) => weights::load(model, path)?,
+        None => {
+            let mut initial = Parameters::zeros(model);
+            recipe::initialise(&mut initial, cli.training.seed);
+            initial
+        }
+    };
+    let wrong_data = |error| Failure::new(exit::DATA, error);
+    let source = Source::locate(cli.training.data.as_deref()).map_err(wrong_data)?;
+    let data = source.load().map_err(wrong_data)?;
+    if data.train.is_empty() || data.test.is_empty() {
+        return Err(Failure::new(exit::DATA, anyhow!("{source}: a set without images")));
+    }
+    let setup = Setup {
+        model,
+        backend,
+        options: cli.options(),
+        epochs: cli.training.epochs,
+        batch_size: cli.training.batch_size,
+        learning_rate: cli.training.learning_rate,
+        seed: cli.training.seed,
+        eval_each_epoch: cli.what.eval_each_epoch,
+        source: source.to_string(),
+        data: &data,
+        initial,
+        save,
+        predictions: std::env::var_os(env::PREDICTIONS).map(PathBuf::from),
+        began,
+    };
+    if cli.what.check { check(setup, &mut output) } else { train(&setup, &mut output) }
+}
+
+/// An error of opening a backend. What is unavailable does not know the name it was asked for by.
+fn named(backend: &'static str, error: TrainError) -> Failure {
+    let nameless = matches!(error, TrainError::Unavailable(_));
+    let mut failure = Failure::from(error);
+    if nameless {
+        failure.error = failure.error.context(backend);
+    }
+    failure
+}
+
+/// Ten steps beside the reference.
+fn check<W: Write>(setup: Setup<'_>, output: &mut Output<W>) -> Result<(), Failure> {
+    let steps = Steps::ten(setup.batch_size, setup.learning_rate);
+    let trial = Trial::new(setup.initial, &setup.data.train, steps, setup.seed);
+    let id = setup.backend.id();
+    let report = trial.run(setup.backend, &setup.options).map_err(|error| named(id, error))?;
+    output.line(&report)?;
+    if report.passed() {
+        return Ok(());
+    }
+    Err(anyhow!("{id} deviates from the reference").into())
+}
+
+fn train<W: Write>(setup: &Setup<'_>, output: &mut Output<W>) -> Result<(), Failure> {
+    let job = Job {
+        model: setup.model,
+        batch_size: setup.batch_size,
+        learning_rate: setup.learning_rate,
+        train: &setup.data.train,
+    };
+    let id = setup.backend.id();
+    let mut session = setup.backend.open(job, &setup.options).map_err(|error| named(id, error))?;
+    session.set_parameters(&setup.initial)?;
+    announce(setup, session.as_mut(), output)?;
+
+    let samples = setup.data.train.len();
+    let mut order = vec![0; samples];
+    let mut step_loss = vec![0.0; samples.div_ceil(setup.batch_size)];
+    let mut train_s = 0.0;
+    for epoch in 1..=setup.epochs {
+        let clock = Instant::now();
+        recipe::shuffle(&mut order, setup.seed, epoch - 1);
+        session.train(&order, &mut step_loss)?;
+        let seconds = clock.elapsed().as_secs_f64();
+
+        train_s += seconds;
+        let loss = mean_loss(&step_loss, setup.batch_size, samples).map_err(|step| {
+            let error = anyhow!("loss is not finite at epoch {epoch}, step {step}");
+            Failure::new(exit::NOT_FINITE, error)
+        })?;
+        let accuracy_percent = match setup.eval_each_epoch {
+            true => Some(accuracy_percent(&setup.data.test, &predict(setup, session.as_mut())?)),
+            false => None,
+        };
+        let width = setup.epochs.to_string().len();
+        let tested =
+            accuracy_percent.map_or(String::new(), |accuracy| format!("   {accuracy:.2} %"));
+        let epochs = setup.epochs;
+        output.line(format!(
+            "epoch {epoch:width$}/{epochs}   loss {loss:.4}   {seconds:.3} s{tested}"
+        ))?;
+        output.event(&Event::Epoch { epoch, loss, seconds, accuracy_percent })?;
+    }
+    conclude(setup, session.as_mut(), train_s, output)
+}
+
+/// The lines before the first epoch.
+fn announce<W: Write>(
+    setup: &Setup<'_>,
+    session: &mut dyn Session,
+    output: &mut Output<W>,
+) -> Result<(), Failure> {
+    let Description { device, path, threads, precision, software } = session.description();
+    let data = setup.data;
+    let steps = data.train.len().div_ceil(setup.batch_size);
+    let parameters = setup.model.parameter_count() as u64;
+    let compile_s = session.compile_s();
+    let setup_s = setup.began.elapsed().as_secs_f64() - compile_s.unwrap_or(0.0);
+
+    let on_threads =
+        threads.map_or(String::new(), |n| format!(", {}", counted(n as u64, "thread")));
+    let imitated = if software { ", in software" } else { "" };
+    output.line(format!("model     {}, {} parameters", sizes(setup.model), grouped(parameters)))?;
+    output.line(format!(
+        "data      {}: {} training and {} test images",
+        setup.source,
+        grouped(data.train.len() as u64),
+        grouped(data.test.len() as u64),
+    ))?;
+    output.line(format!(
+        "backend   {}: {device}, {path}{on_threads}, {precision}{imitated}",
+        setup.backend.id(),
+    ))?;
+    output.line(format!(
+        "training  {} of {}, batch {}, learning rate {}, seed {}",
+        counted(setup.epochs.into(), "epoch"),
+        counted(steps as u64, "step"),
+        setup.batch_size,
+        setup.learning_rate,
+        setup.seed,
+    ))?;
+    let compiled = compile_s.map_or(String::new(), |s| format!(", compiled in {s:.3} s"));
+    output.line(format!("ready     in {setup_s:.3} s{compiled}"))?;
+
+    output.event(&Event::Started {
+        protocol: protocol::VERSION,
+        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        device: Some(device),
+        path: Some(path),
+        threads,
+        precision: Some(precision.to_owned()),
+        parameters: Some(parameters),
+        compiled: Some(setup.backend.compiled()),
+        software: Some(software),
+    })?;
+    output.event(&Event::Dataset { name: data.name.clone(), sha256: data.sha256.clone() })?;
+    output.event(&Event::Ready { setup_s, compile_s })?;
+    Ok(())
+}
+
+/// The lines after the last epoch: summary, test, weights.
+fn conclude<W: Write>(
+    setup: &Setup<'_>,
+    session: &mut dyn Session,
+    train_s: f64,
+    output: &mut Output<W>,
+) -> Result<(), Failure> {
+    let samples = setup.data.train.len();
+    let steps = u64::from(setup.epochs) * samples.div_ceil(setup.batch_size) as u64;
+    let seen = u64::from(setup.epochs) * samples as u64;
+    let dense_flop = setup.model.dense_flop(seen, steps);
+    let measured = session.measured();
+    output.event(&Event::Trained {
+        train_s,
+        steps: Some(steps),
+        device_s: measured.device_s,
+        dense_flop: Some(dense_flop),
+        executed_flop: measured.executed_flop,
+        device_peak_bytes: measured.device_peak_bytes,
+    })?;
+
+    let clock = Instant::now();
+    let labels = predict(setup, session)?;
+    let eval_s = clock.elapsed().as_secs_f64();
+    let accuracy_percent = accuracy_percent(&setup.data.test, &labels);
+    if let Some(path) = &setup.predictions {
+        write_predictions(path, &labels)?;
+    }
+    output.event(&Event::Evaluated { eval_s, accuracy_percent })?;
+    if let Some(destination) = &setup.save {
+        destination.write(&session.parameters()?)?;
+    }
+    output.line(format!(
+        "trained   in {train_s:.3} s: {}, {:.1} us each, {:.1} GFLOP/s if nothing were skipped",
+        counted(steps, "step"),
+        1e6 * train_s / steps as f64,
+        1e-9 * dense_flop / train_s,
+    ))?;
+    output.line(format!("tested    in {eval_s:.3} s"))?;
+    output.line(format!("Test Accuracy: {accuracy_percent:.2}%"))?;
+    Ok(())
+}
+
+/// The mean over the samples of an epoch, each at its own step.
+///
+/// # Errors
+/// The first step (from 1) whose loss is not finite.
+fn mean_loss(step_loss: &[f32], batch_size: usize, samples: usize) -> Result<f64, usize> {
+    let mut sum = 0.0;
+    for (step, &loss) in step_loss.iter().enumerate() {
+        if !loss.is_finite() {
+            return Err(step + 1);
+        }
+        sum += f64::from(loss) * batch_size.min(samples - step * batch_size) as f64;
+    }
+    Ok(sum / samples as f64)
+}
+
+fn predict(setup: &Setup<'_>, session: &mut dyn Session) -> Result<Vec<u8>, Failure> {
+    let test = &setup.data.test;
+    let mut labels = vec![0; test.len()];
+    session.predict(&test.images()[..test.len() * PIXELS], &mut labels)?;
+    Ok(labels)
+}
+
+fn accuracy_percent(test: &Split, labels: &[u8]) -> f64 {
+    let right = labels.iter().zip(test.labels()).filter(|(label, truth)| label == truth).count();
+    100.0 * right as f64 / test.len() as f64
+}
+
+fn write_predictions(path: &Path, labels: &[u8]) -> anyhow::Result<()> {
+    let variable = env::PREDICTIONS;
+    std::fs::write(path, labels)
+        .with_context(|| format!("cannot write ${variable} {}", path.display()))
+}
+
+/// `mlp 784-512-10`, `cnn`, `attention d_model 32, ff 64`.
+fn sizes(model: Model) -> String {
+    match model {
+        Model::Mlp(shape) => format!("mlp 784-{}-10", shape.hidden),
+        Model::Cnn => "cnn".to_owned(),
+        Model::Attention(shape) => {
+            format!("attention, d_model {}, ff {}", shape.d_model, shape.ff)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nn::conformance::{Plain, small_model};
+
+    static PLAIN: Plain<f32> = Plain::new();
+
+    fn data() -> Dataset {
+        // A bright bar per class: learnt in a few steps.
+        let split = |count: usize| {
+            let labels: Vec<u8> = (0..count).map(|index| (index % 10) as u8).collect();
+            let mut images = vec![0; count * PIXELS];
+            for (image, &label) in images.chunks_mut(PIXELS).zip(&labels) {
+                image[usize::from(label) * 56..][..56].fill(255);
+            }
+            Split::new(images, labels).unwrap()
+        };
+        Dataset { name: "bars".to_owned(), sha256: None, train: split(103), test: split(50) }
+    }
+
+    fn setup(data: &Dataset) -> Setup<'_> {
+        let model = small_model("mlp");
+        let mut initial = Parameters::zeros(model);
+        recipe::initialise(&mut initial, 1);
+        Setup {
+            model,
+            backend: &PLAIN,
+            options: Options::default(),
+            epochs: 12,
+            batch_size: 10,
+            learning_rate: 0.05,
+            seed: 1,
+            eval_each_epoch: false,
+            source: "bars (made here)".to_owned(),
+            data,
+            initial,
+            save: None,
+            predictions: None,
+            began: Instant::now(),
+        }
+    }
+
+    fn lines(setup: &Setup<'_>, events: bool) -> Vec<String> {
+        let mut written = Vec::new();
+        train(setup, &mut Output::new(&mut written, events)).unwrap();
+        String::from_utf8(written).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_run_prints_set_up_epochs_summary_and_the_accuracy_line() {
+        let data = data();
+        let lines = lines(&setup(&data), false);
+        assert_eq!(lines[0], "model     mlp 784-24-10, 19,090 parameters");
+        assert_eq!(lines[1], "data      bars (made here): 103 training and 50 test images");
+        assert_eq!(lines[2], "backend   plain: one thread, plain loops, 1 thread, float32");
+        let training = "training  12 epochs of 11 steps, batch 10, learning rate 0.05, seed 1";
+        assert_eq!(lines[3], training);
+        assert!(lines[5].starts_with("epoch  1/12   loss 1."), "{}", lines[5]);
+        assert!(lines[16].starts_with("epoch 12/12   loss 0."), "{}", lines[16]);
+        assert_eq!(lines.last().unwrap(), "Test Accuracy: 100.00%");
+    }
+
+    #[test]
+    fn events_tell_a_harness_everything_once_and_agree_with_the_predictions() {
+        let data = data();
+        let folder = tempfile::tempdir().unwrap();
+        let predictions = folder.path().join("labels");
+        let setup = Setup {
+            predictions: Some(predictions.clone()),
+            eval_each_epoch: true,
+            epochs: 2,
+            ..setup(&data)
+        };
+        let events: Vec<Event> = lines(&setup, true)
+            .iter()
+            .filter_map(|line| Event::parse(line))
+            .map(Result::unwrap)
+            .collect();
+        assert!(matches!(&events[0], Event::Started { parameters: Some(19_090), .. }));
+        assert!(matches!(&events[1], Event::Dataset { name, .. } if name == "bars"));
+        assert!(matches!(&events[2], Event::Ready { compile_s: None, .. }));
+        let Event::Epoch { seconds: first, .. } = events[3] else { panic!("{events:?}") };
+        let Event::Epoch { seconds: second, accuracy_percent: Some(last), .. } = events[4] else {
+            panic!("{events:?}")
+        };
+        let Event::Trained { train_s, steps: Some(22), .. } = events[5] else {
+            panic!("{events:?}")
+        };
+        assert_eq!(train_s, first + second);
+        let Event::Evaluated { accuracy_percent, .. } = events[6] else { panic!("{events:?}") };
+        assert_eq!(accuracy_percent, last);
+        let labels = std::fs::read(predictions).unwrap();
+        assert_eq!(super::accuracy_percent(&data.test, &labels), accuracy_percent);
+        assert_eq!(events.len(), 7);
+    }
+
+    #[test]
+    fn a_loss_that_is_not_finite_ends_the_run_and_names_the_step() {
+        let data = data();
+        let mut setup = setup(&data);
+        setup.learning_rate = 1e20;
+        let mut written = Vec::new();
+        let failure = train(&setup, &mut Output::new(&mut written, false)).unwrap_err();
+        assert_eq!(failure.code, exit::NOT_FINITE);
+        let message = failure.error.to_string();
+        assert!(message.starts_with("loss is not finite at epoch 1, step "), "{message}");
+        assert!(!String::from_utf8(written).unwrap().contains("Accuracy"));
+    }
+
+    #[test]
+    fn the_epochs_loss_weighs_the_last_batch_by_its_samples() {
+        assert_eq!(mean_loss(&[1.0, 1.0, 4.0], 10, 21), Ok((20.0 + 4.0) / 21.0));
+        assert_eq!(mean_loss(&[1.0, f32::NAN, f32::INFINITY], 10, 30), Err(2));
+    }
+
+    #[test]
+    fn a_check_passes_a_sound_backend_and_prints_each_tensor() {
+        let data = data();
+        let mut written = Vec::new();
+        check(setup(&data), &mut Output::new(&mut written, false)).unwrap();
+        let text = String::from_utf8(written).unwrap();
+        for name in ["loss", "fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"] {
+            assert!(text.lines().any(|line| line.starts_with(name)), "{text}");
+        }
+        assert!(text.trim_end().ends_with("equal within float32 rounding"), "{text}");
+    }
+
+    #[test]
+    fn weights_that_were_saved_are_those_that_predicted() {
+        let data = data();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.safetensors");
+        let mut setup = setup(&data);
+        setup.save = Some(Destination::prepare(&path).unwrap());
+        let lines_before = lines(&setup, false);
+        setup.initial = weights::load(setup.model, &path).unwrap();
+        setup.save = None;
+        setup.learning_rate = 1e-30; // no step changes anything
+        assert_eq!(lines(&setup, false).last(), lines_before.last());
+    }
+}
