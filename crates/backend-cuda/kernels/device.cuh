@@ -1,0 +1,144 @@
+// What the kernels ask of the machine: sizes of the data, barriers, asynchronous copies, fragments
+// of the tensor cores. All inline assembly is here. It needs compute capability 8.0.
+#pragma once
+
+typedef unsigned char u8;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+constexpr u32 SIDE = 28;
+constexpr u32 PIXELS = SIDE * SIDE; // bytes of an image; rows of 49 x 16 bytes
+constexpr u32 CLASSES = 10;
+constexpr u32 WARP = 32;
+constexpr u32 ALL_LANES = 0xffffffffu;
+
+// A byte as a pixel's value.
+constexpr float PIXEL_SCALE = 1.0f / 255.0f;
+
+// Progress of a run of steps, in device memory, so that no launch carries a number that changes.
+// `current` is `next` as the last kernel of a step may read it while it advances `next`.
+struct Progress {
+    u32 next;
+    u32 current;
+    u32 samples; // of the whole run: the last step may be short
+    float learning_rate;
+};
+
+// The samples of one step: `count` of them, from `first` in the order.
+struct Batch {
+    u32 first;
+    u32 count;
+};
+
+__device__ __forceinline__ Batch batch_of(u32 step, u32 batch_size, u32 samples) {
+    const u32 first = step * batch_size;
+    const u32 left = first < samples ? samples - first : 0;
+    return Batch{first, left < batch_size ? left : batch_size};
+}
+
+#ifndef TRAINMARK_EMULATED // the emulator of the tests brings its own
+
+// The block's dynamic shared memory. Kernels lay it out themselves.
+__device__ __forceinline__ u8 *shared_arena() {
+    extern __shared__ __align__(16) u8 arena[];
+    return arena;
+}
+
+// Named barriers (1 to 15): `threads` counts those that wait and those that only arrive.
+__device__ __forceinline__ void barrier_sync(u32 name, u32 threads) {
+    asm volatile("barrier.cta.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");
+}
+
+__device__ __forceinline__ void barrier_arrive(u32 name, u32 threads) {
+    asm volatile("barrier.cta.arrive %0, %1;" ::"r"(name), "r"(threads) : "memory");
+}
+
+// Copies 16 bytes to shared memory without passing through registers; `bytes` of 0 writes zeros.
+__device__ __forceinline__ void copy_async(void *shared, const void *global, u32 bytes) {
+    const u32 address = static_cast<u32>(__cvta_generic_to_shared(shared));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(global),
+                 "r"(bytes)
+                 : "memory");
+}
+
+__device__ __forceinline__ void copy_async_commit() {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+// Waits until at most `GROUPS` of this thread's committed groups are still under way.
+template <int GROUPS> __device__ __forceinline__ void copy_async_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(GROUPS) : "memory");
+}
+
+__device__ __forceinline__ void prefetch_to_l2(const void *global) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(global));
+}
+
+// Four 8x8 matrices of 16-bit elements, transposed: lane l names row (l % 8) of matrix (l / 8), and
+// receives of each matrix the elements (row 2 (l % 4) and the next one, column l / 4).
+__device__ __forceinline__ void load_matrices_transposed(u32 (&out)[4], const void *shared_row) {
+    const u32 address = static_cast<u32>(__cvta_generic_to_shared(shared_row));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "r"(address)
+                 : "memory");
+}
+
+// sums (16, 8) += a (16, 16) b (16, 8) in bf16 with float32 sums; fragments as PTX's
+// mma.m16n8k16 has them.
+__device__ __forceinline__ void multiply_add_bf16(float (&sums)[4], const u32 (&a)[4], u32 b0,
+                                                  u32 b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Two bf16, each times `factor`'s, without flushing subnormals.
+__device__ __forceinline__ u32 multiply_bf16x2(u32 pair, u32 factor) {
+    u32 product;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(product) : "r"(pair), "r"(factor), "r"(0x80008000u));
+    return product;
+}
+
+// Dot product of four unsigned bytes each, added to `sum`.
+__device__ __forceinline__ u32 dot_bytes(u32 a, u32 b, u32 sum) { return __dp4a(a, b, sum); }
+
+// 16 bytes that are written and read whole, at the device's scope (PTX ISA 8.3, `.b128`).
+__device__ __forceinline__ void store_whole(void *global, u64 low, u64 high) {
+    asm volatile("{ .reg .b128 whole; mov.b128 whole, {%1, %2};"
+                 " st.relaxed.gpu.global.b128 [%0], whole; }" ::"l"(global),
+                 "l"(low), "l"(high)
+                 : "memory");
+}
+
+__device__ __forceinline__ void load_whole(const void *global, u64 &low, u64 &high) {
+    asm volatile("{ .reg .b128 whole; ld.relaxed.gpu.global.b128 whole, [%2];"
+                 " mov.b128 {%0, %1}, whole; }"
+                 : "=l"(low), "=l"(high)
+                 : "l"(global)
+                 : "memory");
+}
+
+#endif
+
+// The four bytes of `word` as floats, lowest first. 0x4B0000bb is 2^23 + bb, so no conversion
+// instruction is needed, of which the machine does only a few per clock.
+__device__ __forceinline__ void floats_of_bytes(float (&out)[4], u32 word) {
+    const float offset = 8388608.0f; // 2^23
+    out[0] = __uint_as_float(__byte_perm(word, 0x4B000000u, 0x7440)) - offset;
+    out[1] = __uint_as_float(__byte_perm(word, 0x4B000000u, 0x7441)) - offset;
+    out[2] = __uint_as_float(__byte_perm(word, 0x4B000000u, 0x7442)) - offset;
+    out[3] = __uint_as_float(__byte_perm(word, 0x4B000000u, 0x7443)) - offset;
+}
+
+// Keeps NaN, which `fmaxf` would hide.
+__device__ __forceinline__ float relu(float value) { return value < 0.0f ? 0.0f : value; }
+
+// Sum over the lanes of a warp; the same bits in every lane and every time.
+__device__ __forceinline__ float warp_sum(float value) {
+    for (u32 distance = WARP / 2; distance > 0; distance /= 2) {
+        value += __shfl_xor_sync(ALL_LANES, value, distance);
+    }
+    return value;
+}

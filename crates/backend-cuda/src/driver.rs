@@ -1,0 +1,430 @@
+//! The CUDA driver behind safe types: a device with its context and stream, memory, kernels,
+//! events, graphs. Everything is enqueued on the one stream, so order is program order. This file
+//! and the launchers are the crate's only unsafe code.
+
+use crate::device::Device;
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::sys;
+use nn::backend::TrainError;
+use std::cell::Cell;
+use std::ffi::{CStr, CString, c_void};
+use std::marker::PhantomData;
+use std::rc::Rc;
+
+/// A device in use: its primary context and a stream.
+pub(crate) struct Gpu {
+    backend: &'static str,
+    device: Device,
+    stream: sys::CUstream,
+    allocated_bytes: Cell<u64>,
+    peak_bytes: Cell<u64>,
+}
+
+impl Gpu {
+    /// Starts the device.
+    pub(crate) fn open(backend: &'static str, device: Device) -> Result<Rc<Gpu>, TrainError> {
+        let failed = |error| device_error(backend, "starting the device", error);
+        // SAFETY: the driver is initialised, as `device` exists; the context is current before the
+        // stream is made in it, and both live as long as the `Gpu`.
+        let stream = unsafe {
+            let context = result::primary_ctx::retain(device.handle).map_err(failed)?;
+            result::ctx::set_current(context).map_err(failed)?;
+            result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed)?
+        };
+        let [allocated_bytes, peak_bytes] = [0, 0].map(Cell::new);
+        Ok(Rc::new(Gpu { backend, device, stream, allocated_bytes, peak_bytes }))
+    }
+
+    pub(crate) fn backend(&self) -> &'static str {
+        self.backend
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The most that our own buffers held at a time.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        self.peak_bytes.get()
+    }
+
+    fn error(&self, doing: &str, error: DriverError) -> TrainError {
+        device_error(self.backend, doing, error)
+    }
+
+    /// Memory for `len` elements, all bytes zero.
+    pub(crate) fn allocate<T: Plain>(
+        self: &Rc<Self>,
+        what: &'static str,
+        len: usize,
+    ) -> Result<Buffer<T>, TrainError> {
+        let bytes = len.max(1) * size_of::<T>();
+        // SAFETY: the address is freed once, by the buffer.
+        let address = unsafe { result::malloc_sync(bytes) }.map_err(|error| {
+            self.error(&format!("allocating {} for {what}", human_bytes(bytes)), error)
+        })?;
+        let buffer = Buffer { gpu: Rc::clone(self), address, len, what, kind: PhantomData };
+        self.allocated_bytes.set(self.allocated_bytes.get() + bytes as u64);
+        self.peak_bytes.set(self.peak_bytes.get().max(self.allocated_bytes.get()));
+        buffer.clear()?;
+        Ok(buffer)
+    }
+
+    /// Memory that holds a copy of `values`.
+    pub(crate) fn upload<T: Plain>(
+        self: &Rc<Self>,
+        what: &'static str,
+        values: &[T],
+    ) -> Result<Buffer<T>, TrainError> {
+        let buffer = self.allocate(what, values.len())?;
+        buffer.write(values)?;
+        Ok(buffer)
+    }
+
+    /// Compiles embedded PTX for this device.
+    pub(crate) fn load(self: &Rc<Self>, ptx: &'static Ptx) -> Result<Module, TrainError> {
+        let image = CString::new(ptx.text).expect("PTX is text without zeros");
+        // SAFETY: the image is a string that ends with a zero byte.
+        let handle = unsafe { result::module::load_data(image.as_ptr().cast()) }
+            .map_err(|error| self.error(&format!("compiling {}", ptx.name), error))?;
+        Ok(Module { gpu: Rc::clone(self), handle })
+    }
+
+    /// Waits until everything that was enqueued is done.
+    pub(crate) fn synchronize(&self) -> Result<(), TrainError> {
+        // SAFETY: the stream is alive.
+        unsafe { result::stream::synchronize(self.stream) }
+            .map_err(|error| self.error("training", error))
+    }
+
+    /// Enqueues an event.
+    pub(crate) fn record(&self, event: &Event) -> Result<(), TrainError> {
+        // SAFETY: both are alive.
+        unsafe { result::event::record(event.handle, self.stream) }
+            .map_err(|error| self.error("recording an event", error))
+    }
+
+    pub(crate) fn event(self: &Rc<Self>) -> Result<Event, TrainError> {
+        let handle = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT)
+            .map_err(|error| self.error("making an event", error))?;
+        Ok(Event { gpu: Rc::clone(self), handle })
+    }
+
+    /// What `enqueue` enqueues, captured instead of run.
+    pub(crate) fn capture(
+        self: &Rc<Self>,
+        enqueue: impl FnOnce() -> Result<(), TrainError>,
+    ) -> Result<Graph, TrainError> {
+        let failed = |error| self.error("capturing a graph", error);
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream is alive, and every capture that begins is ended here.
+        unsafe { result::stream::begin_capture(self.stream, mode) }.map_err(failed)?;
+        let enqueued = enqueue();
+        // SAFETY: the capture has begun.
+        let graph = unsafe { result::stream::end_capture(self.stream) };
+        enqueued?;
+        let graph = graph.map_err(failed)?;
+        // SAFETY: the graph was just made; the executable graph does not need it any longer.
+        let executable = unsafe {
+            let flags = sys::CUgraphInstantiate_flags_enum(0);
+            let executable = result::graph::instantiate(graph, flags).map_err(failed);
+            result::graph::destroy(graph).map_err(failed)?;
+            executable?
+        };
+        Ok(Graph { gpu: Rc::clone(self), executable })
+    }
+}
+
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        // SAFETY: nothing else uses the stream: buffers, modules and events own a reference to the
+        // `Gpu`. Errors at the end have nobody to hear them.
+        unsafe {
+            let _ = result::stream::synchronize(self.stream);
+            let _ = result::stream::destroy(self.stream);
+            let _ = result::primary_ctx::release(self.device.handle);
+        }
+    }
+}
+
+/// What may be copied to a device byte by byte.
+///
+/// # Safety
+/// Every bit pattern is a value, and there is no padding.
+pub(crate) unsafe trait Plain: Copy {}
+// SAFETY: numbers.
+unsafe impl Plain for u8 {}
+// SAFETY: numbers.
+unsafe impl Plain for u32 {}
+// SAFETY: numbers.
+unsafe impl Plain for f32 {}
+
+/// An address in a kernel's arguments.
+pub(crate) type Address = sys::CUdeviceptr;
+
+/// Memory on the device.
+pub(crate) struct Buffer<T> {
+    gpu: Rc<Gpu>,
+    address: Address,
+    len: usize,
+    what: &'static str,
+    kind: PhantomData<T>,
+}
+
+impl<T: Plain> Buffer<T> {
+    pub(crate) fn address(&self) -> Address {
+        self.address
+    }
+
+    /// Address of the element `index`.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub(crate) fn address_of(&self, index: usize) -> Address {
+        assert!(index <= self.len, "{}: element {index} of {}", self.what, self.len);
+        self.address + (index * size_of::<T>()) as u64
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Sets all bytes to zero.
+    pub(crate) fn clear(&self) -> Result<(), TrainError> {
+        let bytes = self.len.max(1) * size_of::<T>();
+        // SAFETY: the memory has this many bytes.
+        unsafe { result::memset_d8_async(self.address, 0, bytes, self.gpu.stream) }
+            .map_err(|error| self.gpu.error(&format!("clearing {}", self.what), error))
+    }
+
+    /// Copies `values` to the beginning of the buffer.
+    ///
+    /// # Panics
+    /// If there are more than fit.
+    pub(crate) fn write(&self, values: &[T]) -> Result<(), TrainError> {
+        assert!(values.len() <= self.len, "{}: {} into {}", self.what, values.len(), self.len);
+        if values.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: the memory has room, and the copy is done when the stream is synchronised, while
+        // `values` is still borrowed.
+        unsafe { result::memcpy_htod_async(self.address, values, self.gpu.stream) }
+            .map_err(|error| self.gpu.error(&format!("uploading {}", self.what), error))?;
+        self.gpu.synchronize()
+    }
+
+    /// Copies the beginning of the buffer out.
+    ///
+    /// # Panics
+    /// If more are asked for than there are.
+    pub(crate) fn read(&self, values: &mut [T]) -> Result<(), TrainError> {
+        assert!(values.len() <= self.len, "{}: {} of {}", self.what, values.len(), self.len);
+        if values.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: as for `write`.
+        unsafe { result::memcpy_dtoh_async(values, self.address, self.gpu.stream) }
+            .map_err(|error| self.gpu.error(&format!("downloading {}", self.what), error))?;
+        self.gpu.synchronize()
+    }
+}
+
+impl<T> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        let bytes = self.len.max(1) * size_of::<T>();
+        self.gpu.allocated_bytes.set(self.gpu.allocated_bytes.get() - bytes as u64);
+        // SAFETY: allocated by `Gpu::allocate`, freed once. `cuMemFree` waits for the kernels that
+        // use it.
+        let _ = unsafe { result::free_sync(self.address) };
+    }
+}
+
+/// Embedded machine-independent code: see `ptx/`.
+pub(crate) struct Ptx {
+    pub(crate) name: &'static str,
+    pub(crate) text: &'static str,
+}
+
+/// Compiled kernels.
+pub(crate) struct Module {
+    gpu: Rc<Gpu>,
+    handle: sys::CUmodule,
+}
+
+impl Module {
+    /// One kernel, with leave to use so much dynamic shared memory per block.
+    pub(crate) fn kernel(
+        self: &Rc<Self>,
+        name: &'static str,
+        shared_bytes: usize,
+    ) -> Result<Kernel, TrainError> {
+        let failed = |error| self.gpu.error(&format!("looking up {name}"), error);
+        let symbol = CString::new(name).expect("kernel names are identifiers");
+        // SAFETY: the module is alive, and the kernel keeps it so.
+        let function =
+            unsafe { result::module::get_function(self.handle, symbol) }.map_err(failed)?;
+        if shared_bytes > WITHOUT_ASKING_BYTES {
+            let attribute =
+                sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // SAFETY: the function is alive.
+            unsafe { result::function::set_function_attribute(function, attribute, shared_bytes as i32) }
+                .map_err(|error| {
+                    self.gpu.error(&format!("{shared_bytes} bytes of shared memory for {name}"), error)
+                })?;
+        }
+        Ok(Kernel { module: Rc::clone(self), function, name, shared_bytes: shared_bytes as u32 })
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        // SAFETY: kernels own a reference to the module: none is left.
+        let _ = unsafe { result::module::unload(self.handle) };
+    }
+}
+
+/// Shared memory that a kernel may use without asking, on every device.
+const WITHOUT_ASKING_BYTES: usize = 48 * 1024;
+
+/// One `extern "C" __global__` function.
+pub(crate) struct Kernel {
+    module: Rc<Module>,
+    function: sys::CUfunction,
+    name: &'static str,
+    shared_bytes: u32,
+}
+
+/// How many blocks of how many threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) grid: [u32; 2],
+    pub(crate) block: u32,
+}
+
+impl Shape {
+    /// A row of blocks.
+    pub(crate) fn row(blocks: usize, block: u32) -> Shape {
+        Shape { grid: [blocks as u32, 1], block }
+    }
+}
+
+impl Kernel {
+    /// Enqueues the kernel with one argument, a struct.
+    ///
+    /// # Safety
+    /// `A` is the kernel's parameter type as `kernels/` declares it, and what its addresses point
+    /// to is as large as the kernel takes it to be for this shape, and lives until it is done.
+    pub(crate) unsafe fn launch<A: Copy>(
+        &self,
+        shape: Shape,
+        arguments: &A,
+    ) -> Result<(), TrainError> {
+        let mut pointers = [std::ptr::from_ref(arguments).cast_mut().cast::<c_void>()];
+        let gpu = &self.module.gpu;
+        // SAFETY: as this function's; the arguments are copied before the call returns.
+        unsafe {
+            result::launch_kernel(
+                self.function,
+                (shape.grid[0], shape.grid[1], 1),
+                (shape.block, 1, 1),
+                self.shared_bytes,
+                gpu.stream,
+                &mut pointers,
+            )
+        }
+        .map_err(|error| gpu.error(&format!("launching {}", self.name), error))
+    }
+
+    /// Enqueues the kernel if all its blocks can be resident at once, so that they may wait for
+    /// each other.
+    ///
+    /// # Safety
+    /// As [`Kernel::launch`].
+    pub(crate) unsafe fn launch_resident<A: Copy>(
+        &self,
+        shape: Shape,
+        arguments: &A,
+    ) -> Result<(), TrainError> {
+        let mut pointers = [std::ptr::from_ref(arguments).cast_mut().cast::<c_void>()];
+        let gpu = &self.module.gpu;
+        // SAFETY: as this function's; the arguments are copied before the call returns.
+        unsafe {
+            result::launch_cooperative_kernel(
+                self.function,
+                (shape.grid[0], shape.grid[1], 1),
+                (shape.block, 1, 1),
+                self.shared_bytes,
+                gpu.stream,
+                &mut pointers,
+            )
+        }
+        .map_err(|error| gpu.error(&format!("launching {}", self.name), error))
+    }
+}
+
+/// A point in the stream.
+pub(crate) struct Event {
+    gpu: Rc<Gpu>,
+    handle: sys::CUevent,
+}
+
+impl Event {
+    /// Seconds from this event to `later`; both have happened.
+    pub(crate) fn seconds_until(&self, later: &Event) -> Result<f64, TrainError> {
+        // SAFETY: both are alive.
+        let milliseconds = unsafe { result::event::elapsed(self.handle, later.handle) }
+            .map_err(|error| self.gpu.error("reading events", error))?;
+        Ok(f64::from(milliseconds) / 1e3)
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: made by `Gpu::event`, destroyed once.
+        let _ = unsafe { result::event::destroy(self.handle) };
+    }
+}
+
+/// Launches that are replayed together.
+pub(crate) struct Graph {
+    gpu: Rc<Gpu>,
+    executable: sys::CUgraphExec,
+}
+
+impl Graph {
+    pub(crate) fn launch(&self) -> Result<(), TrainError> {
+        // SAFETY: both are alive.
+        unsafe { result::graph::launch(self.executable, self.gpu.stream) }
+            .map_err(|error| self.gpu.error("replaying a graph", error))
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        // SAFETY: made by `Gpu::capture`, destroyed once.
+        let _ = unsafe { result::graph::exec_destroy(self.executable) };
+    }
+}
+
+/// The driver's own words for an error.
+pub(crate) fn explain(error: DriverError) -> String {
+    let text = |text: Result<&CStr, DriverError>| match text {
+        Ok(text) => text.to_string_lossy().into_owned(),
+        Err(_) => "unknown".to_owned(),
+    };
+    format!("{} ({})", text(error.error_string()), text(error.error_name()))
+}
+
+fn device_error(backend: &'static str, doing: &str, error: DriverError) -> TrainError {
+    TrainError::Device { backend, message: format!("{doing}: {}", explain(error)) }
+}
+
+/// `47.0 MB`
+fn human_bytes(bytes: usize) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} bytes"),
+        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}

@@ -1,0 +1,70 @@
+//! Both backends, every plan and every model against the float64 reference, on a real device.
+
+use backend_cuda::{Cuda, CudaGraph};
+use nn::backend::{Backend, Options};
+use nn::conformance::{self, Case, cases, small_model};
+
+/// The plans of `cuda`; the second needs no `--plan` of `cudagraph`.
+const PLANS: [&str; 2] = ["kernels", "fused"];
+
+fn options(plan: &str) -> Options {
+    Options { plan: Some(plan.to_owned()), ..Options::default() }
+}
+
+/// Whether there is a device; says loudly if not.
+fn device_is_there(test: &str) -> bool {
+    match Cuda.devices() {
+        Ok(_) => true,
+        Err(reason) => {
+            eprintln!("SKIPPED: {test}: {reason}");
+            false
+        }
+    }
+}
+
+/// Sizes that the persistent kernels take.
+fn fits_fused(case: &Case) -> bool {
+    case.batch_size <= 32
+}
+
+fn conforms(model: &str) {
+    if !device_is_there(model) {
+        return;
+    }
+    conformance::require(&Cuda, &[options("kernels"), Options::default()], |case| {
+        case.model.id() == model
+    });
+    conformance::require(&CudaGraph, &[Options::default()], |case| case.model.id() == model);
+    conformance::require(&Cuda, &[options("fused")], |case| {
+        case.model.id() == model && fits_fused(case)
+    });
+    for plan in PLANS {
+        conformance::require_contract(&Cuda, &options(plan), small_model(model));
+    }
+    conformance::require_contract(&CudaGraph, &Options::default(), small_model(model));
+}
+
+#[test]
+fn the_mlp_conforms_under_every_plan() {
+    conforms("mlp");
+}
+
+#[test]
+fn a_plan_gives_the_same_bits_every_time_and_a_graph_those_of_its_kernels() {
+    if !device_is_there("the same bits") {
+        return;
+    }
+    for model in ["mlp"] {
+        let case = cases().into_iter().find(|case| case.model.id() == model).unwrap();
+        let data = case.data();
+        let trial = case.trial(&data);
+        for plan in PLANS {
+            let first = trial.outcome(&Cuda, &options(plan)).unwrap();
+            let second = trial.outcome(&Cuda, &options(plan)).unwrap();
+            assert_eq!(first, second, "{model}, {plan}");
+        }
+        let kernels = trial.outcome(&Cuda, &options("kernels")).unwrap();
+        let graph = trial.outcome(&CudaGraph, &Options::default()).unwrap();
+        assert_eq!(kernels, graph, "{model}");
+    }
+}
