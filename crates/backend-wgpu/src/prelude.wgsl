@@ -1,0 +1,56 @@
+// What every model's shader begins with: the data's bindings, pixels, and the loss.
+//
+// The training data stays on the device for the whole session: images as bytes, four to a word, in
+// the dataset's order; `order` says which sample comes when. A kernel is told by immediate data which
+// stretch of the order it works on, so that nothing is uploaded and no binding changes from step to
+// step. Everything is written (`=`), nothing accumulates between dispatches, and no atomics are used:
+// each sum has one order, so that a device gives the same bits in every run.
+
+const WORDS: u32 = 196u;  // of an image: 784 bytes, four to a word, the first in the lowest bits
+const CLASSES: u32 = 10u;
+
+@group(0) @binding(0) var<storage, read> images: array<u32>; // (samples, WORDS)
+@group(0) @binding(1) var<storage, read> labels: array<u32>; // (samples) bytes, four to a word
+@group(0) @binding(2) var<storage, read> order: array<u32>;  // indices of samples
+@group(0) @binding(3) var<storage, read_write> losses: array<f32>;    // (steps)
+@group(0) @binding(4) var<storage, read_write> predicted: array<u32>; // (images to predict)
+
+// Four neighbouring pixels as 0 to 255. Kernels divide by 255 once per sum, not once per pixel.
+fn pixels_of(word: u32) -> vec4<f32> {
+    return vec4<f32>((vec4<u32>(word) >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u32>(255u));
+}
+
+fn label_of(sample: u32) -> u32 {
+    return (labels[sample / 4u] >> (sample % 4u * 8u)) & 255u;
+}
+
+// Softmax cross-entropy in nats, shifted by the largest logit so that nothing overflows. Turns the
+// logits into the gradient by them, softmax minus one at the label.
+fn cross_entropy(logits: ptr<function, array<f32, 10>>, label: u32) -> f32 {
+    var largest = (*logits)[0];
+    for (var digit = 1u; digit < CLASSES; digit++) {
+        largest = max(largest, (*logits)[digit]);
+    }
+    let at_label = (*logits)[label] - largest;
+    var sum = 0.0;
+    for (var digit = 0u; digit < CLASSES; digit++) {
+        (*logits)[digit] = exp((*logits)[digit] - largest);
+        sum += (*logits)[digit];
+    }
+    for (var digit = 0u; digit < CLASSES; digit++) {
+        (*logits)[digit] /= sum;
+    }
+    (*logits)[label] -= 1.0;
+    return log(sum) - at_label;
+}
+
+// The first of the largest logits.
+fn first_of_the_largest(logits: ptr<function, array<f32, 10>>) -> u32 {
+    var best = 0u;
+    for (var digit = 1u; digit < CLASSES; digit++) {
+        if (*logits)[digit] > (*logits)[best] {
+            best = digit;
+        }
+    }
+    return best;
+}
