@@ -63,10 +63,14 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let suite = Suite::parse(BUILT_IN, "built in")?;
     let options = Options { reference: args.reference, latest: args.latest, suite: Some(&suite) };
     let summary = Summary::new(collection, &options)?;
-    write("--output", &args.output, |to| json::write(&summary, to))?;
-    if let Some(path) = &args.markdown {
-        write("--markdown", path, |to| markdown::write(&summary, to))?;
-    }
+    let (json, markdown) = rayon::join(
+        || write("--output", &args.output, |to| json::write(&summary, to)),
+        || match &args.markdown {
+            Some(path) => write("--markdown", path, |to| markdown::write(&summary, to)),
+            None => Ok(()),
+        },
+    );
+    json.and(markdown)?;
     if args.verbose {
         show(&args.output, args.markdown.as_deref(), &summary)?;
     }

@@ -100,6 +100,11 @@ impl Row {
     pub fn is_ranked(&self) -> bool {
         self.status == Status::Measured && !self.software
     }
+
+    /// Whether it is kept out of them by nothing but an imitation of a device.
+    pub fn is_ranked_but_for_software(&self) -> bool {
+        self.status == Status::Measured && self.software
+    }
 }
 
 /// Sets the target of files that name none, and the status that follows from the target.

@@ -7,7 +7,7 @@ use super::summary::{Identity, Summary};
 use super::text::{self, count, decimal, visible};
 use crate::result::Status;
 use comfy_table::{
-    Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, LineStyle, Table,
+    Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, LineStyle, Table, Width,
 };
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -17,6 +17,8 @@ use std::io::IsTerminal;
 const WIDTH: u16 = 80;
 /// Characters of a name that are shown.
 const SHOWN: usize = 40;
+/// Columns of a terminal that names take at least, should the table not fit otherwise.
+const LEAST_NAME: u16 = 16;
 /// Rows that are shown; a terminal is no place for more.
 const MAX_ROWS: usize = 200;
 
@@ -114,7 +116,7 @@ pub fn one_line(text: &str) -> Cow<'_, str> {
 /// The notes, a paragraph each; nothing if there are none.
 pub fn notes(summary: &Summary, style: Style) -> String {
     let mut out = String::new();
-    for note in &summary.notes {
+    for note in summary.speed_up_note.iter().chain(&summary.notes) {
         out += &wrapped("- ", &visible(note, 2000), style);
     }
     if !out.is_empty() {
@@ -145,10 +147,28 @@ fn wrapped(label: &str, text: &str, style: Style) -> String {
     out
 }
 
-/// The table of all rows. A column that says the same of all rows is left out, except the figures,
-/// backend and status.
+/// The table of all rows. A name that is the same in all rows is left out, except the backend's.
+/// Where the columns that tell rows apart do not fit, they become one.
 pub fn table(summary: &Summary, style: Style) -> String {
-    let columns = columns(summary);
+    let mut table = drawn(summary, &columns(summary), style);
+    let padding = table.column_count().saturating_sub(1);
+    let needed = table.column_max_content_widths().iter().map(|&it| usize::from(it)).sum::<usize>();
+    if needed + padding > usize::from(style.width) {
+        table = drawn(summary, &fewer_columns(summary), style);
+    }
+    let mut out = String::new();
+    for line in table.lines() {
+        out += line.trim_end();
+        out.push('\n');
+    }
+    let more = summary.rows().len().saturating_sub(MAX_ROWS);
+    if more > 0 {
+        let _ = writeln!(out, "... and {} that the JSON report has", count(more, "more row"));
+    }
+    out
+}
+
+fn drawn(summary: &Summary, columns: &[Column], style: Style) -> Table {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.style_mut().header_separator = LineStyle::none().fill('-').junction(' ');
@@ -169,22 +189,17 @@ pub fn table(summary: &Summary, style: Style) -> String {
             drawn.set_cell_alignment(CellAlignment::Right);
             // A figure over two lines would be misread: names give way.
             drawn.set_constraint(ColumnConstraint::ContentWidth);
+        } else if let Column::Everything = column {
+            drawn.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(LEAST_NAME)));
         }
     }
-    let mut out = String::new();
-    for line in table.lines() {
-        out += line.trim_end();
-        out.push('\n');
-    }
-    let more = summary.rows().len().saturating_sub(MAX_ROWS);
-    if more > 0 {
-        let _ = writeln!(out, "... and {} that the JSON report has", count(more, "more row"));
-    }
-    out
+    table
 }
 
 /// A column of the table.
 enum Column<'a> {
+    /// All that tells the row apart.
+    Everything,
     Model,
     Backend,
     Identity(&'a Identity),
@@ -206,6 +221,43 @@ fn columns(summary: &Summary) -> Vec<Column<'_>> {
     columns.push(Column::Backend);
     let others = summary.identity.iter().filter(|it| **it != Identity::Executable);
     columns.extend(others.map(Column::Identity));
+    columns.extend(figures(summary));
+    columns
+}
+
+/// The same with all that tells rows apart in one column, which may take several lines.
+fn fewer_columns(summary: &Summary) -> Vec<Column<'_>> {
+    let mut columns = vec![Column::Everything];
+    columns.extend(figures(summary));
+    columns
+}
+
+/// The row's names and what it differs in, for example `mlp cuda, hidden 512, dataset mnist`.
+fn everything(summary: &Summary, row: &Row) -> String {
+    let mut parts = vec![visible(summary.backend(row), SHOWN).into_owned()];
+    if summary.models().len() > 1 {
+        parts[0] = format!("{} {}", visible(summary.model(row), SHOWN), parts[0]);
+    }
+    for identity in &summary.identity {
+        let text = summary.identity_of(row, identity);
+        let text = visible(&text, SHOWN);
+        match identity {
+            Identity::Executable => parts[0] = format!("{text} {}", parts[0]),
+            _ if text == text::UNKNOWN => {}
+            Identity::Timestamp | Identity::File | Identity::Dataset => {
+                parts.push(text.into_owned())
+            }
+            _ => {
+                let title = identity.title().to_lowercase();
+                parts.push(format!("{} {text}", visible(&title, SHOWN)));
+            }
+        }
+    }
+    parts.join(", ")
+}
+
+fn figures(summary: &Summary) -> Vec<Column<'static>> {
+    let mut columns = Vec::new();
     if !summary.only_specification || summary.has_exceptions() {
         columns.push(Column::Status);
     }
@@ -222,6 +274,7 @@ fn columns(summary: &Summary) -> Vec<Column<'_>> {
 impl Column<'_> {
     fn title(&self) -> String {
         match self {
+            Column::Everything => "Benchmark".to_owned(),
             Column::Model => "Model".to_owned(),
             Column::Backend => "Backend".to_owned(),
             Column::Identity(identity) => visible(&identity.title(), SHOWN).into_owned(),
@@ -241,13 +294,14 @@ impl Column<'_> {
 
     fn cell(&self, summary: &Summary, row: &Row) -> Cell {
         let text = match self {
+            Column::Everything => Cow::Owned(everything(summary, row)),
             Column::Model => visible(summary.model(row), SHOWN),
             Column::Backend => visible(summary.backend(row), SHOWN),
             Column::Identity(identity) => {
                 let text = summary.identity_of(row, identity);
                 Cow::Owned(visible(&text, SHOWN).into_owned())
             }
-            Column::Status if row.software => Cow::Owned(format!("{} (software)", row.status)),
+            Column::Status if row.is_ranked_but_for_software() => Cow::Borrowed("software"),
             Column::Status => Cow::Borrowed(row.status.words()),
             Column::TrainLoop => decimal(row.timing.train_s),
             Column::Cpu => decimal(row.metrics.training_time_seconds),

@@ -52,7 +52,7 @@ struct Head<'a> {
     machines: Vec<&'a Machine>,
     runs: Vec<&'a Run>,
     skipped_files: usize,
-    notes: &'a [String],
+    notes: Vec<&'a str>,
 }
 
 fn head(summary: &Summary) -> Head<'_> {
@@ -68,7 +68,7 @@ fn head(summary: &Summary) -> Head<'_> {
         machines: summary.machines().collect(),
         runs: summary.runs().collect(),
         skipped_files: summary.skipped().len(),
-        notes: &summary.notes,
+        notes: summary.speed_up_note.iter().chain(&summary.notes).map(String::as_str).collect(),
     }
 }
 

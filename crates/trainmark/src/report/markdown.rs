@@ -30,11 +30,12 @@ pub fn write(summary: &Summary, mut to: impl Write) -> std::io::Result<()> {
     }
     writeln!(to, "\n## Results\n")?;
     write_table(summary, to)?;
-    if !summary.notes.is_empty() {
-        writeln!(to, "\n## Notes\n")?;
-        for note in &summary.notes {
-            writeln!(to, "- {}", escape_long(note))?;
+    let speed_up = summary.speed_up_note.iter().filter(|_| shows_speed_ups(summary));
+    for (index, note) in speed_up.chain(&summary.notes).enumerate() {
+        if index == 0 {
+            writeln!(to, "\n## Notes\n")?;
         }
+        writeln!(to, "- {}", escape_long(note))?;
     }
     Ok(())
 }
@@ -99,7 +100,7 @@ impl Column<'_> {
             },
             Column::TrainLoop => decimal(row.timing.train_s),
             Column::SpeedUp => summary.speed_up_text(row),
-            Column::Status if row.software => Cow::Owned(format!("{}, software", row.status)),
+            Column::Status if row.is_ranked_but_for_software() => Cow::Borrowed("software"),
             Column::Status => Cow::Borrowed(row.status.words()),
         }
     }
@@ -113,14 +114,19 @@ fn columns(summary: &Summary) -> Vec<Column<'_>> {
     if summary.rows().iter().any(|row| row.timing.train_s.is_some()) {
         columns.push(Column::TrainLoop);
     }
-    // A quotient of the specification's CPU seconds is no speed-up: it stays out of its table.
-    if summary.compares() && !summary.only_specification {
+    if shows_speed_ups(summary) {
         columns.push(Column::SpeedUp);
     }
     if summary.has_exceptions() {
         columns.push(Column::Status);
     }
     columns
+}
+
+/// A quotient of CPU seconds is all that the specification's own files allow, and its layout has no
+/// place for it.
+fn shows_speed_ups(summary: &Summary) -> bool {
+    summary.compares() && !summary.only_specification
 }
 
 /// Cells are made twice, once for the columns' widths: a table of any length takes no memory.

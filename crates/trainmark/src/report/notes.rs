@@ -12,7 +12,7 @@ const LISTED: usize = 20;
 
 pub(super) fn notes(summary: &Summary, options: &Options) -> Vec<String> {
     let mut notes = Vec::new();
-    notes.extend(reference(summary));
+    notes.extend(unmeasured_reference(summary));
     notes.extend(converged(summary));
     notes.extend(origin(summary, options));
     reasons(summary, &mut notes);
@@ -20,19 +20,17 @@ pub(super) fn notes(summary: &Summary, options: &Options) -> Vec<String> {
     notes
 }
 
-/// What the speed-ups are.
-fn reference(summary: &Summary) -> Option<String> {
-    let Some(reference) = &summary.reference else {
-        return None;
+/// What the speed-ups are; `None` where no row has one but the reference itself.
+pub(super) fn speed_up(summary: &Summary) -> Option<String> {
+    let reference = summary.reference.as_ref()?;
+    let is_other = |row: &Row| {
+        summary.executable(row) != reference.executable || summary.backend(row) != reference.backend
     };
-    let rows = || summary.rows().iter();
-    let bases = summary.bases();
-    let Some((first, others)) = bases.split_first() else {
-        return Some(format!("There are no speed-ups: {reference} was not measured."));
-    };
-    if !summary.compares() {
+    let mut rows = summary.rows().iter();
+    if !rows.any(|row| row.speed_up.is_some() && is_other(row)) {
         return None;
     }
+    let (first, others) = summary.bases.split_first()?;
     let mut note = format!(
         "Speed-up is against {reference} with the same model, configuration and dataset, by {}",
         first.words()
@@ -41,10 +39,17 @@ fn reference(summary: &Summary) -> Option<String> {
         note += &format!("; where a row lacks that, by {}", basis.words());
     }
     note.push('.');
-    if rows().any(|row| row.is_ranked() && row.speed_up.is_none()) {
+    if summary.rows().iter().any(|row| row.is_ranked() && row.speed_up.is_none()) {
         note += " Rows without one have no measured counterpart.";
     }
     Some(note)
+}
+
+/// The user asked for a reference that cannot serve as one.
+fn unmeasured_reference(summary: &Summary) -> Option<String> {
+    let reference = summary.reference.as_ref()?;
+    let unmeasured = summary.bases.is_empty();
+    unmeasured.then(|| format!("There are no speed-ups: {reference} was not measured."))
 }
 
 /// What is not ranked, and whose accuracies they are.

@@ -77,10 +77,14 @@ pub struct Summary {
     pub differing_config: Vec<String>,
     /// Columns that the rows need to be told apart.
     pub identity: Vec<Identity>,
+    /// What the speed-ups are computed from, the preferred one first.
+    pub bases: Vec<Basis>,
     /// How many rows have each status.
     pub statuses: BTreeMap<Status, usize>,
     /// All files are of the specification's own scripts: no status, dataset or clock but theirs.
     pub only_specification: bool,
+    /// What the speed-ups are; `None` where no row has one but the reference itself.
+    pub speed_up_note: Option<String>,
     /// Sentences on how to read the rows.
     pub notes: Vec<String>,
     /// One machine of each hardware, in the order of the rows.
@@ -119,12 +123,16 @@ impl Summary {
             shared_config,
             differing_config,
             identity: Vec::new(),
+            bases: Vec::new(),
             statuses,
+            speed_up_note: None,
             notes: Vec::new(),
             machines,
             hardware,
         };
         summary.identity = summary.needed_columns();
+        summary.bases = summary.used_bases();
+        summary.speed_up_note = notes::speed_up(&summary);
         summary.notes = notes::notes(&summary, options);
         Ok(summary)
     }
@@ -248,7 +256,7 @@ impl Summary {
         let Some(speed_up) = row.speed_up else { return Cow::Borrowed(text::UNKNOWN) };
         let factor = text::decimal(Some(speed_up.factor));
         let mark = match speed_up.basis {
-            basis if Some(&basis) == self.bases().first() => "",
+            basis if Some(&basis) == self.bases.first() => "",
             Basis::TrainLoop => "",
             Basis::Wall => " (wall)",
             Basis::Cpu => " (CPU)",
@@ -256,21 +264,16 @@ impl Summary {
         Cow::Owned(format!("{factor}x{mark}"))
     }
 
-    /// What the speed-ups are computed from, the preferred one first.
-    pub fn bases(&self) -> Vec<Basis> {
+    fn used_bases(&self) -> Vec<Basis> {
         let used = |basis: &Basis| {
             self.rows().iter().any(|row| row.speed_up.is_some_and(|it| it.basis == *basis))
         };
         Basis::ALL.into_iter().filter(used).collect()
     }
 
-    /// Whether any row but the reference's own has a speed-up.
+    /// Whether rows have speed-ups that say anything.
     pub fn compares(&self) -> bool {
-        let Some(reference) = &self.reference else { return false };
-        let is_other = |row: &Row| {
-            self.executable(row) != reference.executable || self.backend(row) != reference.backend
-        };
-        self.rows().iter().any(|row| row.speed_up.is_some() && is_other(row))
+        self.speed_up_note.is_some()
     }
 
     /// Whether any row is other than measured on a real device.
