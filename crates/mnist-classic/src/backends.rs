@@ -25,12 +25,16 @@ pub const ENTRIES: [Entry; 6] = [
     },
     Entry { id: "mps", about: "Apple GPU: Metal Performance Shaders", backend: Err(METAL) },
     Entry { id: "mpsgraph", about: "Apple GPU: a compiled graph", backend: Err(METAL) },
-    Entry { id: "wgpu", about: "Any GPU: Vulkan, Metal, DirectX", backend: Err("not built yet") },
-    Entry { id: "cuda", about: "NVIDIA GPU: CUDA kernels", backend: Err("not built yet") },
+    Entry {
+        id: "wgpu",
+        about: "Any GPU: Vulkan, Metal, DirectX",
+        backend: Ok(&backend_wgpu::Wgpu),
+    },
+    Entry { id: "cuda", about: "NVIDIA GPU: CUDA kernels", backend: Ok(&backend_cuda::Cuda) },
     Entry {
         id: "cudagraph",
         about: "NVIDIA GPU: captured CUDA graphs",
-        backend: Err("not built yet"),
+        backend: Ok(&backend_cuda::CudaGraph),
     },
 ];
 
