@@ -15,6 +15,7 @@
 
 mod adapter;
 mod bindings;
+mod cnn;
 mod gpu;
 mod layout;
 mod mlp;

@@ -45,11 +45,11 @@ impl MlpNetwork {
         let units = groups * UNITS_PER_GROUP;
         let share_groups = groups.next_multiple_of(16);
         let tiles = job.batch_size.div_ceil(TILE);
-        let layout = Layout(vec![
-            Padded { name: "fc1.weight", shape: [hidden, PIXELS], padded: [units, PIXELS] },
-            Padded { name: "fc1.bias", shape: [1, hidden], padded: [1, units] },
-            Padded { name: "fc2.weight", shape: [CLASSES, hidden], padded: [CLASSES, units] },
-            Padded { name: "fc2.bias", shape: [1, CLASSES], padded: [1, 12] },
+        let layout = Layout::padded(&[
+            Padded { shape: [hidden, PIXELS], padded: [units, PIXELS] },
+            Padded { shape: [1, hidden], padded: [1, units] },
+            Padded { shape: [CLASSES, hidden], padded: [CLASSES, units] },
+            Padded { shape: [1, CLASSES], padded: [1, 12] },
         ]);
 
         let floats = |count: usize| 4 * count as u64;

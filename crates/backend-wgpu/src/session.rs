@@ -2,6 +2,7 @@
 
 use crate::adapter::Seen;
 use crate::bindings::{PREDICTED_AT_ONCE, Resident};
+use crate::cnn::CnnNetwork;
 use crate::gpu::Gpu;
 use crate::layout::Layout;
 use crate::mlp::MlpNetwork;
@@ -110,7 +111,8 @@ impl<'data> GpuSession<'data> {
         let resident = Resident::new(&gpu, &job)?;
         let network: Box<dyn Network> = match job.model {
             Model::Mlp(shape) => Box::new(MlpNetwork::new(&gpu, &resident, &job, shape)?),
-            Model::Cnn | Model::Attention(_) => {
+            Model::Cnn => Box::new(CnnNetwork::new(&gpu, &resident, &job)?),
+            Model::Attention(_) => {
                 let reason = format!("wgpu does not train {} yet", job.model.id());
                 return Err(nn::backend::Unavailable(reason).into());
             }

@@ -5,7 +5,8 @@ use crate::gpu::{IMMEDIATE_BYTES, limits};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module};
 
-const SHADERS: [(&str, &str); 1] = [("mlp.wgsl", crate::mlp::SHADER)];
+const SHADERS: [(&str, &str); 2] =
+    [("mlp.wgsl", crate::mlp::SHADER), ("cnn.wgsl", crate::cnn::SHADER)];
 
 fn validated(name: &str, source: &str) -> (Module, ModuleInfo) {
     let module = match naga::front::wgsl::parse_str(source) {

@@ -36,3 +36,17 @@ fn a_session_of_the_mlp_keeps_its_promises() {
         conformance::require_contract(&Wgpu, &options(), conformance::small_model("mlp"));
     }
 }
+
+#[test]
+fn the_cnn_trains_as_the_reference_does() {
+    if adapter("the CNN's conformance") {
+        conformance::require(&Wgpu, &[options()], |case| case.model.id() == "cnn");
+    }
+}
+
+#[test]
+fn a_session_of_the_cnn_keeps_its_promises() {
+    if adapter("the CNN's contract") {
+        conformance::require_contract(&Wgpu, &options(), conformance::small_model("cnn"));
+    }
+}
