@@ -21,6 +21,10 @@ pub enum Verb {
     Run(cmd::run::Args),
     /// Make one JSON report, and a Markdown one if wanted, from a folder of result files
     Report(cmd::report::Args),
+    /// Compare two sets of result files, and fail if something became worse
+    Compare(cmd::compare::Args),
+    /// Keep sets of result files by name, to compare with
+    Baseline(cmd::baseline::Args),
     /// Download MNIST into the user's cache
     Fetch(cmd::fetch::Args),
 }

@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod cmd;
+pub mod compare;
 pub mod data;
 pub mod execute;
 pub mod file_name;

@@ -17,6 +17,8 @@ fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Run(args) => cmd::run::run(args),
         Verb::Report(args) => cmd::report::run(args),
+        Verb::Compare(args) => cmd::compare::run(args),
+        Verb::Baseline(args) => cmd::baseline::run(args),
         Verb::Fetch(args) => cmd::fetch::run(args),
     };
     done.unwrap_or_else(|error| {

@@ -1,5 +1,7 @@
 //! One verb, one file.
 
+pub mod baseline;
+pub mod compare;
 pub mod fetch;
 pub mod report;
 pub mod run;

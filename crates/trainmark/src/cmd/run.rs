@@ -279,7 +279,7 @@ fn selection(args: &Args) -> Result<Selection> {
 }
 
 /// `2%` or `2` as 0.02.
-fn percent(text: &str) -> Result<f64, String> {
+pub(super) fn percent(text: &str) -> Result<f64, String> {
     let number = text.trim().trim_end_matches('%').trim();
     let percent = number.parse::<f64>().map_err(|error| error.to_string())?;
     match percent > 0.0 && percent < 100.0 {

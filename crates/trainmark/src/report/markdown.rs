@@ -165,7 +165,7 @@ fn escape(name: &str) -> String {
 }
 
 /// The same for sentences.
-fn escape_long(sentence: &str) -> String {
+pub(crate) fn escape_long(sentence: &str) -> String {
     escape_visible(&visible(sentence, 2000))
 }
 

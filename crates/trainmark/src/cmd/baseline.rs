@@ -1,0 +1,124 @@
+//! `trainmark baseline`: sets of result files by name, kept beside the user's other data.
+
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Keep sets of result files by name, to compare with.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Keep a copy of a folder's result files under a name
+    Save {
+        name: String,
+        /// Folder with result files
+        #[arg(long, value_name = "DIR", default_value = "benchmarks")]
+        input: PathBuf,
+    },
+    /// List the names
+    List,
+    /// Forget one
+    Rm { name: String },
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// If there is no such folder or name, or the name is taken.
+pub fn run(args: Args) -> Result<ExitCode> {
+    match args.verb {
+        Verb::Save { name, input } => save(&name, &input)?,
+        Verb::List => list()?,
+        Verb::Rm { name } => {
+            let folder = folder(Path::new(&name)).with_context(|| unknown(&name))?;
+            std::fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        }
+    }
+    Ok(ExitCode::from(protocol::exit::SUCCESS))
+}
+
+fn unknown(name: &str) -> String {
+    format!("{name}: there is no such baseline; `trainmark baseline list` has the names")
+}
+
+/// The folder of a baseline, if there is one of that name.
+pub fn folder(name: &Path) -> Option<PathBuf> {
+    let folder = home()?.join(plain(name.to_str()?)?);
+    folder.is_dir().then_some(folder)
+}
+
+/// Where baselines are: not in the cache, since they cannot be made again.
+fn home() -> Option<PathBuf> {
+    let data =
+        std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let data = data.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/share")));
+    Some(data?.join("trainmark").join("baselines"))
+}
+
+/// A name that is a name and no path.
+fn plain(name: &str) -> Option<&str> {
+    let letter = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+    (!name.is_empty() && !name.starts_with('.') && name.chars().all(letter)).then_some(name)
+}
+
+fn save(name: &str, input: &Path) -> Result<()> {
+    let name = plain(name).with_context(|| {
+        format!("{name}: a baseline's name has letters, digits, '-', '_' and '.' only")
+    })?;
+    let home = home().context("there is no home directory to keep baselines in")?;
+    let target = home.join(name);
+    if target.exists() {
+        bail!("{name}: there is such a baseline; `trainmark baseline rm {name}` forgets it");
+    }
+    let entries =
+        std::fs::read_dir(input).with_context(|| format!("--input {}", input.display()))?;
+    let files = entries.flatten().map(|entry| entry.path());
+    let json = |path: &PathBuf| path.extension().is_some_and(|it| it == "json") && path.is_file();
+    let files: Vec<PathBuf> = files.filter(json).collect();
+    if files.is_empty() {
+        bail!("--input {}: there is no .json file to keep", input.display());
+    }
+    // Whole or not at all: copied aside, then renamed.
+    std::fs::create_dir_all(&home).with_context(|| home.display().to_string())?;
+    let aside = tempfile::Builder::new().prefix(".saving-").tempdir_in(&home)?;
+    let fresh = aside.path().join("fresh");
+    std::fs::create_dir(&fresh)?;
+    for file in &files {
+        let copy = fresh.join(file.file_name().unwrap_or_default());
+        std::fs::copy(file, copy).with_context(|| file.display().to_string())?;
+    }
+    std::fs::rename(&fresh, &target).with_context(|| target.display().to_string())?;
+    println!("{} files kept as {name}; compare with: trainmark compare {name} DIR", files.len());
+    Ok(())
+}
+
+fn list() -> Result<()> {
+    let mut names: Vec<String> = home()
+        .and_then(|home| std::fs::read_dir(home).ok())
+        .map(|entries| {
+            entries.flatten().filter_map(|it| it.file_name().into_string().ok()).collect()
+        })
+        .unwrap_or_default();
+    names.retain(|name| plain(name).is_some());
+    names.sort();
+    names.iter().for_each(|name| println!("{name}"));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_no_paths() {
+        assert_eq!(plain("main-2026.1"), Some("main-2026.1"));
+        for name in ["", "..", "a/b", "/etc", ".hidden", "a b"] {
+            assert_eq!(plain(name), None, "{name}");
+        }
+    }
+}

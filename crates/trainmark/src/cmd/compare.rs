@@ -1,0 +1,112 @@
+//! `trainmark compare BASE NEW`: what became faster, slower, larger, worse; and the gate.
+
+use crate::cmd::{baseline, run};
+use crate::compare::{self, Metric, Options, json, junit, markdown, table};
+use crate::report::console::Style;
+use crate::result::{ResultFile, SCHEMA_VERSION};
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Compare two sets of result files, and fail if something became worse.
+///
+/// A difference is claimed only where the 95 % interval of the ratio excludes 1; that needs at least
+/// four runs of a row on each side (`trainmark run --repeats 4`). The exit code is 1 only for a shown
+/// regression beyond the gate, or for a row that no longer completes or no longer reaches its target.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder or file with results, or the name of a baseline
+    base: PathBuf,
+    /// Folder or file with results, or the name of a baseline
+    new: PathBuf,
+    /// A regression below this does not count, for example `3%`
+    #[arg(long, value_name = "PERCENT", value_parser = run::percent, default_value = "3%")]
+    gate: f64,
+    /// What to compare
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "train-s")]
+    metric: Vec<Metric>,
+    /// Claim no difference smaller than this, for example `1%`
+    #[arg(long, value_name = "PERCENT", value_parser = run::percent)]
+    noise_floor: Option<f64>,
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+    /// Compare times even of different machines
+    #[arg(long)]
+    anyway: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Format {
+    /// For a terminal
+    Table,
+    /// For a comment on a pull request
+    Markdown,
+    /// For other programs
+    Json,
+    /// For a CI server
+    Junit,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// If one of the sides cannot be read, or the two have nothing to compare.
+pub fn run(args: Args) -> Result<ExitCode> {
+    let (base, new) = (read(&args.base)?, read(&args.new)?);
+    let options = Options {
+        metrics: args.metric,
+        gate: args.gate,
+        noise_floor: args.noise_floor.unwrap_or(0.0),
+        anyway: args.anyway,
+    };
+    let hint = || format!("{} and {}", args.base.display(), args.new.display());
+    let comparison = compare::compare(&base, &new, &options).with_context(hint)?;
+    let text = match args.format {
+        Format::Table => table::render(&comparison, Style::stdout()),
+        Format::Markdown => markdown::render(&comparison),
+        Format::Json => json::render(&comparison),
+        Format::Junit => junit::render(&comparison),
+    };
+    print!("{text}");
+    let code = match comparison.has_regression() {
+        true => protocol::exit::FAILURE,
+        false => protocol::exit::SUCCESS,
+    };
+    Ok(ExitCode::from(code))
+}
+
+/// The result files of a side, with their samples. Files that are none are named and left out.
+fn read(side: &Path) -> Result<Vec<ResultFile>> {
+    let place = match side.exists() {
+        true => side.to_owned(),
+        false => baseline::folder(side).with_context(|| {
+            format!("{}: there is no such folder, file or baseline", side.display())
+        })?,
+    };
+    let mut files = vec![place.clone()];
+    if place.is_dir() {
+        let entries = std::fs::read_dir(&place).with_context(|| place.display().to_string())?;
+        files = entries.flatten().map(|entry| entry.path()).collect();
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
+        files.sort();
+    }
+    let mut results = Vec::new();
+    for file in files {
+        match read_file(&file) {
+            Ok(result) => results.push(result),
+            Err(error) => eprintln!("warning: {}: {error:#}; left out", file.display()),
+        }
+    }
+    if results.is_empty() {
+        bail!("{}: there is no result file", side.display());
+    }
+    Ok(results)
+}
+
+fn read_file(file: &Path) -> Result<ResultFile> {
+    let result: ResultFile = serde_json::from_slice(&std::fs::read(file)?)?;
+    if result.schema_version > SCHEMA_VERSION {
+        bail!("schema_version {} is newer than this program", result.schema_version);
+    }
+    Ok(result)
+}

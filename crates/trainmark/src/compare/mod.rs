@@ -1,0 +1,384 @@
+//! Two sets of result files against each other: what became faster, slower, larger, worse.
+//!
+//! Rows are matched by what was trained, by whom, on what, and how ([`Identity`]); all samples of one
+//! identity are taken together. A difference is claimed only where the interval of the ratio excludes
+//! 1 and the effect is above the noise floor ([`crate::stats`]); a *regression* is such a claim beyond
+//! the gate, or a row that no longer completes or no longer reaches its target accuracy.
+
+pub mod json;
+pub mod junit;
+pub mod markdown;
+mod side;
+pub mod table;
+
+pub use side::{Identity, Side};
+
+use crate::machine::Machine;
+use crate::result::{ResultFile, Sample, Status};
+use crate::stats::{self, Speedup, Verdict};
+use serde::Serialize;
+
+/// What is compared. Each has a direction in which it is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Seconds on the trainer's own clock around its epochs.
+    TrainS,
+    /// Seconds on the harness's clock around the process.
+    Wall,
+    /// User and system seconds of the process tree.
+    Cpu,
+    /// Peak resident memory of the process tree.
+    Memory,
+    /// Test accuracy.
+    Accuracy,
+}
+
+impl Metric {
+    /// In words, with its unit.
+    pub fn title(self) -> &'static str {
+        match self {
+            Metric::TrainS => "train time (s)",
+            Metric::Wall => "wall time (s)",
+            Metric::Cpu => "CPU time (s)",
+            Metric::Memory => "peak memory (MB)",
+            Metric::Accuracy => "accuracy (%)",
+        }
+    }
+
+    fn of(self, sample: &Sample) -> Option<f64> {
+        let timing = &sample.timing;
+        let value = match self {
+            Metric::TrainS => timing.train_s,
+            Metric::Wall => timing.wall_s,
+            Metric::Cpu => Some(timing.user_s? + timing.system_s?),
+            Metric::Memory => Some(sample.peak_memory_bytes? as f64 / crate::result::MEGABYTE),
+            Metric::Accuracy => sample.test_accuracy_percent,
+        };
+        value.filter(|value| *value > 0.0) // a ratio needs one
+    }
+
+    fn is_time(self) -> bool {
+        matches!(self, Metric::TrainS | Metric::Wall | Metric::Cpu)
+    }
+}
+
+/// What the user decides.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub metrics: Vec<Metric>,
+    /// A regression below this is not one; 0.03 is 3 %.
+    pub gate: f64,
+    /// A ratio must differ from 1 by more than this to be claimed.
+    pub noise_floor: f64,
+    /// Compare even what was measured on different machines.
+    pub anyway: bool,
+}
+
+/// One metric of one identity on both sides.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    pub identity: Identity,
+    pub metric: Metric,
+    pub base: Figures,
+    pub new: Figures,
+    /// New over base: 1.03 is three percent more. `None` where one of them has no sample.
+    pub ratio: Option<f64>,
+    /// The 95 % interval of the ratio; `None` where there are too few samples for one.
+    pub interval: Option<stats::Interval>,
+    pub outcome: Outcome,
+}
+
+/// One side of a row.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figures {
+    pub status: Status,
+    pub median: Option<f64>,
+    pub samples: usize,
+}
+
+/// What a row shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Better,
+    /// Worse, but within the gate.
+    Worse,
+    /// Worse beyond the gate.
+    Regression,
+    /// It completed before and does not now, or fell below its target accuracy.
+    StatusLost,
+    NoDifferenceShown,
+    /// One of the sides has nothing to compare.
+    NotComparable,
+}
+
+impl Outcome {
+    /// In words, for tables.
+    pub fn words(self) -> &'static str {
+        match self {
+            Outcome::Better => "better",
+            Outcome::Worse => "worse, within the gate",
+            Outcome::Regression => "REGRESSION",
+            Outcome::StatusLost => "STATUS LOST",
+            Outcome::NoDifferenceShown => "no difference shown",
+            Outcome::NotComparable => "not comparable",
+        }
+    }
+
+    /// Whether the gate closes.
+    pub fn is_regression(self) -> bool {
+        matches!(self, Outcome::Regression | Outcome::StatusLost)
+    }
+}
+
+/// The whole comparison.
+#[derive(Clone, Debug, Serialize)]
+pub struct Comparison {
+    pub rows: Vec<Row>,
+    /// What differs besides the figures: machines, programs, versions.
+    pub differences: Vec<String>,
+    /// Identities that only one side has, and which side.
+    pub unmatched: Vec<(String, &'static str)>,
+    /// The gate, as a share.
+    pub gate: f64,
+    /// The noise floor, as a share.
+    pub noise_floor: f64,
+}
+
+impl Comparison {
+    /// Whether the gate closes.
+    pub fn has_regression(&self) -> bool {
+        self.rows.iter().any(|row| row.outcome.is_regression())
+    }
+}
+
+/// Why two sets are not compared: one line.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    #[error("no row of the one is in the other: {0}")]
+    NothingInCommon(String),
+    #[error(
+        "they were measured on different machines ({0}): times cannot be compared; --anyway does it"
+    )]
+    Machines(String),
+}
+
+/// Compares `new` with `base`.
+///
+/// # Errors
+/// If no row is in both, or if times of different machines would be compared.
+pub fn compare(
+    base: &[ResultFile],
+    new: &[ResultFile],
+    options: &Options,
+) -> Result<Comparison, CompareError> {
+    let (base, new) = (Side::new(base), Side::new(new));
+    let machines = machine_differences(&base, &new);
+    let times = options.metrics.iter().any(|metric| metric.is_time());
+    if times && !options.anyway && !machines.is_empty() {
+        return Err(CompareError::Machines(machines.join("; ")));
+    }
+    let mut rows = Vec::new();
+    let mut unmatched = Vec::new();
+    for (identity, results) in &base.rows {
+        match new.find(identity) {
+            Some((_, others)) => {
+                let row =
+                    |metric: &Metric| compare_row(identity, *metric, results, others, options);
+                rows.extend(options.metrics.iter().map(row));
+            }
+            None => unmatched.push((identity.to_string(), "base")),
+        }
+    }
+    let only_new = new.rows.keys().filter(|identity| base.find(identity).is_none());
+    unmatched.extend(only_new.map(|identity| (identity.to_string(), "new")));
+    if rows.is_empty() {
+        let shown = unmatched.iter().take(4).map(|(row, side)| format!("{row} ({side})"));
+        return Err(CompareError::NothingInCommon(shown.collect::<Vec<_>>().join(", ")));
+    }
+    let mut differences = machines;
+    differences.extend(program_differences(&base, &new));
+    let Options { gate, noise_floor, .. } = *options;
+    Ok(Comparison { rows, differences, unmatched, gate, noise_floor })
+}
+
+fn compare_row(
+    identity: &Identity,
+    metric: Metric,
+    base: &[&ResultFile],
+    new: &[&ResultFile],
+    options: &Options,
+) -> Row {
+    let values = |results: &[&ResultFile]| -> Vec<f64> {
+        let samples = results.iter().flat_map(|result| side::samples(result));
+        samples.filter(|sample| sample.status.completed()).filter_map(|it| metric.of(&it)).collect()
+    };
+    let (base_values, new_values) = (values(base), values(new));
+    let figures = |results: &[&ResultFile], values: &[f64]| Figures {
+        status: side::status(results),
+        median: stats::median(values),
+        samples: values.len(),
+    };
+    // Above 1 the new one is better, whichever way the metric points.
+    let gain = match metric {
+        Metric::Accuracy => stats::unpaired_speedup(&new_values, &base_values),
+        _ => stats::unpaired_speedup(&base_values, &new_values),
+    };
+    let (base, new) = (figures(base, &base_values), figures(new, &new_values));
+    let outcome = outcome(base.status, new.status, gain, options);
+    let points_up = metric == Metric::Accuracy;
+    let ratio = gain.map(|gain| if points_up { gain.ratio } else { 1.0 / gain.ratio });
+    let interval = gain.and_then(|gain| gain.interval).map(|interval| match points_up {
+        true => interval,
+        false => stats::Interval { low: 1.0 / interval.high, high: 1.0 / interval.low, ..interval },
+    });
+    Row { identity: identity.clone(), metric, base, new, ratio, interval, outcome }
+}
+
+fn outcome(base: Status, new: Status, gain: Option<Speedup>, options: &Options) -> Outcome {
+    if base == Status::Measured && new != Status::Measured && new != Status::Unavailable {
+        return Outcome::StatusLost;
+    }
+    let Some(gain) = gain else {
+        return Outcome::NotComparable;
+    };
+    match gain.verdict(options.noise_floor) {
+        Verdict::Faster => Outcome::Better,
+        Verdict::Slower if gain.ratio.recip() > 1.0 + options.gate => Outcome::Regression,
+        Verdict::Slower => Outcome::Worse,
+        Verdict::NoDifferenceShown => Outcome::NoDifferenceShown,
+    }
+}
+
+/// What makes times of the two sides incomparable.
+fn machine_differences(base: &Side, new: &Side) -> Vec<String> {
+    let facts: [(&str, fn(&Machine) -> Option<String>); 5] = [
+        ("CPU", |machine| machine.cpu.clone()),
+        ("cores", |machine| machine.cores.map(|cores| cores.to_string())),
+        ("threads", |machine| machine.threads.map(|threads| threads.to_string())),
+        ("architecture", |machine| machine.architecture.clone()),
+        ("GPUs", |machine| (!machine.gpus.is_empty()).then(|| machine.gpus.join(", "))),
+    ];
+    let fact = |(name, get): &(&str, fn(&Machine) -> Option<String>)| {
+        side::difference(name, &base.of_machines(get), &new.of_machines(get))
+    };
+    facts.iter().filter_map(fact).collect()
+}
+
+/// What may explain a difference.
+fn program_differences(base: &Side, new: &Side) -> Vec<String> {
+    let facts: [(&str, fn(&ResultFile) -> Option<String>); 5] = [
+        ("commit", |result| result.run.as_ref()?.git_commit.clone()),
+        ("harness", |result| Some(result.run.as_ref()?.harness.clone())),
+        ("trainer program", |result| result.trainer.as_ref()?.sha256.clone()),
+        ("kernel", |result| result.machine.as_ref()?.kernel.clone()),
+        ("operating system", |result| result.machine.as_ref()?.os.clone()),
+    ];
+    let fact = |(name, get): &(&str, fn(&ResultFile) -> Option<String>)| {
+        side::difference(name, &base.of_results(get), &new.of_results(get))
+    };
+    facts.iter().filter_map(fact).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::result::Timing;
+
+    /// A row with these train times.
+    pub(crate) fn result(backend: &str, times: &[f64]) -> ResultFile {
+        let mut result = ResultFile {
+            executable: "MNISTClassic".into(),
+            model: "mlp".into(),
+            backend: backend.into(),
+            schema_version: 1,
+            machine: Some(Machine { cpu: Some("A".into()), ..Machine::default() }),
+            ..ResultFile::default()
+        };
+        for &time in times {
+            let timing = Timing { train_s: Some(time), ..Timing::default() };
+            let sample = Sample { timing, test_accuracy_percent: Some(95.0), ..Sample::default() };
+            result.add_sample(sample);
+        }
+        result
+    }
+
+    pub(crate) fn options() -> Options {
+        Options { metrics: vec![Metric::TrainS], gate: 0.03, noise_floor: 0.0, anyway: false }
+    }
+
+    fn outcome_of(base: &[f64], new: &[f64]) -> Outcome {
+        let compared = compare(&[result("cpu", base)], &[result("cpu", new)], &options());
+        compared.unwrap().rows[0].outcome
+    }
+
+    const BASE: [f64; 5] = [1.0, 1.01, 0.99, 1.005, 0.995];
+
+    #[test]
+    fn a_shown_slowdown_beyond_the_gate_is_a_regression_and_within_it_is_not() {
+        let scaled = |factor: f64| BASE.map(|time| time * factor);
+        assert_eq!(outcome_of(&BASE, &scaled(1.10)), Outcome::Regression);
+        assert_eq!(outcome_of(&BASE, &scaled(1.025)), Outcome::Worse);
+        assert_eq!(outcome_of(&BASE, &scaled(0.9)), Outcome::Better);
+        assert_eq!(outcome_of(&BASE, &scaled(1.0)), Outcome::NoDifferenceShown);
+    }
+
+    #[test]
+    fn too_few_samples_show_nothing_however_large_the_difference() {
+        assert_eq!(outcome_of(&[1.0], &[9.0]), Outcome::NoDifferenceShown);
+    }
+
+    #[test]
+    fn a_lost_target_and_a_crash_are_regressions_whatever_the_times() {
+        let base = result("cpu", &BASE);
+        for status in [Status::NotConverged, Status::Crashed] {
+            let mut new = result("cpu", &[0.1; 5]);
+            new.samples[2].status = status;
+            new.status = status;
+            let compared = compare(std::slice::from_ref(&base), &[new], &options()).unwrap();
+            assert_eq!(compared.rows[0].outcome, Outcome::StatusLost);
+            assert!(compared.has_regression());
+        }
+    }
+
+    #[test]
+    fn accuracy_points_the_other_way() {
+        let mut worse = result("cpu", &BASE);
+        worse.samples.iter_mut().for_each(|sample| sample.test_accuracy_percent = Some(80.0));
+        let options = Options { metrics: vec![Metric::Accuracy], ..options() };
+        let compared = compare(&[result("cpu", &BASE)], &[worse], &options).unwrap();
+        assert_eq!(compared.rows[0].outcome, Outcome::Regression);
+        assert!(compared.rows[0].ratio.unwrap() < 0.9);
+    }
+
+    #[test]
+    fn times_of_different_machines_are_refused_unless_anyway() {
+        let mut new = result("cpu", &BASE);
+        new.machine.as_mut().unwrap().cpu = Some("B".into());
+        let base = [result("cpu", &BASE)];
+        let refused = compare(&base, std::slice::from_ref(&new), &options()).unwrap_err();
+        assert!(refused.to_string().contains("CPU: A, then B"), "{refused}");
+        let anyway = Options { anyway: true, ..options() };
+        let compared = compare(&base, &[new], &anyway).unwrap();
+        assert_eq!(compared.differences, ["CPU: A, then B"]);
+    }
+
+    #[test]
+    fn rows_are_matched_by_identity_and_the_others_are_listed() {
+        let base = [result("cpu", &BASE), result("cuda", &BASE)];
+        let new = [result("cpu", &BASE), result("wgpu", &BASE)];
+        let compared = compare(&base, &new, &options()).unwrap();
+        assert_eq!(compared.rows.len(), 1);
+        let unmatched: Vec<_> = compared.unmatched.iter().map(|(_, side)| *side).collect();
+        assert_eq!(unmatched, ["base", "new"]);
+        assert!(compare(&base[1..], &new, &options()).is_err());
+    }
+
+    #[test]
+    fn all_samples_of_one_identity_count_together() {
+        let halves = [result("cpu", &BASE[..2]), result("cpu", &BASE[2..])];
+        let compared = compare(&halves, &[result("cpu", &BASE)], &options()).unwrap();
+        assert_eq!(compared.rows[0].base.samples, 5);
+    }
+}

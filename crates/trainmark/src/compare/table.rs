@@ -1,0 +1,99 @@
+//! The comparison as a table on a terminal.
+
+use super::{Comparison, Metric, Row};
+use crate::report::console::{Style, one_line};
+use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, LineStyle, Table};
+use std::fmt::Write;
+
+/// The table, what else differs, and the verdict.
+pub fn render(comparison: &Comparison, style: Style) -> String {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.style_mut().header_separator = LineStyle::none().fill('-').junction(' ');
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_width(style.width);
+    table.set_header(["Row", "Metric", "Base", "New", "Change", "Outcome"]);
+    for row in &comparison.rows {
+        let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+        let mut outcome = Cell::new(row.outcome.words());
+        if style.color && row.outcome.is_regression() {
+            outcome = outcome.fg(Color::Red);
+        }
+        table.add_row([
+            Cell::new(one_line(&row.identity.to_string())),
+            Cell::new(row.metric.title()),
+            right(figure(row.base.median, row.metric)),
+            right(figure(row.new.median, row.metric)),
+            right(change(row)),
+            outcome,
+        ]);
+    }
+    let mut text = format!("{table}\n");
+    for line in remarks(comparison) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{}", one_line(&line));
+    }
+    text
+}
+
+/// `+3.1 % [+2.0, +4.4]`; without the interval where there are too few samples for one.
+pub fn change(row: &Row) -> String {
+    let percent = |ratio: f64| format!("{:+.1}", (ratio - 1.0) * 100.0);
+    match (row.ratio, row.interval) {
+        (None, _) => "n/a".to_owned(),
+        (Some(ratio), None) => format!("{} %", percent(ratio)),
+        (Some(ratio), Some(interval)) => {
+            format!("{} % [{}, {}]", percent(ratio), percent(interval.low), percent(interval.high))
+        }
+    }
+}
+
+/// A median with the digits that its metric deserves.
+pub fn figure(value: Option<f64>, metric: Metric) -> String {
+    match value {
+        None => "n/a".to_owned(),
+        Some(value) if matches!(metric, Metric::Memory | Metric::Accuracy) => format!("{value:.2}"),
+        Some(value) => format!("{value:.3}"),
+    }
+}
+
+/// What stands under the table in every format.
+pub fn remarks(comparison: &Comparison) -> Vec<String> {
+    let mut remarks = Vec::new();
+    for difference in &comparison.differences {
+        remarks.push(format!("Differs: {difference}"));
+    }
+    for (row, side) in &comparison.unmatched {
+        remarks.push(format!("Only in {side}: {row}"));
+    }
+    let too_few = comparison.rows.iter().any(|row| row.ratio.is_some() && row.interval.is_none());
+    if too_few {
+        remarks.push(
+            "Too few samples for an interval in some rows: with four on each side there is one \
+             (trainmark run --repeats 4)"
+                .to_owned(),
+        );
+    }
+    let regressions = comparison.rows.iter().filter(|row| row.outcome.is_regression()).count();
+    let gate = comparison.gate * 100.0;
+    remarks.push(match regressions {
+        0 => format!("No regression shown beyond the gate of {gate:.1} %"),
+        1 => format!("1 regression beyond the gate of {gate:.1} %"),
+        more => format!("{more} regressions beyond the gate of {gate:.1} %"),
+    });
+    remarks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{options, result};
+    use super::*;
+
+    #[test]
+    fn the_table_shows_the_change_with_its_interval() {
+        let base = [result("cpu", &[1.0, 1.01, 0.99, 1.0]), result("gone", &[1.0])];
+        let new = [result("cpu", &[2.0, 2.02, 1.98, 2.0])];
+        let compared = super::super::compare(&base, &new, &options()).unwrap();
+        insta::assert_snapshot!(render(&compared, Style { width: 100, color: false }));
+    }
+}
