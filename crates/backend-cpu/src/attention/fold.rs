@@ -1,0 +1,546 @@
+//! Once a step, between the samples: sums the gradient of the folded weights over the chunks, takes
+//! it apart into the gradients of the parameters, updates them, and folds the new weights.
+//!
+//! A chain of linear layers with nothing between them is one linear layer: query and key (a score is
+//! `x_i^T Wq^T Wk x_j` and terms in the biases), value and ff1 (the weights of a row of the softmax
+//! sum to one, so value's bias passes through), ff2 and out (the mean over tokens passes through
+//! both). With `P = A B`, the chain rule gives `dA = dP B^T` and `dB = A^T dP`: six small products a
+//! step in place of three large ones forward and six backward for each token of each sample. A bias
+//! is one more row of `A`, fed by a constant one; the outer layer's bias is added to that row.
+//!
+//! The key's bias adds the same to all scores of a row, which the softmax takes away again: its
+//! gradient is zero, and it keeps its value.
+//!
+//! Work is cut into units that one thread computes whole; see [`Step`](super::Step) for the
+//! barriers between the functions here.
+
+use super::layout::{BLOCK, Folded, Gradient, LOGITS, Weights, Widths};
+use super::product::{Add, Finish, Term, load, product, store};
+use crate::buffer::Shared;
+use crate::simd::Simd;
+use nn::PATCHES;
+use std::ops::Range;
+
+/// Rows of a tile; blocks are two of them.
+const TILE: usize = 8;
+const TOKEN_TILE: usize = 7;
+const PIXEL_SCALE: f32 = 1.0 / 255.0;
+
+/// The layouts of a model of some widths.
+pub struct Layouts {
+    pub widths: Widths,
+    pub weights: Weights,
+    pub folded: Folded,
+    pub gradient: Gradient,
+}
+
+impl Layouts {
+    pub fn new(widths: Widths) -> Layouts {
+        Layouts {
+            widths,
+            weights: Weights::new(widths),
+            folded: Folded::new(widths),
+            gradient: Gradient::new(widths),
+        }
+    }
+
+    fn scores_factor(&self) -> f32 {
+        1.0 / (self.widths.d_model as f32).sqrt()
+    }
+
+    fn blocks(&self) -> (usize, usize) {
+        (self.widths.d / BLOCK, self.widths.f / BLOCK)
+    }
+
+    /// Parts that [`Layouts::fold`] is cut into.
+    pub fn fold_units(&self) -> usize {
+        let (d, f) = self.blocks();
+        2 * d + f + 1
+    }
+
+    /// Folds the `units` of the weights. Other threads may fold other units at the same time.
+    #[inline(always)]
+    pub fn fold<S: Simd>(
+        &self,
+        simd: S,
+        units: Range<usize>,
+        weights: &[f32],
+        folded: Shared<'_, f32>,
+    ) {
+        let Widths { d, f, .. } = self.widths;
+        let (d_blocks, f_blocks) = self.blocks();
+        let part = |range: &Range<usize>| &weights[range.clone()];
+        let (key, ff1, out) =
+            (part(&self.weights.key), part(&self.weights.ff1), part(&self.weights.out));
+        let (query, value, ff2) =
+            (part(&self.weights.query), part(&self.weights.value), part(&self.weights.ff2));
+        let places = &self.folded;
+        let scores = Fold {
+            depth: self.widths.d_model,
+            inner_row: d,
+            columns: d,
+            factor: self.scores_factor(),
+        };
+        let wide = Fold { columns: f, factor: 1.0, ..scores };
+        let logits = Fold { columns: LOGITS, factor: 1.0, ..scores };
+        for unit in units {
+            if unit < d_blocks {
+                let to = (folded, places.scores.start, places.scores_t.start, d);
+                scores.block(simd, unit, query, key, to);
+            } else if unit < 2 * d_blocks {
+                let to = (folded, places.wide.start, places.wide_t.start, d);
+                wide.block(simd, unit - d_blocks, value, ff1, to);
+            } else if unit < 2 * d_blocks + f_blocks {
+                let to = (folded, places.logits.start, places.logits_t.start, f);
+                logits.block(simd, unit - 2 * d_blocks, ff2, out, to);
+            } else {
+                // SAFETY: the biases' rows, patches and bases belong to this unit.
+                let last_row = |range: &Range<usize>, columns| unsafe {
+                    folded.slice_mut(range.end - columns..range.end)
+                };
+                // Zero, unless a bias of the keys is not finite: that must reach the loss.
+                let key_bias: f32 =
+                    part(&self.weights.key_bias).iter().map(|bias| 0.0 * bias).sum();
+                let bias = last_row(&places.scores, d);
+                scores.row(simd, &query[d * d..], key, bias);
+                bias.iter_mut().for_each(|bias| *bias += key_bias);
+                let bias = last_row(&places.wide, f);
+                wide.row(simd, &value[d * d..], ff1, bias);
+                add(bias, part(&self.weights.ff1_bias));
+                let bias = last_row(&places.logits, LOGITS);
+                logits.row(simd, &ff2[f * d..], out, bias);
+                add(bias, part(&self.weights.out_bias));
+                self.fold_embedding(weights, folded);
+            }
+        }
+    }
+
+    fn fold_embedding(&self, weights: &[f32], folded: Shared<'_, f32>) {
+        let part = |range: &Range<usize>| &weights[range.clone()];
+        // SAFETY: both belong to the unit that this is called for.
+        let (patch, base) = unsafe {
+            (
+                folded.slice_mut(self.folded.patch.clone()),
+                folded.slice_mut(self.folded.base.clone()),
+            )
+        };
+        for (patch, &weight) in patch.iter_mut().zip(part(&self.weights.patch)) {
+            *patch = weight * PIXEL_SCALE;
+        }
+        base.copy_from_slice(part(&self.weights.position));
+        for base in base.chunks_mut(self.widths.d) {
+            add(base, part(&self.weights.patch_bias));
+        }
+    }
+
+    /// Sums a part of the gradient over the chunks, in order.
+    #[inline(always)]
+    pub fn sum_chunks<S: Simd>(
+        &self,
+        simd: S,
+        vectors: Range<usize>,
+        chunks: usize,
+        gradients: Shared<'_, f32>,
+        total: Shared<'_, f32>,
+    ) {
+        let len = self.gradient.len;
+        for vector in vectors {
+            let place = vector * BLOCK;
+            for place in (place..place + BLOCK).step_by(S::LANES) {
+                let mut sum = simd.splat(0.0);
+                for chunk in 0..chunks {
+                    let start = chunk * len + place;
+                    // SAFETY: nobody writes to the chunks' gradients in this phase.
+                    let part = unsafe { gradients.slice(start..start + S::LANES) };
+                    sum = simd.add(sum, load(simd, part, 0));
+                }
+                // SAFETY: this part is this thread's.
+                store(simd, unsafe { total.slice_mut(place..place + S::LANES) }, 0, sum);
+            }
+        }
+    }
+
+    /// Parts that [`Layouts::add_blank`] is cut into.
+    pub fn blank_units(&self) -> usize {
+        self.widths.d / BLOCK + PATCHES / TOKEN_TILE + 1
+    }
+
+    /// Adds what blank tokens contribute to the gradient, from the sums of their left sides'
+    /// gradients over all samples. `blank_embedded`: (49, d).
+    #[inline(always)]
+    pub fn add_blank<S: Simd>(
+        &self,
+        simd: S,
+        units: Range<usize>,
+        blank_embedded: &[f32],
+        scores_t: &[f32],
+        total: Shared<'_, f32>,
+    ) {
+        let Widths { d, d_model, .. } = self.widths;
+        let places = &self.gradient;
+        // SAFETY: nobody writes to this part in this phase.
+        let blank = unsafe { total.slice(places.blank.clone()) };
+        for unit in units {
+            if unit < d / BLOCK {
+                let start = places.scores.start + unit * BLOCK * d;
+                // SAFETY: these rows belong to this unit.
+                let to = unsafe { total.slice_mut(start..start + BLOCK * d) };
+                let term = Term {
+                    left: &blank_embedded[unit * BLOCK..],
+                    left_row: 1,
+                    left_depth: d,
+                    right: blank,
+                    right_row: d,
+                    depth: PATCHES,
+                };
+                product::<S, TILE, 1>(simd, 0..BLOCK, d, [term], &mut Add { to, stride: d });
+            } else if unit < d / BLOCK + PATCHES / TOKEN_TILE {
+                let first = (unit - d / BLOCK) * TOKEN_TILE * d;
+                let start = places.base.start + first;
+                // SAFETY: these rows belong to this unit.
+                let to = unsafe { total.slice_mut(start..start + TOKEN_TILE * d) };
+                let term = Term {
+                    left: &blank[first..],
+                    left_row: d,
+                    left_depth: 1,
+                    right: scores_t,
+                    right_row: d,
+                    depth: d_model,
+                };
+                let finish = &mut AddWhere { positive: &blank_embedded[first..], to, stride: d };
+                product::<S, TOKEN_TILE, 1>(simd, 0..TOKEN_TILE, d, [term], finish);
+            } else {
+                // SAFETY: the bias' row belongs to this unit.
+                let bias = unsafe { total.slice_mut(places.scores.end - d..places.scores.end) };
+                blank.chunks(d).for_each(|row| add(bias, row));
+            }
+        }
+    }
+
+    /// Parts that [`Layouts::update`] is cut into.
+    pub fn update_units(&self) -> usize {
+        let (d, f) = self.blocks();
+        3 * d + 2 * f + 2
+    }
+
+    /// Writes the `units` of the updated parameters: `new = old - rate * gradient`. Other threads
+    /// may do other units at the same time.
+    #[inline(always)]
+    pub fn update<S: Simd>(
+        &self,
+        simd: S,
+        units: Range<usize>,
+        rate: f32,
+        gradient: &[f32],
+        old: &[f32],
+        new: Shared<'_, f32>,
+    ) {
+        let Widths { d, f, d_model, ff } = self.widths;
+        let (d_blocks, f_blocks) = self.blocks();
+        let Weights { query, key, key_t, value, ff1, ff1_t, ff2, out, out_t, .. } = &self.weights;
+        let part = |range: &Range<usize>| &gradient[range.clone()];
+        let (d_scores, d_wide, d_logits) =
+            (part(&self.gradient.scores), part(&self.gradient.wide), part(&self.gradient.logits));
+        let scores_rate = rate * self.scores_factor();
+        let scores = Chain { d_folded: d_scores, columns: d, rate: scores_rate, old, new, d };
+        let wide = Chain { d_folded: d_wide, columns: f, rate, old, new, d };
+        let logits = Chain { d_folded: d_logits, columns: LOGITS, rate, old, new, d };
+        for unit in units {
+            let f_unit = unit.wrapping_sub(3 * d_blocks);
+            if unit < d_blocks {
+                scores.inner_block::<S, BLOCK>(simd, unit * BLOCK, query, key_t, d_model);
+            } else if unit < 2 * d_blocks {
+                scores.outer_block(simd, unit - d_blocks, query, d + 1, key, key_t);
+            } else if unit < 3 * d_blocks {
+                wide.inner_block::<S, BLOCK>(simd, (unit - 2 * d_blocks) * BLOCK, value, ff1_t, ff);
+            } else if f_unit < f_blocks {
+                wide.outer_block(simd, f_unit, value, d + 1, ff1, ff1_t);
+            } else if f_unit < 2 * f_blocks {
+                logits.inner_block::<S, BLOCK>(
+                    simd,
+                    (f_unit - f_blocks) * BLOCK,
+                    ff2,
+                    out_t,
+                    LOGITS,
+                );
+            } else if f_unit == 2 * f_blocks {
+                logits.outer_block(simd, 0, ff2, f + 1, out, out_t);
+            } else {
+                scores.inner_block::<S, 1>(simd, d, query, key_t, d_model);
+                wide.inner_block::<S, 1>(simd, d, value, ff1_t, ff);
+                logits.inner_block::<S, 1>(simd, f, ff2, out_t, LOGITS);
+                self.update_rest(rate, gradient, old, new);
+            }
+        }
+    }
+
+    /// What is no part of a chain: outer biases and the embedding.
+    fn update_rest(&self, rate: f32, gradient: &[f32], old: &[f32], new: Shared<'_, f32>) {
+        let Widths { d, f, .. } = self.widths;
+        let weights = &self.weights;
+        let part = |range: &Range<usize>| &gradient[range.clone()];
+        let step = |range: &Range<usize>, rate: f32, gradient: &[f32]| {
+            // SAFETY: these parts belong to the unit that this is called for.
+            let new = unsafe { new.slice_mut(range.clone()) };
+            for ((new, &old), &slope) in new.iter_mut().zip(&old[range.clone()]).zip(gradient) {
+                *new = old - rate * slope;
+            }
+        };
+        let (wide, logits) = (part(&self.gradient.wide), part(&self.gradient.logits));
+        step(&weights.ff1_bias, rate, &wide[d * f..]);
+        step(&weights.out_bias, rate, &logits[f * LOGITS..]);
+        step(&weights.patch, rate * PIXEL_SCALE, part(&self.gradient.patch));
+        let base = part(&self.gradient.base);
+        step(&weights.position, rate, base);
+        // SAFETY: as above.
+        let bias = unsafe { new.slice_mut(weights.patch_bias.clone()) };
+        bias.fill(0.0);
+        base.chunks(d).for_each(|row| add(bias, row));
+        for (bias, &old) in bias.iter_mut().zip(&old[weights.patch_bias.clone()]) {
+            *bias = old - rate * *bias;
+        }
+        // SAFETY: as above.
+        unsafe { new.slice_mut(weights.key_bias.clone()) }
+            .copy_from_slice(&old[weights.key_bias.clone()]);
+    }
+}
+
+fn add(to: &mut [f32], values: &[f32]) {
+    for (to, &value) in to.iter_mut().zip(values) {
+        *to += value;
+    }
+}
+
+/// A product of weights that is folded.
+#[derive(Clone, Copy)]
+struct Fold {
+    depth: usize,
+    inner_row: usize,
+    columns: usize,
+    factor: f32,
+}
+
+impl Fold {
+    /// Folds a block of rows and transposes it. `to`: buffer, start of the rows, start of the
+    /// transposed matrix, length of its rows.
+    #[inline(always)]
+    fn block<S: Simd>(
+        self,
+        simd: S,
+        block: usize,
+        inner: &[f32],
+        outer: &[f32],
+        (folded, start, start_t, row_t): (Shared<'_, f32>, usize, usize, usize),
+    ) {
+        let first = start + block * BLOCK * self.columns;
+        // SAFETY: these rows belong to one unit.
+        let to = unsafe { folded.slice_mut(first..first + BLOCK * self.columns) };
+        let term = self.term(&inner[block * BLOCK * self.inner_row..], outer);
+        let finish = &mut WriteScaled { factor: self.factor, to, stride: self.columns };
+        product::<S, TILE, 1>(simd, 0..BLOCK, self.columns, [term], finish);
+        // SAFETY: so do these columns of the transposed matrix.
+        unsafe { transpose_block(simd, to, self.columns, folded, start_t + block * BLOCK, row_t) };
+    }
+
+    /// Folds one row.
+    #[inline(always)]
+    fn row<S: Simd>(self, simd: S, inner: &[f32], outer: &[f32], to: &mut [f32]) {
+        let term = self.term(inner, outer);
+        let finish = &mut WriteScaled { factor: self.factor, to, stride: self.columns };
+        product::<S, 1, 1>(simd, 0..1, self.columns, [term], finish);
+    }
+
+    #[inline(always)]
+    fn term<'data>(self, inner: &'data [f32], outer: &'data [f32]) -> Term<'data> {
+        Term {
+            left: inner,
+            left_row: self.inner_row,
+            left_depth: 1,
+            right: outer,
+            right_row: self.columns,
+            depth: self.depth,
+        }
+    }
+}
+
+/// A folded product's gradient, and where the weights are that it is taken apart into.
+struct Chain<'data> {
+    d_folded: &'data [f32], // (rows, columns)
+    columns: usize,
+    rate: f32,
+    old: &'data [f32],
+    new: Shared<'data, f32>,
+    d: usize,
+}
+
+impl Chain<'_> {
+    /// `R` rows of the inner weights: their gradient is `d_folded x outer^T`.
+    #[inline(always)]
+    fn inner_block<S: Simd, const R: usize>(
+        &self,
+        simd: S,
+        first: usize,
+        inner: &Range<usize>,
+        outer_t: &Range<usize>,
+        depth: usize,
+    ) {
+        let rows = inner.start + first * self.d..inner.start + (first + R) * self.d;
+        let term = Term {
+            left: &self.d_folded[first * self.columns..],
+            left_row: self.columns,
+            left_depth: 1,
+            right: &self.old[outer_t.clone()],
+            right_row: self.d,
+            depth,
+        };
+        // SAFETY: these rows belong to one unit.
+        let to = unsafe { self.new.slice_mut(rows.clone()) };
+        let finish = &mut Descend { old: &self.old[rows], rate: self.rate, to, stride: self.d };
+        if R == 1 {
+            product::<S, 1, 1>(simd, 0..1, self.d, [term], finish);
+        } else {
+            product::<S, TILE, 1>(simd, 0..R, self.d, [term], finish);
+        }
+    }
+
+    /// A block of rows of the outer weights, transposed: their gradient is `d_folded^T x inner`.
+    #[inline(always)]
+    fn outer_block<S: Simd>(
+        &self,
+        simd: S,
+        block: usize,
+        inner: &Range<usize>,
+        depth: usize,
+        outer: &Range<usize>,
+        outer_t: &Range<usize>,
+    ) {
+        let first = outer_t.start + block * BLOCK * self.d;
+        let rows = first..first + BLOCK * self.d;
+        let term = Term {
+            left: &self.d_folded[block * BLOCK..],
+            left_row: 1,
+            left_depth: self.columns,
+            right: &self.old[inner.clone()],
+            right_row: self.d,
+            depth,
+        };
+        // SAFETY: these rows belong to one unit.
+        let to = unsafe { self.new.slice_mut(rows.clone()) };
+        let finish = &mut Descend { old: &self.old[rows], rate: self.rate, to, stride: self.d };
+        product::<S, TILE, 1>(simd, 0..BLOCK, self.d, [term], finish);
+        let start_t = outer.start + block * BLOCK;
+        // SAFETY: so do these columns of the transposed matrix.
+        unsafe { transpose_block(simd, to, self.d, self.new, start_t, self.columns) };
+    }
+}
+
+/// Transposes [`BLOCK`] rows of `columns` elements into as many columns.
+///
+/// # Safety
+/// Nobody else touches these columns.
+#[inline(always)]
+unsafe fn transpose_block<S: Simd>(
+    simd: S,
+    rows: &[f32],
+    columns: usize,
+    to: Shared<'_, f32>,
+    start: usize,
+    row: usize,
+) {
+    assert!(rows.len() == BLOCK * columns && columns.is_multiple_of(S::LANES));
+    for i in (0..BLOCK).step_by(S::LANES) {
+        for j in (0..columns).step_by(S::LANES) {
+            // SAFETY: the last element is within the buffer, which `slice` asserts; nobody else
+            // touches the places, says the caller.
+            unsafe {
+                let first = start + j * row + i;
+                let _ = to.slice(first..first + (S::LANES - 1) * row + S::LANES);
+                let from = rows.as_ptr().add(i * columns + j);
+                simd.transpose(from, columns, to.as_ptr().add(first), row);
+            }
+        }
+    }
+}
+
+/// Writes the sums by a factor.
+struct WriteScaled<'data> {
+    factor: f32,
+    to: &'data mut [f32],
+    stride: usize,
+}
+
+impl<S: Simd> Finish<S> for WriteScaled<'_> {
+    #[inline(always)]
+    fn finish<const R: usize, const C: usize>(
+        &mut self,
+        simd: S,
+        row: usize,
+        column: usize,
+        sums: &[[S::F32; C]; R],
+    ) {
+        let factor = simd.splat(self.factor);
+        for (r, sums) in sums.iter().enumerate() {
+            for (c, &sum) in sums.iter().enumerate() {
+                let place = (row + r) * self.stride + column + c * S::LANES;
+                store(simd, self.to, place, simd.mul(factor, sum));
+            }
+        }
+    }
+}
+
+/// Writes `old - rate * sum`.
+struct Descend<'data> {
+    old: &'data [f32],
+    rate: f32,
+    to: &'data mut [f32],
+    stride: usize,
+}
+
+impl<S: Simd> Finish<S> for Descend<'_> {
+    #[inline(always)]
+    fn finish<const R: usize, const C: usize>(
+        &mut self,
+        simd: S,
+        row: usize,
+        column: usize,
+        sums: &[[S::F32; C]; R],
+    ) {
+        let rate = simd.splat(self.rate);
+        for (r, sums) in sums.iter().enumerate() {
+            for (c, &sum) in sums.iter().enumerate() {
+                let place = (row + r) * self.stride + column + c * S::LANES;
+                let old = load(simd, self.old, place);
+                store(simd, self.to, place, simd.fnma(rate, sum, old));
+            }
+        }
+    }
+}
+
+/// Adds the sums where `positive` is.
+struct AddWhere<'data> {
+    positive: &'data [f32],
+    to: &'data mut [f32],
+    stride: usize,
+}
+
+impl<S: Simd> Finish<S> for AddWhere<'_> {
+    #[inline(always)]
+    fn finish<const R: usize, const C: usize>(
+        &mut self,
+        simd: S,
+        row: usize,
+        column: usize,
+        sums: &[[S::F32; C]; R],
+    ) {
+        let zero = simd.splat(0.0);
+        for (r, sums) in sums.iter().enumerate() {
+            for (c, &sum) in sums.iter().enumerate() {
+                let place = (row + r) * self.stride + column + c * S::LANES;
+                let positive = simd.gt(load(simd, self.positive, place), zero);
+                let sum = simd.select(positive, sum, zero);
+                let sum = simd.add(load(simd, self.to, place), sum);
+                store(simd, self.to, place, sum);
+            }
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! The attention model, trained whole.
+mod fold;
+mod layout;
+mod product;
+mod sample;
+mod softmax;
+#[cfg(test)]
+mod tests;
+
+use crate::buffer::{Buffer, Shared};
+use crate::cross_entropy::{LossSum, first_of_the_largest, softmax_cross_entropy};
+use crate::simd::{Isa, Kernel, Simd};
+use crate::team::Member;
+use crate::{Engine, check_images, check_order};
+use fold::Layouts;
+use layout::{BLOCK, Widths};
+use mnist::PIXELS;
+use nn::backend::{Description, Job, Measured, Session, TrainError};
+use nn::{AttentionShape, PATCH, PATCHES, Parameters};
+use sample::Work;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A step's samples are cut into chunks of at least this many ...
+const CHUNK_SAMPLES: usize = 4;
+/// ... and into at most this many chunks: more threads than that have no sample to compute.
+const MAX_CHUNKS: usize = 32;
+
+/// The attention model in training.
+pub struct AttentionSession<'data> {
+    engine: Engine,
+    job: Job<'data>,
+    layouts: Layouts,
+    /// The parameters, and room for the next step's: [`Layouts::update`] reads one and writes the
+    /// other.
+    weights: [Buffer<f32>; 2],
+    current: usize,
+    folded: Buffer<f32>,
+    gradients: Buffer<f32>, // (chunks, gradient.len)
+    total: Buffer<f32>,     // (gradient.len)
+    losses: Buffer<f32>,    // (chunks): sums
+    counts: Counts,
+}
+
+/// What was computed so far.
+#[derive(Default)]
+struct Counts {
+    steps: u64,
+    samples: u64,
+    active_tokens: AtomicU64,
+}
+
+impl<'data> AttentionSession<'data> {
+    /// With all parameters zero.
+    pub fn new(engine: Engine, job: Job<'data>, shape: AttentionShape) -> AttentionSession<'data> {
+        let layouts = Layouts::new(Widths::new(shape));
+        let chunks = chunks(job.batch_size);
+        AttentionSession {
+            weights: [(); 2].map(|()| Buffer::zeroed(layouts.weights.len)),
+            current: 0,
+            folded: Buffer::zeroed(layouts.folded.len),
+            gradients: Buffer::zeroed(chunks * layouts.gradient.len),
+            total: Buffer::zeroed(layouts.gradient.len),
+            losses: Buffer::zeroed(chunks),
+            counts: Counts::default(),
+            engine,
+            job,
+            layouts,
+        }
+    }
+}
+
+/// Chunks of a step of so many samples.
+fn chunks(samples: usize) -> usize {
+    samples.div_ceil(CHUNK_SAMPLES).min(MAX_CHUNKS)
+}
+
+impl Session for AttentionSession<'_> {
+    fn description(&self) -> Description {
+        self.engine.description("linear chains folded, blank patches shared")
+    }
+
+    fn set_parameters(&mut self, parameters: &Parameters) -> Result<(), TrainError> {
+        let Layouts { weights, widths, .. } = &self.layouts;
+        for (flat, places) in weights.places(*widths, parameters) {
+            for place in places {
+                self.weights[self.current][place] = parameters.values()[flat];
+            }
+        }
+        let (layouts, current) = (&self.layouts, &*self.weights[self.current]);
+        self.engine.isa.run(FoldAll { layouts, weights: current, folded: self.folded.share() });
+        Ok(())
+    }
+
+    fn parameters(&mut self) -> Result<Parameters, TrainError> {
+        let mut parameters = Parameters::zeros(self.job.model);
+        let Layouts { weights, widths, .. } = &self.layouts;
+        for (flat, [place, _]) in weights.places(*widths, &parameters) {
+            parameters.values_mut()[flat] = self.weights[self.current][place];
+        }
+        Ok(parameters)
+    }
+
+    fn train(&mut self, order: &[u32], step_loss: &mut [f32]) -> Result<(), TrainError> {
+        check_order(&self.job, order, step_loss)?;
+        let steps = step_loss.len();
+        let [first, second] = &mut self.weights;
+        let step = Step {
+            job: self.job,
+            layouts: &self.layouts,
+            weights: [first.share(), second.share()],
+            first: self.current,
+            folded: self.folded.share(),
+            gradients: self.gradients.share(),
+            total: self.total.share(),
+            losses: self.losses.share(),
+            step_loss: Shared::new(step_loss),
+            active_tokens: &self.counts.active_tokens,
+        };
+        let isa = self.engine.isa;
+        self.engine.team.run(&|member| isa.run(Train { member, order, step: &step }));
+        self.current = (self.current + steps) % 2;
+        self.counts.steps += steps as u64;
+        self.counts.samples += order.len() as u64;
+        Ok(())
+    }
+
+    fn predict(&mut self, images: &[u8], labels: &mut [u8]) -> Result<(), TrainError> {
+        check_images(images, labels)?;
+        let shared = Shared::new(labels);
+        let (layouts, folded) = (&self.layouts, &*self.folded);
+        let isa = self.engine.isa;
+        self.engine.team.run(&|member| {
+            let share = member.share(images.len() / PIXELS);
+            let images = &images[share.start * PIXELS..share.end * PIXELS];
+            // SAFETY: shares are disjoint.
+            let labels = unsafe { shared.slice_mut(share) };
+            isa.run(Predict { images, labels, layouts, folded });
+        });
+        Ok(())
+    }
+
+    fn measured(&self) -> Measured {
+        Measured { executed_flop: Some(self.executed_flop()), ..Measured::default() }
+    }
+}
+
+impl AttentionSession<'_> {
+    /// Two for each multiply and add of the products; everything else is small beside them.
+    fn executed_flop(&self) -> f64 {
+        let Widths { d_model, ff, .. } = self.layouts.widths;
+        let [tokens, patch, d, ff, classes] =
+            [PATCHES, PATCH, d_model, ff, mnist::CLASSES].map(|n| n as f64);
+        let active = 2.0 * patch * d + 3.0 * d * d; // embedding and left side, and back
+        let sample = 6.0 * tokens * tokens * d + 3.0 * tokens * d * ff + 3.0 * ff * classes;
+        let chains = 3.0 * (d * d * d + d * d * ff + ff * d * classes);
+        let step = chains + 3.0 * tokens * d * d;
+        let active_tokens = self.counts.active_tokens.load(Ordering::Relaxed) as f64;
+        let (samples, steps) = (self.counts.samples as f64, self.counts.steps as f64);
+        2.0 * (active * active_tokens + sample * samples + step * steps)
+    }
+}
+
+struct FoldAll<'run> {
+    layouts: &'run Layouts,
+    weights: &'run [f32],
+    folded: Shared<'run, f32>,
+}
+
+impl Kernel for FoldAll<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let units = 0..self.layouts.fold_units();
+        self.layouts.fold(simd, units, self.weights, self.folded);
+    }
+}
+
+/// What the threads share.
+struct Step<'run> {
+    job: Job<'run>,
+    layouts: &'run Layouts,
+    weights: [Shared<'run, f32>; 2],
+    /// Which of the two has the parameters before the first step.
+    first: usize,
+    folded: Shared<'run, f32>,
+    gradients: Shared<'run, f32>,
+    total: Shared<'run, f32>,
+    losses: Shared<'run, f32>,
+    step_loss: Shared<'run, f32>,
+    active_tokens: &'run AtomicU64,
+}
+
+struct Train<'run> {
+    member: &'run Member<'run>,
+    order: &'run [u32],
+    step: &'run Step<'run>,
+}
+
+impl Kernel for Train<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Train { member, order, step } = self;
+        let mut work = Work::new(step.layouts.widths);
+        let mut active_tokens = 0;
+        for (index, batch) in order.chunks(step.job.batch_size).enumerate() {
+            let chunks = chunks(batch.len());
+            active_tokens += step.samples(simd, member, batch, chunks, &mut work);
+            member.barrier();
+            step.finish(simd, member, index, batch.len(), chunks, &work);
+        }
+        step.active_tokens.fetch_add(active_tokens, Ordering::Relaxed);
+    }
+}
+
+impl Step<'_> {
+    /// This member's chunks of the batch; returns how many tokens were active.
+    #[inline(always)]
+    fn samples<S: Simd>(
+        &self,
+        simd: S,
+        member: &Member<'_>,
+        batch: &[u32],
+        chunks: usize,
+        work: &mut Work,
+    ) -> u64 {
+        let widths = self.layouts.widths;
+        // SAFETY: written after the next barrier only.
+        let folded = unsafe { self.folded.slice(0..self.layouts.folded.len) };
+        let folded = self.layouts.folded.of(folded);
+        let skip_blank = folded.patch.iter().all(|weight| weight.is_finite());
+        let (images, labels) = (self.job.train.images(), self.job.train.labels());
+        let gradient_len = self.layouts.gradient.len;
+        let mut active_tokens = 0;
+        work.blank_tokens(simd, widths, folded);
+        for chunk in member.share(chunks) {
+            // SAFETY: this chunk is this thread's alone.
+            let (gradient, loss) = unsafe {
+                (
+                    self.gradients.slice_mut(chunk * gradient_len..(chunk + 1) * gradient_len),
+                    &mut self.losses.slice_mut(chunk..chunk + 1)[0],
+                )
+            };
+            gradient.fill(0.0);
+            let mut gradient = self.layouts.gradient.of(gradient);
+            let mut sum = LossSum::new();
+            for &index in
+                &batch[batch.len() * chunk / chunks..batch.len() * (chunk + 1) / chunks]
+            {
+                let image = &images[index as usize * PIXELS..][..PIXELS];
+                let logits = work.forward(simd, widths, folded, image, skip_blank);
+                let label = labels[index as usize];
+                let d_logits = softmax_cross_entropy(simd, &logits, label, &mut sum);
+                work.backward(simd, widths, folded, &d_logits, &mut gradient);
+                active_tokens += work.active() as u64;
+            }
+            *loss = sum.total() as f32;
+        }
+        active_tokens
+    }
+
+    /// From the chunks' gradients to the next step's weights.
+    #[inline(always)]
+    fn finish<S: Simd>(
+        &self,
+        simd: S,
+        member: &Member<'_>,
+        index: usize,
+        samples: usize,
+        chunks: usize,
+        work: &Work,
+    ) {
+        let layouts = self.layouts;
+        let vectors = member.share(layouts.gradient.len / BLOCK);
+        layouts.sum_chunks(simd, vectors, chunks, self.gradients, self.total);
+        if member.index() == 0 {
+            // SAFETY: only this thread touches the step's loss, and the chunks' are written.
+            let (all, losses) = unsafe {
+                (self.step_loss.slice_mut(index..index + 1), self.losses.slice(0..chunks))
+            };
+            let sum: f64 = losses.iter().map(|&loss| f64::from(loss)).sum();
+            all[0] = (sum / samples as f64) as f32;
+        }
+        member.barrier();
+
+        // SAFETY: folded weights are written after two more barriers.
+        let scores_t = unsafe { self.folded.slice(layouts.folded.scores_t.clone()) };
+        let units = member.share(layouts.blank_units());
+        layouts.add_blank(simd, units, work.blank_embedded(), scores_t, self.total);
+        member.barrier();
+
+        let rate = self.job.learning_rate / samples as f32;
+        let old = self.weights[(self.first + index) % 2];
+        let new = self.weights[(self.first + index + 1) % 2];
+        // SAFETY: nobody writes to either before the barrier after the next.
+        let (gradient, old) = unsafe {
+            (self.total.slice(0..layouts.gradient.len), old.slice(0..layouts.weights.len))
+        };
+        let units = member.share(layouts.update_units());
+        layouts.update(simd, units, rate, gradient, old, new);
+        member.barrier();
+
+        // SAFETY: nobody writes to it in this phase.
+        let weights = unsafe { new.slice(0..layouts.weights.len) };
+        layouts.fold(simd, member.share(layouts.fold_units()), weights, self.folded);
+        member.barrier();
+    }
+}
+
+struct Predict<'run> {
+    images: &'run [u8],
+    labels: &'run mut [u8],
+    layouts: &'run Layouts,
+    folded: &'run [f32],
+}
+
+impl Kernel for Predict<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let widths = self.layouts.widths;
+        let folded = self.layouts.folded.of(self.folded);
+        let mut work = Work::new(widths);
+        work.blank_tokens(simd, widths, folded);
+        for (image, label) in self.images.chunks(PIXELS).zip(self.labels) {
+            let logits = work.forward(simd, widths, folded, image, true);
+            *label = first_of_the_largest(&logits);
+        }
+    }
+}
