@@ -50,7 +50,7 @@ impl<T: Plain> Buffer<T> {
 
     /// The same memory for all members of a team.
     pub fn share(&mut self) -> Shared<'_, T> {
-        Shared { start: self.start, len: self.len, borrowed: std::marker::PhantomData }
+        Shared::new(self)
     }
 }
 
@@ -120,6 +120,12 @@ unsafe impl<T: Send> Send for Shared<'_, T> {}
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 impl<'buffer, T> Shared<'buffer, T> {
+    /// The same slice for all members of a team.
+    pub fn new(slice: &'buffer mut [T]) -> Shared<'buffer, T> {
+        let len = slice.len();
+        Shared { start: NonNull::from(slice).cast(), len, borrowed: std::marker::PhantomData }
+    }
+
     /// The first element; for kernels that do their own arithmetic.
     pub fn as_ptr(self) -> *mut T {
         self.start.as_ptr()

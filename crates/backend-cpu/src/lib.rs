@@ -5,7 +5,10 @@
 //! set): how a sum is cut into parts depends on the sizes alone, and parts are added in a fixed
 //! order.
 
+mod attention;
 pub mod buffer;
+mod cnn;
+mod cross_entropy;
 pub mod simd;
 pub mod team;
 
@@ -37,8 +40,11 @@ impl Backend for Cpu {
         check_job(&job)?;
         let engine = Engine::new(options)?;
         match job.model {
-            Model::Mlp(_) | Model::Cnn | Model::Attention(_) => {
-                let _ = engine;
+            Model::Cnn => Ok(Box::new(cnn::CnnSession::new(engine, job))),
+            Model::Attention(shape) => {
+                Ok(Box::new(attention::AttentionSession::new(engine, job, shape)))
+            }
+            Model::Mlp(_) => {
                 Err(Unavailable(format!("cpu does not train {} yet", job.model.id())).into())
             }
         }
