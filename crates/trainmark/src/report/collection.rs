@@ -256,6 +256,31 @@ impl<T: DeserializeOwned + Default + Hash + Eq> Repeated<T> {
     }
 }
 
+/// A result file of ours that was measured, with the given keys over it, for the tests.
+#[cfg(test)]
+pub(super) fn result_with(keys: Value) -> Value {
+    let mut result = serde_json::json!({
+        "executable": "e", "model": "m", "backend": "cpu", "timestamp": "20260101_000000",
+        "config": {"epochs": 5},
+        "metrics": {"training_time_seconds": 8.0, "peak_memory_mb": 50.0,
+                    "test_accuracy_percent": 95.0},
+        "schema_version": 1, "accuracy_source": "scored", "dataset": {"name": "mnist"},
+    });
+    if let (Value::Object(result), Value::Object(keys)) = (&mut result, keys) {
+        result.extend(keys);
+    }
+    result
+}
+
+#[cfg(test)]
+pub(super) fn collection_of(results: &[Value]) -> Collection {
+    let mut collection = Collection::default();
+    for (index, result) in results.iter().enumerate() {
+        collection.add_bytes(&format!("{index}.json"), result.to_string().as_bytes()).unwrap();
+    }
+    collection
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -201,3 +201,142 @@ fn speed_up(group: &mut [Row], reference: (Id, Id)) {
         group[index].speed_up = Basis::ALL.into_iter().find_map(quotient);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::collection::{collection_of, result_with};
+    use crate::report::summary::{Options, Summary};
+    use serde_json::{Value, json};
+
+    fn summary(results: &[Value]) -> Summary {
+        Summary::new(collection_of(results), &Options::default()).unwrap()
+    }
+
+    /// Rank and speed-up of each row, in the order of the results.
+    fn compared(results: &[Value]) -> Vec<(Option<u32>, Option<f64>)> {
+        let summary = summary(results);
+        let mut rows: Vec<&Row> = summary.rows().iter().collect();
+        rows.sort_by_key(|row| row.file.trim_end_matches(".json").parse::<usize>().unwrap());
+        rows.iter().map(|row| (row.rank, row.speed_up.map(|it| it.factor))).collect()
+    }
+
+    fn trained(backend: &str, train_s: f64, keys: Value) -> Value {
+        let mut result = result_with(json!({"backend": backend, "timing": {"train_s": train_s}}));
+        result.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        result
+    }
+
+    #[test]
+    fn a_reference_is_an_executable_and_a_backend() {
+        let reference: Reference = "a/b/cpu".parse().unwrap();
+        assert_eq!((&*reference.executable, &*reference.backend), ("a/b", "cpu"));
+        assert!(["", "cpu", "/cpu", "a/"].iter().all(|text| text.parse::<Reference>().is_err()));
+    }
+
+    #[test]
+    fn the_fastest_is_first_and_equals_share_their_rank() {
+        let rows = [("cpu", 4.0), ("a", 1.0), ("b", 2.0), ("c", 2.0)];
+        let rows = rows.map(|(backend, train_s)| trained(backend, train_s, json!({})));
+        let expected = [(4, 1.0), (1, 4.0), (2, 2.0), (2, 2.0)];
+        assert_eq!(compared(&rows), expected.map(|(rank, factor)| (Some(rank), Some(factor))));
+    }
+
+    #[test]
+    fn rows_of_another_model_configuration_dataset_or_machine_are_not_compared() {
+        for keys in [
+            json!({"model": "cnn"}),
+            json!({"config": {"epochs": 1}}),
+            json!({"dataset": {"name": "digits"}}),
+            json!({"dataset": {"name": "mnist", "sha256": "0b"}}),
+            json!({"dataset": null}),
+            json!({"machine": {"cpu": "other"}}),
+        ] {
+            let rows = [trained("cpu", 4.0, json!({})), trained("gpu", 1.0, keys.clone())];
+            let alone = (Some(1), None);
+            assert_eq!(compared(&rows), [(Some(1), Some(1.0)), alone], "{keys}");
+        }
+        // A machine by another name, or with a newer kernel, is the same machine.
+        let machine =
+            |name: &str| json!({"machine": {"cpu": "c", "hostname": name, "kernel": name}});
+        let rows = [trained("cpu", 4.0, machine("a")), trained("gpu", 1.0, machine("b"))];
+        assert_eq!(compared(&rows)[1], (Some(1), Some(4.0)));
+    }
+
+    #[test]
+    fn what_did_not_converge_or_ran_on_software_takes_no_part() {
+        for keys in [
+            json!({"target_accuracy_percent": 95.5}),
+            json!({"status": "not_converged"}),
+            json!({"status": "misreported"}),
+            json!({"trainer": {"software": true}}),
+            json!({"metrics": {"training_time_seconds": 1.0}}),
+        ] {
+            let rows = [trained("cpu", 4.0, json!({})), trained("gpu", 1.0, keys.clone())];
+            assert_eq!(compared(&rows), [(Some(1), Some(1.0)), (None, None)], "{keys}");
+            // Nor is it a reference: the other row is the only one left.
+            let rows = [trained("cpu", 4.0, keys), trained("gpu", 1.0, json!({}))];
+            assert_eq!(compared(&rows), [(None, None), (Some(1), Some(1.0))]);
+        }
+        let rows = [trained("cpu", 4.0, json!({"target_accuracy_percent": 95.0}))];
+        assert_eq!(summary(&rows).rows()[0].status, Status::Measured);
+    }
+
+    #[test]
+    fn the_best_clock_that_both_rows_have_is_used_and_named() {
+        let timing = |backend: &str, timing: Value| {
+            result_with(json!({"backend": backend, "timing": timing}))
+        };
+        let rows = [
+            timing("cpu", json!({"train_s": 4.0, "wall_s": 6.0})),
+            timing("a", json!({"train_s": 1.0, "wall_s": 6.0})),
+            timing("b", json!({"wall_s": 3.0})),
+            timing("c", json!({})),
+            timing("d", json!({"train_s": 0.0, "wall_s": 0.0})),
+        ];
+        let summary = summary(&rows);
+        let bases: Vec<_> = summary.rows().iter().map(|row| row.speed_up.unwrap()).collect();
+        let expected = [
+            (1.0, Basis::TrainLoop),
+            (4.0, Basis::TrainLoop),
+            (2.0, Basis::Wall),
+            (1.0, Basis::Cpu),
+            (1.0, Basis::Cpu),
+        ];
+        assert_eq!(bases, expected.map(|(factor, basis)| SpeedUp { factor, basis }));
+        let texts: Vec<_> = summary.rows().iter().map(|row| summary.speed_up_text(row)).collect();
+        assert_eq!(texts, ["1.00x", "4.00x", "2.00x (wall)", "1.00x (CPU)", "1.00x (CPU)"]);
+        let note = summary.speed_up_note.as_ref().unwrap();
+        assert!(Basis::ALL.iter().all(|basis| note.contains(basis.words())), "{note}");
+    }
+
+    #[test]
+    fn a_row_is_held_against_the_reference_of_its_own_run_else_against_the_newest() {
+        let run = |id: &str, day: u32| json!({"run": {"id": id, "started": format!("2026-01-{day:02}T00:00:00Z")}});
+        let rows = [
+            trained("cpu", 8.0, run("a", 3)),
+            trained("gpu", 1.0, run("a", 3)),
+            trained("cpu", 4.0, run("b", 1)),
+            trained("gpu", 1.0, run("b", 1)),
+            trained("gpu", 1.0, run("c", 2)),
+        ];
+        let factors: Vec<_> = compared(&rows).iter().map(|(_, factor)| factor.unwrap()).collect();
+        assert_eq!(factors, [1.0, 8.0, 1.0, 4.0, 8.0]);
+    }
+
+    #[test]
+    fn files_without_a_target_are_held_to_the_suites() {
+        let suite = Suite::parse(crate::suite::BUILT_IN, "built in").unwrap();
+        let status = |version: u32, accuracy: f64| {
+            let metrics = json!({"training_time_seconds": 1.0, "test_accuracy_percent": accuracy});
+            let keys = json!({"schema_version": version, "model": "mlp", "metrics": metrics});
+            let options = Options { suite: Some(&suite), ..Options::default() };
+            let collection = collection_of(&[result_with(keys)]);
+            Summary::new(collection, &options).unwrap().rows()[0].status
+        };
+        assert_eq!(status(0, 5.69), Status::NotConverged);
+        assert_eq!(status(0, 95.67), Status::Measured);
+        // A file of ours would say if there were one.
+        assert_eq!(status(1, 5.69), Status::Measured);
+    }
+}

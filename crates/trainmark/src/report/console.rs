@@ -315,8 +315,8 @@ impl Column<'_> {
         let cell = Cell::new(text);
         match self {
             Column::Status => match row.status {
-                Status::Measured => cell.fg(Color::Green),
-                Status::NotConverged => cell.fg(Color::Yellow),
+                Status::Measured if row.is_ranked() => cell.fg(Color::Green),
+                Status::Measured | Status::NotConverged => cell.fg(Color::Yellow),
                 Status::Unavailable => cell.fg(Color::DarkGrey),
                 _ => cell.fg(Color::Red),
             },
@@ -325,5 +325,66 @@ impl Column<'_> {
             }
             _ => cell,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::collection::{collection_of, result_with};
+    use crate::report::summary::Options;
+    use serde_json::{Value, json};
+
+    fn shown(results: &[Value], style: Style) -> String {
+        super::summary(&Summary::new(collection_of(results), &Options::default()).unwrap(), style)
+    }
+
+    /// Rows that differ in everything that a suite usually varies.
+    fn varied() -> Vec<Value> {
+        let mut results = Vec::new();
+        for executable in ["MNISTClassic", "pytorch-compiled"] {
+            for model in ["attention", "mlp"] {
+                for (epochs, backend) in [(1, "cudagraph"), (5, "cpu")] {
+                    results.push(result_with(json!({
+                        "executable": executable, "model": model, "backend": backend,
+                        "config": {"epochs": epochs, "hidden_size": 512, "d_model": epochs},
+                        "timing": {"train_s": 12345.678}, "accuracy_source": "claimed",
+                    })));
+                }
+            }
+        }
+        results
+    }
+
+    #[test]
+    fn everything_fits_a_narrow_terminal() {
+        let text = shown(&varied(), Style::default());
+        let widest = text.lines().map(text::width).max();
+        assert!(widest <= Some(usize::from(WIDTH)), "{text}");
+        assert!(text.contains("Benchmark") && text.contains("12345.68"), "{text}");
+    }
+
+    #[test]
+    fn a_wide_terminal_gets_a_column_for_each_difference() {
+        let text = shown(&varied(), Style { width: 160, color: false });
+        let head = text.lines().find(|line| line.starts_with("Model ")).unwrap();
+        for title in ["Executable", "Backend", "Epochs", "D Model", "Status", "Train s"] {
+            assert!(head.contains(title), "{head}");
+        }
+    }
+
+    #[test]
+    fn a_table_without_end_is_cut_and_says_so() {
+        let row = |seed: usize| result_with(json!({"config": {"seed": seed}}));
+        let results: Vec<Value> = (0..MAX_ROWS + 1234).map(row).collect();
+        let text = shown(&results, Style::default());
+        assert!(text.contains("... and 1,234 more rows that the JSON report has"), "{text}");
+        assert!(text.lines().count() < MAX_ROWS + 20);
+    }
+
+    #[test]
+    fn without_colour_there_is_no_escape_sequence() {
+        assert!(!shown(&varied(), Style::default()).contains('\u{1b}'));
+        assert!(shown(&varied(), Style { width: 80, color: true }).contains('\u{1b}'));
     }
 }

@@ -11,6 +11,10 @@ use std::io::Write;
 /// Characters of a name or a value that are shown.
 const SHOWN: usize = 60;
 
+/// What the two columns of seconds are.
+const CLOCKS: &str = "Training Time is user + system CPU time of the trainer's whole process tree; \
+                      Train Loop is the trainer's own clock around its epochs.";
+
 /// Writes the report.
 ///
 /// # Errors
@@ -30,8 +34,10 @@ pub fn write(summary: &Summary, mut to: impl Write) -> std::io::Result<()> {
     }
     writeln!(to, "\n## Results\n")?;
     write_table(summary, to)?;
+    let clocks = has_train_loops(summary).then_some(CLOCKS);
     let speed_up = summary.speed_up_note.iter().filter(|_| shows_speed_ups(summary));
-    for (index, note) in speed_up.chain(&summary.notes).enumerate() {
+    let notes = clocks.into_iter().chain(speed_up.chain(&summary.notes).map(String::as_str));
+    for (index, note) in notes.enumerate() {
         if index == 0 {
             writeln!(to, "\n## Notes\n")?;
         }
@@ -111,7 +117,7 @@ fn columns(summary: &Summary) -> Vec<Column<'_>> {
     let mut columns = vec![Column::Model, Column::Backend];
     columns.extend(summary.identity.iter().map(Column::Identity));
     columns.extend([Column::TrainingTime, Column::PeakMemory, Column::TestAccuracy]);
-    if summary.rows().iter().any(|row| row.timing.train_s.is_some()) {
+    if has_train_loops(summary) {
         columns.push(Column::TrainLoop);
     }
     if shows_speed_ups(summary) {
@@ -121,6 +127,10 @@ fn columns(summary: &Summary) -> Vec<Column<'_>> {
         columns.push(Column::Status);
     }
     columns
+}
+
+fn has_train_loops(summary: &Summary) -> bool {
+    summary.rows().iter().any(|row| row.timing.train_s.is_some())
 }
 
 /// A quotient of CPU seconds is all that the specification's own files allow, and its layout has no

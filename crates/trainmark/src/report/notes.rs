@@ -74,6 +74,12 @@ fn converged(summary: &Summary) -> Vec<String> {
              ranked and have no speed-up."
         ));
     }
+    let assumed = |row: &Row| row.status == Status::NotConverged && row.schema_version == 0;
+    if rows().any(assumed) {
+        notes.push(
+            "Files that name no target are held to the built-in suite's for MNIST.".to_owned(),
+        );
+    }
     if rows().any(|row| row.software) {
         notes.push("Rows on a software imitation of a device are not ranked.".to_owned());
     }

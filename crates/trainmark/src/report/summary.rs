@@ -455,3 +455,133 @@ fn split_config(collection: &Collection) -> (Vec<(String, Value)>, Vec<String>) 
     shared.sort_by_key(|(key, _)| place(key));
     (shared, differing)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::collection::{collection_of, result_with};
+    use serde_json::json;
+
+    fn summary(results: &[Value], options: &Options) -> Summary {
+        Summary::new(collection_of(results), options).unwrap()
+    }
+
+    fn columns(changes: &[Value]) -> Vec<Identity> {
+        let results: Vec<Value> = changes.iter().cloned().map(result_with).collect();
+        summary(&results, &Options::default()).identity
+    }
+
+    #[test]
+    fn a_column_appears_where_rows_differ_and_only_there() {
+        let same = json!({});
+        let config = |key: &str| vec![Identity::Config(key.to_owned())];
+        assert_eq!(columns(&[same.clone()]), []);
+        assert_eq!(columns(&[same.clone(), json!({"backend": "gpu"})]), []);
+        assert_eq!(columns(&[same.clone(), json!({"config": {"epochs": 1}})]), config("epochs"));
+        let seeded = json!({"config": {"epochs": 5, "seed": 1}});
+        assert_eq!(columns(&[same.clone(), seeded]), config("seed"));
+        let cases = [
+            (json!({"executable": "x"}), Identity::Executable),
+            (json!({"dataset": {"name": "digits"}}), Identity::Dataset),
+            (json!({"machine": {"cpu": "c"}}), Identity::Machine),
+            (json!({"compiled": true}), Identity::Compiled),
+            (json!({"timestamp": "20260102_000000"}), Identity::Timestamp),
+        ];
+        for (change, column) in cases {
+            assert_eq!(columns(&[same.clone(), change]), [column]);
+        }
+        assert_eq!(columns(&[same.clone(), same]), [Identity::Timestamp, Identity::File]);
+    }
+
+    #[test]
+    fn a_row_that_never_ran_needs_no_dataset() {
+        let unavailable = json!({"backend": "gpu", "status": "unavailable", "dataset": null});
+        assert_eq!(columns(&[json!({}), unavailable]), []);
+    }
+
+    #[test]
+    fn shared_configuration_is_what_all_rows_have_the_specifications_keys_first() {
+        let config = |hidden: u32| json!({"config": {"hidden_size": hidden, "lr": 0.1, "seed": 42, "epochs": 5}});
+        let results = [result_with(config(512)), result_with(config(256))];
+        let summary = summary(&results, &Options::default());
+        let shared: Vec<&str> = summary.shared_config.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(shared, ["epochs", "seed", "lr"]);
+        assert_eq!(summary.differing_config, ["hidden_size"]);
+    }
+
+    #[test]
+    fn the_newest_row_of_each_combination_is_kept() {
+        let at = |day: u32, backend: &str, epochs: u32| {
+            let timestamp = format!("202601{day:02}_000000");
+            result_with(
+                json!({"timestamp": timestamp, "backend": backend, "config": {"epochs": epochs}}),
+            )
+        };
+        let results =
+            [at(2, "cpu", 5), at(3, "cpu", 5), at(1, "gpu", 5), at(1, "cpu", 1), at(1, "cpu", 5)];
+        let options = Options { latest: true, ..Options::default() };
+        let summary = summary(&results, &options);
+        let files: Vec<&str> = summary.rows().iter().map(|row| &*row.file).collect();
+        assert_eq!(files, ["1.json", "2.json", "3.json"]);
+    }
+
+    #[test]
+    fn the_moment_in_utc_decides_over_the_local_time() {
+        let at = |started: &str, timestamp: &str| {
+            result_with(json!({"run": {"id": started, "started": started}, "timestamp": timestamp}))
+        };
+        // The clocks went back an hour in between.
+        let results = [
+            at("2026-10-25T01:30:00.5Z", "20261025_023000"),
+            at("2026-10-25T00:59:00Z", "20261025_025900"),
+        ];
+        let options = Options { latest: true, ..Options::default() };
+        assert_eq!(&*summary(&results, &options).rows()[0].file, "0.json");
+    }
+
+    #[test]
+    fn comparable_rows_stand_together_in_the_order_of_their_files() {
+        let row = |backend: &str, epochs: u32| {
+            result_with(json!({"backend": backend, "config": {"epochs": epochs}}))
+        };
+        let results = [row("cpu", 5), row("cpu", 1), row("gpu", 5), row("gpu", 1)];
+        let summary = summary(&results, &Options::default());
+        let files: Vec<&str> = summary.rows().iter().map(|row| &*row.file).collect();
+        assert_eq!(files, ["0.json", "2.json", "1.json", "3.json"]);
+    }
+
+    #[test]
+    fn the_reference_is_what_the_user_names_else_the_suites_else_cpu_else_the_first() {
+        let row = |executable: &str, backend: &str| {
+            result_with(json!({"executable": executable, "backend": backend}))
+        };
+        let of = |results: &[Value], options: &Options| {
+            summary(results, options).reference.unwrap().to_string()
+        };
+        let suite = Suite::parse(crate::suite::BUILT_IN, "built in").unwrap();
+        let with_suite = Options { suite: Some(&suite), ..Options::default() };
+        let mut results = vec![row("x", "gpu"), row("y", "tpu")];
+        assert_eq!(of(&results, &with_suite), "x/gpu");
+        results.push(row("y", "cpu"));
+        assert_eq!(of(&results, &with_suite), "y/cpu");
+        results.push(row("MNISTClassic", "cpu"));
+        assert_eq!(of(&results, &with_suite), "MNISTClassic/cpu");
+        assert_eq!(of(&results, &Options::default()), "y/cpu");
+        let reference = Some("x/gpu".parse().unwrap());
+        let named = Options { reference, ..with_suite.clone() };
+        assert_eq!(of(&results, &named), "x/gpu");
+    }
+
+    #[test]
+    fn a_reference_that_is_not_there_is_an_error_and_one_that_failed_a_note() {
+        let failed = result_with(json!({"backend": "gpu", "status": "crashed"}));
+        let results = [result_with(json!({})), failed];
+        let named =
+            |name: &str| Options { reference: Some(name.parse().unwrap()), ..Options::default() };
+        let error = Summary::new(collection_of(&results), &named("e/tpu")).unwrap_err();
+        let expected = "--reference e/tpu: there is no such row; there are e/cpu, e/gpu";
+        assert_eq!(error.to_string(), expected);
+        let summary = summary(&results, &named("e/gpu"));
+        assert_eq!(summary.notes[0], "There are no speed-ups: e/gpu was not measured.");
+    }
+}

@@ -1,0 +1,229 @@
+//! The command itself: options, files, messages and exit codes.
+
+use super::{as_json, as_markdown, as_text, fixtures, summary};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn report() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trainmark"));
+    command.arg("report").env("NO_COLOR", "1");
+    command
+}
+
+fn ran(command: &mut Command) -> (Output, String) {
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    (output, stderr)
+}
+
+fn folder_with(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, contents) in files {
+        fs::write(folder.path().join(name), contents).unwrap();
+    }
+    folder
+}
+
+fn good() -> String {
+    let file = fixtures("specification").join("classic_cpu_h512_20240315_143022.json");
+    fs::read_to_string(file).unwrap()
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn the_specifications_command_line_writes_both_reports_and_prints_the_summary() {
+    let out = tempfile::tempdir().unwrap();
+    let (json, markdown) = (out.path().join("report.json"), out.path().join("report.md"));
+    let (output, stderr) = ran(report()
+        .arg("--input")
+        .arg(fixtures("run"))
+        .arg("--output")
+        .arg(&json)
+        .arg("--markdown")
+        .arg(&markdown)
+        .arg("--verbose"));
+    assert!(output.status.success(), "{stderr}");
+    assert_eq!(stderr, "");
+    let summary = summary("run");
+    assert_eq!(fs::read_to_string(json).unwrap(), as_json(&summary));
+    assert_eq!(fs::read_to_string(markdown).unwrap(), as_markdown(&summary));
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), as_text(&summary));
+    assert_eq!(names(out.path()), ["report.json", "report.md"]);
+}
+
+#[test]
+fn without_verbose_nothing_is_printed_and_standard_output_can_take_the_report() {
+    let (output, stderr) =
+        ran(report().arg("--input").arg(fixtures("run")).args(["--output", "-", "--verbose"]));
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), as_json(&summary("run")));
+    assert_eq!(stderr, as_text(&summary("run")));
+    let out = tempfile::tempdir().unwrap();
+    let json = out.path().join("r.json");
+    let (output, stderr) =
+        ran(report().arg("--input").arg(fixtures("run")).arg("--output").arg(json));
+    assert!(output.status.success());
+    assert_eq!((output.stdout.as_slice(), stderr.as_str()), (&b""[..], ""));
+}
+
+#[test]
+fn unusable_files_are_warned_of_by_name_and_the_rest_is_reported() {
+    let out = tempfile::tempdir().unwrap();
+    let json = out.path().join("report.json");
+    let (output, stderr) =
+        ran(report().arg("--input").arg(fixtures("mixed")).arg("--output").arg(&json));
+    assert!(output.status.success());
+    let warnings: Vec<&str> = stderr.lines().collect();
+    let expected = [
+        "warning: folder.json: is a folder",
+        "warning: v_empty.json: is empty",
+        "warning: w_array.json: is not a JSON object",
+        "warning: x_newer.json: key `schema_version`: 99 is newer",
+        "warning: y_wrong_type.json: key `metrics.training_time_seconds`: invalid type",
+        "warning: z_report.json: is a report, not a result file",
+    ];
+    assert_eq!(warnings.len(), expected.len(), "{stderr}");
+    for (warning, start) in warnings.iter().zip(expected) {
+        assert!(warning.starts_with(start), "{warning}");
+    }
+    assert!(fs::read_to_string(json).unwrap().contains("\"skipped_files\": 6"));
+}
+
+#[test]
+fn warnings_cannot_steer_the_terminal() {
+    let folder = folder_with(&[("evil\u{1b}[2J\u{202e}.json", "{"), ("good.json", &good())]);
+    let (_, stderr) = ran(report().arg("--input").arg(folder.path()).args(["--output", "-"]));
+    assert!(stderr.starts_with("warning: evil\u{FFFD}[2J\u{FFFD}.json: is not JSON"), "{stderr}");
+}
+
+#[test]
+fn nothing_to_report_is_one_line_and_exit_code_1() {
+    let out = tempfile::tempdir().unwrap();
+    let json = out.path().join("report.json");
+    let cases: [(&[(&str, &str)], &str); 3] = [
+        (&[], "nothing to report: there is no .json file"),
+        (&[("notes.txt", "x")], "nothing to report: there is no .json file"),
+        (&[("a.json", ""), ("b.json", "[]")], "nothing to report: no result file among 2 .json"),
+    ];
+    for (files, expected) in cases {
+        let folder = folder_with(files);
+        let (output, stderr) =
+            ran(report().arg("--input").arg(folder.path()).arg("--output").arg(&json));
+        assert_eq!(output.status.code(), Some(1));
+        let errors: Vec<&str> = stderr.lines().filter(|it| it.starts_with("error: ")).collect();
+        assert_eq!(errors.len(), 1, "{stderr}");
+        assert!(errors[0].ends_with(expected), "{stderr}");
+        assert!(!json.exists());
+    }
+}
+
+#[test]
+fn a_missing_folder_and_a_missing_reference_are_one_line() {
+    let (output, stderr) = ran(report().args(["--input", "no/where", "--output", "-"]));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr.starts_with("error: --input no/where: there is no such folder"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1);
+    let (output, stderr) = ran(report().arg("--input").arg(fixtures("specification")).args([
+        "--output",
+        "-",
+        "--reference",
+        "MNISTClassic/tpu",
+    ]));
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        stderr,
+        "error: --reference MNISTClassic/tpu: there is no such row; there are MNISTClassic/cpu, \
+         MNISTClassic/mps\n"
+    );
+}
+
+#[test]
+fn the_last_report_in_the_same_folder_is_replaced_without_a_warning() {
+    let folder = folder_with(&[("a.json", &good())]);
+    let report_in = |folder: &Path| -> (PathBuf, String) {
+        let json = folder.join("report.json");
+        let (output, stderr) = ran(report().arg("--input").arg(folder).arg("--output").arg(&json));
+        assert!(output.status.success(), "{stderr}");
+        (json, stderr)
+    };
+    let (json, _) = report_in(folder.path());
+    let first = fs::read_to_string(&json).unwrap();
+    let (json, stderr) = report_in(folder.path());
+    assert_eq!(stderr, "");
+    assert_eq!(fs::read_to_string(json).unwrap(), first);
+    assert_eq!(names(folder.path()), ["a.json", "report.json"]);
+}
+
+#[test]
+fn a_result_file_is_never_replaced_by_a_report() {
+    let folder = folder_with(&[("a.json", &good()), ("b.json", &good())]);
+    let target = folder.path().join("a.json");
+    let (output, stderr) =
+        ran(report().arg("--input").arg(folder.path()).arg("--output").arg(&target));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr.contains("is a result file, which a report must not replace"), "{stderr}");
+    assert_eq!(fs::read_to_string(target).unwrap(), good());
+}
+
+#[test]
+fn targets_that_cannot_be_written_are_named_with_their_flag() {
+    let folder = tempfile::tempdir().unwrap();
+    let with_target = |target: &Path| {
+        ran(report().arg("--input").arg(fixtures("run")).arg("--output").arg(target)).1
+    };
+    let stderr = with_target(folder.path());
+    assert!(stderr.starts_with("error: --output ") && stderr.contains("is a folder"), "{stderr}");
+    let stderr = with_target(&folder.path().join("none/report.json"));
+    assert!(stderr.starts_with("error: --output ") && stderr.contains("none"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1);
+    assert_eq!(names(folder.path()), [""; 0]);
+    let same = folder.path().join("same");
+    let mut command = report();
+    command.arg("--input").arg(fixtures("run"));
+    let (_, stderr) = ran(command.arg("--output").arg(&same).arg("--markdown").arg(&same));
+    assert!(stderr.starts_with("error: --markdown "), "{stderr}");
+}
+
+#[cfg(unix)]
+#[test]
+fn reports_have_the_rights_of_any_new_file_and_links_stay_links() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let folder = folder_with(&[("plain", "")]);
+    let path = |name: &str| folder.path().join(name);
+    symlink(path("target"), path("link")).unwrap();
+    fs::write(path("target"), "old").unwrap();
+    for name in ["link", "new"] {
+        let (output, stderr) =
+            ran(report().arg("--input").arg(fixtures("run")).arg("--output").arg(path(name)));
+        assert!(output.status.success(), "{stderr}");
+    }
+    assert!(path("link").is_symlink());
+    assert_eq!(fs::read(path("target")).unwrap(), fs::read(path("new")).unwrap());
+    let rights = |name: &str| fs::metadata(path(name)).unwrap().permissions().mode();
+    assert_eq!(rights("new"), rights("plain"));
+    assert_eq!(names(folder.path()), ["link", "new", "plain", "target"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn single_files_can_be_chosen_by_the_shell() {
+    let files = fixtures("run");
+    let glob = format!("{}/classic_*_h512_*.json", files.display());
+    let command = format!("{} report --input {glob} --output -", env!("CARGO_BIN_EXE_trainmark"));
+    let output = Command::new("sh").args(["-c", &command]).output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["summary"]["total_benchmarks"], 5);
+    assert_eq!(report["summary"]["config"]["hidden_size"], 512);
+}
+
+#[test]
+fn two_reports_of_the_same_files_are_the_same() {
+    assert_eq!(as_json(&summary("mixed")), as_json(&summary("mixed")));
+}

@@ -1,0 +1,424 @@
+//! What other programs may rely on: the schemas, and the specification's keys.
+
+use super::{as_json, fixtures, summary};
+use jsonschema::Validator;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use trainmark::result::{
+    AccuracySource, DatasetRecord, EpochRecord, Metrics, ResultFile, RunIdentity, SCHEMA_VERSION,
+    Sample, Status, Timing, TrainerRecord,
+};
+use trainmark::stats::Interval;
+
+fn schema(name: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schema").join(name);
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn validator(name: &str) -> Validator {
+    jsonschema::draft202012::meta::validate(&schema(name)).unwrap();
+    jsonschema::draft202012::new(&schema(name)).unwrap()
+}
+
+fn errors(validator: &Validator, value: &Value) -> Vec<String> {
+    let errors = validator.iter_errors(value);
+    errors.map(|error| format!("{}: {error}", error.instance_path())).collect()
+}
+
+/// The fixtures that are result files.
+fn result_files() -> Vec<(PathBuf, Value)> {
+    let sets = ["specification", "run", "mixed"].map(fixtures);
+    let entries = sets.iter().flat_map(|set| fs::read_dir(set).unwrap());
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let unusable = ["folder", "v_empty", "w_array", "x_newer", "y_wrong_type", "z_report"];
+    let usable =
+        paths.filter(|path| !unusable.iter().any(|name| path.file_stem().unwrap() == *name));
+    usable
+        .map(|path| (path.clone(), serde_json::from_slice(&fs::read(path).unwrap()).unwrap()))
+        .collect()
+}
+
+/// A result with every key in use.
+fn full_result() -> ResultFile {
+    let timing = Timing {
+        wall_s: Some(2.0),
+        user_s: Some(3.0),
+        system_s: Some(0.5),
+        setup_s: Some(0.1),
+        compile_s: Some(0.2),
+        train_s: Some(1.5),
+        eval_s: Some(0.1),
+        device_s: Some(1.4),
+    };
+    let sample = Sample {
+        reason: Some("why".into()),
+        timing,
+        peak_memory_bytes: Some(64_000_000),
+        device_peak_bytes: Some(1),
+        test_accuracy_percent: Some(94.0),
+        accuracy_source: Some(AccuracySource::Scored),
+        epochs: vec![EpochRecord {
+            epoch: 1,
+            loss: 0.6,
+            seconds: 0.3,
+            accuracy_percent: Some(90.0),
+        }],
+        steps: Some(1875),
+        dense_flop: Some(1e12),
+        executed_flop: Some(2e11),
+        counters: BTreeMap::from([("page_faults".into(), 7)]),
+        notes: vec!["a note".into()],
+        stdout_tail: Some("out".into()),
+        stderr_tail: Some("err".into()),
+        ..Sample::default()
+    };
+    let text = |text: &str| Some(text.to_owned());
+    ResultFile {
+        executable: "MNISTClassic".into(),
+        model: "mlp".into(),
+        backend: "cpu".into(),
+        timestamp: "20240315_143022".into(),
+        config: json!({"epochs": 5, "batch_size": 32, "hidden_size": 512, "seed": 42})
+            .as_object()
+            .unwrap()
+            .clone(),
+        metrics: Metrics {
+            training_time_seconds: Some(3.5),
+            peak_memory_mb: Some(64.0),
+            test_accuracy_percent: Some(94.0),
+        },
+        schema_version: SCHEMA_VERSION,
+        status: Status::NotConverged,
+        reason: text("94.00 % is below the target"),
+        compiled: true,
+        run: Some(RunIdentity {
+            id: "r".into(),
+            suite: "mnist".into(),
+            quick: true,
+            started: "2024-03-15T14:30:22Z".into(),
+            git_commit: text("abc"),
+            harness: "0.1.0".into(),
+        }),
+        dataset: Some(DatasetRecord { name: "mnist".into(), sha256: text(&"0a".repeat(32)) }),
+        target_accuracy_percent: Some(95.0),
+        timing,
+        peak_memory_bytes: Some(64_000_000),
+        intervals: BTreeMap::from([(
+            "train_s".into(),
+            Interval { low: 1.4, high: 1.6, confidence: 0.96 },
+        )]),
+        accuracy_source: Some(AccuracySource::Claimed),
+        samples: vec![sample],
+        sources: BTreeMap::from([("peak_memory_mb".into(), "VmHWM".into())]),
+        missing: BTreeMap::from([("device_s".into(), "no device".into())]),
+        trainer: Some(TrainerRecord {
+            command: vec!["mnist-classic".into()],
+            environment: BTreeMap::from([("A".into(), "b".into())]),
+            sha256: text(&"0b".repeat(32)),
+            version: text("0.1.0"),
+            device: text("CPU"),
+            path: text("avx512"),
+            threads: Some(2),
+            precision: text("f32"),
+            parameters: Some(407_050),
+            software: false,
+        }),
+        machine: Some(trainmark::machine::Machine {
+            hostname: text("h"),
+            cpu: text("c"),
+            cores: Some(2),
+            threads: Some(2),
+            memory_bytes: Some(1),
+            os: text("o"),
+            kernel: text("k"),
+            architecture: text("a"),
+            gpus: vec!["g".into()],
+        }),
+    }
+}
+
+#[test]
+fn every_result_file_satisfies_its_schema() {
+    let validator = validator("result.schema.json");
+    for (path, value) in result_files() {
+        assert_eq!(errors(&validator, &value), [""; 0], "{}", path.display());
+    }
+    for result in [full_result(), ResultFile::default()] {
+        assert_eq!(errors(&validator, &serde_json::to_value(result).unwrap()), [""; 0]);
+    }
+    let statuses = schema("result.schema.json")["$defs"]["status"]["oneOf"].clone();
+    for status in statuses.as_array().unwrap() {
+        assert!(serde_json::from_value::<Status>(status["const"].clone()).is_ok(), "{status}");
+    }
+}
+
+#[test]
+fn every_report_satisfies_its_schema() {
+    let validator = validator("report.schema.json");
+    for set in ["specification", "run", "mixed"] {
+        let report = serde_json::from_str(&as_json(&summary(set))).unwrap();
+        assert_eq!(errors(&validator, &report), [""; 0], "{set}");
+    }
+}
+
+#[test]
+fn the_result_schema_rejects_what_is_wrong() {
+    let validator = validator("result.schema.json");
+    let good = serde_json::to_value(full_result()).unwrap();
+    let wrong = [
+        ("/model", json!(7)),
+        ("/metrics/training_time_seconds", json!("N/A")),
+        ("/metrics/peak_memory_mb", json!(-1)),
+        ("/metrics/test_accuracy_percent", json!(100.5)),
+        ("/config", json!([])),
+        ("/config/epochs", json!(2.5)),
+        ("/schema_version", json!(2)),
+        ("/status", json!("splendid")),
+        ("/accuracy_source", json!("guessed")),
+        ("/dataset", json!({})),
+        ("/dataset/sha256", json!("xyz")),
+        ("/timing/train_s", json!(-0.1)),
+        ("/samples/0/epochs", json!({})),
+        ("/samples/0/status", json!("fine")),
+        ("/trainer/command", json!("mnist-classic")),
+        ("/machine/memory_bytes", json!(1.5)),
+        ("/intervals/train_s", json!({"low": 1})),
+    ];
+    for (pointer, value) in wrong {
+        let mut result = good.clone();
+        *result.pointer_mut(pointer).unwrap_or_else(|| panic!("{pointer}")) = value;
+        assert!(!validator.is_valid(&result), "{pointer}");
+    }
+    for key in ["executable", "model", "backend", "timestamp", "config", "metrics"] {
+        let mut result = good.clone();
+        result.as_object_mut().unwrap().remove(key);
+        assert!(!validator.is_valid(&result), "{key}");
+    }
+}
+
+#[test]
+fn the_report_schema_rejects_what_is_wrong() {
+    let validator = validator("report.schema.json");
+    let good: Value = serde_json::from_str(&as_json(&summary("run"))).unwrap();
+    let wrong = [
+        ("/summary/total_benchmarks", json!("10")),
+        ("/summary/models", json!("mlp")),
+        ("/summary/backends", json!([])),
+        ("/summary/reference", json!("cpu")),
+        ("/results", json!({})),
+        ("/results/0/compiled", json!(null)),
+        ("/results/0/training_time_seconds", json!("0.66")),
+        ("/results/0/speed_up", json!(0)),
+        ("/results/0/speed_up_basis", json!("guess")),
+        ("/results/0/rank", json!(0)),
+    ];
+    for (pointer, value) in wrong {
+        let mut report = good.clone();
+        *report.pointer_mut(pointer).unwrap_or_else(|| panic!("{pointer}")) = value;
+        assert!(!validator.is_valid(&report), "{pointer}");
+    }
+}
+
+/// Compares the keys of an object with those that its schema describes, and so on inside.
+fn compare_keys(schema: &Value, root: &Value, value: &Value, path: &str, wrong: &mut Vec<String>) {
+    let schema = resolve(schema, root);
+    if let (Some(properties), Some(object)) = (schema["properties"].as_object(), value.as_object())
+    {
+        // A configuration has whatever keys a suite gives it.
+        let open = schema["additionalProperties"].is_object();
+        let described: BTreeSet<&String> = properties.keys().collect();
+        let written: BTreeSet<&String> = object.keys().collect();
+        if !open && described != written {
+            let difference: Vec<_> = described.symmetric_difference(&written).collect();
+            wrong.push(format!("{path}: {difference:?}"));
+        }
+        for (key, value) in object {
+            compare_keys(
+                &properties.get(key).unwrap_or(&Value::Null).clone(),
+                root,
+                value,
+                &format!("{path}/{key}"),
+                wrong,
+            );
+        }
+    } else if let Some(values) = value.as_array() {
+        for value in values {
+            compare_keys(&schema["items"], root, value, &format!("{path}/[]"), wrong);
+        }
+    } else if let Some(object) = value.as_object() {
+        for value in object.values() {
+            compare_keys(&schema["additionalProperties"], root, value, &format!("{path}/*"), wrong);
+        }
+    }
+}
+
+/// Follows references, and the first alternative of what may be null.
+fn resolve<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
+    if let Some(reference) = schema["$ref"].as_str() {
+        return resolve(root.pointer(reference.trim_start_matches('#')).unwrap(), root);
+    }
+    match schema["anyOf"].as_array() {
+        Some(alternatives) => resolve(&alternatives[0], root),
+        None => schema,
+    }
+}
+
+#[test]
+fn the_schema_describes_every_key_that_is_written_and_no_other() {
+    let schema = schema("result.schema.json");
+    let mut wrong = Vec::new();
+    compare_keys(&schema, &schema, &serde_json::to_value(full_result()).unwrap(), "", &mut wrong);
+    assert_eq!(wrong, [""; 0]);
+}
+
+#[test]
+fn the_specifications_keys_come_first_and_in_its_order() {
+    let text = serde_json::to_string(&full_result()).unwrap();
+    let result: Map<String, Value> = serde_json::from_str(&text).unwrap();
+    let first: Vec<&String> = result.keys().take(6).collect();
+    assert_eq!(first, ["executable", "model", "backend", "timestamp", "config", "metrics"]);
+    let keys: Vec<&String> = result["metrics"].as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["training_time_seconds", "peak_memory_mb", "test_accuracy_percent"]);
+    let report: Map<String, Value> = serde_json::from_str(&as_json(&summary("run"))).unwrap();
+    assert_eq!(report.keys().take(2).collect::<Vec<_>>(), ["summary", "results"]);
+    let keys = |value: &Value, number: usize| -> Vec<String> {
+        value.as_object().unwrap().keys().take(number).cloned().collect()
+    };
+    let expected = ["total_benchmarks", "models", "backends", "config"];
+    assert_eq!(keys(&report["summary"], 4), expected);
+    let expected = [
+        "model",
+        "backend",
+        "compiled",
+        "timestamp",
+        "training_time_seconds",
+        "peak_memory_mb",
+        "test_accuracy_percent",
+    ];
+    assert_eq!(keys(&report["results"][0], 7), expected);
+}
+
+/// The specification's result file, to the letter.
+#[derive(Debug, Deserialize)]
+#[expect(dead_code, reason = "what matters is that all of it is there and of its type")]
+struct OldResult {
+    executable: String,
+    model: String,
+    backend: String,
+    timestamp: String,
+    config: OldConfig,
+    metrics: OldMetrics,
+}
+
+#[derive(Debug, Deserialize)]
+#[expect(dead_code)]
+struct OldConfig {
+    epochs: u32,
+    batch_size: u32,
+    hidden_size: u32,
+    seed: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[expect(dead_code)]
+struct OldMetrics {
+    training_time_seconds: Option<f64>,
+    peak_memory_mb: Option<f64>,
+    test_accuracy_percent: Option<f64>,
+}
+
+#[test]
+fn a_reader_that_knows_only_the_specifications_keys_reads_our_files() {
+    for (path, value) in result_files() {
+        serde_json::from_value::<OldResult>(value).unwrap_or_else(|e| panic!("{path:?}: {e}"));
+    }
+    let written = serde_json::to_value(full_result()).unwrap();
+    serde_json::from_value::<OldResult>(written).unwrap();
+}
+
+/// A consumer of result files and of the report as the specification documents them.
+const OLD_READER: &str = r#"
+import json, sys
+for path in sys.argv[2:]:
+    with open(path) as file:
+        result = json.load(file)
+    config, metrics = result["config"], result["metrics"]
+    print(result["executable"], result["model"], result["backend"], result["timestamp"],
+          int(config["epochs"]), int(config["batch_size"]), int(config["seed"]),
+          *("%.2f" % metrics[key] for key in
+            ("training_time_seconds", "peak_memory_mb", "test_accuracy_percent")))
+with open(sys.argv[1]) as file:
+    report = json.load(file)
+summary, results = report["summary"], report["results"]
+assert summary["total_benchmarks"] == len(results)
+assert summary["models"] == sorted({result["model"] for result in results})
+assert summary["backends"] == sorted({result["backend"] for result in results})
+print(summary["config"]["epochs"], summary["config"]["batch_size"], summary["config"]["seed"])
+for result in results:
+    assert result["compiled"] in (True, False) and isinstance(result["timestamp"], str)
+    for key in ("training_time_seconds", "peak_memory_mb", "test_accuracy_percent"):
+        assert result[key] is None or result[key] >= 0
+"#;
+
+#[test]
+fn a_python_script_written_from_the_specification_reads_our_files() {
+    let Ok(mut python) = Command::new("python3").arg("--version").stdout(Stdio::null()).spawn()
+    else {
+        eprintln!("SKIPPED: python3 is not installed: no old reader to try our files with");
+        return;
+    };
+    python.wait().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("report.json");
+    fs::write(&report, as_json(&summary("run"))).unwrap();
+    let result = folder.path().join("result.json");
+    serde_json::to_writer(fs::File::create(&result).unwrap(), &full_result()).unwrap();
+    let ours = fixtures("run").join("classic_cpu_h512_20261124_101500.json");
+    let mut python = Command::new("python3")
+        .arg("-")
+        .args([&report, &result, &ours])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    python.stdin.take().unwrap().write_all(OLD_READER.as_bytes()).unwrap();
+    let output = python.wait_with_output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        "MNISTClassic mlp cpu 20240315_143022 5 32 42 3.50 64.00 94.00\n\
+         MNISTClassic mlp cpu 20261124_101500 5 32 42 1.18 61.44 94.19\n\
+         5 32 42\n"
+    );
+}
+
+#[test]
+fn the_fixtures_of_ours_use_only_keys_that_we_write() {
+    for (path, value) in result_files() {
+        let result: ResultFile = serde_json::from_value(value.clone()).unwrap();
+        let written = serde_json::to_value(result).unwrap();
+        let mut lost = Vec::new();
+        lost_keys(&value, &written, "", &mut lost);
+        assert_eq!(lost, [""; 0], "{}", path.display());
+    }
+}
+
+/// Keys of the one that are not in the other.
+fn lost_keys(before: &Value, after: &Value, path: &str, lost: &mut Vec<String>) {
+    if let Some(object) = before.as_object() {
+        for (key, value) in object {
+            let path = format!("{path}/{key}");
+            match after.get(key) {
+                Some(after) => lost_keys(value, after, &path, lost),
+                None => lost.push(path),
+            }
+        }
+    } else if let (Some(before), Some(after)) = (before.as_array(), after.as_array()) {
+        before.iter().zip(after).for_each(|(before, after)| lost_keys(before, after, path, lost));
+    }
+}
