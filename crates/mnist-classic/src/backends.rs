@@ -3,7 +3,7 @@
 
 use nn::Model;
 use nn::backend::{Backend, Unavailable};
-use protocol::{BackendProbe, Probe};
+use protocol::{BackendProbe, DeviceProbe, Probe};
 
 /// A backend of this program, or one that it does not have here.
 pub struct Entry {
@@ -47,13 +47,15 @@ impl Entry {
         self.backend.map_err(|reason| Unavailable(reason.to_owned()))
     }
 
-    fn probe(&self) -> BackendProbe {
+    /// What `--probe` says of it. A software device alone does not make a backend available, unless
+    /// it may.
+    fn probe(&self, allow_software: bool) -> BackendProbe {
         let found = self.backend().and_then(|backend| Ok((backend, backend.devices()?)));
         let backend = self.id.to_owned();
         match found {
             Ok((found, devices)) => BackendProbe {
                 backend,
-                unavailable: None,
+                unavailable: only_software(&devices).filter(|_| !allow_software),
                 models: found.models().iter().map(|&model| model.to_owned()).collect(),
                 devices,
             },
@@ -67,12 +69,19 @@ impl Entry {
     }
 }
 
+fn only_software(devices: &[DeviceProbe]) -> Option<String> {
+    let first = devices.first()?;
+    let reason =
+        format!("only a software device ({}) is here; --allow-software uses it", first.name);
+    devices.iter().all(|device| device.software).then_some(reason)
+}
+
 /// What this machine can do.
-pub fn probe() -> Probe {
+pub fn probe(allow_software: bool) -> Probe {
     Probe {
         trainer: env!("CARGO_PKG_NAME").to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        backends: ENTRIES.iter().map(Entry::probe).collect(),
+        backends: ENTRIES.iter().map(|entry| entry.probe(allow_software)).collect(),
     }
 }
 
@@ -90,8 +99,16 @@ mod tests {
     }
 
     #[test]
+    fn a_software_device_alone_makes_nothing_available_unless_it_may() {
+        let device = |software| DeviceProbe { name: "llvmpipe".into(), detail: None, software };
+        assert!(only_software(&[device(true)]).unwrap().contains("llvmpipe"));
+        assert_eq!(only_software(&[device(true), device(false)]), None);
+        assert_eq!(only_software(&[]), None);
+    }
+
+    #[test]
     fn the_probe_lists_every_backend_and_says_why_one_is_missing() {
-        let probe = probe();
+        let probe = probe(true);
         let ids: Vec<&str> = probe.backends.iter().map(|found| found.backend.as_str()).collect();
         assert_eq!(ids, ["cpu", "mps", "mpsgraph", "wgpu", "cuda", "cudagraph"]);
         for found in &probe.backends {

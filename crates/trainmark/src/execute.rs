@@ -47,11 +47,21 @@ pub struct Bench<'a> {
     loaded: &'a LoadedSuite,
     dataset: &'a Dataset,
     trainers: &'a BTreeMap<usize, Result<Ready, NotReady>>,
-    timeout: Duration,
-    out: &'a Path,
+    settings: Settings<'a>,
     run: RunIdentity,
     machine: Machine,
     scratch: tempfile::TempDir,
+}
+
+/// What the user decides of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings<'a> {
+    pub quick: bool,
+    /// Whether software imitations of devices may be trained on.
+    pub allow_software: bool,
+    pub timeout: Duration,
+    /// Where result files go.
+    pub out: &'a Path,
 }
 
 /// A combination on its way: its result so far, and the file that holds it.
@@ -84,9 +94,7 @@ impl<'a> Bench<'a> {
         loaded: &'a LoadedSuite,
         dataset: &'a Dataset,
         trainers: &'a BTreeMap<usize, Result<Ready, NotReady>>,
-        quick: bool,
-        timeout: Duration,
-        out: &'a Path,
+        settings: Settings<'a>,
     ) -> Result<Bench<'a>> {
         let scratch = tempfile::Builder::new()
             .prefix("trainmark-")
@@ -96,13 +104,13 @@ impl<'a> Bench<'a> {
         let run = RunIdentity {
             id: format!("{}-{}", started.timestamp, std::process::id()),
             suite: loaded.suite.name.clone(),
-            quick,
+            quick: settings.quick,
             started: started.utc,
             git_commit: provenance::git_commit(&loaded.root),
             harness: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let machine = Machine::detect();
-        Ok(Bench { loaded, dataset, trainers, timeout, out, run, machine, scratch })
+        Ok(Bench { loaded, dataset, trainers, settings, run, machine, scratch })
     }
 
     /// A combination before its first run.
@@ -125,35 +133,49 @@ impl<'a> Bench<'a> {
         cancel: &CancelToken,
         on_line: &mut dyn FnMut(&Transcript),
     ) -> Result<()> {
-        match self.ready(&row.case) {
-            Ok(ready) => {
-                let (mut sample, record) = self.train(row, ready, cancel, on_line)?;
-                match round {
-                    Round::WarmUp if sample.status.completed() => return Ok(()),
-                    Round::WarmUp => {} // worth a record, and the rounds to come are spared
-                    Round::Number(number) => sample.round = number,
-                }
-                row.result.compiled = record.compiled.unwrap_or(row.result.compiled);
-                (row.result.sources, row.result.missing) = (record.sources, record.missing);
-                row.result.trainer = Some(record.trainer);
-                row.result.add_sample(sample);
-            }
-            Err((status, reason)) => {
-                for figure in ["training_time_seconds", "peak_memory_mb", "test_accuracy_percent"] {
-                    let missing = &mut row.result.missing;
-                    missing.insert(figure.to_owned(), "the trainer was not run".to_owned());
-                }
-                (row.result.status, row.result.reason) = (status, Some(reason));
-            }
+        let ready = match self.ready(&row.case) {
+            Ok(ready) => ready,
+            Err((status, reason)) => return self.record_absence(row, status, reason),
+        };
+        let (mut sample, record) = self.train(row, ready, cancel, on_line)?;
+        if sample.status == Status::Unavailable {
+            // What it cost to find that out is no figure of this combination.
+            let reason = sample.reason.unwrap_or_default();
+            return self.record_absence(row, sample.status, reason);
         }
+        match round {
+            Round::WarmUp if sample.status.completed() => return Ok(()),
+            Round::WarmUp => {} // worth a record, and the rounds to come are spared
+            Round::Number(number) => sample.round = number,
+        }
+        row.result.compiled = record.compiled.unwrap_or(row.result.compiled);
+        (row.result.sources, row.result.missing) = (record.sources, record.missing);
+        row.result.trainer = Some(record.trainer);
+        row.result.add_sample(sample);
+        self.write(row)
+    }
+
+    /// A combination that was not trained.
+    fn record_absence(&self, row: &mut Row, status: Status, reason: String) -> Result<()> {
+        for figure in ["training_time_seconds", "peak_memory_mb", "test_accuracy_percent"] {
+            let why = "the combination was not trained".to_owned();
+            row.result.missing.insert(figure.to_owned(), why);
+        }
+        (row.result.status, row.result.reason) = (status, Some(reason));
+        self.write(row)
+    }
+
+    fn write(&self, row: &mut Row) -> Result<()> {
         let hint = || {
             let label = row.case.label(&self.loaded.suite);
-            format!("the result of {label} cannot be written to {}", self.out.display())
+            format!("the result of {label} cannot be written to {}", self.settings.out.display())
         };
         match &row.file {
             Some(file) => result::replace(file, &row.result).with_context(hint)?,
             None => {
-                row.file = Some(result::write(self.out, &row.name, &row.result).with_context(hint)?)
+                row.file = Some(
+                    result::write(self.settings.out, &row.name, &row.result).with_context(hint)?,
+                )
             }
         }
         Ok(())
@@ -206,7 +228,12 @@ impl<'a> Bench<'a> {
         // What the trainer before this one left there is not this one's.
         let _ = std::fs::remove_file(&predictions);
         let data = &self.dataset.directory;
-        let places = Places { program: &ready.program, data, predictions: &predictions };
+        let places = Places {
+            program: &ready.program,
+            data,
+            predictions: &predictions,
+            allow_software: self.settings.allow_software,
+        };
         let words = plan::command(&self.loaded.suite, case, &places).map_err(|e| anyhow!(e))?;
         let mut environment = plan::environment(&self.loaded.suite, case);
         environment.insert(protocol::env::PROTOCOL.into(), protocol::VERSION.to_string());
@@ -218,7 +245,7 @@ impl<'a> Bench<'a> {
         job.args = words[1..].iter().map(Into::into).collect();
         job.env = environment.iter().map(|(name, value)| (name.into(), value.into())).collect();
         job.cwd = Some(self.loaded.root.clone());
-        job.timeout = Some(self.timeout);
+        job.timeout = Some(self.settings.timeout);
         let mut said = Transcript::default();
         let mut listen = |stream: Stream, line: &str| {
             if stream == Stream::Stdout {

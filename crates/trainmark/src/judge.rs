@@ -155,10 +155,12 @@ fn last_line(text: &str) -> Option<&str> {
     text.lines().map(str::trim).rfind(|line| !line.is_empty())
 }
 
-/// A trainer's `error: unavailable: why` is, as a reason, `why`.
+/// A trainer's `error: wgpu: unavailable: why` is, as a reason, `why`.
 fn strip_error(line: &str) -> &str {
-    let line = line.strip_prefix("error: ").unwrap_or(line);
-    line.strip_prefix("unavailable: ").unwrap_or(line)
+    match line.split_once("unavailable: ") {
+        Some((_, why)) => why,
+        None => line.strip_prefix("error: ").unwrap_or(line),
+    }
 }
 
 #[cfg(test)]

@@ -200,6 +200,8 @@ pub struct Places<'a> {
     pub program: &'a Path,
     pub data: &'a Path,
     pub predictions: &'a Path,
+    /// Whether the arguments that allow software devices are added.
+    pub allow_software: bool,
 }
 
 /// The exact command of a combination, program first.
@@ -232,6 +234,9 @@ pub fn command(suite: &Suite, case: &Case, places: &Places) -> Result<Vec<String
                 words.extend(filled.unwrap_or_default());
             }
         }
+    }
+    if places.allow_software {
+        words.extend(trainer.allow_software.iter().cloned());
     }
     Ok(words)
 }
@@ -414,6 +419,7 @@ mod tests {
             program: Path::new("/x/a b"),
             data: Path::new("d"),
             predictions: Path::new("p"),
+            allow_software: false,
         };
         assert_eq!(
             command(&suite, &cases[2], &places).unwrap(),

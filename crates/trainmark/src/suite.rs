@@ -95,6 +95,10 @@ pub struct Trainer {
     #[serde(default)]
     pub compiled: Vec<String>,
     pub models: BTreeMap<String, TrainedModel>,
+    /// What is added to the probe and to the command where software imitations of devices are
+    /// allowed (`trainmark run --allow-software`).
+    #[serde(default)]
+    pub allow_software: Vec<String>,
     /// Combinations that are left out: each a table of keys that all must match.
     #[serde(default)]
     pub exclude: Vec<Map<String, Value>>,

@@ -74,6 +74,7 @@ pub fn build(loaded: &LoadedSuite, trainer: &Trainer) -> Result<(), NotReady> {
 pub fn ready(
     loaded: &LoadedSuite,
     trainer: &Trainer,
+    allow_software: bool,
     cancel: &launch::CancelToken,
 ) -> Result<Ready, NotReady> {
     let named = program(loaded, trainer).map_err(NotReady::NotStarted)?;
@@ -87,7 +88,7 @@ pub fn ready(
     };
     let probe = match trainer.probe.is_empty() {
         true => None,
-        false => Some(ask(loaded, trainer, cancel)?),
+        false => Some(ask(loaded, trainer, allow_software, cancel)?),
     };
     Ok(Ready { sha256: sha256_of_file(&program).ok(), program, probe })
 }
@@ -95,9 +96,13 @@ pub fn ready(
 fn ask(
     loaded: &LoadedSuite,
     trainer: &Trainer,
+    allow_software: bool,
     cancel: &launch::CancelToken,
 ) -> Result<Probe, NotReady> {
-    let words = fixed_command(loaded, trainer, &trainer.probe).map_err(NotReady::NotStarted)?;
+    let mut words = fixed_command(loaded, trainer, &trainer.probe).map_err(NotReady::NotStarted)?;
+    if allow_software {
+        words.extend(trainer.allow_software.iter().cloned());
+    }
     let shown = words.join(" ");
     let failed = |what: String| NotReady::NotStarted(format!("`{shown}` {what}"));
     let mut job = launch::Job::new(&words[0]).map_err(|error| failed(error.to_string()))?;

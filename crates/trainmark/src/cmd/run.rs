@@ -1,6 +1,6 @@
 //! `trainmark run`: builds, trains, measures and records every combination of a suite.
 
-use crate::execute::{Bench, Round, Row};
+use crate::execute::{Bench, Round, Row, Settings};
 use crate::plan::{self, Case, Places, Selection};
 use crate::progress::Progress;
 use crate::report::{Collection, Options, Summary, console};
@@ -61,6 +61,9 @@ pub struct Args {
     /// $TRAINMARK_DATA, ./data, the user's cache, and at last `digits`
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Train on software imitations of devices too; their rows are marked and never ranked
+    #[arg(long)]
+    allow_software: bool,
     /// Folder for the result files
     #[arg(long, value_name = "DIR", default_value = "benchmarks")]
     out: PathBuf,
@@ -110,10 +113,15 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let dataset = data::prepare(args.data.as_deref())?;
     eprintln!("Suite {} ({}), {} combinations", loaded.suite.name, loaded.origin, cases.len());
     eprintln!("Data  {dataset}");
-    let trainers = make_ready(&loaded, &cases, &cancel);
+    let trainers = make_ready(&loaded, &cases, args.allow_software, &cancel);
 
-    let timeout = args.timeout.unwrap_or(Duration::from_secs_f64(loaded.suite.timeout_s));
-    let bench = Bench::new(&loaded, &dataset, &trainers, args.quick, timeout, &args.out)?;
+    let settings = Settings {
+        quick: args.quick,
+        allow_software: args.allow_software,
+        timeout: args.timeout.unwrap_or(Duration::from_secs_f64(loaded.suite.timeout_s)),
+        out: &args.out,
+    };
+    let bench = Bench::new(&loaded, &dataset, &trainers, settings)?;
     let mut rows: Vec<Row> = cases.iter().map(|case| bench.row(case)).collect();
     train(&args, &loaded, &bench, &mut rows, &cancel)?;
     conclude(&args, &loaded, &rows, cancel.is_cancelled())
@@ -215,6 +223,7 @@ fn conclude(
 fn make_ready(
     loaded: &LoadedSuite,
     cases: &[Case],
+    allow_software: bool,
     cancel: &launch::CancelToken,
 ) -> BTreeMap<usize, Result<trainer::Ready, trainer::NotReady>> {
     let mut trainers = BTreeMap::new();
@@ -222,7 +231,7 @@ fn make_ready(
         trainers.entry(case.trainer).or_insert_with(|| {
             let declared = &loaded.suite.trainers[case.trainer];
             let ready = trainer::build(loaded, declared)
-                .and_then(|()| trainer::ready(loaded, declared, cancel));
+                .and_then(|()| trainer::ready(loaded, declared, allow_software, cancel));
             if let Err(reason) = &ready {
                 eprintln!("warning: {}: {reason}", declared.name);
             }
@@ -323,7 +332,8 @@ fn dry_run(args: &Args, loaded: &LoadedSuite, cases: &[Case]) -> Result<()> {
         let program = plan::program(loaded, &loaded.suite.trainers[case.trainer]);
         let program = program.map_err(|reason| anyhow!(reason))?;
         let predictions = Path::new("PREDICTIONS");
-        let places = Places { program: &program, data: &data, predictions };
+        let allow_software = args.allow_software;
+        let places = Places { program: &program, data: &data, predictions, allow_software };
         let words =
             plan::command(&loaded.suite, case, &places).map_err(|reason| anyhow!(reason))?;
         let environment = plan::environment(&loaded.suite, case);
