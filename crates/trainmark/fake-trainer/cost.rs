@@ -85,7 +85,8 @@ fn burn_thread(seconds: f64) {
     let mut state = 1_u64;
     while used() < seconds {
         for _ in 0..100_000 {
-            state = std::hint::black_box(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+            state =
+                std::hint::black_box(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
         }
     }
 }

@@ -60,10 +60,13 @@ fn serve() -> io::Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
     let tree = Tree::adopt()?;
     let harness = UnixStream::from(rustix::stdio::stdin().try_clone_to_owned()?);
+    let mut reader = BufReader::new(&harness);
     let mut line = String::new();
-    BufReader::new(&harness).read_line(&mut line)?;
+    reader.read_line(&mut line)?;
     let request: Request = serde_json::from_str(&line)?;
-    if let Some(report) = supervise(&request, tree, &harness)? {
+    // A request to stop may have come along with it.
+    let heard = reader.buffer().to_vec();
+    if let Some(report) = supervise(&request, &heard, tree, &harness)? {
         send(&harness, &Message::Ended(Box::new(report)))?;
     }
     Ok(())
@@ -78,6 +81,7 @@ fn send(mut harness: &UnixStream, message: &Message) -> io::Result<()> {
 /// `None` if the harness has gone.
 fn supervise(
     request: &Request,
+    heard: &[u8],
     mut tree: Tree,
     harness: &UnixStream,
 ) -> io::Result<Option<Report>> {
@@ -88,23 +92,17 @@ fn supervise(
         Err(reason) => return Ok(Some(not_started(reason))),
     };
     tree.set_main(main);
-    send(harness, &Message::Started { main })?;
+    // From here on there is no way out but through the end of the tree.
+    let mut run = Run::new(request, main, start, &tree);
+    run.hear(heard, Instant::now());
+    watch(run, harness, oom_before).inspect_err(|_| kill_all_that_is_left(&tree))
+}
+
+/// Until the tree is gone. `None` if the harness has gone.
+fn watch(mut run: Run, harness: &UnixStream, oom_before: OomKills) -> io::Result<Option<Report>> {
+    // A harness that has died since is noticed by listening.
+    let _ = send(harness, &Message::Started { main: run.main });
     let (reaper, wake) = Reaper::start()?;
-    let mut run = Run {
-        main,
-        start,
-        deadline: request.timeout.map(|timeout| start + timeout),
-        memory_limit_bytes: request.memory_limit_bytes,
-        sampler: TreeSampler::new(rustix::process::getpid().as_raw_nonzero().get()),
-        tree,
-        state: State::Running,
-        stopped: None,
-        ended: None,
-        last_reaped: start,
-        stragglers: Stragglers::default(),
-        harness_gone: false,
-        children_gone: false,
-    };
     while !run.is_over() {
         run.wait(harness, &wake)?;
         run.reap(&reaper);
@@ -112,6 +110,15 @@ fn supervise(
         run.advance(Instant::now());
     }
     Ok((!run.harness_gone).then(|| run.report(oom_before)))
+}
+
+/// The last resort when watching itself has failed.
+fn kill_all_that_is_left(tree: &Tree) {
+    let give_up = Instant::now() + KILL_PATIENCE;
+    while tree.alive() > 0 && Instant::now() < give_up {
+        tree.kill();
+        std::thread::sleep(KILL_INTERVAL);
+    }
 }
 
 fn not_started(reason: String) -> Report {
@@ -253,13 +260,13 @@ enum Stopped {
 }
 
 /// One trainer between its start and its report.
-struct Run {
+struct Run<'a> {
     main: i32,
     start: Instant,
     deadline: Option<Instant>,
     memory_limit_bytes: Option<u64>,
     sampler: TreeSampler,
-    tree: Tree,
+    tree: &'a Tree,
     state: State,
     stopped: Option<Stopped>,
     /// The main process's end.
@@ -271,7 +278,25 @@ struct Run {
     children_gone: bool,
 }
 
-impl Run {
+impl<'a> Run<'a> {
+    fn new(request: &Request, main: i32, start: Instant, tree: &'a Tree) -> Self {
+        Run {
+            main,
+            start,
+            deadline: request.timeout.map(|timeout| start + timeout),
+            memory_limit_bytes: request.memory_limit_bytes,
+            sampler: TreeSampler::new(rustix::process::getpid().as_raw_nonzero().get()),
+            tree,
+            state: State::Running,
+            stopped: None,
+            ended: None,
+            last_reaped: start,
+            stragglers: Stragglers::default(),
+            harness_gone: false,
+            children_gone: false,
+        }
+    }
+
     fn is_over(&self) -> bool {
         matches!(self.state, State::Over { .. })
     }
@@ -363,18 +388,7 @@ impl Run {
                 self.harness_gone = true;
                 self.kill(now);
             }
-            Ok(count) => {
-                for word in &words[..count] {
-                    match *word {
-                        STOP => self.stop(Stopped::Cancelled, now),
-                        KILL => {
-                            self.stop(Stopped::Cancelled, now);
-                            self.kill(now);
-                        }
-                        _ => {}
-                    }
-                }
-            }
+            Ok(count) => self.hear(&words[..count], now),
             Err(error)
                 if matches!(
                     error.kind(),
@@ -386,6 +400,19 @@ impl Run {
             }
         }
         Ok(())
+    }
+
+    fn hear(&mut self, words: &[u8], now: Instant) {
+        for word in words {
+            match *word {
+                STOP => self.stop(Stopped::Cancelled, now),
+                KILL => {
+                    self.stop(Stopped::Cancelled, now);
+                    self.kill(now);
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Does what is due.

@@ -114,9 +114,7 @@ mod platform {
 
 #[cfg(not(target_os = "linux"))]
 mod platform {
-    use rustix::process::{
-        Pid, Signal, kill_process_group, test_kill_process_group,
-    };
+    use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
     /// The main process's group. One that leaves it is out of reach: there are no subreapers here.
     #[derive(Debug)]

@@ -32,7 +32,9 @@ pub struct Request {
 #[serde(rename_all = "snake_case")]
 pub enum Message {
     /// The id of the trainer's main process, which leads its own process group.
-    Started { main: i32 },
+    Started {
+        main: i32,
+    },
     Ended(Box<Report>),
 }
 

@@ -147,7 +147,9 @@ impl OomKills {
     pub fn evidence(self, later: OomKills, foreign_sigkill: bool) -> Option<String> {
         let rose = |before: Option<u64>, after: Option<u64>| after?.checked_sub(before?);
         if let Some(kills @ 1..) = rose(self.cgroup, later.cgroup) {
-            return Some(format!("the kernel killed {kills} process(es) of the control group (oom_kill)"));
+            return Some(format!(
+                "the kernel killed {kills} process(es) of the control group (oom_kill)"
+            ));
         }
         match rose(self.machine, later.machine) {
             Some(kills @ 1..) if foreign_sigkill => Some(format!(
@@ -219,7 +221,10 @@ mod tests {
         );
         assert_eq!(
             oom_counter_files("5:cpu,cpuacct:/x\n4:memory:/\n"),
-            ["/sys/fs/cgroup/memory/memory.oom_control", "/sys/fs/cgroup/memory/memory.oom_control"]
+            [
+                "/sys/fs/cgroup/memory/memory.oom_control",
+                "/sys/fs/cgroup/memory/memory.oom_control"
+            ]
         );
         assert!(oom_counter_files("garbage\n1:cpu\n").is_empty());
     }

@@ -93,12 +93,14 @@ fn children_source(survivors: u64) -> String {
 
 /// The kernel's sums, unless more CPU time than that was seen: a process that ignores SIGCHLD lets
 /// its children vanish without anybody waiting for them, and their time is in no sum.
-fn cpu_readings(usage: &Usage, sample: &TreeSample, survivors: u64) -> (Reading<f64>, Reading<f64>) {
-    let seconds = |time: nix::sys::time::TimeVal| {
-        time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6
-    };
-    let summed =
-        Cpu { user_s: seconds(usage.user_time()), system_s: seconds(usage.system_time()) };
+fn cpu_readings(
+    usage: &Usage,
+    sample: &TreeSample,
+    survivors: u64,
+) -> (Reading<f64>, Reading<f64>) {
+    let seconds =
+        |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    let summed = Cpu { user_s: seconds(usage.user_time()), system_s: seconds(usage.system_time()) };
     let (cpu, source) = match sample.cpu {
         Some(seen) if seen.total_s() > summed.total_s() * LOST_CPU_FACTOR + LOST_CPU_S => (
             seen,

@@ -1,0 +1,355 @@
+//! Trainers that crash, hang, flood, fork away and fight back: each ends as what it is, in bounded
+//! memory and time, and nothing of it is left running.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use support::{
+    FAKE_TRAINER, MB, eventually, fake, is_alive, number_in, processes_with, program, run,
+    run_quietly, run_with,
+};
+use trainmark::launch::{self, CancelToken, Exit, LaunchError, Stream};
+
+#[test]
+fn a_good_trainer_ends_with_its_exit_code_and_its_last_lines() {
+    let (outcome, lines) = run(&fake(&["succeed"]));
+    assert_eq!(outcome.exit, Exit::Code(0));
+    assert_eq!(lines, ["Epoch 1/1  loss 0.61", "Test Accuracy: 95.67%"]);
+    assert_eq!(outcome.stdout_tail, "Epoch 1/1  loss 0.61\nTest Accuracy: 95.67%");
+    assert_eq!((outcome.stderr_tail.as_str(), outcome.stderr_bytes), ("", 0));
+    assert_eq!((outcome.stragglers.count, outcome.survivors), (0, 0));
+    assert_eq!(outcome.out_of_memory, None);
+}
+
+#[test]
+fn exit_codes_and_signals_are_told_apart() {
+    assert_eq!(run_quietly(&fake(&["exit", "69"])).exit, Exit::Code(69));
+    // A shell would call this one 134 as well.
+    assert_eq!(run_quietly(&fake(&["exit", "134"])).exit, Exit::Code(134));
+    for (arguments, number, name) in [
+        (&["abort"][..], 6, "SIGABRT"),
+        (&["signal", "11"], 11, "SIGSEGV"),
+        (&["signal", "9"], 9, "SIGKILL"),
+        (&["signal", "40"], 40, "signal 40"),
+    ] {
+        match run_quietly(&fake(arguments)).exit {
+            Exit::Signal(signal) => {
+                assert_eq!((signal.number, signal.name.as_str()), (number, name));
+            }
+            other => panic!("{arguments:?} ended as {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_program_that_cannot_be_started_says_why() {
+    for (path, word) in [
+        ("/no/such/trainer", "No such file"),
+        ("no-such-trainer-in-the-path", "No such file"),
+        ("/", "denied"),
+        ("/etc/passwd", "denied"),
+    ] {
+        match run_quietly(&program(path, &[])).exit {
+            Exit::NotStarted(reason) => assert!(reason.contains(word), "{path}: {reason}"),
+            other => panic!("{path} ended as {other:?}"),
+        }
+    }
+    let mut job = fake(&["succeed"]);
+    job.cwd = Some("/no/such/folder".into());
+    assert!(
+        matches!(run_quietly(&job).exit, Exit::NotStarted(reason) if reason.contains("folder"))
+    );
+}
+
+#[test]
+fn a_launcher_that_is_none_is_an_error_or_lost_but_never_a_hang() {
+    let mut job = fake(&["succeed"]);
+    job.launcher_exe = "/no/such/harness".into();
+    let cancel = CancelToken::new().unwrap();
+    let error = launch::run(&job, &mut |_, _| {}, &cancel).unwrap_err();
+    assert!(matches!(error, LaunchError::Spawn { .. }), "{error}");
+    job.launcher_exe = "/bin/true".into();
+    assert!(matches!(run_quietly(&job).exit, Exit::Lost(_)));
+    job.launcher_exe = "/bin/echo".into();
+    assert!(matches!(run_quietly(&job).exit, Exit::Lost(_)));
+}
+
+#[test]
+fn the_trainer_gets_its_environment_folder_and_clean_descriptors_and_signals() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut job = fake(&["environment"]);
+    job.env = vec![("FAKE_VARIABLE".into(), "a b\"c".into())];
+    job.cwd = Some(folder.path().to_owned());
+    let (outcome, lines) = run(&job);
+    assert_eq!(outcome.exit, Exit::Code(0));
+    let has = |line: &str| assert!(lines.iter().any(|l| l == line), "{line:?} not in {lines:?}");
+    has("FAKE_VARIABLE a b\"c");
+    has(&format!("cwd {}", folder.path().canonicalize().unwrap().display()));
+    has(&format!("PATH {}", std::env::var("PATH").unwrap_or_default()));
+    has("stdin 0 bytes");
+    has("SigBlk:\t0000000000000000");
+    // The harness may itself have been started with more than three; no other one leaks.
+    let plain =
+        Command::new(FAKE_TRAINER).arg("environment").stdin(Stdio::null()).output().unwrap();
+    let plain = String::from_utf8(plain.stdout).unwrap();
+    has(plain.lines().find(|line| line.starts_with("descriptors")).unwrap());
+}
+
+#[test]
+fn a_trainer_runs_on_the_cores_it_is_given() {
+    let allowed = std::fs::read_to_string("/proc/self/status").unwrap();
+    let list = allowed.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:\t")).unwrap();
+    let first: usize = list.split([',', '-']).next().unwrap().parse().unwrap();
+    let mut job = fake(&["environment"]);
+    job.cpus = Some(vec![first]);
+    let (_, lines) = run(&job);
+    assert!(lines.contains(&format!("Cpus_allowed_list:\t{first}")), "{lines:?}");
+    job.cpus = Some(vec![1_000_000]);
+    assert!(matches!(run_quietly(&job).exit, Exit::NotStarted(reason) if reason.contains("core")));
+}
+
+#[test]
+fn a_trainer_that_hangs_is_stopped_at_the_time_out() {
+    let mut job = fake(&["sleep", "300"]);
+    job.timeout = Some(Duration::from_millis(300));
+    let outcome = run_quietly(&job);
+    assert_eq!(outcome.exit, Exit::TimedOut);
+    assert_eq!(outcome.stdout_tail, "sleeping");
+    assert!(outcome.meters.wall_s.value().unwrap() >= 0.3);
+}
+
+#[test]
+fn a_trainer_that_ignores_sigterm_is_killed_with_all_its_children() {
+    let mut job = fake(&["fork-bomb", "5"]);
+    // Long enough for all 32 processes, also on a busy machine.
+    job.timeout = Some(Duration::from_secs(3));
+    let word = "fork-bomb-of-the-time-out-test";
+    job.args.push(word.into());
+    let outcome = run_quietly(&job);
+    assert_eq!(outcome.exit, Exit::TimedOut);
+    assert_eq!(outcome.survivors, 0);
+    assert!(outcome.meters.processes.value() > Some(5), "{:?}", outcome.meters.processes);
+    assert_eq!(processes_with(word), Vec::<u32>::new());
+}
+
+#[test]
+fn a_daemon_that_left_its_session_is_found_stopped_and_counted() {
+    let (outcome, lines) = run(&fake(&["detach"]));
+    let daemon = number_in(&lines, "daemon") as u32;
+    assert!(!is_alive(daemon));
+    assert_eq!(outcome.exit, Exit::Code(0));
+    assert_eq!(outcome.stragglers.count, 1);
+    assert!(outcome.stragglers.stopped);
+    assert_eq!(outcome.survivors, 0);
+    let cpu_s = outcome.meters.user_s.value().unwrap();
+    assert!(cpu_s > 0.5, "the daemon spun for eight seconds, but only {cpu_s} s were counted");
+}
+
+#[test]
+fn a_cancelled_trainer_is_stopped_and_killed_after_a_grace() {
+    assert_eq!(cancelled_when_it_prints(&["sleep", "300"], 1).0, Exit::Cancelled);
+    let (exit, wall_s) = cancelled_when_it_prints(&["ignore-term"], 1);
+    assert_eq!(exit, Exit::Cancelled);
+    assert!(wall_s >= 3.0, "killed after {wall_s} s, in its grace");
+}
+
+#[test]
+fn a_second_request_to_stop_skips_the_grace() {
+    // On a busy machine the requests themselves may be late; not five times.
+    let quick = (0..5).any(|_| {
+        let (exit, wall_s) = cancelled_when_it_prints(&["ignore-term"], 2);
+        assert_eq!(exit, Exit::Cancelled);
+        wall_s < 3.0
+    });
+    assert!(quick, "always as slow as after one request");
+}
+
+#[test]
+fn a_token_that_was_cancelled_before_stops_the_next_trainer_too() {
+    let cancel = CancelToken::new().unwrap();
+    cancel.cancel();
+    let (outcome, _) = run_with(&fake(&["sleep", "300"]), &cancel);
+    assert_eq!(outcome.exit, Exit::Cancelled);
+    assert!(outcome.meters.wall_s.value().is_some(), "the launcher itself did not hear of it");
+}
+
+/// Returns how it ended, and the trainer's wall time in seconds.
+fn cancelled_when_it_prints(arguments: &[&str], requests: usize) -> (Exit, f64) {
+    let cancel = CancelToken::new().unwrap();
+    let mut on_line = |_: Stream, _: &str| (0..requests).for_each(|_| cancel.cancel());
+    let outcome = launch::run(&fake(arguments), &mut on_line, &cancel).unwrap();
+    (outcome.exit, outcome.meters.wall_s.value().unwrap())
+}
+
+#[test]
+fn a_trainer_that_kills_its_launcher_is_lost_and_found() {
+    let (outcome, lines) = run(&fake(&["kill-parent"]));
+    assert!(matches!(outcome.exit, Exit::Lost(_)), "{:?}", outcome.exit);
+    assert_eq!(outcome.survivors, 0);
+    assert_eq!(outcome.meters.user_s.value(), None);
+    assert!(!is_alive(number_in(&lines, "main") as u32));
+}
+
+#[test]
+fn a_stopped_launcher_does_not_hang_the_harness() {
+    let mut job = program("/bin/sh", &["-c", "kill -STOP $PPID; exec sleep 300"]);
+    job.timeout = Some(Duration::from_millis(100));
+    let outcome = run_quietly(&job);
+    assert!(matches!(outcome.exit, Exit::Lost(_)), "{:?}", outcome.exit);
+    assert_eq!(outcome.survivors, 0);
+}
+
+#[test]
+fn no_trainer_survives_the_harness_that_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let started = folder.path().join("started");
+    let word = format!("late-orphan-of-{}", std::process::id());
+    let mut harness = other_harness(&word, &started);
+    eventually("the trainer of the other harness starts", || started.exists());
+    eventually("all of its processes run", || processes_with(&word).len() >= 2);
+    harness.kill().unwrap();
+    harness.wait().unwrap();
+    eventually("the trainer of the killed harness is gone", || processes_with(&word).is_empty());
+}
+
+#[test]
+fn a_harness_that_is_killed_at_any_moment_of_its_start_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let word = format!("early-orphan-of-{}", std::process::id());
+    for millisecond in 0..40 {
+        let mut harness = other_harness(&word, &folder.path().join("started"));
+        std::thread::sleep(Duration::from_millis(millisecond));
+        harness.kill().unwrap();
+        harness.wait().unwrap();
+    }
+    // A launcher that was just being started has neither trainer nor word yet.
+    std::thread::sleep(Duration::from_millis(200));
+    eventually("everything that was started is gone", || processes_with(&word).is_empty());
+}
+
+/// Another process of this very test file that runs a trainer, whose processes have the word in
+/// their command lines.
+fn other_harness(word: &str, started: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_harness_for_the_tests_that_kill_it", "--ignored", "--nocapture"])
+        .env("FAULTS_WORD", word)
+        .env("FAULTS_STARTED", started)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+#[ignore = "not a test of its own: others run it in a process of its own and kill that"]
+fn a_harness_for_the_tests_that_kill_it() {
+    let word = std::env::var("FAULTS_WORD").expect("set by the other test");
+    let started = std::env::var("FAULTS_STARTED").expect("set by the other test");
+    let script = format!(
+        "trap '' TERM HUP INT; touch '{started}'
+        setsid sh -c 'sleep 301; # {word}' &
+        sleep 302 # {word}"
+    );
+    run_quietly(&program("/bin/sh", &["-c", &script]));
+}
+
+#[test]
+fn a_gigabyte_on_either_stream_takes_bounded_memory() {
+    let before = own_peak_bytes();
+    let mut longest = 0;
+    let mut count = 0_u64;
+    let cancel = CancelToken::new().unwrap();
+    let outcome = launch::run(
+        &fake(&["stderr-without-newline", "1000"]),
+        &mut |_: Stream, line: &str| longest = longest.max(line.len()),
+        &cancel,
+    );
+    let outcome = outcome.unwrap();
+    assert_eq!(outcome.exit, Exit::Code(0));
+    assert_eq!(outcome.stderr_bytes, 1_000_000_000);
+    assert_eq!(outcome.stdout_tail, "Test Accuracy: 50.00%");
+    assert!(longest <= 64 * 1024);
+    assert!(outcome.stderr_tail.len() <= 8 * 1024);
+
+    let outcome = launch::run(
+        &fake(&["stdout-lines", "1000"]),
+        &mut |_: Stream, _: &str| count += 1,
+        &cancel,
+    );
+    let outcome = outcome.unwrap();
+    assert_eq!(outcome.exit, Exit::Code(0));
+    assert_eq!(count, 10_000_001);
+    assert!(outcome.stdout_tail.ends_with("Test Accuracy: 50.00%"));
+    assert_eq!(outcome.stdout_tail.lines().count(), 20);
+    let grown = own_peak_bytes() - before;
+    // Other tests of this process run at the same time; none of them keeps much either.
+    assert!(grown < 30 * MB, "{grown} bytes more");
+}
+
+fn own_peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn garbage_and_invalid_utf8_are_lines_like_any_other() {
+    let outcome = run_quietly(&fake(&["garbage", "3"]));
+    assert_eq!(outcome.exit, Exit::Code(0));
+    assert_eq!(outcome.stdout_bytes, 3_000_000);
+    assert!(!outcome.stdout_tail.is_empty() && outcome.stdout_tail.len() <= 8 * 1024);
+
+    let (outcome, lines) = run(&fake(&["invalid-utf8"]));
+    assert_eq!(lines, ["loss \u{fffd}\u{fffd}\u{fffd} nan", "Test Accuracy: 12.50%"]);
+    assert!(outcome.stdout_tail.starts_with("loss \u{fffd}"));
+}
+
+#[test]
+fn a_trainer_that_closes_its_output_is_waited_for() {
+    let (outcome, lines) = run(&fake(&["close-output"]));
+    assert_eq!(outcome.exit, Exit::Code(0));
+    assert_eq!(lines, ["Test Accuracy: 50.00%"]);
+    assert!(outcome.meters.wall_s.value().unwrap() >= 0.3);
+}
+
+#[test]
+fn a_trainer_that_outgrows_its_memory_limit_is_killed_and_says_why() {
+    let mut job = fake(&["leak", "200"]);
+    job.memory_limit_bytes = Some(100 * MB);
+    let outcome = run_quietly(&job);
+    assert_eq!(outcome.exit, Exit::OverMemoryLimit);
+    assert!(outcome.out_of_memory.unwrap().contains("100000000"));
+    let peak = outcome.meters.peak_memory_bytes.value().unwrap();
+    assert!(peak >= 100 * MB, "{peak} bytes");
+
+    let mut job = fake(&["hold-twice", "80", "300"]);
+    job.memory_limit_bytes = Some(100 * MB);
+    let outcome = run_quietly(&job);
+    assert_eq!(outcome.exit, Exit::OverMemoryLimit, "the limit is for the whole tree");
+}
+
+#[test]
+fn a_callback_that_panics_leaves_no_trainer_behind() {
+    let word = format!("panic-{}", std::process::id());
+    let script = format!("echo go; sleep 303 # {word}");
+    let job = program("/bin/sh", &["-c", &script]);
+    let cancel = CancelToken::new().unwrap();
+    let panicked = std::panic::catch_unwind(|| {
+        let _ = launch::run(&job, &mut |_, _| panic!("on purpose"), &cancel);
+    });
+    assert!(panicked.is_err());
+    assert_eq!(processes_with(&word), Vec::<u32>::new());
+}
+
+#[test]
+fn a_relative_path_is_meant_from_the_harness_not_from_the_trainers_folder() {
+    let here = std::env::current_dir().unwrap();
+    let depth = here.components().count() - 1;
+    let relative = format!("{}{}", "../".repeat(depth), FAKE_TRAINER.trim_start_matches('/'));
+    let mut job = program(&relative, &["succeed"]);
+    job.cwd = Some("/".into());
+    assert_eq!(run_quietly(&job).exit, Exit::Code(0));
+}
