@@ -9,6 +9,7 @@ mod attention;
 pub mod buffer;
 mod cnn;
 mod cross_entropy;
+mod mlp;
 pub mod simd;
 pub mod team;
 
@@ -41,11 +42,9 @@ impl Backend for Cpu {
         let engine = Engine::new(options)?;
         match job.model {
             Model::Cnn => Ok(Box::new(cnn::CnnSession::new(engine, job))),
+            Model::Mlp(shape) => Ok(Box::new(mlp::Mlp::open(job, shape, engine)?)),
             Model::Attention(shape) => {
                 Ok(Box::new(attention::AttentionSession::new(engine, job, shape)))
-            }
-            Model::Mlp(_) => {
-                Err(Unavailable(format!("cpu does not train {} yet", job.model.id())).into())
             }
         }
     }

@@ -1,0 +1,244 @@
+//! What each member of the team does in a run: training steps, or predictions.
+
+use super::batch::{self, GROUP, GROUP_BYTES, LABELS, SQUARES};
+use super::first_layer::{Pass, Samples};
+use super::layout::{Layout, Tile};
+use super::second_layer::{activate, backward, logits, softmax_gradient, sum_logits};
+use crate::buffer::Shared;
+use crate::simd::{Kernel, MAX_LANES, Simd};
+use crate::team::Member;
+use mnist::{CLASSES, Split};
+
+/// The buffers of a session, for all members.
+#[derive(Clone, Copy)]
+pub(super) struct Memory<'a> {
+    pub w1: Shared<'a, f32>,       // (tile)(784, tile's vectors, lanes)
+    pub b1: Shared<'a, f32>,       // (vector, lanes)
+    pub w2: Shared<'a, f32>,       // (vector, 10, lanes)
+    pub b2: Shared<'a, f32>,       // (10)
+    pub pixels: Shared<'a, u8>,    // (3 batches, group)(GROUP_BYTES)
+    pub hidden: Shared<'a, f32>,   // (2 batches, group, vector, GROUP, lanes)
+    pub parts: Shared<'a, f32>,    // (2 batches, block, group, 10, GROUP)
+    pub gradient: Shared<'a, f32>, // (member, group, 10, GROUP)
+}
+
+/// Training steps over an order of samples.
+pub(super) struct Train<'a> {
+    pub member: &'a Member<'a>,
+    pub layout: &'a Layout,
+    pub memory: Memory<'a>,
+    pub data: &'a Split,
+    pub batch_size: usize,
+    pub learning_rate: f32,
+    pub order: &'a [u32],
+    pub step_loss: Shared<'a, f32>, // (steps)
+}
+
+impl Train<'_> {
+    fn steps(&self) -> usize {
+        self.order.len().div_ceil(self.batch_size)
+    }
+
+    /// The samples of a step; none after the last.
+    fn batch(&self, step: usize) -> &[u32] {
+        let start = (step * self.batch_size).min(self.order.len());
+        let end = (start + self.batch_size).min(self.order.len());
+        &self.order[start..end]
+    }
+
+    fn pixels(&self, step: usize, group: usize) -> *mut u8 {
+        let batch = step % 3 * self.layout.groups;
+        self.memory.pixels.as_ptr().wrapping_add((batch + group) * GROUP_BYTES)
+    }
+
+    /// (group, vector, GROUP, lanes) from this vector on.
+    fn hidden(&self, step: usize, vector: usize) -> *mut f32 {
+        let batch = step % 2 * self.layout.hidden_len();
+        self.memory.hidden.as_ptr().wrapping_add(batch + vector * GROUP * self.layout.lanes)
+    }
+
+    fn parts(&self, step: usize) -> *mut f32 {
+        self.memory.parts.as_ptr().wrapping_add(step % 2 * self.layout.logits_len())
+    }
+
+    /// Floats between groups in [`Train::hidden`].
+    fn hidden_stride(&self) -> usize {
+        self.layout.vectors * GROUP * self.layout.lanes
+    }
+
+    /// Turns this member's part of a step's images and asks for those of the next.
+    #[inline(always)]
+    fn prepare<S: Simd>(&self, simd: S, step: usize) {
+        let squares = self.member.share(SQUARES);
+        for (group, samples) in self.batch(step).chunks(GROUP).enumerate() {
+            // SAFETY: a group of the buffer; other members turn other squares, and nobody reads
+            // this batch before the next barrier.
+            unsafe {
+                batch::turn(simd, self.data, samples, squares.clone(), self.pixels(step, group));
+            }
+        }
+        batch::prefetch(simd, self.data, self.batch(step + 1), squares);
+    }
+
+    /// First-layer passes of a tile: updates from one step's batch, then the sums of the next.
+    #[inline(always)]
+    fn first_layer<S: Simd>(&self, simd: S, tile: &Tile, update: Option<usize>, forward: usize) {
+        let samples = |step: usize, group: usize| Samples {
+            pixels: self.pixels(step, group),
+            values: self
+                .hidden(step, tile.vectors.start)
+                .wrapping_add(group * self.hidden_stride()),
+        };
+        let groups = |step| self.batch(step).len().div_ceil(GROUP);
+        let weights = self.memory.w1.as_ptr().wrapping_add(self.layout.w1_offset(tile));
+        let vectors = tile.vectors.len();
+        let updates = update.map_or(0, groups);
+        let forwards = groups(forward);
+        for group in 0..forwards {
+            let start = samples(forward, group).values;
+            let len = vectors * GROUP * S::LANES;
+            // SAFETY: this member's hidden values.
+            unsafe { std::slice::from_raw_parts_mut(start, len).fill(0.0) };
+        }
+        // The last update and the first forward share one pass over the weights.
+        for index in 0..(updates + forwards).saturating_sub(usize::from(updates.min(forwards) > 0))
+        {
+            let update = update.filter(|_| index < updates).map(|step| samples(step, index));
+            let first = updates.saturating_sub(usize::from(forwards > 0));
+            let forward = (index >= first).then(|| samples(forward, index - first));
+            // SAFETY: this member's weights and values; the pixels are not written to now.
+            unsafe { Pass { weights, vectors, update, forward }.run(simd) };
+        }
+    }
+
+    /// The hidden values and this member's parts of the logits, from the first layer's sums.
+    #[inline(always)]
+    fn finish_forward<S: Simd>(&self, simd: S, step: usize) {
+        let layout = self.layout;
+        for block in self.member.share(layout.blocks) {
+            let vectors = layout.block(block);
+            for (group, samples) in self.batch(step).chunks(GROUP).enumerate() {
+                let values =
+                    self.hidden(step, vectors.start).wrapping_add(group * self.hidden_stride());
+                let part = (block * layout.groups + group) * CLASSES * GROUP;
+                // SAFETY: this member's values and parts.
+                unsafe {
+                    let bias = self.memory.b1.as_ptr().add(vectors.start * S::LANES);
+                    let weights = self.memory.w2.as_ptr().add(vectors.start * CLASSES * S::LANES);
+                    activate(simd, values, bias, vectors.len(), samples.len());
+                    let part = self.parts(step).add(part);
+                    logits(simd, values, weights, vectors.len(), samples.len(), part);
+                }
+            }
+        }
+    }
+
+    /// Loss and gradient of a step's logits, which every member computes for itself rather than
+    /// wait for another. Returns the mean loss.
+    #[inline(always)]
+    fn loss_gradient<S: Simd>(
+        &self,
+        simd: S,
+        step: usize,
+        bias: &mut [f32; CLASSES],
+        gradient: *mut f32,
+    ) -> f32 {
+        let layout = self.layout;
+        let count = self.batch(step).len();
+        let scale = -self.learning_rate / count as f32;
+        let mut loss = 0.0f64;
+        let mut bias_gradient = [simd.splat(0.0); CLASSES];
+        for (group, samples) in self.batch(step).chunks(GROUP).enumerate() {
+            let mut product = 1.0f64; // at most 10^32: one logarithm for all
+            for first in (0..samples.len()).step_by(S::LANES) {
+                // SAFETY: the parts were written before the barrier, the labels too.
+                unsafe {
+                    let parts = self.parts(step).add(group * CLASSES * GROUP);
+                    let stride = layout.groups * CLASSES * GROUP;
+                    let logits = sum_logits(simd, parts, stride, layout.blocks, bias, first);
+                    let labels = simd.load_bytes(self.pixels(step, group).add(LABELS + first));
+                    let (d, plain, inside_log) = softmax_gradient(simd, &logits, labels, scale);
+                    for class in 0..CLASSES {
+                        let place = gradient.add((group * CLASSES + class) * GROUP + first);
+                        simd.store(place, d[class]);
+                        bias_gradient[class] = simd.add(bias_gradient[class], d[class]);
+                    }
+                    if self.member.index() == 0 {
+                        let mut factors = [1.0f32; MAX_LANES];
+                        simd.store(factors.as_mut_ptr(), inside_log);
+                        for factor in factors {
+                            product *= f64::from(factor);
+                        }
+                        loss += f64::from(simd.sum(plain));
+                    }
+                }
+            }
+            if self.member.index() == 0 {
+                loss += product.ln();
+            }
+        }
+        for (bias, &d) in bias.iter_mut().zip(&bias_gradient) {
+            *bias += simd.sum(d);
+        }
+        (loss / count as f64) as f32
+    }
+}
+
+impl Kernel for Train<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (layout, memory, member) = (self.layout, self.memory, self.member);
+        let steps = self.steps();
+        if steps == 0 {
+            return;
+        }
+        let tiles = &layout.tiles[member.index()];
+        let gradient_len = layout.groups * CLASSES * GROUP;
+        let gradient = memory.gradient.as_ptr().wrapping_add(member.index() * gradient_len);
+        let mut b2 = [0.0; CLASSES];
+        // SAFETY: nobody writes to it before the last barrier.
+        b2.copy_from_slice(unsafe { memory.b2.slice(0..CLASSES) });
+
+        self.prepare(simd, 0);
+        member.barrier();
+        for tile in tiles {
+            self.first_layer(simd, tile, None, 0);
+        }
+        self.finish_forward(simd, 0);
+        self.prepare(simd, 1);
+        member.barrier();
+        for step in 0..steps {
+            let loss = self.loss_gradient(simd, step, &mut b2, gradient);
+            if member.index() == 0 {
+                // SAFETY: only this member writes losses, one per step.
+                unsafe { self.step_loss.slice_mut(step..step + 1)[0] = loss };
+            }
+            for tile in tiles {
+                for vector in tile.vectors.clone() {
+                    // SAFETY: this member's vectors.
+                    unsafe {
+                        backward(
+                            simd,
+                            self.batch(step).len(),
+                            self.hidden(step, vector),
+                            self.hidden_stride(),
+                            gradient,
+                            memory.w2.as_ptr().add(vector * CLASSES * S::LANES),
+                            memory.b1.as_ptr().add(vector * S::LANES),
+                        );
+                    }
+                }
+                self.first_layer(simd, tile, Some(step), step + 1);
+            }
+            self.finish_forward(simd, step + 1);
+            self.prepare(simd, step + 2);
+            member.barrier();
+        }
+        if member.index() == 0 {
+            // SAFETY: the others read it before the barriers.
+            unsafe { memory.b2.slice_mut(0..CLASSES).copy_from_slice(&b2) };
+        }
+    }
+}
