@@ -1,9 +1,11 @@
 //! The embedded dataset: 60,000 + 10,000 images of digits that the program draws itself.
 //!
 //! A benchmark must run where there is no data and no network. Each image is one of several styles
-//! of a digit, described by pen strokes (our own, in `digits/strokes.rs`), under random displacement of
-//! its curves' ends, elastic and affine distortion, line width, and noise: about as sparse as MNIST
-//! and about as hard (an MLP with 512 hidden units and the default recipe ends near 95 %).
+//! of a digit, described by pen strokes (our own, in `digits/strokes.rs`), under random displacement
+//! of its curves' ends, elastic and affine distortion, line width, and noise. It is about as sparse
+//! as MNIST (19.3 % of the pixels are not zero; MNIST 19.1 %) and about as hard: an MLP with 512
+//! hidden units (batch 32, learning rate 0.01) reaches 90.8 % after one epoch and 95.1 % after five
+//! (MNIST 90.8 and 94.2); `tests/difficulty.rs` measures it.
 //!
 //! The same bits on every platform and at any thread count: image `i` (training images first) is
 //! drawn from stream `i` of ChaCha8 under a fixed key, with nothing but the arithmetic that IEEE 754

@@ -13,6 +13,9 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+/// How the names of folders begin in which a dataset is being written.
+const SCRATCH: &str = ".new-";
+
 impl Dataset {
     /// Makes sure that `parent` has the dataset as four plain files, and returns their folder.
     /// Safe when several processes do it at once.
@@ -40,13 +43,16 @@ pub(crate) fn store<D: std::borrow::Borrow<Dataset>>(
     let lock_path = shelf.join(".lock");
     let lock = File::create(&lock_path).map_err(|cause| Error::io(&lock_path, "write", cause))?;
     // Released when the file is closed. A file system without locks still has the rename.
-    let _ = lock.lock();
+    let alone = lock.lock().is_ok();
     if holds(&folder, digests) {
         return Ok(folder);
     }
+    if alone {
+        remove_scratch(&shelf);
+    }
 
     let failed = |cause| Error::io(&shelf, "write a folder in", cause);
-    let scratch = tempfile::Builder::new().prefix(".new-").tempdir_in(&shelf).map_err(failed)?;
+    let scratch = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(&shelf).map_err(failed)?;
     let fresh = scratch.path().join("fresh");
     write(produce().borrow(), &fresh)?;
     if folder.exists() {
@@ -58,6 +64,16 @@ pub(crate) fn store<D: std::borrow::Borrow<Dataset>>(
         // Without locks another process may have been faster.
         Err(_) if holds(&folder, digests) => Ok(folder),
         Err(cause) => Err(Error::io(&folder, "rename a folder to", cause)),
+    }
+}
+
+/// Removes what processes left that were killed while they wrote.
+fn remove_scratch(shelf: &Path) {
+    for entry in fs::read_dir(shelf).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(SCRATCH) {
+            // If it cannot be removed it is only in the way of the disk's space.
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 
@@ -127,6 +143,16 @@ mod tests {
         assert_eq!(small(7).materialise(parent.path()).unwrap(), folder);
         assert_eq!(fs::read(&path).unwrap(), good);
         assert!(folder.join(FILES[3]).is_file());
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = small(7).materialise(parent.path()).unwrap();
+        let left = folder.with_file_name(".new-left");
+        fs::rename(&folder, &left).unwrap();
+        assert_eq!(small(7).materialise(parent.path()).unwrap(), folder);
+        assert!(folder.is_dir() && !left.exists());
     }
 
     #[test]

@@ -123,9 +123,10 @@ fn train(data: &Dataset, hidden: usize, samples: usize, epochs: usize, seed: u64
 
 #[test]
 fn a_small_mlp_learns_the_digits_but_not_perfectly() {
-    // An eighth of the job, so less than its 95 %: 87.4 % when the digits were fixed. MNIST: 89.0 %.
+    // A small part of the job, so less than its 95 %: 88.2 to 89.1 % with seeds 1 to 5 when the digits
+    // were fixed. MNIST with seed 1: 89.3 %.
     let accuracy = train(&mnist::digits::generate(), 64, 15_000, 3, 1)[2];
-    assert!((84.0..92.0).contains(&accuracy), "{accuracy} %");
+    assert!((86.0..91.0).contains(&accuracy), "{accuracy} %");
 }
 
 #[test]
