@@ -175,9 +175,9 @@ impl Collection {
         self.skipped.extend(other.skipped);
     }
 
-    /// Makes room for so many rows in all, and no more.
-    pub fn reserve(&mut self, rows: usize) {
-        self.rows.reserve_exact(rows.saturating_sub(self.rows.len()));
+    /// Makes room for so many more rows, so that growing does not hold them twice.
+    pub fn reserve(&mut self, more: usize) {
+        self.rows.reserve(more);
     }
 
     pub fn is_empty(&self) -> bool {
