@@ -3,6 +3,7 @@
 //! A suite is TOML; CONTRIBUTING.md explains it by example. Nothing in it is code: commands are
 //! lists of arguments, placeholders are filled in literally, no shell is involved.
 
+use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -94,7 +95,8 @@ pub struct Trainer {
     /// Backends that compile or capture the training step as a whole.
     #[serde(default)]
     pub compiled: Vec<String>,
-    pub models: BTreeMap<String, TrainedModel>,
+    /// In the order of the file.
+    pub models: IndexMap<String, TrainedModel>,
     /// What is added to the probe and to the command where software imitations of devices are
     /// allowed (`trainmark run --allow-software`).
     #[serde(default)]
