@@ -16,14 +16,14 @@ use super::outcome::{Exit, Signal, Stragglers};
 use super::tree::Tree;
 use super::wire::{KILL, Message, Report, Request, STOP};
 use crate::meter::{Meters, OomKills, Span, TreeSampler};
-use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::WaitOptions;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -56,8 +56,10 @@ fn serve() -> io::Result<()> {
     // Out of the terminal's reach: Ctrl-C is the harness's business.
     rustix::process::setsid()?;
     // Polite signals to everything called trainmark must not orphan the trainer; the launcher goes
-    // when its tree has gone.
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
+    // when its tree has gone. They are caught and not blocked or ignored: a handler is all that the
+    // trainer does not inherit. The harness has blocked them until here.
+    ctrlc::set_handler(|| {}).map_err(io::Error::other)?;
+    SigSet::empty().thread_set_mask()?;
     let tree = Tree::adopt()?;
     let harness = UnixStream::from(rustix::stdio::stdin().try_clone_to_owned()?);
     let mut reader = BufReader::new(&harness);
@@ -141,16 +143,9 @@ fn start_trainer(request: &Request) -> Result<i32, String> {
     if let Some(cwd) = &request.cwd {
         command.current_dir(cwd);
     }
-    // The trainer inherits the mask, and must be stopped by what stops any program.
-    let unmasked = |spawn: &mut dyn FnMut() -> io::Result<Child>| {
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
-        let child = spawn();
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
-        child
-    };
     let spawned = match &request.cpus {
-        None => unmasked(&mut || command.spawn()),
-        Some(cpus) => on_cpus(cpus, || unmasked(&mut || command.spawn()))?,
+        None => command.spawn(),
+        Some(cpus) => on_cpus(cpus, || command.spawn())?,
     };
     match spawned {
         Ok(child) => {

@@ -7,6 +7,7 @@ use super::tree::{self, kill_leftovers};
 use super::wire::{KILL, Message, Report, Request, STOP};
 use super::{CancelToken, Exit, Job, LAUNCHER_ARG, LaunchError, Outcome, Stragglers, Stream};
 use crate::meter::Meters;
+use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -71,13 +72,12 @@ impl Launch {
     fn start(job: &Job) -> Result<Launch, LaunchError> {
         let (socket, theirs) = UnixStream::pair().map_err(LaunchError::Channel)?;
         let mark = new_mark();
-        let spawned = Command::new(&job.launcher_exe)
-            .arg(LAUNCHER_ARG)
-            .env(tree::MARK, &mark)
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn();
+        let mut command = Command::new(&job.launcher_exe);
+        command.arg(LAUNCHER_ARG).env(tree::MARK, &mark).stdin(Stdio::from(OwnedFd::from(theirs)));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let spawned = with_signals_blocked(|| command.spawn());
+        // It holds the launcher's end of the socket, which must close with the launcher.
+        drop(command);
         let mut process = spawned
             .map_err(|source| LaunchError::Spawn { exe: job.launcher_exe.clone(), source })?;
         let (Some(stdout), Some(stderr)) = (process.stdout.take(), process.stderr.take()) else {
@@ -244,6 +244,15 @@ impl Drop for Launch {
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
         let _ = self.process.wait();
     }
+}
+
+/// A child inherits what is blocked: until the launcher has left the terminal's session and caught
+/// the signals that end programs, a Ctrl-C would end it with its work half done.
+fn with_signals_blocked<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let started = start();
+    before.thread_set_mask()?;
+    started
 }
 
 fn not_understood(what: &str) -> Verdict {
