@@ -17,7 +17,7 @@ pub(crate) struct Seen {
 /// An adapter that can be opened.
 pub(crate) struct Candidate {
     pub(crate) adapter: wgpu::Adapter,
-    pub(crate) name: String,
+    pub(crate) seen: Seen,
 }
 
 /// All adapters, the likely choice first. Loads the system's graphics libraries, and so is not
@@ -84,7 +84,7 @@ pub(crate) fn probe() -> Result<Vec<DeviceProbe>, Unavailable> {
 }
 
 /// The adapter that the options mean, if it can do what the kernels need.
-pub(crate) fn select(options: &Options) -> Result<(Candidate, Seen), TrainError> {
+pub(crate) fn select(options: &Options) -> Result<Candidate, TrainError> {
     let mut adapters = all();
     let list: Vec<Seen> = adapters.iter().map(|(_, seen)| seen.clone()).collect();
     let (adapter, seen) = adapters.swap_remove(choose(&list, options)?);
@@ -99,7 +99,7 @@ pub(crate) fn select(options: &Options) -> Result<(Candidate, Seen), TrainError>
     if let Some(exceeded) = exceeded {
         return Err(lacks(&exceeded).into());
     }
-    Ok((Candidate { adapter, name: seen.name.clone() }, seen))
+    Ok(Candidate { adapter, seen })
 }
 
 fn none_at_all() -> Unavailable {

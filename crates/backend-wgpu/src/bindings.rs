@@ -1,5 +1,5 @@
 //! What kernels read and write: the data on the device, and the one set of bindings that every
-//! model's shader has (`prelude.wgsl`, and the model's own three buffers).
+//! model's shader has (`prelude.wgsl`, and the model's own buffers).
 
 use crate::gpu::{Gpu, IMMEDIATE_BYTES};
 use mnist::PIXELS;
@@ -54,13 +54,15 @@ pub(crate) struct Bindings {
 }
 
 impl Bindings {
-    /// `own` are the model's buffers, bindings 5 to 7.
+    /// `own` are the model's buffers, bindings 5 and following.
     pub(crate) fn new(
         gpu: &Gpu,
         resident: &Resident,
-        own: [&wgpu::Buffer; 3],
+        own: &[&wgpu::Buffer],
     ) -> Result<Bindings, TrainError> {
-        let entries: Vec<_> = (0..8).map(|binding| storage_entry(binding, binding < 3)).collect();
+        let count = 5 + own.len() as u32;
+        let entries: Vec<_> =
+            (0..count).map(|binding| storage_entry(binding, binding < 3)).collect();
         let device = &gpu.device;
         let group = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: None,
@@ -74,7 +76,7 @@ impl Bindings {
         let bind = |data: [&wgpu::Buffer; 2]| {
             let [images, order] = data;
             let shared = [images, &resident.labels, order, &resident.losses, &resident.predicted];
-            let buffers = shared.into_iter().chain(own);
+            let buffers = shared.into_iter().chain(own.iter().copied());
             let entries: Vec<_> = (0..)
                 .zip(buffers)
                 .map(|(binding, buffer)| wgpu::BindGroupEntry {

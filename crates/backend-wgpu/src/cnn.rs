@@ -44,7 +44,7 @@ impl CnnNetwork {
         // No batch that fits has more samples than a dispatch may have workgroups.
         let pooled = gpu.storage("the pooled images of a batch", floats(batch_size * POOLED))?;
         let samples = gpu.storage("the gradients of a batch", floats(batch_size * SAMPLE))?;
-        let bindings = Bindings::new(gpu, resident, [&parameters, &pooled, &samples])?;
+        let bindings = Bindings::new(gpu, resident, &[&parameters, &pooled, &samples])?;
         let module = gpu.module("cnn", SHADER);
         let pipeline = |entry| gpu.pipeline(&bindings.layout, &module, entry, &[]);
         Ok(CnnNetwork {
@@ -60,11 +60,11 @@ impl CnnNetwork {
 
     fn step(&self, pass: &mut wgpu::ComputePass<'_>, batch: Batch, index: usize, rate: f32) {
         assert!(batch.count as usize <= self.batch_size, "a larger batch");
-        let rate = rate / batch.count as f32;
+        let rate = rate / batch.count.max(1) as f32;
         let step = [batch.first, batch.count, index as u32, rate.to_bits()];
         pass.set_pipeline(&self.differentiate);
         pass.set_immediates(0, bytemuck::cast_slice(&step));
-        pass.dispatch_workgroups(batch.count, 1, 1);
+        pass.dispatch_workgroups(batch.count.max(1), 1, 1);
         pass.set_pipeline(&self.update);
         pass.set_immediates(0, bytemuck::cast_slice(&step));
         pass.dispatch_workgroups(UPDATE_GROUPS, 1, 1);
@@ -99,6 +99,11 @@ impl Network for CnnNetwork {
     fn flop_per_sample(&self) -> f64 {
         // conv forward, its gradient at one place in four; fc forward and twice backward.
         (2 * 9 * CONV_FILTERS * PIXELS * 5 / 4 + 6 * CLASSES * POOLED) as f64
+    }
+
+    fn warm_up(&self, pass: &mut wgpu::ComputePass<'_>) {
+        pass.set_bind_group(0, &self.bindings.training, &[]);
+        self.step(pass, Batch::default(), 0, 0.0);
     }
 
     fn train(&self, pass: &mut wgpu::ComputePass<'_>, run: &Run, marks: Range<usize>) {

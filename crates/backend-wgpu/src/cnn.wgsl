@@ -186,6 +186,9 @@ fn differentiate(
     @builtin(local_invocation_index) thread: u32,
 ) {
     let within = workgroup.x; // the batch
+    if within >= step.count {
+        return; // nothing but a warm-up
+    }
     let sample = order[step.first + within];
     load_sample(thread, sample);
     var pooling: Pooling;
@@ -288,7 +291,7 @@ fn update(
     } else if thread < 23u {
         parameters[FC_BIAS + thread - 20u] -= step.rate * sum_four(4u * (thread - 20u));
     } else if thread == 23u {
-        losses[step.index] = sum_four(LOSS).x / f32(step.count);
+        losses[step.index] = sum_four(LOSS).x / f32(max(step.count, 1u));
     }
 }
 

@@ -70,6 +70,8 @@ pub(crate) struct Gpu {
     queue: wgpu::Queue,
     fault: Fault,
     allocated_bytes: Cell<u64>,
+    /// An imitation in software.
+    pub(crate) software: bool,
 }
 
 impl Gpu {
@@ -84,7 +86,7 @@ impl Gpu {
             ..Default::default()
         });
         let (device, queue) = pollster::block_on(request)
-            .map_err(|error| failed(format_args!("opening {}: {error}", candidate.name)))?;
+            .map_err(|error| failed(format_args!("opening {}: {error}", candidate.seen.name)))?;
         let fault = Fault::default();
         let uncaptured = fault.clone();
         device.on_uncaptured_error(Arc::new(move |error| uncaptured.note(sentence(&error))));
@@ -93,7 +95,8 @@ impl Gpu {
             // Dropping the device also counts as losing it, but then nobody is left to look.
             lost.note(format!("the device was lost ({reason:?}): {}", one_line(&message)));
         });
-        Ok(Gpu { device, queue, fault, allocated_bytes: Cell::new(0) })
+        let (allocated_bytes, software) = (Cell::new(0), candidate.seen.software);
+        Ok(Gpu { device, queue, fault, allocated_bytes, software })
     }
 
     /// Fails if anything has failed so far.

@@ -11,6 +11,13 @@ pub(crate) struct Padded {
     pub(crate) padded: [usize; 2],
 }
 
+impl Padded {
+    /// Elements on the device.
+    pub(crate) fn len(&self) -> usize {
+        self.padded[0] * self.padded[1]
+    }
+}
+
 /// Where on the device each parameter is. What lies between them is padding, and zero.
 pub(crate) struct Layout {
     places: Vec<usize>, // (parameter_count): of each canonical element, its place

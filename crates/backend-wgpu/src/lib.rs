@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod adapter;
+mod attention;
 mod bindings;
 mod cnn;
 mod gpu;
@@ -49,9 +50,9 @@ impl Backend for Wgpu {
         options: &Options,
     ) -> Result<Box<dyn Session + 'data>, TrainError> {
         check(&job, options)?;
-        let (candidate, seen) = adapter::select(options)?;
+        let candidate = adapter::select(options)?;
         let gpu = gpu::Gpu::open(&candidate)?;
-        Ok(Box::new(session::GpuSession::open(gpu, seen, job)?))
+        Ok(Box::new(session::GpuSession::open(gpu, candidate.seen, job)?))
     }
 }
 

@@ -58,7 +58,7 @@ impl MlpNetwork {
         let activations = gpu.storage("the activations of a batch", floats(samples * units))?;
         let shares_len = 2 * share_groups * samples * CLASSES;
         let shares = gpu.storage("the partial logits of a batch", floats(shares_len))?;
-        let bindings = Bindings::new(gpu, resident, [&parameters, &activations, &shares])?;
+        let bindings = Bindings::new(gpu, resident, &[&parameters, &activations, &shares])?;
 
         let module = gpu.module("mlp", SHADER);
         let sizes =
@@ -101,6 +101,12 @@ impl Network for MlpNetwork {
     fn flop_per_sample(&self) -> f64 {
         // Forward and weight gradients of both layers, and the gradient by the hidden units.
         (4 * PIXELS * self.hidden + 6 * CLASSES * self.hidden) as f64
+    }
+
+    fn warm_up(&self, pass: &mut wgpu::ComputePass<'_>) {
+        pass.set_bind_group(0, &self.bindings.training, &[]);
+        pass.set_pipeline(&self.advance);
+        self.advance(pass, u32::MAX, [Batch::default(); 2], 0.0);
     }
 
     fn train(&self, pass: &mut wgpu::ComputePass<'_>, run: &Run, marks: std::ops::Range<usize>) {

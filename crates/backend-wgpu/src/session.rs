@@ -1,6 +1,7 @@
 //! A model in training: data and weights on the device, steps recorded ahead of it.
 
 use crate::adapter::Seen;
+use crate::attention::AttentionNetwork;
 use crate::bindings::{PREDICTED_AT_ONCE, Resident};
 use crate::cnn::CnnNetwork;
 use crate::gpu::Gpu;
@@ -63,6 +64,9 @@ pub(crate) trait Network {
     /// Floating-point operations of a step per sample, roughly.
     fn flop_per_sample(&self) -> f64;
 
+    /// Records what a step dispatches, over an empty batch: it changes nothing that counts.
+    fn warm_up(&self, pass: &mut wgpu::ComputePass<'_>);
+
     /// Records what is to be done at these marks of a run. Mark i, from 0, is the begin of step i,
     /// and the last mark, `run.steps()`, the end of the last.
     fn train(&self, pass: &mut wgpu::ComputePass<'_>, run: &Run, marks: Range<usize>);
@@ -112,9 +116,8 @@ impl<'data> GpuSession<'data> {
         let network: Box<dyn Network> = match job.model {
             Model::Mlp(shape) => Box::new(MlpNetwork::new(&gpu, &resident, &job, shape)?),
             Model::Cnn => Box::new(CnnNetwork::new(&gpu, &resident, &job)?),
-            Model::Attention(_) => {
-                let reason = format!("wgpu does not train {} yet", job.model.id());
-                return Err(nn::backend::Unavailable(reason).into());
+            Model::Attention(shape) => {
+                Box::new(AttentionNetwork::new(&gpu, &resident, &job, shape)?)
             }
         };
         let clock = Clock::new(&gpu)?;
@@ -125,6 +128,13 @@ impl<'data> GpuSession<'data> {
         ];
         let largest = largest.into_iter().max().unwrap_or(0); // never empty
         let readback = gpu.readback("what is read back", largest)?;
+        // Some drivers, the software adapter's among them, compile when a kernel first runs.
+        let mut encoder = gpu.encoder();
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        network.warm_up(&mut pass);
+        network.predict(&mut pass, 1);
+        drop(pass);
+        gpu.submit(encoder);
         gpu.wait()?;
         Ok(GpuSession { job, seen, resident, network, clock, readback, device_s: 0.0, gpu })
     }

@@ -2,11 +2,23 @@
 //! translates to what Vulkan, Metal and DirectX take.
 
 use crate::gpu::{IMMEDIATE_BYTES, limits};
+use crate::{attention, cnn, mlp};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module};
+use nn::AttentionShape;
+use std::borrow::Cow;
 
-const SHADERS: [(&str, &str); 2] =
-    [("mlp.wgsl", crate::mlp::SHADER), ("cnn.wgsl", crate::cnn::SHADER)];
+/// The names and texts; the attention model's for the default and for the widest shape.
+fn shaders() -> [(&'static str, Cow<'static, str>); 4] {
+    let attention =
+        |d_model, ff, rolled| attention::shader(AttentionShape { d_model, ff }, rolled).into();
+    [
+        ("mlp.wgsl", mlp::SHADER.into()),
+        ("cnn.wgsl", cnn::SHADER.into()),
+        ("attention.wgsl", attention(32, 64, false)),
+        ("attention.wgsl, wide", attention(attention::MAX_D_MODEL, attention::MAX_FF, true)),
+    ]
+}
 
 fn validated(name: &str, source: &str) -> (Module, ModuleInfo) {
     let module = match naga::front::wgsl::parse_str(source) {
@@ -22,8 +34,8 @@ fn validated(name: &str, source: &str) -> (Module, ModuleInfo) {
 
 #[test]
 fn every_shader_is_valid_without_any_capability_but_immediate_data() {
-    for (name, source) in SHADERS {
-        let (module, _) = validated(name, source);
+    for (name, source) in shaders() {
+        let (module, _) = validated(name, &source);
         assert!(!module.entry_points.is_empty(), "{name} has entry points");
     }
 }
@@ -31,8 +43,8 @@ fn every_shader_is_valid_without_any_capability_but_immediate_data() {
 #[test]
 fn every_shader_stays_within_the_limits_that_are_asked_for() {
     let limits = limits();
-    for (name, source) in SHADERS {
-        let (module, info) = validated(name, source);
+    for (name, source) in shaders() {
+        let (module, info) = validated(name, &source);
         let mut layouter = naga::proc::Layouter::default();
         layouter.update(module.to_ctx()).expect("a valid module has a layout");
         for (index, entry) in module.entry_points.iter().enumerate() {
@@ -61,8 +73,8 @@ fn every_shader_stays_within_the_limits_that_are_asked_for() {
 
 #[test]
 fn every_shader_translates_to_spir_v_metal_and_hlsl() {
-    for (name, source) in SHADERS {
-        let (module, info) = validated(name, source);
+    for (name, source) in shaders() {
+        let (module, info) = validated(name, &source);
         // Sizes stand in for those of a job: any will do to translate.
         let sizes = module
             .overrides

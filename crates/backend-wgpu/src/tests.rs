@@ -50,3 +50,17 @@ fn a_session_of_the_cnn_keeps_its_promises() {
         conformance::require_contract(&Wgpu, &options(), conformance::small_model("cnn"));
     }
 }
+
+#[test]
+fn the_attention_model_trains_as_the_reference_does() {
+    if adapter("the attention model's conformance") {
+        conformance::require(&Wgpu, &[options()], |case| case.model.id() == "attention");
+    }
+}
+
+#[test]
+fn a_session_of_the_attention_model_keeps_its_promises() {
+    if adapter("the attention model's contract") {
+        conformance::require_contract(&Wgpu, &options(), conformance::small_model("attention"));
+    }
+}
