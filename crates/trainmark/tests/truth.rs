@@ -48,7 +48,7 @@ fn a_child_that_holds_300_mb_reads_300_mb() {
 
 #[test]
 fn two_children_that_hold_300_mb_each_read_600_mb_together_and_300_mb_as_the_largest() {
-    let outcome = run_quietly(&fake(&["hold-twice", "300", "1.5"]));
+    let outcome = run_quietly(&fake(&["hold-twice", "300", "3"]));
     assert_succeeded(&outcome);
     assert_holds(&outcome.meters.largest_process_bytes, 300 * MB);
     assert_holds(&outcome.meters.tree_pss_bytes, 600 * MB);
@@ -58,7 +58,7 @@ fn two_children_that_hold_300_mb_each_read_600_mb_together_and_300_mb_as_the_lar
 
 #[test]
 fn pages_that_two_processes_share_are_counted_once() {
-    let outcome = run_quietly(&fake(&["share", "200", "1.5"]));
+    let outcome = run_quietly(&fake(&["share", "200", "2"]));
     assert_succeeded(&outcome);
     assert_eq!(outcome.meters.processes.value(), Some(2));
     assert_holds(&outcome.meters.tree_pss_bytes, 200 * MB);

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(20);
 /// A look may take one part in this many of the time between looks: reading the proportional set
 /// size walks page tables, which takes milliseconds per gigabyte and holds a lock that the
-/// trainer's own page faults need.
+/// trainer's own page faults need. Counted in CPU time: on a busy machine a look that had to wait
+/// for a core has cost no more.
 const INTERVAL_PER_COST: u32 = 100;
 
 /// Looks at all processes below one, again and again.
@@ -27,7 +28,7 @@ pub struct TreeSampler {
     /// CPU time of the processes that have gone since, as last seen.
     gone: Ticks,
     sample: TreeSample,
-    interval: Duration,
+    last: Option<Instant>,
     next: Instant,
 }
 
@@ -45,7 +46,7 @@ impl TreeSampler {
             known: HashMap::new(),
             gone: Ticks::default(),
             sample: TreeSample::default(),
-            interval: SHORTEST_INTERVAL,
+            last: None,
             next: Instant::now(),
         }
     }
@@ -59,6 +60,11 @@ impl TreeSampler {
     /// there is only one process.
     pub fn look(&mut self, want_resident: bool) -> Option<u64> {
         let start = Instant::now();
+        if let Some(last) = self.last.replace(start) {
+            self.sample.longest_interval = self.sample.longest_interval.max(start - last);
+        }
+        self.sample.looks += 1;
+        let cpu_before = thread_cpu_time();
         let ids = proc::descendants(self.root);
         let resident = if ids.len() > 1 || self.sample.most_processes > 1 {
             self.look_at_each(&ids, want_resident)
@@ -66,10 +72,8 @@ impl TreeSampler {
             self.sample.most_processes = self.sample.most_processes.max(ids.len() as u64);
             ids.first().filter(|_| want_resident).and_then(|&id| proc::resident_bytes(id))
         };
-        let cost = start.elapsed();
-        self.interval = SHORTEST_INTERVAL.max(cost * INTERVAL_PER_COST);
-        self.sample.longest_interval = self.sample.longest_interval.max(self.interval);
-        self.next = start + self.interval;
+        let cost = thread_cpu_time().saturating_sub(cpu_before);
+        self.next = start + SHORTEST_INTERVAL.max(cost * INTERVAL_PER_COST);
         resident
     }
 
@@ -121,6 +125,12 @@ impl TreeSampler {
         });
         self.sample
     }
+}
+
+/// CPU time that the calling thread has used.
+fn thread_cpu_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(now).unwrap_or_default()
 }
 
 /// How often the kernel's out-of-memory killer has struck, in this process's control group and on

@@ -81,6 +81,7 @@ pub(crate) struct TreeSample {
     peak_processes: u64,
     /// For some process the resident size had to stand in for the proportional one.
     resident_stood_in: bool,
+    looks: u64,
     /// Longest time between two looks.
     longest_interval: Duration,
     /// CPU time that was seen in the processes: less than they used, for each by what it used after

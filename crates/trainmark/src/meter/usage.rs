@@ -144,11 +144,10 @@ fn tree_pss(sample: &TreeSample) -> Reading<u64> {
     if !cfg!(target_os = "linux") {
         return Reading::absent("this system does not show a process tree's shared memory");
     }
-    let interval_ms = sample.longest_interval.as_millis();
+    let looks =
+        format!("{} looks, at most {} ms apart", sample.looks, sample.longest_interval.as_millis());
     if sample.peak_bytes == 0 {
-        return Reading::absent(format!(
-            "never more than one process was seen, looking every {interval_ms} ms or more often"
-        ));
+        return Reading::absent(format!("never more than one process was seen in {looks}"));
     }
     let measure = if sample.resident_stood_in {
         "proportional set sizes (of some only the resident size, which counts shared pages in full)"
@@ -158,8 +157,7 @@ fn tree_pss(sample: &TreeSample) -> Reading<u64> {
     Reading::measured(
         sample.peak_bytes,
         format!(
-            "largest sum of {measure} of the tree's {} processes, sampled every {interval_ms} ms or \
-             more often",
+            "largest sum of {measure} of the tree's {} processes in {looks}",
             sample.peak_processes
         ),
     )
