@@ -136,13 +136,11 @@ impl Network for AttentionNetwork {
         "2 dispatches per step: all of a sample in a workgroup, then the update".to_owned()
     }
 
-    fn flop_per_sample(&self) -> f64 {
+    fn executed_flop_per_sample(&self) -> Option<f64> {
         let AttentionShape { d_model: d, ff } = self.shape;
-        let patch = 2 * PATCH * d;
-        let query_key_value = 9 * d * d;
-        let pairs = 6 * PATCHES * d;
-        let per_token = patch + query_key_value + pairs + 3 * d * ff;
-        2.0 * (PATCHES * per_token + 3 * d * (ff + CLASSES)) as f64
+        // ff2 and out once per sample; the rest for each token, pairs with each other one.
+        let per_token = 2 * PATCH * d + 9 * d * d + 6 * PATCHES * d + 3 * d * ff;
+        Some(2.0 * (PATCHES * per_token + 3 * d * (ff + CLASSES)) as f64)
     }
 
     fn warm_up(&self, pass: &mut wgpu::ComputePass<'_>) {

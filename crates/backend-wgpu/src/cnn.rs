@@ -4,7 +4,7 @@ use crate::bindings::{Bindings, PREDICTED_AT_ONCE, Resident};
 use crate::gpu::Gpu;
 use crate::layout::Layout;
 use crate::session::{Batch, Network, Run};
-use mnist::{CLASSES, PIXELS};
+use mnist::CLASSES;
 use nn::backend::{Job, TrainError};
 use nn::{CONV_FILTERS, POOLED};
 use std::ops::Range;
@@ -94,11 +94,6 @@ impl Network for CnnNetwork {
 
     fn path(&self) -> String {
         "2 dispatches per step: all of a sample in a workgroup, then the update".to_owned()
-    }
-
-    fn flop_per_sample(&self) -> f64 {
-        // conv forward, its gradient at one place in four; fc forward and twice backward.
-        (2 * 9 * CONV_FILTERS * PIXELS * 5 / 4 + 6 * CLASSES * POOLED) as f64
     }
 
     fn warm_up(&self, pass: &mut wgpu::ComputePass<'_>) {

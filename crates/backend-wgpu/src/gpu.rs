@@ -72,6 +72,8 @@ pub(crate) struct Gpu {
     allocated_bytes: Cell<u64>,
     /// An imitation in software.
     pub(crate) software: bool,
+    /// How long a submission may take.
+    pub(crate) patience: Duration,
 }
 
 impl Gpu {
@@ -96,7 +98,7 @@ impl Gpu {
             lost.note(format!("the device was lost ({reason:?}): {}", one_line(&message)));
         });
         let (allocated_bytes, software) = (Cell::new(0), candidate.seen.software);
-        Ok(Gpu { device, queue, fault, allocated_bytes, software })
+        Ok(Gpu { device, queue, fault, allocated_bytes, software, patience: PATIENCE })
     }
 
     /// Fails if anything has failed so far.
@@ -216,12 +218,12 @@ impl Gpu {
         submission_index: Option<wgpu::SubmissionIndex>,
     ) -> Result<(), TrainError> {
         self.check()?;
-        let wait = wgpu::PollType::Wait { submission_index, timeout: Some(PATIENCE) };
+        let wait = wgpu::PollType::Wait { submission_index, timeout: Some(self.patience) };
         // wgpu panics where the device is lost while it waits; the callback has noted the reason.
         match catch_unwind(AssertUnwindSafe(|| self.device.poll(wait))) {
             Ok(Ok(_)) => {}
             Ok(Err(wgpu::PollError::Timeout)) => {
-                let seconds = PATIENCE.as_secs();
+                let seconds = self.patience.as_secs();
                 self.fault.note(format!("the device did not finish its work in {seconds} s"));
             }
             Ok(Err(error)) => self.fault.note(error.to_string()),

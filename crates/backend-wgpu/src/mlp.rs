@@ -26,7 +26,6 @@ pub(crate) struct MlpNetwork {
     layout: Layout,
     groups: u32,
     tiles: u32,
-    hidden: usize,
 }
 
 impl MlpNetwork {
@@ -66,7 +65,7 @@ impl MlpNetwork {
         let advance = gpu.pipeline(&bindings.layout, &module, "advance", &sizes)?;
         let predict = gpu.pipeline(&bindings.layout, &module, "predict", &sizes[1..])?;
         let (groups, tiles) = (groups as u32, tiles as u32); // at most 65,535 and 2^27
-        Ok(MlpNetwork { bindings, advance, predict, parameters, layout, groups, tiles, hidden })
+        Ok(MlpNetwork { bindings, advance, predict, parameters, layout, groups, tiles })
     }
 
     /// Finishes the step `index` and begins the one after it; either batch may be empty.
@@ -96,11 +95,6 @@ impl Network for MlpNetwork {
 
     fn path(&self) -> String {
         "1 dispatch per step: end of a step and begin of the next fused".to_owned()
-    }
-
-    fn flop_per_sample(&self) -> f64 {
-        // Forward and weight gradients of both layers, and the gradient by the hidden units.
-        (4 * PIXELS * self.hidden + 6 * CLASSES * self.hidden) as f64
     }
 
     fn warm_up(&self, pass: &mut wgpu::ComputePass<'_>) {

@@ -61,8 +61,11 @@ pub(crate) trait Network {
     /// What runs, in a few words.
     fn path(&self) -> String;
 
-    /// Floating-point operations of a step per sample, roughly.
-    fn flop_per_sample(&self) -> f64;
+    /// Floating-point operations per sample beside the update, where they are fewer than the dense
+    /// count.
+    fn executed_flop_per_sample(&self) -> Option<f64> {
+        None
+    }
 
     /// Records what a step dispatches, over an empty batch: it changes nothing that counts.
     fn warm_up(&self, pass: &mut wgpu::ComputePass<'_>);
@@ -84,7 +87,9 @@ pub(crate) struct GpuSession<'data> {
     /// Losses and ticks, then the parameters, or predictions: whatever is read.
     readback: wgpu::Buffer,
     device_s: f64,
-    gpu: Gpu,
+    samples: u64,
+    steps: u64,
+    pub(crate) gpu: Gpu,
 }
 
 /// Reads the device's time at the begin and the end of the steps of a call.
@@ -136,7 +141,18 @@ impl<'data> GpuSession<'data> {
         drop(pass);
         gpu.submit(encoder);
         gpu.wait()?;
-        Ok(GpuSession { job, seen, resident, network, clock, readback, device_s: 0.0, gpu })
+        Ok(GpuSession {
+            job,
+            seen,
+            resident,
+            network,
+            clock,
+            readback,
+            device_s: 0.0,
+            samples: 0,
+            steps: 0,
+            gpu,
+        })
     }
 
     /// Takes the steps of as much of an order as fits the device's buffer.
@@ -146,7 +162,7 @@ impl<'data> GpuSession<'data> {
         self.gpu.write(&self.resident.order, bytemuck::cast_slice(order));
 
         let marks = run.steps() + 1;
-        let flop = self.network.flop_per_sample() * batch_size as f64;
+        let flop = self.job.model.dense_flop(batch_size as u64, 1);
         let at_once = ((SUBMISSION_FLOP / flop) as usize).clamp(1, SUBMISSION_STEPS);
         let mut ahead = VecDeque::with_capacity(AHEAD);
         for first in (0..marks).step_by(at_once) {
@@ -171,6 +187,8 @@ impl<'data> GpuSession<'data> {
             bytemuck::cast_slice_mut::<_, u8>(&mut read).copy_from_slice(ticks);
             read
         })?;
+        self.samples += order.len() as u64;
+        self.steps += step_loss.len() as u64;
         if let Some(clock) = &self.clock {
             self.device_s += ticks[1].saturating_sub(ticks[0]) as f64 * clock.tick_ns * 1e-9;
         }
@@ -273,10 +291,13 @@ impl Session for GpuSession<'_> {
     }
 
     fn measured(&self) -> Measured {
+        let executed = |per_sample| {
+            self.samples as f64 * per_sample + self.job.model.dense_flop(0, self.steps)
+        };
         Measured {
             device_s: self.clock.is_some().then_some(self.device_s),
             device_peak_bytes: Some(self.gpu.allocated_bytes()),
-            executed_flop: None,
+            executed_flop: self.network.executed_flop_per_sample().map(executed),
         }
     }
 }
