@@ -38,9 +38,10 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
+/// Of writing to standard output: whatever else is read or written says what it is.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
-        Failure::new(exit::FAILURE, error)
+        Failure::new(exit::FAILURE, anyhow::Error::new(error).context("standard output"))
     }
 }
 

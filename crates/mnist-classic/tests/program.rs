@@ -1,0 +1,166 @@
+//! The program from outside: what a person or a harness sees. Trains on the embedded digits.
+
+use nn::Model;
+use protocol::{Event, Probe, env, exit};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// The program, as if nothing were set but the data.
+fn program(arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mnist-classic"));
+    command.args(arguments.split_whitespace());
+    command.env_remove(env::PROTOCOL).env_remove(env::PREDICTIONS).env_remove(env::DATA);
+    command.args(["--data", "digits"]);
+    command
+}
+
+fn run(arguments: &str) -> Output {
+    program(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// One line that begins with `error: `, and an exit code.
+fn fails(arguments: &str, code: u8, with: &str) {
+    let output = run(arguments);
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(i32::from(code)), "{arguments}: {error}");
+    assert!(error.starts_with("error: ") && error.contains(with), "{arguments}: {error}");
+    assert_eq!(text(&output.stdout), "", "{arguments}");
+    if code != exit::USAGE {
+        assert_eq!(error.lines().count(), 1, "{arguments}: {error}");
+    }
+}
+
+#[test]
+fn the_probe_is_json_that_the_harness_reads() {
+    let output = Command::new(env!("CARGO_BIN_EXE_mnist-classic")).arg("--probe").output().unwrap();
+    assert!(output.status.success());
+    let probe: Probe = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(probe.trainer, "mnist-classic");
+    assert_eq!(probe.backends[0].unavailable, None, "every machine has a CPU");
+}
+
+#[test]
+fn what_cannot_be_is_one_line_and_its_own_exit_code() {
+    fails("--epochs 0", exit::USAGE, "--epochs");
+    fails("--lr nan", exit::USAGE, "--lr");
+    fails("--model cnn --hidden 3", exit::USAGE, "--hidden");
+    fails("--isa abacus", exit::USAGE, "--isa abacus");
+    fails("--load no/such/file", exit::DATA, "--load no/such/file");
+    fails("--save no/such/folder/file", exit::FAILURE, "--save no/such/folder/file");
+    if cfg!(not(target_os = "macos")) {
+        fails("--mps", exit::UNAVAILABLE, "mps: unavailable: needs macOS with Metal");
+    }
+}
+
+#[test]
+fn missing_data_is_a_data_error_that_names_the_folder() {
+    let output = Command::new(env!("CARGO_BIN_EXE_mnist-classic"))
+        .args(["--data", "/no/such/folder"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(i32::from(exit::DATA)));
+    assert!(text(&output.stderr).contains("/no/such/folder"));
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_run_quietly() {
+    let mut child = program("--epochs 1000 --hidden 8")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(i32::from(exit::FAILURE)));
+    assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn a_loss_that_is_not_finite_ends_the_run_with_its_own_exit_code() {
+    let output = run("--lr 1e30 --epochs 2 --hidden 16");
+    assert_eq!(output.status.code(), Some(i32::from(exit::NOT_FINITE)));
+    let error = text(&output.stderr);
+    assert!(error.starts_with("error: loss is not finite at epoch 1, step "), "{error}");
+    assert!(!text(&output.stdout).contains("Test Accuracy"));
+}
+
+#[test]
+fn every_model_trains_speaks_to_the_harness_and_scores_what_it_predicted() {
+    let folder = tempfile::tempdir().unwrap();
+    let test = mnist::Source::embedded().load().unwrap().test;
+    for model in Model::IDS {
+        let path = folder.path().join(model);
+        let output = program(&format!("--model {model} --epochs 1 --lr 0.05"))
+            .env(env::PROTOCOL, protocol::VERSION.to_string())
+            .env(env::PREDICTIONS, &path)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{model}: {}", text(&output.stderr));
+        let stdout = text(&output.stdout);
+        let events: Vec<Event> =
+            stdout.lines().filter_map(Event::parse).collect::<Result<_, _>>().unwrap();
+        assert_eq!(events.len(), 6, "{stdout}");
+        let Some(Event::Evaluated { accuracy_percent, .. }) = events.last() else {
+            panic!("{stdout}")
+        };
+        let labels = std::fs::read(path).unwrap();
+        let right = labels.iter().zip(test.labels()).filter(|(a, b)| a == b).count();
+        let scored = 100.0 * right as f64 / test.len() as f64;
+        assert_eq!(scored, *accuracy_percent);
+        assert!(scored > 20.0, "{model}: {scored}");
+        assert_eq!(stdout.lines().last(), Some(format!("Test Accuracy: {scored:.2}%").as_str()));
+    }
+}
+
+#[test]
+fn the_check_prints_a_table_and_passes() {
+    for model in Model::IDS {
+        let output = run(&format!("--model {model} --check --batch 32"));
+        let stdout = text(&output.stdout);
+        assert!(output.status.success(), "{model}: {stdout}{}", text(&output.stderr));
+        assert!(stdout.trim_end().ends_with("equal within float32 rounding"), "{stdout}");
+    }
+}
+
+/// The weights that a run saves.
+fn weights(arguments: &str, path: &Path) -> Vec<u8> {
+    let save = path.display();
+    let output = run(&format!("{arguments} --save {save}"));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    std::fs::read(path).unwrap()
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bits_whatever_the_number_of_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights");
+    for model in Model::IDS {
+        let train = |more: &str| weights(&format!("-m {model} -e 1 -b 50 {more}"), &path);
+        let first = train("--seed 7");
+        assert_eq!(first, train("--seed 7"), "{model}: run to run");
+        for threads in [1, 2, 3, 5] {
+            assert_eq!(
+                first,
+                train(&format!("--seed 7 --threads {threads}")),
+                "{model}: {threads}"
+            );
+        }
+        assert_ne!(first, train("--seed 8"), "{model}");
+    }
+}
+
+#[test]
+fn saved_weights_go_on_where_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights");
+    weights("--epochs 1 --lr 0.1", &path);
+    let output = run(&format!("--epochs 1 --lr 1e-30 --load {}", path.display()));
+    let stdout = text(&output.stdout);
+    let loss = stdout.lines().find(|line| line.starts_with("epoch 1/1")).unwrap();
+    let loss: f64 = loss.split_whitespace().nth(3).unwrap().parse().unwrap();
+    assert!(loss < 1.0, "far below the 2.3 of fresh weights: {stdout}");
+}
