@@ -13,6 +13,7 @@
 //! It is over, in every state, when no child is left to wait for.
 
 use super::outcome::{Exit, Signal, Stragglers};
+use super::start::start_trainer;
 use super::tree::Tree;
 use super::wire::{KILL, Message, Report, Request, STOP};
 use crate::meter::{Meters, OomKills, Span, TreeSampler};
@@ -21,9 +22,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::WaitOptions;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
-use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitCode, ExitStatus};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -127,67 +127,6 @@ fn not_started(reason: String) -> Report {
     let meters = Meters::absent("the trainer was not started");
     let stragglers = Stragglers::default();
     Report { exit: Exit::NotStarted(reason), out_of_memory: None, meters, stragglers, survivors: 0 }
-}
-
-/// Returns the process's id. Its standard output and error are the launcher's own.
-fn start_trainer(request: &Request) -> Result<i32, String> {
-    let program = Path::new(&request.program);
-    if let Some(cwd) = &request.cwd
-        && !Path::new(cwd).is_dir()
-    {
-        return Err(format!("its working directory {} is no directory", cwd.display()));
-    }
-    let mut command = Command::new(program);
-    command.args(&request.args).envs(request.env.iter().map(|(key, value)| (key, value)));
-    command.stdin(Stdio::null()).process_group(0);
-    if let Some(cwd) = &request.cwd {
-        command.current_dir(cwd);
-    }
-    let spawned = match &request.cpus {
-        None => command.spawn(),
-        Some(cpus) => on_cpus(cpus, || command.spawn())?,
-    };
-    match spawned {
-        Ok(child) => {
-            i32::try_from(child.id()).map_err(|_| format!("process id {} overflows", child.id()))
-        }
-        Err(error) => {
-            let hint = if error.kind() == io::ErrorKind::NotFound && program.exists() {
-                " (it exists, but not the interpreter or loader that it asks for)"
-            } else {
-                ""
-            };
-            Err(format!("cannot run {}: {error}{hint}", program.display()))
-        }
-    }
-}
-
-/// Does something on some cores only, and goes back to all the others: a child that was started
-/// stays there, the launcher must not take its time.
-#[cfg(target_os = "linux")]
-fn on_cpus<T>(cpus: &[usize], start: impl FnOnce() -> T) -> Result<T, String> {
-    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-    let mut wanted = CpuSet::new();
-    for &cpu in cpus {
-        if cpu >= CpuSet::MAX_CPU {
-            return Err(format!("there is no core {cpu}"));
-        }
-        wanted.set(cpu);
-    }
-    let all = sched_getaffinity(None).map_err(|error| format!("cannot read the cores: {error}"))?;
-    if let Some(cpu) = cpus.iter().find(|&&cpu| !all.is_set(cpu)) {
-        return Err(format!("core {cpu} is not there or not for this process"));
-    }
-    sched_setaffinity(None, &wanted).map_err(|error| format!("cannot run on {cpus:?}: {error}"))?;
-    let result = start();
-    // Were it refused, the launcher would only share the trainer's cores.
-    let _ = sched_setaffinity(None, &all);
-    Ok(result)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn on_cpus<T>(_cpus: &[usize], _start: impl FnOnce() -> T) -> Result<T, String> {
-    Err("this system cannot bind a process to cores".to_owned())
 }
 
 /// One process that was waited for.

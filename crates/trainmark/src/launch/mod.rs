@@ -11,6 +11,7 @@ mod cancel;
 mod launcher;
 mod outcome;
 mod output;
+mod start;
 mod supervise;
 mod tree;
 mod wire;
