@@ -1,6 +1,6 @@
 //! Launches `attention.wgsl`.
 
-use crate::bindings::{Bindings, PREDICTED_AT_ONCE, Resident};
+use crate::bindings::{Bindings, Resident};
 use crate::gpu::Gpu;
 use crate::layout::{Layout, Padded};
 use crate::session::{Batch, Network, Run};
@@ -144,20 +144,19 @@ impl Network for AttentionNetwork {
     }
 
     fn warm_up(&self, pass: &mut wgpu::ComputePass<'_>) {
-        pass.set_bind_group(0, &self.bindings.training, &[]);
+        self.bindings.train(pass, 0);
         self.step(pass, Batch::default(), 0, 0.0);
     }
 
     fn train(&self, pass: &mut wgpu::ComputePass<'_>, run: &Run, marks: Range<usize>) {
-        pass.set_bind_group(0, &self.bindings.training, &[]);
+        self.bindings.train(pass, run.samples);
         for index in marks.start..marks.end.min(run.steps()) {
             self.step(pass, run.batch(index), index, run.learning_rate);
         }
     }
 
     fn predict(&self, pass: &mut wgpu::ComputePass<'_>, count: usize) {
-        assert!(count <= PREDICTED_AT_ONCE, "{count} images in one upload");
-        pass.set_bind_group(0, &self.bindings.prediction, &[]);
+        self.bindings.predict(pass, count);
         pass.set_pipeline(&self.predict);
         pass.set_immediates(0, bytemuck::cast_slice(&[0, count as u32, 0, 0, CHUNK as u32 / 4]));
         pass.dispatch_workgroups(count as u32, 1, 1);

@@ -6,29 +6,30 @@
 // of some samples in turn) and goes forward and backward within it; it leaves the sample's gradient
 // of every parameter. `update` sums the gradients over the workgroups and takes the step.
 //
-// As the mean over tokens is linear, `ff2` is applied once to the mean of the ReLUs instead of to each
-// token, forward and backward: the gradient by a token's ReLU is the same vector for all tokens.
+// As the mean over tokens is linear, `ff2` is applied once to the mean of the ReLUs instead of to
+// each token, forward and backward: the gradient by a token's ReLU is the same vector for all
+// tokens.
 //
-// Memory. A workgroup's 16 KiB hold no more than two of the model's matrices of 49 tokens, and there
-// are ten. So a matrix lives in registers, two tokens x four columns in each thread, and is laid out
-// on the `stage`, in chunks of 32 columns, when others need it; every product has its operands
-// there, or weights that are read straight from memory. Widths are padded to a multiple of 32 with
-// zero weights; all that comes of them is zero, also in the gradient. Rows are 9 quads apart, not 8,
-// and rows that neighbouring threads read are neighbours on the stage, so that no two threads of a
-// load meet in a bank. Token 49 does not exist: its row is 0 on the stage, and what a thread
-// computes for it is thrown away.
+// Memory. A workgroup's 16 KiB hold no more than two of the model's matrices of 49 tokens, and
+// there are ten. So a matrix lives in registers, two tokens x four columns in each thread, and is
+// laid out on the `stage`, in chunks of 32 columns, when others need it; every product has its
+// operands there, or weights that are read straight from memory. Widths are padded to a multiple of
+// 32 with zero weights; all that comes of them is zero, also in the gradient. Rows are 9 quads
+// apart, not 8, and rows that neighbouring threads read are neighbours on the stage, so that no two
+// threads of a load meet in a bank. Token 49 does not exist: its row is 0 on the stage, and what a
+// thread computes for it is thrown away.
 //
 // The products, each with its thread's share:
 //   project    rows x weights^T, weights staged; two rows x four columns
 //   pull_back  rows x weights, weights from memory; two rows x four columns
-//   pair       rows x rows^T (queries with keys); three tokens x four keys in each of 17 x 13 threads
+//   pair       rows x rows^T, queries with keys; three tokens x four keys, in 17 x 13 threads
 //   mix        pairs x rows; two rows x four columns
 //   mix_back   pairs^T x rows; two rows x four columns
 //   outer      rows^T x rows, the gradient of weights; four x four, the tokens in slices
 //
-// Layout. `parameters` in quads, as the constants say that the launcher puts before this text: weights
-// (out, in) row by row in padded widths, position (49, d_model), `out.weight` (10, d_model).
-// `gradients`: (workgroups, QUADS + 1), the same, then the loss.
+// Layout. `parameters` in quads, as the constants say that the launcher puts before this text:
+// weights (out, in) row by row in padded widths, position (49, d_model), `out.weight` (10,
+// d_model). `gradients`: (workgroups, QUADS + 1), the same, then the loss.
 //
 // Floor. At the default widths (32, 64) a sample takes 2.5 MFLOP. 32 workgroups on 32 of an H100's
 // 132 SMs at their full rate: 6 us per step. Nothing but weights and gradients, 40 kB each, passes
@@ -97,8 +98,8 @@ var<private> by_value: Rows;
 var<private> by_embedded: Rows;
 
 // 8, and the bound of the inner loops. GPUs' compilers unroll a loop of eight. A software adapter's
-// would also, and then needs a minute for what the loop takes 7 s (llvmpipe of Mesa 22.3): there the
-// compiler is not told.
+// would also, and then needs a minute for what the loop takes 7 s (llvmpipe of Mesa 22.3): there
+// the compiler is not told.
 fn quads_of_chunk() -> u32 {
     if ROLLED {
         return step.eight;
@@ -106,7 +107,7 @@ fn quads_of_chunk() -> u32 {
     return 8u;
 }
 
-// --- the stage ------------------------------------------------------------------------------------
+// --- the stage -----------------------------------------------------------------------------------
 
 fn begin_thread(index: u32) {
     thread = index;
@@ -143,7 +144,8 @@ fn lay_out_weights(first: u32, width: u32, quads: u32) {
     for (var index = thread; index < 32u * quads; index += THREADS) {
         let row = index / quads;
         let column = index % quads;
-        stage[SECOND + (row % 4u * 8u + row / 4u) * ROW + column] = parameters[first + row * width + column];
+        let place = SECOND + (row % 4u * 8u + row / 4u) * ROW + column;
+        stage[place] = parameters[first + row * width + column];
     }
 }
 
@@ -164,7 +166,7 @@ fn lay_out_half(half: u32, chunk: u32, rows: ptr<private, Rows>) {
     }
 }
 
-// --- products -------------------------------------------------------------------------------------
+// --- products ------------------------------------------------------------------------------------
 
 struct Two {
     even: vec4<f32>,
@@ -186,8 +188,8 @@ fn project(sum: Two, quads: u32) -> Two {
             stage[weight + 16u * ROW + k],
             stage[weight + 24u * ROW + k],
         );
-        result.even += even * w;
-        result.odd += odd * w;
+        result.even = add_dots(result.even, even, w);
+        result.odd = add_dots(result.odd, odd, w);
     }
     return result;
 }
@@ -217,14 +219,14 @@ fn pull_back(weight: u32, chunk: u32, sum: ptr<private, Rows>) {
     let row = FIRST + 2u * min(slot, 24u) * ROW;
     var at = weight + chunk * 8u + quad;
     for (var k = 0u; k < quads_of_chunk(); k++) {
-        let e = stage[row + k];
-        let o = stage[row + ROW + k];
-        let w0 = parameters[at];
-        let w1 = parameters[at + D];
-        let w2 = parameters[at + 2u * D];
-        let w3 = parameters[at + 3u * D];
-        even += e.x * w0 + e.y * w1 + e.z * w2 + e.w * w3;
-        odd += o.x * w0 + o.y * w1 + o.z * w2 + o.w * w3;
+        let w = mat4x4<f32>(
+            parameters[at],
+            parameters[at + D],
+            parameters[at + 2u * D],
+            parameters[at + 3u * D],
+        );
+        even = add_rows(even, stage[row + k], w);
+        odd = add_rows(odd, stage[row + ROW + k], w);
         at += 4u * D;
     }
     (*sum)[2u * chunk] = even;
@@ -247,9 +249,9 @@ fn pair(left: ptr<private, Rows>, right: ptr<private, Rows>) -> Pairs {
                 stage[keys + 2u * KEYS * ROW + k],
                 stage[keys + 3u * KEYS * ROW + k],
             );
-            sum[0] += stage[token + k] * r;
-            sum[1] += stage[token + 17u * ROW + k] * r;
-            sum[2] += stage[token + 34u * ROW + k] * r;
+            sum[0] = add_dots(sum[0], stage[token + k], r);
+            sum[1] = add_dots(sum[1], stage[token + 17u * ROW + k], r);
+            sum[2] = add_dots(sum[2], stage[token + 34u * ROW + k], r);
         }
         workgroupBarrier();
     }
@@ -306,14 +308,9 @@ fn mix(rows: ptr<private, Rows>, output: ptr<private, Rows>) {
             var at = HALF + quad;
             let whole = select(7u, 5u, half == 1u); // quads of keys that all exist
             for (var n = 0u; n < whole; n++) {
-                let e = stage[pairs + n];
-                let o = stage[pairs + KEYS + n];
-                let r0 = stage[at];
-                let r1 = stage[at + 8u];
-                let r2 = stage[at + 16u];
-                let r3 = stage[at + 24u];
-                even += e.x * r0 + e.y * r1 + e.z * r2 + e.w * r3;
-                odd += o.x * r0 + o.y * r1 + o.z * r2 + o.w * r3;
+                let r = mat4x4<f32>(stage[at], stage[at + 8u], stage[at + 16u], stage[at + 24u]);
+                even = add_rows(even, stage[pairs + n], r);
+                odd = add_rows(odd, stage[pairs + KEYS + n], r);
                 at += 32u;
             }
             if half == 1u { // key 48
@@ -341,8 +338,8 @@ fn mix_back(rows: ptr<private, Rows>, output: ptr<private, Rows>) {
             for (var row = 0u; row < count; row++) {
                 let four = stage[pairs];
                 let two = select(four.xy, four.zw, slot % 2u == 1u);
-                even += two.x * stage[at];
-                odd += two.y * stage[at];
+                even = fma(two.xxxx, stage[at], even);
+                odd = fma(two.yyyy, stage[at], odd);
                 pairs += KEYS;
                 at += 8u;
             }
@@ -354,8 +351,8 @@ fn mix_back(rows: ptr<private, Rows>, output: ptr<private, Rows>) {
 }
 
 // Leaves the gradient of 32 rows of weights, from `weight` on, where rows are `width` quads apart,
-// and `quads` (8 or 4) of their columns: the first staged matrix^T x the second. And the gradient of
-// the rows' biases, from `bias` on, the sum of the first over tokens; that once, with the first
+// and `quads` (8 or 4) of their columns: the first staged matrix^T x the second. And the gradient
+// of the rows' biases, from `bias` on, the sum of the first over tokens; that once, with the first
 // columns.
 fn outer(weight: u32, width: u32, quads: u32, bias: u32, with_bias: bool) {
     let tiles = 8u * quads;
@@ -371,7 +368,7 @@ fn outer(weight: u32, width: u32, quads: u32, bias: u32, with_bias: bool) {
         for (var token = TOKENS * slice / slices; token < end; token++) {
             let r = stage[FIRST + token * ROW + row];
             let c = stage[SECOND + token * ROW + column];
-            sum += mat4x4<f32>(r.x * c, r.y * c, r.z * c, r.w * c);
+            sum = add_outer(sum, r, c);
             rows += r;
         }
     }
@@ -417,7 +414,7 @@ fn relu(value: vec4<f32>) -> vec4<f32> {
     return select(value, vec4<f32>(), value <= vec4<f32>());
 }
 
-// --- forward --------------------------------------------------------------------------------------
+// --- forward -------------------------------------------------------------------------------------
 
 // Leaves the logits in stage[0..3] and keeps what the way back needs.
 fn forward(sample: u32) {
@@ -503,18 +500,18 @@ fn widen() {
         }
         workgroupBarrier();
         if slot < 5u {
-            let at = 5u * slot * 8u + quad;
-            let five = (stage[at] + stage[at + 8u]) + (stage[at + 16u] + stage[at + 24u]) + stage[at + 32u];
-            stage[200u + slot * 8u + quad] = five;
+            stage[200u + slot * 8u + quad] = sum_of_five(5u * slot * 8u + quad);
         }
         workgroupBarrier();
         if slot == 0u {
-            let at = 200u + quad;
-            let all = (stage[at] + stage[at + 8u]) + (stage[at + 16u] + stage[at + 24u]) + stage[at + 32u];
-            wide_mean[out_chunk * 8u + quad] = all / f32(TOKENS);
+            wide_mean[out_chunk * 8u + quad] = sum_of_five(200u + quad) / f32(TOKENS);
         }
         workgroupBarrier();
     }
+}
+
+fn sum_of_five(at: u32) -> vec4<f32> {
+    return (stage[at] + stage[at + 8u]) + (stage[at + 16u] + stage[at + 24u]) + stage[at + 32u];
 }
 
 const MEAN: u32 = 16u;    // on the stage, from here to the end of `narrow_back`: (d_model)
@@ -565,7 +562,7 @@ fn logit(digit: u32) -> f32 {
     return stage[digit / 4u][digit % 4u];
 }
 
-// --- backward -------------------------------------------------------------------------------------
+// --- backward ------------------------------------------------------------------------------------
 
 fn backward(sample: u32) {
     if thread == 0u {
@@ -645,7 +642,8 @@ fn widen_back() {
             lay_out(SECOND, chunk, &mixed);
             workgroupBarrier();
             pull_back(FF1_WEIGHT + out_chunk * 32u * D, chunk, &by_mixed);
-            outer(FF1_WEIGHT + out_chunk * 32u * D + chunk * 8u, D, 8u, FF1_BIAS + out_chunk * 8u, chunk == 0u);
+            let at = FF1_WEIGHT + out_chunk * 32u * D + chunk * 8u;
+            outer(at, D, 8u, FF1_BIAS + out_chunk * 8u, chunk == 0u);
         }
     }
 }
@@ -679,7 +677,8 @@ fn linear_back(by_output: ptr<private, Rows>, weight: u32, bias: u32, add: bool)
             lay_out(SECOND, chunk, &embedded);
             workgroupBarrier();
             pull_back(weight + out_chunk * 32u * D, chunk, &by_embedded);
-            outer(weight + out_chunk * 32u * D + chunk * 8u, D, 8u, bias + out_chunk * 8u, chunk == 0u);
+            let at = weight + out_chunk * 32u * D + chunk * 8u;
+            outer(at, D, 8u, bias + out_chunk * 8u, chunk == 0u);
         }
     }
 }
@@ -703,7 +702,7 @@ fn embed_back() {
     }
 }
 
-// --- entry points ---------------------------------------------------------------------------------
+// --- entry points --------------------------------------------------------------------------------
 
 @compute @workgroup_size(224)
 fn differentiate(

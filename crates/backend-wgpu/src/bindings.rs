@@ -49,8 +49,9 @@ impl Resident {
 /// A model's bindings: to the training data, and to images to predict.
 pub(crate) struct Bindings {
     pub(crate) layout: wgpu::PipelineLayout,
-    pub(crate) training: wgpu::BindGroup,
-    pub(crate) prediction: wgpu::BindGroup,
+    training: wgpu::BindGroup,
+    prediction: wgpu::BindGroup,
+    order_capacity: usize,
 }
 
 impl Bindings {
@@ -93,7 +94,26 @@ impl Bindings {
         let training = bind([&resident.images, &resident.order]);
         let prediction = bind([&resident.images_to_predict, &resident.as_they_come]);
         gpu.check()?;
-        Ok(Bindings { layout, training, prediction })
+        let order_capacity = resident.order_capacity;
+        Ok(Bindings { layout, training, prediction, order_capacity })
+    }
+
+    /// Binds the training data, for steps over this much of the order.
+    ///
+    /// # Panics
+    /// If the order on the device is shorter.
+    pub(crate) fn train(&self, pass: &mut wgpu::ComputePass<'_>, samples: usize) {
+        assert!(samples <= self.order_capacity, "{samples} samples in one upload");
+        pass.set_bind_group(0, &self.training, &[]);
+    }
+
+    /// Binds the images to predict, for this many of them.
+    ///
+    /// # Panics
+    /// If one upload has fewer.
+    pub(crate) fn predict(&self, pass: &mut wgpu::ComputePass<'_>, images: usize) {
+        assert!(images <= PREDICTED_AT_ONCE, "{images} images in one upload");
+        pass.set_bind_group(0, &self.prediction, &[]);
     }
 }
 

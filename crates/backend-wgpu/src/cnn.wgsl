@@ -14,14 +14,14 @@
 //
 // Layout.
 //   parameters: conv.weight (8, 3, 3), conv.bias (8), fc.weight (8, 3, 196) of four classes each,
-//               fc.bias (12); classes 10 and 11 are padding and stay zero. A thread at a place loads
-//               four classes at once, next to its neighbour's.
+//               fc.bias (12); classes 10 and 11 are padding and stay zero. A thread at a place
+//               loads four classes at once, next to its neighbour's.
 //   pooled:     (batch, 8, 196), after ReLU
 //   samples:    (batch, 96): gradient by the logits (12), loss (1), padding (3), gradient of
 //               conv.weight (72) and conv.bias (8)
 //
-// Floor. At batch 32 a step is 9 MFLOP and reads 75 kB of fc in each of 32 workgroups: a microsecond
-// on an H100. What is left is two dispatches that wait for each other.
+// Floor. At batch 32 a step is 9 MFLOP and reads 75 kB of fc in each of 32 workgroups: a
+// microsecond on an H100. What is left is two dispatches that wait for each other.
 
 struct Step {
     first: u32, // place in `order`
@@ -83,18 +83,22 @@ fn load_sample(thread: u32, sample: u32) {
     workgroupBarrier();
 }
 
-fn image_row(at: u32) -> vec4<f32> {
+fn four_pixels(at: u32) -> vec4<f32> {
     return vec4<f32>(image[at], image[at + 1u], image[at + 2u], image[at + 3u]);
 }
 
-// Convolves, pools and multiplies with fc at one place, for all filters. What was pooled is kept for
-// `update` if this is a sample of the batch, `within` its place there.
+fn three_pixels(at: u32) -> vec3<f32> {
+    return vec3<f32>(image[at], image[at + 1u], image[at + 2u]);
+}
+
+// Convolves, pools and multiplies with fc at one place, for all filters. What was pooled is kept
+// for `update` if this is a sample of the batch, `within` its place there.
 fn pool(place: u32, keep: bool, within: u32) -> Pooling {
     let at = place / 14u * 2u * SIDE + place % 14u * 2u;
-    let a = image_row(at);
-    let b = image_row(at + SIDE);
-    let c = image_row(at + 2u * SIDE);
-    let d = image_row(at + 3u * SIDE);
+    let a = four_pixels(at);
+    let b = four_pixels(at + SIDE);
+    let c = four_pixels(at + 2u * SIDE);
+    let d = four_pixels(at + 3u * SIDE);
     var result: Pooling;
     for (var f = 0u; f < FILTERS; f++) {
         let fc = FC + f * 3u * PLACES + place;
@@ -242,9 +246,9 @@ fn differentiate_filters(thread: u32, within: u32) {
             let choice = choices[place] >> (2u * f) & 3u;
             let row = place / 14u * 2u + choice / 2u;
             let at = row * SIDE + place % 14u * 2u + choice % 2u;
-            above += gradient * image_row(at).xyz;
-            middle += gradient * image_row(at + SIDE).xyz;
-            below += gradient * image_row(at + 2u * SIDE).xyz;
+            above += gradient * three_pixels(at);
+            middle += gradient * three_pixels(at + SIDE);
+            below += gradient * three_pixels(at + 2u * SIDE);
             bias += gradient;
         }
     }
@@ -310,8 +314,8 @@ fn sum_four(at: u32) -> vec4<f32> {
     return sum;
 }
 
-// Over the batch, what was pooled times the gradient by four logits. Four samples are in flight at a
-// time.
+// Over the batch, what was pooled times the gradient by four logits. Four samples are in flight at
+// a time.
 fn fc_gradient(column: u32, digit: u32) -> vec4<f32> {
     var sum = vec4<f32>();
     var sample = 0u;

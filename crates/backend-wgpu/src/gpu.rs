@@ -41,6 +41,16 @@ pub(crate) fn limits() -> Limits {
 /// DirectX 12's root constants.
 pub(crate) const FEATURES: Features = Features::IMMEDIATES;
 
+/// Whether wgpu adds checks of indices, divisors and loops to the shaders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Checks {
+    /// As WebGPU wants it for strangers' shaders.
+    Checked,
+    /// None: a check at each access to workgroup memory and a second counter in each loop are a
+    /// good part of an inner loop here, and keep it from being unrolled.
+    Trusted,
+}
+
 /// The first failure of a device.
 #[derive(Clone, Default)]
 struct Fault(Arc<Mutex<Option<String>>>);
@@ -74,10 +84,11 @@ pub(crate) struct Gpu {
     pub(crate) software: bool,
     /// How long a submission may take.
     pub(crate) patience: Duration,
+    checks: Checks,
 }
 
 impl Gpu {
-    pub(crate) fn open(candidate: &Candidate) -> Result<Gpu, TrainError> {
+    pub(crate) fn open(candidate: &Candidate, checks: Checks) -> Result<Gpu, TrainError> {
         let timestamps = candidate.adapter.features() & Features::TIMESTAMP_QUERY;
         let request = candidate.adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("trainmark"),
@@ -98,7 +109,7 @@ impl Gpu {
             lost.note(format!("the device was lost ({reason:?}): {}", one_line(&message)));
         });
         let (allocated_bytes, software) = (Cell::new(0), candidate.seen.software);
-        Ok(Gpu { device, queue, fault, allocated_bytes, software, patience: PATIENCE })
+        Ok(Gpu { device, queue, fault, allocated_bytes, software, patience: PATIENCE, checks })
     }
 
     /// Fails if anything has failed so far.
@@ -170,9 +181,20 @@ impl Gpu {
     }
 
     /// A shader module of WGSL.
+    #[allow(unsafe_code)]
     pub(crate) fn module(&self, name: &str, source: &str) -> wgpu::ShaderModule {
         let source = wgpu::ShaderSource::Wgsl(source.into());
-        self.device.create_shader_module(wgpu::ShaderModuleDescriptor { label: Some(name), source })
+        let description = wgpu::ShaderModuleDescriptor { label: Some(name), source };
+        match self.checks {
+            Checks::Checked => self.device.create_shader_module(description),
+            Checks::Trusted => {
+                let checks = wgpu::ShaderRuntimeChecks::unchecked();
+                // SAFETY: the only shaders are this crate's own. All their loops count up to a
+                // bound, no divisor is 0, and their indices stay within the buffers whose sizes the
+                // launchers choose, for the batches that the launchers let through.
+                unsafe { self.device.create_shader_module_trusted(description, checks) }
+            }
+        }
     }
 
     /// One entry point of a module, with its sizes.

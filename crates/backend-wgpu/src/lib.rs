@@ -2,16 +2,20 @@
 //! systems, DirectX 12 on Windows.
 //!
 //! Images, labels, the order of an epoch and the weights live on the device. All steps of a call of
-//! [`Session::train`](nn::backend::Session::train) are recorded ahead of the device in a few
-//! submissions, nothing is uploaded or read between them, and the losses come back once, at the end.
+//! [`Session::train`] are recorded ahead of the device in a few
+//! submissions, nothing is uploaded or read between them, and the losses come back once, at the
+//! end.
 //!
-//! Each model has a shader, its launcher beside it: `mlp.wgsl` and `mlp.rs`, and so on. Shaders rely
-//! on what WebGPU promises of every device and no more: bindings of 128 MiB, 256 invocations in a
-//! workgroup, 16 KiB of workgroup memory, no subgroups, no atomics. On one device, results are equal
-//! bit for bit from run to run.
+//! Each model has a shader, its launcher beside it: `mlp.wgsl` and `mlp.rs`, and so on. Shaders
+//! rely on what WebGPU promises of every device and no more: bindings of 128 MiB, 256 invocations
+//! in a workgroup, 16 KiB of workgroup memory, no subgroups, no atomics. On one device, results are
+//! equal bit for bit from run to run.
+//!
+//! The plan `trusted`, the default, leaves out the checks that wgpu adds to shaders; `checked`
+//! keeps them, for comparison.
 //!
 //! No graphics library is loaded before this backend is asked for something.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod adapter;
 mod attention;
@@ -27,6 +31,7 @@ mod shaders;
 #[cfg(test)]
 mod tests;
 
+use gpu::Checks;
 use nn::backend::{Backend, Job, Options, Session, TrainError, Unavailable};
 use protocol::DeviceProbe;
 
@@ -49,15 +54,15 @@ impl Backend for Wgpu {
         job: Job<'data>,
         options: &Options,
     ) -> Result<Box<dyn Session + 'data>, TrainError> {
-        check(&job, options)?;
+        let checks = check(&job, options)?;
         let candidate = adapter::select(options)?;
-        let gpu = gpu::Gpu::open(&candidate)?;
+        let gpu = gpu::Gpu::open(&candidate, checks)?;
         Ok(Box::new(session::GpuSession::open(gpu, candidate.seen, job)?))
     }
 }
 
 /// What can be refused before any device is touched.
-fn check(job: &Job<'_>, options: &Options) -> Result<(), TrainError> {
+fn check(job: &Job<'_>, options: &Options) -> Result<Checks, TrainError> {
     let refused = |option, value: &str, reason: &str| {
         Err(TrainError::Option { option, value: value.to_owned(), reason: reason.to_owned() })
     };
@@ -67,12 +72,14 @@ fn check(job: &Job<'_>, options: &Options) -> Result<(), TrainError> {
     if let Some(threads) = options.threads {
         return refused("threads", &threads.to_string(), "a GPU's are not chosen");
     }
-    if let Some(plan) = &options.plan {
-        return refused("plan", plan, "wgpu has one way to do it");
-    }
     if let Some(precision) = options.precision.as_deref().filter(|&name| name != "float32") {
         return refused("precision", precision, "wgpu computes in float32");
     }
+    let checks = match options.plan.as_deref() {
+        None | Some("trusted") => Checks::Trusted,
+        Some("checked") => Checks::Checked,
+        Some(other) => return refused("plan", other, "wgpu has the plans trusted and checked"),
+    };
     let mismatch = |message: &str| Err(TrainError::Mismatch(message.to_owned()));
     if job.batch_size == 0 {
         return mismatch("a batch has at least one sample");
@@ -80,5 +87,5 @@ fn check(job: &Job<'_>, options: &Options) -> Result<(), TrainError> {
     if u32::try_from(job.train.len()).is_err() || u32::try_from(job.batch_size).is_err() {
         return mismatch("a batch or a training set has less than 2^32 samples");
     }
-    Ok(())
+    Ok(checks)
 }

@@ -1,6 +1,6 @@
 //! Launches `mlp.wgsl`.
 
-use crate::bindings::{Bindings, PREDICTED_AT_ONCE, Resident};
+use crate::bindings::{Bindings, Resident};
 use crate::gpu::Gpu;
 use crate::layout::{Layout, Padded};
 use crate::session::{Batch, Network, Run};
@@ -63,7 +63,7 @@ impl MlpNetwork {
         let sizes =
             [("UNITS", units as f64), ("GROUPS", share_groups as f64), ("TILES", tiles as f64)];
         let advance = gpu.pipeline(&bindings.layout, &module, "advance", &sizes)?;
-        let predict = gpu.pipeline(&bindings.layout, &module, "predict", &sizes[1..])?;
+        let predict = gpu.pipeline(&bindings.layout, &module, "predict", &sizes)?;
         let (groups, tiles) = (groups as u32, tiles as u32); // at most 65,535 and 2^27
         Ok(MlpNetwork { bindings, advance, predict, parameters, layout, groups, tiles })
     }
@@ -98,13 +98,13 @@ impl Network for MlpNetwork {
     }
 
     fn warm_up(&self, pass: &mut wgpu::ComputePass<'_>) {
-        pass.set_bind_group(0, &self.bindings.training, &[]);
+        self.bindings.train(pass, 0);
         pass.set_pipeline(&self.advance);
         self.advance(pass, u32::MAX, [Batch::default(); 2], 0.0);
     }
 
     fn train(&self, pass: &mut wgpu::ComputePass<'_>, run: &Run, marks: std::ops::Range<usize>) {
-        pass.set_bind_group(0, &self.bindings.training, &[]);
+        self.bindings.train(pass, run.samples);
         pass.set_pipeline(&self.advance);
         for mark in marks {
             // At mark i step i begins and the one before it is finished.
@@ -115,8 +115,7 @@ impl Network for MlpNetwork {
     }
 
     fn predict(&self, pass: &mut wgpu::ComputePass<'_>, count: usize) {
-        assert!(count <= PREDICTED_AT_ONCE, "{count} images in one upload");
-        pass.set_bind_group(0, &self.bindings.prediction, &[]);
+        self.bindings.predict(pass, count);
         let run =
             Run { samples: count, batch_size: self.tiles as usize * TILE, learning_rate: 0.0 };
         for batch in (0..run.steps()).map(|index| run.batch(index)) {

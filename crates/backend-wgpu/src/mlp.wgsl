@@ -1,45 +1,45 @@
 // The MLP: 784 - hidden - 10, ReLU, softmax cross-entropy, plain SGD. One dispatch per step.
 //
 // What it computes. A workgroup owns eight hidden units: their rows of fc1, their biases and their
-// columns of fc2. A step needs the whole grid to meet only once, where the logits are summed over the
-// hidden units. So one dispatch finishes a step and begins the next:
+// columns of fc2. A step needs the whole grid to meet only once, where the logits are summed over
+// the hidden units. So one dispatch finishes a step and begins the next:
 //
-//   finish: sum the workgroups' shares of the logits (each workgroup does, all alike), softmax, loss,
-//           gradient by the logits; then the gradients of the own eight units, and their update
+//   finish: sum the workgroups' shares of the logits (each workgroup does, all alike), softmax,
+//           loss, gradient by the logits; then the gradients of the own eight units, and their
+//           update
 //   begin:  the next batch's activations of the own eight units with the weights just updated, and
 //           the share of the logits that comes from them
 //
 // The end of a dispatch is the meeting. Shares have two places, taken in turn by the step's parity,
 // since a workgroup may begin step t+1 while another still sums the shares of step t. `fc2.bias`
-// belongs to workgroup 0, which adds it to its own share. The first dispatch of a run has nothing to
-// finish, the last nothing to begin: a count of 0 says so.
+// belongs to workgroup 0, which adds it to its own share. The first dispatch of a run has nothing
+// to finish, the last nothing to begin: a count of 0 says so.
 //
 // Threads. 224 of them fit the image: 784 pixels are 196 words of four.
 //   - Gradient and update of fc1: thread t < 196 owns word t of all eight rows, 32 weights in
-//     registers. Sample by sample, an outer product of eight gradients and four pixels is added. The
-//     28 threads left over take the other parameters.
-//   - Forward: seven slices of an image's words, times 32 samples. Word columns and weights pass through
-//     workgroup memory in four chunks of 49 words, because a thread needs one sample's words where
-//     it had owned one word of each sample. Slices are added at the end.
+//     registers. Sample by sample, an outer product of eight gradients and four pixels is added.
+//     The 28 threads left over take the other parameters.
+//   - Forward: seven slices of an image's words, times 32 samples. Word columns and weights pass
+//     through workgroup memory in four chunks of 49 words, because a thread needs one sample's
+//     words where it had owned one word of each sample. Slices are added at the end.
 // Batches of more than 32 samples are worked off in tiles of 32; sums run over all tiles.
 //
 // Layout. Units are padded to a multiple of eight with zero weights, which stay zero: a padded unit
 // is 0, and so is the gradient of all that touches it.
-//   parameters: fc1.weight (hidden, 784), fc1.bias (hidden), fc2.weight (10, hidden), fc2.bias (10),
-//               the canonical order, with padding after each; in vec4
+//   parameters: fc1.weight (hidden, 784), fc1.bias (hidden), fc2.weight (10, hidden), fc2.bias
+//               (10), the canonical order, with padding after each; in vec4
 //   hidden:     (tiles * 32, hidden), after ReLU; written by `begin`, read by `finish` of the same
 //               workgroup
 //   shares:     (2, groups, tiles * 32, 10); groups are padded to a multiple of 16 with zeros
 //
-// Floor. At hidden 512 and batch 32 a step is 51 MFLOP in 64 workgroups: 1.6 us at the rate of 64 of
-// an H100's 132 SMs. Each workgroup reads 82 kB of shares, and 50 kB of pixels and weights, from
+// Floor. At hidden 512 and batch 32 a step is 51 MFLOP in 64 workgroups: 1.6 us at the rate of 64
+// of an H100's 132 SMs. Each workgroup reads 82 kB of shares, and 50 kB of pixels and weights, from
 // L2. What is left of a step is the gap between two dependent dispatches.
 
 override UNITS: u32;  // hidden units, a multiple of 8
 override GROUPS: u32; // places for shares: workgroups, rounded up to a multiple of 16
 override TILES: u32;  // tiles of 32 samples in a batch
 
-const THREADS: u32 = 224u;
 const TILE: u32 = 32u;     // samples
 const CHUNK: u32 = 49u;    // words of an image that are in workgroup memory at a time
 const SLICE: u32 = 7u;     // words of a chunk that one thread sums
@@ -80,6 +80,11 @@ fn bias1_at() -> u32 { return UNITS * WORDS; }
 fn weight2_at() -> u32 { return bias1_at() + UNITS / 4u; }
 fn bias2_at() -> u32 { return weight2_at() + CLASSES * (UNITS / 4u); }
 
+// Where quad `place` of the own columns of fc2 is: class place / 2, units from 4 * (place % 2) on.
+fn weight2_place(group: u32, place: u32) -> u32 {
+    return weight2_at() + place / 2u * (UNITS / 4u) + group * 2u + place % 2u;
+}
+
 @compute @workgroup_size(224)
 fn advance(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -91,7 +96,7 @@ fn advance(
         weight = load_block(group, thread);
     }
     if thread < 20u {
-        weight2[thread] = parameters[weight2_at() + thread / 2u * (UNITS / 4u) + group * 2u + thread % 2u];
+        weight2[thread] = parameters[weight2_place(group, thread)];
     } else if thread < 22u {
         bias1[thread - 20u] = parameters[bias1_at() + group * 2u + thread - 20u];
     } else if thread < 25u && group == 0u {
@@ -110,8 +115,18 @@ fn advance(
 fn load_block(group: u32, word: u32) -> Block {
     let at = group * 8u * WORDS + word;
     return Block(
-        mat4x4<f32>(parameters[at], parameters[at + WORDS], parameters[at + 2u * WORDS], parameters[at + 3u * WORDS]),
-        mat4x4<f32>(parameters[at + 4u * WORDS], parameters[at + 5u * WORDS], parameters[at + 6u * WORDS], parameters[at + 7u * WORDS]),
+        mat4x4<f32>(
+            parameters[at],
+            parameters[at + WORDS],
+            parameters[at + 2u * WORDS],
+            parameters[at + 3u * WORDS],
+        ),
+        mat4x4<f32>(
+            parameters[at + 4u * WORDS],
+            parameters[at + 5u * WORDS],
+            parameters[at + 6u * WORDS],
+            parameters[at + 7u * WORDS],
+        ),
     );
 }
 
@@ -127,7 +142,7 @@ fn store_block(group: u32, word: u32, weight: ptr<function, Block>) {
     parameters[at + 7u * WORDS] = (*weight).high[3];
 }
 
-// --- finish: loss, gradients, update --------------------------------------------------------------
+// --- finish: loss, gradients, update -------------------------------------------------------------
 
 fn finish(group: u32, thread: u32, weight: ptr<function, Block>) {
     var gradient: Block;
@@ -155,8 +170,8 @@ fn finish(group: u32, thread: u32, weight: ptr<function, Block>) {
     workgroupBarrier();
 }
 
-// Logits from all shares, loss and `delta`. Leaves the tile's activations in stage[160..224], and in
-// `rows` where its images begin. Samples beyond `count` get a gradient of 0 and the first image.
+// Logits from all shares, loss and `delta`. Leaves the tile's activations in stage[160..224], and
+// in `rows` where its images begin. Samples beyond `count` get a gradient of 0 and the first image.
 fn differentiate_logits(group: u32, thread: u32, tile: u32, count: u32) {
     if thread < 2u * LOGITS {
         stage[thread] = sum_of_shares(tile, thread % LOGITS, thread / LOGITS);
@@ -237,8 +252,8 @@ fn load_eight(word: u32, first: u32) -> Eight {
     );
 }
 
-// Adds, over the samples, the outer product of a word's pixels and `units`. The next eight words are
-// on their way while eight are used.
+// Adds, over the samples, the outer product of a word's pixels and `units`. The next eight words
+// are on their way while eight are used.
 fn sum_outer_products(word: u32, count: u32, gradient: ptr<function, Block>) {
     var next = load_eight(word, 0u);
     for (var first = 0u; first < count; first += 8u) {
@@ -259,10 +274,8 @@ fn sum_outer_products(word: u32, count: u32, gradient: ptr<function, Block>) {
 
 fn add_outer_product(word: u32, sample: u32, gradient: ptr<function, Block>) {
     let pixels = pixels_of(word);
-    let low = units[sample * 2u];
-    let high = units[sample * 2u + 1u];
-    (*gradient).low += mat4x4<f32>(low.x * pixels, low.y * pixels, low.z * pixels, low.w * pixels);
-    (*gradient).high += mat4x4<f32>(high.x * pixels, high.y * pixels, high.z * pixels, high.w * pixels);
+    (*gradient).low = add_outer((*gradient).low, units[sample * 2u], pixels);
+    (*gradient).high = add_outer((*gradient).high, units[sample * 2u + 1u], pixels);
 }
 
 // Of the other parameters, thread `place` of 28 sums the gradient of: below 20 a quad of the own
@@ -277,8 +290,8 @@ fn small_sum(place: u32, count: u32) -> vec4<f32> {
         } else if place < 22u {
             sum += units[sample * 2u + place - 20u];
         } else if place < 24u {
-            let digit = at + 4u * (place - 22u);
-            sum += vec4<f32>(delta[digit], delta[digit + 1u], delta[digit + 2u], delta[digit + 3u]);
+            let four = at + 4u * (place - 22u);
+            sum += vec4<f32>(delta[four], delta[four + 1u], delta[four + 2u], delta[four + 3u]);
         } else if place == 24u {
             sum += vec4<f32>(delta[at + 8u], delta[at + 9u], 0.0, 0.0);
         } else if place == 27u {
@@ -291,7 +304,7 @@ fn small_sum(place: u32, count: u32) -> vec4<f32> {
 fn update_small(group: u32, place: u32, sum: vec4<f32>) {
     if place < 20u {
         weight2[place] -= step.rate * sum;
-        parameters[weight2_at() + place / 2u * (UNITS / 4u) + group * 2u + place % 2u] = weight2[place];
+        parameters[weight2_place(group, place)] = weight2[place];
     } else if place < 22u {
         bias1[place - 20u] -= step.rate * sum;
         parameters[bias1_at() + group * 2u + place - 20u] = bias1[place - 20u];
@@ -303,7 +316,7 @@ fn update_small(group: u32, place: u32, sum: vec4<f32>) {
     }
 }
 
-// --- begin: activations and the share of the logits -----------------------------------------------
+// --- begin: activations and the share of the logits ----------------------------------------------
 
 // One of the seven words of a chunk that a thread brings in: a seventh of one sample's.
 struct Seven {
@@ -368,8 +381,12 @@ fn begin(group: u32, thread: u32, tile: u32, weight: ptr<function, Block>) {
         for (var word = slice * SLICE; word < (slice + 1u) * SLICE; word++) {
             let pixels = pixels_of(columns[word * COLUMN + sample]);
             let at = word * 8u;
-            low += pixels * mat4x4<f32>(stage[at], stage[at + 1u], stage[at + 2u], stage[at + 3u]);
-            high += pixels * mat4x4<f32>(stage[at + 4u], stage[at + 5u], stage[at + 6u], stage[at + 7u]);
+            let weights = Block(
+                mat4x4<f32>(stage[at], stage[at + 1u], stage[at + 2u], stage[at + 3u]),
+                mat4x4<f32>(stage[at + 4u], stage[at + 5u], stage[at + 6u], stage[at + 7u]),
+            );
+            low = add_dots(low, pixels, weights.low);
+            high = add_dots(high, pixels, weights.high);
         }
         workgroupBarrier();
     }
@@ -421,10 +438,10 @@ fn share(group: u32, at: u32) -> f32 {
     return sum;
 }
 
-// --- predict --------------------------------------------------------------------------------------
+// --- predict -------------------------------------------------------------------------------------
 
-// The labels of a batch that was begun as step 0 (`index` is then 0xffffffff, the step before it). A
-// workgroup for each tile, a thread for each sample.
+// The labels of a batch that was begun as step 0 (`index` is then 0xffffffff, the step before it).
+// A workgroup for each tile, a thread for each sample.
 @compute @workgroup_size(32)
 fn predict(
     @builtin(workgroup_id) workgroup: vec3<u32>,

@@ -1,10 +1,10 @@
 // What every model's shader begins with: the data's bindings, pixels, and the loss.
 //
 // The training data stays on the device for the whole session: images as bytes, four to a word, in
-// the dataset's order; `order` says which sample comes when. A kernel is told by immediate data which
-// stretch of the order it works on, so that nothing is uploaded and no binding changes from step to
-// step. Everything is written (`=`), nothing accumulates between dispatches, and no atomics are used:
-// each sum has one order, so that a device gives the same bits in every run.
+// the dataset's order; `order` says which sample comes when. A kernel is told by immediate data
+// which stretch of the order it works on, so that nothing is uploaded and no binding changes from
+// step to step. Everything is written (`=`), nothing accumulates between dispatches, and no atomics
+// are used: each sum has one order, so that a device gives the same bits in every run.
 
 const WORDS: u32 = 196u;  // of an image: 784 bytes, four to a word, the first in the lowest bits
 const CLASSES: u32 = 10u;
@@ -53,4 +53,28 @@ fn first_of_the_largest(logits: ptr<function, array<f32, 10>>) -> u32 {
         }
     }
     return best;
+}
+
+// The products of small matrices, in fused multiply-adds. The first is sum + row * columns (four
+// dot products), the second sum + factors * rows (a combination of rows), the third sum + the outer
+// product of a column and a row, a row for each element of the column.
+
+fn add_dots(sum: vec4<f32>, row: vec4<f32>, columns: mat4x4<f32>) -> vec4<f32> {
+    return add_rows(sum, row, transpose(columns));
+}
+
+fn add_rows(sum: vec4<f32>, factors: vec4<f32>, rows: mat4x4<f32>) -> vec4<f32> {
+    var result = fma(factors.xxxx, rows[0], sum);
+    result = fma(factors.yyyy, rows[1], result);
+    result = fma(factors.zzzz, rows[2], result);
+    return fma(factors.wwww, rows[3], result);
+}
+
+fn add_outer(sum: mat4x4<f32>, column: vec4<f32>, row: vec4<f32>) -> mat4x4<f32> {
+    return mat4x4<f32>(
+        fma(column.xxxx, row, sum[0]),
+        fma(column.yyyy, row, sum[1]),
+        fma(column.zzzz, row, sum[2]),
+        fma(column.wwww, row, sum[3]),
+    );
 }
