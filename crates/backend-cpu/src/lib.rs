@@ -10,6 +10,7 @@ pub mod buffer;
 mod cnn;
 mod cross_entropy;
 mod mlp;
+mod prefetch;
 pub mod simd;
 pub mod team;
 

@@ -44,8 +44,9 @@ impl Layouts {
         }
     }
 
+    /// Scores are in units of log2(e): their softmax is taken in powers of two.
     fn scores_factor(&self) -> f32 {
-        1.0 / (self.widths.d_model as f32).sqrt()
+        std::f32::consts::LOG2_E / (self.widths.d_model as f32).sqrt()
     }
 
     fn blocks(&self) -> (usize, usize) {
@@ -239,36 +240,45 @@ impl Layouts {
         let (d_blocks, f_blocks) = self.blocks();
         let Weights { query, key, key_t, value, ff1, ff1_t, ff2, out, out_t, .. } = &self.weights;
         let part = |range: &Range<usize>| &gradient[range.clone()];
-        let (d_scores, d_wide, d_logits) =
-            (part(&self.gradient.scores), part(&self.gradient.wide), part(&self.gradient.logits));
-        let scores_rate = rate * self.scores_factor();
-        let scores = Chain { d_folded: d_scores, columns: d, rate: scores_rate, old, new, d };
-        let wide = Chain { d_folded: d_wide, columns: f, rate, old, new, d };
-        let logits = Chain { d_folded: d_logits, columns: LOGITS, rate, old, new, d };
+        let (d_scores, scores_bias) = part(&self.gradient.scores).split_at(d * d);
+        let (d_logits, logits_bias) = part(&self.gradient.logits).split_at(f * LOGITS);
+        let scores = Chain {
+            d_folded: d_scores,
+            row: d,
+            column: 1,
+            bias: scores_bias,
+            rate: rate * self.scores_factor(),
+            old,
+            new,
+            d,
+        };
+        let wide = Chain {
+            d_folded: part(&self.gradient.wide_t),
+            row: 1,
+            column: d,
+            bias: part(&self.gradient.wide_bias),
+            rate,
+            ..scores
+        };
+        let logits = Chain { d_folded: d_logits, row: LOGITS, bias: logits_bias, rate, ..scores };
         for unit in units {
             let f_unit = unit.wrapping_sub(3 * d_blocks);
             if unit < d_blocks {
-                scores.inner_block::<S, BLOCK>(simd, unit * BLOCK, query, key_t, d_model);
+                scores.inner_block(simd, unit, query, key_t, d_model);
             } else if unit < 2 * d_blocks {
-                scores.outer_block(simd, unit - d_blocks, query, d + 1, key, key_t);
+                scores.outer_block(simd, unit - d_blocks, query, key, key_t);
             } else if unit < 3 * d_blocks {
-                wide.inner_block::<S, BLOCK>(simd, (unit - 2 * d_blocks) * BLOCK, value, ff1_t, ff);
+                wide.inner_block(simd, unit - 2 * d_blocks, value, ff1_t, ff);
             } else if f_unit < f_blocks {
-                wide.outer_block(simd, f_unit, value, d + 1, ff1, ff1_t);
+                wide.outer_block(simd, f_unit, value, ff1, ff1_t);
             } else if f_unit < 2 * f_blocks {
-                logits.inner_block::<S, BLOCK>(
-                    simd,
-                    (f_unit - f_blocks) * BLOCK,
-                    ff2,
-                    out_t,
-                    LOGITS,
-                );
+                logits.inner_block(simd, f_unit - f_blocks, ff2, out_t, LOGITS);
             } else if f_unit == 2 * f_blocks {
-                logits.outer_block(simd, 0, ff2, f + 1, out, out_t);
+                logits.outer_block(simd, 0, ff2, out, out_t);
             } else {
-                scores.inner_block::<S, 1>(simd, d, query, key_t, d_model);
-                wide.inner_block::<S, 1>(simd, d, value, ff1_t, ff);
-                logits.inner_block::<S, 1>(simd, f, ff2, out_t, LOGITS);
+                scores.inner_bias(simd, query, key_t, d_model);
+                wide.inner_bias(simd, value, ff1_t, ff);
+                logits.inner_bias(simd, ff2, out_t, LOGITS);
                 self.update_rest(rate, gradient, old, new);
             }
         }
@@ -286,9 +296,8 @@ impl Layouts {
                 *new = old - rate * slope;
             }
         };
-        let (wide, logits) = (part(&self.gradient.wide), part(&self.gradient.logits));
-        step(&weights.ff1_bias, rate, &wide[d * f..]);
-        step(&weights.out_bias, rate, &logits[f * LOGITS..]);
+        step(&weights.ff1_bias, rate, part(&self.gradient.wide_bias));
+        step(&weights.out_bias, rate, &part(&self.gradient.logits)[f * LOGITS..]);
         step(&weights.patch, rate * PIXEL_SCALE, part(&self.gradient.patch));
         let base = part(&self.gradient.base);
         step(&weights.position, rate, base);
@@ -364,9 +373,14 @@ impl Fold {
 }
 
 /// A folded product's gradient, and where the weights are that it is taken apart into.
+#[derive(Clone, Copy)]
 struct Chain<'data> {
-    d_folded: &'data [f32], // (rows, columns)
-    columns: usize,
+    /// Element (row of the inner weights, column of the outer ones) is at
+    /// `row * self.row + column * self.column`.
+    d_folded: &'data [f32],
+    row: usize,
+    column: usize,
+    bias: &'data [f32], // (columns)
     rate: f32,
     old: &'data [f32],
     new: Shared<'data, f32>,
@@ -374,63 +388,105 @@ struct Chain<'data> {
 }
 
 impl Chain<'_> {
-    /// `R` rows of the inner weights: their gradient is `d_folded x outer^T`.
+    /// A block of rows of the inner weights: their gradient is `d_folded x outer^T`.
     #[inline(always)]
-    fn inner_block<S: Simd, const R: usize>(
-        &self,
+    fn inner_block<S: Simd>(
+        self,
         simd: S,
-        first: usize,
+        block: usize,
         inner: &Range<usize>,
         outer_t: &Range<usize>,
         depth: usize,
     ) {
-        let rows = inner.start + first * self.d..inner.start + (first + R) * self.d;
         let term = Term {
-            left: &self.d_folded[first * self.columns..],
-            left_row: self.columns,
+            left: &self.d_folded[block * BLOCK * self.row..],
+            left_row: self.row,
+            left_depth: self.column,
+            right: &self.old[outer_t.clone()],
+            right_row: self.d,
+            depth,
+        };
+        let first = inner.start + block * BLOCK * self.d;
+        // SAFETY: these rows belong to one unit.
+        unsafe { self.descend::<S, TILE, 1>(simd, first, BLOCK, [term]) };
+    }
+
+    /// The bias of the inner weights, after their last row.
+    #[inline(always)]
+    fn inner_bias<S: Simd>(
+        self,
+        simd: S,
+        inner: &Range<usize>,
+        outer_t: &Range<usize>,
+        depth: usize,
+    ) {
+        let term = Term {
+            left: self.bias,
+            left_row: 0,
             left_depth: 1,
             right: &self.old[outer_t.clone()],
             right_row: self.d,
             depth,
         };
-        // SAFETY: these rows belong to one unit.
-        let to = unsafe { self.new.slice_mut(rows.clone()) };
-        let finish = &mut Descend { old: &self.old[rows], rate: self.rate, to, stride: self.d };
-        if R == 1 {
-            product::<S, 1, 1>(simd, 0..1, self.d, [term], finish);
-        } else {
-            product::<S, TILE, 1>(simd, 0..R, self.d, [term], finish);
-        }
+        // SAFETY: the row belongs to one unit.
+        unsafe { self.descend::<S, 1, 1>(simd, inner.end - self.d, 1, [term]) };
     }
 
-    /// A block of rows of the outer weights, transposed: their gradient is `d_folded^T x inner`.
+    /// A block of rows of the outer weights, transposed: their gradient is `d_folded^T x inner`,
+    /// biases included.
     #[inline(always)]
     fn outer_block<S: Simd>(
-        &self,
+        self,
         simd: S,
         block: usize,
         inner: &Range<usize>,
-        depth: usize,
         outer: &Range<usize>,
         outer_t: &Range<usize>,
     ) {
-        let first = outer_t.start + block * BLOCK * self.d;
-        let rows = first..first + BLOCK * self.d;
-        let term = Term {
-            left: &self.d_folded[block * BLOCK..],
-            left_row: 1,
-            left_depth: self.columns,
-            right: &self.old[inner.clone()],
+        let (rows, bias) = self.old[inner.clone()].split_at(inner.len() - self.d);
+        let weights = Term {
+            left: &self.d_folded[block * BLOCK * self.column..],
+            left_row: self.column,
+            left_depth: self.row,
+            right: rows,
             right_row: self.d,
-            depth,
+            depth: rows.len() / self.d,
         };
-        // SAFETY: these rows belong to one unit.
-        let to = unsafe { self.new.slice_mut(rows.clone()) };
-        let finish = &mut Descend { old: &self.old[rows], rate: self.rate, to, stride: self.d };
-        product::<S, TILE, 1>(simd, 0..BLOCK, self.d, [term], finish);
-        let start_t = outer.start + block * BLOCK;
-        // SAFETY: so do these columns of the transposed matrix.
-        unsafe { transpose_block(simd, to, self.d, self.new, start_t, self.columns) };
+        let biases = Term {
+            left: &self.bias[block * BLOCK..],
+            left_row: 1,
+            left_depth: 0,
+            right: bias,
+            right_row: 0,
+            depth: 1,
+        };
+        let first = outer_t.start + block * BLOCK * self.d;
+        // SAFETY: these rows belong to one unit, and so do these columns of the transposed matrix.
+        unsafe {
+            self.descend::<S, TILE, 2>(simd, first, BLOCK, [weights, biases]);
+            let rows = self.new.slice(first..first + BLOCK * self.d);
+            let columns = self.bias.len();
+            transpose_block(simd, rows, self.d, self.new, outer.start + block * BLOCK, columns);
+        }
+    }
+
+    /// Writes `rows` updated rows from the place `first` on; the terms are their gradient.
+    ///
+    /// # Safety
+    /// Nobody else touches these rows.
+    #[inline(always)]
+    unsafe fn descend<S: Simd, const R: usize, const N: usize>(
+        self,
+        simd: S,
+        first: usize,
+        rows: usize,
+        terms: [Term<'_>; N],
+    ) {
+        let places = first..first + rows * self.d;
+        // SAFETY: says the caller.
+        let to = unsafe { self.new.slice_mut(places.clone()) };
+        let finish = &mut Descend { old: &self.old[places], rate: self.rate, to, stride: self.d };
+        product::<S, R, N>(simd, 0..rows, self.d, terms, finish);
     }
 }
 

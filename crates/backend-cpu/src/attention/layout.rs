@@ -134,7 +134,7 @@ impl Weights {
 /// folded into one.
 #[derive(Clone, Debug)]
 pub struct Folded {
-    /// Query and key over sqrt(d_model): scores = (x scores + last row) x^T.
+    /// Query and key by log2(e) / sqrt(d_model): scores = (x scores + last row) x^T.
     pub scores: Range<usize>, // (d + 1, d)
     pub scores_t: Range<usize>, // (d, d)
     /// Value and ff1.
@@ -198,11 +198,12 @@ pub struct FoldedWeights<'data> {
 /// The gradient of the folded weights, of one chunk of samples or all.
 #[derive(Clone, Debug)]
 pub struct Gradient {
-    pub scores: Range<usize>, // (d + 1, d)
-    pub wide: Range<usize>,   // (d + 1, f)
-    pub logits: Range<usize>, // (f + 1, 16)
-    pub patch: Range<usize>,  // (16, d)
-    pub base: Range<usize>,   // (49, d)
+    pub scores: Range<usize>,    // (d + 1, d)
+    pub wide_t: Range<usize>,    // (f, d)
+    pub wide_bias: Range<usize>, // (f)
+    pub logits: Range<usize>,    // (f + 1, 16)
+    pub patch: Range<usize>,     // (16, d)
+    pub base: Range<usize>,      // (49, d)
     /// Of what blank tokens contribute to the scores' left side.
     pub blank: Range<usize>, // (49, d)
     pub len: usize,
@@ -213,7 +214,8 @@ impl Gradient {
         let mut parts = Parts::default();
         Gradient {
             scores: parts.next(d + 1, d),
-            wide: parts.next(d + 1, f),
+            wide_t: parts.next(f, d),
+            wide_bias: parts.next(1, f),
             logits: parts.next(f + 1, LOGITS),
             patch: parts.next(PATCH, d),
             base: parts.next(PATCHES, d),
@@ -226,18 +228,20 @@ impl Gradient {
     pub fn of<'data>(&self, buffer: &'data mut [f32]) -> GradientParts<'data> {
         assert_eq!(buffer.len(), self.len);
         let (scores, rest) = buffer.split_at_mut(self.scores.len());
-        let (wide, rest) = rest.split_at_mut(self.wide.len());
+        let (wide_t, rest) = rest.split_at_mut(self.wide_t.len());
+        let (wide_bias, rest) = rest.split_at_mut(self.wide_bias.len());
         let (logits, rest) = rest.split_at_mut(self.logits.len());
         let (patch, rest) = rest.split_at_mut(self.patch.len());
         let (base, blank) = rest.split_at_mut(self.base.len());
-        GradientParts { scores, wide, logits, patch, base, blank }
+        GradientParts { scores, wide_t, wide_bias, logits, patch, base, blank }
     }
 }
 
 /// The parts of a buffer laid out as [`Gradient`].
 pub struct GradientParts<'data> {
     pub scores: &'data mut [f32],
-    pub wide: &'data mut [f32],
+    pub wide_t: &'data mut [f32],
+    pub wide_bias: &'data mut [f32],
     pub logits: &'data mut [f32],
     pub patch: &'data mut [f32],
     pub base: &'data mut [f32],

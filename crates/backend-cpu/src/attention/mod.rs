@@ -4,12 +4,14 @@ mod layout;
 mod product;
 mod sample;
 mod softmax;
+mod subsets;
 #[cfg(test)]
 mod tests;
 
 use crate::buffer::{Buffer, Shared};
 use crate::cross_entropy::{LossSum, first_of_the_largest, softmax_cross_entropy};
-use crate::simd::{Isa, Kernel, Simd};
+use crate::prefetch::prefetch_image;
+use crate::simd::{Kernel, Simd};
 use crate::team::Member;
 use crate::{Engine, check_images, check_order};
 use fold::Layouts;
@@ -246,9 +248,11 @@ impl Step<'_> {
             gradient.fill(0.0);
             let mut gradient = self.layouts.gradient.of(gradient);
             let mut sum = LossSum::new();
-            for &index in
-                &batch[batch.len() * chunk / chunks..batch.len() * (chunk + 1) / chunks]
-            {
+            for sample in batch.len() * chunk / chunks..batch.len() * (chunk + 1) / chunks {
+                let index = batch[sample];
+                if let Some(&next) = batch.get(sample + 1) {
+                    prefetch_image(simd, images, next);
+                }
                 let image = &images[index as usize * PIXELS..][..PIXELS];
                 let logits = work.forward(simd, widths, folded, image, skip_blank);
                 let label = labels[index as usize];

@@ -10,15 +10,17 @@
 //! Names: `embedded` (49, d) are the tokens after ReLU; `left` (49, d) is what their products with
 //! the embedded tokens make the scores; `weights` (49, 49) the exponentials of the scores, and
 //! `inverse_sums` what makes them sum to one; `mixed` (49, d) the weighted means of embedded
-//! tokens; `positive` (49, f) ones where the feed-forward layer's ReLU lets through.
+//! tokens; `wide` (49, f) the hidden units of the feed-forward layer.
 
 use super::layout::{FoldedWeights, GradientParts, LOGITS, Widths};
 use super::product::{Add, Finish, Term, Write, is_wide, load, product, product_by, store};
 use super::softmax::{PerToken, exponentials, row_dots};
+use super::subsets::{AddTokenSums, Gates, SumUnits, for_columns};
 use crate::buffer::Buffer;
 use crate::simd::Simd;
 use mnist::{CLASSES, SIDE};
 use nn::{PATCH, PATCHES};
+use std::f32::consts::LN_2;
 
 /// Tokens in a tile: 49 are seven of them.
 const TILE: usize = 7;
@@ -42,15 +44,14 @@ pub struct Work {
     left: Buffer<f32>,           // (64, d)
     weights: Buffer<f32>,        // (64, 64)
     mixed: Buffer<f32>,          // (64, d)
-    positive: Buffer<f32>,       // (49, f)
-    positive_sum: Buffer<f32>,   // (f)
-    wide_mean: Buffer<f32>,      // (f)
-    d_wide: Buffer<f32>,         // (f): the same for every token
-    scaled_wide: Buffer<f32>,    // (f, d)
-    d_mixed: Buffer<f32>,        // (64, d), by the inverse sums
-    d_scores: Buffer<f32>,       // (49, 64)
-    d_left: Buffer<f32>,         // (49, d)
-    d_embedded: Buffer<f32>,     // (49, d): of the active tokens
+    gates: Gates,
+    open_tokens: Buffer<f32>, // (f)
+    wide_mean: Buffer<f32>,   // (f)
+    d_wide: Buffer<f32>,      // (f): the same for every token
+    d_mixed: Buffer<f32>,     // (64, d), by the inverse sums
+    d_scores: Buffer<f32>,    // (49, 64)
+    d_left: Buffer<f32>,      // (49, d)
+    d_embedded: Buffer<f32>,  // (49, d): of the active tokens
     last: PerToken,
     inverse_sums: PerToken,
     means: PerToken,
@@ -70,11 +71,10 @@ impl Work {
             left: buffer(STRIDE, d),
             weights: buffer(STRIDE, STRIDE),
             mixed: buffer(STRIDE, d),
-            positive: buffer(PATCHES, f),
-            positive_sum: buffer(1, f),
+            gates: Gates::new(f),
+            open_tokens: buffer(1, f),
             wide_mean: buffer(1, f),
             d_wide: buffer(1, f),
-            scaled_wide: buffer(f, d),
             d_mixed: buffer(STRIDE, d),
             d_scores: buffer(PATCHES, STRIDE),
             d_left: buffer(PATCHES, d),
@@ -126,23 +126,17 @@ impl Work {
     /// Cuts the image into patches and puts the blank ones last.
     #[inline(always)]
     fn cut<S: Simd>(&mut self, simd: S, image: &[u8], skip_blank: bool) {
-        const PER_ROW: usize = SIDE / 4;
-        assert_eq!(image.len(), SIDE * SIDE);
+        let patches = cut_bytes(image);
         let (mut seen, mut blank) = (0, 0);
         let mut blanks = [0; PATCHES];
-        for token in 0..PATCHES {
-            let corner = token / PER_ROW * 4 * SIDE + token % PER_ROW * 4;
-            let mut bytes = [0; PATCH];
-            for row in 0..4 {
-                bytes[row * 4..][..4].copy_from_slice(&image[corner + row * SIDE..][..4]);
-            }
+        for (token, bytes) in patches.iter().enumerate() {
             for place in (0..PATCH).step_by(S::LANES) {
                 // SAFETY: 16 bytes, a multiple of the lanes.
-                let values = unsafe { simd.load_bytes(bytes.as_ptr().add(place)) };
+                let values = unsafe { simd.load_bytes(bytes.0.as_ptr().add(place)) };
                 store(simd, &mut self.patches, seen * PATCH + place, values);
             }
             // Without branches: no predictor knows the next image. A blank patch is written over.
-            let is_seen = usize::from(u128::from_ne_bytes(bytes) != 0 || !skip_blank);
+            let is_seen = usize::from(u128::from_ne_bytes(bytes.0) != 0 || !skip_blank);
             self.order[seen] = token;
             blanks[blank] = token;
             seen += is_seen;
@@ -220,7 +214,7 @@ impl Work {
     fn feed_forward<S: Simd>(&mut self, simd: S, widths: Widths, folded: FoldedWeights<'_>) {
         let Widths { d_model, d, f, .. } = widths;
         self.wide_mean.fill(0.0);
-        self.positive_sum.fill(0.0);
+        self.open_tokens.fill(0.0);
         let term = Term {
             left: &self.mixed,
             left_row: d,
@@ -231,12 +225,12 @@ impl Work {
         };
         let finish = &mut FeedForward {
             bias: &folded.wide[d * f..],
-            positive: &mut self.positive,
-            positive_sum: &mut self.positive_sum,
+            gates: &mut self.gates,
+            open_tokens: &mut self.open_tokens,
             sum: &mut self.wide_mean,
-            f,
         };
         product::<S, TILE, 1>(simd, 0..PATCHES, f, [term], finish);
+        self.gates.close(simd);
         for column in (0..f).step_by(S::LANES) {
             let mean = simd.mul(load(simd, &self.wide_mean, column), simd.splat(MEAN));
             store(simd, &mut self.wide_mean, column, mean);
@@ -314,52 +308,37 @@ impl Work {
                 sum = simd.fma(simd.splat(d_logit * MEAN), weight, sum);
             }
             store(simd, &mut self.d_wide, column, sum);
-            let place = gradient.wide.len() - f + column;
-            let old = load(simd, gradient.wide, place);
-            let bias = simd.fma(sum, load(simd, &self.positive_sum, column), old);
-            store(simd, gradient.wide, place, bias);
+            let old = load(simd, gradient.wide_bias, column);
+            let bias = simd.fma(sum, load(simd, &self.open_tokens, column), old);
+            store(simd, gradient.wide_bias, column, bias);
         }
     }
 
-    /// A hidden unit's gradient is the same for all tokens that its ReLU lets through, so the
-    /// matrix of ones and zeros takes its place and the units' gradients scale the other side.
     #[inline(always)]
     fn feed_forward_backward<S: Simd>(
         &mut self,
         simd: S,
-        Widths { ff, d, f, .. }: Widths,
+        Widths { d, .. }: Widths,
         folded: FoldedWeights<'_>,
         gradient: &mut GradientParts<'_>,
     ) {
-        let weights = Term {
-            left: &self.mixed,
-            left_row: 1,
-            left_depth: d,
-            right: &self.positive,
-            right_row: f,
-            depth: PATCHES,
+        let weights = &mut AddTokenSums {
+            gates: &mut self.gates,
+            rows: &self.mixed,
+            factors: &self.d_wide,
+            to: gradient.wide_t,
+            d,
         };
-        let finish = &mut AddScaledColumns { factors: &self.d_wide, to: gradient.wide, stride: f };
-        product::<S, GRADIENT_TILE, 1>(simd, 0..d, f, [weights], finish);
-
-        for unit in 0..ff {
-            let factor = simd.splat(self.d_wide[unit]);
-            for place in (unit * d..(unit + 1) * d).step_by(S::LANES) {
-                let weight = simd.mul(factor, load(simd, folded.wide_t, place));
-                store(simd, &mut self.scaled_wide, place, weight);
-            }
-        }
-        let input = Term {
-            left: &self.positive,
-            left_row: f,
-            left_depth: 1,
-            right: &self.scaled_wide,
-            right_row: d,
-            depth: ff,
+        for_columns(simd, d, weights);
+        let input = &mut SumUnits {
+            gates: &mut self.gates,
+            rows: folded.wide_t,
+            unit_factors: &self.d_wide,
+            factors: &self.inverse_sums,
+            to: &mut self.d_mixed,
+            d,
         };
-        let finish =
-            &mut ScaleRows { factors: &self.inverse_sums, to: &mut self.d_mixed, stride: d };
-        product::<S, TILE, 1>(simd, 0..PATCHES, d, [input], finish);
+        for_columns(simd, d, input);
     }
 
     /// From the gradient of mixed tokens to that of the scores: weight * (d_weight - mean), where
@@ -385,7 +364,7 @@ impl Work {
         row_dots(simd, &self.d_mixed, &self.embedded[COLUMNS * d..][..d], 0, d, &mut last);
         for token in 0..PATCHES {
             self.d_scores[token * STRIDE + COLUMNS] =
-                self.last[token] * (last[token] - self.means[token]);
+                self.last[token] * (last[token] - self.means[token]) * LN_2;
         }
     }
 
@@ -484,6 +463,30 @@ impl Work {
         let finish = &mut Add { to: gradient.patch, stride: d };
         product::<S, GRADIENT_TILE, 1>(simd, 0..PATCH, d, [patch], finish);
     }
+}
+
+/// A patch's pixels, row by row.
+#[derive(Clone, Copy)]
+#[repr(align(16))]
+struct Patch([u8; PATCH]);
+
+/// Cuts an image, (28, 28), into its patches. All of them before any is read: a load that spans
+/// several stores waits until they have left the store queue.
+#[inline(always)]
+fn cut_bytes(image: &[u8]) -> [Patch; PATCHES] {
+    const SIDE_PATCHES: usize = SIDE / 4;
+    let image: &[u8; SIDE * SIDE] = image.try_into().expect("an image");
+    let mut patches = [Patch([0; PATCH]); PATCHES];
+    for down in 0..SIDE_PATCHES {
+        for row in 0..4 {
+            let pixels = &image[(down * 4 + row) * SIDE..][..SIDE];
+            for across in 0..SIDE_PATCHES {
+                let patch = &mut patches[down * SIDE_PATCHES + across].0;
+                patch[row * 4..][..4].copy_from_slice(&pixels[across * 4..][..4]);
+            }
+        }
+    }
+    patches
 }
 
 /// The left sides of the scores of the first `rows` tokens.
@@ -599,41 +602,12 @@ impl<S: Simd> Finish<S> for ScaleRows<'_> {
     }
 }
 
-/// Adds the sums, each column by its factor.
-struct AddScaledColumns<'data> {
-    factors: &'data [f32],
-    to: &'data mut [f32],
-    stride: usize,
-}
-
-impl<S: Simd> Finish<S> for AddScaledColumns<'_> {
-    #[inline(always)]
-    fn finish<const R: usize, const C: usize>(
-        &mut self,
-        simd: S,
-        row: usize,
-        column: usize,
-        sums: &[[S::F32; C]; R],
-    ) {
-        for (r, sums) in sums.iter().enumerate() {
-            for (c, &sum) in sums.iter().enumerate() {
-                let column = column + c * S::LANES;
-                let place = (row + r) * self.stride + column;
-                let factor = load(simd, self.factors, column);
-                let sum = simd.fma(factor, sum, load(simd, self.to, place));
-                store(simd, self.to, place, sum);
-            }
-        }
-    }
-}
-
-/// Where the ReLU lets through, and the sums over tokens of that and of what it lets through.
+/// Where the ReLU lets through, for how many tokens, and the sum over tokens of what it lets through.
 struct FeedForward<'data> {
     bias: &'data [f32],
-    positive: &'data mut [f32],
-    positive_sum: &'data mut [f32],
+    gates: &'data mut Gates,
+    open_tokens: &'data mut [f32],
     sum: &'data mut [f32],
-    f: usize,
 }
 
 impl<S: Simd> Finish<S> for FeedForward<'_> {
@@ -646,25 +620,26 @@ impl<S: Simd> Finish<S> for FeedForward<'_> {
         sums: &[[S::F32; C]; R],
     ) {
         let (zero, one) = (simd.splat(0.0), simd.splat(1.0));
+        let mut open = [[simd.gt(zero, zero); C]; R];
         for c in 0..C {
-            let column = column + c * S::LANES;
-            let bias = load(simd, self.bias, column);
-            let mut total = load(simd, self.sum, column);
-            let mut count = load(simd, self.positive_sum, column);
-            for (r, sums) in sums.iter().enumerate() {
+            let place = column + c * S::LANES;
+            let bias = load(simd, self.bias, place);
+            let mut total = load(simd, self.sum, place);
+            let mut count = load(simd, self.open_tokens, place);
+            for (sums, open) in sums.iter().zip(&mut open) {
                 let value = simd.add(sums[c], bias);
-                let positive = simd.select(simd.gt(value, zero), one, zero);
-                store(simd, self.positive, (row + r) * self.f + column, positive);
+                open[c] = simd.gt(value, zero);
                 total = simd.add(total, simd.max(zero, value));
-                count = simd.add(count, positive);
+                count = simd.select(open[c], simd.add(count, one), count);
             }
-            store(simd, self.sum, column, total);
-            store(simd, self.positive_sum, column, count);
+            store(simd, self.sum, place, total);
+            store(simd, self.open_tokens, place, count);
         }
+        self.gates.record(simd, row, column, &open);
     }
 }
 
-/// weight * (sum - mean of the row).
+/// weight * (sum - mean of the row), for scores in units of log2(e).
 struct ScoreGradient<'data> {
     weights: &'data [f32],
     means: &'data PerToken,
@@ -680,12 +655,13 @@ impl<S: Simd> Finish<S> for ScoreGradient<'_> {
         column: usize,
         sums: &[[S::F32; C]; R],
     ) {
+        let ln2 = simd.splat(LN_2);
         for (r, sums) in sums.iter().enumerate() {
-            let mean = simd.splat(self.means[row + r]);
+            let less = simd.splat(-self.means[row + r] * LN_2);
             for (c, &sum) in sums.iter().enumerate() {
                 let place = (row + r) * STRIDE + column + c * S::LANES;
                 let weight = load(simd, self.weights, place);
-                store(simd, self.to, place, simd.mul(weight, simd.sub(sum, mean)));
+                store(simd, self.to, place, simd.mul(weight, simd.fma(sum, ln2, less)));
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::Cpu;
+use crate::simd::Isa;
 use nn::Model;
 use nn::backend::Options;
 use nn::conformance;

@@ -83,6 +83,17 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8, vector: __m256) {
+        // SAFETY: 8 writable bytes, says the caller; the feature, says the token.
+        unsafe {
+            let words = _mm256_cvtps_epi32(vector);
+            let (low, high) = (_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            let halves = _mm_packus_epi32(low, high);
+            _mm_storel_epi64(to.cast(), _mm_packus_epi16(halves, halves));
+        }
+    }
+
+    #[inline(always)]
     unsafe fn nonzero_bytes(self, from: *const u8) -> u32 {
         // SAFETY: 32 readable bytes, says the caller; the feature, says the token.
         unsafe {
@@ -188,10 +199,8 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn largest(self, vector: __m256) -> f32 {
         proven!({
-            let four = _mm_max_ps(
-                _mm256_castps256_ps128(vector),
-                _mm256_extractf128_ps::<1>(vector),
-            );
+            let four =
+                _mm_max_ps(_mm256_castps256_ps128(vector), _mm256_extractf128_ps::<1>(vector));
             let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
         })

@@ -80,6 +80,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8, vector: __m512) {
+        // SAFETY: 16 writable bytes, says the caller; the feature, says the token.
+        unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(vector))) }
+    }
+
+    #[inline(always)]
     unsafe fn nonzero_bytes(self, from: *const u8) -> u32 {
         // SAFETY: 32 readable bytes, says the caller; the feature, says the token.
         unsafe {

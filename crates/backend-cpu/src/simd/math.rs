@@ -2,6 +2,23 @@
 
 use super::Simd;
 
+/// `2^x` in each lane for `x` not above 0, to within 2 units in the last place where the result is a
+/// normal number. Below -126 the result is about 1e-38, not smaller. NaN stays NaN.
+///
+/// `x = n + r` with `|r| <= 1/2`, exactly; then the polynomial of degree 5 that is 1 at 0 and whose
+/// largest relative error for `2^r` is the smallest, 9.2e-8 (by Lawson's algorithm).
+#[inline(always)]
+pub fn exp2_not_positive<S: Simd>(simd: S, x: S::F32) -> S::F32 {
+    let x = simd.max(simd.splat(-126.0), x); // in this order: keeps NaN
+    let n = simd.round(x);
+    let r = simd.sub(x, n);
+    let mut p = simd.splat(1.326_474_6e-3);
+    for coefficient in [9.671_513e-3, 5.550_733_7e-2, 2.402_224_2e-1, 6.931_469_8e-1, 1.0] {
+        p = simd.fma(p, r, simd.splat(coefficient));
+    }
+    simd.scale_by_power_of_two(p, n)
+}
+
 /// `e^x` in each lane, to within 2 units in the last place where the result is a normal number.
 /// Below -87.3 the result is about 1e-38, not smaller; above 88 it is about 1.6e38, not larger: a softmax
 /// subtracts the largest element first and cannot tell. NaN stays NaN.

@@ -24,7 +24,7 @@ mod scalar;
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
-pub use math::exp;
+pub use math::{exp, exp2_not_positive};
 #[cfg(target_arch = "aarch64")]
 pub use neon::Neon;
 pub use scalar::Scalar;
@@ -76,6 +76,12 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `from` must be readable for [`Simd::LANES`] bytes.
     unsafe fn load_bytes(self, from: *const u8) -> Self::F32;
+
+    /// Stores whole numbers 0 to 255 as [`Simd::LANES`] bytes.
+    ///
+    /// # Safety
+    /// `to` must be writable for [`Simd::LANES`] bytes.
+    unsafe fn store_bytes(self, to: *mut u8, vector: Self::F32);
 
     /// Which of 32 bytes are not zero: bit `i` for byte `i`.
     ///

@@ -85,6 +85,16 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8, vector: float32x4_t) {
+        // SAFETY: 4 writable bytes, says the caller; the feature, says the token.
+        unsafe {
+            let halves = vmovn_u32(vcvtq_u32_f32(vector));
+            let bytes = vreinterpret_u32_u8(vmovn_u16(vcombine_u16(halves, halves)));
+            to.cast::<u32>().write_unaligned(vget_lane_u32::<0>(bytes));
+        }
+    }
+
+    #[inline(always)]
     unsafe fn nonzero_bytes(self, from: *const u8) -> u32 {
         const WEIGHTS: [u8; 16] = [1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128];
         // SAFETY: 32 readable bytes, says the caller; the feature, says the token.

@@ -72,6 +72,12 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8, vector: [f32; LANES]) {
+        // SAFETY: writable, says the caller.
+        unsafe { to.cast::<[u8; LANES]>().write_unaligned(vector.map(|lane| lane as u8)) }
+    }
+
+    #[inline(always)]
     unsafe fn nonzero_bytes(self, from: *const u8) -> u32 {
         // SAFETY: readable, says the caller.
         let bytes = unsafe { from.cast::<[u8; 32]>().read_unaligned() };

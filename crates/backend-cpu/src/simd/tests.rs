@@ -108,6 +108,11 @@ fn bytes_widen_and_their_nonzeros_are_found() {
         for i in 0..S::LANES {
             assert_eq!(widened[i], f32::from(bytes[i]));
         }
+        let mut narrowed = [0; 32];
+        // SAFETY: 32 bytes are at least LANES.
+        unsafe { simd.store_bytes(narrowed.as_mut_ptr(), simd.load_bytes(bytes.as_ptr())) };
+        assert_eq!(narrowed[..S::LANES], bytes[..S::LANES], "{}", S::NAME);
+        assert!(narrowed[S::LANES..].iter().all(|&byte| byte == 0), "{}", S::NAME);
         // SAFETY: 32 bytes.
         let bits = unsafe { simd.nonzero_bytes(bytes.as_ptr()) };
         for (i, &byte) in bytes.iter().enumerate() {
@@ -190,10 +195,31 @@ fn exp_is_within_two_units_in_the_last_place() {
 }
 
 #[test]
+fn exp2_is_within_two_units_in_the_last_place_below_zero() {
+    on_every_isa!(simd => {
+        let mut worst = 0.0f64;
+        for step in 0..=12_600 {
+            let x = step as f32 * -0.01;
+            let got = f64::from(read(simd, exp2_not_positive(simd, simd.splat(x)))[0]);
+            let exact = f64::from(x).exp2();
+            worst = worst.max((got - exact).abs() / (exact * f64::from(f32::EPSILON)));
+        }
+        assert!(worst <= 2.0, "{}: {worst} units", S::NAME);
+        let tiny = read(simd, exp2_not_positive(simd, simd.splat(f32::NEG_INFINITY)));
+        assert!(tiny.iter().all(|&lane| lane > 0.0 && lane < 2e-38), "{}", S::NAME);
+    });
+}
+
+#[test]
 fn nan_survives_a_maximum_from_the_second_place_and_exp() {
     on_every_isa!(simd => {
         let (zero, nan) = (simd.splat(0.0), simd.splat(f32::NAN));
-        for vector in [simd.max(zero, nan), simd.min(zero, nan), exp(simd, nan)] {
+        for vector in [
+            simd.max(zero, nan),
+            simd.min(zero, nan),
+            exp(simd, nan),
+            exp2_not_positive(simd, nan),
+        ] {
             assert!(read(simd, vector).iter().all(|lane| lane.is_nan()), "{}", S::NAME);
         }
     });
