@@ -1,7 +1,7 @@
 //! One training run of the reference, and a backend's run beside it.
 
 use super::report::{Deviation, Report};
-use super::tolerance::{loss_tolerance, precision_factor, scale_tensor, tolerance};
+use super::tolerance::{batch_factor, loss_tolerance, precision_factor, scale_tensor, tolerance};
 use crate::backend::{Backend, Job, Options, Session, TrainError};
 use crate::{Parameters, Reference, Tensor, recipe};
 use mnist::{PIXELS, Split};
@@ -124,6 +124,7 @@ impl<'data> Trial<'data> {
         let mut report = Report::new(backend.id(), description, self.job.model, self.steps);
         report.kink_distance = self.kink_distance;
         report.deviations.push(Deviation::new("loss", loss_tolerance(self.job.model) * factor));
+        let factor = factor * batch_factor(self.job.batch_size);
         for tensor in self.initial.tensors() {
             let tolerance = tolerance(self.job.model, tensor.name) * factor;
             report.deviations.push(Deviation::new(tensor.name, tolerance));
