@@ -2,9 +2,8 @@
 //! systems, DirectX 12 on Windows.
 //!
 //! Images, labels, the order of an epoch and the weights live on the device. All steps of a call of
-//! [`Session::train`] are recorded ahead of the device in a few
-//! submissions, nothing is uploaded or read between them, and the losses come back once, at the
-//! end.
+//! [`Session::train`] are recorded ahead of the device in a few submissions, nothing is uploaded or
+//! read between them, and the losses come back once, at the end.
 //!
 //! Each model has a shader, its launcher beside it: `mlp.wgsl` and `mlp.rs`, and so on. Shaders
 //! rely on what WebGPU promises of every device and no more: bindings of 128 MiB, 256 invocations
