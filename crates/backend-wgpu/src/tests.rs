@@ -7,6 +7,7 @@ use mnist::{PIXELS, Split};
 use nn::backend::{Backend, Job, Options, Session, TrainError};
 use nn::conformance::{self, Case, Images, small_model};
 use nn::{AttentionShape, MlpShape, Model};
+use std::io::Write;
 use std::time::Duration;
 
 /// Software adapters count: CI has no other.
@@ -22,7 +23,8 @@ fn adapter(test: &str) -> bool {
         Err(reason) => {
             let required = std::env::var("TRAINMARK_REQUIRE_WGPU").is_ok_and(|value| value == "1");
             assert!(!required, "TRAINMARK_REQUIRE_WGPU=1, but {reason}");
-            eprintln!("SKIPPED: {test}: {reason}");
+            // Not `eprintln`, which the test harness would keep to itself.
+            writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}").unwrap();
             false
         }
     }
