@@ -44,6 +44,30 @@ __device__ __forceinline__ u8 *shared_arena() {
     return arena;
 }
 
+// The thread's and the block's index, read once: the compiler would rather read the special register
+// again and again, which takes longer than a load from shared memory.
+__device__ __forceinline__ u32 thread_index() {
+    u32 index;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
+    return index;
+}
+
+// Cycles of the multiprocessor, of which only differences mean anything.
+__device__ __forceinline__ u32 cycles() {
+    u32 count;
+    asm volatile("mov.u32 %0, %%clock;" : "=r"(count));
+    return count;
+}
+
+// Hides how a number was found, so that the compiler keeps it instead of finding it again.
+__device__ __forceinline__ void keep(u32 &number) { asm volatile("" : "+r"(number)); }
+
+__device__ __forceinline__ u32 block_index() {
+    u32 index;
+    asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(index));
+    return index;
+}
+
 // Named barriers (1 to 15): `threads` counts those that wait and those that only arrive.
 __device__ __forceinline__ void barrier_sync(u32 name, u32 threads) {
     asm volatile("barrier.cta.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");
@@ -85,21 +109,24 @@ __device__ __forceinline__ void load_matrices_transposed(u32 (&out)[4], const vo
 }
 
 // sums (16, 8) += a (16, 16) b (16, 8) in bf16 with float32 sums; fragments as PTX's
-// mma.m16n8k16 has them.
+// mma.m16n8k16 has them. Subnormal operands count: they are not flushed to zero.
 __device__ __forceinline__ void multiply_add_bf16(float (&sums)[4], const u32 (&a)[4], u32 b0,
                                                   u32 b1) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// Two bf16, each times `factor`'s, without flushing subnormals.
-__device__ __forceinline__ u32 multiply_bf16x2(u32 pair, u32 factor) {
-    u32 product;
-    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(product) : "r"(pair), "r"(factor), "r"(0x80008000u));
-    return product;
+// 2^value; results below 2^-126 are 0. The error is that of the machine's instruction, 2^-22.5, which
+// is also all that CUDA's expf has.
+__device__ __forceinline__ float power_of_two(float value) {
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(value));
+    return power;
 }
+
+__device__ __forceinline__ bool all_lanes(bool value) { return __all_sync(ALL_LANES, value); }
 
 // Dot product of four unsigned bytes each, added to `sum`.
 __device__ __forceinline__ u32 dot_bytes(u32 a, u32 b, u32 sum) { return __dp4a(a, b, sum); }
@@ -134,6 +161,13 @@ __device__ __forceinline__ void floats_of_bytes(float (&out)[4], u32 word) {
 
 // Keeps NaN, which `fmaxf` would hide.
 __device__ __forceinline__ float relu(float value) { return value < 0.0f ? 0.0f : value; }
+
+// 1 / value to about a unit in the last place, without the branches of a division; for values from 1
+// to 10.
+__device__ __forceinline__ float reciprocal(float value) {
+    const float guess = __fdividef(1.0f, value);
+    return fmaf(guess, fmaf(-value, guess, 1.0f), guess);
+}
 
 // Sum over the lanes of a warp; the same bits in every lane and every time.
 __device__ __forceinline__ float warp_sum(float value) {

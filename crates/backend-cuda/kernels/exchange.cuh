@@ -4,14 +4,14 @@
 // (NCCL's low-latency protocol does the same with 8 bytes.)
 //
 // Every step has two exchanges. All blocks send their share of the logits of each sample to the
-// block that owns the sample; the owner sums them in a fixed order, so that results are the same
-// bits every time, and sends the sample's logit deltas to all blocks.
+// block that owns the sample; the owner adds them in a fixed order, so that results are the same
+// bits every time, and sends the sums to all blocks, each of which does the softmax for itself.
 //
 // Two sets of words, used in turn, are enough. Nobody can write step t + 2's word over step t's
-// before it was read: a block sends its share of t + 2 after it has got all deltas of t + 1, which
+// before it was read: a block sends its share of t + 2 after it has got all sums of t + 1, which
 // an owner sends after it has read all shares of t + 1, so after it has read those of t; and an
-// owner sends deltas of t + 2 after it has got all shares of t + 2, which a block sends after it has
-// read all deltas of t + 1, so after those of t.
+// owner sends sums of t + 2 after it has got all shares of t + 2, which a block sends after it has
+// read all sums of t + 1, so after those of t.
 #pragma once
 #include "classes.cuh"
 
@@ -25,93 +25,174 @@ struct __align__(16) Word {
     u32 tag;
 };
 
-__device__ __forceinline__ void send(Word *word, float a, float b, float c, u32 tag) {
-    const u64 low = __float_as_uint(a) | static_cast<u64>(__float_as_uint(b)) << 32;
-    const u64 high = __float_as_uint(c) | static_cast<u64>(tag) << 32;
+__device__ __forceinline__ void send(Word *word, uint3 values, u32 tag) {
+    const u64 low = values.x | static_cast<u64>(values.y) << 32;
+    const u64 high = values.z | static_cast<u64>(tag) << 32;
     store_whole(word, low, high);
 }
 
-__device__ __forceinline__ float3 receive(const Word *word, u32 tag) {
+__device__ __forceinline__ void send(Word *word, float a, float b, float c, u32 tag) {
+    send(word, uint3{__float_as_uint(a), __float_as_uint(b), __float_as_uint(c)}, tag);
+}
+
+// All lanes of the warp wait until each has its word. They stay together: lanes that go on alone are
+// brought together again one by one, which costs more than the waiting.
+__device__ __forceinline__ uint3 receive_bits(const Word *word, u32 tag) {
     u64 low, high;
     do {
         load_whole(word, low, high);
-    } while (static_cast<u32>(high >> 32) != tag);
-    return float3{__uint_as_float(static_cast<u32>(low)),
-                  __uint_as_float(static_cast<u32>(low >> 32)),
-                  __uint_as_float(static_cast<u32>(high))};
+    } while (!all_lanes(static_cast<u32>(high >> 32) == tag));
+    return uint3{static_cast<u32>(low), static_cast<u32>(low >> 32), static_cast<u32>(high)};
 }
+
+__device__ __forceinline__ float3 receive(const Word *word, u32 tag) {
+    const uint3 bits = receive_bits(word, tag);
+    return float3{__uint_as_float(bits.x), __uint_as_float(bits.y), __uint_as_float(bits.z)};
+}
+
+// Every block waits for the same sums. If all asked the same few lines of the L2 cache, the owner's
+// words would queue behind the questions: it writes eight copies, from as many lanes.
+constexpr u32 COPIES = 8;
 
 // The words between the blocks, in global memory; zero before the first step, whose tag is 1.
 struct Exchange {
     Word *shares; // (2, 32 samples, blocks, 4)
-    Word *deltas; // (2, 32 samples, 4)
+    Word *sums;   // (2, 8 copies, 32 samples, 4)
 };
 
-__device__ __forceinline__ Word *share_words(const Exchange &exchange, u32 step, u32 sample,
-                                             u32 block, u32 blocks) {
-    return exchange.shares + (((step % 2) * BATCH_ROWS + sample) * blocks + block) * WORDS;
+constexpr u32 SUMS_TURN = COPIES * BATCH_ROWS * WORDS; // from even steps' words to odd ones'
+
+// Of even steps.
+__device__ __forceinline__ Word *share_word(const Exchange &exchange, u32 sample, u32 word,
+                                            u32 block) {
+    return exchange.shares + (sample * gridDim.x + block) * WORDS + word;
 }
 
-__device__ __forceinline__ Word *delta_words(const Exchange &exchange, u32 step, u32 sample) {
-    return exchange.deltas + ((step % 2) * BATCH_ROWS + sample) * WORDS;
+__device__ __forceinline__ Word *sum_word(const Exchange &exchange, u32 copy, u32 sample,
+                                          u32 word) {
+    return exchange.sums + (copy * BATCH_ROWS + sample) * WORDS + word;
 }
 
-// What an owner needs to turn a sample's logits into deltas.
-struct OwnedSample {
-    u32 label;
-    bool exists; // rows past the end of a short batch have no loss and no delta
-};
+// The owner's part, by `WARPS` warps that meet at a named barrier. Four lanes have a block's words.
+template <u32 WARPS> struct Owner {
+    static constexpr u32 TOGETHER = 4;                  // words that a lane waits for at a time
+    static constexpr u32 STRIDE = WARPS * WARP / WORDS; // blocks between a lane's words
 
-// The owner's part, by `warps` warps that meet at the named barrier `barrier`: waits for all blocks'
-// shares of `sample`, adds them and `bias` (10, shared), and sends the deltas. Writes the sample's
-// loss. `sums`: shared scratch (warps, 12).
-__device__ __forceinline__ void reduce_and_reply(const Exchange &exchange, u32 step, u32 tag,
-                                                 u32 sample, u32 blocks, OwnedSample owned,
-                                                 const float *bias, float *loss, float *sums,
-                                                 u32 thread, u32 warps, u32 barrier) {
-    const u32 lane = thread % WARP;
-    const u32 warp = thread / WARP;
-    const u32 word = thread % WORDS;
-    float3 sum{0.0f, 0.0f, 0.0f};
-    const Word *shares = share_words(exchange, step, sample, 0, blocks);
-    for (u32 block = thread / WORDS; block < blocks; block += warps * WARP / WORDS) {
-        const float3 share = receive(shares + block * WORDS + word, tag);
-        sum.x += share.x;
-        sum.y += share.y;
-        sum.z += share.z;
+    const Word *shares; // of even steps and sample 0
+    Word *sums;         // likewise
+    float4 *scratch;    // shared (WARPS, 4 words)
+    u32 lane, warp, first_block, blocks, barrier;
+
+    __device__ __forceinline__ void begin(const Exchange &exchange, float4 *shared_scratch,
+                                          u32 thread, u32 named_barrier) {
+        scratch = shared_scratch;
+        barrier = named_barrier;
+        lane = thread % WARP;
+        warp = thread / WARP;
+        first_block = thread / WORDS;
+        blocks = gridDim.x;
+        shares = share_word(exchange, 0, lane % WORDS, first_block);
+        sums = sum_word(exchange, lane / WORDS, 0, lane % WORDS);
     }
-    for (u32 distance = WORDS; distance < WARP; distance *= 2) {
-        sum.x += __shfl_xor_sync(ALL_LANES, sum.x, distance);
-        sum.y += __shfl_xor_sync(ALL_LANES, sum.y, distance);
-        sum.z += __shfl_xor_sync(ALL_LANES, sum.z, distance);
-    }
-    if (lane < WORDS) {
-        float *own = sums + warp * CLASS_STRIDE + word * WORD_VALUES;
-        own[0] = sum.x;
-        own[1] = sum.y;
-        own[2] = sum.z;
-    }
-    barrier_sync(barrier, warps * WARP);
-    if (warp == 0) {
-        float logit = 0.0f;
-        if (lane < CLASSES) {
-            for (u32 from = 0; from < warps; ++from) {
-                logit += sums[from * CLASS_STRIDE + lane];
+
+    // The sum of this lane's words, from up to four blocks.
+    __device__ __forceinline__ float3 receive_sum(const Word *words, u32 block, u32 tag) const {
+        u64 low[TOGETHER], high[TOGETHER];
+        bool ready;
+        do {
+            ready = true;
+#pragma unroll
+            for (u32 index = 0; index < TOGETHER; ++index) {
+                low[index] = 0;
+                high[index] = static_cast<u64>(tag) << 32;
+                if (block + index * STRIDE < blocks) {
+                    load_whole(words + index * (STRIDE * WORDS), low[index], high[index]);
+                }
             }
-            logit += bias[lane];
+#pragma unroll
+            for (u32 index = 0; index < TOGETHER; ++index) {
+                ready = ready && static_cast<u32>(high[index] >> 32) == tag;
+            }
+        } while (!all_lanes(ready));
+        float3 sum{0.0f, 0.0f, 0.0f};
+#pragma unroll
+        for (u32 index = 0; index < TOGETHER; ++index) {
+            sum.x += __uint_as_float(static_cast<u32>(low[index]));
+            sum.y += __uint_as_float(static_cast<u32>(low[index] >> 32));
+            sum.z += __uint_as_float(static_cast<u32>(high[index]));
         }
-        const ClassGradient gradient = softmax_gradient(logit, lane, owned.label);
-        const float delta = owned.exists && lane < CLASSES ? gradient.delta : 0.0f;
-        const float first = __shfl_sync(ALL_LANES, delta, (lane * WORD_VALUES) % WARP);
-        const float second = __shfl_sync(ALL_LANES, delta, (lane * WORD_VALUES + 1) % WARP);
-        const float third = __shfl_sync(ALL_LANES, delta, (lane * WORD_VALUES + 2) % WARP);
+        return sum;
+    }
+
+    // Waits for all blocks' shares of `sample`, adds them and sends the sums.
+    __device__ __forceinline__ void reply(u32 step, u32 tag, u32 sample) const {
+        const Word *words = shares + (step % 2 * BATCH_ROWS + sample) * (WORDS * blocks);
+        float3 sum = receive_sum(words, first_block, tag);
+        for (u32 more = TOGETHER * STRIDE; more < blocks; more += TOGETHER * STRIDE) {
+            const float3 next = receive_sum(words + more * WORDS, first_block + more, tag);
+            sum = float3{sum.x + next.x, sum.y + next.y, sum.z + next.z};
+        }
+#pragma unroll
+        for (u32 distance = WORDS; distance < WARP; distance *= 2) {
+            sum.x += __shfl_xor_sync(ALL_LANES, sum.x, distance);
+            sum.y += __shfl_xor_sync(ALL_LANES, sum.y, distance);
+            sum.z += __shfl_xor_sync(ALL_LANES, sum.z, distance);
+        }
         if (lane < WORDS) {
-            send(delta_words(exchange, step, sample) + lane, first, second, third, tag);
+            scratch[warp * WORDS + lane] = float4{sum.x, sum.y, sum.z, 0.0f};
         }
-        if (lane == 0 && owned.exists) {
-            *loss = gradient.loss;
+        barrier_sync(barrier, WARPS * WARP);
+        if (warp == 0) { // a copy for every four lanes
+            float4 total = scratch[lane % WORDS];
+#pragma unroll
+            for (u32 from = 1; from < WARPS; ++from) {
+                const float4 more = scratch[from * WORDS + lane % WORDS];
+                total = float4{total.x + more.x, total.y + more.y, total.z + more.z, 0.0f};
+            }
+            send(sums + step % 2 * SUMS_TURN + sample * WORDS, total.x, total.y, total.z, tag);
         }
     }
-    // `sums` is not written again before all warps have met at another barrier: an owner of several
-    // samples calls `barrier_sync` in between.
-}
+
+    // Replies for all samples of `block`.
+    __device__ __forceinline__ void reply_all(u32 step, u32 tag, u32 block) const {
+        if (block < BATCH_ROWS) {
+            reply(step, tag, block);
+            for (u32 sample = block + blocks; sample < BATCH_ROWS; sample += blocks) {
+                barrier_sync(barrier, WARPS * WARP); // the scratch was read
+                reply(step, tag, sample);
+            }
+        }
+    }
+};
+
+// The softmax of a sample's logits by four lanes, three classes each; the last lane has one class.
+struct QuadSoftmax {
+    float delta[WORD_VALUES]; // probability minus target; 0 for classes that are none
+    float loss;               // in nats, in the lane that has the label's class
+
+    // `logits` of this lane's word, 0 to 3.
+    __device__ __forceinline__ void of(float3 logits, u32 word, u32 label) {
+        const float nothing = __int_as_float(0xff800000); // -infinity
+        const float second = word + 1 < WORDS ? logits.y : nothing;
+        const float third = word + 1 < WORDS ? logits.z : nothing;
+        float largest = fmaxf(fmaxf(logits.x, second), third);
+        largest = fmaxf(largest, __shfl_xor_sync(ALL_LANES, largest, 1));
+        largest = fmaxf(largest, __shfl_xor_sync(ALL_LANES, largest, 2));
+        const float above[WORD_VALUES] = {logits.x - largest, second - largest, third - largest};
+        float power[WORD_VALUES];
+#pragma unroll
+        for (u32 index = 0; index < WORD_VALUES; ++index) {
+            power[index] = exp_of(above[index]);
+        }
+        float sum = (power[0] + power[1]) + power[2];
+        sum += __shfl_xor_sync(ALL_LANES, sum, 1);
+        sum += __shfl_xor_sync(ALL_LANES, sum, 2);
+        const float scale = reciprocal(sum);
+        const u32 target = label - word * WORD_VALUES;
+#pragma unroll
+        for (u32 index = 0; index < WORD_VALUES; ++index) {
+            delta[index] = power[index] * scale - (target == index ? 1.0f : 0.0f);
+        }
+        loss = logf(sum) - (target == 0 ? above[0] : target == 1 ? above[1] : above[2]);
+    }
+};

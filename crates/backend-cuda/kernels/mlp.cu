@@ -149,8 +149,7 @@ extern "C" __global__ void __launch_bounds__(128) mlp_output(const MlpStep step)
     if (warp == 0) {
         const u32 place = batch.first + sample;
         const u32 label = step.labels[step.order[place]];
-        const ClassGradient gradient =
-            softmax_gradient(lane < CLASSES ? logits[lane] : 0.0f, lane, label);
+        const ClassGradient gradient = softmax_gradient(logits, lane, label);
         if (lane < CLASSES) {
             deltas[lane] = gradient.delta;
             step.logit_delta[sample * CLASSES + lane] = gradient.delta;

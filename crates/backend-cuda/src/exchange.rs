@@ -10,6 +10,8 @@ pub(crate) const BATCH_ROWS: usize = 32;
 pub(crate) const CLASS_STRIDE: usize = 12;
 /// Words for the classes of a sample.
 const WORDS: usize = 4;
+/// Copies of the sums.
+const COPIES: usize = 8;
 /// 32-bit numbers of a word: three values and a tag.
 const WORD_LEN: usize = 4;
 
@@ -18,28 +20,43 @@ const WORD_LEN: usize = 4;
 #[derive(Clone, Copy)]
 pub(crate) struct ExchangeAddresses {
     shares: Address,
-    deltas: Address,
+    sums: Address,
 }
 
 /// The words, and the tags that were used.
 pub(crate) struct Exchange {
     shares: Buffer<u32>, // (2, 32, blocks, 4 words)
-    deltas: Buffer<u32>, // (2, 32, 4 words)
+    sums: Buffer<u32>,   // (2, 8 copies, 32, 4 words)
+    more: [Buffer<u32>; 2],
     tags: Tags,
 }
 
 impl Exchange {
-    pub(crate) fn new(gpu: &Rc<Gpu>, blocks: usize) -> Result<Exchange, TrainError> {
+    /// Words for `blocks` blocks, and `more` of a model's own, so many words each.
+    pub(crate) fn new(
+        gpu: &Rc<Gpu>,
+        blocks: usize,
+        more: [usize; 2],
+    ) -> Result<Exchange, TrainError> {
         let sample_len = 2 * BATCH_ROWS * WORDS * WORD_LEN;
         Ok(Exchange {
             shares: gpu.allocate("the exchange", sample_len * blocks)?,
-            deltas: gpu.allocate("the exchange", sample_len)?,
+            sums: gpu.allocate("the exchange", sample_len * COPIES)?,
+            more: [
+                gpu.allocate("the exchange", more[0] * WORD_LEN)?,
+                gpu.allocate("the exchange", more[1] * WORD_LEN)?,
+            ],
             tags: Tags::default(),
         })
     }
 
     pub(crate) fn addresses(&self) -> ExchangeAddresses {
-        ExchangeAddresses { shares: self.shares.address(), deltas: self.deltas.address() }
+        ExchangeAddresses { shares: self.shares.address(), sums: self.sums.address() }
+    }
+
+    /// Of the model's own words.
+    pub(crate) fn more_addresses(&self) -> [Address; 2] {
+        self.more.each_ref().map(Buffer::address)
     }
 
     /// The tag of the first of `steps` steps of a launch.
@@ -47,7 +64,8 @@ impl Exchange {
         let (first, wrapped) = self.tags.take(steps as u32);
         if wrapped {
             self.shares.clear()?;
-            self.deltas.clear()?;
+            self.sums.clear()?;
+            self.more.iter().try_for_each(Buffer::clear)?;
         }
         Ok(first)
     }

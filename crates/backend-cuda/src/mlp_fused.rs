@@ -3,7 +3,7 @@
 use crate::driver::{Address, Buffer, Kernel, Ptx, Shape};
 use crate::exchange::{BATCH_ROWS, CLASS_STRIDE, Exchange, ExchangeAddresses};
 use crate::session::{FusedKernel, Place};
-use mnist::{CLASSES, PIXELS};
+use mnist::PIXELS;
 use nn::MlpShape;
 use nn::backend::TrainError;
 use std::rc::Rc;
@@ -11,40 +11,49 @@ use std::rc::Rc;
 static PTX: Ptx = Ptx { name: "mlp_fused.ptx", text: include_str!("../ptx/mlp_fused.ptx") };
 
 // As the kernels have them.
-const UNITS: usize = 4;
-const COMPUTE_WARPS: usize = 7;
-const EXCHANGE_WARPS: usize = 8;
+const UNITS: usize = 16;
+const ROW_GROUPS: usize = PIXELS / 16;
+const COMPUTE_WARPS: usize = 14;
+const EXCHANGE_WARPS: usize = 4;
 const THREADS: usize = (COMPUTE_WARPS + EXCHANGE_WARPS) * 32;
+const PAIRS: usize = BATCH_ROWS / 2;
+const SAMPLE_STRIDE: usize = BATCH_ROWS + 4;
+const PARTIAL_STRIDE: usize = BATCH_ROWS + 8;
 const GRAM_THREADS: usize = 256;
 const GRAM_SHARED_BYTES: usize = 2 * BATCH_ROWS * PIXELS;
 
-/// How the hidden units are spread over the device.
+/// How the first layer is spread over the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Spread {
-    /// Sets of four units that a block owns: 1 or 2.
-    sets: usize,
+    /// Blocks that share 16 hidden units, each with a part of the image.
+    siblings: usize,
     blocks: usize,
     shared_bytes: usize,
 }
 
 impl Spread {
-    /// `Shared` of the kernels.
-    fn shared_bytes(sets: usize) -> usize {
-        let units = sets * UNITS;
-        let pixels = 3 * BATCH_ROWS * PIXELS;
-        let gram = 2 * BATCH_ROWS * (BATCH_ROWS + 4);
-        let product = 2 * COMPUTE_WARPS * units * BATCH_ROWS;
-        let delta = 2 * units * BATCH_ROWS;
-        let hidden = 2 * BATCH_ROWS * units;
+    /// The size of `Shared` of the kernels.
+    fn shared_bytes(siblings: usize) -> usize {
+        let own = UNITS / siblings;
+        let pixels = 3 * BATCH_ROWS * ROW_GROUPS.div_ceil(siblings) * 16;
+        let fragments = 2 * 3 * 2 * 32 * 16;
+        let partial = COMPUTE_WARPS * UNITS * PARTIAL_STRIDE;
+        let product = 2 * siblings * own * (BATCH_ROWS + 2);
+        let gram = 2 * BATCH_ROWS * SAMPLE_STRIDE;
+        let delta = 2 * own * SAMPLE_STRIDE;
+        let hidden = 2 * BATCH_ROWS * (own + 5);
+        let output = CLASS_STRIDE * (own + 4);
         let logit_delta = 2 * BATCH_ROWS * CLASS_STRIDE;
-        let weight2 = CLASSES * units;
-        let biases = 2 * units + CLASS_STRIDE;
-        let sums = EXCHANGE_WARPS * CLASS_STRIDE;
-        let floats = gram + product + delta + hidden + logit_delta + weight2 + biases + sums;
-        pixels + 4 * floats
+        let sums = EXCHANGE_WARPS * 4 * 4;
+        let bias1 = 2 * own;
+        let images = 2 * BATCH_ROWS;
+        let words = partial + product + gram + delta + hidden + output + logit_delta + sums
+            + bias1 + images;
+        (pixels + fragments + 4 * words).next_multiple_of(16)
     }
 
-    /// One block on each multiprocessor at most: they wait for each other.
+    /// With one block on each multiprocessor at most, as they wait for each other, and as many
+    /// siblings as that allows.
     fn new(
         hidden: usize,
         batch: usize,
@@ -54,21 +63,31 @@ impl Spread {
         if batch > BATCH_ROWS {
             return Err(format!("it holds up to {BATCH_ROWS} samples of a batch, not {batch}"));
         }
-        let sets = hidden.div_ceil(UNITS * multiprocessors).max(1);
-        if sets > 2 {
-            let most = 2 * UNITS * multiprocessors;
+        let groups = hidden.div_ceil(UNITS);
+        let Some(siblings) =
+            [4, 2, 1].into_iter().find(|siblings| groups * siblings <= multiprocessors)
+        else {
+            let most = UNITS * multiprocessors;
             return Err(format!(
                 "{multiprocessors} multiprocessors hold up to {most} hidden units, not {hidden}"
             ));
-        }
-        let shared_bytes = Spread::shared_bytes(sets);
+        };
+        let shared_bytes = Spread::shared_bytes(siblings);
         if shared_bytes > shared_limit {
             return Err(format!(
                 "it needs {shared_bytes} bytes of shared memory in a block, the device has \
                  {shared_limit}"
             ));
         }
-        Ok(Spread { sets, blocks: hidden.div_ceil(UNITS * sets), shared_bytes })
+        Ok(Spread { siblings, blocks: groups * siblings, shared_bytes })
+    }
+
+    fn kernel(&self) -> &'static str {
+        match self.siblings {
+            4 => "mlp_epoch_by_4",
+            2 => "mlp_epoch_by_2",
+            _ => "mlp_epoch_by_1",
+        }
     }
 }
 
@@ -82,6 +101,8 @@ struct Arguments {
     parameters: Address,
     gram: Address,
     exchange: ExchangeAddresses,
+    sibling_deltas: Address,
+    sibling_products: Address,
     sample_loss: Address,
     samples: u32,
     batch: u32,
@@ -131,7 +152,11 @@ impl MlpFused {
         let steps = resident.capacity / resident.batch;
         let gram: Buffer<f32> =
             gpu.allocate("inner products of images", steps * BATCH_ROWS * BATCH_ROWS)?;
-        let exchange = Exchange::new(gpu, spread.blocks)?;
+        // Deltas: (2, blocks, own units, pairs); products: (2, blocks, siblings, own units, pairs).
+        let delta_words = 2 * spread.blocks * UNITS / spread.siblings * PAIRS;
+        let product_words = 2 * spread.blocks * UNITS * PAIRS;
+        let exchange = Exchange::new(gpu, spread.blocks, [delta_words, product_words])?;
+        let [sibling_deltas, sibling_products] = exchange.more_addresses();
         let arguments = Arguments {
             images: resident.images.address(),
             labels: resident.labels.address(),
@@ -139,6 +164,8 @@ impl MlpFused {
             parameters: place.parameters,
             gram: gram.address(),
             exchange: exchange.addresses(),
+            sibling_deltas,
+            sibling_products,
             sample_loss: resident.sample_loss.address(),
             samples: 0,
             batch: resident.batch as u32,
@@ -147,9 +174,8 @@ impl MlpFused {
             first_tag: 0, // with each launch
             learning_rate: resident.learning_rate,
         };
-        let name = if spread.sets == 1 { "mlp_epoch_4" } else { "mlp_epoch_8" };
         Ok(Ok(MlpFused {
-            epoch: module.kernel(name, spread.shared_bytes)?,
+            epoch: module.kernel(spread.kernel(), spread.shared_bytes)?,
             gram: module.kernel("mlp_gram", GRAM_SHARED_BYTES)?,
             arguments,
             spread,
@@ -173,9 +199,8 @@ impl FusedKernel for MlpFused {
         let Arguments { images, order, gram, samples, batch, .. } = self.arguments;
         if steps > 1 {
             let arguments = GramArguments { images, order, gram, samples, batch };
-            let shape = Shape::row(steps - 1, GRAM_THREADS as u32);
             // SAFETY: `gram` has room for every step of `capacity` samples, checked.
-            unsafe { self.gram.launch(shape, &arguments)? };
+            unsafe { self.gram.launch(Shape::row(steps - 1, GRAM_THREADS as u32), &arguments)? };
         }
         let shape = Shape::row(self.spread.blocks, THREADS as u32);
         // SAFETY: the words are as many as the blocks take, the data as `Resident` makes it, and the
@@ -186,10 +211,9 @@ impl FusedKernel for MlpFused {
 
     fn path(&self) -> String {
         format!(
-            "an epoch per launch, {} blocks of {} hidden units, float32 as three exact bf16 on \
-             tensor cores",
-            self.spread.blocks,
-            self.spread.sets * UNITS
+            "an epoch per launch, {} blocks, each with 16 hidden units and 1/{} of the image; \
+             float32 as three exact bf16 on tensor cores",
+            self.spread.blocks, self.spread.siblings
         )
     }
 }
@@ -199,25 +223,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hidden_units_are_spread_over_all_multiprocessors_before_a_block_gets_more() {
+    fn an_image_is_split_as_often_as_the_multiprocessors_allow() {
         let h100 = |hidden| Spread::new(hidden, 32, 132, 227 * 1024);
-        let spread = h100(512).unwrap();
-        assert_eq!((spread.sets, spread.blocks), (1, 128));
-        let spread = h100(529).unwrap();
-        assert_eq!((spread.sets, spread.blocks), (2, 67));
-        let spread = h100(1).unwrap();
-        assert_eq!((spread.sets, spread.blocks), (1, 1));
+        let split = |hidden| h100(hidden).map(|spread| (spread.siblings, spread.blocks)).unwrap();
+        assert_eq!(split(512), (4, 128));
+        assert_eq!(split(528), (4, 132));
+        assert_eq!(split(529), (2, 68));
+        assert_eq!(split(1057), (1, 67));
+        assert_eq!(split(1), (4, 4));
         assert_eq!(
-            h100(1057).unwrap_err(),
-            "132 multiprocessors hold up to 1056 hidden units, not 1057"
+            h100(2113).unwrap_err(),
+            "132 multiprocessors hold up to 2112 hidden units, not 2113"
         );
     }
 
     #[test]
-    fn shared_memory_of_four_units_fits_consumer_devices_and_of_eight_does_not() {
-        assert!(Spread::shared_bytes(1) <= 99 * 1024);
-        let reason = Spread::new(512, 32, 84, 99 * 1024).unwrap_err();
-        assert!(reason.contains("bytes of shared memory in a block, the device has 101376"));
+    fn consumer_devices_have_the_shared_memory_for_an_image_in_four_parts() {
+        let bytes = Spread::shared_bytes(4);
+        assert!(bytes <= 99 * 1024, "{bytes}");
+    }
+
+    #[test]
+    fn a_device_with_too_little_shared_memory_is_refused() {
+        let reason = Spread::new(512, 32, 132, 48 * 1024).unwrap_err();
+        assert!(reason.contains("bytes of shared memory in a block, the device has 49152"));
     }
 
     #[test]
