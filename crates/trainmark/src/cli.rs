@@ -18,7 +18,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Build the trainers, train every combination, and write one result file for each
-    Run(cmd::run::Args),
+    Run(Box<cmd::run::Args>),
     /// Make one JSON report, and a Markdown one if wanted, from a folder of result files
     Report(cmd::report::Args),
     /// Compare two sets of result files, and fail if something became worse

@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         return data::reader_main();
     }
     let done = match Cli::parse().verb {
-        Verb::Run(args) => cmd::run::run(args),
+        Verb::Run(args) => cmd::run::run(&args),
         Verb::Report(args) => cmd::report::run(args),
         Verb::Compare(args) => cmd::compare::run(args),
         Verb::Baseline(args) => cmd::baseline::run(args),

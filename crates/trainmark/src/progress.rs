@@ -66,8 +66,8 @@ impl<'a> Progress<'a> {
     /// The trainer said something.
     pub fn epoch(&mut self, said: &Transcript, epochs: u64) {
         if let Some(last) = said.epochs.last() {
-            let message =
-                format!("{} epoch {}/{epochs} loss {:.4}", self.label, last.epoch, last.loss);
+            let loss = last.loss.map(|loss| format!(" loss {loss:.4}")).unwrap_or_default();
+            let message = format!("{} epoch {}/{epochs}{loss}", self.label, last.epoch);
             if message != self.bar.message() {
                 self.bar.set_message(message);
             }

@@ -258,7 +258,8 @@ pub struct Sample {
 pub struct EpochRecord {
     /// Counted from 1.
     pub epoch: u32,
-    pub loss: f64,
+    /// Null when it was not finite.
+    pub loss: Option<f64>,
     pub seconds: f64,
     pub accuracy_percent: Option<f64>,
 }
@@ -376,7 +377,14 @@ pub fn replace(path: &Path, result: &ResultFile) -> std::io::Result<()> {
 
 /// The file under a temporary name, on the disk.
 fn write_aside(directory: &Path, result: &ResultFile) -> std::io::Result<NamedTempFile> {
-    let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(directory)?;
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // As any new file: the user's umask decides who else may read it.
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder.prefix(".writing-").tempfile_in(directory)?;
     let mut text = serde_json::to_vec_pretty(result)?;
     text.push(b'\n');
     file.write_all(&text)?;

@@ -2,7 +2,7 @@
 //!
 //! Nothing here assumes a distribution of the noise: run times have long tails, drift and outliers.
 //! Every interval is exact by counting ranks, so its coverage is a promise and not an approximation
-//! (up to [`EXACT`] samples; beyond that the ranks' normal limit is good to four digits).
+//! (up to 60 samples; beyond that the ranks' normal limit is good to four digits).
 //!
 //! - The median's interval lies between two order statistics (Conover, *Practical Nonparametric
 //!   Statistics*, section 3.2).

@@ -80,6 +80,7 @@ impl Transcript {
                 if self.epochs.len() >= MOST_EPOCHS {
                     self.garble(format!("more than {MOST_EPOCHS} epochs"));
                 } else if let Some(seconds) = self.seconds("seconds", Some(seconds)) {
+                    let loss = Some(loss).filter(|loss| loss.is_finite());
                     self.epochs.push(EpochRecord { epoch, loss, seconds, accuracy_percent });
                 }
             }
@@ -191,7 +192,7 @@ mod tests {
             r#":::TRAINMARK {"event":"evaluated","eval_s":0.01,"accuracy_percent":93.5}"#,
         ]);
         assert_eq!((said.threads, said.setup_s, said.train_s), (Some(2), Some(0.5), Some(0.26)));
-        assert_eq!((said.epochs[0].loss, said.steps), (0.6, Some(1875)));
+        assert_eq!((said.epochs[0].loss, said.steps), (Some(0.6), Some(1875)));
         assert_eq!((said.claimed_percent, said.garbled), (Some(93.5), None));
     }
 

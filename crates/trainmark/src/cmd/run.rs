@@ -94,15 +94,15 @@ pub struct Args {
 ///
 /// # Errors
 /// If the suite, the data or the output folder cannot be used. What a trainer does wrong is a row.
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(args: &Args) -> Result<ExitCode> {
     let loaded = LoadedSuite::find(args.suite.as_deref())?;
-    let cases = plan::plan(&loaded.suite, &selection(&args)?).map_err(|reason| anyhow!(reason))?;
+    let cases = plan::plan(&loaded.suite, &selection(args)?).map_err(|reason| anyhow!(reason))?;
     if args.list {
         list(&loaded, &cases);
         return Ok(ExitCode::from(protocol::exit::SUCCESS));
     }
     if args.dry_run {
-        dry_run(&args, &loaded, &cases)?;
+        dry_run(args, &loaded, &cases)?;
         return Ok(ExitCode::from(protocol::exit::SUCCESS));
     }
     prepare_folder(&args.out)?;
@@ -123,8 +123,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
     };
     let bench = Bench::new(&loaded, &dataset, &trainers, settings)?;
     let mut rows: Vec<Row> = cases.iter().map(|case| bench.row(case)).collect();
-    train(&args, &loaded, &bench, &mut rows, &cancel)?;
-    conclude(&args, &loaded, &rows, cancel.is_cancelled())
+    train(args, &loaded, &bench, &mut rows, &cancel)?;
+    conclude(args, &loaded, &rows, cancel.is_cancelled())
 }
 
 /// Runs the rounds.
@@ -196,7 +196,8 @@ fn conclude(
     let files = results.files().count();
     if !results.is_empty() {
         let options = Options { suite: Some(&loaded.suite), ..Options::default() };
-        print!("{}", console::table(&Summary::new(results, &options)?, console::Style::stdout()));
+        let (summary, style) = (Summary::new(results, &options)?, console::Style::stdout());
+        print!("{}\n{}\n", console::table(&summary, style), console::notes(&summary, style));
     }
     let count = |test: fn(Status) -> bool| {
         rows.iter().filter(|row| row.file().is_some() && test(row.result.status)).count()

@@ -253,14 +253,15 @@ fn outcome(base: Status, new: Status, gain: Option<Speedup>, options: &Options) 
 
 /// What makes times of the two sides incomparable.
 fn machine_differences(base: &Side, new: &Side) -> Vec<String> {
-    let facts: [(&str, fn(&Machine) -> Option<String>); 5] = [
+    type Fact = fn(&Machine) -> Option<String>;
+    let facts: [(&str, Fact); 5] = [
         ("CPU", |machine| machine.cpu.clone()),
         ("cores", |machine| machine.cores.map(|cores| cores.to_string())),
         ("threads", |machine| machine.threads.map(|threads| threads.to_string())),
         ("architecture", |machine| machine.architecture.clone()),
         ("GPUs", |machine| (!machine.gpus.is_empty()).then(|| machine.gpus.join(", "))),
     ];
-    let fact = |(name, get): &(&str, fn(&Machine) -> Option<String>)| {
+    let fact = |(name, get): &(&str, Fact)| {
         side::difference(name, &base.of_machines(get), &new.of_machines(get))
     };
     facts.iter().filter_map(fact).collect()
@@ -268,14 +269,15 @@ fn machine_differences(base: &Side, new: &Side) -> Vec<String> {
 
 /// What may explain a difference.
 fn program_differences(base: &Side, new: &Side) -> Vec<String> {
-    let facts: [(&str, fn(&ResultFile) -> Option<String>); 5] = [
+    type Fact = fn(&ResultFile) -> Option<String>;
+    let facts: [(&str, Fact); 5] = [
         ("commit", |result| result.run.as_ref()?.git_commit.clone()),
         ("harness", |result| Some(result.run.as_ref()?.harness.clone())),
         ("trainer program", |result| result.trainer.as_ref()?.sha256.clone()),
         ("kernel", |result| result.machine.as_ref()?.kernel.clone()),
         ("operating system", |result| result.machine.as_ref()?.os.clone()),
     ];
-    let fact = |(name, get): &(&str, fn(&ResultFile) -> Option<String>)| {
+    let fact = |(name, get): &(&str, Fact)| {
         side::difference(name, &base.of_results(get), &new.of_results(get))
     };
     facts.iter().filter_map(fact).collect()

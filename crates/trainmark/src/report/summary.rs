@@ -475,7 +475,7 @@ mod tests {
     fn a_column_appears_where_rows_differ_and_only_there() {
         let same = json!({});
         let config = |key: &str| vec![Identity::Config(key.to_owned())];
-        assert_eq!(columns(&[same.clone()]), []);
+        assert_eq!(columns(std::slice::from_ref(&same)), []);
         assert_eq!(columns(&[same.clone(), json!({"backend": "gpu"})]), []);
         assert_eq!(columns(&[same.clone(), json!({"config": {"epochs": 1}})]), config("epochs"));
         let seeded = json!({"config": {"epochs": 5, "seed": 1}});

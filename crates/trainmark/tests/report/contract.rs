@@ -64,7 +64,7 @@ fn full_result() -> ResultFile {
         accuracy_source: Some(AccuracySource::Scored),
         epochs: vec![EpochRecord {
             epoch: 1,
-            loss: 0.6,
+            loss: Some(0.6),
             seconds: 0.3,
             accuracy_percent: Some(90.0),
         }],
