@@ -46,8 +46,8 @@ pub(crate) const FEATURES: Features = Features::IMMEDIATES;
 pub(crate) enum Checks {
     /// As WebGPU wants it for strangers' shaders.
     Checked,
-    /// None: a check at each access to workgroup memory and a second counter in each loop are a
-    /// good part of an inner loop here, and keep it from being unrolled.
+    /// None: neither a check at each access to workgroup memory nor a second counter in each loop,
+    /// which may keep a compiler from unrolling it.
     Trusted,
 }
 

@@ -41,7 +41,7 @@ fn job(model: Model, batch_size: usize, train: &Split) -> Job<'_> {
 
 fn open<'data>(job: Job<'data>) -> GpuSession<'data> {
     let candidate = adapter::select(&options()).unwrap();
-    let gpu = Gpu::open(&candidate, Checks::Trusted).unwrap();
+    let gpu = Gpu::open(&candidate, Checks::Checked).unwrap();
     GpuSession::open(gpu, candidate.seen, job).unwrap()
 }
 
@@ -76,15 +76,15 @@ fn a_session_of_each_model_keeps_its_promises() {
 }
 
 #[test]
-fn shaders_with_all_checks_train_as_the_reference_does_too() {
-    if !adapter("the plan checked") {
+fn shaders_without_checks_train_as_the_reference_does_too() {
+    if !adapter("the plan trusted") {
         return;
     }
     for id in Model::IDS {
         let case = case(small_model(id), 33, 2, 3);
         let data = case.data();
-        let checked = Options { plan: Some("checked".to_owned()), ..options() };
-        let report = case.trial(&data).run(&Wgpu, &checked).unwrap();
+        let trusted = Options { plan: Some("trusted".to_owned()), ..options() };
+        let report = case.trial(&data).run(&Wgpu, &trusted).unwrap();
         assert!(report.passed(), "{case}\n{report}");
     }
 }
@@ -226,7 +226,7 @@ fn a_shader_that_the_device_refuses_is_an_error_of_one_line() {
         return;
     }
     let candidate = adapter::select(&options()).unwrap();
-    let gpu = Gpu::open(&candidate, Checks::Trusted).unwrap();
+    let gpu = Gpu::open(&candidate, Checks::Checked).unwrap();
     gpu.module("broken", "fn f() -> u32 { return 1.5; }");
     let failure = gpu.check().unwrap_err().to_string();
     assert!(failure.starts_with("wgpu: ") && !failure.contains('\n'), "{failure}");
@@ -246,7 +246,7 @@ fn options_that_cannot_be_honoured_are_refused_before_any_device_is_touched() {
     let threads = Options { threads: Some(2), ..Options::default() };
     assert_eq!(refusal(threads), "--threads 2: a GPU's are not chosen");
     let plan = Options { plan: some("fused"), ..Options::default() };
-    assert_eq!(refusal(plan), "--plan fused: wgpu has the plans trusted and checked");
+    assert_eq!(refusal(plan), "--plan fused: wgpu has the plans checked and trusted");
     let precision = Options { precision: some("tf32"), ..Options::default() };
     assert_eq!(refusal(precision), "--precision tf32: wgpu computes in float32");
 }
