@@ -61,13 +61,15 @@ fn main() -> Result<()> {
 }
 
 fn measure(recipe: &Recipe, data: &Dataset) -> Result<()> {
-    let runs = SEEDS.map(|seed| train(recipe, data, seed, false)).collect::<Result<_>>()?;
+    let runs = SEEDS.map(|seed| train(recipe, data, seed, false)).collect::<Result<Vec<_>>>()?;
     for epoch in 0..recipe.epochs {
         print(recipe.name, epoch, &runs);
     }
     let slow = Recipe { learning_rate: recipe.learning_rate / 10.0, ..*recipe };
-    let slow = BROKEN_SEEDS.map(|seed| train(&slow, data, seed, false)).collect::<Result<_>>()?;
-    let frozen = BROKEN_SEEDS.map(|seed| train(recipe, data, seed, true)).collect::<Result<_>>()?;
+    let slow =
+        BROKEN_SEEDS.map(|seed| train(&slow, data, seed, false)).collect::<Result<Vec<_>>>()?;
+    let frozen =
+        BROKEN_SEEDS.map(|seed| train(recipe, data, seed, true)).collect::<Result<Vec<_>>>()?;
     for epoch in [0, recipe.epochs - 1] {
         print(&format!("{}, a tenth of the rate", recipe.name), epoch, &slow);
         print(&format!("{}, first layer frozen", recipe.name), epoch, &frozen);
@@ -75,7 +77,7 @@ fn measure(recipe: &Recipe, data: &Dataset) -> Result<()> {
     Ok(())
 }
 
-fn print(name: &str, epoch: usize, runs: &Vec<Vec<(f64, f64)>>) {
+fn print(name: &str, epoch: usize, runs: &[Vec<(f64, f64)>]) {
     let mut accuracies: Vec<f64> = runs.iter().map(|run| run[epoch].0).collect();
     accuracies.sort_by(f64::total_cmp);
     let loss = runs.iter().map(|run| run[epoch].1).sum::<f64>() / runs.len() as f64;
