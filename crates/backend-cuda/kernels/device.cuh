@@ -9,6 +9,7 @@ typedef unsigned long long u64;
 constexpr u32 SIDE = 28;
 constexpr u32 PIXELS = SIDE * SIDE; // bytes of an image; rows of 49 x 16 bytes
 constexpr u32 CLASSES = 10;
+constexpr u32 CLASS_STRIDE = 12; // classes padded to whole words of three, and of four
 constexpr u32 WARP = 32;
 constexpr u32 ALL_LANES = 0xffffffffu;
 

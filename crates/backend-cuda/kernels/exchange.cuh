@@ -17,7 +17,6 @@
 
 constexpr u32 WORDS = 4;      // of three values: 10 classes need four words
 constexpr u32 WORD_VALUES = 3;
-constexpr u32 CLASS_STRIDE = 12; // WORDS * WORD_VALUES
 constexpr u32 BATCH_ROWS = 32;   // samples of a step in the persistent kernels
 
 struct __align__(16) Word {

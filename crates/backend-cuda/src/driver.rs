@@ -362,6 +362,24 @@ impl Kernel {
     }
 }
 
+impl Kernel {
+    /// How many blocks of so many threads the device holds at a time.
+    pub(crate) fn resident_blocks(&self, threads: usize) -> Result<usize, TrainError> {
+        let gpu = &self.module.gpu;
+        let shared = self.shared_bytes as usize;
+        // SAFETY: the function is alive.
+        let each = unsafe {
+            result::occupancy::max_active_block_per_multiprocessor(
+                self.function,
+                threads as i32,
+                shared,
+            )
+        }
+        .map_err(|error| gpu.error(&format!("placing {}", self.name), error))?;
+        Ok(each as usize * gpu.device.multiprocessors)
+    }
+}
+
 /// A point in the stream.
 pub(crate) struct Event {
     gpu: Rc<Gpu>,

@@ -10,6 +10,8 @@
 //! equal by `tests/kernels.rs`): whoever has the driver needs nothing else.
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod cnn;
+mod cnn_fused;
 mod device;
 mod driver;
 mod epoch;

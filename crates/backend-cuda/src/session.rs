@@ -1,5 +1,7 @@
 //! A model in training: the data on the device, the chosen plan, the clock of the device.
 
+use crate::cnn::CnnKernels;
+use crate::cnn_fused::CnnFused;
 use crate::driver::{Address, Buffer, Event, Gpu, Graph};
 use crate::epoch::{Chunk, EpochKernels, Progress, Resident, output_layer};
 use crate::mlp::MlpKernels;
@@ -92,7 +94,8 @@ impl<'data> CudaSession<'data> {
         let place = Place { gpu, resident: &resident, parameters: parameters.address() };
         let kernels: Box<dyn StepKernels> = match job.model {
             Model::Mlp(shape) => Box::new(MlpKernels::new(&place, shape)?),
-            Model::Cnn | Model::Attention(_) => return Err(missing(job.model)),
+            Model::Cnn => Box::new(CnnKernels::new(&place)?),
+            Model::Attention(_) => return Err(missing(job.model)),
         };
         let fused = match plan {
             Plan::Kernels | Plan::Graph => None,
@@ -165,7 +168,11 @@ fn fused(
             Ok(fused) => Ok(Box::new(fused)),
             Err(reason) => Err(reason),
         },
-        Model::Cnn | Model::Attention(_) => return Err(missing(model)),
+        Model::Cnn => match CnnFused::new(place)? {
+            Ok(fused) => Ok(Box::new(fused)),
+            Err(reason) => Err(reason),
+        },
+        Model::Attention(_) => return Err(missing(model)),
     })
 }
 

@@ -50,11 +50,16 @@ fn the_mlp_conforms_under_every_plan() {
 }
 
 #[test]
+fn the_cnn_conforms_under_every_plan() {
+    conforms("cnn");
+}
+
+#[test]
 fn a_plan_gives_the_same_bits_every_time_and_a_graph_those_of_its_kernels() {
     if !device_is_there("the same bits") {
         return;
     }
-    for model in ["mlp"] {
+    for model in ["mlp", "cnn"] {
         let case = cases().into_iter().find(|case| case.model.id() == model).unwrap();
         let data = case.data();
         let trial = case.trial(&data);
