@@ -197,7 +197,11 @@ fn conclude(
     if !results.is_empty() {
         let options = Options { suite: Some(&loaded.suite), ..Options::default() };
         let (summary, style) = (Summary::new(results, &options)?, console::Style::stdout());
-        print!("{}\n{}\n", console::table(&summary, style), console::notes(&summary, style));
+        print!("{}", console::table(&summary, style));
+        let notes = console::notes(&summary, style);
+        if !notes.is_empty() {
+            println!("\n{notes}");
+        }
     }
     let count = |test: fn(Status) -> bool| {
         rows.iter().filter(|row| row.file().is_some() && test(row.result.status)).count()
