@@ -362,9 +362,9 @@ impl Work {
         score_product(simd, d_weights, finish);
         let mut last = [0.0; STRIDE];
         row_dots(simd, &self.d_mixed, &self.embedded[COLUMNS * d..][..d], 0, d, &mut last);
-        for token in 0..PATCHES {
+        for (token, &d_weight) in last.iter().enumerate().take(PATCHES) {
             self.d_scores[token * STRIDE + COLUMNS] =
-                self.last[token] * (last[token] - self.means[token]) * LN_2;
+                self.last[token] * (d_weight - self.means[token]) * LN_2;
         }
     }
 

@@ -1,6 +1,5 @@
 //! The whole model against the reference; the kernels have their tests beside them.
 
-use super::*;
 use crate::Cpu;
 use crate::simd::Isa;
 use nn::Model;

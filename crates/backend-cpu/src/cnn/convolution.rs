@@ -9,15 +9,14 @@
 //! Pooled rows that see only zero pixels cost nothing: all their outputs are the bias, and the
 //! gradient of the weights gets nothing from them.
 //!
-//! Everything counted in floats: weights (8, 10), nine taps and the bias of each filter; pooled
-//! values and their gradients (14, 8, 16), lanes 14 and 15 zero.
+//! Everything is for as many filters as `weights` holds, (filters, 10): nine taps and the bias of
+//! each. Pooled values and their gradients are (filters, 14, 16), lanes 14 and 15 zero.
 
 use super::planes::Planes;
-use super::{FILTER, LINES, POOLED_SIDE, ROW};
+use super::{FILTER, FILTER_ROWS, POOLED_SIDE, ROW};
 use crate::simd::Simd;
-use nn::CONV_FILTERS;
 
-/// Which of the four outputs a pooled place has chosen.
+/// Which of the four outputs a vector of pooled places has chosen.
 pub struct Choice<S: Simd> {
     right: S::Mask,
     below: S::Mask,
@@ -31,40 +30,49 @@ impl<S: Simd> Clone for Choice<S> {
 
 impl<S: Simd> Copy for Choice<S> {}
 
-/// The choices of one image: (14, 8, 16 / lanes).
-pub struct Choices<S: Simd>(Vec<Choice<S>>);
-
-impl<S: Simd> Choices<S> {
-    pub fn new(simd: S) -> Choices<S> {
+impl<S: Simd> Choice<S> {
+    /// Choices for so many filters, (filters, 14, 16 / lanes).
+    pub fn of_filters(simd: S, filters: usize) -> Vec<Choice<S>> {
         let never = simd.gt(simd.splat(0.0), simd.splat(0.0));
-        Choices(vec![Choice { right: never, below: never }; LINES * ROW / S::LANES])
+        vec![Choice { right: never, below: never }; filters * Self::per_filter()]
+    }
+
+    /// Choices of one filter.
+    pub fn per_filter() -> usize {
+        FILTER_ROWS / S::LANES
     }
 }
 
 /// Ones where a pooled column is, zeros in the lanes without.
 static COLUMN: [f32; ROW] = [1., 1., 1., 1., 1., 1., 1., 1., 1., 1., 1., 1., 1., 1., 0., 0.];
 
-/// Writes the pooled values, (14, 8, 16), and their choices.
+/// Writes the pooled values and their choices.
+///
+/// # Panics
+/// If the slices are not for the same number of filters.
 #[inline(always)]
 pub fn forward<S: Simd>(
     simd: S,
-    weights: &[f32; CONV_FILTERS * FILTER],
+    weights: &[f32],
     planes: &Planes,
-    pooled: &mut [f32; LINES * ROW],
-    choices: &mut Choices<S>,
+    pooled: &mut [f32],
+    choices: &mut [Choice<S>],
 ) {
+    let filters = weights.len() / FILTER;
+    assert!(weights.len() == filters * FILTER && pooled.len() == filters * FILTER_ROWS);
+    assert!(choices.len() == filters * Choice::<S>::per_filter());
     let zero = simd.splat(0.0); // first in a maximum: a NaN in second place stays
     for lane in (0..ROW).step_by(S::LANES) {
         // SAFETY: `COLUMN` has `ROW` elements, a multiple of the lanes.
         let inside = simd.gt(unsafe { simd.load(COLUMN.as_ptr().add(lane)) }, zero);
         for row in 0..POOLED_SIDE {
-            let start = row * CONV_FILTERS * ROW + lane;
             if !planes.sees(row) {
-                for filter in 0..CONV_FILTERS {
+                for filter in 0..filters {
                     let bias = simd.splat(weights[filter * FILTER + FILTER - 1]);
                     let value = simd.select(inside, simd.max(zero, bias), zero);
-                    // SAFETY: lines of `ROW` elements, of which this is a whole vector.
-                    unsafe { simd.store(pooled.as_mut_ptr().add(start + filter * ROW), value) };
+                    let place = filter * FILTER_ROWS + row * ROW + lane;
+                    // SAFETY: rows of `ROW` elements, of which this is a whole vector.
+                    unsafe { simd.store(pooled.as_mut_ptr().add(place), value) };
                 }
                 continue;
             }
@@ -74,7 +82,7 @@ pub fn forward<S: Simd>(
                     *input = planes.input(simd, row, r, c, lane);
                 }
             }
-            for filter in 0..CONV_FILTERS {
+            for filter in 0..filters {
                 let taps = &weights[filter * FILTER..][..FILTER];
                 let mut output = [[simd.splat(taps[FILTER - 1]); 2]; 2];
                 for tap in 0..FILTER - 1 {
@@ -93,33 +101,39 @@ pub fn forward<S: Simd>(
                 let choose_right = simd.gt(right, left);
                 let largest = simd.select(choose_right, right, left);
                 let value = simd.select(inside, simd.max(zero, largest), zero);
+                let place = filter * FILTER_ROWS + row * ROW + lane;
                 // SAFETY: as above.
-                unsafe { simd.store(pooled.as_mut_ptr().add(start + filter * ROW), value) };
-                choices.0[(start + filter * ROW) / S::LANES] =
-                    Choice { right: choose_right, below };
+                unsafe { simd.store(pooled.as_mut_ptr().add(place), value) };
+                choices[place / S::LANES] = Choice { right: choose_right, below };
             }
         }
     }
 }
 
-/// Adds the gradient of the weights, (8, 10, lanes): its lanes are still to be summed.
+/// Adds the gradient of the weights, (filters, 10, lanes): its lanes are still to be summed.
+///
+/// # Panics
+/// If the slices are not for the same number of filters.
 #[inline(always)]
 pub fn backward<S: Simd>(
     simd: S,
     planes: &Planes,
-    pooled: &[f32; LINES * ROW],
-    choices: &Choices<S>,
-    d_pooled: &[f32; LINES * ROW],
+    pooled: &[f32],
+    choices: &[Choice<S>],
+    d_pooled: &[f32],
     gradient: &mut [f32],
 ) {
-    assert_eq!(gradient.len(), CONV_FILTERS * FILTER * S::LANES);
+    let filters = pooled.len() / FILTER_ROWS;
+    assert!(pooled.len() == filters * FILTER_ROWS && d_pooled.len() == pooled.len());
+    assert!(choices.len() == filters * Choice::<S>::per_filter());
+    assert!(gradient.len() == filters * FILTER * S::LANES);
     let zero = simd.splat(0.0);
-    for filter in 0..CONV_FILTERS {
+    for filter in 0..filters {
         let mut sums = [zero; FILTER];
         for lane in (0..ROW).step_by(S::LANES) {
             for row in 0..POOLED_SIDE {
-                let place = (row * CONV_FILTERS + filter) * ROW + lane;
-                // SAFETY: lines of `ROW` elements, of which this is a whole vector.
+                let place = filter * FILTER_ROWS + row * ROW + lane;
+                // SAFETY: rows of `ROW` elements, of which this is a whole vector.
                 let (value, d) = unsafe {
                     (simd.load(pooled.as_ptr().add(place)), simd.load(d_pooled.as_ptr().add(place)))
                 };
@@ -128,7 +142,7 @@ pub fn backward<S: Simd>(
                 if !planes.sees(row) {
                     continue;
                 }
-                let Choice { right, below } = choices.0[place / S::LANES];
+                let Choice { right, below } = choices[place / S::LANES];
                 let mut input = [[zero; 3]; 4];
                 for (r, inputs) in input.iter_mut().enumerate() {
                     for (c, input) in inputs.iter_mut().enumerate() {
@@ -136,10 +150,10 @@ pub fn backward<S: Simd>(
                         *input = simd.select(right, planes.input(simd, row, r, c + 1, lane), left);
                     }
                 }
-                for tap in 0..FILTER - 1 {
+                for (tap, sum) in sums.iter_mut().enumerate().take(FILTER - 1) {
                     let (r, c) = (tap / 3, tap % 3);
                     let chosen = simd.select(below, input[r + 1][c], input[r][c]);
-                    sums[tap] = simd.fma(d, chosen, sums[tap]);
+                    *sum = simd.fma(d, chosen, *sum);
                 }
             }
         }

@@ -17,16 +17,27 @@ pub const COLUMNS: usize = 4;
 /// The image's rows with one of padding above and below.
 const ROWS: usize = SIDE + 2;
 
+/// Zeros before and after a row of bytes.
+const MARGIN: usize = 2;
+/// A row of bytes with its margins.
+const PADDED: usize = SIDE + 2 * MARGIN;
+
 /// One image in planes.
 #[repr(align(64))]
+#[derive(Clone)]
 pub struct Planes {
-    values: [f32; ROWS * COLUMNS * ROW], // (30, 4, 16)
+    values: [f32; ROWS * COLUMNS * ROW],      // (30, 4, 16)
+    padded: [u8; SIDE * PADDED + 2 * MARGIN], // (28, 32): the image's bytes
     seen: u32,
 }
 
 impl Planes {
     pub fn new() -> Planes {
-        Planes { values: [0.0; ROWS * COLUMNS * ROW], seen: 0 }
+        Planes {
+            values: [0.0; ROWS * COLUMNS * ROW],
+            padded: [0; SIDE * PADDED + 2 * MARGIN],
+            seen: 0,
+        }
     }
 
     /// Whether a pooled row sees a pixel that is not zero.
@@ -62,36 +73,32 @@ impl Planes {
     #[inline(always)]
     pub fn unpack<S: Simd>(&mut self, simd: S, image: &[u8]) {
         assert_eq!(image.len(), PIXELS);
-        let mut even = [[0; 2 * ROW]; SIDE]; // columns 0, 2, .. 26, then zeros
-        let mut odd = [[0; 2 * ROW]; SIDE]; // zero, then columns 1, 3, .. 27, then zeros
+        for (row, padded) in image.chunks_exact(SIDE).zip(self.padded.chunks_exact_mut(PADDED)) {
+            padded[MARGIN..MARGIN + SIDE].copy_from_slice(row);
+        }
         let mut rows = 0; // bit r + 1: row r is not all zero
-        for (r, (even, odd)) in even.iter_mut().zip(&mut odd).enumerate() {
-            let mut row = [0; 2 * ROW];
-            row[..SIDE].copy_from_slice(&image[r * SIDE..][..SIDE]);
-            for i in 0..ROW {
-                even[i] = row[2 * i];
-                odd[i + 1] = row[2 * i + 1];
+        for (r, row) in self.values.chunks_exact_mut(COLUMNS * ROW).skip(1).take(SIDE).enumerate() {
+            let padded = &self.padded[r * PADDED..][..PADDED + 2 * MARGIN];
+            for lane in (0..ROW).step_by(S::LANES) {
+                // SAFETY: 36 padded bytes, of which the last load takes the last 32; planes of `ROW`
+                // elements, a multiple of the lanes.
+                unsafe {
+                    let from = padded.as_ptr().add(2 * lane);
+                    let (_, before) = simd.load_byte_pairs(from);
+                    let (even, odd) = simd.load_byte_pairs(from.add(MARGIN));
+                    let (after, _) = simd.load_byte_pairs(from.add(2 * MARGIN));
+                    for (column, vector) in [before, even, odd, after].into_iter().enumerate() {
+                        simd.store(row.as_mut_ptr().add(column * ROW + lane), vector);
+                    }
+                }
             }
-            // SAFETY: a row of 32 bytes.
-            let nonzero = unsafe { simd.nonzero_bytes(row.as_ptr()) };
+            // SAFETY: 32 bytes, the row and its margins.
+            let nonzero = unsafe { simd.nonzero_bytes(padded.as_ptr()) };
             rows |= u32::from(nonzero != 0) << (r + 1);
         }
         self.seen = 0;
         for pooled_row in 0..POOLED_SIDE {
             self.seen |= u32::from(rows >> (2 * pooled_row) & 0b1111 != 0) << pooled_row;
-        }
-        for (r, (even, odd)) in even.iter().zip(&odd).enumerate() {
-            let row = &mut self.values[(r + 1) * COLUMNS * ROW..][..COLUMNS * ROW];
-            let sources = [&odd[..ROW], &even[..ROW], &odd[1..][..ROW], &even[1..][..ROW]];
-            for (column, source) in sources.into_iter().enumerate() {
-                for lane in (0..ROW).step_by(S::LANES) {
-                    // SAFETY: source and plane have `ROW` elements, a multiple of the lanes.
-                    unsafe {
-                        let bytes = simd.load_bytes(source.as_ptr().add(lane));
-                        simd.store(row.as_mut_ptr().add(column * ROW + lane), bytes);
-                    }
-                }
-            }
         }
     }
 }

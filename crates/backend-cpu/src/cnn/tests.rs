@@ -1,13 +1,20 @@
 //! The kernels against naive loops on every instruction set, and the whole model against the
 //! reference.
 
+use super::convolution::Choice;
+use super::planes::Planes;
 use super::*;
 use crate::Cpu;
-use crate::simd::Isa;
+use crate::simd::{Isa, Kernel, Simd};
 use mnist::SIDE;
 use nn::backend::Options;
 use nn::conformance;
 use proptest::prelude::*;
+
+/// Packed weights of the convolution.
+const FILTERS: usize = CONV_FILTERS * FILTER;
+/// Pooled values of a sample.
+const POOLED_ROWS: usize = CONV_FILTERS * FILTER_ROWS;
 
 /// What plain loops make of one image: pooled values and chosen places (row, column, filter).
 struct Naive {
@@ -49,7 +56,7 @@ fn places() -> impl Iterator<Item = (usize, usize)> {
 struct Convolve<'a> {
     weights: &'a [f32; FILTERS],
     image: &'a [u8],
-    d_pooled: &'a [f32; LINES * ROW],
+    d_pooled: &'a [f32; POOLED_ROWS],
 }
 
 impl Kernel for Convolve<'_> {
@@ -58,20 +65,15 @@ impl Kernel for Convolve<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Self::Output {
-        let mut sample = Sample::new(simd);
-        let mut pooled = [f32::NAN; LINES * ROW];
-        sample.forward(simd, self.weights, self.image, &mut pooled);
+        let mut planes = Planes::new();
+        planes.unpack(simd, self.image);
+        let mut pooled = vec![f32::NAN; POOLED_ROWS];
+        let mut choices = Choice::of_filters(simd, CONV_FILTERS);
+        convolution::forward(simd, self.weights, &planes, &mut pooled, &mut choices);
         let mut gradient = vec![1.0; FILTERS * S::LANES]; // is added to
-        convolution::backward(
-            simd,
-            &sample.planes,
-            &pooled,
-            &sample.choices,
-            self.d_pooled,
-            &mut gradient,
-        );
+        convolution::backward(simd, &planes, &pooled, &choices, self.d_pooled, &mut gradient);
         let lanes = gradient.chunks(S::LANES);
-        (pooled.to_vec(), lanes.map(|lanes| lanes.iter().sum::<f32>() - S::LANES as f32).collect())
+        (pooled, lanes.map(|lanes| lanes.iter().sum::<f32>() - S::LANES as f32).collect())
     }
 }
 
@@ -100,10 +102,10 @@ proptest! {
     fn the_convolution_is_that_of_plain_loops_ties_included(
         image in image(),
         weights in whole(FILTERS),
-        gradients in whole(LINES * ROW),
+        gradients in whole(POOLED_ROWS),
     ) {
         let weights: [f32; FILTERS] = weights.try_into().unwrap();
-        let mut d_pooled: [f32; LINES * ROW] = gradients.try_into().unwrap();
+        let mut d_pooled: [f32; POOLED_ROWS] = gradients.try_into().unwrap();
         for line in d_pooled.chunks_mut(ROW) {
             line[POOLED_SIDE..].fill(0.0);
         }
@@ -113,7 +115,7 @@ proptest! {
             for filter in 0..CONV_FILTERS {
                 let index = place * CONV_FILTERS + filter;
                 if expected.pooled[index] > 0.0 {
-                    let line = row * CONV_FILTERS + filter;
+                    let line = filter * POOLED_SIDE + row;
                     let d = f64::from(d_pooled[line * ROW + column]);
                     let (y, x) = expected.chosen[index];
                     for tap in 0..9 {
@@ -128,7 +130,7 @@ proptest! {
             let (pooled, actual) = isa.run(Convolve { weights, image, d_pooled });
             for (place, (row, column)) in places().enumerate() {
                 for filter in 0..CONV_FILTERS {
-                    let line = row * CONV_FILTERS + filter;
+                    let line = filter * POOLED_SIDE + row;
                     prop_assert_eq!(
                         f64::from(pooled[line * ROW + column]),
                         expected.pooled[place * CONV_FILTERS + filter],
@@ -149,75 +151,70 @@ proptest! {
 
 struct Linear<'a> {
     weights: &'a mut [f32],
-    bias: &'a [f32],
     pooled: &'a [f32],
     d_logits: &'a [f32],
 }
 
+/// Distance of samples: more than there is.
+const STRIDE: usize = FILTER_ROWS + 3 * ROW;
+
 impl Kernel for Linear<'_> {
     /// Logits and gradients of the first two samples' inputs; the weights are updated.
-    type Output = ([[f32; MAX_LANES]; 2], Vec<[f32; LINES * ROW]>);
+    type Output = ([[f32; MAX_LANES]; 2], Vec<f32>);
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Self::Output {
-        let samples = [lines(self.pooled, 0), lines(self.pooled, 1)];
-        let logits = linear::logits(simd, self.weights, self.bias, samples);
-        let [one] = linear::logits(simd, self.weights, self.bias, [samples[1]]);
+        let [first, second] = [0, 1].map(|n| &self.pooled[n * STRIDE..][..FILTER_ROWS]);
+        let logits = linear::logits(simd, self.weights, [first, second]);
+        let [one] = linear::logits(simd, self.weights, [second]);
         assert_eq!(one, logits[1], "a sample's logits do not depend on its company");
         let factors = [0, 1].map(|n| self.d_logits[n * MAX_LANES..][..MAX_LANES].try_into());
         let [Ok(first), Ok(second)] = factors else { panic!("16 for each sample") };
-        let mut d_pooled = vec![[f32::NAN; LINES * ROW]; 2];
-        let both = (&mut d_pooled[..]).try_into().expect("two");
-        linear::input_gradient(simd, self.weights, [first, second], both);
-        for lines in [0..3, 3..4, 4..LINES] {
-            let weights = &mut self.weights[lines.start * LINE_WEIGHTS..lines.end * LINE_WEIGHTS];
-            linear::update(simd, weights, lines, self.pooled, self.d_logits, 0.5);
-        }
+        let mut d_pooled = vec![f32::NAN; 2 * FILTER_ROWS];
+        let (d_first, d_second) = d_pooled.split_at_mut(FILTER_ROWS);
+        linear::input_gradient(simd, self.weights, [first, second], [d_first, d_second]);
+        linear::update(simd, self.weights, self.pooled, STRIDE, self.d_logits, 0.5);
         (logits, d_pooled)
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn the_linear_layer_is_that_of_plain_loops(
-        weights in whole(LINES * LINE_WEIGHTS),
-        bias in whole(MAX_LANES),
-        pooled in whole(5 * SAMPLE_STRIDE),
+        weights in whole(FILTER_WEIGHTS),
+        pooled in whole(5 * STRIDE),
         d_logits in whole(5 * MAX_LANES),
         samples in 2..=5usize,
     ) {
-        let (pooled, d_logits) =
-            (&pooled[..samples * SAMPLE_STRIDE], &d_logits[..samples * MAX_LANES]);
-        let weight = |line: usize, class: usize, column: usize| {
-            weights[line * LINE_WEIGHTS + class * ROW + column]
+        let (pooled, d_logits) = (&pooled[..samples * STRIDE], &d_logits[..samples * MAX_LANES]);
+        let weight = |class: usize, place: usize| {
+            weights[place / ROW * ROW_WEIGHTS + class * ROW + place % ROW]
         };
-        let value = |sample: usize, line: usize, column: usize| {
-            pooled[sample * SAMPLE_STRIDE + line * ROW + column]
-        };
+        let value = |sample: usize, place: usize| pooled[sample * STRIDE + place];
         for isa in Isa::all() {
             let mut updated = weights.clone();
-            let kernel = Linear { weights: &mut updated, bias: &bias, pooled, d_logits };
-            let (logits, d_pooled) = isa.run(kernel);
+            let (logits, d_pooled) =
+                isa.run(Linear { weights: &mut updated, pooled, d_logits });
             for sample in 0..2 {
-                for class in 0..CLASSES {
-                    let products = (0..LINES * ROW)
-                        .map(|i| value(sample, i / ROW, i % ROW) * weight(i / ROW, class, i % ROW));
-                    prop_assert_eq!(logits[sample][class], bias[class] + products.sum::<f32>());
+                for (class, &logit) in logits[sample].iter().enumerate().take(CLASSES) {
+                    let products =
+                        (0..FILTER_ROWS).map(|place| value(sample, place) * weight(class, place));
+                    prop_assert_eq!(logit, products.sum::<f32>());
                 }
-                for i in 0..LINES * ROW {
+                for place in 0..FILTER_ROWS {
                     let products = (0..CLASSES).map(|class| {
-                        d_logits[sample * MAX_LANES + class] * weight(i / ROW, class, i % ROW)
+                        d_logits[sample * MAX_LANES + class] * weight(class, place)
                     });
-                    prop_assert_eq!(d_pooled[sample][i], products.sum::<f32>());
+                    prop_assert_eq!(d_pooled[sample * FILTER_ROWS + place], products.sum::<f32>());
                 }
             }
             for (index, (&updated, &weight)) in updated.iter().zip(&weights).enumerate() {
-                let (line, class, column) =
-                    (index / LINE_WEIGHTS, index / ROW % CLASSES, index % ROW);
+                let (row, class, column) =
+                    (index / ROW_WEIGHTS, index / ROW % CLASSES, index % ROW);
                 let products = (0..samples)
-                    .map(|s| d_logits[s * MAX_LANES + class] * value(s, line, column));
+                    .map(|s| d_logits[s * MAX_LANES + class] * value(s, row * ROW + column));
                 prop_assert_eq!(updated, weight - 0.5 * products.sum::<f32>());
             }
         }
@@ -261,7 +258,7 @@ fn threads_do_not_change_a_bit() {
                 trial.outcome(&Cpu, &Options { isa, threads, ..Options::default() }).unwrap()
             };
             let one = outcome(1);
-            for threads in [2, 3, 5] {
+            for threads in [2, 3, 5, 9] {
                 assert!(outcome(threads) == one, "{case}, {} x {threads}", isa.name());
             }
         }

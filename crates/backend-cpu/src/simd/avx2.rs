@@ -83,6 +83,16 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn load_byte_pairs(self, from: *const u8) -> (__m256, __m256) {
+        // SAFETY: 16 readable bytes, says the caller; the feature, says the token.
+        unsafe {
+            let pairs = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            let even = _mm256_and_si256(pairs, _mm256_set1_epi32(0xff));
+            (_mm256_cvtepi32_ps(even), _mm256_cvtepi32_ps(_mm256_srli_epi32::<8>(pairs)))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store_bytes(self, to: *mut u8, vector: __m256) {
         // SAFETY: 8 writable bytes, says the caller; the feature, says the token.
         unsafe {

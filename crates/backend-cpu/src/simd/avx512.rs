@@ -80,6 +80,16 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn load_byte_pairs(self, from: *const u8) -> (__m512, __m512) {
+        // SAFETY: 32 readable bytes, says the caller; the feature, says the token.
+        unsafe {
+            let pairs = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            let even = _mm512_and_si512(pairs, _mm512_set1_epi32(0xff));
+            (_mm512_cvtepi32_ps(even), _mm512_cvtepi32_ps(_mm512_srli_epi32::<8>(pairs)))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store_bytes(self, to: *mut u8, vector: __m512) {
         // SAFETY: 16 writable bytes, says the caller; the feature, says the token.
         unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(vector))) }

@@ -77,6 +77,12 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `from` must be readable for [`Simd::LANES`] bytes.
     unsafe fn load_bytes(self, from: *const u8) -> Self::F32;
 
+    /// Twice [`Simd::LANES`] bytes as floats 0 to 255: those at even places, and those at odd ones.
+    ///
+    /// # Safety
+    /// `from` must be readable for twice [`Simd::LANES`] bytes.
+    unsafe fn load_byte_pairs(self, from: *const u8) -> (Self::F32, Self::F32);
+
     /// Stores whole numbers 0 to 255 as [`Simd::LANES`] bytes.
     ///
     /// # Safety

@@ -85,6 +85,16 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    unsafe fn load_byte_pairs(self, from: *const u8) -> (float32x4_t, float32x4_t) {
+        // SAFETY: 8 readable bytes, says the caller; the feature, says the token.
+        unsafe {
+            let pairs = vmovl_u16(vreinterpret_u16_u8(vld1_u8(from)));
+            let even = vandq_u32(pairs, vdupq_n_u32(0xff));
+            (vcvtq_f32_u32(even), vcvtq_f32_u32(vshrq_n_u32::<8>(pairs)))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store_bytes(self, to: *mut u8, vector: float32x4_t) {
         // SAFETY: 4 writable bytes, says the caller; the feature, says the token.
         unsafe {

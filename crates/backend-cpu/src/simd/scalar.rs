@@ -72,6 +72,13 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    unsafe fn load_byte_pairs(self, from: *const u8) -> ([f32; LANES], [f32; LANES]) {
+        // SAFETY: readable, says the caller.
+        let pairs = unsafe { from.cast::<[[u8; 2]; LANES]>().read_unaligned() };
+        (lanes!(i => f32::from(pairs[i][0])), lanes!(i => f32::from(pairs[i][1])))
+    }
+
+    #[inline(always)]
     unsafe fn store_bytes(self, to: *mut u8, vector: [f32; LANES]) {
         // SAFETY: writable, says the caller.
         unsafe { to.cast::<[u8; LANES]>().write_unaligned(vector.map(|lane| lane as u8)) }

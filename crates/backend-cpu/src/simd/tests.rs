@@ -108,6 +108,12 @@ fn bytes_widen_and_their_nonzeros_are_found() {
         for i in 0..S::LANES {
             assert_eq!(widened[i], f32::from(bytes[i]));
         }
+        // SAFETY: 32 bytes are at least twice LANES.
+        let (even, odd) = unsafe { simd.load_byte_pairs(bytes.as_ptr()) };
+        let (even, odd) = (read(simd, even), read(simd, odd));
+        for i in 0..S::LANES {
+            assert_eq!((even[i], odd[i]), (f32::from(bytes[2 * i]), f32::from(bytes[2 * i + 1])));
+        }
         let mut narrowed = [0; 32];
         // SAFETY: 32 bytes are at least LANES.
         unsafe { simd.store_bytes(narrowed.as_mut_ptr(), simd.load_bytes(bytes.as_ptr())) };

@@ -1,0 +1,368 @@
+//! The steps of training, and prediction: what each thread does.
+
+use super::convolution::{self, Choice};
+use super::linear::{self, samples_at_once};
+use super::planes::Planes;
+use super::{FILTER, FILTER_ROWS, FILTER_WEIGHTS, pack};
+use crate::buffer::{Buffer, Shared};
+use crate::cross_entropy::{LossSum, first_of_the_largest, softmax_cross_entropy};
+use crate::prefetch::prefetch_image;
+use crate::simd::{Kernel, MAX_LANES, Simd};
+use crate::team::Member;
+use mnist::{CLASSES, PIXELS};
+use nn::CONV_FILTERS;
+use nn::backend::Job;
+use std::ops::Range;
+
+/// Samples that go through a pass together, so that a filter's weights stay in L1 for all of them.
+const GROUP: usize = 8;
+/// Images that stay unpacked from the first phase to the second: at most half a megabyte. Those of
+/// larger batches are unpacked again.
+const KEPT: usize = 64;
+
+/// What the threads share; but for the parts of the logits and the losses, each filter's is one
+/// thread's alone, and so is its part of the pooled values.
+#[derive(Clone, Copy)]
+pub struct Memory<'run> {
+    pub convolution: Shared<'run, f32>,
+    pub packed: Shared<'run, f32>,
+    pub linear: Shared<'run, f32>,
+    pub linear_bias: Shared<'run, f32>,
+    pub pooled: Shared<'run, f32>,
+    pub parts: Shared<'run, f32>,
+    pub step_loss: Shared<'run, f32>,
+}
+
+/// Distance between the pooled values of samples: a line more than there are, as the update reads
+/// the same rows of every sample, and at 3584 or 7168 bytes these would meet in a few of L1's sets.
+fn sample_stride(filters: usize) -> usize {
+    filters * FILTER_ROWS + MAX_LANES
+}
+
+/// Where the pooled values begin of the thread whose filters begin at `filter`, if `before` threads
+/// have those before.
+pub fn pooled_start(batch: usize, filter: usize, before: usize) -> usize {
+    batch * (filter * FILTER_ROWS + before * MAX_LANES)
+}
+
+/// Trains on all batches of an order.
+pub struct Train<'run> {
+    pub member: &'run Member<'run>,
+    pub job: Job<'run>,
+    pub order: &'run [u32],
+    pub memory: Memory<'run>,
+}
+
+impl Kernel for Train<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Train { member, job, order, memory } = self;
+        let mut thread = Thread::new(simd, member, job, memory);
+        for (step, batch) in order.chunks(job.batch_size).enumerate() {
+            let len = job.batch_size * CONV_FILTERS * MAX_LANES;
+            let parts = step % 2 * len..(step % 2 + 1) * len;
+            thread.forward(simd, batch, parts.clone());
+            // One barrier a step: the parts of the next step lie elsewhere, and nobody can come to
+            // the one after the next before all have come here again.
+            member.barrier();
+            let loss = thread.softmax(simd, batch, parts);
+            if member.index() == 0 {
+                // SAFETY: only this thread touches the losses.
+                unsafe { memory.step_loss.slice_mut(step..step + 1)[0] = loss };
+            }
+            thread.backward(simd, batch);
+            thread.update(simd, batch.len());
+        }
+        if member.index() == 0 {
+            // SAFETY: only this thread touches the shared bias; all threads' own are equal.
+            unsafe { memory.linear_bias.slice_mut(0..MAX_LANES) }.copy_from_slice(&thread.bias);
+        }
+    }
+}
+
+/// One thread with its filters.
+struct Thread<'run, S: Simd> {
+    job: Job<'run>,
+    filters: Range<usize>,
+    convolution: &'run mut [f32], // (filters, 10)
+    packed: &'run mut [f32],      // (filters, 10)
+    linear: &'run mut [f32],      // (filters, 14, 10, 16)
+    bias: [f32; MAX_LANES],       // of the linear layer, updated by every thread alike
+    pooled: &'run mut [f32],      // (batch, sample_stride)
+    parts: Shared<'run, f32>,     // (2, batch, 8, 16)
+    choices: Vec<Choice<S>>,      // (batch, filters, 14, 16 / lanes)
+    d_logits: Buffer<f32>,        // (batch, 16)
+    d_pooled: Buffer<f32>,        // (GROUP, filters, 14, 16)
+    gradient: Buffer<f32>,        // (filters, 10, lanes): of the packed weights, by lane
+    planes: Vec<Planes>,          // of the last images, by sample modulo their number
+    finite: bool,                 // all packed weights are
+}
+
+impl<'run, S: Simd> Thread<'run, S> {
+    fn new(simd: S, member: &Member<'_>, job: Job<'run>, memory: Memory<'run>) -> Thread<'run, S> {
+        let filters = member.share(CONV_FILTERS);
+        let batch = job.batch_size;
+        let part = |len: usize| filters.start * len..filters.end * len;
+        let pooled = pooled_start(batch, filters.start, member.index())
+            ..pooled_start(batch, filters.end, member.index() + 1);
+        // SAFETY: shares are disjoint, and the bias is written when all steps are done.
+        let (convolution, packed, linear, pooled, bias) = unsafe {
+            (
+                memory.convolution.slice_mut(part(FILTER)),
+                memory.packed.slice_mut(part(FILTER)),
+                memory.linear.slice_mut(part(FILTER_WEIGHTS)),
+                memory.pooled.slice_mut(pooled),
+                memory.linear_bias.slice(0..MAX_LANES),
+            )
+        };
+        member.barrier(); // until every thread has the bias
+        Thread {
+            job,
+            convolution,
+            packed,
+            linear,
+            bias: bias.try_into().expect("sixteen"),
+            pooled,
+            parts: memory.parts,
+            choices: Choice::of_filters(simd, batch * filters.len()),
+            d_logits: Buffer::zeroed(batch * MAX_LANES),
+            d_pooled: Buffer::zeroed(GROUP * filters.len() * FILTER_ROWS),
+            gradient: Buffer::zeroed(filters.len() * FILTER * S::LANES),
+            planes: vec![Planes::new(); batch.clamp(GROUP, KEPT)],
+            finite: false,
+            filters,
+        }
+    }
+
+    /// Phase 1: pooled values, choices and the filters' parts of the logits.
+    #[inline(always)]
+    fn forward(&mut self, simd: S, batch: &[u32], parts: Range<usize>) {
+        if self.filters.is_empty() {
+            return;
+        }
+        // NaN times zero is NaN and must reach the loss: then no zero is skipped.
+        self.finite = self.packed.iter().all(|weight| weight.is_finite());
+        let filters = self.filters.len();
+        let (stride, choices) = (sample_stride(filters), filters * Choice::<S>::per_filter());
+        for (group, samples) in batch.chunks(GROUP).enumerate() {
+            let first = group * GROUP;
+            for (n, &index) in samples.iter().enumerate() {
+                if let Some(&next) = batch.get(first + n + GROUP / 2) {
+                    prefetch_image(simd, self.job.train.images(), next);
+                }
+                let sample = first + n;
+                self.unpack(simd, sample, index);
+                let planes = &self.planes[sample % self.planes.len()];
+                let pooled = &mut self.pooled[sample * stride..][..filters * FILTER_ROWS];
+                let choices = &mut self.choices[sample * choices..][..choices];
+                convolution::forward(simd, self.packed, planes, pooled, choices);
+            }
+            for filter in 0..filters {
+                let at_once = samples_at_once::<S>();
+                for sample in (first..first + samples.len()).step_by(at_once) {
+                    if at_once == 2 && sample + 2 <= first + samples.len() {
+                        self.logits::<2>(simd, filter, sample, parts.start);
+                    } else {
+                        self.logits::<1>(simd, filter, sample, parts.start);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Unpacks the image of a sample of the batch.
+    #[inline(always)]
+    fn unpack(&mut self, simd: S, sample: usize, index: u32) {
+        let kept = self.planes.len();
+        let planes = &mut self.planes[sample % kept];
+        planes.unpack(simd, &self.job.train.images()[index as usize * PIXELS..][..PIXELS]);
+        if !self.finite {
+            planes.see_all();
+        }
+    }
+
+    /// A filter's part of the logits of `N` samples from `first` on.
+    #[inline(always)]
+    fn logits<const N: usize>(&mut self, simd: S, filter: usize, first: usize, parts: usize) {
+        let stride = sample_stride(self.filters.len());
+        let weights = &self.linear[filter * FILTER_WEIGHTS..][..FILTER_WEIGHTS];
+        let mut pooled: [&[f32]; N] = [&[]; N];
+        for (n, pooled) in pooled.iter_mut().enumerate() {
+            *pooled = &self.pooled[(first + n) * stride + filter * FILTER_ROWS..][..FILTER_ROWS];
+        }
+        for (n, logits) in linear::logits(simd, weights, pooled).iter().enumerate() {
+            let part = (first + n) * CONV_FILTERS + self.filters.start + filter;
+            let start = parts + part * MAX_LANES;
+            // SAFETY: this part of these logits is this thread's.
+            let to = unsafe { self.parts.slice_mut(start..start + MAX_LANES) };
+            to.copy_from_slice(logits);
+        }
+    }
+
+    /// The gradients of all logits, and the mean loss.
+    #[inline(always)]
+    fn softmax(&mut self, simd: S, batch: &[u32], parts: Range<usize>) -> f32 {
+        // SAFETY: written before the barrier, and again after the next.
+        let parts = unsafe { self.parts.slice(parts) };
+        let mut loss = LossSum::new();
+        for ((&index, parts), d_logits) in batch
+            .iter()
+            .zip(parts.chunks_exact(CONV_FILTERS * MAX_LANES))
+            .zip(self.d_logits.chunks_exact_mut(MAX_LANES))
+        {
+            let logits = add_parts(simd, &self.bias, parts);
+            let label = self.job.train.labels()[index as usize];
+            d_logits.copy_from_slice(&softmax_cross_entropy(simd, &logits, label, &mut loss));
+        }
+        (loss.total() / batch.len() as f64) as f32
+    }
+
+    /// The gradient of the convolution, summed over the samples in order.
+    #[inline(always)]
+    fn backward(&mut self, simd: S, batch: &[u32]) {
+        self.gradient.fill(0.0);
+        if self.filters.is_empty() {
+            return;
+        }
+        let filters = self.filters.len();
+        let (stride, choices) = (sample_stride(filters), filters * Choice::<S>::per_filter());
+        let len = filters * FILTER_ROWS;
+        for (group, samples) in batch.chunks(GROUP).enumerate() {
+            let first = group * GROUP;
+            for filter in 0..filters {
+                let at_once = samples_at_once::<S>();
+                for n in (0..samples.len()).step_by(at_once) {
+                    if at_once == 2 && n + 2 <= samples.len() {
+                        self.input_gradient::<2>(simd, filter, first, n);
+                    } else {
+                        self.input_gradient::<1>(simd, filter, first, n);
+                    }
+                }
+            }
+            for (n, &index) in samples.iter().enumerate() {
+                let sample = first + n;
+                if batch.len() > self.planes.len() {
+                    self.unpack(simd, sample, index);
+                }
+                let planes = &self.planes[sample % self.planes.len()];
+                let pooled = &self.pooled[sample * stride..][..len];
+                let choices = &self.choices[sample * choices..][..choices];
+                let d_pooled = &self.d_pooled[n * len..][..len];
+                convolution::backward(simd, planes, pooled, choices, d_pooled, &mut self.gradient);
+            }
+        }
+    }
+
+    /// The gradient of a filter's pooled values of `N` samples, from the `n`th of a group on that
+    /// begins with sample `first`.
+    #[inline(always)]
+    fn input_gradient<const N: usize>(&mut self, simd: S, filter: usize, first: usize, n: usize) {
+        let weights = &self.linear[filter * FILTER_WEIGHTS..][..FILTER_WEIGHTS];
+        let mut d_logits = [&[0.0; MAX_LANES]; N];
+        for (i, d_logits) in d_logits.iter_mut().enumerate() {
+            let start = (first + n + i) * MAX_LANES;
+            *d_logits = self.d_logits[start..][..MAX_LANES].try_into().expect("sixteen");
+        }
+        let len = self.filters.len() * FILTER_ROWS;
+        let mut d_pooled = self.d_pooled.chunks_exact_mut(len).skip(n);
+        let d_pooled = [(); N].map(|()| {
+            let sample = d_pooled.next().expect("room for a group");
+            &mut sample[filter * FILTER_ROWS..][..FILTER_ROWS]
+        });
+        linear::input_gradient(simd, weights, d_logits, d_pooled);
+    }
+
+    /// Updates the filters' weights and the thread's copy of the bias.
+    #[inline(always)]
+    fn update(&mut self, simd: S, samples: usize) {
+        let rate = self.job.learning_rate / samples as f32;
+        let stride = sample_stride(self.filters.len());
+        let d_logits = &self.d_logits[..samples * MAX_LANES];
+        linear::update(simd, self.linear, self.pooled, stride, d_logits, rate);
+        let gradient = self.gradient.chunks_exact(S::LANES);
+        for (index, lanes) in gradient.enumerate() {
+            let tap = index % FILTER;
+            // SAFETY: a whole vector.
+            let slope = simd.sum(unsafe { simd.load(lanes.as_ptr()) });
+            self.convolution[index] -= rate * pack(tap, slope);
+            self.packed[index] = pack(tap, self.convolution[index]);
+        }
+        let mut slopes = [0.0; MAX_LANES];
+        for d_logits in d_logits.chunks_exact(MAX_LANES) {
+            for (slope, d_logit) in slopes.iter_mut().zip(d_logits) {
+                *slope += d_logit;
+            }
+        }
+        for (bias, slope) in self.bias.iter_mut().zip(slopes).take(CLASSES) {
+            *bias -= rate * slope;
+        }
+    }
+}
+
+/// The logits from the filters' parts, (8, 16), in order.
+#[inline(always)]
+fn add_parts<S: Simd>(simd: S, bias: &[f32], parts: &[f32]) -> [f32; MAX_LANES] {
+    assert!(bias.len() == MAX_LANES && parts.len() == CONV_FILTERS * MAX_LANES);
+    let mut logits = [0.0; MAX_LANES];
+    for lane in (0..MAX_LANES).step_by(S::LANES) {
+        // SAFETY: rows of `MAX_LANES` elements, a multiple of the lanes.
+        unsafe {
+            let mut sum = simd.load(bias.as_ptr().add(lane));
+            for part in 0..CONV_FILTERS {
+                sum = simd.add(sum, simd.load(parts.as_ptr().add(part * MAX_LANES + lane)));
+            }
+            simd.store(logits.as_mut_ptr().add(lane), sum);
+        }
+    }
+    logits
+}
+
+/// Predicts the labels of some images.
+pub struct Predict<'run> {
+    pub images: &'run [u8],
+    pub labels: &'run mut [u8],
+    pub packed: &'run [f32],
+    pub linear: &'run [f32],
+    pub bias: &'run [f32],
+}
+
+impl Kernel for Predict<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let mut planes = Box::new(Planes::new());
+        let mut choices = Choice::of_filters(simd, CONV_FILTERS);
+        let mut pooled = Buffer::zeroed(2 * CONV_FILTERS * FILTER_ROWS);
+        for (images, labels) in self.images.chunks(2 * PIXELS).zip(self.labels.chunks_mut(2)) {
+            let pooled_images = pooled.chunks_exact_mut(CONV_FILTERS * FILTER_ROWS);
+            for (image, pooled) in images.chunks(PIXELS).zip(pooled_images) {
+                planes.unpack(simd, image);
+                convolution::forward(simd, self.packed, &planes, pooled, &mut choices);
+            }
+            // Of a last single image the second is left over from before, and not looked at.
+            let mut parts = [[0.0; CONV_FILTERS * MAX_LANES]; 2];
+            for filter in 0..CONV_FILTERS {
+                let weights = &self.linear[filter * FILTER_WEIGHTS..][..FILTER_WEIGHTS];
+                let [first, second] = [0, 1].map(|image| {
+                    &pooled[(image * CONV_FILTERS + filter) * FILTER_ROWS..][..FILTER_ROWS]
+                });
+                let logits = if samples_at_once::<S>() == 2 {
+                    linear::logits(simd, weights, [first, second])
+                } else {
+                    let [first] = linear::logits(simd, weights, [first]);
+                    let [second] = linear::logits(simd, weights, [second]);
+                    [first, second]
+                };
+                for (parts, logits) in parts.iter_mut().zip(&logits) {
+                    parts[filter * MAX_LANES..][..MAX_LANES].copy_from_slice(logits);
+                }
+            }
+            for (label, parts) in labels.iter_mut().zip(&parts) {
+                *label = first_of_the_largest(&add_parts(simd, self.bias, parts));
+            }
+        }
+    }
+}
