@@ -60,8 +60,7 @@ fn main() -> Result<()> {
         other => bail!("no model {other}"),
     };
     let data = Source::locate(args.data.as_deref())?.load().context("reading the data")?;
-    let job =
-        Job { model, batch_size: args.batch, learning_rate: args.lr, train: &data.train };
+    let job = Job { model, batch_size: args.batch, learning_rate: args.lr, train: &data.train };
     let options = Options { plan: args.plan.clone(), ..Options::default() };
     let mut initial = Parameters::zeros(model);
     recipe::initialise(&mut initial, args.seed);

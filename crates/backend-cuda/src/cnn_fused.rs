@@ -61,9 +61,8 @@ fn obstacle(batch: usize, resident_blocks: usize) -> Option<String> {
     if batch > BATCH_ROWS {
         return Some(format!("it holds up to {BATCH_ROWS} samples of a batch, not {batch}"));
     }
-    (resident_blocks < BLOCKS).then(|| {
-        format!("it needs {BLOCKS} blocks at a time, the device holds {resident_blocks}")
-    })
+    (resident_blocks < BLOCKS)
+        .then(|| format!("it needs {BLOCKS} blocks at a time, the device holds {resident_blocks}"))
 }
 
 impl CnnFused {
@@ -130,10 +129,7 @@ mod tests {
     fn the_kernel_needs_a_small_batch_and_all_its_blocks_resident() {
         assert_eq!(obstacle(32, 112), None);
         assert!(obstacle(33, 112).unwrap().contains("32 samples"));
-        assert_eq!(
-            obstacle(32, 68).unwrap(),
-            "it needs 112 blocks at a time, the device holds 68"
-        );
+        assert_eq!(obstacle(32, 68).unwrap(), "it needs 112 blocks at a time, the device holds 68");
     }
 
     #[test]

@@ -35,10 +35,6 @@ impl Gpu {
         Ok(Rc::new(Gpu { backend, device, stream, allocated_bytes, peak_bytes }))
     }
 
-    pub(crate) fn backend(&self) -> &'static str {
-        self.backend
-    }
-
     pub(crate) fn device(&self) -> &Device {
         &self.device
     }
@@ -267,10 +263,12 @@ impl Module {
             let attribute =
                 sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: the function is alive.
-            unsafe { result::function::set_function_attribute(function, attribute, shared_bytes as i32) }
-                .map_err(|error| {
-                    self.gpu.error(&format!("{shared_bytes} bytes of shared memory for {name}"), error)
-                })?;
+            unsafe {
+                result::function::set_function_attribute(function, attribute, shared_bytes as i32)
+            }
+            .map_err(|error| {
+                self.gpu.error(&format!("{shared_bytes} bytes of shared memory for {name}"), error)
+            })?;
         }
         Ok(Kernel { module: Rc::clone(self), function, name, shared_bytes: shared_bytes as u32 })
     }

@@ -23,11 +23,11 @@ unsafe impl Plain for Progress {}
 
 /// What a run of steps goes over: everything that the steps read or write beside parameters.
 pub(crate) struct Resident {
-    pub(crate) images: Buffer<u8>,      // (count, 784)
-    pub(crate) labels: Buffer<u8>,      // (count)
-    pub(crate) order: Buffer<u32>,      // (capacity)
+    pub(crate) images: Buffer<u8>,       // (count, 784)
+    pub(crate) labels: Buffer<u8>,       // (count)
+    pub(crate) order: Buffer<u32>,       // (capacity)
     pub(crate) sample_loss: Buffer<f32>, // (capacity)
-    pub(crate) step_loss: Buffer<f32>,  // (capacity / batch)
+    pub(crate) step_loss: Buffer<f32>,   // (capacity / batch)
     pub(crate) progress: Buffer<Progress>,
     /// Samples of one run, a multiple of the batch size: an epoch.
     pub(crate) capacity: usize,
@@ -148,8 +148,8 @@ impl EpochKernels {
 
 /// Images to be predicted, a chunk at a time.
 pub(crate) struct Chunk {
-    pub(crate) images: Buffer<u8>, // (CHUNK, 784)
-    pub(crate) labels: Buffer<u8>, // (CHUNK)
+    pub(crate) images: Buffer<u8>,    // (CHUNK, 784)
+    pub(crate) labels: Buffer<u8>,    // (CHUNK)
     pub(crate) features: Buffer<f32>, // (CHUNK, width)
     pub(crate) progress: Buffer<Progress>,
 }
@@ -181,9 +181,5 @@ pub(crate) fn output_layer(parameters: &Buffer<f32>, width: usize) -> OutputLaye
     // In every model the last tensors are the output layer's weight and bias.
     let bias = parameters.len() - CLASSES;
     let weight = bias - CLASSES * width;
-    OutputLayer {
-        weight: parameters.address_of(weight),
-        bias: parameters.address_of(bias),
-        width,
-    }
+    OutputLayer { weight: parameters.address_of(weight), bias: parameters.address_of(bias), width }
 }

@@ -48,7 +48,9 @@ impl Backend for Cuda {
             None => Plan::Best,
             Some("fused") => Plan::Fused,
             Some("kernels") => Plan::Kernels,
-            Some(other) => return Err(wrong("plan", other, "cuda has the plans fused and kernels")),
+            Some(other) => {
+                return Err(wrong("plan", other, "cuda has the plans fused and kernels"));
+            }
         };
         open(self.id(), job, options, plan)
     }
@@ -99,7 +101,9 @@ fn open<'data>(
     }
     match options.precision.as_deref() {
         None | Some("float32") => {}
-        Some(other) => return Err(wrong("precision", other, "the CUDA kernels compute in float32")),
+        Some(other) => {
+            return Err(wrong("precision", other, "the CUDA kernels compute in float32"));
+        }
     }
     let devices = device::devices()?;
     let device = device::choose(&devices, options.device.as_deref())?;
@@ -130,10 +134,7 @@ mod tests {
     #[test]
     fn options_that_cannot_be_honoured_are_errors_before_any_device_is_touched() {
         let plan = Options { plan: Some("eager".to_owned()), ..Options::default() };
-        assert_eq!(
-            refusal(&Cuda, &plan),
-            "--plan eager: cuda has the plans fused and kernels"
-        );
+        assert_eq!(refusal(&Cuda, &plan), "--plan eager: cuda has the plans fused and kernels");
         let plan = Options { plan: Some("fused".to_owned()), ..Options::default() };
         assert_eq!(
             refusal(&CudaGraph, &plan),

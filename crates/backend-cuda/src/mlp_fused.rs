@@ -47,8 +47,16 @@ impl Spread {
         let sums = EXCHANGE_WARPS * 4 * 4;
         let bias1 = 2 * own;
         let images = 2 * BATCH_ROWS;
-        let words = partial + product + gram + delta + hidden + output + logit_delta + sums
-            + bias1 + images;
+        let words = partial
+            + product
+            + gram
+            + delta
+            + hidden
+            + output
+            + logit_delta
+            + sums
+            + bias1
+            + images;
         (pixels + fragments + 4 * words).next_multiple_of(16)
     }
 

@@ -112,7 +112,8 @@ impl<'data> CudaSession<'data> {
         let steps = match (fused, plan) {
             (Some(fused), _) => Steps::Fused(fused),
             (None, Plan::Graph) => {
-                let capture = |steps| gpu.capture(|| (0..steps).try_for_each(|_| kernels.enqueue_step()));
+                let capture =
+                    |steps| gpu.capture(|| (0..steps).try_for_each(|_| kernels.enqueue_step()));
                 Steps::Graph(Graphs { many: capture(GRAPH_STEPS)?, one: capture(1)? })
             }
             (None, _) => Steps::Kernels,
@@ -185,9 +186,9 @@ impl Session for CudaSession<'_> {
         let launches = self.kernels.launches();
         let path = match &self.steps {
             Steps::Kernels => format!("plan kernels, {launches} launches per step"),
-            Steps::Graph(_) => format!(
-                "plan kernels, {launches} launches per step, graphs of {GRAPH_STEPS} steps"
-            ),
+            Steps::Graph(_) => {
+                format!("plan kernels, {launches} launches per step, graphs of {GRAPH_STEPS} steps")
+            }
             Steps::Fused(fused) => format!("plan fused, {}", fused.path()),
         };
         Description {
@@ -231,7 +232,8 @@ impl Session for CudaSession<'_> {
         }
         // A call may be longer than the buffers: an epoch's worth at a time.
         let capacity = self.resident.capacity;
-        for (order, step_loss) in order.chunks(capacity).zip(step_loss.chunks_mut(capacity / batch)) {
+        for (order, step_loss) in order.chunks(capacity).zip(step_loss.chunks_mut(capacity / batch))
+        {
             let progress = Progress {
                 samples: order.len() as u32,
                 learning_rate: self.resident.learning_rate,
