@@ -3,7 +3,7 @@
 //! A training step of these models takes some ten microseconds, so a barrier must cost well under
 //! one: members spin. But a machine has other work too, and a thread that spins while the one it
 //! waits for is not running only keeps it from running (other frameworks become 5 to 15 times
-//! slower beside one busy process). So a member spins for [`SPIN`] and then sleeps until it is
+//! slower beside one busy process). So a member spins for `SPIN` and then sleeps until it is
 //! woken, and it does not spin at all if the team is larger than the CPUs that it may use.
 //!
 //! With one member there is no thread and no atomic operation. The team never decides what is
