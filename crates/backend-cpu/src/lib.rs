@@ -13,6 +13,8 @@ mod mlp;
 mod prefetch;
 pub mod simd;
 pub mod team;
+#[cfg(test)]
+mod whole;
 
 use nn::Model;
 use nn::backend::{Backend, Description, Job, Options, Session, TrainError, Unavailable};

@@ -1,14 +1,10 @@
-//! The kernels against naive loops on every instruction set, and the whole model against the
-//! reference.
+//! The kernels against naive loops on every instruction set.
 
 use super::convolution::Choice;
 use super::planes::Planes;
 use super::*;
-use crate::Cpu;
 use crate::simd::{Isa, Kernel, Simd};
 use mnist::SIDE;
-use nn::backend::Options;
-use nn::conformance;
 use proptest::prelude::*;
 
 /// Packed weights of the convolution.
@@ -216,50 +212,6 @@ proptest! {
                 let products = (0..samples)
                     .map(|s| d_logits[s * MAX_LANES + class] * value(s, row * ROW + column));
                 prop_assert_eq!(updated, weight - 0.5 * products.sum::<f32>());
-            }
-        }
-    }
-}
-
-/// Every instruction set with one, two and three threads.
-fn every_way() -> Vec<Options> {
-    let isas = Isa::all().into_iter().map(|isa| isa.name());
-    isas.flat_map(|isa| {
-        [1, 2, 3].map(|threads| Options {
-            isa: Some(isa.to_owned()),
-            threads: Some(threads),
-            ..Options::default()
-        })
-    })
-    .collect()
-}
-
-#[test]
-fn it_trains_what_the_reference_trains() {
-    conformance::require(&Cpu, &every_way(), |case| case.model == Model::Cnn);
-}
-
-#[test]
-fn it_keeps_the_contract_of_a_session() {
-    for options in every_way() {
-        conformance::require_contract(&Cpu, &options, Model::Cnn);
-    }
-}
-
-#[test]
-fn threads_do_not_change_a_bit() {
-    let cases = conformance::cases().into_iter().filter(|case| case.model == Model::Cnn);
-    for case in cases {
-        let data = case.data();
-        let trial = case.trial(&data);
-        for isa in Isa::all() {
-            let outcome = |threads| {
-                let (isa, threads) = (Some(isa.name().to_owned()), Some(threads));
-                trial.outcome(&Cpu, &Options { isa, threads, ..Options::default() }).unwrap()
-            };
-            let one = outcome(1);
-            for threads in [2, 3, 5, 9] {
-                assert!(outcome(threads) == one, "{case}, {} x {threads}", isa.name());
             }
         }
     }

@@ -83,10 +83,6 @@ unsafe fn pass<S: Simd, const V: usize, const UPDATE: bool, const FORWARD: bool>
             let row = weights.add(pair * 2 * V * S::LANES);
             let mut w0 = [simd.splat(0.0); V];
             let mut w1 = [simd.splat(0.0); V];
-            for j in 0..V {
-                w0[j] = simd.load(row.add(j * S::LANES));
-                w1[j] = simd.load(row.add((V + j) * S::LANES));
-            }
             if UPDATE && update_bits != 0 {
                 widen(simd, update_pixels, &mut scratch);
                 let mut bits = update_bits;
@@ -103,8 +99,15 @@ unsafe fn pass<S: Simd, const V: usize, const UPDATE: bool, const FORWARD: bool>
                     }
                 }
                 for j in 0..V {
+                    w0[j] = simd.add(simd.load(row.add(j * S::LANES)), w0[j]);
+                    w1[j] = simd.add(simd.load(row.add((V + j) * S::LANES)), w1[j]);
                     simd.store(row.add(j * S::LANES), w0[j]);
                     simd.store(row.add((V + j) * S::LANES), w1[j]);
+                }
+            } else {
+                for j in 0..V {
+                    w0[j] = simd.load(row.add(j * S::LANES));
+                    w1[j] = simd.load(row.add((V + j) * S::LANES));
                 }
             }
             if FORWARD && forward_bits != 0 {
