@@ -148,6 +148,20 @@ __device__ __forceinline__ void load_whole(const void *global, u64 &low, u64 &hi
                  : "memory");
 }
 
+// A flag for what was written to global memory before a barrier of the block, and its reader's side.
+__device__ __forceinline__ void store_release(u32 *flag, u32 value) {
+    asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(flag), "r"(value) : "memory");
+}
+
+__device__ __forceinline__ u32 load_acquire(const u32 *flag) {
+    u32 value;
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(flag) : "memory");
+    return value;
+}
+
+// What another block wrote in this launch: not from this multiprocessor's own cache.
+__device__ __forceinline__ float load_fresh(const float *value) { return __ldcg(value); }
+
 #endif
 
 // The four bytes of `word` as floats, lowest first. 0x4B0000bb is 2^23 + bb, so no conversion

@@ -10,6 +10,8 @@
 //! equal by `tests/kernels.rs`): whoever has the driver needs nothing else.
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod attention;
+mod attention_fused;
 mod cnn;
 mod cnn_fused;
 mod device;

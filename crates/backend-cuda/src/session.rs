@@ -1,5 +1,7 @@
 //! A model in training: the data on the device, the chosen plan, the clock of the device.
 
+use crate::attention::AttentionKernels;
+use crate::attention_fused::AttentionFused;
 use crate::cnn::CnnKernels;
 use crate::cnn_fused::CnnFused;
 use crate::driver::{Address, Buffer, Event, Gpu, Graph};
@@ -95,7 +97,7 @@ impl<'data> CudaSession<'data> {
         let kernels: Box<dyn StepKernels> = match job.model {
             Model::Mlp(shape) => Box::new(MlpKernels::new(&place, shape)?),
             Model::Cnn => Box::new(CnnKernels::new(&place)?),
-            Model::Attention(_) => return Err(missing(job.model)),
+            Model::Attention(shape) => Box::new(AttentionKernels::new(&place, shape)?),
         };
         let fused = match plan {
             Plan::Kernels | Plan::Graph => None,
@@ -173,12 +175,11 @@ fn fused(
             Ok(fused) => Ok(Box::new(fused)),
             Err(reason) => Err(reason),
         },
-        Model::Attention(_) => return Err(missing(model)),
+        Model::Attention(shape) => match AttentionFused::new(place, shape)? {
+            Ok(fused) => Ok(Box::new(fused)),
+            Err(reason) => Err(reason),
+        },
     })
-}
-
-fn missing(model: Model) -> TrainError {
-    TrainError::Mismatch(format!("no kernels for {} yet", model.id()))
 }
 
 impl Session for CudaSession<'_> {

@@ -3,6 +3,7 @@
 use backend_cuda::{Cuda, CudaGraph};
 use nn::backend::{Backend, Options};
 use nn::conformance::{self, Case, cases, small_model};
+use nn::{AttentionShape, Model};
 
 /// The plans of `cuda`; the second needs no `--plan` of `cudagraph`.
 const PLANS: [&str; 2] = ["kernels", "fused"];
@@ -24,7 +25,20 @@ fn device_is_there(test: &str) -> bool {
 
 /// Sizes that the persistent kernels take.
 fn fits_fused(case: &Case) -> bool {
+    let usual = AttentionShape { d_model: 32, ff: 64 };
     case.batch_size <= 32
+        && match case.model {
+            Model::Attention(shape) => shape == usual,
+            Model::Mlp(_) | Model::Cnn => true,
+        }
+}
+
+/// A small size that the persistent kernel takes.
+fn fused_model(model: &str) -> Model {
+    match model {
+        "attention" => Model::Attention(AttentionShape { d_model: 32, ff: 64 }),
+        _ => small_model(model),
+    }
 }
 
 fn conforms(model: &str) {
@@ -38,9 +52,8 @@ fn conforms(model: &str) {
     conformance::require(&Cuda, &[options("fused")], |case| {
         case.model.id() == model && fits_fused(case)
     });
-    for plan in PLANS {
-        conformance::require_contract(&Cuda, &options(plan), small_model(model));
-    }
+    conformance::require_contract(&Cuda, &options("kernels"), small_model(model));
+    conformance::require_contract(&Cuda, &options("fused"), fused_model(model));
     conformance::require_contract(&CudaGraph, &Options::default(), small_model(model));
 }
 
@@ -55,11 +68,16 @@ fn the_cnn_conforms_under_every_plan() {
 }
 
 #[test]
+fn the_attention_model_conforms_under_every_plan() {
+    conforms("attention");
+}
+
+#[test]
 fn a_plan_gives_the_same_bits_every_time_and_a_graph_those_of_its_kernels() {
     if !device_is_there("the same bits") {
         return;
     }
-    for model in ["mlp", "cnn"] {
+    for model in ["mlp", "cnn", "attention"] {
         let case = cases().into_iter().find(|case| case.model.id() == model).unwrap();
         let data = case.data();
         let trial = case.trial(&data);

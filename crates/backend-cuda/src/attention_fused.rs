@@ -1,0 +1,156 @@
+//! The launcher of `kernels/attention_fused.cu`: the attention model, an epoch in one launch.
+
+use crate::attention::{THREADS, arena_len};
+use crate::driver::{Address, Buffer, Kernel, Ptx, Shape};
+use crate::exchange::{BATCH_ROWS, Exchange};
+use crate::session::{FusedKernel, Place};
+use nn::backend::TrainError;
+use nn::{AttentionShape, Model};
+use std::rc::Rc;
+
+static PTX: Ptx =
+    Ptx { name: "attention_fused.ptx", text: include_str!("../ptx/attention_fused.ptx") };
+
+// As the kernel has them.
+const BLOCKS: usize = BATCH_ROWS;
+const SHAPE: AttentionShape = AttentionShape { d_model: 32, ff: 64 };
+const WORD_VALUES: usize = 3;
+const FLAG_STRIDE: usize = 32;
+
+/// Words of a block's slice of the parameters.
+fn slice_words() -> usize {
+    Model::Attention(SHAPE).parameter_count().div_ceil(BLOCKS * WORD_VALUES)
+}
+
+/// The size of `Shared` of the kernel.
+fn shared_bytes() -> usize {
+    (arena_len(SHAPE) + 2 * slice_words() * WORD_VALUES) * size_of::<f32>()
+}
+
+/// `AttentionFused` of the kernel.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Arguments {
+    images: Address,
+    labels: Address,
+    order: Address,
+    parameters: Address,
+    gradients: Address,
+    flags: Address,
+    words: Address,
+    sample_loss: Address,
+    samples: u32,
+    batch: u32,
+    steps: u32,
+    first_tag: u32,
+    learning_rate: f32,
+}
+
+pub(crate) struct AttentionFused {
+    epoch: Kernel,
+    arguments: Arguments,
+    capacity: usize,
+    exchange: Exchange,
+    // Owned for the addresses in `arguments`.
+    _gradients: Buffer<f32>,
+}
+
+/// Why the sizes or the device rule the kernel out.
+fn obstacle(shape: AttentionShape, batch: usize, shared_limit: usize) -> Option<String> {
+    let AttentionShape { d_model, ff } = SHAPE;
+    if shape != SHAPE {
+        return Some(format!(
+            "it is made for d_model {d_model} and ff {ff}, not {} and {}",
+            shape.d_model, shape.ff
+        ));
+    }
+    if batch > BATCH_ROWS {
+        return Some(format!("it holds up to {BATCH_ROWS} samples of a batch, not {batch}"));
+    }
+    (shared_bytes() > shared_limit).then(|| {
+        let needed = shared_bytes();
+        format!("it needs {needed} bytes of shared memory in a block, the device has {shared_limit}")
+    })
+}
+
+impl AttentionFused {
+    /// Ready to train, or why the sizes or the device rule it out.
+    pub(crate) fn new(
+        place: &Place<'_>,
+        shape: AttentionShape,
+    ) -> Result<Result<AttentionFused, String>, TrainError> {
+        let (gpu, resident) = (place.gpu, place.resident);
+        if let Some(reason) = obstacle(shape, resident.batch, gpu.device().shared_bytes) {
+            return Ok(Err(reason));
+        }
+        let module = Rc::new(gpu.load(&PTX)?);
+        let epoch = module.kernel("attention_epoch", shared_bytes())?;
+        let holds = epoch.resident_blocks(THREADS)?;
+        if holds < BLOCKS {
+            return Ok(Err(format!(
+                "it needs {BLOCKS} blocks at a time, the device holds {holds}"
+            )));
+        }
+        let parameter_count = Model::Attention(shape).parameter_count();
+        let gradients: Buffer<f32> = gpu.allocate("gradients", BLOCKS * parameter_count)?;
+        let flag_words = BLOCKS * FLAG_STRIDE / 4; // a word is four numbers
+        let exchange =
+            Exchange::new(gpu, 0, [flag_words, 2 * slice_words() * BLOCKS])?;
+        let [flags, words] = exchange.more_addresses();
+        let arguments = Arguments {
+            images: resident.images.address(),
+            labels: resident.labels.address(),
+            order: resident.order.address(),
+            parameters: place.parameters,
+            gradients: gradients.address(),
+            flags,
+            words,
+            sample_loss: resident.sample_loss.address(),
+            samples: 0,
+            batch: resident.batch as u32,
+            steps: 0,
+            first_tag: 0, // with each launch
+            learning_rate: resident.learning_rate,
+        };
+        let capacity = resident.capacity;
+        Ok(Ok(AttentionFused { epoch, arguments, capacity, exchange, _gradients: gradients }))
+    }
+}
+
+impl FusedKernel for AttentionFused {
+    fn enqueue(&mut self, samples: usize) -> Result<(), TrainError> {
+        assert!(samples <= self.capacity);
+        let steps = samples.div_ceil(self.arguments.batch as usize);
+        if steps == 0 {
+            return Ok(());
+        }
+        self.arguments.samples = samples as u32;
+        self.arguments.steps = steps as u32;
+        self.arguments.first_tag = self.exchange.first_tag(steps)?;
+        // SAFETY: gradients and words are as many as the blocks take, the data as `Resident` makes
+        // it, and the order's indices were checked.
+        unsafe { self.epoch.launch_resident(Shape::row(BLOCKS, THREADS as u32), &self.arguments) }
+    }
+
+    fn path(&self) -> String {
+        format!("an epoch per launch, {BLOCKS} blocks with a sample each")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_is_for_one_pair_of_widths_small_batches_and_much_shared_memory() {
+        let large = 227 * 1024;
+        assert_eq!(obstacle(SHAPE, 32, large), None);
+        let other = AttentionShape { d_model: 64, ff: 100 };
+        assert_eq!(
+            obstacle(other, 32, large).unwrap(),
+            "it is made for d_model 32 and ff 64, not 64 and 100"
+        );
+        assert!(obstacle(SHAPE, 33, large).unwrap().contains("32 samples"));
+        assert!(obstacle(SHAPE, 32, 99 * 1024).unwrap().contains("bytes of shared memory"));
+    }
+}
