@@ -30,10 +30,8 @@ pub(crate) fn arena_len(AttentionShape { d_model, ff }: AttentionShape) -> usize
         + linear(d_model, f)
         + linear(CLASSES, d);
     let tokens = |stride: usize| PADDED_TOKENS * stride;
-    let activations = tokens(stride(PATCH))
-        + 10 * tokens(d)
-        + 2 * tokens(stride(PADDED_TOKENS))
-        + tokens(f);
+    let activations =
+        tokens(stride(PATCH)) + 10 * tokens(d) + 2 * tokens(stride(PADDED_TOKENS)) + tokens(f);
     let vectors = 2 * fours(ff) + 2 * fours(d_model) + 2 * CLASS_STRIDE;
     parameters + activations + vectors + FEATURE_ROWS
 }

@@ -69,7 +69,9 @@ fn obstacle(shape: AttentionShape, batch: usize, shared_limit: usize) -> Option<
     }
     (shared_bytes() > shared_limit).then(|| {
         let needed = shared_bytes();
-        format!("it needs {needed} bytes of shared memory in a block, the device has {shared_limit}")
+        format!(
+            "it needs {needed} bytes of shared memory in a block, the device has {shared_limit}"
+        )
     })
 }
 
@@ -94,8 +96,7 @@ impl AttentionFused {
         let parameter_count = Model::Attention(shape).parameter_count();
         let gradients: Buffer<f32> = gpu.allocate("gradients", BLOCKS * parameter_count)?;
         let flag_words = BLOCKS * FLAG_STRIDE / 4; // a word is four numbers
-        let exchange =
-            Exchange::new(gpu, 0, [flag_words, 2 * slice_words() * BLOCKS])?;
+        let exchange = Exchange::new(gpu, 0, [flag_words, 2 * slice_words() * BLOCKS])?;
         let [flags, words] = exchange.more_addresses();
         let arguments = Arguments {
             images: resident.images.address(),

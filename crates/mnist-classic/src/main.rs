@@ -6,6 +6,7 @@ mod cli;
 mod failure;
 mod output;
 mod run;
+mod verify;
 mod weights;
 
 use clap::Parser;

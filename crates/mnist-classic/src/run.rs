@@ -4,7 +4,8 @@ use crate::backends;
 use crate::cli::Cli;
 use crate::failure::Failure;
 use crate::output::{Output, counted, grouped};
-use crate::weights::{self, Destination};
+use crate::verify::Exchange;
+use crate::weights::{self, Destination, LOAD, SAVE};
 use anyhow::{Context, anyhow};
 use mnist::{Dataset, PIXELS, Source, Split};
 use nn::backend::{Backend, Description, Job, Options, Session, TrainError};
@@ -53,10 +54,13 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         .0
         .backend()
         .map_err(|unavailable| named(cli.backend.0.id, unavailable.into()))?;
-    let save = cli.what.save.as_deref().map(Destination::prepare).transpose()?;
-    let initial = match &cli.what.load {
-        Some(path) => weights::load(model, path)?,
-        None => {
+    let save = cli.what.save.as_deref();
+    let save = save.map(|path| Destination::prepare(path, SAVE)).transpose()?;
+    let verification = Exchange::from_environment();
+    let initial = match (&verification, &cli.what.load) {
+        (Some(exchange), _) => exchange.initial(model)?,
+        (None, Some(path)) => weights::load(model, path, LOAD)?,
+        (None, None) => {
             let mut initial = Parameters::zeros(model);
             recipe::initialise(&mut initial, cli.training.seed);
             initial
@@ -84,7 +88,25 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         predictions: std::env::var_os(env::PREDICTIONS).map(PathBuf::from),
         began,
     };
-    if cli.what.check { check(setup, &mut output) } else { train(&setup, &mut output) }
+    match verification {
+        _ if cli.what.check => check(setup, &mut output),
+        Some(exchange) => exchange.run(open(&setup)?.as_mut(), setup.batch_size),
+        None => train(&setup, &mut output),
+    }
+}
+
+/// The backend, ready to train from the initial parameters.
+fn open<'data>(setup: &Setup<'data>) -> Result<Box<dyn Session + 'data>, Failure> {
+    let job = Job {
+        model: setup.model,
+        batch_size: setup.batch_size,
+        learning_rate: setup.learning_rate,
+        train: &setup.data.train,
+    };
+    let id = setup.backend.id();
+    let mut session = setup.backend.open(job, &setup.options).map_err(|error| named(id, error))?;
+    session.set_parameters(&setup.initial)?;
+    Ok(session)
 }
 
 /// An error of opening a backend. What is unavailable does not know the name it was asked for by.
@@ -111,15 +133,7 @@ fn check<W: Write>(setup: Setup<'_>, output: &mut Output<W>) -> Result<(), Failu
 }
 
 fn train<W: Write>(setup: &Setup<'_>, output: &mut Output<W>) -> Result<(), Failure> {
-    let job = Job {
-        model: setup.model,
-        batch_size: setup.batch_size,
-        learning_rate: setup.learning_rate,
-        train: &setup.data.train,
-    };
-    let id = setup.backend.id();
-    let mut session = setup.backend.open(job, &setup.options).map_err(|error| named(id, error))?;
-    session.set_parameters(&setup.initial)?;
+    let mut session = open(setup)?;
     announce(setup, session.as_mut(), output)?;
 
     let samples = setup.data.train.len();
@@ -427,9 +441,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.safetensors");
         let mut setup = setup(&data);
-        setup.save = Some(Destination::prepare(&path).unwrap());
+        setup.save = Some(Destination::prepare(&path, SAVE).unwrap());
         let lines_before = lines(&setup, false);
-        setup.initial = weights::load(setup.model, &path).unwrap();
+        setup.initial = weights::load(setup.model, &path, LOAD).unwrap();
         setup.save = None;
         setup.learning_rate = 1e-30; // no step changes anything
         assert_eq!(lines(&setup, false).last(), lines_before.last());

@@ -9,20 +9,29 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use tempfile::{Builder, NamedTempFile};
 
-/// Reads a model's weights.
+/// The options that name files of weights.
+pub const LOAD: &str = "--load";
+pub const SAVE: &str = "--save";
+
+/// Reads a model's weights. `named_by` is for messages: the option or variable that names the file.
 ///
 /// # Errors
 /// If the file cannot be read, or its tensors are not the model's.
-pub fn load(model: Model, path: &Path) -> Result<Parameters, Failure> {
-    let bytes = fs::read(path).with_context(|| format!("--load {}", path.display()));
+pub fn load(model: Model, path: &Path, named_by: &str) -> Result<Parameters, Failure> {
+    let hint = || format!("{named_by} {}", path.display());
+    let bytes = fs::read(path).with_context(hint);
     let bytes = bytes.map_err(|error| Failure::new(exit::DATA, error))?;
     Parameters::from_safetensors(model, &bytes)
-        .with_context(|| format!("--load {}", path.display()))
+        .with_context(hint)
         .map_err(|error| Failure::new(exit::DATA, error))
 }
 
 /// Where weights will go.
-pub struct Destination(PathBuf);
+pub struct Destination {
+    path: PathBuf,
+    /// For messages: the option or variable that names the file.
+    named_by: &'static str,
+}
 
 impl Destination {
     /// Finds out now whether writing will be possible, not after hours of training. Leaves nothing
@@ -30,15 +39,15 @@ impl Destination {
     ///
     /// # Errors
     /// If a file cannot be made there.
-    pub fn prepare(path: &Path) -> Result<Destination> {
+    pub fn prepare(path: &Path, named_by: &'static str) -> Result<Destination> {
         let prepare = || -> Result<()> {
             ensure!(!path.is_dir(), "it is a folder; name a file");
             let folder = folder(path);
             ensure!(folder.is_dir(), "{} is no folder; make it first", folder.display());
             if replaceable(path) { beside(path).map(drop) } else { Ok(()) }
         };
-        prepare().with_context(|| format!("cannot write --save {}", path.display()))?;
-        Ok(Destination(path.to_owned()))
+        prepare().with_context(|| format!("cannot write {named_by} {}", path.display()))?;
+        Ok(Destination { path: path.to_owned(), named_by })
     }
 
     /// Writes the file whole or not at all: a temporary file beside it, flushed, then renamed.
@@ -46,7 +55,7 @@ impl Destination {
     /// # Errors
     /// If that fails, for example for lack of space.
     pub fn write(&self, parameters: &Parameters) -> Result<()> {
-        let path = &self.0;
+        let Destination { path, named_by } = self;
         let write = || -> Result<()> {
             let bytes = parameters.to_safetensors()?;
             if !replaceable(path) {
@@ -58,7 +67,7 @@ impl Destination {
             file.persist(path)?;
             Ok(())
         };
-        write().with_context(|| format!("cannot write --save {}", path.display()))
+        write().with_context(|| format!("cannot write {named_by} {}", path.display()))
     }
 }
 
@@ -90,13 +99,13 @@ mod tests {
     fn what_was_written_is_read_and_nothing_else_stays_behind() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.safetensors");
-        let destination = Destination::prepare(&path).unwrap();
+        let destination = Destination::prepare(&path, SAVE).unwrap();
         assert!(!path.exists());
         let mut parameters = Parameters::zeros(MODEL);
         parameters.values_mut()[3] = 0.5;
         destination.write(&parameters).unwrap();
         destination.write(&parameters).unwrap(); // over itself
-        assert_eq!(load(MODEL, &path).unwrap(), parameters);
+        assert_eq!(load(MODEL, &path, LOAD).unwrap(), parameters);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
@@ -105,7 +114,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("no/such/folder/a.safetensors");
         for path in [folder.path(), &missing] {
-            let error = format!("{:#}", Destination::prepare(path).err().unwrap());
+            let error = format!("{:#}", Destination::prepare(path, SAVE).err().unwrap());
             assert!(error.starts_with("cannot write --save "), "{error}");
             assert!(error.contains(&path.display().to_string()), "{error}");
         }
@@ -119,7 +128,7 @@ mod tests {
             if let Some(content) = content {
                 fs::write(&path, content).unwrap();
             }
-            let failure = load(MODEL, &path).err().unwrap();
+            let failure = load(MODEL, &path, LOAD).err().unwrap();
             assert_eq!(failure.code, exit::DATA);
             assert!(format!("{:#}", failure.error).contains("a.safetensors"));
         }
@@ -128,7 +137,7 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn a_device_is_written_to_and_not_replaced() {
-        let destination = Destination::prepare(Path::new("/dev/null")).unwrap();
+        let destination = Destination::prepare(Path::new("/dev/null"), SAVE).unwrap();
         destination.write(&Parameters::zeros(MODEL)).unwrap();
         assert!(!Path::new("/dev/null").is_file());
     }

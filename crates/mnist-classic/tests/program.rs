@@ -1,7 +1,7 @@
 //! The program from outside: what a person or a harness sees. Trains on the embedded digits.
 
-use nn::Model;
-use protocol::{Event, Probe, env, exit};
+use nn::{Model, Parameters, Reference};
+use protocol::{Event, Probe, env, exit, verify};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -9,7 +9,9 @@ use std::process::{Command, Output, Stdio};
 fn program(arguments: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mnist-classic"));
     command.args(arguments.split_whitespace());
-    command.env_remove(env::PROTOCOL).env_remove(env::PREDICTIONS).env_remove(env::DATA);
+    for name in [env::PROTOCOL, env::PREDICTIONS, env::DATA, env::VERIFY] {
+        command.env_remove(name);
+    }
     command.args(["--data", "digits"]);
     command
 }
@@ -124,6 +126,54 @@ fn the_check_prints_a_table_and_passes() {
         assert!(output.status.success(), "{model}: {stdout}{}", text(&output.stderr));
         assert!(stdout.trim_end().ends_with("equal within float32 rounding"), "{stdout}");
     }
+}
+
+/// Forty samples in batches of 16: the last step has 8.
+#[test]
+fn a_verification_takes_the_given_steps_and_writes_what_came_of_them() {
+    let data = mnist::Source::embedded().load().unwrap().train;
+    let order: Vec<u32> = (0..40).map(|index| index * 97).collect();
+    for model in Model::IDS.map(nn::conformance::small_model) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let mut initial = Parameters::zeros(model);
+        nn::recipe::initialise(&mut initial, 5);
+        std::fs::write(path(verify::INITIAL), initial.to_safetensors().unwrap()).unwrap();
+        let words: Vec<u8> = order.iter().flat_map(|index| index.to_le_bytes()).collect();
+        std::fs::write(path(verify::ORDER), words).unwrap();
+        let sizes = match model {
+            Model::Mlp(shape) => format!("--hidden {}", shape.hidden),
+            Model::Cnn => String::new(),
+            Model::Attention(shape) => format!("--d-model {} --ff {}", shape.d_model, shape.ff),
+        };
+        let arguments = format!("--model {} {sizes} --batch 16 --lr 0.05", model.id());
+        let output = program(&arguments).env(env::VERIFY, folder.path()).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert_eq!(text(&output.stdout), "", "it does not train");
+
+        let losses = std::fs::read(path(verify::LOSSES)).unwrap();
+        let losses = losses.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes));
+        let mut reference: Reference<f64> = Reference::new(&initial);
+        let expected = reference.train(&data, &order, 16, 0.05);
+        assert_eq!(losses.len(), expected.len());
+        for (loss, expected) in losses.zip(expected) {
+            assert!((f64::from(loss) - expected).abs() < 1e-5, "{model:?}: {loss}, {expected}");
+        }
+        let bytes = std::fs::read(path(verify::FINAL)).unwrap();
+        let parameters = Parameters::from_safetensors(model, &bytes).unwrap();
+        for (&value, &expected) in parameters.values().iter().zip(reference.parameters().values()) {
+            assert!((f64::from(value) - expected).abs() < 1e-5, "{model:?}: {value}, {expected}");
+        }
+    }
+}
+
+#[test]
+fn a_verification_without_its_files_is_a_data_error_that_names_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = program("").env(env::VERIFY, folder.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(i32::from(exit::DATA)));
+    let error = text(&output.stderr);
+    assert!(error.contains("$TRAINMARK_VERIFY") && error.contains(verify::INITIAL), "{error}");
 }
 
 /// The weights that a run saves.

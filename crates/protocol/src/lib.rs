@@ -18,6 +18,7 @@
 mod event;
 pub mod exit;
 mod probe;
+pub mod verify;
 
 pub use event::{EVENT_PREFIX, Event, EventError};
 pub use probe::{BackendProbe, DeviceProbe, Probe};
@@ -33,4 +34,6 @@ pub mod env {
     pub const PREDICTIONS: &str = "TRAINMARK_PREDICTIONS";
     /// The folder that holds the four IDX files.
     pub const DATA: &str = "TRAINMARK_DATA";
+    /// The folder of a verification: [`crate::verify`].
+    pub const VERIFY: &str = "TRAINMARK_VERIFY";
 }

@@ -1,0 +1,59 @@
+//! `$TRAINMARK_VERIFY`: a few given steps for the harness to compare, instead of training. The steps
+//! are one call of the very code that trains an epoch.
+
+use crate::failure::Failure;
+use crate::weights::{self, Destination};
+use anyhow::{Context, Result, anyhow};
+use nn::backend::Session;
+use nn::{Model, Parameters};
+use protocol::verify::{FINAL, INITIAL, LOSSES, ORDER};
+use protocol::{env, exit};
+use std::fs;
+use std::path::PathBuf;
+
+/// What names the files, in messages.
+const NAMED_BY: &str = "$TRAINMARK_VERIFY";
+
+/// The folder of a verification.
+pub struct Exchange(PathBuf);
+
+impl Exchange {
+    /// The one that the environment names, if it names any.
+    pub fn from_environment() -> Option<Exchange> {
+        let folder = std::env::var_os(env::VERIFY).filter(|folder| !folder.is_empty())?;
+        Some(Exchange(folder.into()))
+    }
+
+    /// The parameters to begin with.
+    ///
+    /// # Errors
+    /// If they are missing or another model's.
+    pub fn initial(&self, model: Model) -> Result<Parameters, Failure> {
+        weights::load(model, &self.0.join(INITIAL), NAMED_BY)
+    }
+
+    /// Takes the steps and writes what came of them.
+    ///
+    /// # Errors
+    /// If the order cannot be read, the steps fail, or a file cannot be written.
+    pub fn run(&self, session: &mut dyn Session, batch_size: usize) -> Result<(), Failure> {
+        let order = self.order().map_err(|error| Failure::new(exit::DATA, error))?;
+        let mut losses = vec![0.0; order.len().div_ceil(batch_size)];
+        session.train(&order, &mut losses)?;
+        let bytes: Vec<u8> = losses.iter().flat_map(|loss: &f32| loss.to_le_bytes()).collect();
+        let path = self.0.join(LOSSES);
+        fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+        Destination::prepare(&self.0.join(FINAL), NAMED_BY)?.write(&session.parameters()?)?;
+        Ok(())
+    }
+
+    fn order(&self) -> Result<Vec<u32>> {
+        let path = self.0.join(ORDER);
+        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let (words, rest) = bytes.as_chunks();
+        if words.is_empty() || !rest.is_empty() {
+            return Err(anyhow!("{}: {} bytes are no order", path.display(), bytes.len()));
+        }
+        Ok(words.iter().map(|&word| u32::from_le_bytes(word)).collect())
+    }
+}
