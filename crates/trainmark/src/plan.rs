@@ -33,10 +33,15 @@ pub struct Case {
 /// The order of configuration keys in result files: the specification's first.
 const KEY_ORDER: [&str; 5] = ["epochs", "batch_size", "hidden_size", "seed", "learning_rate"];
 
+/// Configurations of one model at most: a matrix of a few keys multiplies beyond any run's end, and
+/// beyond memory, before anybody would see it.
+const MOST_CONFIGURATIONS: usize = 10_000;
+
 /// All combinations that the user asked for, in the suite's order.
 ///
 /// # Errors
-/// If the user named something that the suite does not have; the message lists what it has.
+/// If the user named something that the suite does not have; the message lists what it has. If a
+/// matrix multiplies to more than [`MOST_CONFIGURATIONS`].
 pub fn plan(suite: &Suite, selection: &Selection) -> Result<Vec<Case>, String> {
     check_names(suite, selection)?;
     let mut cases = Vec::new();
@@ -48,7 +53,7 @@ pub fn plan(suite: &Suite, selection: &Selection) -> Result<Vec<Case>, String> {
             if !selected(&selection.models, model) {
                 continue;
             }
-            for config in configurations(suite, model, trained, selection) {
+            for config in configurations(suite, model, trained, selection)? {
                 for backend in &trainer.backends {
                     if !selected(&selection.backends, backend)
                         || excluded(trainer, model, backend, &config)
@@ -107,7 +112,7 @@ fn configurations(
     model: &str,
     trained: &TrainedModel,
     selection: &Selection,
-) -> Vec<Map<String, Value>> {
+) -> Result<Vec<Map<String, Value>>, String> {
     let mut axes: Vec<(String, Vec<Value>)> = Vec::new();
     let mut set = |key: &str, values: Vec<Value>| match axes.iter_mut().find(|axis| axis.0 == key) {
         Some(axis) => axis.1 = values,
@@ -130,7 +135,7 @@ fn configurations(
     for (key, values) in &selection.config {
         // Naming a key that only some models have selects those models.
         if !known.contains(key) && belongs_to_a_model(suite, key) {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         match axes.iter_mut().find(|axis| axis.0 == *key) {
             Some(axis) => axis.1 = values.clone(),
@@ -140,7 +145,14 @@ fn configurations(
     let rank =
         |key: &str| KEY_ORDER.iter().position(|known| *known == key).unwrap_or(KEY_ORDER.len());
     axes.sort_by_key(|axis| rank(&axis.0));
-    product(&axes)
+    let all = axes.iter().fold(1, |all: usize, (_, values)| all.saturating_mul(values.len()));
+    if all > MOST_CONFIGURATIONS {
+        return Err(format!(
+            "the model {model:?} has more than {MOST_CONFIGURATIONS} configurations: \
+             give its matrix fewer keys or values"
+        ));
+    }
+    Ok(product(&axes))
 }
 
 fn belongs_to_a_model(suite: &Suite, key: &str) -> bool {
@@ -375,6 +387,21 @@ mod tests {
 
     fn labels(suite: &Suite, selection: &Selection) -> Vec<String> {
         plan(suite, selection).unwrap().iter().map(|case| case.label(suite)).collect()
+    }
+
+    #[test]
+    fn a_matrix_that_multiplies_without_end_is_refused_before_it_is_built() {
+        let keys: Vec<String> =
+            (0..40).map(|key| format!("k{key} = [1, 2, 3, 4, 5, 6, 7, 8]")).collect();
+        let text = format!(
+            "name = \"s\"\n[[trainers]]\nname = \"a\"\nprogram = \"a\"\ncommand = [\"a\"]\n\
+             backends = [\"cpu\"]\n[trainers.models.mlp]\nprefix = \"a\"\n\
+             [trainers.models.mlp.matrix]\n{}",
+            keys.join("\n")
+        );
+        let suite = Suite::parse(&text, "s.toml").unwrap();
+        let refused = plan(&suite, &Selection::default()).unwrap_err();
+        assert!(refused.contains("\"mlp\" has more than 10000 configurations"), "{refused}");
     }
 
     #[test]

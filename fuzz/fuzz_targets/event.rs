@@ -1,0 +1,20 @@
+//! A trainer's output, line by line: events and plain lines, in any order and number.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use trainmark::transcript::Transcript;
+
+fuzz_target!(|bytes: &[u8]| {
+    let mut said = Transcript::default();
+    for line in bytes.split(|&byte| byte == b'\n') {
+        let line = String::from_utf8_lossy(line);
+        if let Some(Ok(event)) = protocol::Event::parse(&line) {
+            let again = event.to_string();
+            assert!(protocol::Event::parse(&again).is_some_and(|parsed| parsed.is_ok()), "{again}");
+        }
+        said.line(&line);
+    }
+    if let Some(percent) = said.claimed_percent {
+        assert!(percent.is_finite());
+    }
+});
