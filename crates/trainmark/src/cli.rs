@@ -25,6 +25,8 @@ pub enum Verb {
     Compare(cmd::compare::Args),
     /// Keep sets of result files by name, to compare with
     Baseline(cmd::baseline::Args),
+    /// Measure what this machine can do: multiply-adds and bandwidths, for rooflines
+    Machine(cmd::machine::Args),
     /// Download MNIST into the user's cache
     Fetch(cmd::fetch::Args),
 }

@@ -4,7 +4,7 @@ use crate::data::Dataset;
 use crate::file_name::FileName;
 use crate::judge::{self, Evidence};
 use crate::launch::{self, CancelToken, Outcome, Stream};
-use crate::machine::Machine;
+use crate::machine::{self, Machine};
 use crate::meter::{Meters, Reading};
 use crate::plan::{self, Case, Places};
 use crate::provenance::{self, Moment};
@@ -50,6 +50,7 @@ pub struct Bench<'a> {
     settings: Settings<'a>,
     run: RunIdentity,
     machine: Machine,
+    capability: Option<::machine::Capability>,
     scratch: tempfile::TempDir,
 }
 
@@ -110,7 +111,11 @@ impl<'a> Bench<'a> {
             harness: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let machine = Machine::detect();
-        Ok(Bench { loaded, dataset, trainers, settings, run, machine, scratch })
+        let capability = machine::capability().unwrap_or_else(|error| {
+            eprintln!("warning: {error}");
+            None
+        });
+        Ok(Bench { loaded, dataset, trainers, settings, run, machine, capability, scratch })
     }
 
     /// A combination before its first run.
@@ -199,6 +204,7 @@ impl<'a> Bench<'a> {
             }),
             target_accuracy_percent: suite.target(&case.model, &self.dataset.name, case.epochs()),
             machine: Some(self.machine.clone()),
+            capability: self.capability.clone(),
             ..ResultFile::default()
         }
     }

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Verb::Report(args) => cmd::report::run(args),
         Verb::Compare(args) => cmd::compare::run(args),
         Verb::Baseline(args) => cmd::baseline::run(args),
+        Verb::Machine(args) => cmd::machine::run(&args),
         Verb::Fetch(args) => cmd::fetch::run(args),
     };
     done.unwrap_or_else(|error| {

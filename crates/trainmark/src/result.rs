@@ -155,6 +155,9 @@ pub struct ResultFile {
     pub trainer: Option<TrainerRecord>,
     #[serde(default)]
     pub machine: Option<crate::machine::Machine>,
+    /// What the machine can do, if `trainmark machine` had measured it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capability: Option<::machine::Capability>,
 }
 
 /// The specification's three figures; null where one could not be had (`missing` says why).

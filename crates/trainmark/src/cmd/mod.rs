@@ -3,5 +3,6 @@
 pub mod baseline;
 pub mod compare;
 pub mod fetch;
+pub mod machine;
 pub mod report;
 pub mod run;

@@ -2,6 +2,7 @@
 
 use super::{as_json, fixtures, summary};
 use jsonschema::Validator;
+use machine::{Access, Bandwidth, Cache, Capability, Cpu, FmaRate, Gpu, Level};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -139,7 +140,86 @@ fn full_result() -> ResultFile {
             architecture: text("a"),
             gpus: vec!["g".into()],
         }),
+        capability: Some(full_capability()),
     }
+}
+
+fn full_capability() -> Capability {
+    let text = || Some("x".to_owned());
+    let bandwidth = |level, access| Bandwidth {
+        level,
+        access,
+        threads: 2,
+        working_set_bytes: 1024,
+        bytes_per_s: 3,
+        highest_bytes_per_s: 4,
+    };
+    Capability {
+        schema_version: machine::SCHEMA_VERSION,
+        key: "h-0123456789ab".into(),
+        measured: "2024-03-15T14:30:22Z".into(),
+        rounds: 7,
+        cpu: Cpu {
+            name: text(),
+            architecture: "x86_64".into(),
+            cores: Some(2),
+            threads: 2,
+            caches: vec![Cache { level: 1, bytes: 32768, shared_by: 1 }],
+            fma: vec![FmaRate {
+                isa: "avx2".into(),
+                threads: 2,
+                flop_per_s: 1,
+                highest_flop_per_s: 2,
+            }],
+            bandwidth: vec![
+                bandwidth(Level::L1, Access::Read),
+                bandwidth(Level::L2, Access::Write),
+                bandwidth(Level::L3, Access::Copy),
+                bandwidth(Level::Memory, Access::Read),
+            ],
+        },
+        memory_bytes: Some(1 << 30),
+        gpus: vec![Gpu {
+            name: "g".into(),
+            memory_bytes: Some(1 << 30),
+            copy_bytes_per_s: Some(1),
+            fp32_flop_per_s: Some(2),
+            driver: text(),
+        }],
+    }
+}
+
+#[test]
+fn machine_files_satisfy_their_schema_which_rejects_what_is_wrong() {
+    let validator = validator("machine.schema.json");
+    let good = serde_json::to_value(full_capability()).unwrap();
+    for capability in [full_capability(), sparse_capability()] {
+        let value = serde_json::to_value(capability).unwrap();
+        assert_eq!(errors(&validator, &value), [""; 0]);
+    }
+    let wrong = [
+        ("/schema_version", json!(0)),
+        ("/cpu/threads", json!(0)),
+        ("/cpu/fma", json!([])),
+        ("/cpu/fma/0/flop_per_s", json!(1.5)),
+        ("/cpu/bandwidth/0/level", json!("L1")),
+        ("/gpus/0/driver", json!(5)),
+        ("/memory_bytes", json!("much")),
+    ];
+    for (pointer, value) in wrong {
+        let mut capability = good.clone();
+        *capability.pointer_mut(pointer).unwrap_or_else(|| panic!("{pointer}")) = value;
+        assert!(!validator.is_valid(&capability), "{pointer}");
+    }
+}
+
+/// A machine of which the system says next to nothing.
+fn sparse_capability() -> Capability {
+    let mut capability = full_capability();
+    (capability.cpu.name, capability.cpu.cores, capability.memory_bytes) = (None, None, None);
+    capability.cpu.caches.clear();
+    capability.gpus = vec![Gpu { name: "g".into(), ..Gpu::default() }];
+    capability
 }
 
 #[test]
