@@ -14,7 +14,11 @@ pub(crate) fn run<P: Send>(parts: Vec<P>, work: impl Fn(P) + Sync) -> f64 {
         while ready.load(Ordering::Acquire) < threads {
             turns += 1;
             // A thread that is not running yet may need this one's core.
-            if turns % 1024 == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+            if turns.is_multiple_of(1024) {
+                std::thread::yield_now()
+            } else {
+                std::hint::spin_loop()
+            }
         }
         let start = Instant::now();
         work(part);
