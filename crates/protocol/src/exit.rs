@@ -14,5 +14,7 @@ pub const DATA: u8 = 65;
 pub const UNAVAILABLE: u8 = 69;
 /// Training broke down: a loss that is not finite (`EX_SOFTWARE`).
 pub const NOT_FINITE: u8 = 70;
+/// The time for all of it was up (as GNU's `timeout`).
+pub const TIMED_OUT: u8 = 124;
 /// Interrupted by the user (128 + SIGINT).
 pub const INTERRUPTED: u8 = 130;

@@ -27,6 +27,9 @@ pub enum Verb {
     Baseline(cmd::baseline::Args),
     /// Measure what this machine can do: multiply-adds and bandwidths, for rooflines
     Machine(cmd::machine::Args),
+    /// Run one task of an order: what executors start on other machines
+    #[command(hide = true)]
+    Task(cmd::task::Args),
     /// Download MNIST into the user's cache
     Fetch(cmd::fetch::Args),
 }

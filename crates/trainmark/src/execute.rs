@@ -1,7 +1,8 @@
-//! One combination: run it, judge it, write it down.
+//! One run of one combination: train it, judge it, and say what came of it as a result file of one
+//! sample. Nothing is written here: whoever asked for the run keeps it (`campaign.rs`).
 
 use crate::data::Dataset;
-use crate::file_name::FileName;
+use crate::identity::Identity;
 use crate::judge::{self, Evidence};
 use crate::launch::{self, CancelToken, Outcome, Stream};
 use crate::machine::{self, Machine};
@@ -9,20 +10,21 @@ use crate::meter::{Meters, Reading};
 use crate::plan::{self, Case, Places};
 use crate::provenance::{self, Moment};
 use crate::result::{
-    self, AccuracySource, DatasetRecord, ResultFile, RunIdentity, SCHEMA_VERSION, Sample, Status,
-    Timing, TrainerRecord,
+    AccuracySource, DatasetRecord, ResultFile, RunIdentity, SCHEMA_VERSION, Sample, Status, Timing,
+    TrainerRecord,
 };
 use crate::score;
 use crate::suite::LoadedSuite;
 use crate::trainer::{NotReady, Ready};
 use crate::transcript::Transcript;
 use anyhow::{Context, Result, anyhow};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Which run of a combination it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Round {
     /// Run, and not recorded.
     WarmUp,
@@ -47,7 +49,7 @@ pub struct Bench<'a> {
     loaded: &'a LoadedSuite,
     dataset: &'a Dataset,
     trainers: &'a BTreeMap<usize, Result<Ready, NotReady>>,
-    settings: Settings<'a>,
+    settings: Settings,
     run: RunIdentity,
     machine: Machine,
     capability: Option<::machine::Capability>,
@@ -55,39 +57,30 @@ pub struct Bench<'a> {
 }
 
 /// What the user decides of a run.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings<'a> {
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Settings {
     pub quick: bool,
     /// Whether software imitations of devices may be trained on.
     pub allow_software: bool,
+    /// Of one combination.
     pub timeout: Duration,
-    /// Where result files go.
-    pub out: &'a Path,
 }
 
-/// A combination on its way: its result so far, and the file that holds it.
-pub struct Row {
-    pub case: Case,
-    pub result: ResultFile,
-    name: FileName,
-    file: Option<PathBuf>,
-}
-
-impl Row {
-    /// The result file, once there is one.
-    pub fn file(&self) -> Option<&Path> {
-        self.file.as_deref()
-    }
-
-    /// Whether another run of it could tell more.
-    pub fn repeatable(&self) -> bool {
-        self.result.samples.iter().all(|sample| sample.status.completed())
-            && (self.file.is_none() || !self.result.samples.is_empty())
+/// The identity of a run of the suite that begins now.
+pub fn new_run(loaded: &LoadedSuite, quick: bool) -> RunIdentity {
+    let started = Moment::now();
+    RunIdentity {
+        id: format!("{}-{}", started.timestamp, std::process::id()),
+        suite: loaded.suite.name.clone(),
+        quick,
+        started: started.utc,
+        git_commit: provenance::git_commit(&loaded.root),
+        harness: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
 
 impl<'a> Bench<'a> {
-    /// Looks at the machine and the working tree once.
+    /// Looks at the machine once.
     ///
     /// # Errors
     /// If there is no place for temporary files.
@@ -95,21 +88,13 @@ impl<'a> Bench<'a> {
         loaded: &'a LoadedSuite,
         dataset: &'a Dataset,
         trainers: &'a BTreeMap<usize, Result<Ready, NotReady>>,
-        settings: Settings<'a>,
+        settings: Settings,
+        run: RunIdentity,
     ) -> Result<Bench<'a>> {
         let scratch = tempfile::Builder::new()
             .prefix("trainmark-")
             .tempdir()
             .context("cannot make a folder for the predictions")?;
-        let started = Moment::now();
-        let run = RunIdentity {
-            id: format!("{}-{}", started.timestamp, std::process::id()),
-            suite: loaded.suite.name.clone(),
-            quick: settings.quick,
-            started: started.utc,
-            git_commit: provenance::git_commit(&loaded.root),
-            harness: env!("CARGO_PKG_VERSION").to_owned(),
-        };
         let machine = Machine::detect();
         let capability = machine::capability().unwrap_or_else(|error| {
             eprintln!("warning: {error}");
@@ -118,86 +103,83 @@ impl<'a> Bench<'a> {
         Ok(Bench { loaded, dataset, trainers, settings, run, machine, capability, scratch })
     }
 
-    /// A combination before its first run.
-    pub fn row(&self, case: &Case) -> Row {
-        let moment = Moment::now();
-        let name = FileName::new(&case.prefix, &case.backend, &case.config, &moment.timestamp);
-        Row { case: case.clone(), result: self.blank(case, &moment), name, file: None }
+    /// The run that the combinations belong to.
+    pub fn run(&self) -> &RunIdentity {
+        &self.run
     }
 
-    /// Runs a combination once more and writes its result file, so that the file on the disk is
-    /// complete after every run. `on_line` sees what the trainer has said so far, after each of its
-    /// lines. A warm-up run is not recorded.
+    /// The suite that the combinations are of.
+    pub fn loaded(&self) -> &LoadedSuite {
+        self.loaded
+    }
+
+    /// The data that they train on.
+    pub fn dataset(&self) -> &Dataset {
+        self.dataset
+    }
+
+    /// What the user decided.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What makes two runs of a combination comparable.
+    pub fn identity(&self, case: &Case) -> Identity {
+        let ready = self.trainers[&case.trainer].as_ref().ok();
+        Identity::new(self.loaded, case, ready, &self.dataset.sha256, self.settings.allow_software)
+    }
+
+    /// Runs a combination once: a result file of one sample, or of none and a reason if it could
+    /// not be trained. `on_line` sees what the trainer has said so far, after each of its lines.
     ///
     /// # Errors
-    /// If the harness itself cannot go on: the result file cannot be written, the launcher fails.
-    pub fn execute(
+    /// If the harness itself cannot go on: the launcher fails.
+    pub fn run_once(
         &self,
-        row: &mut Row,
+        case: &Case,
         round: Round,
         cancel: &CancelToken,
         on_line: &mut dyn FnMut(&Transcript),
-    ) -> Result<()> {
-        let ready = match self.ready(&row.case) {
+    ) -> Result<ResultFile> {
+        let mut result = self.blank(case);
+        let ready = match self.ready(case) {
             Ok(ready) => ready,
-            Err((status, reason)) => return self.record_absence(row, status, reason),
+            Err((status, reason)) => return Ok(not_trained(result, status, reason)),
         };
-        let (mut sample, record) = self.train(row, ready, cancel, on_line)?;
+        let target = result.target_accuracy_percent;
+        let (mut sample, record) = self.train(case, target, ready, cancel, on_line)?;
         if sample.status == Status::Unavailable {
             // What it cost to find that out is no figure of this combination.
             let reason = sample.reason.unwrap_or_default();
-            return self.record_absence(row, sample.status, reason);
+            return Ok(not_trained(result, sample.status, reason));
         }
-        match round {
-            Round::WarmUp if sample.status.completed() => return Ok(()),
-            Round::WarmUp => {} // worth a record, and the rounds to come are spared
-            Round::Number(number) => sample.round = number,
+        if sample.status == Status::Interrupted {
+            sample.reason = cancel.reason().map(str::to_owned).or(sample.reason);
         }
-        row.result.compiled = record.compiled.unwrap_or(row.result.compiled);
-        (row.result.sources, row.result.missing) = (record.sources, record.missing);
-        row.result.trainer = Some(record.trainer);
-        row.result.add_sample(sample);
-        self.write(row)
+        if let Round::Number(number) = round {
+            sample.round = number;
+        }
+        result.compiled = record.compiled.unwrap_or(result.compiled);
+        (result.sources, result.missing) = (record.sources, record.missing);
+        result.trainer = Some(record.trainer);
+        result.add_sample(sample);
+        Ok(result)
     }
 
-    /// A combination that was not trained.
-    fn record_absence(&self, row: &mut Row, status: Status, reason: String) -> Result<()> {
-        for figure in ["training_time_seconds", "peak_memory_mb", "test_accuracy_percent"] {
-            let why = "the combination was not trained".to_owned();
-            row.result.missing.insert(figure.to_owned(), why);
-        }
-        (row.result.status, row.result.reason) = (status, Some(reason));
-        self.write(row)
-    }
-
-    fn write(&self, row: &mut Row) -> Result<()> {
-        let hint = || {
-            let label = row.case.label(&self.loaded.suite);
-            format!("the result of {label} cannot be written to {}", self.settings.out.display())
-        };
-        match &row.file {
-            Some(file) => result::replace(file, &row.result).with_context(hint)?,
-            None => {
-                row.file = Some(
-                    result::write(self.settings.out, &row.name, &row.result).with_context(hint)?,
-                )
-            }
-        }
-        Ok(())
-    }
-
-    fn blank(&self, case: &Case, moment: &Moment) -> ResultFile {
+    /// A combination before its first run, begun now.
+    pub fn blank(&self, case: &Case) -> ResultFile {
+        let moment = Moment::now();
         let declared = &self.loaded.suite.trainers[case.trainer];
         let suite = &self.loaded.suite;
         ResultFile {
             executable: declared.name.clone(),
             model: case.model.clone(),
             backend: case.backend.clone(),
-            timestamp: moment.timestamp.clone(),
+            timestamp: moment.timestamp,
             config: case.config.clone(),
             schema_version: SCHEMA_VERSION,
             compiled: declared.compiled.contains(&case.backend),
-            run: Some(RunIdentity { started: moment.utc.clone(), ..self.run.clone() }),
+            run: Some(RunIdentity { started: moment.utc, ..self.run.clone() }),
             dataset: Some(DatasetRecord {
                 name: self.dataset.name.clone(),
                 sha256: Some(self.dataset.sha256.clone()),
@@ -224,12 +206,12 @@ impl<'a> Bench<'a> {
 
     fn train(
         &self,
-        row: &Row,
+        case: &Case,
+        target_percent: Option<f64>,
         ready: &Ready,
         cancel: &CancelToken,
         on_line: &mut dyn FnMut(&Transcript),
     ) -> Result<(Sample, Record)> {
-        let case = &row.case;
         let predictions = self.scratch.path().join("predictions");
         // What the trainer before this one left there is not this one's.
         let _ = std::fs::remove_file(&predictions);
@@ -267,7 +249,7 @@ impl<'a> Bench<'a> {
             scored: &scored,
             epochs: case.epochs(),
             dataset: (&self.dataset.name, &self.dataset.sha256),
-            target_percent: row.result.target_accuracy_percent,
+            target_percent,
         });
         let sample = sample(status, reason, &outcome, &said, judge::accuracy(&said, &scored));
         let (sources, missing) = origins(&outcome.meters, &sample);
@@ -285,6 +267,16 @@ impl<'a> Bench<'a> {
         };
         Ok((sample, Record { trainer, compiled: said.compiled, sources, missing }))
     }
+}
+
+/// A combination that could not be trained.
+fn not_trained(mut result: ResultFile, status: Status, reason: String) -> ResultFile {
+    for figure in ["training_time_seconds", "peak_memory_mb", "test_accuracy_percent"] {
+        let why = "the combination was not trained".to_owned();
+        result.missing.insert(figure.to_owned(), why);
+    }
+    (result.status, result.reason) = (status, Some(reason));
+    result
 }
 
 fn sample(

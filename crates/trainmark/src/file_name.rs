@@ -1,6 +1,7 @@
 //! Names of result files: `{prefix}_{backend}_h{hidden}_{timestamp}.json`.
 
 use serde_json::{Map, Value};
+use std::path::Path;
 
 /// The parts of a result file's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,15 @@ impl FileName {
             0 | 1 => format!("{}.json", self.stem),
             number => format!("{}_{number}.json", self.stem),
         }
+    }
+}
+
+impl FileName {
+    /// The first name that nothing in the folder has.
+    pub fn first_free(&self, folder: &Path) -> String {
+        let mut attempts = (1..).map(|number| self.attempt(number));
+        let free = |name: &String| folder.join(name).symlink_metadata().is_err();
+        attempts.find(free).unwrap_or_else(|| unreachable!("the numbers do not end"))
     }
 }
 

@@ -3,12 +3,16 @@
 //! It knows no backend and no model by name and never links a trainer.
 #![forbid(unsafe_code)]
 
+pub mod campaign;
 pub mod cli;
 pub mod cmd;
 pub mod compare;
 pub mod data;
 pub mod execute;
+pub mod executor;
 pub mod file_name;
+pub mod identity;
+pub mod journal;
 pub mod judge;
 pub mod launch;
 pub mod machine;

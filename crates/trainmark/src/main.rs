@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Verb::Compare(args) => cmd::compare::run(args),
         Verb::Baseline(args) => cmd::baseline::run(args),
         Verb::Machine(args) => cmd::machine::run(&args),
+        Verb::Task(args) => cmd::task::run(&args),
         Verb::Fetch(args) => cmd::fetch::run(args),
     };
     done.unwrap_or_else(|error| {

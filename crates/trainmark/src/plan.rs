@@ -2,6 +2,7 @@
 
 use crate::file_name::size_tags;
 use crate::suite::{Argument, LoadedSuite, Suite, TrainedModel, Trainer};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ pub struct Selection {
 }
 
 /// One combination to run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Case {
     /// Index into the suite's trainers.
     pub trainer: usize,

@@ -1,7 +1,8 @@
 //! What the user sees while a suite runs: a bar with the time left on a terminal, a line per
 //! combination when piped. All of it goes to standard error.
 
-use crate::execute::{Round, Row};
+use crate::campaign::Row;
+use crate::execute::Round;
 use crate::plan::Case;
 use crate::report::console::one_line;
 use crate::result::{ResultFile, Status};
@@ -51,6 +52,12 @@ impl<'a> Progress<'a> {
         Progress { suite, bar, total, rounds, done: 0, label: String::new(), colour }
     }
 
+    /// So many runs had been done before.
+    pub fn skip(&mut self, runs: usize) {
+        self.done += runs;
+        self.bar.inc(runs as u64);
+    }
+
     /// A combination begins.
     pub fn begin(&mut self, case: &Case, round: Round) {
         self.label = case.label(self.suite);
@@ -75,12 +82,12 @@ impl<'a> Progress<'a> {
     }
 
     /// A combination ended.
-    pub fn end(&mut self, row: &Row, round: Round) {
+    pub fn end(&mut self, row: &Row, round: Round, out: &Path) {
         self.done += 1;
         self.bar.inc(1);
         let outcome = match (round, row.file()) {
             (Round::WarmUp, None) => "done, not recorded".to_owned(),
-            (_, file) => self.outcome(&row.result, file),
+            (_, file) => self.outcome(&row.result, file.map(|file| out.join(file)).as_deref()),
         };
         let line = format!("[{}/{}] {}: {outcome}", self.done, self.total, self.label);
         match self.bar.is_hidden() {

@@ -5,18 +5,20 @@
 //! optional when read, so that files written by the specification's own scripts are read too.
 //! `schema/result.schema.json` says the same to other programs.
 
-use crate::file_name::FileName;
 use crate::stats::{self, Interval};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tempfile::NamedTempFile;
 
 /// The version of the keys below. A reader refuses files of a newer one.
 pub const SCHEMA_VERSION: u32 = 1;
+
+/// What the name of a file begins with that is being written. Whoever dies then leaves it behind.
+pub const WRITING: &str = ".writing-";
 
 /// Bytes in the megabyte of `peak_memory_mb`.
 pub const MEGABYTE: f64 = 1e6;
@@ -343,28 +345,18 @@ impl ResultFile {
     }
 }
 
-/// Writes a result file into `directory` under the first free name, so that it is there whole or
-/// not at all and no other file is ever replaced: a temporary file, fsync, an exclusive rename,
-/// fsync of the directory.
+/// Writes a new result file, so that it is there whole or not at all and no other file is ever
+/// replaced: a temporary file, fsync, an exclusive rename, fsync of the directory. False if the name
+/// is taken.
 ///
 /// # Errors
 /// If the directory or the disk refuses; nothing is left behind then.
-pub fn write(directory: &Path, name: &FileName, result: &ResultFile) -> std::io::Result<PathBuf> {
-    let mut file = write_aside(directory, result)?;
-    let mut attempt = 1;
-    loop {
-        let path = directory.join(name.attempt(attempt));
-        match file.persist_noclobber(&path) {
-            Ok(_) => {
-                sync_directory(directory)?;
-                return Ok(path);
-            }
-            Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {
-                file = error.file;
-                attempt += 1;
-            }
-            Err(error) => return Err(error.error),
-        }
+pub fn write_new(path: &Path, result: &ResultFile) -> std::io::Result<bool> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    match write_aside(directory, result)?.persist_noclobber(path) {
+        Ok(_) => sync_directory(directory).map(|()| true),
+        Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error.error),
     }
 }
 
@@ -387,7 +379,7 @@ fn write_aside(directory: &Path, result: &ResultFile) -> std::io::Result<NamedTe
         // As any new file: the user's umask decides who else may read it.
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    let mut file = builder.prefix(".writing-").tempfile_in(directory)?;
+    let mut file = builder.prefix(WRITING).tempfile_in(directory)?;
     let mut text = serde_json::to_vec_pretty(result)?;
     text.push(b'\n');
     file.write_all(&text)?;
@@ -395,7 +387,11 @@ fn write_aside(directory: &Path, result: &ResultFile) -> std::io::Result<NamedTe
     Ok(file)
 }
 
-fn sync_directory(directory: &Path) -> std::io::Result<()> {
+/// Makes a new name in a directory survive a power cut.
+///
+/// # Errors
+/// If the disk refuses.
+pub fn sync_directory(directory: &Path) -> std::io::Result<()> {
     match std::fs::File::open(directory)?.sync_all() {
         // Some network file systems cannot sync a directory; the file itself is safe.
         Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => Ok(()),
@@ -439,28 +435,24 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_written_under_the_first_free_name_and_replaced_as_a_whole() {
+    fn a_file_is_written_under_a_free_name_and_replaced_as_a_whole() {
         let folder = tempfile::tempdir().unwrap();
-        let name = FileName::new("classic", "cpu", &Map::new(), "20240315_143022");
         let mut result = ResultFile { model: "mlp".into(), ..ResultFile::default() };
-        let first = write(folder.path(), &name, &result).unwrap();
-        let second = write(folder.path(), &name, &result).unwrap();
-        assert_eq!(first.file_name().unwrap(), "classic_cpu_20240315_143022.json");
-        assert_eq!(second.file_name().unwrap(), "classic_cpu_20240315_143022_2.json");
+        let path = folder.path().join("classic_cpu_20240315_143022.json");
+        assert!(write_new(&path, &result).unwrap());
+        let before = std::fs::read(&path).unwrap();
         result.add_sample(sample(1.0, Status::Measured));
-        replace(&second, &result).unwrap();
-        let read = |path: &Path| -> ResultFile {
-            serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-        };
-        assert_eq!(read(&second), result);
-        assert!(read(&first).samples.is_empty());
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left over");
+        assert!(!write_new(&path, &result).unwrap());
+        assert_eq!(std::fs::read(&path).unwrap(), before, "the name was taken");
+        replace(&path, &result).unwrap();
+        let read: ResultFile = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(read, result);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left over");
     }
 
     #[test]
     fn a_folder_that_refuses_leaves_nothing_behind() {
-        let missing = Path::new("/nonexistent/folder");
-        let name = FileName::new("classic", "cpu", &Map::new(), "t");
-        assert!(write(missing, &name, &ResultFile::default()).is_err());
+        let missing = Path::new("/nonexistent/folder/x.json");
+        assert!(write_new(missing, &ResultFile::default()).is_err());
     }
 }

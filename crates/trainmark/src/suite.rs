@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// The suite that is built into the program.
 pub const BUILT_IN: &str = include_str!("../../../suites/mnist.toml");
+const ORIGIN_BUILT_IN: &str = "built in";
 /// Where the same suite stands in a checkout.
 const IN_CHECKOUT: &str = "suites/mnist.toml";
 
@@ -141,6 +142,8 @@ pub struct LoadedSuite {
     pub suite: Suite,
     /// The file's path, or `built in`.
     pub origin: String,
+    /// The file's contents.
+    pub text: String,
     /// Where builds and relative programs are run from.
     pub root: PathBuf,
 }
@@ -159,11 +162,32 @@ impl LoadedSuite {
         match current.ancestors().map(|folder| folder.join(IN_CHECKOUT)).find(|path| path.is_file())
         {
             Some(path) => LoadedSuite::read(&path),
-            None => {
-                let origin = "built in".to_owned();
-                Ok(LoadedSuite { suite: Suite::parse(BUILT_IN, &origin)?, origin, root: current })
-            }
+            None => LoadedSuite::built_in(),
         }
+    }
+
+    /// The suite that is built into the program.
+    ///
+    /// # Errors
+    /// None that a user can see: it is tested.
+    pub fn built_in() -> Result<LoadedSuite, SuiteError> {
+        let root = std::env::current_dir().unwrap_or_else(|_| here());
+        LoadedSuite::of_text(BUILT_IN.to_owned(), ORIGIN_BUILT_IN, root)
+    }
+
+    /// A suite whose text has been read before.
+    ///
+    /// # Errors
+    /// If it is no suite.
+    pub fn of_text(text: String, origin: &str, root: PathBuf) -> Result<LoadedSuite, SuiteError> {
+        let (suite, origin) = (Suite::parse(&text, origin)?, origin.to_owned());
+        Ok(LoadedSuite { suite, origin, text, root })
+    }
+
+    /// The file, wherever the current folder will be; `None` if it is the one built in.
+    pub fn file(&self) -> Option<PathBuf> {
+        let file = PathBuf::from(&self.origin);
+        (!self.is_built_in()).then(|| std::path::absolute(&file).unwrap_or(file))
     }
 
     fn read(file: &Path) -> Result<LoadedSuite, SuiteError> {
@@ -175,12 +199,12 @@ impl LoadedSuite {
         let root = folder.unwrap_or(Path::new(".")).join(&suite.root);
         let root = std::fs::canonicalize(&root)
             .map_err(|error| malformed(&origin, format!("root = {:?}: {error}", suite.root)))?;
-        Ok(LoadedSuite { suite, origin, root })
+        Ok(LoadedSuite { suite, origin, text, root })
     }
 
     /// Whether this is the suite that came with the program, without its sources.
     pub fn is_built_in(&self) -> bool {
-        self.origin == "built in"
+        self.origin == ORIGIN_BUILT_IN
     }
 }
 

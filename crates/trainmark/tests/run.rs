@@ -72,12 +72,19 @@ impl Place {
 
     /// All result files, in the order of their names.
     fn results(&self) -> Vec<Value> {
-        let mut paths: Vec<PathBuf> = std::fs::read_dir(self.path("out"))
-            .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
-            .unwrap_or_default();
-        paths.sort();
+        let paths = self.result_names().into_iter().map(|name| self.path("out").join(name));
         let read = |path: &PathBuf| serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-        paths.iter().map(read).collect()
+        paths.map(|path| read(&path)).collect()
+    }
+
+    /// Their names, sorted. Nothing but them and the journal is ever in the folder.
+    fn result_names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.path("out")).into_iter().flatten().flatten();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.file_name().into_string().unwrap()).collect();
+        names.retain(|name| name != "journal.jsonl");
+        names.sort();
+        names
     }
 
     /// Runs a line of shell as a trainer and returns its result file.
@@ -127,8 +134,7 @@ fn the_files_name_is_the_specifications_and_no_file_is_ever_replaced() {
     for _ in 0..3 {
         assert!(place.run(&suite, &[]).status.success());
     }
-    let names = std::fs::read_dir(place.path("out")).unwrap().flatten();
-    let names: Vec<String> = names.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    let names = place.result_names();
     assert_eq!(names.len(), 3, "{names:?}");
     for name in names {
         let rest = name.strip_prefix("shell_cpu_h512_").unwrap();
@@ -138,15 +144,23 @@ fn the_files_name_is_the_specifications_and_no_file_is_ever_replaced() {
 }
 
 #[test]
-fn two_runs_at_once_keep_all_their_files() {
+fn of_runs_at_once_in_one_folder_one_works_and_the_others_say_which() {
     let place = Place::new();
-    let suite = place.suite(PLAIN, "");
+    let suite = place.suite(&format!("sleep 2; {PLAIN}"), "");
     let runs = std::thread::scope(|scope| {
         let runs: Vec<_> = (0..4).map(|_| scope.spawn(|| place.run(&suite, &[]))).collect();
         runs.into_iter().map(|run| run.join().unwrap()).collect::<Vec<_>>()
     });
-    assert!(runs.iter().all(|output| output.status.success()));
-    assert_eq!(place.results().len(), 4);
+    let (worked, refused): (Vec<_>, Vec<_>) = runs.iter().partition(|run| run.status.success());
+    assert_eq!((worked.len(), refused.len()), (1, 3));
+    for output in refused {
+        let words = said(output);
+        let named = words.split("another run is at work there: process ").nth(1);
+        let pid = named.and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+        assert!(pid.parse::<u32>().is_ok(), "{words}");
+        assert_eq!(words.matches("error:").count(), 1, "{words}");
+    }
+    assert_eq!(place.results().len(), 1);
 }
 
 #[test]

@@ -6,3 +6,4 @@ pub mod fetch;
 pub mod machine;
 pub mod report;
 pub mod run;
+pub mod task;

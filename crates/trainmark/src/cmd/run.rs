@@ -1,26 +1,39 @@
 //! `trainmark run`: builds, trains, measures and records every combination of a suite.
 
-use crate::execute::{Bench, Round, Row, Settings};
+use crate::campaign::{Campaign, Row};
+use crate::execute::{Bench, Settings, new_run};
+use crate::executor::Local;
+use crate::journal::{Began, Journal, PastRun};
 use crate::plan::{self, Case, Places, Selection};
-use crate::progress::Progress;
 use crate::report::{Collection, Options, Summary, console};
-use crate::result::Status;
+use crate::result::{Status, WRITING};
 use crate::schedule::Schedule;
 use crate::suite::LoadedSuite;
 use crate::{data, launch, trainer};
 use anyhow::{Context, Result, anyhow, bail};
+use clap::Parser;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+/// Why the run stops when its time is up.
+const TIME_IS_UP: &str = "stopped when the time of the whole run was up (--run-timeout)";
 
 /// How long rounds go on for a narrow interval if nobody says.
 const LONGEST: Duration = Duration::from_secs(3600);
 
 /// Build the trainers, train every combination, and write one result file for each.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Args {
+    /// Go on with the run that stopped in the folder for results, as it was begun: what has a result
+    /// is skipped, the rest runs
+    #[arg(long, conflicts_with_all = [
+        "suite", "quick", "trainer", "model", "backend", "hidden", "epochs", "batch", "seed", "lr",
+        "threads", "set", "data", "allow_software", "warm_up", "list", "dry_run",
+    ])]
+    resume: bool,
     /// Suite file; without it the default suite (suites/mnist.toml, also built in)
     #[arg(long, value_name = "FILE")]
     suite: Option<PathBuf>,
@@ -71,14 +84,18 @@ pub struct Args {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     timeout: Option<Duration>,
     /// Train every combination so many times, in interleaved rounds; medians are reported
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    repeats: u32,
+    /// [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    repeats: Option<u32>,
     /// Go on with rounds until each row's median train time is known this well, for example `2%`
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     rounds_until: Option<f64>,
     /// No round begins later than this; an hour with --rounds-until
     #[arg(long, value_name = "TIME", value_parser = duration)]
     max_time: Option<Duration>,
+    /// Time after which the whole run stops, its trainer too; `--resume` goes on with it
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    run_timeout: Option<Duration>,
     /// Run one round first that is not recorded
     #[arg(long)]
     warm_up: bool,
@@ -90,93 +107,137 @@ pub struct Args {
     dry_run: bool,
 }
 
+/// The words after `trainmark run`, read again.
+#[derive(Parser)]
+struct Words {
+    #[command(flatten)]
+    args: Args,
+}
+
 /// Runs the verb.
 ///
 /// # Errors
 /// If the suite, the data or the output folder cannot be used. What a trainer does wrong is a row.
-pub fn run(args: &Args) -> Result<ExitCode> {
-    let loaded = LoadedSuite::find(args.suite.as_deref())?;
-    let cases = plan::plan(&loaded.suite, &selection(args)?).map_err(|reason| anyhow!(reason))?;
-    if args.list {
+pub fn run(given: &Args) -> Result<ExitCode> {
+    if given.resume {
+        let journal = open_folder(&given.out)?;
+        let Some(past) = journal.unfinished().cloned() else {
+            let out = given.out.display();
+            bail!("--resume: no run has stopped in {out} that could go on; leave --resume out");
+        };
+        let args = as_begun(&past.began, given)?;
+        let (loaded, cases) = planned(&args, Some(&past.began))?;
+        eprintln!("Going on with the run {}", past.progress());
+        return begin(&args, &loaded, &cases, journal, Some(past));
+    }
+    let (loaded, cases) = planned(given, None)?;
+    if given.list {
         list(&loaded, &cases);
         return Ok(ExitCode::from(protocol::exit::SUCCESS));
     }
-    if args.dry_run {
-        dry_run(args, &loaded, &cases)?;
+    if given.dry_run {
+        dry_run(given, &loaded, &cases)?;
         return Ok(ExitCode::from(protocol::exit::SUCCESS));
     }
-    prepare_folder(&args.out)?;
+    let journal = open_folder(&given.out)?;
+    if let Some(past) = journal.unfinished() {
+        let (out, resume) = (given.out.display(), resume_command(&given.out));
+        eprintln!(
+            "note: a run has stopped in {out} ({}): `{resume}` goes on with it; this is a new one",
+            past.progress()
+        );
+    }
+    begin(given, &loaded, &cases, journal, None)
+}
+
+/// The suite, and its combinations that are wanted.
+fn planned(args: &Args, began: Option<&Began>) -> Result<(LoadedSuite, Vec<Case>)> {
+    let loaded = match began {
+        Some(Began { suite: None, .. }) => LoadedSuite::built_in()?,
+        _ => LoadedSuite::find(args.suite.as_deref())?,
+    };
+    let cases = plan::plan(&loaded.suite, &selection(args)?).map_err(|reason| anyhow!(reason))?;
+    Ok((loaded, cases))
+}
+
+/// The arguments that a run was begun with, and what may be given anew.
+fn as_begun(began: &Began, given: &Args) -> Result<Args> {
+    let words = std::iter::once("run").chain(began.words.iter().map(String::as_str));
+    let begun = Words::try_parse_from(words)
+        .map_err(|error| anyhow!("{}", error.to_string().lines().next().unwrap_or_default()))
+        .context("--resume: the journal's command line is not understood")?;
+    Ok(Args {
+        out: given.out.clone(),
+        suite: began.suite.clone(),
+        data: Some(began.data.clone()),
+        repeats: given.repeats.or(begun.args.repeats),
+        rounds_until: given.rounds_until.or(begun.args.rounds_until),
+        timeout: given.timeout.or(begun.args.timeout),
+        max_time: given.max_time.or(begun.args.max_time),
+        run_timeout: given.run_timeout.or(begun.args.run_timeout),
+        ..begun.args
+    })
+}
+
+/// Trains.
+fn begin(
+    args: &Args,
+    loaded: &LoadedSuite,
+    cases: &[Case],
+    mut journal: Journal,
+    past: Option<PastRun>,
+) -> Result<ExitCode> {
     let cancel = launch::CancelToken::new().context("cannot listen for Ctrl-C")?;
     let handle = cancel.clone();
     ctrlc::set_handler(move || handle.cancel()).context("cannot listen for Ctrl-C")?;
-
+    if let Some(time) = args.run_timeout {
+        let handle = cancel.clone();
+        std::thread::spawn(move || {
+            std::thread::sleep(time);
+            handle.cancel_because(TIME_IS_UP);
+        });
+    }
     let dataset = data::prepare(args.data.as_deref())?;
     eprintln!("Suite {} ({}), {} combinations", loaded.suite.name, loaded.origin, cases.len());
     eprintln!("Data  {dataset}");
-    let trainers = make_ready(&loaded, &cases, args.allow_software, &cancel);
+    let trainers = make_ready(loaded, cases, args.allow_software, &cancel);
 
+    let cannot_write = || format!("--out {}: the journal cannot be written", args.out.display());
+    let run = match &past {
+        Some(past) => {
+            journal.resume(&past.began.run.id).with_context(cannot_write)?;
+            past.began.run.clone()
+        }
+        None => {
+            let words = std::env::args_os().skip(2);
+            let words = words.map(|word| word.to_string_lossy().into_owned()).collect();
+            let (run, data) = (new_run(loaded, args.quick), dataset.directory.clone());
+            let began = Began::new(run, words, loaded.file(), data, cases.len());
+            journal.begin(began).with_context(cannot_write)?
+        }
+    };
     let settings = Settings {
         quick: args.quick,
         allow_software: args.allow_software,
         timeout: args.timeout.unwrap_or(Duration::from_secs_f64(loaded.suite.timeout_s)),
-        out: &args.out,
     };
-    let bench = Bench::new(&loaded, &dataset, &trainers, settings)?;
-    let mut rows: Vec<Row> = cases.iter().map(|case| bench.row(case)).collect();
-    train(args, &loaded, &bench, &mut rows, &cancel)?;
-    conclude(args, &loaded, &rows, cancel.is_cancelled())
-}
-
-/// Runs the rounds.
-fn train(
-    args: &Args,
-    loaded: &LoadedSuite,
-    bench: &Bench,
-    rows: &mut [Row],
-    cancel: &launch::CancelToken,
-) -> Result<()> {
+    let bench = Bench::new(loaded, &dataset, &trainers, settings, run)?;
     let schedule = Schedule {
-        repeats: args.repeats,
+        repeats: args.repeats.unwrap_or(1),
         until: args.rounds_until,
         max_time: args.max_time.or(args.rounds_until.map(|_| LONGEST)),
         warm_up: args.warm_up,
         seed: loaded.suite.config.get("seed").and_then(Value::as_u64).unwrap_or(0),
     };
-    let mut progress = Progress::new(&loaded.suite, rows.len(), &schedule);
-    let mut one_round = |round: Round, rows: &mut [Row]| -> Result<()> {
-        let number = if let Round::Number(number) = round { number } else { u32::MAX };
-        for index in schedule.order(number, rows.len()) {
-            let row = &mut rows[index];
-            if cancel.is_cancelled() {
-                return Ok(());
-            }
-            if row.repeatable() {
-                progress.begin(&row.case, round);
-                let epochs = row.case.epochs();
-                bench.execute(row, round, cancel, &mut |said| progress.epoch(said, epochs))?;
-                progress.end(row, round);
-            }
+    let mut campaign = Campaign::new(&bench, cases, journal, &args.out, &schedule, &cancel);
+    if let Some(past) = past {
+        for remark in campaign.take_up(past)? {
+            eprintln!("note: {}", console::one_line(&remark));
         }
-        Ok(())
-    };
-    if schedule.warm_up {
-        one_round(Round::WarmUp, rows)?;
     }
-    let start = Instant::now();
-    let mut rounds = 0;
-    while !cancel.is_cancelled()
-        && rows.iter().any(Row::repeatable)
-        && schedule.goes_on(
-            rounds,
-            start.elapsed(),
-            &rows.iter().map(|row| &row.result).collect::<Vec<_>>(),
-        )
-    {
-        one_round(Round::Number(rounds), rows)?;
-        rounds += 1;
-    }
-    progress.finish();
-    Ok(())
+    let mut executor = Local { bench: &bench, cases, cancel: &cancel };
+    campaign.train(&schedule, &mut executor)?;
+    conclude(args, loaded, &campaign.rows, cancel.reason())
 }
 
 /// The table of all rows, how many completed, where the files are, and what to type next.
@@ -184,14 +245,11 @@ fn conclude(
     args: &Args,
     loaded: &LoadedSuite,
     rows: &[Row],
-    interrupted: bool,
+    stopped: Option<&str>,
 ) -> Result<ExitCode> {
     let mut results = Collection::default();
     for (row, file) in rows.iter().filter_map(|row| Some((row, row.file()?))) {
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        results
-            .add(&name, &row.result)
-            .map_err(|reason| anyhow!("{}: {reason}", file.display()))?;
+        results.add(file, &row.result).map_err(|reason| anyhow!("{file}: {reason}"))?;
     }
     let files = results.files().count();
     if !results.is_empty() {
@@ -217,9 +275,12 @@ fn conclude(
     let out = quote(&args.out.display().to_string());
     println!("Results: {files} files in {}", args.out.display());
     println!("Next: trainmark report --input {out} --output report.json --markdown report.md");
-    if interrupted {
-        println!("Interrupted: what had finished is kept; the same command runs all again");
-        return Ok(ExitCode::from(protocol::exit::INTERRUPTED));
+    if let Some(why) = stopped {
+        let resume = resume_command(&args.out);
+        println!("The run was {why}: what had finished is kept; `{resume}` goes on with it");
+        let time_is_up = why == TIME_IS_UP;
+        let code = if time_is_up { protocol::exit::TIMED_OUT } else { protocol::exit::INTERRUPTED };
+        return Ok(ExitCode::from(code));
     }
     Ok(ExitCode::from(if failed > 0 { protocol::exit::FAILURE } else { protocol::exit::SUCCESS }))
 }
@@ -359,12 +420,28 @@ fn quote(word: &str) -> String {
     }
 }
 
-/// Makes the output folder and finds out now, not after an hour, whether it can be written to.
-fn prepare_folder(folder: &Path) -> Result<()> {
+/// Makes the output folder, locks it, and finds out now, not after an hour, whether it can be written
+/// to. What a run that was killed was just writing is removed.
+fn open_folder(folder: &Path) -> Result<Journal> {
     let hint = || format!("--out {}: result files cannot be written there", folder.display());
     std::fs::create_dir_all(folder).with_context(hint)?;
-    tempfile::Builder::new().prefix(".writing-").tempfile_in(folder).with_context(hint)?;
-    Ok(())
+    let journal = Journal::open(folder).with_context(|| format!("--out {}", folder.display()))?;
+    for warning in &journal.warnings {
+        eprintln!("warning: {}: {warning}", folder.display());
+    }
+    for entry in std::fs::read_dir(folder).with_context(hint)?.flatten() {
+        let half_written = entry.file_name().as_encoded_bytes().starts_with(WRITING.as_bytes());
+        if half_written && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+    tempfile::Builder::new().prefix(WRITING).tempfile_in(folder).with_context(hint)?;
+    Ok(journal)
+}
+
+/// What a person types to go on.
+fn resume_command(out: &Path) -> String {
+    format!("trainmark run --resume --out {}", quote(&out.display().to_string()))
 }
 
 #[cfg(test)]

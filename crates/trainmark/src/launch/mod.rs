@@ -16,7 +16,7 @@ mod supervise;
 mod tree;
 mod wire;
 
-pub use cancel::CancelToken;
+pub use cancel::{CancelToken, STOPPED_BY_USER};
 pub use launcher::launcher_main;
 pub use outcome::{Exit, Outcome, Signal, Stragglers};
 pub use supervise::run;

@@ -1,0 +1,138 @@
+//! Where the runs of a suite take place: the seam between what has to be run and what runs it.
+//!
+//! The unit of work is a [`Task`]: one combination, one repeat. What comes of it is a result file
+//! with that one sample (`execute.rs` makes it, here or, through `trainmark task`, on another
+//! machine). An [`Executor`] decides when and where tasks run; a [`Desk`] decides whether a task is
+//! still wanted, keeps what comes of it and shows it. Neither knows how the other does it.
+
+use crate::execute::{Bench, Round, Settings};
+use crate::launch::CancelToken;
+use crate::plan::Case;
+use crate::result::{ResultFile, RunIdentity};
+use crate::suite::{LoadedSuite, SuiteError};
+use crate::transcript::Transcript;
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::PathBuf;
+
+/// One run of one combination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// The combination, as an index into the plan.
+    pub row: usize,
+    pub round: Round,
+}
+
+/// Runs tasks.
+pub trait Executor {
+    /// Runs these tasks, one after the other or many at once, and returns when no more of them
+    /// will come to an end. Each is announced with [`Desk::begin`], and left out if that says no;
+    /// each that ended is handed over with [`Desk::end`], in any order, as soon as it has ended.
+    /// When the user cancels, it stops what runs and returns.
+    ///
+    /// # Errors
+    /// If the executor itself, or the desk, cannot go on. What a trainer does wrong is a result.
+    fn run(&mut self, tasks: &[Task], desk: &mut dyn Desk) -> Result<()>;
+
+    /// Whether it wants all rounds in one call, since it runs many tasks at once. Else it is called
+    /// for each round, and takes a decision that depends on the round before into account.
+    fn takes_all_rounds(&self) -> bool {
+        false
+    }
+}
+
+/// Keeps what an executor brings.
+pub trait Desk {
+    /// A task is about to start. False if it is no longer wanted: the user has cancelled, or its
+    /// combination has failed before, which a repeat would not mend.
+    fn begin(&mut self, task: Task) -> bool;
+
+    /// What its trainer has said so far, for display.
+    fn said(&mut self, task: Task, said: &Transcript);
+
+    /// A task has ended: its result file, of one sample or of none.
+    ///
+    /// # Errors
+    /// If it cannot be kept.
+    fn end(&mut self, task: Task, result: ResultFile) -> Result<()>;
+
+    /// Keeps a note of the executor's in the journal, on the disk when this returns: for example
+    /// the number of a job that a later `--resume` has to find again.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    fn note(&mut self, note: Value) -> Result<()>;
+
+    /// All notes of this run, those before a `--resume` too, in order.
+    fn notes(&self) -> &[Value];
+}
+
+/// Runs tasks on this machine, one at a time: two at once would measure each other.
+pub struct Local<'a> {
+    pub bench: &'a Bench<'a>,
+    pub cases: &'a [Case],
+    pub cancel: &'a CancelToken,
+}
+
+impl Executor for Local<'_> {
+    fn run(&mut self, tasks: &[Task], desk: &mut dyn Desk) -> Result<()> {
+        for &task in tasks {
+            if !desk.begin(task) {
+                continue;
+            }
+            let case = &self.cases[task.row];
+            let mut on_line = |said: &Transcript| desk.said(task, said);
+            let result = self.bench.run_once(case, task.round, self.cancel, &mut on_line)?;
+            desk.end(task, result)?;
+        }
+        Ok(())
+    }
+}
+
+/// All that another process, perhaps on another machine, needs to run any task of a run: what
+/// `trainmark task --order FILE --index N --result FILE` reads.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Order {
+    /// Of the harness that wrote it: only the same one reads it.
+    pub harness: String,
+    pub run: RunIdentity,
+    /// The suite's text and where it came from: the file may change while tasks wait.
+    pub suite: String,
+    pub origin: String,
+    /// Where relative programs are run from, on the machine that runs the task.
+    pub root: PathBuf,
+    pub data: PathBuf,
+    pub dataset_sha256: String,
+    pub settings: Settings,
+    pub cases: Vec<Case>,
+    /// What an index means.
+    pub tasks: Vec<Task>,
+}
+
+impl Order {
+    /// For these tasks of a run.
+    pub fn new(bench: &Bench, cases: &[Case], tasks: &[Task]) -> Order {
+        let loaded = bench.loaded();
+        Order {
+            harness: env!("CARGO_PKG_VERSION").to_owned(),
+            run: bench.run().clone(),
+            suite: loaded.text.clone(),
+            origin: loaded.origin.clone(),
+            root: loaded.root.clone(),
+            data: bench.dataset().directory.clone(),
+            dataset_sha256: bench.dataset().sha256.clone(),
+            settings: bench.settings().clone(),
+            cases: cases.to_vec(),
+            tasks: tasks.to_vec(),
+        }
+    }
+
+    /// The suite that the order is of.
+    ///
+    /// # Errors
+    /// If it is none: then the order was not written by [`Order::new`].
+    pub fn loaded(&self) -> Result<LoadedSuite, SuiteError> {
+        LoadedSuite::of_text(self.suite.clone(), &self.origin, self.root.clone())
+    }
+}

@@ -1,0 +1,138 @@
+//! When two runs are of the same thing: same combination, same dataset, same program.
+//!
+//! A finished combination is skipped by this identity, so it must change whenever another training
+//! would come out. What decides that is the program's bytes, its exact command (of which scripts are
+//! a part), the configuration and the data; when and where it ran does not.
+
+use crate::plan::{self, Case, Places};
+use crate::provenance::sha256_of_file;
+use crate::suite::LoadedSuite;
+use crate::trainer::Ready;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use std::path::Path;
+
+/// Files named by a command that are larger than this are data, not scripts.
+const LARGEST_SCRIPT_BYTES: u64 = 16 << 20;
+
+/// What makes two runs comparable.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Identity {
+    pub trainer: String,
+    pub model: String,
+    pub backend: String,
+    pub config: Map<String, Value>,
+    pub dataset_sha256: String,
+    /// Of the trainer's program; `None` if there is none.
+    pub program_sha256: Option<String>,
+    /// Of the command, the environment that the suite sets, and the scripts that the command names.
+    pub command_sha256: String,
+}
+
+impl Identity {
+    /// Of a combination. `ready` is its trainer, if that can be started.
+    pub fn new(
+        loaded: &LoadedSuite,
+        case: &Case,
+        ready: Option<&Ready>,
+        dataset_sha256: &str,
+        allow_software: bool,
+    ) -> Identity {
+        Identity {
+            trainer: loaded.suite.trainers[case.trainer].name.clone(),
+            model: case.model.clone(),
+            backend: case.backend.clone(),
+            config: case.config.clone(),
+            dataset_sha256: dataset_sha256.to_owned(),
+            program_sha256: ready.and_then(|ready| ready.sha256.clone()),
+            command_sha256: command_digest(loaded, case, allow_software),
+        }
+    }
+
+    /// Whether it is the same row of the suite on the same data, whatever program trains it.
+    pub fn same_combination(&self, other: &Identity) -> bool {
+        let key = |it: &Identity| {
+            (it.trainer.clone(), it.model.clone(), it.backend.clone(), it.dataset_sha256.clone())
+        };
+        key(self) == key(other) && self.config == other.config
+    }
+}
+
+/// Places that differ from machine to machine, the program's and the data's, are left as they are
+/// called: their contents have digests of their own.
+fn command_digest(loaded: &LoadedSuite, case: &Case, allow_software: bool) -> String {
+    let places = Places {
+        program: Path::new("{program}"),
+        data: Path::new("{data}"),
+        predictions: Path::new("{predictions}"),
+        allow_software,
+    };
+    let mut digest = Sha256::new();
+    let mut part = |text: &str| {
+        digest.update((text.len() as u64).to_le_bytes());
+        digest.update(text);
+    };
+    // A command that cannot be filled in is an error when it is run, and the same one each time.
+    for word in plan::command(&loaded.suite, case, &places).unwrap_or_default() {
+        part(&word);
+        let file = loaded.root.join(&word);
+        let small = |file: &std::fs::Metadata| file.is_file() && file.len() <= LARGEST_SCRIPT_BYTES;
+        if file.metadata().is_ok_and(|found| small(&found))
+            && let Ok(sha256) = sha256_of_file(&file)
+        {
+            part(&sha256);
+        }
+    }
+    for (name, value) in plan::environment(&loaded.suite, case) {
+        part(&name);
+        part(&value);
+    }
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn suite(folder: &Path, more: &str) -> LoadedSuite {
+        let text = format!(
+            r#"
+            name = "s"
+            config = {{ epochs = 1 }}
+            [[trainers]]
+            name = "t"
+            program = "sh"
+            command = ["{{program}}", "train.sh", "--data", "{{data}}"]
+            backends = ["cpu"]
+            models.mlp.prefix = "t"
+            {more}
+            "#
+        );
+        LoadedSuite::of_text(text, "s.toml", folder.to_owned()).unwrap()
+    }
+
+    fn identity(loaded: &LoadedSuite, program_sha256: &str) -> Identity {
+        let case = plan::plan(&loaded.suite, &plan::Selection::default()).unwrap().remove(0);
+        let sha256 = Some(program_sha256.to_owned());
+        let ready = Ready { program: "sh".into(), sha256, probe: None };
+        Identity::new(loaded, &case, Some(&ready), "data", false)
+    }
+
+    #[test]
+    fn what_would_train_otherwise_is_another_identity() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = folder.path().join("train.sh");
+        std::fs::write(&script, "one").unwrap();
+        let loaded = suite(folder.path(), "");
+        let first = identity(&loaded, "aa");
+        assert_eq!(first, identity(&loaded, "aa"));
+        assert_ne!(first, identity(&loaded, "bb"), "another program");
+        let environment = suite(folder.path(), "environment = { SPEED = \"2\" }");
+        assert_ne!(first, identity(&environment, "aa"), "another environment");
+        std::fs::write(&script, "two").unwrap();
+        let edited = identity(&loaded, "aa");
+        assert_ne!(first, edited, "another script under the same interpreter");
+        assert!(first.same_combination(&edited));
+    }
+}
