@@ -1,10 +1,12 @@
 //! `trainmark report`: result files in, reports out.
 
 use crate::report::collection::Collection;
-use crate::report::read::read;
-use crate::report::{Options, Reference, Summary, console, json, markdown};
+use crate::report::exhibit::{self, Exhibit};
+use crate::report::read::{read, whole};
+use crate::report::{Options, Reference, Summary, chart, console, html, json, markdown};
 use crate::suite::{BUILT_IN, Suite};
 use anyhow::{Context, Result, bail};
+use rayon::prelude::*;
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
@@ -15,19 +17,27 @@ const LISTED: usize = 50;
 /// Bytes of an existing file that are looked at before it is replaced.
 const LOOKED_AT: u64 = 16 << 20;
 
-/// Make one JSON report, and a Markdown one if wanted, from a folder of result files.
+/// Make reports from a folder of result files: JSON, Markdown, HTML, charts.
+///
+/// Without any of the options that name a report, the table is printed, with a bar for each row's time.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Folder with result files; single files and several of either are taken too
-    #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
+    #[arg(long, value_name = "DIR", num_args = 1.., default_value = "benchmarks")]
     input: Vec<PathBuf>,
     /// Where the JSON report goes; `-` is standard output
     #[arg(long, value_name = "FILE")]
-    output: PathBuf,
+    output: Option<PathBuf>,
     /// Where a Markdown report goes; `-` is standard output
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
-    /// Print the summary too
+    /// Where an HTML report goes, one file with everything in it; `-` is standard output
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Folder for the charts as SVG files; a Markdown report shows them
+    #[arg(long, value_name = "DIR")]
+    charts: Option<PathBuf>,
+    /// Print the summary too, with its notes
     #[arg(long)]
     verbose: bool,
     /// Of rows that differ in nothing but when they ran, keep only the newest
@@ -43,14 +53,43 @@ pub struct Args {
 /// # Errors
 /// If the input cannot be read, holds nothing to report, or a report cannot be written.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let reports = [("--output", Some(&args.output)), ("--markdown", args.markdown.as_ref())];
-    for (flag, path) in reports {
-        path.map_or(Ok(()), |path| check_target(flag, path))?;
+    let reports: Vec<(&str, &Path)> =
+        [("--output", &args.output), ("--markdown", &args.markdown), ("--html", &args.html)]
+            .into_iter()
+            .filter_map(|(flag, path)| Some((flag, path.as_deref()?)))
+            .collect();
+    for (index, (flag, path)) in reports.iter().enumerate() {
+        check_target(flag, path)?;
+        if let Some((other, _)) = reports[..index].iter().find(|(_, other)| other == path) {
+            bail!("{flag} {}: is the name for {other} too", path.display());
+        }
     }
-    if args.markdown.as_ref() == Some(&args.output) {
-        bail!("--markdown {}: is the JSON report's name too", args.output.display());
+    let summary = summarize(&args)?;
+    let charts = match &args.charts {
+        Some(folder) => write_charts(folder, &summary)?,
+        None => Vec::new(),
+    };
+    let links = links(&charts, args.markdown.as_deref());
+    let written: Vec<Result<()>> = reports
+        .par_iter()
+        .map(|(flag, path)| {
+            write(flag, path, |to| match *flag {
+                "--output" => json::write(&summary, to),
+                "--markdown" => markdown::write(&summary, &links, to),
+                _ => html::write(&summary, to),
+            })
+        })
+        .collect();
+    written.into_iter().collect::<Result<()>>()?;
+    if args.verbose || (reports.is_empty() && args.charts.is_none()) {
+        show(reports.iter().any(|(_, path)| is_stdout(path)), &summary)?;
     }
-    let collection = read(&args.input, Some(&args.output))?;
+    Ok(ExitCode::from(protocol::exit::SUCCESS))
+}
+
+/// Reads the input and sums it up.
+fn summarize(args: &Args) -> Result<Summary> {
+    let collection = read(&args.input, args.output.as_deref())?;
     warn(&collection);
     if collection.is_empty() {
         let inputs: Vec<String> = args.input.iter().map(|it| it.display().to_string()).collect();
@@ -61,20 +100,50 @@ pub fn run(args: Args) -> Result<ExitCode> {
         bail!("--input {}: nothing to report: {reason}", inputs.join(" "));
     }
     let suite = Suite::parse(BUILT_IN, "built in")?;
-    let options = Options { reference: args.reference, latest: args.latest, suite: Some(&suite) };
-    let summary = Summary::new(collection, &options)?;
-    let (json, markdown) = rayon::join(
-        || write("--output", &args.output, |to| json::write(&summary, to)),
-        || match &args.markdown {
-            Some(path) => write("--markdown", path, |to| markdown::write(&summary, to)),
-            None => Ok(()),
-        },
-    );
-    json.and(markdown)?;
-    if args.verbose {
-        show(&args.output, args.markdown.as_deref(), &summary)?;
+    let reference = args.reference.clone();
+    let options = Options { reference, latest: args.latest, suite: Some(&suite) };
+    let mut summary = Summary::new(collection, &options)?;
+    if args.html.is_some() || args.charts.is_some() {
+        let needed = exhibit::needed(&summary);
+        summary.keep_files(needed, |row| whole(&args.input, &row.file));
     }
-    Ok(ExitCode::from(protocol::exit::SUCCESS))
+    Ok(summary)
+}
+
+/// Writes every chart as a file. Their titles and paths.
+fn write_charts(folder: &Path, summary: &Summary) -> Result<Vec<(String, PathBuf)>> {
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("--charts {}: cannot be made", folder.display()))?;
+    let mut charts = Vec::new();
+    for chart in chart::sections(&Exhibit::new(summary)).iter().flat_map(|it| &it.charts) {
+        let path = folder.join(format!("{}.svg", chart.name));
+        write("--charts", &path, |to| to.write_all(chart.file().as_bytes()))?;
+        charts.push((chart.title.clone(), path));
+    }
+    if charts.is_empty() {
+        eprintln!("warning: --charts: there is nothing to draw: no row was measured");
+    }
+    Ok(charts)
+}
+
+/// The charts' paths as seen from the Markdown report, so that both can be moved together.
+fn links(charts: &[(String, PathBuf)], markdown: Option<&Path>) -> Vec<markdown::Link> {
+    let folder = markdown.and_then(Path::parent).unwrap_or(Path::new(""));
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let folder = absolute(if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
+    let link = |(title, path): &(String, PathBuf)| {
+        let path = absolute(path);
+        let mut steps = String::new();
+        let mut base = folder.as_path();
+        while !path.starts_with(base) {
+            steps += "../";
+            base = base.parent().unwrap_or(Path::new("/"));
+        }
+        let rest = path.strip_prefix(base).unwrap_or(&path);
+        let rest: Vec<_> = rest.iter().map(|part| part.to_string_lossy()).collect();
+        markdown::Link { title: title.clone(), path: steps + &rest.join("/") }
+    };
+    charts.iter().map(link).collect()
 }
 
 fn is_stdout(path: &Path) -> bool {
@@ -107,8 +176,8 @@ fn warn(collection: &Collection) {
 }
 
 /// Prints the summary where it does not disturb a report on standard output.
-fn show(output: &Path, markdown: Option<&Path>, summary: &Summary) -> Result<()> {
-    let shown = if is_stdout(output) || markdown.is_some_and(is_stdout) {
+fn show(stdout_is_taken: bool, summary: &Summary) -> Result<()> {
+    let shown = if stdout_is_taken {
         let text = console::summary(summary, console::Style::stderr());
         std::io::stderr().lock().write_all(text.as_bytes())
     } else {

@@ -84,6 +84,15 @@ impl Basis {
         }
     }
 
+    /// For a heading.
+    pub fn seconds_of(self) -> &'static str {
+        match self {
+            Basis::TrainLoop => "seconds of training",
+            Basis::Wall => "seconds by the wall clock",
+            Basis::Cpu => "seconds of CPU time",
+        }
+    }
+
     /// `None` where unknown or where a quotient would mean nothing.
     pub fn seconds(self, row: &Row) -> Option<f64> {
         let seconds = match self {

@@ -2,6 +2,7 @@
 //! `trainmark run`. Nothing in a result file can reach the terminal as a command.
 
 use super::collection::Row;
+use super::exhibit::Exhibit;
 use super::notes::is_claimed;
 use super::summary::{Identity, Summary};
 use super::text::{self, count, decimal, visible};
@@ -21,6 +22,9 @@ const SHOWN: usize = 40;
 const LEAST_NAME: u16 = 16;
 /// Rows that are shown; a terminal is no place for more.
 const MAX_ROWS: usize = 200;
+
+/// Bars that are shown.
+const MAX_BARS: usize = 60;
 
 /// What the output may look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,8 +96,45 @@ pub fn summary(summary: &Summary, style: Style) -> String {
     }
     out.push('\n');
     out += &table(summary, style);
+    out += &bars(summary, style);
     out += &notes(summary, style);
     out
+}
+
+/// The ranked rows of each panel with a bar for their time, the fastest first. Not a column of the
+/// table: there the slowest row of all would leave the others no length, and there is no room.
+fn bars(summary: &Summary, style: Style) -> String {
+    let exhibit = Exhibit::new(summary);
+    let mut out = String::new();
+    let mut room = MAX_BARS;
+    for panel in &exhibit.panels {
+        let Some(basis) = panel.basis else { continue };
+        let ranked = panel.entries.iter().filter(|entry| entry.row.is_ranked());
+        let mut rows: Vec<(f64, String)> = ranked
+            .filter_map(|entry| Some((entry.seconds(basis)?, visible(&entry.label, SHOWN).into())))
+            .collect();
+        if rows.len() < 2 || room < rows.len() {
+            continue;
+        }
+        room -= rows.len();
+        rows.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let slowest = rows.last().map_or(1.0, |row| row.0);
+        let names = rows.iter().map(|row| text::width(&row.1)).max().unwrap_or(0);
+        let length = usize::from(style.width).saturating_sub(names + 16).clamp(8, 40);
+        let _ = writeln!(out, "\n{}, {}:", visible(&panel.title, 200), basis.seconds_of());
+        for (seconds, name) in &rows {
+            let padding = names - text::width(name);
+            let bar = bar(seconds / slowest, length);
+            let _ = writeln!(out, "  {name}{:padding$}  {:>9}  {bar}", "", decimal(Some(*seconds)));
+        }
+    }
+    out
+}
+
+/// In eighths of a column; nothing is so short that it has none.
+fn bar(share: f64, length: usize) -> String {
+    let eighths = ((share * 8.0 * length as f64).round() as usize).clamp(1, 8 * length);
+    "█".repeat(eighths / 8) + ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8]
 }
 
 /// `6 (4 measured, 2 unavailable)`.

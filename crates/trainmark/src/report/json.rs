@@ -20,14 +20,17 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// # Errors
 /// If `to` cannot be written to.
 pub fn write(summary: &Summary, mut to: impl Write) -> std::io::Result<()> {
-    let report = Report {
+    serde_json::to_writer_pretty(&mut to, &report(summary))?;
+    to.write_all(b"\n")
+}
+
+fn report(summary: &Summary) -> Report<'_> {
+    Report {
         summary: head(summary),
         results: Results(summary),
         schema_version: SCHEMA_VERSION,
         generator: concat!("trainmark ", env!("CARGO_PKG_VERSION")),
-    };
-    serde_json::to_writer_pretty(&mut to, &report)?;
-    to.write_all(b"\n")
+    }
 }
 
 #[derive(Serialize)]
@@ -187,4 +190,20 @@ fn config_key(key: &str) -> std::borrow::Cow<'_, str> {
         true => format!("config.{key}").into(),
         false => key.into(),
     }
+}
+
+/// The report on one line, to stand in an HTML page's `script` element: nothing in a name can end
+/// the element or begin another.
+pub fn embedded(summary: &Summary) -> String {
+    let report = report(summary);
+    // Writing to memory cannot fail, and every key is a string.
+    let text = serde_json::to_string(&report).unwrap_or_default();
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => safe += &format!("\\u{:04x}", c as u32),
+            c => safe.push(c),
+        }
+    }
+    safe
 }

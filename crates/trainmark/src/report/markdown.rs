@@ -15,11 +15,19 @@ const SHOWN: usize = 60;
 const CLOCKS: &str = "Training Time is user + system CPU time of the trainer's whole process tree; \
                       Train Loop is the trainer's own clock around its epochs.";
 
-/// Writes the report.
+/// A chart that stands in a file of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub title: String,
+    /// As seen from the report, parts joined by slashes.
+    pub path: String,
+}
+
+/// Writes the report, with the charts at its end if there are any.
 ///
 /// # Errors
 /// If `to` cannot be written to.
-pub fn write(summary: &Summary, mut to: impl Write) -> std::io::Result<()> {
+pub fn write(summary: &Summary, charts: &[Link], mut to: impl Write) -> std::io::Result<()> {
     let to = &mut to;
     writeln!(to, "# Benchmark Report\n\n## Summary\n")?;
     for (title, value) in facts(summary) {
@@ -43,7 +51,27 @@ pub fn write(summary: &Summary, mut to: impl Write) -> std::io::Result<()> {
         }
         writeln!(to, "- {}", escape_long(note))?;
     }
+    for (index, Link { title, path }) in charts.iter().enumerate() {
+        if index == 0 {
+            writeln!(to, "\n## Charts")?;
+        }
+        writeln!(to, "\n![{}]({})", escape_long(title), destination(path))?;
+    }
     Ok(())
+}
+
+/// A path as a link's destination: everything that could end it, as its bytes.
+fn destination(path: &str) -> String {
+    let mut escaped = String::new();
+    for byte in path.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
+                escaped.push(char::from(byte));
+            }
+            byte => escaped += &format!("%{byte:02X}"),
+        }
+    }
+    escaped
 }
 
 /// The bullets of the summary: the specification's three, then ours.

@@ -2,13 +2,17 @@
 //!
 //! [`read`] finds and parses the files ([`headline`] is one of them, [`collection`] all of them, in
 //! little memory); [`Summary`] decides what may be compared with what ([`compare`]); every format
-//! ([`json`], [`markdown`], [`console`]) is a pure function of the summary. A new format is one more
-//! file here, and never reads anything else.
+//! ([`json`], [`markdown`], [`console`], [`html`], the files of [`chart`]) is a pure function of the
+//! summary. A new format is one more file here, and never reads anything else. [`exhibit`] is the
+//! part of a summary that can be shown row by row, for those that draw.
 
+pub mod chart;
 pub mod collection;
 pub mod compare;
 pub mod console;
+pub mod exhibit;
 pub mod headline;
+pub mod html;
 pub mod json;
 pub mod markdown;
 mod notes;

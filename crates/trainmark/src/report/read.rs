@@ -1,6 +1,7 @@
 //! Finding and reading result files: all cores, a fixed order, and no file that can stop the rest.
 
 use super::collection::{Collection, Skipped};
+use crate::result::ResultFile;
 use rayon::prelude::*;
 use std::ffi::OsString;
 use std::fs::{File, FileType};
@@ -47,6 +48,21 @@ pub fn read(inputs: &[PathBuf], except: Option<&Path>) -> Result<Collection, Rea
         }
     }
     Ok(collection)
+}
+
+/// Reads the file of a row again, whole. `inputs` are those that it was first read from. `None` if
+/// it is gone or changed into something else in between, or if what the headline passes over is not
+/// as it should be.
+pub fn whole(inputs: &[PathBuf], file: &str) -> Option<ResultFile> {
+    let path = match inputs {
+        [input] if input.is_dir() => input.join(file),
+        [input] => input.clone(),
+        // With several inputs the name has its folder.
+        _ => PathBuf::from(file),
+    };
+    let mut bytes = Vec::new();
+    contents(&path, Kind::Link, &mut bytes).ok()?;
+    serde_json::from_slice(bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes)).ok()
 }
 
 /// Files of one folder that are to be read.

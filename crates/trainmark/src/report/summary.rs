@@ -5,7 +5,7 @@ use super::collection::{Collection, Id, Row, Run, Skipped};
 use super::compare::{self, Basis, Reference};
 use super::{notes, text};
 use crate::machine::Machine;
-use crate::result::{DatasetRecord, Status};
+use crate::result::{DatasetRecord, ResultFile, Status};
 use crate::suite::Suite;
 use indexmap::IndexSet;
 use serde_json::Value;
@@ -93,6 +93,8 @@ pub struct Summary {
     hardware: HashMap<Id, usize>,
     /// Datasets of the rows, in their order.
     datasets: IndexSet<Id>,
+    /// Whole files of some rows, for formats that show more than the headline; by the row's place.
+    files: HashMap<usize, ResultFile>,
 }
 
 impl Summary {
@@ -129,6 +131,7 @@ impl Summary {
             notes: Vec::new(),
             machines,
             hardware,
+            files: HashMap::new(),
         };
         summary.identity = summary.needed_columns();
         summary.bases = summary.used_bases();
@@ -139,6 +142,27 @@ impl Summary {
 
     pub fn rows(&self) -> &[Row] {
         &self.collection.rows
+    }
+
+    /// Reads the files of some rows again, now as a whole. Not part of the first reading, so that
+    /// a folder of any size is summed up in little memory. What `read` cannot read is done without.
+    pub fn keep_files(
+        &mut self,
+        rows: impl IntoIterator<Item = usize>,
+        read: impl Fn(&Row) -> Option<ResultFile>,
+    ) {
+        for place in rows {
+            if let Some(row) = self.collection.rows.get(place)
+                && let Some(file) = read(row)
+            {
+                self.files.insert(place, file);
+            }
+        }
+    }
+
+    /// The whole file of a row, if it was kept.
+    pub fn file(&self, place: usize) -> Option<&ResultFile> {
+        self.files.get(&place)
     }
 
     /// Files that were left out.

@@ -37,7 +37,7 @@ fn as_json(summary: &Summary) -> String {
 
 fn as_markdown(summary: &Summary) -> String {
     let mut bytes = Vec::new();
-    markdown::write(summary, &mut bytes).unwrap();
+    markdown::write(summary, &[], &mut bytes).unwrap();
     String::from_utf8(bytes).unwrap()
 }
 

@@ -1,0 +1,277 @@
+//! The table of all entries, which the page's script sorts and filters.
+
+use super::overview::interval;
+use super::{SHOWN, status_look};
+use crate::report::chart::three_digits;
+use crate::report::compare::Basis;
+use crate::report::exhibit::{Entry, Exhibit};
+use crate::report::notes::is_claimed;
+use crate::report::summary::{Identity, Summary};
+use crate::report::text::{self, count, visible};
+use maud::{Markup, html};
+use std::collections::BTreeSet;
+
+/// A column, and whether a phone does without it.
+enum Column<'a> {
+    Model,
+    Backend,
+    Identity(&'a Identity),
+    Status,
+    Seconds(Basis),
+    SpeedUp,
+    Accuracy,
+    Memory,
+    Runs,
+}
+
+/// The controls, the table and its notes.
+pub fn table(exhibit: &Exhibit) -> Markup {
+    let summary = exhibit.summary;
+    let columns = columns(exhibit);
+    html! {
+        (controls(exhibit))
+        div.wide tabindex="0" role="region" aria-labelledby="results-h" {
+            table.figures #results-table {
+                thead { tr {
+                    @for column in &columns {
+                        th scope="col" .n[column.is_figure()] .minor[column.is_minor()] {
+                            button type="button" disabled { (column.title()) }
+                        }
+                    }
+                } }
+                tbody {
+                    @for (_, entry) in exhibit.entries() {
+                        tr data-r=(entry.place) data-model=(visible(summary.model(entry.row), SHOWN))
+                            data-executable=(visible(summary.executable(entry.row), SHOWN))
+                            data-backend=(visible(summary.backend(entry.row), SHOWN))
+                            data-status=(status_words(entry))
+                            .best[entry.row.rank == Some(1) && entry.row_count() == 1] {
+                            @for column in &columns { (column.cell(summary, entry)) }
+                        }
+                    }
+                }
+            }
+        }
+        (shared(summary))
+        (notes(exhibit))
+    }
+}
+
+fn status_words(entry: &Entry) -> &'static str {
+    match entry.row.is_ranked_but_for_software() {
+        true => "software",
+        false => entry.row.status.words(),
+    }
+}
+
+/// A field for text and a choice for each name of which there are several. Without a script they
+/// would do nothing, so they are hidden until it runs.
+fn controls(exhibit: &Exhibit) -> Markup {
+    let of = |get: &dyn Fn(&Entry) -> String| -> BTreeSet<String> {
+        exhibit.entries().map(|(_, entry)| get(entry)).collect()
+    };
+    let summary = exhibit.summary;
+    let choices = [
+        ("model", "Model", of(&|it| visible(summary.model(it.row), SHOWN).into_owned())),
+        (
+            "executable",
+            "Executable",
+            of(&|it| visible(summary.executable(it.row), SHOWN).into_owned()),
+        ),
+        ("backend", "Backend", of(&|it| visible(summary.backend(it.row), SHOWN).into_owned())),
+        ("status", "Status", of(&|it| status_words(it).to_owned())),
+    ];
+    html! {
+        form #controls hidden {
+            label { "Filter " input type="search" name="text" autocomplete="off" placeholder="any words"; }
+            @for (name, title, values) in choices.iter().filter(|(_, _, values)| values.len() > 1) {
+                label {
+                    (title) " "
+                    select name=(name) {
+                        option value="" { "all" }
+                        // With a sign in front: a name may be empty, which means all.
+                        @for value in values { option value={ "=" (value) } { (value) } }
+                    }
+                }
+            }
+            output #shown aria-live="polite" {}
+        }
+    }
+}
+
+fn columns<'a>(exhibit: &'a Exhibit) -> Vec<Column<'a>> {
+    let summary = exhibit.summary;
+    let mut columns = Vec::new();
+    if summary.models().len() > 1 {
+        columns.push(Column::Model);
+    }
+    let needed = |it: &&Identity| match it {
+        Identity::Timestamp | Identity::File => !exhibit.aggregated,
+        Identity::Config(key) => !(exhibit.aggregated && key == "seed"),
+        _ => true,
+    };
+    let (executable, others): (Vec<_>, Vec<_>) =
+        summary.identity.iter().filter(needed).partition(|it| **it == Identity::Executable);
+    columns.extend(executable.into_iter().map(Column::Identity));
+    columns.push(Column::Backend);
+    columns.extend(others.into_iter().map(Column::Identity));
+    columns.push(Column::Status);
+    let has = |basis: Basis| exhibit.entries().any(|(_, it)| it.seconds(basis).is_some());
+    columns.extend([Basis::TrainLoop].into_iter().filter(|it| has(*it)).map(Column::Seconds));
+    if summary.compares() {
+        columns.push(Column::SpeedUp);
+    }
+    columns.extend([Column::Accuracy, Column::Memory]);
+    columns
+        .extend([Basis::Cpu, Basis::Wall].into_iter().filter(|it| has(*it)).map(Column::Seconds));
+    if exhibit.entries().any(|(_, it)| it.sample_count() > 1) {
+        columns.push(Column::Runs);
+    }
+    columns
+}
+
+impl Column<'_> {
+    fn title(&self) -> String {
+        match self {
+            Column::Model => "Model".to_owned(),
+            Column::Backend => "Backend".to_owned(),
+            Column::Identity(identity) => visible(&identity.title(), SHOWN).into_owned(),
+            Column::Status => "Status".to_owned(),
+            Column::Seconds(Basis::TrainLoop) => "Train (s)".to_owned(),
+            Column::Seconds(Basis::Wall) => "Wall (s)".to_owned(),
+            Column::Seconds(Basis::Cpu) => "CPU (s)".to_owned(),
+            Column::SpeedUp => "Speed-up".to_owned(),
+            Column::Accuracy => "Accuracy (%)".to_owned(),
+            Column::Memory => "Memory (MB)".to_owned(),
+            Column::Runs => "Runs".to_owned(),
+        }
+    }
+
+    fn is_figure(&self) -> bool {
+        !matches!(self, Column::Model | Column::Backend | Column::Identity(_) | Column::Status)
+    }
+
+    fn is_minor(&self) -> bool {
+        matches!(self, Column::Runs | Column::Seconds(Basis::Wall | Basis::Cpu))
+    }
+
+    fn figure(&self, entry: &Entry) -> Option<f64> {
+        match self {
+            Column::Seconds(basis) => entry.seconds(*basis),
+            Column::SpeedUp => entry.speed_up(),
+            Column::Accuracy => entry.accuracy_percent(),
+            Column::Memory => entry.memory_mb(),
+            Column::Runs => Some(entry.sample_count() as f64),
+            _ => None,
+        }
+    }
+
+    fn cell(&self, summary: &Summary, entry: &Entry) -> Markup {
+        let row = entry.row;
+        let name = |text: &str| html! { td { bdi { (visible(text, SHOWN)) } } };
+        match self {
+            Column::Model => name(summary.model(row)),
+            Column::Backend => name(summary.backend(row)),
+            Column::Identity(identity) => {
+                let value = summary.identity_of(row, identity);
+                match value.parse::<f64>() {
+                    Ok(figure) if figure.is_finite() => html! { td data-v=(figure) { (value) } },
+                    _ => name(&value),
+                }
+            }
+            Column::Status => status(summary, entry),
+            _ => match self.figure(entry) {
+                None => html! { td.n.m .minor[self.is_minor()] { (text::UNKNOWN) } },
+                Some(figure) => html! {
+                    td.n .minor[self.is_minor()] data-v=(figure) { (self.shown(summary, entry, figure)) }
+                },
+            },
+        }
+    }
+
+    fn shown(&self, summary: &Summary, entry: &Entry, figure: f64) -> Markup {
+        match self {
+            Column::Seconds(basis) => html! {
+                (three_digits(figure))
+                @if let Some(it) = entry.interval(*basis).filter(|_| *basis == Basis::TrainLoop) {
+                    span.interval { " [" (three_digits(it.low)) ", " (three_digits(it.high)) "]" }
+                }
+            },
+            Column::SpeedUp => html! {
+                (three_digits(figure)) "×" (basis_mark(summary, entry)) (interval(entry))
+            },
+            Column::Accuracy => html! {
+                (text::decimal(Some(figure)))
+                @if is_claimed(summary, entry.row) { abbr title="as the trainer claims" { "†" } }
+            },
+            Column::Runs => html! { (figure) },
+            _ => html! { (text::decimal(Some(figure))) },
+        }
+    }
+}
+
+/// By which seconds, where it is not the usual ones.
+fn basis_mark(summary: &Summary, entry: &Entry) -> &'static str {
+    match entry.row.speed_up.map(|it| it.basis) {
+        Some(basis) if Some(&basis) == summary.bases.first() => "",
+        Some(Basis::Wall) => " (wall)",
+        Some(Basis::Cpu) => " (CPU)",
+        _ => "",
+    }
+}
+
+fn status(summary: &Summary, entry: &Entry) -> Markup {
+    let row = entry.row;
+    let (class, sign) = status_look(row.status, row.software);
+    let words = status_words(entry);
+    let reason = summary.reason(row).map(|reason| visible(reason, 300));
+    html! {
+        td.(class) title=[reason] {
+            span aria-hidden="true" { (sign) " " }
+            @if entry.row_count() == 1 {
+                (words)
+            } @else {
+                @for (index, (status, number)) in entry.statuses().iter().enumerate() {
+                    @if index > 0 { ", " }
+                    (number) " " (status)
+                }
+            }
+        }
+    }
+}
+
+/// What all rows have in common.
+fn shared(summary: &Summary) -> Markup {
+    let mut parts: Vec<String> = summary
+        .shared_config
+        .iter()
+        .map(|(key, value)| {
+            let value = text::scalar(Some(value));
+            format!("{} {}", visible(&key.replace('_', " "), SHOWN), visible(&value, SHOWN))
+        })
+        .collect();
+    parts.truncate(40);
+    html! {
+        @if !parts.is_empty() { p.note { "All rows: " bdi { (parts.join(", ")) } "." } }
+    }
+}
+
+fn notes(exhibit: &Exhibit) -> Markup {
+    let summary = exhibit.summary;
+    let claims = "Train time and its 95 % interval are medians over the runs; train time is the trainer's own \
+                  clock around its epochs, CPU time the user and system seconds of its whole process tree, \
+                  start-up and loading included.";
+    let has_loops = exhibit.entries().any(|(_, it)| it.seconds(Basis::TrainLoop).is_some());
+    let notes = has_loops.then_some(claims).into_iter();
+    let speed_up = summary.speed_up_note.iter();
+    html! {
+        ul.notes {
+            @for note in notes { li { (note) } }
+            @for note in speed_up.chain(&summary.notes) { li { bdi { (visible(note, 2000)) } } }
+            @let incomplete = exhibit.entries().filter(|(_, it)| it.file.is_none()).count();
+            @if incomplete > 0 {
+                li { (count(incomplete, "row")) " without runs of their own: their files could not be read in full." }
+            }
+        }
+    }
+}
