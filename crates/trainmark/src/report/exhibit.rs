@@ -58,6 +58,7 @@ pub struct Entry<'a> {
     /// Place of its name among the contestants.
     pub contestant: usize,
     pub label: String,
+    pub backend: &'a str,
     /// The row's file with its samples, where it could be read again.
     pub file: Option<&'a ResultFile>,
     /// Of the speed-up in `row`; `None` where there are too few samples.
@@ -161,6 +162,7 @@ impl<'a> Exhibit<'a> {
                     rows: of.iter().map(|&index| &rows[index]).collect(),
                     contestant,
                     label,
+                    backend: summary.backend(row),
                     file: summary.file(index),
                     speed_up_interval: None,
                 }

@@ -15,6 +15,7 @@ mod axis;
 mod curve;
 mod mark;
 mod plot;
+mod roofline;
 mod time;
 mod trade_off;
 
@@ -80,6 +81,7 @@ pub fn sections(exhibit: &Exhibit) -> Vec<Section> {
         }),
         section("curves", "Learning curves", curve::LEAD, &curve::draw),
         section("trade-off", "Accuracy, time and memory", trade_off::LEAD, &trade_off::draw),
+        section("roofline", "Roofline", roofline::LEAD, &roofline::draw),
     ];
     sections.retain(|section| !section.charts.is_empty());
     name_apart(&mut sections);
@@ -169,10 +171,11 @@ fn fitted(label: &str, columns: usize) -> String {
     }
     let mut cut = String::new();
     for c in label.chars() {
-        if text::width(&cut) + 2 > columns {
+        cut.push(c);
+        if text::width(&cut) >= columns {
+            cut.pop();
             break;
         }
-        cut.push(c);
     }
     cut + "…"
 }

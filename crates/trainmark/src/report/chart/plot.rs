@@ -61,6 +61,21 @@ impl Plot {
         Some(Plot { x: x_axis, y: y_axis, titles })
     }
 
+    /// Axes that also hold other places, such as those of lines.
+    pub fn wide(x: Measure, y: Measure, series: &[Series], xs: &[f64], ys: &[f64]) -> Option<Plot> {
+        let corners = xs.iter().flat_map(|x| ys.iter().map(|y| (*x, *y)));
+        let all = Series {
+            place: 0,
+            contestant: 0,
+            label: String::new(),
+            points: series.iter().flat_map(|it| it.points.iter().copied()).chain(corners).collect(),
+            radius: 0.0,
+            filled: false,
+            weak: false,
+        };
+        Plot::new(x, y, std::slice::from_ref(&all), None)
+    }
+
     /// Position of a point.
     pub fn at(&self, point: (f64, f64)) -> (f64, f64) {
         (self.x.at(point.0), self.y.at(point.1))
@@ -141,6 +156,11 @@ impl Plot {
 
     /// The names of the series under the plot, and the height of all.
     pub fn legend(&self, series: &[Series]) -> (Markup, f64) {
+        self.legend_of(&series.iter().collect::<Vec<_>>())
+    }
+
+    /// The same of a choice of them.
+    pub fn legend_of(&self, series: &[&Series]) -> (Markup, f64) {
         let mut placed = Vec::new();
         let (mut x, mut y) = (LEFT, BOTTOM + FOOT + 10.0);
         for series in series.iter().take(MAX_LEGEND) {

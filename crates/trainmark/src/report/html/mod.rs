@@ -209,7 +209,7 @@ mod tests {
             lines("\u{1b}[1;31merror\u{1b}[0m: x\nb\u{1b}[2Jc", 100),
             "error: x\nb\u{FFFD}[2Jc\n"
         );
-        assert_eq!(lines("abc\ndef\nghi", 4), "abc\n…\n…");
+        assert_eq!(lines("abc\ndef\nghi", 4), "abc\n…");
     }
 
     #[test]
