@@ -4,6 +4,7 @@
 use super::collection::{Row, Run};
 use super::compare::Reference;
 use super::summary::Summary;
+use super::text;
 use crate::machine::Machine;
 use crate::result::{DatasetRecord, Status, Timing};
 use serde::Serialize;
@@ -193,7 +194,7 @@ fn config_key(key: &str) -> std::borrow::Cow<'_, str> {
 }
 
 /// The report on one line, to stand in an HTML page's `script` element: nothing in a name can end
-/// the element or begin another.
+/// the element or begin another, or reorder what a reader of the page's source sees.
 pub fn embedded(summary: &Summary) -> String {
     let report = report(summary);
     // Writing to memory cannot fail, and every key is a string.
@@ -201,7 +202,11 @@ pub fn embedded(summary: &Summary) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => safe += &format!("\\u{:04x}", c as u32),
+            '<' | '>' | '&' => safe += &format!("\\u{:04x}", c as u32),
+            c if text::is_deceptive(c) => {
+                let mut units = [0; 2];
+                safe.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+            }
             c => safe.push(c),
         }
     }

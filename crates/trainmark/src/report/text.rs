@@ -31,7 +31,7 @@ fn substitute(c: char) -> char {
 
 /// Control characters, Unicode's Default_Ignorable_Code_Point, and the line and paragraph
 /// separators; the marks of bidirectional text are among them.
-fn is_deceptive(c: char) -> bool {
+pub fn is_deceptive(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{AD}' | '\u{34F}' | '\u{61C}' | '\u{115F}'..='\u{1160}' | '\u{17B4}'..='\u{17B5}'

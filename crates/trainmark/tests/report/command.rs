@@ -1,6 +1,6 @@
 //! The command itself: options, files, messages and exit codes.
 
-use super::{as_json, as_markdown, as_text, fixtures, summary};
+use super::{as_json, as_markdown, as_text, fixtures, study, summary};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -226,4 +226,54 @@ fn single_files_can_be_chosen_by_the_shell() {
 #[test]
 fn two_reports_of_the_same_files_are_the_same() {
     assert_eq!(as_json(&summary("mixed")), as_json(&summary("mixed")));
+}
+
+#[test]
+fn without_options_the_table_with_bars_of_the_usual_folder_is_printed() {
+    let home = tempfile::tempdir().unwrap();
+    let (output, stderr) = ran(report().current_dir(home.path()));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr.starts_with("error: --input benchmarks: there is no such folder"), "{stderr}");
+    fs::create_dir(home.path().join("benchmarks")).unwrap();
+    study::write(&study::files(), &home.path().join("benchmarks"));
+    let (output, stderr) = ran(report().current_dir(home.path()));
+    assert!(output.status.success(), "{stderr}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let bars: Vec<&str> = text.lines().filter(|line| line.contains('█')).collect();
+    assert!(bars.len() > 4 && bars[0].contains("MNISTClassic cpu"), "{text}");
+    assert_eq!(names(home.path()), ["benchmarks"], "nothing is written");
+}
+
+#[test]
+fn html_and_charts_are_written_and_the_markdown_shows_the_charts() {
+    let home = tempfile::tempdir().unwrap();
+    let path = |name: &str| home.path().join(name);
+    fs::create_dir_all(path("results")).unwrap();
+    fs::create_dir_all(path("docs")).unwrap();
+    study::write(&study::files(), &path("results"));
+    let (output, stderr) = ran(report().current_dir(home.path()).args([
+        "--input",
+        "results",
+        "--html",
+        "report.html",
+        "--markdown",
+        "docs/report.md",
+        "--charts",
+        "images/of the study",
+    ]));
+    assert!(output.status.success(), "{stderr}");
+    assert_eq!((output.stdout.as_slice(), stderr.as_str()), (&b""[..], ""));
+    let page = fs::read_to_string(path("report.html")).unwrap();
+    assert_eq!(page, super::html::as_html(&study::summary_of(&study::files())));
+    let charts = names(&path("images/of the study"));
+    assert!(charts.len() > 15 && charts.iter().all(|it| it.ends_with(".svg")), "{charts:?}");
+    let markdown = fs::read_to_string(path("docs/report.md")).unwrap();
+    let shown: Vec<&str> = markdown.lines().filter(|line| line.starts_with("![")).collect();
+    assert_eq!(shown.len(), charts.len());
+    for line in shown {
+        let (_, link) = line.trim_end_matches(')').rsplit_once('(').unwrap();
+        let link = link.replace("%20", " ");
+        assert!(link.starts_with("../images/of the study/"), "{link}");
+        assert!(path("docs").join(&link).is_file(), "{link}");
+    }
 }

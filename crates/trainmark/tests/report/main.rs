@@ -1,9 +1,12 @@
 //! `trainmark report` from result files to reports.
 
+mod browser;
 mod command;
 mod contract;
 mod golden;
+mod html;
 mod properties;
+mod study;
 
 use std::path::{Path, PathBuf};
 use trainmark::report::{Collection, Options, Summary, console, json, markdown, read};

@@ -12,7 +12,7 @@ fn config() -> ProptestConfig {
 }
 
 /// Names out of what breaks formats, and of anything.
-fn name() -> impl Strategy<Value = String> {
+pub fn name() -> impl Strategy<Value = String> {
     let hostile = prop::sample::select(vec![
         "|",
         "\\",
@@ -68,7 +68,7 @@ fn name() -> impl Strategy<Value = String> {
 }
 
 prop_compose! {
-    fn row()(
+    pub fn row()(
         names in prop::array::uniform4(name()),
         reason in prop::option::of(name()),
         key in name(),
@@ -95,7 +95,7 @@ prop_compose! {
     }
 }
 
-fn summary_of(rows: &[Value]) -> Summary {
+pub fn summary_of(rows: &[Value]) -> Summary {
     let mut collection = Collection::default();
     for (index, row) in rows.iter().enumerate() {
         collection.add_bytes(&format!("{index}.json"), row.to_string().as_bytes()).unwrap();

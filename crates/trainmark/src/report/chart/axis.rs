@@ -29,7 +29,9 @@ pub enum Origin {
 impl Axis {
     /// An axis on which all the figures have a place. `None` if there is no figure.
     pub fn new(figures: impl IntoIterator<Item = f64>, origin: Origin) -> Option<Axis> {
-        let figures: Vec<f64> = figures.into_iter().filter(|it| it.is_finite()).collect();
+        let finite = figures.into_iter().filter(|it| it.is_finite());
+        let figures: Vec<f64> =
+            finite.map(|it| if it.abs() < SMALLEST { 0.0 } else { it }).collect();
         let smallest = figures.iter().copied().reduce(f64::min)?.min(LARGEST);
         let largest = figures.iter().copied().reduce(f64::max)?.min(LARGEST);
         let logarithmic = smallest > 0.0 && largest / smallest > LINEAR_UP_TO;
@@ -171,7 +173,9 @@ mod tests {
 
     #[test]
     fn no_figure_is_too_large_too_small_or_too_strange() {
-        for figures in [&[1e308, 5e-324][..], &[0.0], &[f64::NAN, 1.0], &[1e308, 1e308], &[-1.0]] {
+        for figures in
+            [&[1e308, 5e-324][..], &[0.0], &[f64::NAN, 1.0], &[1e308, 1e308], &[-1.0], &[5e-324]]
+        {
             let axis = axis(figures, Origin::Free);
             let ticks = axis.ticks();
             assert!(ticks.len() < 20, "{ticks:?}");

@@ -22,31 +22,42 @@ pub fn dashes(contestant: usize) -> Option<&'static str> {
     [None, Some("6 3"), Some("2 2"), Some("8 3 2 3")][contestant % 4]
 }
 
-/// A contestant's mark around a point, filled or as its outline.
-pub fn mark(contestant: usize, x: f64, y: f64, radius: f64, filled: bool) -> Markup {
-    let outline = outline(shape(contestant), x, y, radius);
+/// A contestant's marks around points, filled or as their outlines: one path for all.
+pub fn marks(
+    contestant: usize,
+    points: impl IntoIterator<Item = (f64, f64)>,
+    radius: f64,
+    filled: bool,
+) -> Markup {
+    let outline = outline(shape(contestant), radius);
+    let marks = points.into_iter().map(|(x, y)| {
+        let (dx, dy) = outline.0;
+        format!("M{} {}{}", at(x + dx), at(y + dy), outline.1)
+    });
+    let path: String = marks.collect();
     html! {
         @if filled {
-            path d=(outline) fill="currentColor" fill-opacity=".8" {}
+            path.f d=(path) {}
         } @else {
-            path d=(outline) fill="none" stroke="currentColor" stroke-width="1.5" {}
+            path.l d=(path) fill="none" {}
         }
     }
 }
 
-/// Of about the same area whatever the shape.
-fn outline(shape: usize, x: f64, y: f64, r: f64) -> String {
+/// Where the outline of a mark begins, from its middle, and how it goes on from there. All of about
+/// the same area.
+fn outline(shape: usize, r: f64) -> ((f64, f64), String) {
     let polygon = |points: &[(f64, f64)]| {
-        let points: Vec<String> = points
-            .iter()
-            .map(|(dx, dy)| format!("{} {}", at(x + dx * r), at(y + dy * r)))
-            .collect();
-        format!("M{}z", points.join("L"))
+        let steps = points.windows(2).map(|pair| {
+            let (dx, dy) = (pair[1].0 - pair[0].0, pair[1].1 - pair[0].1);
+            format!("l{} {}", at(dx * r), at(dy * r))
+        });
+        ((points[0].0 * r, points[0].1 * r), steps.collect::<String>() + "z")
     };
     match shape {
         0 => {
-            let (start, r, d) = (at(x - r), at(r), at(2.0 * r));
-            format!("M{start} {}a{r} {r} 0 1 0 {d} 0a{r} {r} 0 1 0 -{d} 0z", at(y))
+            let (r_, d) = (at(r), at(2.0 * r));
+            ((-r, 0.0), format!("a{r_} {r_} 0 1 0 {d} 0a{r_} {r_} 0 1 0 -{d} 0z"))
         }
         1 => polygon(&[(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)]),
         2 => polygon(&[(0.0, -1.25), (1.2, 0.85), (-1.2, 0.85)]),

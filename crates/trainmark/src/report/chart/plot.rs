@@ -39,6 +39,12 @@ pub struct Measure {
     pub origin: Origin,
 }
 
+/// Of the element that holds all that is a series'.
+fn class(series: &Series) -> String {
+    let weak = if series.weak { " weak" } else { "" };
+    mark::color(series.contestant) + weak
+}
+
 /// A drawing with an x and a y axis.
 #[derive(Debug)]
 pub struct Plot {
@@ -84,14 +90,7 @@ impl Plot {
     /// The grid with its figures and titles.
     pub fn frame(&self) -> Markup {
         html! {
-            g.g stroke="currentColor" {
-                @for tick in self.y.ticks() {
-                    path d={ "M" (LEFT) " " (at(self.y.at(tick))) "H" (RIGHT) } {}
-                }
-                @for tick in self.x.ticks() {
-                    path d={ "M" (at(self.x.at(tick))) " " (TOP) "V" (BOTTOM) } {}
-                }
-            }
+            path.g stroke="currentColor" d=(self.grid()) {}
             path.a d={ "M" (LEFT) " " (BOTTOM) "H" (RIGHT) } stroke="currentColor" {}
             g.m font-size="11" {
                 g text-anchor="end" {
@@ -112,6 +111,20 @@ impl Plot {
         }
     }
 
+    fn grid(&self) -> String {
+        let across = self
+            .y
+            .ticks()
+            .into_iter()
+            .map(|tick| format!("M{LEFT} {}H{RIGHT}", at(self.y.at(tick))));
+        let up = self
+            .x
+            .ticks()
+            .into_iter()
+            .map(|tick| format!("M{} {TOP}V{BOTTOM}", at(self.x.at(tick))));
+        across.chain(up).collect()
+    }
+
     /// A dashed line across at some height, with its name.
     pub fn level(&self, height: f64, name: &str) -> Markup {
         let y = self.y.at(height);
@@ -128,22 +141,23 @@ impl Plot {
     pub fn lines(&self, series: &[Series]) -> Markup {
         html! {
             @for series in series {
-                g.(mark::color(series.contestant)).weak[series.weak] data-r=(series.place) {
+                g class=(class(series)) data-r=(series.place) {
                     title { (series.label) }
                     @if series.points.len() > 1 {
-                        path d=(self.path(&series.points)) fill="none" stroke="currentColor"
-                            stroke-width="1.8" stroke-linejoin="round"
+                        path.l d=(self.path(&series.points)) fill="none"
                             stroke-dasharray=[mark::dashes(series.contestant)] {}
                     }
-                    @for (index, point) in series.points.iter().enumerate() {
-                        @if series.points.len() <= MARKED || index + 1 == series.points.len() {
-                            @let (x, y) = self.at(*point);
-                            (mark::mark(series.contestant, x, y, series.radius, series.filled))
-                        }
-                    }
+                    (mark::marks(series.contestant, self.marked(series), series.radius, series.filled))
                 }
             }
         }
+    }
+
+    /// The points that have a mark: all, or of very many the last.
+    fn marked(&self, series: &Series) -> impl Iterator<Item = (f64, f64)> {
+        let count = series.points.len();
+        let first = if count <= MARKED { 0 } else { count - 1 };
+        series.points[first..].iter().map(|point| self.at(*point))
     }
 
     fn path(&self, points: &[(f64, f64)]) -> String {
@@ -178,10 +192,8 @@ impl Plot {
         }
         let drawing = html! {
             @for (x, y, series, label) in &placed {
-                g.weak[series.weak] data-r=(series.place) {
-                    g.(mark::color(series.contestant)) {
-                        (mark::mark(series.contestant, x + 5.0, *y, 4.0, series.filled))
-                    }
+                g class=(class(series)) data-r=(series.place) {
+                    (mark::marks(series.contestant, [(x + 5.0, *y)], 4.0, series.filled))
                     text.t x=(at(x + 14.0)) y=(at(y + 4.0)) { (label) }
                 }
             }

@@ -65,13 +65,12 @@ pub fn axis_title(basis: Basis) -> &'static str {
 }
 
 fn grid(axis: &Axis, bottom: f64, basis: Basis) -> Markup {
+    let lines =
+        axis.ticks().into_iter().map(|tick| format!("M{} 4V{}", at(axis.at(tick)), at(bottom)));
+    let lines: String = lines.collect();
     let scale = if axis.is_logarithmic() { ", logarithmic" } else { "" };
     html! {
-        g.g stroke="currentColor" {
-            @for tick in axis.ticks() {
-                path d={ "M" (at(axis.at(tick))) " 4V" (at(bottom)) } {}
-            }
-        }
+        path.g stroke="currentColor" d=(lines) {}
         g.m text-anchor="middle" font-size="11" {
             @for tick in axis.ticks() {
                 text x=(at(axis.at(tick))) y=(at(bottom + 14.0)) { (super::short(tick)) }
@@ -88,9 +87,11 @@ fn line(entry: &Entry, basis: Basis, median: f64, axis: &Axis, top: f64) -> Mark
     let samples = entry.samples(basis);
     let middle = top + 28.0;
     let figures = figures(entry, median);
+    let weak = if entry.row.is_ranked() { "" } else { " weak" };
+    let class = mark::color(entry.contestant) + weak;
     let label = format!("{}{}", entry.label, remark(entry));
     html! {
-        g.(mark::color(entry.contestant)).weak[!entry.row.is_ranked()] data-r=(entry.place) {
+        g class=(class) data-r=(entry.place) {
             title { (label) ": " (figures) ", " (samples.len()) " runs" }
             text.t x=(at(axis.from())) y=(at(top + 15.0)) { (fitted(&label, 62 - figures.chars().count().min(40))) }
             text.m x=(at(axis.to())) y=(at(top + 15.0)) text-anchor="end" { (figures) }

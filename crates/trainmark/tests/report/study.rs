@@ -1,0 +1,249 @@
+//! A study with everything that a report can show: repeats, curves, failures with logs, two models,
+//! two trainers, a measured machine. The figures are made up and simple.
+
+use serde_json::{Map, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+use trainmark::machine::Machine;
+use trainmark::report::{Collection, Options, Summary, exhibit};
+use trainmark::result::{
+    AccuracySource, DatasetRecord, EpochRecord, ResultFile, RunIdentity, Sample, Status, Timing,
+    TrainerRecord,
+};
+
+/// A row of the study.
+pub struct Row {
+    pub executable: &'static str,
+    pub model: &'static str,
+    pub backend: &'static str,
+    pub hidden: u64,
+    pub train_s: f64,
+    pub memory_mb: f64,
+    pub accuracy_percent: f64,
+    pub status: Status,
+}
+
+/// Runs of each row that completed.
+pub const REPEATS: u32 = 8;
+
+fn row(
+    (executable, backend): (&'static str, &'static str),
+    (model, hidden): (&'static str, u64),
+    (train_s, memory_mb, accuracy_percent): (f64, f64, f64),
+) -> Row {
+    let status = Status::Measured;
+    Row { executable, model, backend, hidden, train_s, memory_mb, accuracy_percent, status }
+}
+
+/// The rows in the order of their files.
+pub fn rows() -> Vec<Row> {
+    let (ours, cuda, torch) =
+        (("MNISTClassic", "cpu"), ("MNISTClassic", "cuda"), ("PyTorch", "cpu"));
+    let jax = ("JAX", "cpu");
+    let mut rows = vec![
+        row(ours, ("mlp", 512), (0.41, 71.0, 94.11)),
+        row(cuda, ("mlp", 512), (0.062, 310.0, 94.16)),
+        row(torch, ("mlp", 512), (3.9, 420.0, 94.2)),
+        row(jax, ("mlp", 512), (1.9, 510.0, 94.14)),
+        row(ours, ("mlp", 256), (0.22, 70.0, 93.9)),
+        row(torch, ("mlp", 256), (2.6, 410.0, 93.9)),
+        row(ours, ("cnn", 0), (0.17, 69.0, 92.7)),
+        row(torch, ("cnn", 0), (4.4, 430.0, 92.6)),
+        row(jax, ("cnn", 0), (5.4, 520.0, 88.1)),
+        row(("MNISTClassic", "wgpu"), ("mlp", 512), (14.2, 190.0, 94.1)),
+        row(("MNISTClassic", "mps"), ("mlp", 512), (0.0, 0.0, 0.0)),
+        row(("PyTorch", "cuda"), ("cnn", 0), (0.0, 0.0, 0.0)),
+    ];
+    rows[8].status = Status::NotConverged;
+    rows[10].status = Status::Unavailable;
+    rows[11].status = Status::Crashed;
+    rows
+}
+
+/// The row's result file.
+pub fn file(row: &Row) -> ResultFile {
+    let mut config = Map::new();
+    for (key, value) in [("epochs", json!(5)), ("batch_size", json!(32)), ("seed", json!(42))] {
+        config.insert(key.to_owned(), value);
+    }
+    if row.hidden > 0 {
+        config.insert("hidden_size".to_owned(), json!(row.hidden));
+    }
+    let text = |text: &str| Some(text.to_owned());
+    let target = if row.model == "mlp" { 93.5 } else { 91.0 };
+    let mut file = ResultFile {
+        executable: row.executable.into(),
+        model: row.model.into(),
+        backend: row.backend.into(),
+        timestamp: "20261124_101500".into(),
+        config,
+        schema_version: 1,
+        run: Some(RunIdentity {
+            id: "study".into(),
+            suite: "mnist".into(),
+            quick: false,
+            started: "2026-11-24T10:15:00Z".into(),
+            git_commit: text("6d8ca6d"),
+            harness: "0.1.0".into(),
+        }),
+        dataset: Some(DatasetRecord { name: "mnist".into(), sha256: text(&"a9".repeat(32)) }),
+        target_accuracy_percent: Some(target),
+        sources: BTreeMap::from([
+            ("training_time_seconds".into(), "getrusage".into()),
+            ("peak_memory_mb".into(), "VmHWM of the largest process".into()),
+        ]),
+        trainer: Some(trainer(row)),
+        machine: Some(Machine {
+            hostname: text("bench-1"),
+            cpu: text("AMD EPYC 9B45"),
+            cores: Some(2),
+            threads: Some(2),
+            memory_bytes: Some(24 << 30),
+            os: text("Linux (Debian GNU/Linux 12)"),
+            kernel: text("6.1.0-18-amd64"),
+            architecture: text("x86_64"),
+            ..Machine::default()
+        }),
+        capability: Some(capability()),
+        ..ResultFile::default()
+    };
+    match row.status {
+        Status::Unavailable => {
+            file.status = row.status;
+            file.reason = text("Metal needs macOS");
+        }
+        Status::Crashed => file.add_sample(crash()),
+        _ => (0..REPEATS).for_each(|round| file.add_sample(sample(row, round))),
+    }
+    if row.status == Status::NotConverged {
+        file.status = row.status;
+        file.reason = text("88.10 % is below the target of 91.00 %");
+    }
+    file
+}
+
+fn trainer(row: &Row) -> TrainerRecord {
+    TrainerRecord {
+        command: ["train", "--model", row.model, "--backend", row.backend]
+            .map(str::to_owned)
+            .into(),
+        sha256: Some("ab".repeat(32)),
+        version: Some("1.0".into()),
+        device: Some("AMD EPYC 9B45".into()),
+        threads: Some(2),
+        precision: Some("float32".into()),
+        parameters: Some(if row.model == "mlp" { 794 * row.hidden + 10 } else { 13_610 }),
+        software: row.backend == "wgpu",
+        ..TrainerRecord::default()
+    }
+}
+
+fn sample(row: &Row, round: u32) -> Sample {
+    // Some noise that is the same every time.
+    let noise = 1.0 + 0.004 * f64::from((round * 5 + row.hidden as u32) % 7);
+    let train_s = row.train_s * noise;
+    let timing = Timing {
+        wall_s: Some(train_s + 0.3),
+        user_s: Some(2.0 * train_s + 0.1),
+        system_s: Some(0.05),
+        setup_s: Some(0.12),
+        train_s: Some(train_s),
+        ..Timing::default()
+    };
+    let losses = [0.6118, 0.3953, 0.3062, 0.2555, 0.222];
+    let epochs = losses.iter().zip(1..).map(|(loss, epoch)| EpochRecord {
+        epoch,
+        loss: Some(*loss),
+        seconds: train_s / 5.0,
+        accuracy_percent: Some(row.accuracy_percent - 5.0 * loss + 1.11),
+    });
+    let dense_flop =
+        if row.model == "mlp" { 4.9e11 } else { 7e10 } * (row.hidden.max(512) as f64 / 512.0);
+    let skips = row.executable == "MNISTClassic";
+    Sample {
+        round,
+        timing,
+        peak_memory_bytes: Some((row.memory_mb * 1e6) as u64),
+        test_accuracy_percent: Some(row.accuracy_percent),
+        accuracy_source: Some(AccuracySource::Scored),
+        epochs: epochs.collect(),
+        steps: Some(9375),
+        dense_flop: Some(dense_flop),
+        executed_flop: Some(if skips { 0.2 * dense_flop } else { dense_flop }),
+        ..Sample::default()
+    }
+}
+
+fn crash() -> Sample {
+    Sample {
+        status: Status::Crashed,
+        reason: Some("ended by SIGSEGV".into()),
+        timing: Timing { wall_s: Some(1.2), user_s: Some(0.9), ..Timing::default() },
+        stdout_tail: Some("Epoch 1/5".into()),
+        stderr_tail: Some("\u{1b}[31mRuntimeError\u{1b}[0m: out of luck\n  at step 17 < 18".into()),
+        ..Sample::default()
+    }
+}
+
+fn capability() -> machine::Capability {
+    use machine::{Access, Bandwidth, Capability, Cpu, FmaRate, Level};
+    let bandwidth = |level, bytes_per_s| Bandwidth {
+        level,
+        access: Access::Copy,
+        threads: 2,
+        working_set_bytes: 1 << 15,
+        bytes_per_s,
+        highest_bytes_per_s: bytes_per_s,
+    };
+    Capability {
+        schema_version: 1,
+        key: "bench-1".into(),
+        measured: "2026-11-24T10:00:00Z".into(),
+        rounds: 5,
+        cpu: Cpu {
+            name: Some("AMD EPYC 9B45".into()),
+            architecture: "x86_64".into(),
+            threads: 2,
+            fma: vec![FmaRate {
+                isa: "avx512".into(),
+                threads: 2,
+                flop_per_s: 548_000_000_000,
+                highest_flop_per_s: 550_000_000_000,
+            }],
+            bandwidth: vec![
+                bandwidth(Level::L1, 900_000_000_000),
+                bandwidth(Level::L2, 400_000_000_000),
+                bandwidth(Level::L3, 120_000_000_000),
+                bandwidth(Level::Memory, 40_000_000_000),
+            ],
+            ..Cpu::default()
+        },
+        ..Capability::default()
+    }
+}
+
+pub fn files() -> Vec<ResultFile> {
+    rows().iter().map(file).collect()
+}
+
+/// As `trainmark report` reads them: the headlines first, then the whole files that are needed.
+pub fn summary_of(files: &[ResultFile]) -> Summary {
+    let mut collection = Collection::default();
+    for (index, file) in files.iter().enumerate() {
+        collection.add(&format!("{index:03}.json"), file).unwrap();
+    }
+    let mut summary = Summary::new(collection, &Options::default()).unwrap();
+    let needed = exhibit::needed(&summary);
+    summary.keep_files(needed, |row| {
+        Some(files[row.file.trim_end_matches(".json").parse::<usize>().unwrap()].clone())
+    });
+    summary
+}
+
+/// Writes the files as a folder of results.
+pub fn write(files: &[ResultFile], folder: &Path) {
+    for (index, file) in files.iter().enumerate() {
+        let text = serde_json::to_vec_pretty(file).unwrap();
+        std::fs::write(folder.join(format!("{index:03}.json")), text).unwrap();
+    }
+}
