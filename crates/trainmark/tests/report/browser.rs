@@ -48,7 +48,8 @@ impl Browser {
                 let required = std::env::var("TRAINMARK_REQUIRE_BROWSER").is_ok_and(|it| it == "1");
                 assert!(!required, "TRAINMARK_REQUIRE_BROWSER=1, but {reason}");
                 // Not `eprintln`, which the test harness would keep to itself.
-                writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}").unwrap();
+                let mut stderr = std::io::stderr();
+                writeln!(stderr, "SKIPPED: {test}: {reason}").unwrap();
                 return None;
             }
         };
