@@ -21,6 +21,8 @@ pub enum Verb {
     Run(Box<cmd::run::Args>),
     /// Make one JSON report, and a Markdown one if wanted, from a folder of result files
     Report(cmd::report::Args),
+    /// Run one row against itself: what difference can this machine show now?
+    Noise(Box<cmd::noise::Args>),
     /// Compare two sets of result files, and fail if something became worse
     Compare(cmd::compare::Args),
     /// Keep sets of result files by name, to compare with

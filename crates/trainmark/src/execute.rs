@@ -7,6 +7,7 @@ use crate::judge::{self, Evidence};
 use crate::launch::{self, CancelToken, Outcome, Stream};
 use crate::machine::{self, Machine};
 use crate::meter::{Meters, Reading};
+use crate::noise::{self, NoiseFloor, NoiseRecord};
 use crate::plan::{self, Case, Places};
 use crate::provenance::{self, Moment};
 use crate::result::{
@@ -15,10 +16,12 @@ use crate::result::{
 };
 use crate::score;
 use crate::suite::LoadedSuite;
+use crate::surroundings::{Observer, Surroundings};
 use crate::trainer::{NotReady, Ready};
 use crate::transcript::Transcript;
 use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -53,6 +56,8 @@ pub struct Bench<'a> {
     run: RunIdentity,
     machine: Machine,
     capability: Option<::machine::Capability>,
+    observer: RefCell<Observer>,
+    noise: Vec<NoiseRecord>,
     scratch: tempfile::TempDir,
 }
 
@@ -64,6 +69,9 @@ pub struct Settings {
     pub allow_software: bool,
     /// Of one combination.
     pub timeout: Duration,
+    /// How often a noisy run is repeated.
+    #[serde(default)]
+    pub retry_noisy: u32,
 }
 
 /// The identity of a run of the suite that begins now.
@@ -100,7 +108,19 @@ impl<'a> Bench<'a> {
             eprintln!("warning: {error}");
             None
         });
-        Ok(Bench { loaded, dataset, trainers, settings, run, machine, capability, scratch })
+        let noise = noise::store::of_machine(&machine);
+        Ok(Bench {
+            loaded,
+            dataset,
+            trainers,
+            settings,
+            run,
+            machine,
+            capability,
+            observer: RefCell::new(Observer::new()),
+            noise,
+            scratch,
+        })
     }
 
     /// The run that the combinations belong to.
@@ -130,7 +150,8 @@ impl<'a> Bench<'a> {
     }
 
     /// Runs a combination once: a result file of one sample, or of none and a reason if it could
-    /// not be trained. `on_line` sees what the trainer has said so far, after each of its lines.
+    /// not be trained. A noisy run may be repeated: the result has a sample of each then, of which
+    /// only the last counts. `on_line` sees what the trainer has said so far, after each of its lines.
     ///
     /// # Errors
     /// If the harness itself cannot go on: the launcher fails.
@@ -147,22 +168,33 @@ impl<'a> Bench<'a> {
             Err((status, reason)) => return Ok(not_trained(result, status, reason)),
         };
         let target = result.target_accuracy_percent;
-        let (mut sample, record) = self.train(case, target, ready, cancel, on_line)?;
-        if sample.status == Status::Unavailable {
-            // What it cost to find that out is no figure of this combination.
-            let reason = sample.reason.unwrap_or_default();
-            return Ok(not_trained(result, sample.status, reason));
+        for attempt in 0..=self.settings.retry_noisy {
+            let (mut sample, record) = self.train(case, target, ready, cancel, on_line)?;
+            if sample.status == Status::Unavailable {
+                // What it cost to find that out is no figure of this combination.
+                let reason = sample.reason.unwrap_or_default();
+                return Ok(not_trained(result, sample.status, reason));
+            }
+            if sample.status == Status::Interrupted {
+                sample.reason = cancel.reason().map(str::to_owned).or(sample.reason);
+            }
+            if let Round::Number(number) = round {
+                sample.round = number;
+            }
+            sample.superseded = attempt < self.settings.retry_noisy
+                && round != Round::WarmUp
+                && sample.status.completed()
+                && !sample.disturbances.is_empty()
+                && !cancel.is_cancelled();
+            let again = sample.superseded;
+            result.compiled = record.compiled.unwrap_or(result.compiled);
+            (result.sources, result.missing) = (record.sources, record.missing);
+            result.trainer = Some(record.trainer);
+            result.add_sample(sample);
+            if !again {
+                break;
+            }
         }
-        if sample.status == Status::Interrupted {
-            sample.reason = cancel.reason().map(str::to_owned).or(sample.reason);
-        }
-        if let Round::Number(number) = round {
-            sample.round = number;
-        }
-        result.compiled = record.compiled.unwrap_or(result.compiled);
-        (result.sources, result.missing) = (record.sources, record.missing);
-        result.trainer = Some(record.trainer);
-        result.add_sample(sample);
         Ok(result)
     }
 
@@ -187,6 +219,7 @@ impl<'a> Bench<'a> {
             target_accuracy_percent: suite.target(&case.model, &self.dataset.name, case.epochs()),
             machine: Some(self.machine.clone()),
             capability: self.capability.clone(),
+            noise_floor: NoiseFloor::of(&self.noise, &declared.name, &case.model, &case.backend),
             ..ResultFile::default()
         }
     }
@@ -241,7 +274,9 @@ impl<'a> Bench<'a> {
                 on_line(&said);
             }
         };
+        let window = self.observer.borrow().open();
         let outcome = launch::run(&job, &mut listen, cancel)?;
+        let surroundings = self.observer.borrow_mut().close(window);
         let scored = score::score(&predictions, &self.dataset.test_labels);
         let (status, reason) = judge::judge(&Evidence {
             outcome: &outcome,
@@ -251,7 +286,8 @@ impl<'a> Bench<'a> {
             dataset: (&self.dataset.name, &self.dataset.sha256),
             target_percent,
         });
-        let sample = sample(status, reason, &outcome, &said, judge::accuracy(&said, &scored));
+        let mut sample = sample(status, reason, &outcome, &said, judge::accuracy(&said, &scored));
+        self.look_around(&mut sample, surroundings);
         let (sources, missing) = origins(&outcome.meters, &sample);
         let trainer = TrainerRecord {
             command: words,
@@ -277,6 +313,14 @@ fn not_trained(mut result: ResultFile, status: Status, reason: String) -> Result
     }
     (result.status, result.reason) = (status, Some(reason));
     result
+}
+
+impl Bench<'_> {
+    /// Marks a noisy sample.
+    fn look_around(&self, sample: &mut Sample, surroundings: Surroundings) {
+        sample.disturbances = surroundings.disturbances(self.observer.borrow().highest_mhz());
+        sample.surroundings = Some(surroundings);
+    }
 }
 
 fn sample(
@@ -326,6 +370,9 @@ fn sample(
         executed_flop: said.executed_flop,
         counters: counters.into_iter().filter_map(known).collect(),
         notes: notes(outcome),
+        disturbances: Vec::new(),
+        superseded: false,
+        surroundings: None,
         stdout_tail: tail(&outcome.stdout_tail),
         stderr_tail: tail(&outcome.stderr_tail),
     }

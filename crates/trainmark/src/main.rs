@@ -17,6 +17,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Run(args) => cmd::run::run(&args),
         Verb::Report(args) => cmd::report::run(args),
+        Verb::Noise(args) => cmd::noise::run(&args),
         Verb::Compare(args) => cmd::compare::run(args),
         Verb::Baseline(args) => cmd::baseline::run(args),
         Verb::Machine(args) => cmd::machine::run(&args),

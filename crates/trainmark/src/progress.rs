@@ -117,7 +117,8 @@ impl<'a> Progress<'a> {
         };
         let reason = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
         let file = file.map(|file| format!(" -> {}", file.display())).unwrap_or_default();
-        format!("{status}, {trained}, accuracy {accuracy}{reason}{file}")
+        let noise = noise(result);
+        format!("{status}, {trained}, accuracy {accuracy}{reason}{noise}{file}")
     }
 
     fn paint(&self, status: Status) -> String {
@@ -136,4 +137,19 @@ impl<'a> Progress<'a> {
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// How often the last round was repeated for its noise, and what disturbs what now stands for it.
+fn noise(result: &ResultFile) -> String {
+    let Some(last) = result.samples.last() else { return String::new() };
+    let again = result.samples.iter().rev().skip(1).take_while(|it| it.superseded).count();
+    let mut text = match again {
+        0 => String::new(),
+        1 => ", repeated once for noise".to_owned(),
+        times => format!(", repeated {times} times for noise"),
+    };
+    if let Some(first) = last.disturbances.first() {
+        text += &format!(", NOISY: {}", one_line(first));
+    }
+    text
 }

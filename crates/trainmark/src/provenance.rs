@@ -22,6 +22,11 @@ pub fn sha256_of_file(path: &Path) -> std::io::Result<String> {
     Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+/// SHA-256 of some bytes, in hexadecimal.
+pub fn sha256_of_bytes(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The program file that a command's first word stands for: itself if it names a folder, else the
 /// first executable of that name in `PATH`.
 pub fn resolve_program(program: &Path) -> Option<PathBuf> {

@@ -5,7 +5,9 @@
 //! optional when read, so that files written by the specification's own scripts are read too.
 //! `schema/result.schema.json` says the same to other programs.
 
+use crate::noise::NoiseFloor;
 use crate::stats::{self, Interval};
+use crate::surroundings::Surroundings;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -160,6 +162,9 @@ pub struct ResultFile {
     /// What the machine can do, if `trainmark machine` had measured it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capability: Option<::machine::Capability>,
+    /// What a difference must exceed to be claimed, if `trainmark noise` has found it out here.
+    #[serde(default)]
+    pub noise_floor: Option<NoiseFloor>,
 }
 
 /// The specification's three figures; null where one could not be had (`missing` says why).
@@ -252,6 +257,11 @@ pub struct Sample {
     pub counters: BTreeMap<String, u64>,
     /// What a reader should know of this run, for example stragglers.
     pub notes: Vec<String>,
+    /// Why the sample is noisy: what else the machine did meanwhile. Empty for a quiet one.
+    pub disturbances: Vec<String>,
+    /// It was noisy and a later sample of the same round stands for it: no figure counts it.
+    pub superseded: bool,
+    pub surroundings: Option<Surroundings>,
     /// Last lines of the trainer's output; kept when it did not complete.
     pub stdout_tail: Option<String>,
     pub stderr_tail: Option<String>,
@@ -296,14 +306,14 @@ impl ResultFile {
     /// is not hidden behind nine good ones.
     pub fn add_sample(&mut self, sample: Sample) {
         self.samples.push(sample);
-        let bad = self.samples.iter().filter(|sample| sample.status != Status::Measured);
+        let bad = self.counted().filter(|sample| sample.status != Status::Measured);
         let bad: Vec<&Sample> = bad.collect();
         (self.status, self.reason) = match bad.first() {
             None => (Status::Measured, None),
-            Some(first) if self.samples.len() == 1 => (first.status, first.reason.clone()),
+            Some(first) if self.counted().count() == 1 => (first.status, first.reason.clone()),
             Some(first) => {
                 let reason = first.reason.as_deref().unwrap_or_default();
-                let (bad, all) = (bad.len(), self.samples.len());
+                let (bad, all) = (bad.len(), self.counted().count());
                 (first.status, Some(format!("{bad} of {all} runs: {}: {reason}", first.status)))
             }
         };
@@ -332,11 +342,16 @@ impl ResultFile {
         self.accuracy_source = self.samples.iter().find_map(|sample| sample.accuracy_source);
     }
 
+    /// The samples that figures are computed from: all but those that were repeated for their noise.
+    pub fn counted(&self) -> impl Iterator<Item = &Sample> {
+        self.samples.iter().filter(|sample| !sample.superseded)
+    }
+
     /// The median of a figure, and its interval into `intervals`. Of the runs that completed; if
     /// none did, of all that have the figure.
     fn median(&mut self, name: &str, figure: impl Fn(&Sample) -> Option<f64>) -> Option<f64> {
-        let any = self.samples.iter().any(|sample| sample.status.completed());
-        let counted = self.samples.iter().filter(|sample| !any || sample.status.completed());
+        let any = self.counted().any(|sample| sample.status.completed());
+        let counted = self.counted().filter(|sample| !any || sample.status.completed());
         let values: Vec<f64> = counted.filter_map(figure).collect();
         if let Some(interval) = stats::median_interval(&values, stats::CONFIDENCE) {
             self.intervals.insert(name.to_owned(), interval);
@@ -423,6 +438,19 @@ mod tests {
         assert_eq!(result.status, Status::TimedOut);
         assert_eq!(result.reason.as_deref(), Some("1 of 4 runs: timed out: why"));
         assert!(result.intervals.is_empty());
+    }
+
+    #[test]
+    fn a_noisy_run_that_was_repeated_stays_in_the_file_and_in_no_figure() {
+        let mut result = ResultFile::default();
+        let noisy = Sample { superseded: true, ..sample(9.0, Status::Measured) };
+        result.add_sample(noisy);
+        result.add_sample(sample(1.0, Status::Measured));
+        assert_eq!((result.timing.train_s, result.samples.len()), (Some(1.0), 2));
+        // Noise that was not repeated counts: nothing is dropped for being slow.
+        let noisy = Sample { disturbances: vec!["load".into()], ..sample(3.0, Status::Measured) };
+        result.add_sample(noisy);
+        assert_eq!(result.timing.train_s, Some(2.0));
     }
 
     #[test]

@@ -234,14 +234,27 @@ pub fn noise(log_ratios: &[f64]) -> Option<f64> {
     Some(1.4826 * median(&distances)?)
 }
 
+/// Of 97.5 %, and of 96.5 % to be on the safe side of 95 %.
+const QUANTILES: f64 = 1.959_964 + 1.811_911;
+const ROUNDS_FOR_DISCRETENESS: usize = 3;
+
 /// Rounds after which a difference of `effect` (0.03 is 3 %) between two rows is found in at least
 /// 95 of 100 comparisons, if the logarithm of the ratio within a round has standard deviation
 /// `deviation`. From the normal power formula divided by the signed-rank test's efficiency of
 /// 3/pi, with three rounds more because the test is discrete; the simulation in the tests proves it.
 pub fn rounds_needed(deviation: f64, effect: f64) -> usize {
-    let quantiles = 1.959_964 + 1.811_911; // of 97.5 %, and of 96.5 % to be on the safe side of 95 %
-    let rounds = (quantiles * deviation / effect.ln_1p()).powi(2) * std::f64::consts::PI / 3.0;
-    (rounds.ceil() as usize + 3).max(6)
+    let rounds = (QUANTILES * deviation / effect.ln_1p()).powi(2) * std::f64::consts::PI / 3.0;
+    (rounds.ceil() as usize + ROUNDS_FOR_DISCRETENESS).max(6)
+}
+
+/// The smallest difference (0.03 is 3 %) that so many rounds find in at least 95 of 100 comparisons:
+/// [`rounds_needed`] the other way round. `None` below the six rounds that an interval takes.
+pub fn smallest_shown(deviation: f64, rounds: usize) -> Option<f64> {
+    if rounds < rounds_needed(0.0, 1.0) {
+        return None;
+    }
+    let rounds = (rounds - ROUNDS_FOR_DISCRETENESS) as f64 * 3.0 / std::f64::consts::PI;
+    Some((QUANTILES * deviation / rounds.sqrt()).exp_m1())
 }
 
 #[cfg(test)]
@@ -371,6 +384,17 @@ mod tests {
                 found += usize::from(verdict == Verdict::Faster);
             }
             assert!(found >= 950, "{found} of 1000 at {n} rounds and deviation {deviation}");
+        }
+    }
+
+    #[test]
+    fn the_smallest_difference_is_the_one_that_needs_these_rounds() {
+        assert_eq!(smallest_shown(0.02, 5), None);
+        for deviation in [0.01, 0.02, 0.08] {
+            for rounds in [8, 20, 100] {
+                let effect = smallest_shown(deviation, rounds).unwrap();
+                assert_eq!(rounds_needed(deviation, effect * 1.000_001), rounds);
+            }
         }
     }
 

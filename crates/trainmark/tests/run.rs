@@ -66,6 +66,7 @@ impl Place {
     fn trainmark(&self, verb: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainmark"));
         command.arg(verb).current_dir(self.0.path()).env("XDG_CACHE_HOME", self.path("cache"));
+        command.env("XDG_STATE_HOME", self.path("no-state"));
         command.env_remove("TRAINMARK_DATA");
         command
     }
@@ -331,4 +332,77 @@ fn a_row_that_failed_is_not_repeated() {
     let output = place.run(&place.suite("exit 3", ""), &["--repeats", "5"]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(place.results()[0]["samples"].as_array().unwrap().len(), 1);
+}
+
+/// A process that spins beside everything else until it is dropped.
+#[cfg(target_os = "linux")]
+struct Spinner(std::process::Child);
+
+#[cfg(target_os = "linux")]
+impl Spinner {
+    fn start() -> Spinner {
+        Spinner(Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap())
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_noisy_run_is_marked_and_repeated_and_stays_in_the_file() {
+    let place = Place::new();
+    let suite = place.suite(&format!("sleep 0.4; {PLAIN}"), "");
+    let spinner = Spinner::start();
+    let output = place.run(&suite, &["--retry-noisy=1"]);
+    drop(spinner);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("repeated once for noise, NOISY: other processes used"));
+    let results = place.results();
+    let samples = results[0]["samples"].as_array().unwrap();
+    assert_eq!(samples.len(), 2);
+    assert_eq!(
+        (&samples[0]["superseded"], &samples[1]["superseded"]),
+        (&true.into(), &false.into())
+    );
+    assert_eq!(samples[0]["round"], samples[1]["round"]);
+    for sample in samples {
+        let words = sample["disturbances"][0].as_str().unwrap();
+        assert!(words.starts_with("other processes used"), "{words}");
+        assert!(sample["surroundings"]["other_cpu_s"].as_f64().unwrap() > 0.1);
+    }
+    // The figures are those of the sample that counts.
+    assert_eq!(results[0]["timing"]["wall_s"], samples[1]["timing"]["wall_s"]);
+}
+
+#[test]
+fn a_row_against_itself_gives_a_noise_floor_that_later_runs_carry() {
+    let place = Place::new();
+    let suite = place.suite(PLAIN, "");
+    let noise = |suite: &Path| {
+        let mut command = place.trainmark("noise");
+        command.arg("--suite").arg(suite).arg("--data").arg(place.path("data"));
+        command.env("XDG_STATE_HOME", place.path("state")).args(["--rounds", "8"]);
+        command.output().unwrap()
+    };
+    let output = noise(&suite);
+    assert!(output.status.success(), "{}", said(&output));
+    for words in ["False positives together", "of 3 comparisons", "Noise floor: ", "   6 rounds"] {
+        assert!(said(&output).contains(words), "{words}: {}", said(&output));
+    }
+    let mut command = place.trainmark("run");
+    command.arg("--suite").arg(&suite).arg("--data").arg(place.path("data"));
+    command.arg("--out").arg(place.path("out")).env("XDG_STATE_HOME", place.path("state"));
+    assert!(command.output().unwrap().status.success());
+    let floor = &place.results()[0]["noise_floor"];
+    assert_eq!(floor["row"], "Shell mlp cpu");
+    assert!(floor["share"].as_f64().unwrap() >= 0.0);
+    // A row that fails has no noise.
+    let failing = noise(&place.suite("exit 3", ""));
+    assert!(!failing.status.success() && said(&failing).contains("does not complete"));
 }

@@ -4,6 +4,7 @@ pub mod baseline;
 pub mod compare;
 pub mod fetch;
 pub mod machine;
+pub mod noise;
 pub mod report;
 pub mod run;
 pub mod task;

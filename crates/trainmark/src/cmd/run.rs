@@ -96,6 +96,10 @@ pub struct Args {
     /// Time after which the whole run stops, its trainer too; `--resume` goes on with it
     #[arg(long, value_name = "TIME", value_parser = duration)]
     run_timeout: Option<Duration>,
+    /// Repeat a run that was disturbed by other load, steal time, a falling clock or throttling, up
+    /// to so often [3 if no number is given]; the disturbed runs stay in the file, marked
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3", require_equals = true)]
+    retry_noisy: Option<u32>,
     /// Run one round first that is not recorded
     #[arg(long)]
     warm_up: bool,
@@ -220,6 +224,7 @@ fn begin(
         quick: args.quick,
         allow_software: args.allow_software,
         timeout: args.timeout.unwrap_or(Duration::from_secs_f64(loaded.suite.timeout_s)),
+        retry_noisy: args.retry_noisy.unwrap_or(0),
     };
     let bench = Bench::new(loaded, &dataset, &trainers, settings, run)?;
     let schedule = Schedule {
@@ -286,7 +291,7 @@ fn conclude(
 }
 
 /// Builds and probes every trainer that a combination needs, each once.
-fn make_ready(
+pub(super) fn make_ready(
     loaded: &LoadedSuite,
     cases: &[Case],
     allow_software: bool,
@@ -332,7 +337,19 @@ fn selection(args: &Args) -> Result<Selection> {
     if !args.lr.is_empty() {
         config.insert("learning_rate".to_owned(), args.lr.iter().map(|&lr| lr.into()).collect());
     }
-    for setting in &args.set {
+    set(&args.set, &mut config)?;
+    Ok(Selection {
+        trainers: args.trainer.clone(),
+        models: args.model.clone(),
+        backends: args.backend.clone(),
+        config,
+        quick: args.quick,
+    })
+}
+
+/// Adds the values of `--set KEY=VALUE`.
+pub(super) fn set(settings: &[String], config: &mut BTreeMap<String, Vec<Value>>) -> Result<()> {
+    for setting in settings {
         let (key, value) = setting
             .split_once('=')
             .filter(|(key, _)| !key.is_empty())
@@ -341,16 +358,9 @@ fn selection(args: &Args) -> Result<Selection> {
             .ok()
             .filter(|value| value.is_number() || value.is_boolean())
             .unwrap_or_else(|| Value::from(value));
-        let values: &mut Vec<Value> = config.entry(key.to_owned()).or_default();
-        values.push(value);
+        config.entry(key.to_owned()).or_default().push(value);
     }
-    Ok(Selection {
-        trainers: args.trainer.clone(),
-        models: args.model.clone(),
-        backends: args.backend.clone(),
-        config,
-        quick: args.quick,
-    })
+    Ok(())
 }
 
 /// `2%` or `2` as 0.02.
@@ -364,7 +374,7 @@ pub(super) fn percent(text: &str) -> Result<f64, String> {
 }
 
 /// `90`, `90s`, `10m`, `2h`; at least a millisecond, at most a year.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = match text.char_indices().find(|(_, c)| c.is_ascii_alphabetic()) {
         Some((at, _)) => text.split_at(at),
         None => (text, "s"),

@@ -10,11 +10,13 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use trainmark::noise::{Analysis, NoiseFloor, NoiseRecord};
 use trainmark::result::{
     AccuracySource, DatasetRecord, EpochRecord, Metrics, ResultFile, RunIdentity, SCHEMA_VERSION,
     Sample, Status, Timing, TrainerRecord,
 };
 use trainmark::stats::Interval;
+use trainmark::surroundings::{Busy, Device, Surroundings};
 
 fn schema(name: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schema").join(name);
@@ -76,6 +78,22 @@ fn full_result() -> ResultFile {
         notes: vec!["a note".into()],
         stdout_tail: Some("out".into()),
         stderr_tail: Some("err".into()),
+        disturbances: vec!["other processes used 0.50 cores".into()],
+        superseded: true,
+        surroundings: Some(Surroundings {
+            window_s: 2.0,
+            cores: 2,
+            load_average: Some(1.0),
+            other_cpu_s: Some(1.0),
+            busiest: vec![Busy { name: "cc".into(), cpu_s: 0.9 }],
+            steal_s: Some(0.0),
+            mhz_low: Some(3000.0),
+            mhz_high: Some(4000.0),
+            thermal_throttles: Some(0),
+            quota_throttled_s: Some(0.0),
+            devices: vec![Device::default()],
+            missing: BTreeMap::from([("devices".into(), "none".into())]),
+        }),
         ..Sample::default()
     };
     let text = |text: &str| Some(text.to_owned());
@@ -141,6 +159,11 @@ fn full_result() -> ResultFile {
             gpus: vec!["g".into()],
         }),
         capability: Some(full_capability()),
+        noise_floor: Some(NoiseFloor {
+            share: 0.01,
+            measured: "2024-03-15T14:30:22Z".into(),
+            row: "MNISTClassic mlp cpu".into(),
+        }),
     }
 }
 
@@ -235,6 +258,26 @@ fn every_result_file_satisfies_its_schema() {
     for status in statuses.as_array().unwrap() {
         assert!(serde_json::from_value::<Status>(status["const"].clone()).is_ok(), "{status}");
     }
+}
+
+#[test]
+fn every_noise_record_satisfies_its_schema_which_describes_each_key() {
+    let rounds: Vec<[f64; 2]> = (0..8).map(|round| [1.0, 1.0 + f64::from(round) / 100.0]).collect();
+    let record = NoiseRecord {
+        measured: "2024-03-15T14:30:22Z".into(),
+        analysis: Analysis::new(&rounds, &[true; 8], 6).unwrap(),
+        rounds,
+        a_first: vec![true; 8],
+        machine: full_result().machine.unwrap(),
+        ..NoiseRecord::default()
+    };
+    let value = serde_json::to_value(record).unwrap();
+    assert_eq!(errors(&validator("noise.schema.json"), &value), [""; 0]);
+    let (mut schema, mut wrong) = (schema("noise.schema.json"), Vec::new());
+    // The machine is described in the result file's schema.
+    schema["properties"]["machine"] = json!(true);
+    compare_keys(&schema, &schema, &value, "", &mut wrong);
+    assert_eq!(wrong, [""; 0]);
 }
 
 #[test]

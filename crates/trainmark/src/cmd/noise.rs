@@ -1,0 +1,303 @@
+//! `trainmark noise`: one row against itself.
+
+use crate::cmd::run;
+use crate::execute::{Bench, Round, Settings, new_run};
+use crate::machine::Machine;
+use crate::noise::{Analysis, NoiseRecord, SCHEMA_VERSION, WINDOW, store};
+use crate::plan::{self, Case, Selection};
+use crate::provenance::Moment;
+use crate::report::console::one_line;
+use crate::result::{ResultFile, Sample, Status};
+use crate::schedule::Schedule;
+use crate::suite::LoadedSuite;
+use crate::{data, launch};
+use anyhow::{Context, Result, anyhow, bail};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Run one row against itself: what difference can this machine show now?
+///
+/// The row runs twice in every round. Comparing it with itself shows how often a difference is
+/// claimed that is none, and how large one must be to be claimed. The result is kept for this machine:
+/// later runs write it into their result files, and no report or comparison claims less.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Suite file; without it the default suite
+    #[arg(long, value_name = "FILE")]
+    suite: Option<PathBuf>,
+    /// One epoch instead of the suite's
+    #[arg(long)]
+    quick: bool,
+    /// The row's trainer; without it the suite's reference
+    #[arg(long, value_name = "NAME")]
+    trainer: Option<String>,
+    /// The row's model; without it the trainer's first
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// The row's backend; without it the suite's reference
+    #[arg(long, value_name = "ID")]
+    backend: Option<String>,
+    /// A configuration key of the row, for example `epochs=2`
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Folder with the four IDX files, or `digits`, as for `trainmark run`
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Train on a software imitation of a device
+    #[arg(long)]
+    allow_software: bool,
+    /// Time after which a run is stopped, for example `90s`, `10m`
+    #[arg(long, value_name = "TIME", value_parser = run::duration)]
+    timeout: Option<Duration>,
+    /// Rounds, of two runs each
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(WINDOW as i64..))]
+    rounds: u32,
+    /// Rounds of one comparison
+    #[arg(long, value_name = "N", default_value_t = WINDOW as u32, value_parser = clap::value_parser!(u32).range(WINDOW as i64..))]
+    window: u32,
+    /// No round begins later than this
+    #[arg(long, value_name = "TIME", value_parser = run::duration, default_value = "5m")]
+    max_time: Duration,
+    /// Print the record as JSON
+    #[arg(long)]
+    json: bool,
+    /// Only print: keep nothing for later runs
+    #[arg(long)]
+    dry: bool,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// If there is no such row, it does not complete, or too few rounds fit into the time.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    if args.window > args.rounds {
+        bail!("--window {}: is more than the {} rounds; see --rounds", args.window, args.rounds);
+    }
+    let loaded = LoadedSuite::find(args.suite.as_deref())?;
+    let case = choose(args, &loaded)?;
+    let label = case.label(&loaded.suite);
+    let cancel = launch::CancelToken::new().context("cannot listen for Ctrl-C")?;
+    let handle = cancel.clone();
+    ctrlc::set_handler(move || handle.cancel()).context("cannot listen for Ctrl-C")?;
+    let dataset = data::prepare(args.data.as_deref())?;
+    eprintln!("{label} against itself, {} rounds; data {dataset}", args.rounds);
+    let trainers =
+        run::make_ready(&loaded, std::slice::from_ref(&case), args.allow_software, &cancel);
+    let settings = Settings {
+        quick: args.quick,
+        allow_software: args.allow_software,
+        timeout: args.timeout.unwrap_or(Duration::from_secs_f64(loaded.suite.timeout_s)),
+        retry_noisy: 0, // the noise is what is asked for
+    };
+    let run = new_run(&loaded, args.quick);
+    let bench = Bench::new(&loaded, &dataset, &trainers, settings, run)?;
+    let mut rows = [bench.blank(&case), bench.blank(&case)];
+    let a_first = train(args, &bench, &case, &mut rows, &cancel)?;
+    let [a, b] = &rows;
+    let (rounds, figure) = pairs(a, b, &a_first);
+    let Some(analysis) = Analysis::new(&rounds, &a_first, args.window as usize) else {
+        bail!(
+            "{label}: {} rounds in {} s are too few: {} are needed; see --max-time",
+            rounds.len(),
+            args.max_time.as_secs(),
+            args.window
+        );
+    };
+    let samples = a.samples.iter().chain(&b.samples);
+    let record = NoiseRecord {
+        schema_version: SCHEMA_VERSION,
+        measured: Moment::now().utc,
+        harness: env!("CARGO_PKG_VERSION").to_owned(),
+        executable: a.executable.clone(),
+        model: case.model.clone(),
+        backend: case.backend.clone(),
+        config: case.config.clone(),
+        dataset: dataset.name.clone(),
+        machine: a.machine.clone().unwrap_or_else(Machine::detect),
+        figure: figure.to_owned(),
+        rounds,
+        a_first,
+        noisy_runs: samples.filter(|sample| !sample.disturbances.is_empty()).count(),
+        analysis,
+    };
+    match args.json {
+        true => println!("{}", serde_json::to_string_pretty(&record)?),
+        false => print!("{}", describe(&record, &label, &disturbances(&rows))),
+    }
+    if !args.dry {
+        let file = store::keep(&record).context("the noise floor cannot be kept")?;
+        eprintln!("Kept in {}", file.display());
+    }
+    Ok(ExitCode::from(protocol::exit::SUCCESS))
+}
+
+/// The one row: the first that the filters leave, of the suite's reference if there are none.
+fn choose(args: &Args, loaded: &LoadedSuite) -> Result<Case> {
+    let mut config = BTreeMap::new();
+    run::set(&args.set, &mut config)?;
+    let reference = loaded.suite.reference.as_ref();
+    let trainer = args.trainer.clone().or_else(|| Some(reference?.trainer.clone()));
+    let backend = args.backend.clone().or_else(|| Some(reference?.backend.clone()));
+    let selection = Selection {
+        trainers: trainer.into_iter().collect(),
+        models: args.model.clone().into_iter().collect(),
+        backends: backend.into_iter().collect(),
+        config,
+        quick: args.quick,
+    };
+    let cases = plan::plan(&loaded.suite, &selection).map_err(|reason| anyhow!(reason))?;
+    cases.into_iter().next().context("the suite has no row")
+}
+
+/// Runs the rounds; for each, whether A came first.
+fn train(
+    args: &Args,
+    bench: &Bench,
+    case: &Case,
+    rows: &mut [ResultFile; 2],
+    cancel: &launch::CancelToken,
+) -> Result<Vec<bool>> {
+    let schedule = Schedule {
+        repeats: args.rounds,
+        until: None,
+        max_time: Some(args.max_time),
+        warm_up: true,
+        seed: 0,
+    };
+    let once = |round| bench.run_once(case, round, cancel, &mut |_| {});
+    once(Round::WarmUp)?;
+    let start = Instant::now();
+    let mut a_first = Vec::new();
+    for round in 0..args.rounds {
+        if start.elapsed() >= args.max_time {
+            break;
+        }
+        let order = schedule.order(round, 2);
+        for &index in &order {
+            let result = once(Round::Number(round))?;
+            if cancel.is_cancelled() {
+                bail!("interrupted; nothing is kept");
+            }
+            if !matches!(result.status, Status::Measured | Status::NotConverged) {
+                let reason = one_line(result.reason.as_deref().unwrap_or_default()).into_owned();
+                bail!("the row does not complete: {}: {reason}", result.status);
+            }
+            rows[index].machine = result.machine;
+            for sample in result.samples {
+                rows[index].add_sample(sample);
+            }
+        }
+        a_first.push(order[0] == 0);
+        eprint!("\r{} of {} rounds", round + 1, args.rounds);
+    }
+    eprintln!();
+    Ok(a_first)
+}
+
+/// The seconds of each round's two runs, the first to run first, and which clock's they are.
+fn pairs(a: &ResultFile, b: &ResultFile, a_first: &[bool]) -> (Vec<[f64; 2]>, &'static str) {
+    type Clock = fn(&Sample) -> Option<f64>;
+    let clocks: [(Clock, &str); 2] =
+        [(|it| it.timing.train_s, "train_s"), (|it| it.timing.wall_s, "wall_s")];
+    let all = || a.samples.iter().zip(&b.samples).zip(a_first);
+    for (clock, name) in clocks {
+        let pairs = all().map(|((a, b), a_first)| {
+            let (a, b) = (clock(a)?, clock(b)?);
+            (a > 0.0 && b > 0.0).then_some(if *a_first { [a, b] } else { [b, a] })
+        });
+        if let Some(pairs) = pairs.collect() {
+            return (pairs, name);
+        }
+    }
+    (Vec::new(), "wall_s")
+}
+
+/// How often each kind of disturbance was seen, by its first words.
+fn disturbances(rows: &[ResultFile; 2]) -> Vec<(String, usize)> {
+    let mut kinds: Vec<(String, usize)> = Vec::new();
+    for words in rows.iter().flat_map(|row| &row.samples).flat_map(|it| &it.disturbances) {
+        let kind = words.split(|c: char| c.is_ascii_digit()).next().unwrap_or_default();
+        let kind = kind.trim().trim_end_matches(':').to_owned();
+        match kinds.iter_mut().find(|known| known.0 == kind) {
+            Some(known) => known.1 += 1,
+            None => kinds.push((kind, 1)),
+        }
+    }
+    kinds
+}
+
+fn describe(record: &NoiseRecord, label: &str, kinds: &[(String, usize)]) -> String {
+    use std::fmt::Write;
+    let Analysis { window, together, apart, deviation, floor, smallest_shown } = &record.analysis;
+    let mut text = format!(
+        "{label} against itself: {} rounds of two runs, by {}\n\n",
+        record.rounds.len(),
+        record.figure
+    );
+    let percent = |share: f64| format!("{:.2} %", share * 100.0);
+    // Writing to a string cannot fail.
+    let _ =
+        writeln!(text, "One round's ratio varies by {} (standard deviation).", percent(*deviation));
+    for (claims, how) in [
+        (together, "together, as in one report"),
+        (apart, "one after the other, as with trainmark compare"),
+    ] {
+        let _ = writeln!(
+            text,
+            "False positives {how}: {} of {} comparisons of {window} rounds ({:.1} %).",
+            claims.claims,
+            claims.comparisons,
+            claims.rate() * 100.0
+        );
+    }
+    let _ = writeln!(
+        text,
+        "Noise floor: {}: 19 of 20 of these comparisons found no more. No smaller difference is claimed.\n",
+        percent(*floor)
+    );
+    text += "Smallest difference that is shown in 95 of 100 comparisons:\n";
+    for (rounds, effect) in smallest_shown {
+        let _ = writeln!(text, "  {rounds:>4} rounds  {:>9}", percent(*effect));
+    }
+    if record.noisy_runs > 0 {
+        let _ = writeln!(
+            text,
+            "\n{} of {} runs were disturbed:",
+            record.noisy_runs,
+            2 * record.rounds.len()
+        );
+        for (kind, times) in kinds {
+            let _ = writeln!(text, "  {kind} ({times} runs)");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::Timing;
+
+    fn row(times: &[(Option<f64>, f64)]) -> ResultFile {
+        let mut result = ResultFile::default();
+        for &(train_s, wall) in times {
+            let timing = Timing { train_s, wall_s: Some(wall), ..Timing::default() };
+            result.add_sample(Sample { timing, ..Sample::default() });
+        }
+        result
+    }
+
+    #[test]
+    fn pairs_stand_in_the_order_in_which_they_ran() {
+        let (a, b) = (
+            row(&[(Some(1.0), 9.0), (Some(2.0), 9.0)]),
+            row(&[(Some(3.0), 9.0), (Some(4.0), 9.0)]),
+        );
+        assert_eq!(pairs(&a, &b, &[true, false]), (vec![[1.0, 3.0], [4.0, 2.0]], "train_s"));
+        let silent = row(&[(None, 5.0), (Some(2.0), 6.0)]);
+        assert_eq!(pairs(&silent, &b, &[true, true]), (vec![[5.0, 9.0], [6.0, 9.0]], "wall_s"));
+    }
+}

@@ -1,0 +1,317 @@
+//! What else the machine did while a trainer ran, and whether that makes the sample *noisy*.
+//!
+//! A sample is judged by what happened around it, never by its own time: a rule that looked at the
+//! time would choose the results. So a noisy sample may be repeated (`--retry-noisy`) without
+//! favouring anybody, and a slow sample of a quiet machine stays what it is.
+//!
+//! The kernel's counters are read just before and just after the run, which costs the trainer
+//! nothing. Clocks and GPUs have no counters for what was in between: a thread looks at them twice
+//! a second ([`INTERVAL`]).
+
+mod clocks;
+mod gpu;
+#[cfg(target_os = "linux")]
+mod kernel;
+
+pub use gpu::{Device, Gpus};
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Between two looks at clocks and GPUs: often enough for a run of some seconds, and one part in a
+/// thousand of a core.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Other processes may use this much of one core, and this much of each core in reach: a desktop's
+/// and a large server's usual housekeeping.
+const OTHERS_CORES: f64 = 0.05;
+const OTHERS_CORES_PER_CORE: f64 = 0.01;
+/// The kernel counts whole ticks of 10 ms for each core: below this nothing can be said.
+const TICKS_S: f64 = 0.05;
+/// Share of the cores' time that a hypervisor may give to others.
+const STEAL_SHARE: f64 = 0.01;
+/// A clock may fall to this share of the highest that was seen in the whole run of the suite.
+const CLOCK_SHARE: f64 = 0.9;
+
+/// What else the machine did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Surroundings {
+    /// Seconds between the two looks at the kernel's counters.
+    pub window_s: f64,
+    /// Cores that the trainer could use, which all figures are about.
+    pub cores: usize,
+    /// Mean number of runnable tasks over the minute before the run.
+    pub load_average: Option<f64>,
+    /// CPU seconds that processes other than the harness and the trainer used on these cores.
+    pub other_cpu_s: Option<f64>,
+    /// The processes that used most of it; those that began or ended meanwhile are not among them.
+    pub busiest: Vec<Busy>,
+    /// Seconds that the hypervisor gave to others while something here wanted to run.
+    pub steal_s: Option<f64>,
+    /// Lowest and highest clock of the fastest core at any look.
+    pub mhz_low: Option<f64>,
+    pub mhz_high: Option<f64>,
+    /// Times that a core or its package was slowed because of its heat.
+    pub thermal_throttles: Option<u64>,
+    /// Seconds that a control group's CPU quota kept its processes from running.
+    pub quota_throttled_s: Option<f64>,
+    /// What NVML says of each GPU.
+    pub devices: Vec<Device>,
+    /// For each figure that is null, why.
+    pub missing: BTreeMap<String, String>,
+}
+
+/// A process and the CPU time that it used.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Busy {
+    /// The kernel's short name of it.
+    pub name: String,
+    pub cpu_s: f64,
+}
+
+impl Surroundings {
+    /// Why the sample is noisy, in words; nothing if it is not. `highest_mhz` is the highest clock
+    /// that was seen in the whole run of the suite.
+    pub fn disturbances(&self, highest_mhz: Option<f64>) -> Vec<String> {
+        let mut found = Vec::new();
+        let window_s = self.window_s.max(f64::MIN_POSITIVE);
+        let allowed = OTHERS_CORES + OTHERS_CORES_PER_CORE * self.cores as f64;
+        if let Some(other_s) = self.other_cpu_s
+            && other_s > TICKS_S
+            && other_s / window_s > allowed
+        {
+            let names: Vec<String> = self
+                .busiest
+                .iter()
+                .filter(|busy| busy.cpu_s > TICKS_S / 2.0)
+                .map(|busy| format!("{} {:.2}", busy.name, busy.cpu_s / window_s))
+                .collect();
+            let names = match names.is_empty() {
+                true => String::new(),
+                false => format!(" ({})", names.join(", ")),
+            };
+            found.push(format!("other processes used {:.2} cores{names}", other_s / window_s));
+        }
+        if let Some(steal_s) = self.steal_s
+            && let share = steal_s / (window_s * self.cores.max(1) as f64)
+            && steal_s > TICKS_S / 2.0
+            && share > STEAL_SHARE
+        {
+            found.push(format!("the hypervisor took {:.1} % of the CPU time", share * 100.0));
+        }
+        if let (Some(low), Some(high)) = (self.mhz_low, highest_mhz)
+            && low < high * CLOCK_SHARE
+        {
+            found.push(format!("the CPU's clock fell to {low:.0} of {high:.0} MHz"));
+        }
+        if let Some(times @ 1..) = self.thermal_throttles {
+            found.push(format!("the CPU was slowed for its heat {times} times"));
+        }
+        if let Some(seconds) = self.quota_throttled_s
+            && seconds > 0.0
+        {
+            found.push(format!("the CPU quota of a control group stopped it for {seconds:.2} s"));
+        }
+        found.extend(self.devices.iter().flat_map(Device::disturbances));
+        found
+    }
+}
+
+/// Looks at a machine again and again.
+pub struct Observer {
+    gpus: Gpus,
+    /// The highest clock in any window.
+    highest_mhz: Option<f64>,
+}
+
+/// A window that is open.
+pub struct Window {
+    start: Instant,
+    #[cfg(target_os = "linux")]
+    before: kernel::Counters,
+    /// Ends the thread by being dropped.
+    stop: Sender<()>,
+    looker: Option<JoinHandle<Looks>>,
+}
+
+/// What the thread saw.
+type Looks = (clocks::Clocks, gpu::Window);
+
+impl Observer {
+    /// Finds out what there is to look at.
+    pub fn new() -> Observer {
+        Observer { gpus: Gpus::load(), highest_mhz: None }
+    }
+
+    /// The GPUs as NVML knows them.
+    pub fn gpus(&self) -> &Gpus {
+        &self.gpus
+    }
+
+    /// The highest CPU clock of all windows so far.
+    pub fn highest_mhz(&self) -> Option<f64> {
+        self.highest_mhz
+    }
+
+    /// Opens a window: just before a trainer starts. What runs below this process belongs to it.
+    pub fn open(&self) -> Window {
+        let gpus = self.gpus.clone();
+        let (stop, stopped) = channel();
+        let looker = std::thread::Builder::new()
+            .name("surroundings".to_owned())
+            .spawn(move || {
+                let mut clocks = clocks::Clocks::new();
+                let mut devices = gpu::Window::open(&gpus);
+                // The first look comes after the clocks have had time to rise.
+                while stopped
+                    .recv_timeout(INTERVAL)
+                    .is_err_and(|error| error == std::sync::mpsc::RecvTimeoutError::Timeout)
+                {
+                    clocks.look();
+                    devices.look();
+                }
+                devices.close();
+                (clocks, devices)
+            })
+            .ok();
+        Window {
+            #[cfg(target_os = "linux")]
+            before: kernel::Counters::read(),
+            start: Instant::now(),
+            stop,
+            looker,
+        }
+    }
+
+    /// Closes it: all of the trainer has gone.
+    pub fn close(&mut self, window: Window) -> Surroundings {
+        let window_s = window.start.elapsed().as_secs_f64();
+        #[cfg(target_os = "linux")]
+        let mut seen = window.before.until(kernel::Counters::read(), window_s);
+        #[cfg(not(target_os = "linux"))]
+        let mut seen = elsewhere(window_s);
+        drop(window.stop);
+        let looked = window.looker.and_then(|thread| thread.join().ok());
+        match looked {
+            Some((clocks, devices)) => {
+                match clocks.range() {
+                    Ok((low, high)) => (seen.mhz_low, seen.mhz_high) = (Some(low), Some(high)),
+                    Err(reason) => {
+                        seen.missing.insert("mhz_low".to_owned(), reason.clone());
+                        seen.missing.insert("mhz_high".to_owned(), reason);
+                    }
+                }
+                match devices.result() {
+                    Ok(devices) => seen.devices = devices,
+                    Err(reason) => {
+                        seen.missing.insert("devices".to_owned(), reason);
+                    }
+                }
+            }
+            None => {
+                let reason = "the thread that looks at clocks and GPUs could not be started";
+                seen.missing.insert("devices".to_owned(), reason.to_owned());
+            }
+        }
+        let highest = [self.highest_mhz, seen.mhz_high].into_iter().flatten();
+        self.highest_mhz = highest.reduce(f64::max);
+        seen
+    }
+}
+
+impl Default for Observer {
+    fn default() -> Self {
+        Observer::new()
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn elsewhere(window_s: f64) -> Surroundings {
+    let reason = "this system does not tell it without special rights".to_owned();
+    let figures = ["load_average", "other_cpu_s", "steal_s", "thermal_throttles"];
+    Surroundings {
+        window_s,
+        missing: figures.map(|name| (name.to_owned(), reason.clone())).into(),
+        ..Surroundings::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quiet() -> Surroundings {
+        Surroundings {
+            window_s: 2.0,
+            cores: 2,
+            other_cpu_s: Some(0.04),
+            steal_s: Some(0.0),
+            mhz_low: Some(4100.0),
+            thermal_throttles: Some(0),
+            quota_throttled_s: Some(0.0),
+            ..Surroundings::default()
+        }
+    }
+
+    #[test]
+    fn a_quiet_machine_disturbs_nobody() {
+        assert_eq!(quiet().disturbances(Some(4200.0)), Vec::<String>::new());
+        assert_eq!(Surroundings::default().disturbances(None), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_disturbance_is_found_and_says_how_large_it_is() {
+        let busy = Busy { name: "rustc".into(), cpu_s: 0.9 };
+        type Change = fn(&mut Surroundings);
+        let changes: [(Change, &str); 5] = [
+            (|it| it.other_cpu_s = Some(1.0), "other processes used 0.50 cores (rustc 0.45)"),
+            (|it| it.steal_s = Some(0.2), "the hypervisor took 5.0 % of the CPU time"),
+            (|it| it.mhz_low = Some(3000.0), "the CPU's clock fell to 3000 of 4200 MHz"),
+            (|it| it.thermal_throttles = Some(3), "the CPU was slowed for its heat 3 times"),
+            (
+                |it| it.quota_throttled_s = Some(0.25),
+                "the CPU quota of a control group stopped it for 0.25 s",
+            ),
+        ];
+        for (change, words) in changes {
+            let mut seen = Surroundings { busiest: vec![busy.clone()], ..quiet() };
+            change(&mut seen);
+            assert_eq!(seen.disturbances(Some(4200.0)), [words]);
+        }
+    }
+
+    #[test]
+    fn a_short_run_is_not_noisy_for_a_tick() {
+        let short = Surroundings { window_s: 0.05, other_cpu_s: Some(0.03), ..quiet() };
+        assert_eq!(short.disturbances(None), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_large_machine_may_do_more_housekeeping() {
+        let large = Surroundings { cores: 128, other_cpu_s: Some(2.0), ..quiet() };
+        assert_eq!(large.disturbances(None), Vec::<String>::new());
+        assert_eq!(Surroundings { cores: 2, ..large }.disturbances(None).len(), 1);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_process_that_spins_beside_the_window_is_counted_and_named() {
+        // Not a child of this process: its grandparent has left it to init.
+        let script = "(while :; do :; done) > /dev/null 2>&1 & echo $!";
+        let output = std::process::Command::new("sh").args(["-c", script]).output().unwrap();
+        let pid = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let mut observer = Observer::new();
+        let window = observer.open();
+        std::thread::sleep(Duration::from_millis(700));
+        let seen = observer.close(window);
+        std::process::Command::new("kill").args(["-9", &pid]).status().unwrap();
+        assert!(seen.other_cpu_s.unwrap() > 0.1, "{seen:?}");
+        let found = seen.disturbances(None);
+        assert!(found.iter().any(|words| words.starts_with("other processes used")), "{found:?}");
+        // On a machine that is busy anyway, others may have used more.
+        assert!(!seen.busiest.is_empty(), "{seen:?}");
+    }
+}
