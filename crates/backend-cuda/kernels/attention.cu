@@ -9,7 +9,7 @@ struct AttentionStep {
     const u32 *order;   // (samples), or null: in the order of `images`
     Progress *progress;
     float *parameters;  // canonical
-    float *gradients;   // (batch, parameters)
+    float *gradients;   // (batch, Layout::gradient)
     float *arenas;      // (batch, Layout::size), or null: in shared memory
     float *features;    // (samples, d_model): of attention_features
     float *sample_loss; // (samples)
@@ -23,7 +23,7 @@ __device__ __forceinline__ AttentionPass<AnySizes> pass_of(const AttentionStep &
     const Layout layout(step.d_model, step.ff);
     float *arena = step.arenas ? step.arenas + static_cast<u64>(blockIdx.x) * layout.size
                                : reinterpret_cast<float *>(shared_arena());
-    float *gradient = step.gradients + static_cast<u64>(blockIdx.x) * step.parameter_count;
+    float *gradient = step.gradients + static_cast<u64>(blockIdx.x) * layout.gradient;
     const u32 thread = thread_index();
     return AttentionPass<AnySizes>{AnySizes{layout}, arena, gradient, thread, thread % WARP,
                                    thread / WARP};
@@ -44,7 +44,8 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 1)
     const u64 image = step.order[place];
     pass.clear();
     pass.load_parameters(step.parameters);
-    pass.forward(step.images + image * PIXELS);
+    pass.store_patches(pass.image_word(step.images + image * PIXELS));
+    pass.forward();
     pass.classify(step.labels[image], step.sample_loss + place);
     pass.backward();
 }
@@ -56,7 +57,8 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 1)
     pass.clear();
     pass.load_parameters(step.parameters);
     for (u32 sample = blockIdx.x; sample < step.progress->samples; sample += gridDim.x) {
-        pass.forward(step.images + static_cast<u64>(sample) * PIXELS);
+        pass.store_patches(pass.image_word(step.images + static_cast<u64>(sample) * PIXELS));
+        pass.forward();
         for (u32 feature = pass.thread; feature < step.d_model; feature += ATTENTION_THREADS) {
             step.features[static_cast<u64>(sample) * step.d_model + feature] =
                 pass.arena[pass.sizes.at.mean + feature];
@@ -72,10 +74,12 @@ extern "C" __global__ void __launch_bounds__(256) attention_update(const Attenti
     const float rate = step.progress->learning_rate / static_cast<float>(batch.count);
     const u32 index = blockIdx.x * blockDim.x + threadIdx.x;
     if (index < step.parameter_count) {
+        const Layout layout(step.d_model, step.ff);
+        const float *from = step.gradients + place_of(layout, index);
         float sum = 0.0f;
 #pragma unroll 8
         for (u32 sample = 0; sample < batch.count; ++sample) {
-            sum += step.gradients[static_cast<u64>(sample) * step.parameter_count + index];
+            sum += from[static_cast<u64>(sample) * layout.gradient];
         }
         step.parameters[index] -= rate * sum;
     }

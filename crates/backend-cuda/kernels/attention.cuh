@@ -1,34 +1,34 @@
 // The attention model for one sample and one block of threads: forward and backward, from padded
 // arrays in one arena (shared memory, or global where that is too small) to the sample's gradient in
-// global memory, canonical layout.
+// global memory, which lies there as the parameters do in the arena.
 //
-// A warp computes a few rows of a product, a lane one column: of each four terms the rows' values
-// are one 16-byte load for the whole warp. Rows are padded to an odd number of 16 bytes, so that
-// lanes that read neighbouring rows never meet in a bank. Padding is zero and stays zero: loops run
-// over it, nothing is written to it.
+// A phase between two barriers has one product of matrices or several, cut into strips of four tokens,
+// or into tiles where the sum is over the tokens (tiles.cuh); a warp takes one, or a few. Padding is
+// zero and stays zero: loops run over it, nothing is written to it.
 //
 // `ff2` is linear and what follows it is a mean over the tokens, so it is applied to the mean of its
 // inputs: the same sum, 49 times fewer products.
 #pragma once
 #include "classes.cuh"
+#include "tiles.cuh"
 
 constexpr u32 TOKENS = 49;
 constexpr u32 PADDED_TOKENS = 52;      // rows that exist; and columns of scores, to whole fours
 constexpr u32 PATCH_SIDE = 4;
 constexpr u32 PATCH = 16;
 constexpr u32 GRID_SIDE = 7;           // patches in a row of the image
-constexpr u32 ATTENTION_WARPS = 21;    // three matrices of seven groups of seven tokens
+constexpr u32 ATTENTION_WARPS = 20; // five for each of the schedulers: 96 registers a thread
 constexpr u32 ATTENTION_THREADS = ATTENTION_WARPS * WARP;
-constexpr u32 TOKEN_ROWS = 7;          // tokens of a warp's task
-constexpr u32 TOKEN_GROUPS = 7;
-constexpr u32 FEATURE_ROWS = 8;        // rows of a task whose rows are not tokens
+constexpr u32 STRIPS = PADDED_TOKENS / TILE; // 13, of four tokens
+constexpr u32 TOKEN_GROUPS = 7;        // of seven tokens, whose sums are added up apart
+constexpr u32 GROUP_TOKENS = TOKENS / TOKEN_GROUPS;
+constexpr u32 DOT_LANES = 8;           // that share a product of two vectors
+constexpr u32 IMAGE_WORDS = PIXELS / 4; // a row of a patch each
 
 __host__ __device__ constexpr u32 fours(u32 width) { return (width + 3) / 4 * 4; }
 __host__ __device__ constexpr u32 stride_of(u32 width) { return 4 * ((width + 3) / 4 | 1); }
-__host__ __device__ constexpr u32 columns_of(u32 width) { return (width + WARP - 1) / WARP; }
-__host__ __device__ constexpr u32 groups_of(u32 width) {
-    return (width + FEATURE_ROWS - 1) / FEATURE_ROWS;
-}
+__host__ __device__ constexpr u32 tiles_of(u32 width) { return (width + TILE - 1) / TILE; }
+__host__ __device__ constexpr u32 warps_of(u32 lanes) { return (lanes + WARP - 1) / WARP; }
 
 // Where everything is: in the arena, in elements, and in the canonical parameters.
 struct Layout {
@@ -41,7 +41,8 @@ struct Layout {
     // Activations and their gradients; rows are tokens.
     u32 patches = 0, embedded = 0, projected[3] = {}, scores = 0, mixed = 0, wide = 0;
     u32 d_mixed = 0, d_scores = 0, d_projected[3] = {}, d_embedded = 0;
-    u32 mean_wide = 0, mean = 0, logits = 0, d_logits = 0, d_mean = 0, d_mean_wide = 0;
+    u32 group_sums = 0, mean_wide = 0, mean = 0, logits = 0, d_logits = 0, d_mean = 0, d_mean_wide = 0;
+    u32 gradient = 0; // elements of a gradient
     u32 size = 0;
     // Canonical parameters.
     u32 c_patch_weight = 0, c_patch_bias = 0, c_position = 0, c_weight[3] = {}, c_bias[3] = {};
@@ -80,6 +81,7 @@ struct Layout {
         out_weight = take(CLASSES * d_stride);
         out_bias = take(CLASSES);
 
+        gradient = size;
         patches = take(PADDED_TOKENS * patch_stride);
         embedded = take(PADDED_TOKENS * d_stride);
         for (u32 index = 0; index < 3; ++index) {
@@ -94,13 +96,13 @@ struct Layout {
             d_projected[index] = take(PADDED_TOKENS * d_stride);
         }
         d_embedded = take(PADDED_TOKENS * d_stride);
+        group_sums = take(TOKEN_GROUPS * f);
         mean_wide = take(f);
         mean = take(d);
         logits = take(CLASS_STRIDE);
         d_logits = take(CLASS_STRIDE);
         d_mean = take(d);
         d_mean_wide = take(f);
-        size += FEATURE_ROWS; // the last rows of a task may be read past an array's end
 
         c_patch_weight = take_canonical(d * PATCH);
         c_patch_bias = take_canonical(d);
@@ -127,70 +129,53 @@ struct AnySizes {
     Layout at;
 };
 
-__device__ __forceinline__ float4 four(const float *values) {
-    return *reinterpret_cast<const float4 *>(values);
-}
-
-// sums[i] += a's row i times b's row, both `inner` long (a multiple of 4).
-template <u32 ROWS>
-__device__ __forceinline__ void rows_by_row(float (&sums)[ROWS], const float *a, u32 a_stride,
-                                            const float *b, u32 inner) {
-#pragma unroll 2
-    for (u32 k = 0; k < inner; k += 4) {
-        const float4 right = four(b + k);
-#pragma unroll
-        for (u32 row = 0; row < ROWS; ++row) {
-            const float4 left = four(a + row * a_stride + k);
-            sums[row] += left.x * right.x;
-            sums[row] += left.y * right.y;
-            sums[row] += left.z * right.z;
-            sums[row] += left.w * right.w;
-        }
+// Where a canonical parameter is in the arena. Ranges in the order of the canonical layout.
+__device__ __forceinline__ u32 place_of(const Layout &at, u32 index) {
+    const u32 d = at.d_model, f = at.ff;
+    if (index < at.c_patch_bias) {
+        return at.patch_weight + index / PATCH * at.patch_stride + index % PATCH;
     }
-}
-
-// sums[i] += a's row i times b's column.
-template <u32 ROWS>
-__device__ __forceinline__ void rows_by_column(float (&sums)[ROWS], const float *a, u32 a_stride,
-                                               const float *b, u32 b_stride, u32 inner) {
-#pragma unroll 2
-    for (u32 k = 0; k < inner; k += 4) {
-        const float right[4] = {b[k * b_stride], b[(k + 1) * b_stride], b[(k + 2) * b_stride],
-                                b[(k + 3) * b_stride]};
-#pragma unroll
-        for (u32 row = 0; row < ROWS; ++row) {
-            const float4 left = four(a + row * a_stride + k);
-            sums[row] += left.x * right[0];
-            sums[row] += left.y * right[1];
-            sums[row] += left.z * right[2];
-            sums[row] += left.w * right[3];
-        }
+    if (index < at.c_position) {
+        return at.patch_bias + index - at.c_patch_bias;
     }
-}
-
-// sums[i] += a's column i (of eight, the first at `a`) times b's column; over all tokens.
-__device__ __forceinline__ void columns_by_column(float (&sums)[FEATURE_ROWS], const float *a,
-                                                  u32 a_stride, const float *b, u32 b_stride) {
-#pragma unroll 7
-    for (u32 token = 0; token < TOKENS; ++token) {
-        const float right = b[token * b_stride];
-        const float4 near = four(a + token * a_stride), far = four(a + token * a_stride + 4);
-        sums[0] += near.x * right;
-        sums[1] += near.y * right;
-        sums[2] += near.z * right;
-        sums[3] += near.w * right;
-        sums[4] += far.x * right;
-        sums[5] += far.y * right;
-        sums[6] += far.z * right;
-        sums[7] += far.w * right;
+    if (index < at.c_weight[0]) {
+        const u32 own = index - at.c_position;
+        return at.position + own / d * at.d_stride + own % d;
     }
+    if (index < at.c_ff1_weight) { // query, key, value: the same distances in both layouts
+        const u32 which = (index - at.c_weight[0]) / (at.c_weight[1] - at.c_weight[0]);
+        const u32 own = (index - at.c_weight[0]) % (at.c_weight[1] - at.c_weight[0]);
+        const u32 matrix = at.weight[0] + which * (at.weight[1] - at.weight[0]);
+        return own < d * d ? matrix + own / d * at.d_stride + own % d
+                           : matrix + (at.bias[0] - at.weight[0]) + own - d * d;
+    }
+    if (index < at.c_ff1_bias) {
+        const u32 own = index - at.c_ff1_weight;
+        return at.ff1_weight + own / d * at.d_stride + own % d;
+    }
+    if (index < at.c_ff2_weight) {
+        return at.ff1_bias + index - at.c_ff1_bias;
+    }
+    if (index < at.c_ff2_bias) {
+        const u32 own = index - at.c_ff2_weight;
+        return at.ff2_weight + own / f * at.ff_stride + own % f;
+    }
+    if (index < at.c_out_weight) {
+        return at.ff2_bias + index - at.c_ff2_bias;
+    }
+    if (index < at.c_out_bias) {
+        const u32 own = index - at.c_out_weight;
+        return at.out_weight + own / d * at.d_stride + own % d;
+    }
+    return at.out_bias + index - at.c_out_bias;
 }
 
-// One sample's pass. All threads of the block call all functions; each ends with the block in step.
+// One sample's pass. All threads of the block call all functions; each ends with the block in step,
+// unless it says otherwise.
 template <class Sizes> struct AttentionPass {
     Sizes sizes;
     float *arena;
-    float *gradient; // of the sample, canonical, global
+    float *gradient; // of the sample, global; lies as the parameters do in the arena
     u32 thread, lane, warp;
 
     __device__ __forceinline__ float *in(u32 offset) const { return arena + offset; }
@@ -210,6 +195,7 @@ template <class Sizes> struct AttentionPass {
         __syncthreads();
     }
 
+    // The block is not in step after it: `store_patches` ends with that.
     __device__ __forceinline__ void load_parameters(const float *from) const {
         const u32 d = sizes.at.d_model, f = sizes.at.ff, stride = sizes.at.d_stride;
         load_matrix(sizes.at.patch_weight, from + sizes.at.c_patch_weight, d, PATCH,
@@ -228,88 +214,241 @@ template <class Sizes> struct AttentionPass {
         load_matrix(sizes.at.out_bias, from + sizes.at.c_out_bias, 1, CLASSES, 0);
     }
 
+    // This thread's four pixels of an image, if it has some.
+    __device__ __forceinline__ u32 image_word(const u8 *image) const {
+        return thread < IMAGE_WORDS ? *reinterpret_cast<const u32 *>(image + thread * 4) : 0;
+    }
+
     // The image as (49 tokens, 16 pixels).
-    __device__ __forceinline__ void load_patches(const u8 *image) const {
-        constexpr u32 WORDS_OF_IMAGE = PIXELS / 4; // a row of a patch each
-        if (thread < WORDS_OF_IMAGE) {
+    __device__ __forceinline__ void store_patches(u32 word) const {
+        if (thread < IMAGE_WORDS) {
             const u32 row = thread / GRID_SIDE, column = thread % GRID_SIDE;
             const u32 token = row / PATCH_SIDE * GRID_SIDE + column;
             float values[4];
-            floats_of_bytes(values, *reinterpret_cast<const u32 *>(image + thread * 4));
+            floats_of_bytes(values, word);
             float *to = in(sizes.at.patches) + token * sizes.at.patch_stride +
                         row % PATCH_SIDE * PATCH_SIDE;
-#pragma unroll
-            for (u32 byte = 0; byte < 4; ++byte) {
-                to[byte] = values[byte] * PIXEL_SCALE;
-            }
+            *reinterpret_cast<float4 *>(to) =
+                float4{values[0] * PIXEL_SCALE, values[1] * PIXEL_SCALE, values[2] * PIXEL_SCALE,
+                       values[3] * PIXEL_SCALE};
         }
         __syncthreads();
     }
 
-    // The task-th group of seven tokens and block of 32 columns, of `width` columns.
-    struct TokenTask {
-        u32 row0, column, safe_column;
-        bool exists;
-    };
-    __device__ __forceinline__ TokenTask token_task(u32 task, u32 width) const {
-        const u32 column = task / TOKEN_GROUPS * WARP + lane;
-        return TokenTask{task % TOKEN_GROUPS * TOKEN_ROWS, column, min(column, width - 1),
-                         column < width};
+    // Warps that strips of `width` columns take, `columns` for a lane, and tiles of a result.
+    __device__ __forceinline__ static u32 strip_tasks(u32 width, u32 columns) {
+        return STRIPS * ((width + columns * WARP - 1) / (columns * WARP));
     }
-    __device__ __forceinline__ static u32 token_tasks(u32 width) {
-        return TOKEN_GROUPS * columns_of(width);
+    __device__ __forceinline__ static u32 tile_tasks(u32 rows, u32 columns) {
+        return warps_of(tiles_of(rows) * tiles_of(columns));
+    }
+    __device__ __forceinline__ static u32 first_token(u32 task) { return task % STRIPS * TILE; }
+    __device__ __forceinline__ u32 first_column(u32 task, u32 columns) const {
+        return task / STRIPS * (columns * WARP) + lane;
+    }
+
+    // Where a strip of `columns` for each lane begins in an array of tokens.
+    __device__ __forceinline__ u32 strip_start(u32 task, u32 columns, u32 stride) const {
+        return first_token(task) * stride + first_column(task, columns);
+    }
+
+    // Calls `keep(row, index, sum)` for what exists of a strip of (49, width), as seen from its start.
+    // Of the last strip only the first row does.
+    template <u32 COLUMNS, class Keep>
+    __device__ __forceinline__ void keep_strip(const Strip<COLUMNS> &strip, u32 task, u32 width,
+                                               Keep keep) const {
+        static_assert(TOKENS == (STRIPS - 1) * TILE + 1, "one row in the last strip");
+        const bool whole = task % STRIPS != STRIPS - 1;
+        const u32 column = first_column(task, COLUMNS);
+#pragma unroll
+        for (u32 index = 0; index < COLUMNS; ++index) {
+            if (width % (COLUMNS * WARP) == 0 || column + index * WARP < width) {
+#pragma unroll
+                for (u32 row = 0; row < TILE; ++row) {
+                    if (row == 0 || whole) {
+                        keep(row, index, strip.of[row][index]);
+                    }
+                }
+            }
+        }
+    }
+
+    // `keep` for the task-th strip of (49, width) = a (49, inner) b^T (width, inner).
+    template <u32 COLUMNS, class Keep>
+    __device__ __forceinline__ void by_rows(u32 task, u32 a, u32 a_stride, u32 b, u32 b_stride,
+                                            u32 inner, u32 width, Keep keep) const {
+        const float *rows[COLUMNS];
+#pragma unroll
+        for (u32 index = 0; index < COLUMNS; ++index) {
+            const u32 column = first_column(task, COLUMNS) + index * WARP;
+            const bool all = width % (COLUMNS * WARP) == 0;
+            rows[index] = in(b) + (all ? column : min(column, width - 1)) * b_stride;
+        }
+        Strip<COLUMNS> strip;
+        strip.add_rows_by_rows(in(a) + first_token(task) * a_stride, a_stride, rows, fours(inner));
+        keep_strip(strip, task, width, keep);
+    }
+
+    // strip += a (49, inner) b (inner, d_model).
+    __device__ __forceinline__ void add_by_columns(Strip<1> &strip, u32 task, u32 a, u32 a_stride,
+                                                   u32 b, u32 inner) const {
+        const u32 d = sizes.at.d_model, column = first_column(task, 1);
+        const float *const columns[1] = {in(b) + (d % WARP == 0 ? column : min(column, d - 1))};
+        strip.add_rows_by_columns(in(a) + first_token(task) * a_stride, a_stride, columns,
+                                  sizes.at.d_stride, inner);
+    }
+
+    // out (49, d) = a (49, inner) b (inner, d).
+    __device__ __forceinline__ void by_columns(u32 task, u32 a, u32 a_stride, u32 b, u32 inner,
+                                               u32 out) const {
+        Strip<1> strip;
+        add_by_columns(strip, task, a, a_stride, b, inner);
+        const u32 stride = sizes.at.d_stride;
+        float *to = in(out) + strip_start(task, 1, stride);
+        keep_strip(strip, task, sizes.at.d_model,
+                   [&](u32 row, u32, float sum) { to[row * stride] = sum; });
+    }
+
+    // out (rows, columns) = a^T b, sums over the tokens; the task-th tiles. Rows of `out` are padded
+    // as those of b: where b's padding is zero, so is that of `out`.
+    __device__ __forceinline__ void over_tokens(u32 task, u32 a, u32 a_stride, u32 rows, u32 b,
+                                                u32 b_stride, u32 columns, float *out) const {
+        const u32 across = tiles_of(columns), count = tiles_of(rows) * across;
+        const u32 wanted = task * WARP + lane;
+        if (wanted >= count) {
+            return;
+        }
+        const u32 row0 = wanted / across * TILE, column0 = wanted % across * TILE;
+        Tile tile;
+        tile.add_columns_by_columns<TOKENS>(in(a) + row0, a_stride, in(b) + column0, b_stride);
+        float *to = out + row0 * b_stride + column0;
+#pragma unroll
+        for (u32 row = 0; row < TILE; ++row) {
+            if (rows % TILE == 0 || row0 + row < rows) {
+                const float(&sums)[TILE] = tile.of[row];
+                *reinterpret_cast<float4 *>(to + row * b_stride) =
+                    float4{sums[0], sums[1], sums[2], sums[3]};
+            }
+        }
+    }
+
+    // The gradient at `to` (rows, columns) = d_out^T in.
+    __device__ __forceinline__ void weight_task(u32 task, u32 d_out, u32 d_out_stride, u32 rows,
+                                                u32 input, u32 input_stride, u32 columns,
+                                                u32 to) const {
+        over_tokens(task, d_out, d_out_stride, rows, input, input_stride, columns, gradient + to);
+    }
+
+    // out (49, d) = a^T b with a (49, 49) and b (49, d).
+    __device__ __forceinline__ void scatter_task(u32 task, u32 a, u32 b, u32 out) const {
+        over_tokens(task, a, sizes.at.token_stride, TOKENS, b, sizes.at.d_stride,
+                    sizes.at.d_model, in(out));
+    }
+
+    // The gradient at `to` (rows, columns) = the outer product of two vectors.
+    __device__ __forceinline__ void outer_product(u32 a, u32 rows, u32 b, u32 columns, u32 stride,
+                                                  u32 to) const {
+        const u32 across = tiles_of(columns);
+        for (u32 index = thread; index < rows * across; index += ATTENTION_THREADS) {
+            const u32 row = index / across, column = index % across * TILE;
+            const float left = arena[a + row];
+            const float4 right = four(in(b) + column);
+            *reinterpret_cast<float4 *>(gradient + to + row * stride + column) =
+                float4{left * right.x, left * right.y, left * right.z, left * right.w};
+        }
+    }
+
+    // gradient (width) = the sum of d_out over the tokens; the task-th 32 columns.
+    __device__ __forceinline__ void bias_task(u32 task, u32 d_out, u32 stride, u32 width,
+                                              u32 to) const {
+        const u32 column = task * WARP + lane;
+        if (column < width) {
+            const float *from = in(d_out) + column;
+            float sums[TOKEN_GROUPS] = {};
+#pragma unroll
+            for (u32 token = 0; token < TOKENS; ++token) {
+                sums[token % TOKEN_GROUPS] += from[token * stride];
+            }
+            float sum = 0.0f;
+#pragma unroll
+            for (u32 index = 0; index < TOKEN_GROUPS; ++index) {
+                sum += sums[index];
+            }
+            gradient[to + column] = sum;
+        }
+    }
+
+    // The product of two vectors by eight lanes, which all get it; both padded to whole fours.
+    __device__ __forceinline__ float dot_by_lanes(const float *a, const float *b, u32 inner) const {
+        float sum = 0.0f;
+        for (u32 k = lane % DOT_LANES * 4; k < inner; k += DOT_LANES * 4) {
+            const float4 left = four(a + k), right = four(b + k);
+            sum += (left.x * right.x + left.y * right.y) + (left.z * right.z + left.w * right.w);
+        }
+#pragma unroll
+        for (u32 distance = 1; distance < DOT_LANES; distance *= 2) {
+            sum += __shfl_xor_sync(ALL_LANES, sum, distance);
+        }
+        return sum;
+    }
+
+    // out (rows) = matrix (rows, inner) vector + bias, eight lanes for a row.
+    __device__ __forceinline__ void multiply_vector(u32 matrix, u32 stride, u32 bias, u32 vector,
+                                                    u32 inner, u32 rows, u32 out) const {
+        constexpr u32 AT_A_TIME = ATTENTION_THREADS / DOT_LANES;
+        for (u32 first = 0; first < rows; first += AT_A_TIME) { // whole warps: they shuffle
+            const u32 wanted = first + thread / DOT_LANES;
+            const u32 row = min(wanted, rows - 1);
+            const float sum = dot_by_lanes(in(matrix) + row * stride, in(vector), fours(inner));
+            if (wanted < rows && lane % DOT_LANES == 0) {
+                arena[out + row] = sum + arena[bias + row];
+            }
+        }
+        __syncthreads();
     }
 
     __device__ __forceinline__ void embed() const {
         const u32 d = sizes.at.d_model, stride = sizes.at.d_stride;
-        for (u32 task = warp; task < token_tasks(d); task += ATTENTION_WARPS) {
-            const TokenTask own = token_task(task, d);
-            float sums[TOKEN_ROWS] = {};
-            rows_by_row(sums, in(sizes.at.patches) + own.row0 * sizes.at.patch_stride,
-                        sizes.at.patch_stride,
-                        in(sizes.at.patch_weight) + own.safe_column * sizes.at.patch_stride, PATCH);
-            const float bias = arena[sizes.at.patch_bias + own.safe_column];
-            if (own.exists) {
-#pragma unroll
-                for (u32 row = 0; row < TOKEN_ROWS; ++row) {
-                    const u32 at = (own.row0 + row) * stride + own.column;
-                    arena[sizes.at.embedded + at] =
-                        relu(sums[row] + bias + arena[sizes.at.position + at]);
-                }
-            }
+        for (u32 task = warp; task < strip_tasks(d, 1); task += ATTENTION_WARPS) {
+            const u32 start = strip_start(task, 1, stride);
+            float *to = in(sizes.at.embedded) + start;
+            const float *position = in(sizes.at.position) + start; // rows past the end are not kept
+            const float *bias = in(sizes.at.patch_bias) + first_column(task, 1);
+            by_rows<1>(task, sizes.at.patches, sizes.at.patch_stride, sizes.at.patch_weight,
+                       sizes.at.patch_stride, PATCH, d, [&](u32 row, u32, float sum) {
+                           to[row * stride] = relu(sum + *bias + position[row * stride]);
+                       });
         }
         __syncthreads();
     }
 
-    // out = rows weight^T + bias, ReLU if `rectified`.
-    __device__ __forceinline__ void linear_task(u32 task, u32 input, u32 weight, u32 bias, u32 out,
-                                                u32 width, u32 out_stride, bool rectified) const {
-        const u32 stride = sizes.at.d_stride;
-        const TokenTask own = token_task(task, width);
-        float sums[TOKEN_ROWS] = {};
-        rows_by_row(sums, in(input) + own.row0 * stride, stride,
-                    in(weight) + own.safe_column * stride, fours(sizes.at.d_model));
-        const float shift = arena[bias + own.safe_column];
-        if (own.exists) {
-#pragma unroll
-            for (u32 row = 0; row < TOKEN_ROWS; ++row) {
-                const float value = sums[row] + shift;
-                arena[out + (own.row0 + row) * out_stride + own.column] =
-                    rectified ? relu(value) : value;
-            }
-        }
-    }
-
-    // Query, key and value lie at equal distances.
+    // A lane has a column of query, one of key and one of value.
     __device__ __forceinline__ void project() const {
-        const u32 d = sizes.at.d_model, each = token_tasks(d);
-        const u32 parameters = sizes.at.weight[1] - sizes.at.weight[0];
-        const u32 outputs = sizes.at.projected[1] - sizes.at.projected[0];
-        for (u32 task = warp; task < 3 * each; task += ATTENTION_WARPS) {
-            const u32 which = task / each;
-            linear_task(task % each, sizes.at.embedded, sizes.at.weight[0] + which * parameters,
-                        sizes.at.bias[0] + which * parameters,
-                        sizes.at.projected[0] + which * outputs, d, sizes.at.d_stride, false);
+        const u32 d = sizes.at.d_model, stride = sizes.at.d_stride;
+        for (u32 task = warp; task < strip_tasks(d, 1); task += ATTENTION_WARPS) {
+            const u32 wanted = first_column(task, 1);
+            const u32 column = d % WARP == 0 ? wanted : min(wanted, d - 1);
+            const float *rows[3];
+#pragma unroll
+            for (u32 which = 0; which < 3; ++which) {
+                rows[which] = in(sizes.at.weight[which]) + column * stride;
+            }
+            Strip<3> strip;
+            strip.add_rows_by_rows(in(sizes.at.embedded) + first_token(task) * stride, stride, rows,
+                                   fours(d));
+            const bool whole = task % STRIPS != STRIPS - 1;
+            const bool exists = d % WARP == 0 || wanted < d;
+#pragma unroll
+            for (u32 which = 0; which < 3; ++which) {
+                const float bias = in(sizes.at.bias[which])[column];
+                float *to = in(sizes.at.projected[which]) + first_token(task) * stride + column;
+#pragma unroll
+                for (u32 row = 0; row < TILE; ++row) {
+                    if (exists && (row == 0 || whole)) {
+                        to[row * stride] = strip.of[row][which] + bias;
+                    }
+                }
+            }
         }
         __syncthreads();
     }
@@ -318,17 +457,11 @@ template <class Sizes> struct AttentionPass {
     __device__ __forceinline__ void token_products_task(u32 task, u32 a, u32 b, u32 out,
                                                         float scale) const {
         const u32 stride = sizes.at.d_stride;
-        const TokenTask own = token_task(task, TOKENS);
-        float sums[TOKEN_ROWS] = {};
-        rows_by_row(sums, in(a) + own.row0 * stride, stride, in(b) + own.safe_column * stride,
-                    fours(sizes.at.d_model));
-        if (own.exists) {
-#pragma unroll
-            for (u32 row = 0; row < TOKEN_ROWS; ++row) {
-                arena[out + (own.row0 + row) * sizes.at.token_stride + own.column] =
-                    sums[row] * scale;
-            }
-        }
+        float *to = in(out) + strip_start(task, 2, sizes.at.token_stride);
+        by_rows<2>(task, a, stride, b, stride, sizes.at.d_model, TOKENS,
+                   [&](u32 row, u32 index, float sum) {
+                       to[row * sizes.at.token_stride + index * WARP] = sum * scale;
+                   });
     }
 
     __device__ __forceinline__ float score_scale() const {
@@ -337,7 +470,7 @@ template <class Sizes> struct AttentionPass {
 
     // The attention of each token to each: a warp for a row.
     __device__ __forceinline__ void attend() const {
-        for (u32 task = warp; task < token_tasks(TOKENS); task += ATTENTION_WARPS) {
+        for (u32 task = warp; task < strip_tasks(TOKENS, 2); task += ATTENTION_WARPS) {
             token_products_task(task, sizes.at.projected[0], sizes.at.projected[1],
                                 sizes.at.scores, score_scale());
         }
@@ -362,59 +495,50 @@ template <class Sizes> struct AttentionPass {
         __syncthreads();
     }
 
-    // out (49, d) = a (49, 49) b (49, d).
-    __device__ __forceinline__ void mix_task(u32 task, u32 a, u32 b, u32 out) const {
-        const u32 d = sizes.at.d_model, stride = sizes.at.d_stride;
-        const TokenTask own = token_task(task, d);
-        float sums[TOKEN_ROWS] = {};
-        rows_by_column(sums, in(a) + own.row0 * sizes.at.token_stride, sizes.at.token_stride,
-                       in(b) + own.safe_column, stride, PADDED_TOKENS);
-        if (own.exists) {
-#pragma unroll
-            for (u32 row = 0; row < TOKEN_ROWS; ++row) {
-                arena[out + (own.row0 + row) * stride + own.column] = sums[row];
-            }
-        }
-    }
-
     // The mean over the tokens of what the output layer takes.
     __device__ __forceinline__ void feed_forward() const {
         const u32 d = sizes.at.d_model, f = sizes.at.ff;
-        for (u32 task = warp; task < token_tasks(d); task += ATTENTION_WARPS) {
-            mix_task(task, sizes.at.scores, sizes.at.projected[2], sizes.at.mixed);
+        for (u32 task = warp; task < strip_tasks(d, 1); task += ATTENTION_WARPS) {
+            by_columns(task, sizes.at.scores, sizes.at.token_stride, sizes.at.projected[2],
+                       PADDED_TOKENS, sizes.at.mixed);
         }
         __syncthreads();
-        for (u32 task = warp; task < token_tasks(f); task += ATTENTION_WARPS) {
-            linear_task(task, sizes.at.mixed, sizes.at.ff1_weight, sizes.at.ff1_bias,
-                        sizes.at.wide, f, sizes.at.ff_stride, true);
+        for (u32 task = warp; task < strip_tasks(f, 2); task += ATTENTION_WARPS) {
+            float *to = in(sizes.at.wide) + strip_start(task, 2, sizes.at.ff_stride);
+            const float *bias = in(sizes.at.ff1_bias) + first_column(task, 2);
+            by_rows<2>(task, sizes.at.mixed, sizes.at.d_stride, sizes.at.ff1_weight,
+                       sizes.at.d_stride, d, f, [&](u32 row, u32 index, float sum) {
+                           to[row * sizes.at.ff_stride + index * WARP] =
+                               relu(sum + bias[index * WARP]);
+                       });
+        }
+        __syncthreads();
+        for (u32 index = thread; index < TOKEN_GROUPS * f; index += ATTENTION_THREADS) {
+            const float *from =
+                in(sizes.at.wide) + index / f * GROUP_TOKENS * sizes.at.ff_stride + index % f;
+            float sum = 0.0f;
+#pragma unroll
+            for (u32 token = 0; token < GROUP_TOKENS; ++token) {
+                sum += from[token * sizes.at.ff_stride];
+            }
+            arena[sizes.at.group_sums + index] = sum;
         }
         __syncthreads();
         for (u32 feature = thread; feature < f; feature += ATTENTION_THREADS) {
-            float sums[TOKEN_ROWS] = {};
-#pragma unroll
-            for (u32 token = 0; token < TOKENS; ++token) {
-                sums[token % TOKEN_ROWS] +=
-                    arena[sizes.at.wide + token * sizes.at.ff_stride + feature];
-            }
             float sum = 0.0f;
 #pragma unroll
-            for (u32 index = 0; index < TOKEN_ROWS; ++index) {
-                sum += sums[index];
+            for (u32 group = 0; group < TOKEN_GROUPS; ++group) {
+                sum += (in(sizes.at.group_sums) + feature)[group * f];
             }
             arena[sizes.at.mean_wide + feature] = sum * (1.0f / TOKENS);
         }
         __syncthreads();
-        for (u32 feature = thread; feature < d; feature += ATTENTION_THREADS) {
-            float sums[1] = {arena[sizes.at.ff2_bias + feature]};
-            rows_by_row(sums, in(sizes.at.ff2_weight) + feature * sizes.at.ff_stride, 0,
-                        in(sizes.at.mean_wide), fours(f));
-            arena[sizes.at.mean + feature] = sums[0];
-        }
-        __syncthreads();
+        multiply_vector(sizes.at.ff2_weight, sizes.at.ff_stride, sizes.at.ff2_bias,
+                        sizes.at.mean_wide, f, d, sizes.at.mean);
     }
 
-    __device__ __forceinline__ void forward(const u8 *image) const {
-        load_patches(image);
+    // From patches that are stored to the features.
+    __device__ __forceinline__ void forward() const {
         embed();
         project();
         attend();
@@ -424,18 +548,13 @@ template <class Sizes> struct AttentionPass {
     // Logits, loss, and the gradients of everything after `ff1`. Writes the sample's loss.
     __device__ __forceinline__ void classify(u32 label, float *loss) const {
         const u32 d = sizes.at.d_model, f = sizes.at.ff;
+        multiply_vector(sizes.at.out_weight, sizes.at.d_stride, sizes.at.out_bias, sizes.at.mean, d,
+                        CLASSES, sizes.at.logits);
         if (warp == 0) {
-            if (lane < CLASSES) {
-                float sums[1] = {arena[sizes.at.out_bias + lane]};
-                rows_by_row(sums, in(sizes.at.out_weight) + lane * sizes.at.d_stride, 0,
-                            in(sizes.at.mean), fours(d));
-                arena[sizes.at.logits + lane] = sums[0];
-            }
-            __syncwarp();
             const ClassGradient own = softmax_gradient(in(sizes.at.logits), lane, label);
             if (lane < CLASSES) {
                 arena[sizes.at.d_logits + lane] = own.delta;
-                gradient[sizes.at.c_out_bias + lane] = own.delta;
+                gradient[sizes.at.out_bias + lane] = own.delta;
             }
             if (lane == 0) {
                 *loss = own.loss;
@@ -443,127 +562,63 @@ template <class Sizes> struct AttentionPass {
         }
         __syncthreads();
         for (u32 feature = thread; feature < d; feature += ATTENTION_THREADS) {
+            const float *column = in(sizes.at.out_weight) + feature;
             float sum = 0.0f;
 #pragma unroll
             for (u32 output = 0; output < CLASSES; ++output) {
-                sum += arena[sizes.at.d_logits + output] *
-                       arena[sizes.at.out_weight + output * sizes.at.d_stride + feature];
+                sum += in(sizes.at.d_logits)[output] * column[output * sizes.at.d_stride];
             }
             arena[sizes.at.d_mean + feature] = sum;
-            gradient[sizes.at.c_ff2_bias + feature] = sum;
+            gradient[sizes.at.ff2_bias + feature] = sum;
         }
         __syncthreads();
         for (u32 feature = thread; feature < f; feature += ATTENTION_THREADS) {
-            float sum = 0.0f;
-            for (u32 index = 0; index < d; ++index) {
-                sum += arena[sizes.at.d_mean + index] *
-                       arena[sizes.at.ff2_weight + index * sizes.at.ff_stride + feature];
+            const float *column = in(sizes.at.ff2_weight) + feature;
+            float sums[4] = {};
+#pragma unroll 2
+            for (u32 index = 0; index < d; index += 4) { // d_mean is zero past the end
+                const float4 deltas = four(in(sizes.at.d_mean) + index);
+#pragma unroll
+                for (u32 part = 0; part < 4; ++part) {
+                    sums[part] += (&deltas.x)[part] * column[(index + part) * sizes.at.ff_stride];
+                }
             }
-            arena[sizes.at.d_mean_wide + feature] = sum * (1.0f / TOKENS);
+            arena[sizes.at.d_mean_wide + feature] =
+                ((sums[0] + sums[1]) + (sums[2] + sums[3])) * (1.0f / TOKENS);
         }
         __syncthreads();
         // d_wide takes the place of wide.
-        for (u32 index = thread; index < TOKENS * f; index += ATTENTION_THREADS) {
-            const u32 feature = index % f;
-            float *value = in(sizes.at.wide) + index / f * sizes.at.ff_stride + feature;
-            *value = *value > 0.0f ? arena[sizes.at.d_mean_wide + feature] : 0.0f;
+        const u32 across = tiles_of(f);
+        for (u32 index = thread; index < TOKENS * across; index += ATTENTION_THREADS) {
+            const u32 column = index % across * TILE;
+            const float4 delta = four(in(sizes.at.d_mean_wide) + column);
+            float4 *value = reinterpret_cast<float4 *>(
+                in(sizes.at.wide) + index / across * sizes.at.ff_stride + column);
+            const float4 wide = *value;
+            *value = float4{wide.x > 0.0f ? delta.x : 0.0f, wide.y > 0.0f ? delta.y : 0.0f,
+                            wide.z > 0.0f ? delta.z : 0.0f, wide.w > 0.0f ? delta.w : 0.0f};
         }
-        for (u32 index = thread; index < d * f; index += ATTENTION_THREADS) {
-            gradient[sizes.at.c_ff2_weight + index] =
-                arena[sizes.at.d_mean + index / f] * arena[sizes.at.mean_wide + index % f];
-        }
-        for (u32 index = thread; index < CLASSES * d; index += ATTENTION_THREADS) {
-            gradient[sizes.at.c_out_weight + index] =
-                arena[sizes.at.d_logits + index / d] * arena[sizes.at.mean + index % d];
-        }
+        outer_product(sizes.at.d_mean, d, sizes.at.mean_wide, f, sizes.at.ff_stride,
+                      sizes.at.ff2_weight);
+        outer_product(sizes.at.d_logits, CLASSES, sizes.at.mean, d, sizes.at.d_stride,
+                      sizes.at.out_weight);
         __syncthreads();
-    }
-
-    // gradient (rows, columns) = d_out^T in, sums over the tokens; the task-th eight rows.
-    __device__ __forceinline__ void weight_task(u32 task, u32 d_out, u32 d_out_stride, u32 rows,
-                                                u32 input, u32 input_stride, u32 columns,
-                                                u32 to) const {
-        const u32 row0 = task % groups_of(rows) * FEATURE_ROWS;
-        const u32 column = task / groups_of(rows) * WARP + lane;
-        float sums[FEATURE_ROWS] = {};
-        columns_by_column(sums, in(d_out) + row0, d_out_stride,
-                          in(input) + min(column, columns - 1), input_stride);
-        if (column < columns) {
-#pragma unroll
-            for (u32 row = 0; row < FEATURE_ROWS; ++row) {
-                if (row0 + row < rows) {
-                    gradient[to + (row0 + row) * columns + column] = sums[row];
-                }
-            }
-        }
-    }
-    __device__ __forceinline__ static u32 weight_tasks(u32 rows, u32 columns) {
-        return groups_of(rows) * columns_of(columns);
-    }
-
-    // gradient (width) = the sum of d_out over the tokens; the task-th 32 columns.
-    __device__ __forceinline__ void bias_task(u32 task, u32 d_out, u32 stride, u32 width,
-                                              u32 to) const {
-        const u32 column = task * WARP + lane;
-        if (column < width) {
-            float sums[TOKEN_ROWS] = {};
-#pragma unroll
-            for (u32 token = 0; token < TOKENS; ++token) {
-                sums[token % TOKEN_ROWS] += arena[d_out + token * stride + column];
-            }
-            float sum = 0.0f;
-#pragma unroll
-            for (u32 index = 0; index < TOKEN_ROWS; ++index) {
-                sum += sums[index];
-            }
-            gradient[to + column] = sum;
-        }
-    }
-
-    // out (49, d) = a^T b with a (49, 49) and b (49, d); the task-th eight rows.
-    __device__ __forceinline__ void scatter_task(u32 task, u32 a, u32 b, u32 out) const {
-        const u32 d = sizes.at.d_model, stride = sizes.at.d_stride;
-        const u32 row0 = task % groups_of(TOKENS) * FEATURE_ROWS;
-        const u32 column = task / groups_of(TOKENS) * WARP + lane;
-        float sums[FEATURE_ROWS] = {};
-        columns_by_column(sums, in(a) + row0, sizes.at.token_stride, in(b) + min(column, d - 1),
-                          stride);
-        if (column < d) {
-#pragma unroll
-            for (u32 row = 0; row < FEATURE_ROWS; ++row) {
-                if (row0 + row < TOKENS) {
-                    arena[out + (row0 + row) * stride + column] = sums[row];
-                }
-            }
-        }
-    }
-    __device__ __forceinline__ u32 scatter_tasks() const {
-        return groups_of(TOKENS) * columns_of(sizes.at.d_model);
     }
 
     __device__ __forceinline__ void backward_feed_forward() const {
         const u32 d = sizes.at.d_model, f = sizes.at.ff, stride = sizes.at.d_stride;
-        const u32 inputs = token_tasks(d), weights = weight_tasks(f, d);
-        for (u32 task = warp; task < inputs + weights + columns_of(f); task += ATTENTION_WARPS) {
+        const u32 inputs = strip_tasks(d, 1), weights = tile_tasks(f, d);
+        const u32 total = inputs + weights + warps_of(f);
+        for (u32 task = warp; task < total; task += ATTENTION_WARPS) {
             if (task < inputs) {
-                const TokenTask own = token_task(task, d);
-                float sums[TOKEN_ROWS] = {};
-                rows_by_column(sums, in(sizes.at.wide) + own.row0 * sizes.at.ff_stride,
-                               sizes.at.ff_stride, in(sizes.at.ff1_weight) + own.safe_column,
-                               stride, f);
-                if (own.exists) {
-#pragma unroll
-                    for (u32 row = 0; row < TOKEN_ROWS; ++row) {
-                        arena[sizes.at.d_mixed + (own.row0 + row) * stride + own.column] =
-                            sums[row];
-                    }
-                }
+                by_columns(task, sizes.at.wide, sizes.at.ff_stride, sizes.at.ff1_weight, f,
+                           sizes.at.d_mixed);
             } else if (task < inputs + weights) {
                 weight_task(task - inputs, sizes.at.wide, sizes.at.ff_stride, f, sizes.at.mixed,
-                            stride, d, sizes.at.c_ff1_weight);
+                            stride, d, sizes.at.ff1_weight);
             } else {
                 bias_task(task - inputs - weights, sizes.at.wide, sizes.at.ff_stride, f,
-                          sizes.at.c_ff1_bias);
+                          sizes.at.ff1_bias);
             }
         }
         __syncthreads();
@@ -571,8 +626,8 @@ template <class Sizes> struct AttentionPass {
 
     __device__ __forceinline__ void backward_attention() const {
         const u32 d = sizes.at.d_model, stride = sizes.at.d_stride;
-        const u32 products = token_tasks(TOKENS);
-        for (u32 task = warp; task < products + scatter_tasks(); task += ATTENTION_WARPS) {
+        const u32 products = strip_tasks(TOKENS, 2), scatters = tile_tasks(TOKENS, d);
+        for (u32 task = warp; task < products + scatters; task += ATTENTION_WARPS) {
             if (task < products) {
                 token_products_task(task, sizes.at.d_mixed, sizes.at.projected[2],
                                     sizes.at.d_scores, 1.0f);
@@ -596,20 +651,21 @@ template <class Sizes> struct AttentionPass {
             }
         }
         __syncthreads();
-        const u32 queries = token_tasks(d), keys = scatter_tasks(), weights = weight_tasks(d, d);
-        const u32 total = queries + keys + weights + columns_of(d);
+        const u32 queries = strip_tasks(d, 1), weights = tile_tasks(d, d);
+        const u32 total = queries + scatters + weights + warps_of(d);
         for (u32 task = warp; task < total; task += ATTENTION_WARPS) {
             if (task < queries) {
-                mix_task(task, sizes.at.d_scores, sizes.at.projected[1], sizes.at.d_projected[0]);
-            } else if (task < queries + keys) {
+                by_columns(task, sizes.at.d_scores, sizes.at.token_stride, sizes.at.projected[1],
+                           PADDED_TOKENS, sizes.at.d_projected[0]);
+            } else if (task < queries + scatters) {
                 scatter_task(task - queries, sizes.at.d_scores, sizes.at.projected[0],
                              sizes.at.d_projected[1]);
-            } else if (task < queries + keys + weights) {
-                weight_task(task - queries - keys, sizes.at.d_projected[2], stride, d,
-                            sizes.at.embedded, stride, d, sizes.at.c_weight[2]);
+            } else if (task < queries + scatters + weights) {
+                weight_task(task - queries - scatters, sizes.at.d_projected[2], stride, d,
+                            sizes.at.embedded, stride, d, sizes.at.weight[2]);
             } else {
-                bias_task(task - queries - keys - weights, sizes.at.d_projected[2], stride, d,
-                          sizes.at.c_bias[2]);
+                bias_task(task - queries - scatters - weights, sizes.at.d_projected[2], stride, d,
+                          sizes.at.bias[2]);
             }
         }
         __syncthreads();
@@ -617,51 +673,57 @@ template <class Sizes> struct AttentionPass {
 
     __device__ __forceinline__ void backward_embedding() const {
         const u32 d = sizes.at.d_model, stride = sizes.at.d_stride;
-        const u32 inputs = token_tasks(d), weights = weight_tasks(d, d);
-        const u32 total = inputs + 2 * weights + 2 * columns_of(d);
+        const u32 inputs = strip_tasks(d, 1), weights = tile_tasks(d, d);
+        const u32 total = inputs + 2 * weights + 2 * warps_of(d);
         for (u32 task = warp; task < total; task += ATTENTION_WARPS) {
             if (task < inputs) {
-                const TokenTask own = token_task(task, d);
-                float sums[TOKEN_ROWS] = {};
+                Strip<1> strip;
 #pragma unroll
                 for (u32 which = 0; which < 3; ++which) {
-                    rows_by_column(sums, in(sizes.at.d_projected[which]) + own.row0 * stride,
-                                   stride, in(sizes.at.weight[which]) + own.safe_column, stride, d);
+                    add_by_columns(strip, task, sizes.at.d_projected[which], stride,
+                                   sizes.at.weight[which], d);
                 }
-                if (own.exists) {
-#pragma unroll
-                    for (u32 row = 0; row < TOKEN_ROWS; ++row) {
-                        const u32 at = (own.row0 + row) * stride + own.column;
-                        const float delta =
-                            arena[sizes.at.embedded + at] > 0.0f ? sums[row] : 0.0f;
-                        arena[sizes.at.d_embedded + at] = delta;
-                        gradient[sizes.at.c_position + (own.row0 + row) * d + own.column] = delta;
-                    }
-                }
-            } else if (task < inputs + weights) {
-                weight_task(task - inputs, sizes.at.d_projected[0], stride, d, sizes.at.embedded,
-                            stride, d, sizes.at.c_weight[0]);
+                const u32 start = strip_start(task, 1, stride);
+                const float *embedded = in(sizes.at.embedded) + start;
+                float *to = in(sizes.at.d_embedded) + start;
+                float *position = gradient + sizes.at.position + start;
+                keep_strip(strip, task, d, [&](u32 row, u32, float sum) {
+                    const float delta = embedded[row * stride] > 0.0f ? sum : 0.0f;
+                    to[row * stride] = delta;
+                    position[row * stride] = delta;
+                });
             } else if (task < inputs + 2 * weights) {
-                weight_task(task - inputs - weights, sizes.at.d_projected[1], stride, d,
-                            sizes.at.embedded, stride, d, sizes.at.c_weight[1]);
-            } else if (task < inputs + 2 * weights + columns_of(d)) {
-                bias_task(task - inputs - 2 * weights, sizes.at.d_projected[0], stride, d,
-                          sizes.at.c_bias[0]);
+                const u32 which = (task - inputs) / weights;
+                weight_task((task - inputs) % weights, sizes.at.d_projected[which], stride, d,
+                            sizes.at.embedded, stride, d, sizes.at.weight[which]);
             } else {
-                bias_task(task - inputs - 2 * weights - columns_of(d), sizes.at.d_projected[1],
-                          stride, d, sizes.at.c_bias[1]);
+                const u32 column = task - inputs - 2 * weights;
+                const u32 which = column / warps_of(d);
+                bias_task(column % warps_of(d), sizes.at.d_projected[which], stride, d,
+                          sizes.at.bias[which]);
             }
         }
         __syncthreads();
-        const u32 patch_weights = weight_tasks(d, PATCH);
-        for (u32 task = warp; task < patch_weights + columns_of(d); task += ATTENTION_WARPS) {
-            if (task < patch_weights) {
-                weight_task(task, sizes.at.d_embedded, stride, d, sizes.at.patches,
-                            sizes.at.patch_stride, PATCH, sizes.at.c_patch_weight);
-            } else {
-                bias_task(task - patch_weights, sizes.at.d_embedded, stride, d,
-                          sizes.at.c_patch_bias);
+        // Too small for tiles: a number for each thread.
+        for (u32 index = thread; index < d * PATCH; index += ATTENTION_THREADS) {
+            const float *deltas = in(sizes.at.d_embedded) + index / PATCH;
+            const float *pixels = in(sizes.at.patches) + index % PATCH;
+            float sums[TOKEN_GROUPS] = {};
+#pragma unroll
+            for (u32 token = 0; token < TOKENS; ++token) {
+                sums[token % TOKEN_GROUPS] +=
+                    deltas[token * stride] * pixels[token * sizes.at.patch_stride];
             }
+            float sum = 0.0f;
+#pragma unroll
+            for (u32 group = 0; group < TOKEN_GROUPS; ++group) {
+                sum += sums[group];
+            }
+            gradient[sizes.at.patch_weight + index / PATCH * sizes.at.patch_stride + index % PATCH] =
+                sum;
+        }
+        for (u32 task = ATTENTION_WARPS - 1 - warp; task < warps_of(d); task += ATTENTION_WARPS) {
+            bias_task(task, sizes.at.d_embedded, stride, d, sizes.at.patch_bias);
         }
         __syncthreads();
     }

@@ -8,10 +8,13 @@
 constexpr u32 BLOCKS = BATCH_ROWS;
 using Sizes = FixedSizes<32, 64>;
 constexpr u32 PARAMETERS = Sizes::at.parameters;
+constexpr u32 GRADIENT = Sizes::at.gradient;
 constexpr u32 SLICE_WORDS = (PARAMETERS + BLOCKS * WORD_VALUES - 1) / (BLOCKS * WORD_VALUES);
 constexpr u32 SLICE = SLICE_WORDS * WORD_VALUES; // parameters of a block
 constexpr u32 ALL_WORDS = SLICE_WORDS * BLOCKS;
 constexpr u32 HALVES = 2;                        // threads that share a parameter's samples
+static_assert(Sizes::at.size == 40304 && Sizes::at.gradient == 10936,
+              "src/attention.rs says the same");
 static_assert(SLICE * HALVES <= ATTENTION_THREADS, "a thread for each half of a parameter");
 
 struct AttentionFused {
@@ -19,7 +22,7 @@ struct AttentionFused {
     const u8 *labels;   // (?)
     const u32 *order;   // (samples)
     float *parameters;  // canonical
-    float *gradients;   // (32, parameters)
+    float *gradients;   // (32, Layout::gradient)
     u32 *flags;         // (32 blocks, 32 words apart): the step whose gradient is there
     Word *words;        // (2, all parameters in words of three)
     float *sample_loss; // (samples)
@@ -32,58 +35,37 @@ struct AttentionFused {
 
 constexpr u32 FLAG_STRIDE = 32; // a line of the L2 cache each
 
-struct Shared {
-    float arena[Sizes::at.size];
-    float halves[SLICE];
-    float slice[SLICE];             // this block's parameters
-};
+constexpr u32 NOWHERE = Sizes::at.size; // for what words hold beyond the parameters
 
-// Where a canonical parameter is in the arena. Ranges in the order of the canonical layout.
-__device__ __forceinline__ u32 place_of(u32 index) {
-    constexpr Layout at = Sizes::at;
-    const u32 d = at.d_model, f = at.ff;
-    if (index < at.c_patch_bias) {
-        return at.patch_weight + index / PATCH * at.patch_stride + index % PATCH;
-    }
-    if (index < at.c_position) {
-        return at.patch_bias + index - at.c_patch_bias;
-    }
-    if (index < at.c_weight[0]) {
-        const u32 own = index - at.c_position;
-        return at.position + own / d * at.d_stride + own % d;
-    }
-    if (index < at.c_ff1_weight) { // query, key, value: the same distances in both layouts
-        const u32 which = (index - at.c_weight[0]) / (at.c_weight[1] - at.c_weight[0]);
-        const u32 own = (index - at.c_weight[0]) % (at.c_weight[1] - at.c_weight[0]);
-        const u32 matrix = at.weight[0] + which * (at.weight[1] - at.weight[0]);
-        return own < d * d ? matrix + own / d * at.d_stride + own % d
-                           : matrix + (at.bias[0] - at.weight[0]) + own - d * d;
-    }
-    if (index < at.c_ff1_bias) {
-        const u32 own = index - at.c_ff1_weight;
-        return at.ff1_weight + own / d * at.d_stride + own % d;
-    }
-    if (index < at.c_ff2_weight) {
-        return at.ff1_bias + index - at.c_ff1_bias;
-    }
-    if (index < at.c_ff2_bias) {
-        const u32 own = index - at.c_ff2_weight;
-        return at.ff2_weight + own / f * at.ff_stride + own % f;
-    }
-    if (index < at.c_out_weight) {
-        return at.ff2_bias + index - at.c_ff2_bias;
-    }
-    if (index < at.c_out_bias) {
-        const u32 own = index - at.c_out_weight;
-        return at.out_weight + own / d * at.d_stride + own % d;
-    }
-    return at.out_bias + index - at.c_out_bias;
-}
+struct Shared {
+    float arena[NOWHERE + 4];
+    float halves[SLICE];
+    float slice[SLICE];                      // this block's parameters
+    unsigned short places[ALL_WORDS * WORD_VALUES]; // of the canonical parameters in the arena
+};
 
 struct AttentionBlock {
     const AttentionFused &run;
     Shared &shared;
     u32 thread, lane, warp, block;
+    u32 word, label;             // this thread's pixels of the step, and the sample's label
+    u32 next_image, later_image; // of the block's sample; ~0: none
+
+    __device__ __forceinline__ u32 image_at(u32 step) const {
+        const Batch batch = batch_of(step, run.batch, run.samples);
+        return block < batch.count ? run.order[batch.first + block] : ~0u;
+    }
+
+    // Takes over what was looked up in the last step, and looks up the next, so early that nobody
+    // waits for it.
+    __device__ __forceinline__ void look_ahead(u32 step, const AttentionPass<Sizes> &pass) {
+        next_image = later_image;
+        later_image = image_at(step + 2);
+        if (next_image != ~0u) {
+            word = pass.image_word(run.images + static_cast<u64>(next_image) * PIXELS);
+            label = run.labels[next_image];
+        }
+    }
 
     // All threads' gradients are in global memory: says so, and waits until all blocks say so.
     __device__ __forceinline__ void meet(u32 tag) const {
@@ -105,10 +87,12 @@ struct AttentionBlock {
         const u32 index = block * SLICE + own;
         float sum = 0.0f;
         if (half < HALVES && index < PARAMETERS) {
+            const float *from =
+                run.gradients + half * (BATCH_ROWS / HALVES * GRADIENT) + shared.places[index];
 #pragma unroll
             for (u32 sample = 0; sample < BATCH_ROWS / HALVES; ++sample) {
-                const u32 from = half * (BATCH_ROWS / HALVES) + sample;
-                sum += from < count ? load_fresh(run.gradients + from * PARAMETERS + index) : 0.0f;
+                const u32 at = half * (BATCH_ROWS / HALVES) + sample;
+                sum += at < count ? load_fresh(from + sample * GRADIENT) : 0.0f;
             }
         }
         if (half == 1) {
@@ -126,24 +110,37 @@ struct AttentionBlock {
         }
     }
 
-    // All blocks' new parameters into the arena. Whole warps: all lanes must call `receive`.
+    // All blocks' new parameters into the arena. Whole warps wait together, a thread for all of its
+    // words at once.
     __device__ __forceinline__ void receive_parameters(u32 step, u32 tag) const {
         const Word *words = run.words + step % 2 * ALL_WORDS;
         constexpr u32 ROUNDS = (ALL_WORDS + ATTENTION_THREADS - 1) / ATTENTION_THREADS;
-        for (u32 round = 0; round < ROUNDS; ++round) {
-            const u32 wanted = round * ATTENTION_THREADS + thread;
-            const u32 word = min(wanted, ALL_WORDS - 1);
-            const float3 values = receive(words + word, tag);
-            const float three[WORD_VALUES] = {values.x, values.y, values.z};
+        u64 low[ROUNDS], high[ROUNDS];
+        bool ready;
+        do {
+            ready = true;
 #pragma unroll
-            for (u32 value = 0; value < WORD_VALUES; ++value) {
-                const u32 index = word * WORD_VALUES + value;
-                if (wanted < ALL_WORDS && index < PARAMETERS) {
-                    shared.arena[place_of(index)] = three[value];
-                }
+            for (u32 round = 0; round < ROUNDS; ++round) {
+                load_whole(words + word_of(round), low[round], high[round]);
             }
+#pragma unroll
+            for (u32 round = 0; round < ROUNDS; ++round) {
+                ready = ready && static_cast<u32>(high[round] >> 32) == tag;
+            }
+        } while (!all_lanes(ready));
+#pragma unroll
+        for (u32 round = 0; round < ROUNDS; ++round) {
+            const unsigned short *places = shared.places + word_of(round) * WORD_VALUES;
+            shared.arena[places[0]] = __uint_as_float(static_cast<u32>(low[round]));
+            shared.arena[places[1]] = __uint_as_float(static_cast<u32>(low[round] >> 32));
+            shared.arena[places[2]] = __uint_as_float(static_cast<u32>(high[round]));
         }
         __syncthreads();
+    }
+
+    // Threads that have none left ask for the last one again.
+    __device__ __forceinline__ u32 word_of(u32 round) const {
+        return min(round * ATTENTION_THREADS + thread, ALL_WORDS - 1);
     }
 };
 
@@ -151,9 +148,9 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 1)
     attention_epoch(const AttentionFused run) {
     Shared &shared = *reinterpret_cast<Shared *>(shared_arena());
     const u32 thread = thread_index(), block = block_index();
-    const AttentionBlock own{run, shared, thread, thread % WARP, thread / WARP, block};
+    AttentionBlock own{run, shared, thread, thread % WARP, thread / WARP, block, 0, 0, ~0u, ~0u};
     const AttentionPass<Sizes> pass{Sizes{},      shared.arena,
-                                    run.gradients + block * PARAMETERS,
+                                    run.gradients + block * GRADIENT,
                                     thread,       thread % WARP,
                                     thread / WARP};
     pass.clear();
@@ -162,15 +159,23 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 1)
         const u32 index = block * SLICE + thread;
         shared.slice[thread] = index < PARAMETERS ? run.parameters[index] : 0.0f;
     }
+    for (u32 index = thread; index < ALL_WORDS * WORD_VALUES; index += ATTENTION_THREADS) {
+        shared.places[index] = index < PARAMETERS ? place_of(Sizes::at, index) : NOWHERE;
+    }
+    own.later_image = own.image_at(0);
+    own.look_ahead(~0u, pass); // of the step before the first
     __syncthreads();
     for (u32 step = 0; step < run.steps; ++step) {
         const u32 tag = run.first_tag + step;
         const Batch batch = batch_of(step, run.batch, run.samples);
+        const u32 label = own.label;
         if (block < batch.count) {
-            const u32 place = batch.first + block;
-            const u64 image = run.order[place];
-            pass.forward(run.images + image * PIXELS);
-            pass.classify(run.labels[image], run.sample_loss + place);
+            pass.store_patches(own.word);
+        }
+        own.look_ahead(step, pass);
+        if (block < batch.count) {
+            pass.forward();
+            pass.classify(label, run.sample_loss + batch.first + block);
             pass.backward();
         }
         own.meet(tag);

@@ -37,8 +37,6 @@ __device__ __forceinline__ Batch batch_of(u32 step, u32 batch_size, u32 samples)
     return Batch{first, left < batch_size ? left : batch_size};
 }
 
-#ifndef TRAINMARK_EMULATED // the emulator of the tests brings its own
-
 // The block's dynamic shared memory. Kernels lay it out themselves.
 __device__ __forceinline__ u8 *shared_arena() {
     extern __shared__ __align__(16) u8 arena[];
@@ -161,8 +159,6 @@ __device__ __forceinline__ u32 load_acquire(const u32 *flag) {
 
 // What another block wrote in this launch: not from this multiprocessor's own cache.
 __device__ __forceinline__ float load_fresh(const float *value) { return __ldcg(value); }
-
-#endif
 
 // The four bytes of `word` as floats, lowest first. 0x4B0000bb is 2^23 + bb, so no conversion
 // instruction is needed, of which the machine does only a few per clock.

@@ -1,6 +1,6 @@
 //! The launcher of `kernels/attention_fused.cu`: the attention model, an epoch in one launch.
 
-use crate::attention::{THREADS, arena_len};
+use crate::attention::{THREADS, arena_len, gradient_len};
 use crate::driver::{Address, Buffer, Kernel, Ptx, Shape};
 use crate::exchange::{BATCH_ROWS, Exchange};
 use crate::session::{FusedKernel, Place};
@@ -16,6 +16,8 @@ const BLOCKS: usize = BATCH_ROWS;
 const SHAPE: AttentionShape = AttentionShape { d_model: 32, ff: 64 };
 const WORD_VALUES: usize = 3;
 const FLAG_STRIDE: usize = 32;
+/// Elements behind the arena for what is to be dropped.
+const NOWHERE_LEN: usize = 4;
 
 /// Words of a block's slice of the parameters.
 fn slice_words() -> usize {
@@ -24,7 +26,9 @@ fn slice_words() -> usize {
 
 /// The size of `Shared` of the kernel.
 fn shared_bytes() -> usize {
-    (arena_len(SHAPE) + 2 * slice_words() * WORD_VALUES) * size_of::<f32>()
+    let slice = slice_words() * WORD_VALUES;
+    let places = slice * BLOCKS * size_of::<u16>();
+    (arena_len(SHAPE) + NOWHERE_LEN + 2 * slice) * size_of::<f32>() + places
 }
 
 /// `AttentionFused` of the kernel.
@@ -93,8 +97,7 @@ impl AttentionFused {
                 "it needs {BLOCKS} blocks at a time, the device holds {holds}"
             )));
         }
-        let parameter_count = Model::Attention(shape).parameter_count();
-        let gradients: Buffer<f32> = gpu.allocate("gradients", BLOCKS * parameter_count)?;
+        let gradients: Buffer<f32> = gpu.allocate("gradients", BLOCKS * gradient_len(shape))?;
         let flag_words = BLOCKS * FLAG_STRIDE / 4; // a word is four numbers
         let exchange = Exchange::new(gpu, 0, [flag_words, 2 * slice_words() * BLOCKS])?;
         let [flags, words] = exchange.more_addresses();
