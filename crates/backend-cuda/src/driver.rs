@@ -10,6 +10,10 @@ use std::cell::Cell;
 use std::ffi::{CStr, CString, c_void};
 use std::marker::PhantomData;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// How long the device may take for what a caller waits for: an epoch takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A device in use: its primary context and a stream.
 pub(crate) struct Gpu {
@@ -18,6 +22,10 @@ pub(crate) struct Gpu {
     stream: sys::CUstream,
     allocated_bytes: Cell<u64>,
     peak_bytes: Cell<u64>,
+    /// How long [`Gpu::synchronize`] waits.
+    pub(crate) patience: Cell<Duration>,
+    /// Work that may never end: to free what it uses would be to wait for it.
+    abandoned: Cell<bool>,
 }
 
 impl Gpu {
@@ -32,7 +40,9 @@ impl Gpu {
             result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed)?
         };
         let [allocated_bytes, peak_bytes] = [0, 0].map(Cell::new);
-        Ok(Rc::new(Gpu { backend, device, stream, allocated_bytes, peak_bytes }))
+        let (patience, abandoned) = (Cell::new(PATIENCE), Cell::new(false));
+        let gpu = Gpu { backend, device, stream, allocated_bytes, peak_bytes, patience, abandoned };
+        Ok(Rc::new(gpu))
     }
 
     pub(crate) fn device(&self) -> &Device {
@@ -86,11 +96,25 @@ impl Gpu {
         Ok(Module { gpu: Rc::clone(self), handle })
     }
 
-    /// Waits until everything that was enqueued is done.
+    /// Waits until everything that was enqueued is done. The driver's own wait has no end; it asks
+    /// again and again too, so this one costs no more.
     pub(crate) fn synchronize(&self) -> Result<(), TrainError> {
-        // SAFETY: the stream is alive.
-        unsafe { result::stream::synchronize(self.stream) }
-            .map_err(|error| self.error("training", error))
+        let clock = Instant::now();
+        loop {
+            // SAFETY: the stream is alive.
+            match unsafe { sys::cuStreamQuery(self.stream) } {
+                sys::CUresult::CUDA_SUCCESS => return Ok(()),
+                sys::CUresult::CUDA_ERROR_NOT_READY => {}
+                error => return Err(self.error("training", DriverError(error))),
+            }
+            if clock.elapsed() >= self.patience.get() {
+                self.abandoned.set(true);
+                let seconds = self.patience.get().as_secs();
+                let message = format!("the device did not finish its work in {seconds} s");
+                return Err(TrainError::Device { backend: self.backend, message });
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// Enqueues an event.
@@ -133,6 +157,9 @@ impl Gpu {
 
 impl Drop for Gpu {
     fn drop(&mut self) {
+        if self.abandoned.get() {
+            return;
+        }
         // SAFETY: nothing else uses the stream: buffers, modules and events own a reference to the
         // `Gpu`. Errors at the end have nobody to hear them.
         unsafe {
@@ -229,6 +256,9 @@ impl<T> Drop for Buffer<T> {
     fn drop(&mut self) {
         let bytes = self.len.max(1) * size_of::<T>();
         self.gpu.allocated_bytes.set(self.gpu.allocated_bytes.get() - bytes as u64);
+        if self.gpu.abandoned.get() {
+            return;
+        }
         // SAFETY: allocated by `Gpu::allocate`, freed once. `cuMemFree` waits for the kernels that
         // use it.
         let _ = unsafe { result::free_sync(self.address) };
@@ -276,6 +306,9 @@ impl Module {
 
 impl Drop for Module {
     fn drop(&mut self) {
+        if self.gpu.abandoned.get() {
+            return;
+        }
         // SAFETY: kernels own a reference to the module: none is left.
         let _ = unsafe { result::module::unload(self.handle) };
     }
@@ -396,6 +429,9 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
+        if self.gpu.abandoned.get() {
+            return;
+        }
         // SAFETY: made by `Gpu::event`, destroyed once.
         let _ = unsafe { result::event::destroy(self.handle) };
     }
@@ -417,6 +453,9 @@ impl Graph {
 
 impl Drop for Graph {
     fn drop(&mut self) {
+        if self.gpu.abandoned.get() {
+            return;
+        }
         // SAFETY: made by `Gpu::capture`, destroyed once.
         let _ = unsafe { result::graph::exec_destroy(self.executable) };
     }
@@ -442,5 +481,83 @@ fn human_bytes(bytes: usize) -> String {
         1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
         1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
         _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device;
+
+    fn gpu(test: &str) -> Option<Rc<Gpu>> {
+        let device = crate::tests::device(test)?;
+        Some(Gpu::open("cuda", device).unwrap())
+    }
+
+    #[test]
+    fn sizes_are_told_in_units_of_a_person() {
+        assert_eq!(human_bytes(999), "999 bytes");
+        assert_eq!(human_bytes(47_040_000), "47.0 MB");
+        assert_eq!(human_bytes(80 << 30), "85.9 GB");
+    }
+
+    #[test]
+    fn memory_that_the_device_does_not_have_is_an_error_that_says_what_for() {
+        let Some(gpu) = gpu("memory that is not there") else { return };
+        let terabytes = 4_usize << 40;
+        let Err(error) = gpu.allocate::<u8>("the images", terabytes) else {
+            panic!("4 TiB on {}", gpu.device().name)
+        };
+        assert_eq!(
+            error.to_string(),
+            "cuda: allocating 4398.0 GB for the images: out of memory (CUDA_ERROR_OUT_OF_MEMORY)"
+        );
+        let small: Buffer<u8> = gpu.allocate("a byte", 1).expect("the device goes on");
+        assert_eq!((small.len(), gpu.peak_bytes()), (1, 1));
+    }
+
+    #[test]
+    fn work_that_does_not_end_in_time_is_an_error() {
+        let Some(gpu) = gpu("a slow device") else { return };
+        let large: Buffer<u8> = gpu.allocate("much to clear", 1 << 30).unwrap();
+        gpu.synchronize().unwrap();
+        gpu.patience.set(Duration::ZERO);
+        for _ in 0..100 {
+            large.clear().unwrap();
+        }
+        let error = gpu.synchronize().unwrap_err().to_string();
+        assert_eq!(error, "cuda: the device did not finish its work in 0 s");
+    }
+
+    /// A failed kernel spoils the process's context, so it has a process of its own: the test starts
+    /// itself again.
+    #[test]
+    fn a_kernel_that_fails_is_an_error_of_one_line_from_then_on() {
+        const ALONE: &str = "TRAINMARK_TEST_FAILED_KERNEL";
+        static TRAP: Ptx = Ptx {
+            name: "trap.ptx",
+            text: ".version 8.0\n.target sm_80\n.address_size 64\n\
+                   .visible .entry fail(.param .u64 unused) { trap; }\n",
+        };
+        let Some(device) = crate::tests::device("a kernel that fails") else { return };
+        if std::env::var_os(ALONE).is_none() {
+            let name = "driver::tests::a_kernel_that_fails_is_an_error_of_one_line_from_then_on";
+            let status = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", name, "--test-threads=1"])
+                .env(ALONE, "1")
+                .status()
+                .unwrap();
+            assert!(status.success(), "{status}");
+            return;
+        }
+        let gpu = Gpu::open("cuda", device::choose(&[device], None).unwrap()).unwrap();
+        let module = Rc::new(gpu.load(&TRAP).unwrap());
+        let fail = module.kernel("fail", 0).unwrap();
+        // SAFETY: it takes eight bytes, which it does not read.
+        unsafe { fail.launch(Shape::row(1, 1), &0_u64) }.unwrap();
+        let error = gpu.synchronize().unwrap_err().to_string();
+        assert!(error.starts_with("cuda: training: ") && !error.contains('\n'), "{error}");
+        let Err(later) = gpu.allocate::<u8>("a byte", 1) else { panic!("the device went on") };
+        assert!(later.to_string().starts_with("cuda: allocating 1 bytes for a byte: "), "{later}");
     }
 }

@@ -122,6 +122,20 @@ mod tests {
     use super::*;
     use mnist::Split;
     use nn::{MlpShape, Model};
+    use std::io::Write;
+
+    /// The first device; says loudly that `test` was skipped if there is none.
+    pub(crate) fn device(test: &str) -> Option<device::Device> {
+        match device::devices() {
+            Ok(devices) => Some(device::choose(&devices, None).unwrap()),
+            Err(reason) => {
+                // Not `eprintln`, which the test harness would keep to itself.
+                let mut stderr = std::io::stderr();
+                writeln!(stderr, "SKIPPED: {test}: {reason}").unwrap();
+                None
+            }
+        }
+    }
 
     fn refusal(backend: &dyn Backend, options: &Options) -> String {
         let train = Split::new(vec![0; mnist::PIXELS], vec![0]).unwrap();

@@ -13,6 +13,7 @@ use nn::backend::{Description, Job, Measured, Session, TrainError};
 use nn::{Model, Parameters};
 use std::marker::PhantomData;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 /// How steps get to the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +68,11 @@ struct Graphs {
 /// Steps of the larger graph: 15 replays are an epoch of 60,000 samples in batches of 32.
 const GRAPH_STEPS: usize = 125;
 
+/// Of the warm-up: enough of both graphs, and short for the slowest plan.
+const WARM_UP_STEPS: usize = GRAPH_STEPS + 1;
+/// An H100 takes some 20 ms from its idle clock to its highest.
+const WARM_UP: Duration = Duration::from_millis(50);
+
 pub(crate) struct CudaSession<'data> {
     // Dropped in this order: graphs and kernels before the buffers that they point into.
     steps: Steps,
@@ -77,6 +83,7 @@ pub(crate) struct CudaSession<'data> {
     parameters: Buffer<f32>,
     clock: [Event; 2],
     device_s: f64,
+    compile_s: f64,
     model: Model,
     gpu: Rc<Gpu>,
     data: PhantomData<&'data ()>,
@@ -92,6 +99,8 @@ impl<'data> CudaSession<'data> {
             return Err(TrainError::Mismatch("the batch size is 0".to_owned()));
         }
         let resident = Resident::new(gpu, &job)?;
+        gpu.synchronize()?;
+        let compiling = Instant::now();
         let parameters: Buffer<f32> = gpu.allocate("parameters", job.model.parameter_count())?;
         let place = Place { gpu, resident: &resident, parameters: parameters.address() };
         let kernels: Box<dyn StepKernels> = match job.model {
@@ -122,8 +131,7 @@ impl<'data> CudaSession<'data> {
         };
         let epoch = EpochKernels::new(gpu)?;
         let clock = [gpu.event()?, gpu.event()?];
-        gpu.synchronize()?;
-        Ok(CudaSession {
+        let mut session = CudaSession {
             steps,
             kernels,
             epoch,
@@ -132,10 +140,34 @@ impl<'data> CudaSession<'data> {
             parameters,
             clock,
             device_s: 0.0,
+            compile_s: 0.0,
             model: job.model,
             gpu: Rc::clone(gpu),
             data: PhantomData,
-        })
+        };
+        session.warm_up()?;
+        session.compile_s = compiling.elapsed().as_secs_f64();
+        Ok(session)
+    }
+
+    /// Trains parameters that are zero, and forgets it. The driver loads code at its first launch,
+    /// and an idle device's clocks are low.
+    fn warm_up(&mut self) -> Result<(), TrainError> {
+        let clock = Instant::now();
+        let count = self.resident.labels.len();
+        if count > 0 {
+            let order: Vec<u32> = (0..WARM_UP_STEPS * self.resident.batch)
+                .map(|index| (index % count) as u32)
+                .collect();
+            let mut losses = [0.0; WARM_UP_STEPS];
+            while clock.elapsed() < WARM_UP {
+                self.train(&order, &mut losses)?;
+            }
+            self.predict(&[0; PIXELS], &mut [0])?;
+        }
+        self.parameters.clear()?;
+        self.device_s = 0.0;
+        self.gpu.synchronize()
     }
 
     /// Enqueues the steps over `samples` uploaded samples.
@@ -199,6 +231,10 @@ impl Session for CudaSession<'_> {
             precision: "float32",
             software: false,
         }
+    }
+
+    fn compile_s(&self) -> Option<f64> {
+        Some(self.compile_s)
     }
 
     fn set_parameters(&mut self, parameters: &Parameters) -> Result<(), TrainError> {

@@ -4,6 +4,7 @@ use backend_cuda::{Cuda, CudaGraph};
 use nn::backend::{Backend, Options};
 use nn::conformance::{self, Case, cases, small_model};
 use nn::{AttentionShape, Model};
+use std::io::Write;
 
 /// The plans of `cuda`; the second needs no `--plan` of `cudagraph`.
 const PLANS: [&str; 2] = ["kernels", "fused"];
@@ -17,7 +18,9 @@ fn device_is_there(test: &str) -> bool {
     match Cuda.devices() {
         Ok(_) => true,
         Err(reason) => {
-            eprintln!("SKIPPED: {test}: {reason}");
+            // Not `eprintln`, which the test harness would keep to itself.
+            let mut stderr = std::io::stderr();
+            writeln!(stderr, "SKIPPED: {test}: {reason}").unwrap();
             false
         }
     }
