@@ -23,6 +23,12 @@ pub enum Verb {
     Report(cmd::report::Args),
     /// Run one row against itself: what difference can this machine show now?
     Noise(Box<cmd::noise::Args>),
+    /// Turn result files into the formats of other programs: CSV, Parquet, OpenMetrics and more
+    Export(cmd::export::Args),
+    /// Show one result file in full
+    Show(cmd::show::Args),
+    /// Show each combination over time, and where it changed
+    History(cmd::history::Args),
     /// Compare two sets of result files, and fail if something became worse
     Compare(cmd::compare::Args),
     /// Keep sets of result files by name, to compare with
@@ -34,4 +40,8 @@ pub enum Verb {
     Task(cmd::task::Args),
     /// Download MNIST into the user's cache
     Fetch(cmd::fetch::Args),
+    /// Print completions for a shell
+    Completions(cmd::shell::CompletionsArgs),
+    /// Print the manual page
+    Man(cmd::shell::ManArgs),
 }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod campaign;
+pub mod change;
 pub mod cli;
 pub mod cmd;
 pub mod compare;
@@ -11,6 +12,7 @@ pub mod data;
 pub mod execute;
 pub mod executor;
 pub mod file_name;
+pub mod history;
 pub mod identity;
 pub mod journal;
 pub mod judge;

@@ -18,11 +18,16 @@ fn main() -> ExitCode {
         Verb::Run(args) => cmd::run::run(&args),
         Verb::Report(args) => cmd::report::run(args),
         Verb::Noise(args) => cmd::noise::run(&args),
+        Verb::Export(args) => cmd::export::run(args),
+        Verb::Show(args) => cmd::show::run(&args),
+        Verb::History(args) => cmd::history::run(args),
         Verb::Compare(args) => cmd::compare::run(args),
         Verb::Baseline(args) => cmd::baseline::run(args),
         Verb::Machine(args) => cmd::machine::run(&args),
         Verb::Task(args) => cmd::task::run(&args),
         Verb::Fetch(args) => cmd::fetch::run(args),
+        Verb::Completions(args) => cmd::shell::completions(&args),
+        Verb::Man(args) => cmd::shell::man(&args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

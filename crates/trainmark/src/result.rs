@@ -83,6 +83,26 @@ impl Status {
         }
     }
 
+    /// The word in result files.
+    pub fn key(self) -> &'static str {
+        match self {
+            Status::Measured => "measured",
+            Status::NotConverged => "not_converged",
+            Status::Unavailable => "unavailable",
+            Status::BuildFailed => "build_failed",
+            Status::NotStarted => "not_started",
+            Status::Failed => "failed",
+            Status::Crashed => "crashed",
+            Status::OutOfMemory => "out_of_memory",
+            Status::TimedOut => "timed_out",
+            Status::Interrupted => "interrupted",
+            Status::NoOutput => "no_output",
+            Status::Garbled => "garbled",
+            Status::NoAccuracy => "no_accuracy",
+            Status::Misreported => "misreported",
+        }
+    }
+
     /// Whether the training ran to its end and was measured, converged or not.
     pub fn completed(self) -> bool {
         matches!(self, Status::Measured | Status::NotConverged)
@@ -185,6 +205,16 @@ pub enum AccuracySource {
     Scored,
     /// The trainer says so.
     Claimed,
+}
+
+impl AccuracySource {
+    /// The word in result files.
+    pub fn key(self) -> &'static str {
+        match self {
+            AccuracySource::Scored => "scored",
+            AccuracySource::Claimed => "claimed",
+        }
+    }
 }
 
 /// One `trainmark run`.

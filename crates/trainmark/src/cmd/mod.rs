@@ -2,9 +2,13 @@
 
 pub mod baseline;
 pub mod compare;
+pub mod export;
 pub mod fetch;
+pub mod history;
 pub mod machine;
 pub mod noise;
 pub mod report;
 pub mod run;
+pub mod shell;
+pub mod show;
 pub mod task;

@@ -5,7 +5,7 @@ use crate::report::exhibit::{self, Exhibit};
 use crate::report::read::{read, whole};
 use crate::report::{Options, Reference, Summary, chart, console, html, json, markdown};
 use crate::suite::{BUILT_IN, Suite};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rayon::prelude::*;
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Read, Write};
@@ -92,12 +92,7 @@ fn summarize(args: &Args) -> Result<Summary> {
     let collection = read(&args.input, args.output.as_deref())?;
     warn(&collection);
     if collection.is_empty() {
-        let inputs: Vec<String> = args.input.iter().map(|it| it.display().to_string()).collect();
-        let reason = match collection.skipped.len() {
-            0 => "there is no .json file".to_owned(),
-            number => format!("no result file among {number} .json"),
-        };
-        bail!("--input {}: nothing to report: {reason}", inputs.join(" "));
+        return Err(nothing_to_report(&args.input, &collection));
     }
     let suite = Suite::parse(BUILT_IN, "built in")?;
     let reference = args.reference.clone();
@@ -146,12 +141,22 @@ fn links(charts: &[(String, PathBuf)], markdown: Option<&Path>) -> Vec<markdown:
     charts.iter().map(link).collect()
 }
 
+/// Why there is nothing in these inputs.
+pub(super) fn nothing_to_report(inputs: &[PathBuf], collection: &Collection) -> anyhow::Error {
+    let inputs: Vec<String> = inputs.iter().map(|it| it.display().to_string()).collect();
+    let reason = match collection.skipped.len() {
+        0 => "there is no .json file".to_owned(),
+        number => format!("no result file among {number} .json"),
+    };
+    anyhow!("--input {}: nothing to report: {reason}", inputs.join(" "))
+}
+
 fn is_stdout(path: &Path) -> bool {
     path == Path::new("-")
 }
 
 /// Refuses to replace a result file: it cannot be made again.
-fn check_target(flag: &str, path: &Path) -> Result<()> {
+pub(super) fn check_target(flag: &str, path: &Path) -> Result<()> {
     if is_stdout(path) || !path.is_file() {
         return Ok(());
     }
@@ -164,7 +169,7 @@ fn check_target(flag: &str, path: &Path) -> Result<()> {
 }
 
 /// Names the files that are left out.
-fn warn(collection: &Collection) {
+pub(super) fn warn(collection: &Collection) {
     for skipped in collection.skipped.iter().take(LISTED) {
         let line = format!("{}: {}", skipped.file, skipped.reason);
         eprintln!("warning: {}", console::one_line(&line));
@@ -187,6 +192,11 @@ fn show(stdout_is_taken: bool, summary: &Summary) -> Result<()> {
     unless_closed(shown).context("cannot print the summary")
 }
 
+/// Prints a text whole; a reader that stops reading is no error.
+pub(super) fn print(text: &str) -> Result<()> {
+    unless_closed(std::io::stdout().lock().write_all(text.as_bytes())).context("cannot print")
+}
+
 /// A reader that has seen enough, such as `head`, is no error.
 fn unless_closed(written: std::io::Result<()>) -> std::io::Result<()> {
     match written {
@@ -197,7 +207,7 @@ fn unless_closed(written: std::io::Result<()>) -> std::io::Result<()> {
 
 /// Writes a report so that it is there whole or not at all. Without fsync, which takes longer than
 /// all the rest: after a power cut a report can be made again.
-fn write(
+pub(super) fn write(
     flag: &str,
     path: &Path,
     render: impl Fn(&mut dyn Write) -> std::io::Result<()>,

@@ -58,6 +58,31 @@ impl Metric {
         value.filter(|value| *value > 0.0) // a ratio needs one
     }
 
+    /// The same of a whole result file.
+    pub(crate) fn of_row(self, row: &crate::report::collection::Row) -> Option<f64> {
+        let value = match self {
+            Metric::TrainS => row.timing.train_s,
+            Metric::Wall => row.timing.wall_s,
+            Metric::Cpu => row.metrics.training_time_seconds,
+            Metric::Memory => row.metrics.peak_memory_mb,
+            Metric::Accuracy => row.metrics.test_accuracy_percent,
+        };
+        value.filter(|value| *value > 0.0)
+    }
+
+    pub(crate) fn more_is_worse(self) -> bool {
+        self != Metric::Accuracy
+    }
+
+    /// What more of it is, and what less.
+    pub(crate) fn directions(self) -> (&'static str, &'static str) {
+        match self {
+            Metric::Memory => ("larger", "smaller"),
+            Metric::Accuracy => ("better", "worse"),
+            Metric::TrainS | Metric::Wall | Metric::Cpu => ("slower", "faster"),
+        }
+    }
+
     fn is_time(self) -> bool {
         matches!(self, Metric::TrainS | Metric::Wall | Metric::Cpu)
     }

@@ -258,7 +258,7 @@ impl<T: DeserializeOwned + Default + Hash + Eq> Repeated<T> {
 
 /// A result file of ours that was measured, with the given keys over it, for the tests.
 #[cfg(test)]
-pub(super) fn result_with(keys: Value) -> Value {
+pub(crate) fn result_with(keys: Value) -> Value {
     let mut result = serde_json::json!({
         "executable": "e", "model": "m", "backend": "cpu", "timestamp": "20260101_000000",
         "config": {"epochs": 5},
@@ -273,7 +273,7 @@ pub(super) fn result_with(keys: Value) -> Value {
 }
 
 #[cfg(test)]
-pub(super) fn collection_of(results: &[Value]) -> Collection {
+pub(crate) fn collection_of(results: &[Value]) -> Collection {
     let mut collection = Collection::default();
     for (index, result) in results.iter().enumerate() {
         collection.add_bytes(&format!("{index}.json"), result.to_string().as_bytes()).unwrap();

@@ -6,16 +6,24 @@
 //! summary. A new format is one more file here, and never reads anything else. [`exhibit`] is the
 //! part of a summary that can be shown row by row, for those that draw.
 
+pub mod bmf;
 pub mod chart;
 pub mod collection;
+mod columns;
 pub mod compare;
 pub mod console;
+pub mod csv;
 pub mod exhibit;
+pub mod full;
 pub mod headline;
 pub mod html;
 pub mod json;
+pub mod jsonl;
 pub mod markdown;
+pub mod mlperf;
 mod notes;
+pub mod openmetrics;
+pub mod parquet;
 pub mod read;
 pub mod summary;
 mod text;

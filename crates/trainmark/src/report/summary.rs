@@ -7,8 +7,8 @@ use super::{notes, text};
 use crate::machine::Machine;
 use crate::result::{DatasetRecord, ResultFile, Status};
 use crate::suite::Suite;
-use indexmap::IndexSet;
-use serde_json::Value;
+use indexmap::{IndexMap, IndexSet};
+use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
@@ -194,6 +194,27 @@ impl Summary {
         self.collection.config_of(row.config).get(key)
     }
 
+    pub(super) fn config_of(&self, row: &Row) -> &Map<String, Value> {
+        self.collection.config_of(row.config)
+    }
+
+    /// Every configuration key of any row, those that all rows share first.
+    pub(super) fn config_keys(&self) -> Vec<&str> {
+        let shared = self.shared_config.iter().map(|(key, _)| key);
+        shared.chain(&self.differing_config).map(String::as_str).collect()
+    }
+
+    /// Distinct configurations.
+    pub(super) fn configurations(&self) -> impl Iterator<Item = &Map<String, Value>> {
+        let ids: BTreeSet<Id> = self.rows().iter().map(|row| row.config).collect();
+        ids.into_iter().map(|id| self.collection.config_of(id))
+    }
+
+    /// The machine as the row's file has it, its name and kernel included.
+    pub fn machine(&self, row: &Row) -> Option<&Machine> {
+        row.machine.map(|id| self.collection.machine_of(id))
+    }
+
     pub fn dataset(&self, row: &Row) -> Option<&DatasetRecord> {
         row.dataset.map(|id| self.collection.dataset_of(id))
     }
@@ -241,6 +262,39 @@ impl Summary {
     pub fn runs(&self) -> impl ExactSizeIterator<Item = &Run> {
         let ids: IndexSet<Id> = self.rows().iter().filter_map(|row| row.run).collect();
         ids.into_iter().map(|id| self.collection.run_of(id))
+    }
+
+    /// The rows of each combination, oldest first; combinations in the order of their first rows.
+    pub fn series(&self) -> Vec<Vec<&Row>> {
+        let mut series: IndexMap<_, Vec<&Row>> = IndexMap::new();
+        for row in self.rows() {
+            let key = (combination(row, &self.hardware), row.compiled);
+            series.entry(key).or_default().push(row);
+        }
+        let mut series: Vec<Vec<&Row>> = series.into_values().collect();
+        for rows in &mut series {
+            // The moment decides where all know it, else the local time, as elsewhere.
+            match rows.iter().all(|row| row.started.is_some()) {
+                true => rows.sort_by_key(|row| row.started),
+                false => rows.sort_by(|a, b| a.timestamp.cmp(&b.timestamp)),
+            }
+        }
+        series
+    }
+
+    /// What tells a combination apart: `mlp cpu, hidden 512`.
+    pub fn series_label(&self, row: &Row) -> String {
+        let mut label = format!("{} {}", self.model(row), self.backend(row));
+        for column in &self.identity {
+            if !matches!(column, Identity::Timestamp | Identity::File) {
+                label += &format!(
+                    ", {} {}",
+                    column.title().to_lowercase(),
+                    self.identity_of(row, column)
+                );
+            }
+        }
+        label
     }
 
     /// The dataset's name, with the beginning of its SHA-256 where two share the name.

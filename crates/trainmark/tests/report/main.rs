@@ -3,6 +3,7 @@
 mod browser;
 mod command;
 mod contract;
+mod export;
 mod golden;
 mod html;
 mod properties;
