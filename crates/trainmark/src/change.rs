@@ -108,15 +108,15 @@ mod tests {
     }
 
     #[test]
-    fn a_step_of_five_percent_is_found_and_nearly_where_it_is() {
+    fn a_step_of_five_percent_among_outliers_of_twenty_is_found_nine_times_in_ten() {
         let (mut found, mut near) = (0, 0);
         for seed in 0..200 {
             let changes = changes(&series(&[(15, 1.0), (15, 1.05)], seed));
             found += usize::from(!changes.is_empty());
             near += usize::from(changes.iter().any(|at| at.abs_diff(15) <= 3));
         }
-        assert!(found >= 190, "{found} of 200");
-        assert!(near >= 180, "{near} of 200");
+        assert!(found >= 180, "{found} of 200");
+        assert!(near >= 170, "{near} of 200");
     }
 
     #[test]
