@@ -13,8 +13,10 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::io::Write;
 
-/// Figures in the format: its slug, and where the figure stands.
-const MEASURES: [(&str, fn(&Row) -> Option<f64>); 5] = [
+/// A measure's slug, and where the figure stands.
+type Figure = (&'static str, fn(&Row) -> Option<f64>);
+
+const MEASURES: [Figure; 5] = [
     ("train-s", |row| row.timing.train_s),
     ("wall-s", |row| row.timing.wall_s),
     ("cpu-s", |row| row.metrics.training_time_seconds),

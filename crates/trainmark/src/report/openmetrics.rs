@@ -8,7 +8,9 @@ use serde_json::{Map, Value};
 use std::io::{Result, Write};
 
 /// Name without prefix, unit, help, figure in base units.
-const FAMILIES: [(&str, &str, &str, fn(&Row) -> Option<f64>); 6] = [
+type Family = (&'static str, &'static str, &'static str, fn(&Row) -> Option<f64>);
+
+const FAMILIES: [Family; 6] = [
     ("train_seconds", "seconds", "All epochs, on the trainer's clock.", |row| row.timing.train_s),
     ("wall_seconds", "seconds", "The process, on the harness's clock.", |row| row.timing.wall_s),
     ("cpu_seconds", "seconds", "User and system time of the process tree.", |row| {
