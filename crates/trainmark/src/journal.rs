@@ -198,9 +198,6 @@ impl Journal {
             let lines = scan.damaged;
             warnings.push(format!("{NAME}: {lines} lines cannot be understood and are left out"));
         }
-        if scan.runs.iter().all(|run| run.finished) {
-            scan = Scan::default();
-        }
         let mut journal = Journal { file, path, len: scan.len, runs: scan.runs, warnings };
         journal.cut()?;
         journal.append(&Record::Opened(Holder::own()))?;
@@ -217,11 +214,16 @@ impl Journal {
         self.runs.iter().rev().find(|run| !run.finished)
     }
 
-    /// A new run begins.
+    /// A new run begins. If no older one is left to be taken up again, so does the journal.
     ///
     /// # Errors
     /// If the disk refuses.
     pub fn begin(&mut self, mut began: Began) -> io::Result<RunIdentity> {
+        if self.unfinished().is_none() && self.len > 0 {
+            (self.runs, self.len) = (Vec::new(), 0);
+            self.cut()?;
+            self.append(&Record::Opened(Holder::own()))?;
+        }
         // Two processes of one id in one second: clocks jump, and ids come again.
         let taken = |id: &str| self.runs.iter().any(|run| run.began.run.id == id);
         let first = began.run.id.clone();
@@ -416,10 +418,11 @@ mod tests {
         journal.resume("a").unwrap();
         journal.finish().unwrap();
         drop(journal);
-        let journal = Journal::open(folder.path()).unwrap();
+        let mut journal = Journal::open(folder.path()).unwrap();
         assert!(journal.unfinished().is_none());
+        journal.begin(began("b", "2026")).unwrap();
         let text = std::fs::read_to_string(journal.path()).unwrap();
-        assert_eq!(text.lines().count(), 1, "{text}");
+        assert_eq!(text.lines().count(), 2, "{text}");
     }
 
     #[test]
@@ -433,7 +436,10 @@ mod tests {
         }
         drop(journal);
         let whole = std::fs::read(&path).unwrap();
-        for cut in 0..=whole.len() {
+        // Each line's last bytes and first ones, and some in the middle: each opening waits for the disk.
+        let near_an_end =
+            |cut: &usize| whole[cut.saturating_sub(2)..(cut + 2).min(whole.len())].contains(&b'\n');
+        for cut in (0..=whole.len()).filter(|cut| cut % 97 == 0 || near_an_end(cut)) {
             std::fs::write(&path, &whole[..cut]).unwrap();
             let lines = whole[..cut].iter().filter(|&&byte| byte == b'\n').count();
             let mut journal = Journal::open(folder.path()).unwrap();

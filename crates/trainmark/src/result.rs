@@ -397,7 +397,7 @@ impl ResultFile {
 /// # Errors
 /// If the directory or the disk refuses; nothing is left behind then.
 pub fn write_new(path: &Path, result: &ResultFile) -> std::io::Result<bool> {
-    let directory = path.parent().unwrap_or(Path::new("."));
+    let directory = folder_of(path);
     match write_aside(directory, result)?.persist_noclobber(path) {
         Ok(_) => sync_directory(directory).map(|()| true),
         Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
@@ -410,9 +410,14 @@ pub fn write_new(path: &Path, result: &ResultFile) -> std::io::Result<bool> {
 /// # Errors
 /// If the disk refuses; the old file is still there then.
 pub fn replace(path: &Path, result: &ResultFile) -> std::io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
+    let directory = folder_of(path);
     write_aside(directory, result)?.persist(path).map_err(|error| error.error)?;
     sync_directory(directory)
+}
+
+/// The parent of a bare name is empty.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// The file under a temporary name, on the disk.

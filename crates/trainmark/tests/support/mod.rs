@@ -1,6 +1,8 @@
 //! The fake trainer, launched as the harness launches a real one.
 #![allow(dead_code, reason = "every test file uses a part of it")]
 
+pub mod place;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 use trainmark::launch::{self, CancelToken, Job, Outcome, Stream};

@@ -1,0 +1,426 @@
+//! Runs that are killed, interrupted, or run out of disk, and are taken up again: what had finished is
+//! kept, nothing is half-written, and the end is that of a run that nothing disturbed.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use support::place::{PLAIN, Place, said};
+use support::{eventually, processes_with, skipped};
+
+/// Four combinations, each trained three times.
+const TRAININGS: usize = 12;
+const MANY: [&str; 4] = ["--epochs", "1,2,3,4", "--repeats", "3"];
+
+/// What a run has brought, apart from what differs from run to run: each combination once, with its
+/// samples.
+fn union(place: &Place) -> Vec<String> {
+    let mut rows: Vec<String> = place
+        .results()
+        .iter()
+        .map(|result| {
+            let samples = result["samples"].as_array().unwrap().iter();
+            let samples: Vec<String> = samples
+                .map(|s| format!("{} {} {}", s["round"], s["status"], s["test_accuracy_percent"]))
+                .collect();
+            format!("{} {} {samples:?}", result["config"], result["status"])
+        })
+        .collect();
+    rows.sort();
+    rows
+}
+
+fn undisturbed() -> Vec<String> {
+    let place = Place::new();
+    let output = place.run(&place.suite(PLAIN, ""), &MANY);
+    assert!(output.status.success(), "{}", said(&output));
+    let rows = union(&place);
+    assert_eq!(rows.len(), 4);
+    rows
+}
+
+/// A suite whose trainer notes each of its starts, so that what ran twice is seen.
+fn counting(place: &Place) -> std::path::PathBuf {
+    place.suite(&format!("echo x >> starts; {PLAIN}"), "root = '.'")
+}
+
+fn starts(place: &Place) -> usize {
+    std::fs::read_to_string(place.path("starts")).unwrap_or_default().lines().count()
+}
+
+fn start(place: &Place, suite: &Path, more: &[&str]) -> Child {
+    let mut command = place.trainmark("run");
+    command.arg("--out").arg(place.path("out"));
+    if !more.contains(&"--resume") {
+        command.arg("--suite").arg(suite).arg("--data").arg(place.path("data"));
+    }
+    command.args(more).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// Whatever stands in the folder under a result file's name is one.
+fn every_file_is_valid(place: &Place) {
+    for name in place.result_names().iter().filter(|name| name.ends_with(".json")) {
+        let text = std::fs::read(place.path("out").join(name)).unwrap();
+        let result: trainmark::result::ResultFile = serde_json::from_slice(&text)
+            .unwrap_or_else(|error| panic!("{name} of {} bytes: {error}", text.len()));
+        assert!(!result.samples.is_empty(), "{name}");
+    }
+}
+
+fn journal(place: &Place) -> String {
+    std::fs::read_to_string(place.path("out/journal.jsonl")).unwrap_or_default()
+}
+
+/// A hundred, or as many as $TRAINMARK_KILLS says.
+fn kills() -> usize {
+    std::env::var("TRAINMARK_KILLS").map_or(100, |kills| kills.parse().unwrap())
+}
+
+#[test]
+fn a_harness_killed_at_a_hundred_random_moments_loses_and_repeats_nothing_that_had_finished() {
+    let expected = undisturbed();
+    let began = Instant::now();
+    let place = Place::new();
+    assert!(start(&place, &counting(&place), &MANY).wait().unwrap().success());
+    let undisturbed_s = began.elapsed().as_secs_f64();
+
+    let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
+    let seed = std::env::var("TRAINMARK_SEED").map_or(seed, |seed| seed.parse().unwrap());
+    println!("TRAINMARK_SEED={seed}, an undisturbed run takes {undisturbed_s:.2} s");
+    let mut words = ChaCha8Rng::seed_from_u64(seed);
+    let (mut killed, mut folders) = (0, 0);
+    while killed < kills() {
+        let place = Place::new();
+        let suite = counting(&place);
+        let mut killed_here = 0;
+        folders += 1;
+        loop {
+            let mut harness = match journal(&place).contains("\"began\"") {
+                true => start(&place, &suite, &["--resume"]),
+                false => start(&place, &suite, &MANY),
+            };
+            // Later than its end is never; the last attempt is left alone.
+            let fraction = f64::from(words.next_u32()) / f64::from(u32::MAX);
+            let moment = Duration::from_secs_f64(fraction * undisturbed_s);
+            if killed < kills() {
+                std::thread::sleep(moment);
+                harness.kill().unwrap();
+            }
+            let ended = harness.wait().unwrap();
+            every_file_is_valid(&place);
+            if ended.code().is_some() {
+                assert!(ended.success(), "seed {seed}: {ended}");
+                break;
+            }
+            killed += 1;
+            killed_here += 1;
+            // Between its last line and its end there is nothing left to take up.
+            if journal(&place).contains("\"finished\"") {
+                break;
+            }
+        }
+        assert_eq!(union(&place), expected, "seed {seed}, folder {folders}");
+        let half_written = place.result_names().into_iter().find(|name| name.starts_with('.'));
+        assert_eq!(half_written, None, "seed {seed}");
+        // Each kill can cost the training that was running, and no other.
+        let most = TRAININGS + killed_here;
+        assert!((TRAININGS..=most).contains(&starts(&place)), "{} starts", starts(&place));
+    }
+    println!("{killed} kills in {folders} folders");
+}
+
+#[test]
+fn a_folder_with_a_run_that_stopped_says_so_and_can_also_begin_anew() {
+    let place = Place::new();
+    let suite = counting(&place);
+    let mut harness = start(&place, &suite, &MANY);
+    eventually("three trainings begin", || starts(&place) >= 3);
+    harness.kill().unwrap();
+    harness.wait().unwrap();
+    let output = place.run(&suite, &["--epochs", "1"]);
+    assert!(output.status.success());
+    let words = said(&output);
+    assert!(words.contains("note: a run has stopped in "), "{words}");
+    assert!(words.contains("of 4 combinations have results"), "{words}");
+    assert!(words.contains("trainmark run --resume --out "), "{words}");
+    // The old one can still be taken up, and then there is none left.
+    let resume =
+        || place.trainmark("run").arg("--resume").arg("--out").arg(place.path("out")).output();
+    let output = resume().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("4 of 4 completed"), "{}", said(&output));
+    assert_eq!(place.results().len(), 5);
+    let output = resume().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("leave --resume out"), "{}", said(&output));
+}
+
+#[test]
+fn an_interrupted_run_ends_in_order_and_goes_on_from_another_folder() {
+    let place = Place::new();
+    let script = format!("echo x >> starts; [ -e go ] || sleep 30; {PLAIN}");
+    let suite = place.suite(&script, "root = '.'");
+    // Names that are meant from where the run began.
+    let mut command = place.trainmark("run");
+    command.args(["--suite", "suite.toml", "--data", "data", "--out", "out"]).args(MANY);
+    let harness = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("the first training begins", || starts(&place) == 1);
+    Command::new("kill").args(["-INT", &harness.id().to_string()]).status().unwrap();
+    let output = harness.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", said(&output));
+    assert!(
+        said(&output).contains("`trainmark run --resume --out out` goes on"),
+        "{}",
+        said(&output)
+    );
+    assert_eq!(place.results()[0]["status"], "interrupted");
+    assert_eq!(place.results()[0]["reason"], "stopped by the user");
+
+    std::fs::write(place.path("go"), "").unwrap();
+    let mut command = place.trainmark("run");
+    let output = command.current_dir("/").arg("--resume").arg("--out").arg(place.path("out"));
+    let output = output.output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(union(&place), undisturbed());
+    assert_eq!(starts(&place), TRAININGS + 1);
+    drop(suite);
+}
+
+#[test]
+fn more_repeats_can_be_asked_for_when_a_run_goes_on() {
+    let place = Place::new();
+    let suite = place.suite(&format!("[ -e go ] || sleep 30; {PLAIN}"), "root = '.'");
+    let output = place.run(&suite, &["--epochs", "1,2", "--run-timeout", "1s"]);
+    assert_eq!(output.status.code(), Some(124), "{}", said(&output));
+    assert!(said(&output).contains("the time of the whole run was up"), "{}", said(&output));
+    std::fs::write(place.path("go"), "").unwrap();
+    let mut command = place.trainmark("run");
+    command.arg("--resume").arg("--out").arg(place.path("out"));
+    // What decides which combinations run cannot be.
+    let output = command.args(["--repeats", "2", "--run-timeout", "10m"]).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let samples: Vec<usize> =
+        place.results().iter().map(|result| result["samples"].as_array().unwrap().len()).collect();
+    assert_eq!(samples, [2, 2]);
+    let mut command = place.trainmark("run");
+    let output = command.args(["--resume", "--epochs", "5"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+}
+
+#[test]
+fn another_program_is_another_combination_whose_old_results_stay() {
+    let place = Place::new();
+    let script = place.path("train.sh");
+    std::fs::write(&script, PLAIN).unwrap();
+    let suite = place.suite("echo x >> starts; [ $1 = 1 ] || sleep 30; . ./train.sh", "root = '.'");
+    let text = std::fs::read_to_string(&suite).unwrap();
+    std::fs::write(&suite, text.replace("\"{epochs}\"", "\"{epochs}\", \"train.sh\"")).unwrap();
+    let mut harness = start(&place, &suite, &["--epochs", "1,2"]);
+    eventually("the second training begins", || starts(&place) == 2);
+    harness.kill().unwrap();
+    harness.wait().unwrap();
+    std::fs::write(&script, "echo Test Accuracy: 12.00%").unwrap();
+    let text = std::fs::read_to_string(&suite).unwrap();
+    std::fs::write(&suite, text.replace("sleep 30", "true")).unwrap();
+    let mut command = place.trainmark("run");
+    let output = command.arg("--resume").arg("--out").arg(place.path("out")).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("another program or command than before"), "{}", said(&output));
+    let mut accuracies: Vec<String> = place
+        .results()
+        .iter()
+        .map(|result| {
+            let accuracy = &result["metrics"]["test_accuracy_percent"];
+            format!("{} {accuracy}", result["config"]["epochs"])
+        })
+        .collect();
+    accuracies.sort();
+    assert_eq!(accuracies, ["1 12.0", "1 95.67", "2 12.0"]);
+}
+
+#[test]
+fn a_result_file_that_was_lost_or_spoilt_is_written_again_and_a_strangers_is_left_alone() {
+    let place = Place::new();
+    let suite = counting(&place);
+    let mut harness = start(&place, &suite, &MANY);
+    eventually("six trainings begin", || starts(&place) >= 6);
+    harness.kill().unwrap();
+    harness.wait().unwrap();
+    let names = place.result_names();
+    let names: Vec<&String> = names.iter().filter(|name| name.ends_with(".json")).collect();
+    assert_eq!(names.len(), 4, "{names:?}");
+    std::fs::remove_file(place.path("out").join(names[0])).unwrap();
+    std::fs::write(place.path("out").join(names[1]), "{\"not\": \"ours\"}").unwrap();
+    let mut command = place.trainmark("run");
+    let output = command.arg("--resume").arg("--out").arg(place.path("out")).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let stranger = std::fs::read_to_string(place.path("out").join(names[1])).unwrap();
+    assert_eq!(stranger, "{\"not\": \"ours\"}");
+    std::fs::remove_file(place.path("out").join(names[1])).unwrap();
+    assert_eq!(union(&place), undisturbed());
+}
+
+#[test]
+fn a_task_of_an_order_is_run_alone_and_gives_one_result_file() {
+    let place = Place::new();
+    let suite = place.suite(PLAIN, "");
+    let loaded = trainmark::suite::LoadedSuite::find(Some(&suite)).unwrap();
+    let cases = trainmark::plan::plan(&loaded.suite, &Default::default()).unwrap();
+    // Through JSON, as another program would write it.
+    let order = serde_json::json!({
+        "harness": env!("CARGO_PKG_VERSION"),
+        "run": { "id": "r", "suite": "shell", "quick": false, "started": "", "git_commit": null,
+                 "harness": "" },
+        "suite": loaded.text, "origin": loaded.origin, "root": loaded.root,
+        "data": place.path("data"), "dataset_sha256": dataset_sha256(&place),
+        "settings": { "quick": false, "allow_software": false,
+                      "timeout": { "secs": 60, "nanos": 0 } },
+        "cases": cases, "tasks": [{ "row": 0, "round": { "number": 7 } }],
+    });
+    std::fs::write(place.path("order.json"), order.to_string()).unwrap();
+    let run = |index: &str| {
+        let mut command = place.trainmark("task");
+        command.args(["--order", "order.json", "--index", index, "--result", "part.json"]);
+        command.output().unwrap()
+    };
+    let output = run("0");
+    assert!(output.status.success(), "{}", said(&output));
+    let text = std::fs::read(place.path("part.json")).unwrap();
+    let part: Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!((&part["status"], &part["run"]["id"]), (&"measured".into(), &"r".into()));
+    assert_eq!(part["samples"].as_array().unwrap().len(), 1);
+    assert_eq!(part["samples"][0]["round"], 7);
+    assert!(said(&run("1")).contains("--index 1: there are 1 tasks"));
+}
+
+fn dataset_sha256(place: &Place) -> String {
+    place.run(&place.suite(PLAIN, ""), &[]);
+    place.results()[0]["dataset"]["sha256"].as_str().unwrap().to_owned()
+}
+
+/// Runs a script in which `$OUT` is a file system of its own, and `$HARNESS` the harness. `None` if
+/// this machine does not let us mount one.
+fn with_own_file_system(test: &str, place: &Place, size: &str, script: &str) -> Option<String> {
+    let out = place.path("out");
+    std::fs::create_dir_all(&out).unwrap();
+    let setup = format!("mount -t tmpfs -o size={size} tmpfs \"$OUT\"");
+    // The superuser may mount, and so may whoever is one in a user namespace of his own.
+    let namespace = [&["-m"][..], &["-r", "-m"]].into_iter().find(|flags| {
+        let mut command = Command::new("unshare");
+        command.args(*flags).args(["sh", "-c", &setup]).env("OUT", &out);
+        command.output().is_ok_and(|output| output.status.success())
+    });
+    let Some(namespace) = namespace else {
+        skipped(test, "this machine does not let us mount a file system of our own");
+        return None;
+    };
+    let mut command = Command::new("unshare");
+    command.args(namespace).args(["sh", "-c", &format!("set -e; {setup}; {script}")]);
+    command.current_dir(place.path(".")).env("OUT", &out).env_remove("TRAINMARK_DATA");
+    command.env("HARNESS", support::HARNESS);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    Some(said(&output))
+}
+
+#[test]
+fn a_disk_that_is_full_at_any_point_is_one_clear_error_and_a_later_resume_completes() {
+    let expected = undisturbed();
+    let (mut failed, mut completed) = (0, 0);
+    // From too small for the first line of the journal to large enough for all.
+    for kilobytes in (4..=220).step_by(12) {
+        let place = Place::new();
+        counting(&place);
+        let run = format!(
+            "$HARNESS run --suite suite.toml --data data --out \"$OUT\" {} > said 2>&1 || echo failed > failed
+             mkdir then; cp -a \"$OUT\"/. then/
+             mount -o remount,size=20m \"$OUT\"
+             if [ -e failed ]; then
+                 $HARNESS run --resume --out \"$OUT\" > resumed 2>&1 ||
+                     $HARNESS run --suite suite.toml --data data --out \"$OUT\" {} > resumed 2>&1
+             fi
+             mkdir end; cp -a \"$OUT\"/. end/",
+            MANY.join(" "),
+            MANY.join(" ")
+        );
+        let test = "a disk that is full";
+        let Some(_) = with_own_file_system(test, &place, &format!("{kilobytes}k"), &run) else {
+            return;
+        };
+        let words = std::fs::read_to_string(place.path("said")).unwrap();
+        if place.path("failed").exists() {
+            failed += 1;
+            assert_eq!(words.matches("error:").count(), 1, "{kilobytes} KiB: {words}");
+            assert!(words.contains("No space left on device"), "{kilobytes} KiB: {words}");
+            assert!(words.contains("/out"), "{kilobytes} KiB: {words}");
+        } else {
+            completed += 1;
+        }
+        // Nothing half-written, then and at the end.
+        for folder in ["then", "end"] {
+            std::fs::remove_dir_all(place.path("out")).unwrap();
+            std::fs::rename(place.path(folder), place.path("out")).unwrap();
+            every_file_is_valid(&place);
+            let hidden = place.result_names().into_iter().find(|name| name.starts_with('.'));
+            assert_eq!(hidden, None, "{kilobytes} KiB, {folder}");
+        }
+        assert_eq!(union(&place), expected, "{kilobytes} KiB: {words}");
+    }
+    assert!(failed >= 5 && completed >= 1, "{failed} failed, {completed} completed");
+}
+
+#[test]
+fn a_folder_that_is_read_only_is_one_clear_error_and_loses_nothing() {
+    let place = Place::new();
+    // The third training kills the harness: its launcher's parent.
+    let script = format!(
+        "echo x >> starts; [ $(wc -l < starts) != 3 ] || kill -9 $(ps -o ppid= -p $PPID); {PLAIN}"
+    );
+    place.suite(&script, "root = '.'");
+    let run = format!(
+        "$HARNESS run --suite suite.toml --data data --out \"$OUT\" {} && exit 1
+         mount -o remount,ro \"$OUT\"
+         $HARNESS run --resume --out \"$OUT\" > said 2>&1 && exit 1
+         $HARNESS run --suite suite.toml --data data --out \"$OUT\" > refused 2>&1 && exit 1
+         mount -o remount,rw \"$OUT\"
+         $HARNESS run --resume --out \"$OUT\" > resumed 2>&1
+         mkdir end; cp -a \"$OUT\"/. end/",
+        MANY.join(" ")
+    );
+    let test = "a folder that is read-only";
+    if with_own_file_system(test, &place, "20m", &run).is_none() {
+        return;
+    }
+    for name in ["said", "refused"] {
+        let words = std::fs::read_to_string(place.path(name)).unwrap();
+        assert_eq!(words.matches("error:").count(), 1, "{name}: {words}");
+        assert!(words.contains("Read-only file system"), "{name}: {words}");
+        assert!(words.contains("/out"), "{name}: {words}");
+    }
+    std::fs::remove_dir_all(place.path("out")).unwrap();
+    std::fs::rename(place.path("end"), place.path("out")).unwrap();
+    assert_eq!(union(&place), undisturbed());
+    assert_eq!(starts(&place), TRAININGS + 1);
+}
+
+#[test]
+fn the_trainer_of_a_killed_harness_does_not_disturb_the_one_that_goes_on() {
+    let place = Place::new();
+    let word = format!("killed-with-its-harness-{}", std::process::id());
+    let script = format!("trap '' TERM; [ -e go ] || sleep 300; {PLAIN} # {word}");
+    let suite = place.suite(&script, "root = '.'");
+    let mut harness = start(&place, &suite, &["--epochs", "1"]);
+    eventually("the trainer runs", || !processes_with(&word).is_empty());
+    harness.kill().unwrap();
+    harness.wait().unwrap();
+    std::fs::write(place.path("go"), "").unwrap();
+    let mut command = place.trainmark("run");
+    let output = command.arg("--resume").arg("--out").arg(place.path("out")).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    eventually("the old trainer is gone", || processes_with(&word).is_empty());
+}
