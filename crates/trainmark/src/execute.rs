@@ -4,15 +4,15 @@
 use crate::data::Dataset;
 use crate::identity::Identity;
 use crate::judge::{self, Evidence};
-use crate::launch::{self, CancelToken, Outcome, Stream};
+use crate::launch::{self, CancelToken, MemoryLimit, Outcome, Stream};
 use crate::machine::{self, Machine};
 use crate::meter::{Meters, Reading};
 use crate::noise::{self, NoiseFloor, NoiseRecord};
 use crate::plan::{self, Case, Places};
 use crate::provenance::{self, Moment};
 use crate::result::{
-    AccuracySource, DatasetRecord, ResultFile, RunIdentity, SCHEMA_VERSION, Sample, Status, Timing,
-    TrainerRecord,
+    AccuracySource, DatasetRecord, LimitsRecord, ResultFile, RunIdentity, SCHEMA_VERSION, Sample,
+    Status, Timing, TrainerRecord,
 };
 use crate::score;
 use crate::suite::LoadedSuite;
@@ -72,6 +72,16 @@ pub struct Settings {
     /// How often a noisy run is repeated.
     #[serde(default)]
     pub retry_noisy: u32,
+    pub limits: Limits,
+}
+
+/// What a trainer may have of the machine; all of it where nothing is said.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    pub memory: Option<MemoryLimit>,
+    /// Logical cores.
+    pub cpus: Option<Vec<usize>>,
 }
 
 /// The identity of a run of the suite that begins now.
@@ -224,6 +234,16 @@ impl<'a> Bench<'a> {
         }
     }
 
+    fn limits(&self, outcome: &Outcome) -> LimitsRecord {
+        LimitsRecord {
+            timeout_s: Some(self.settings.timeout.as_secs_f64()),
+            memory_bytes: self.settings.limits.memory.map(|limit| limit.bytes),
+            memory_by: outcome.memory_limited_by.clone(),
+            address_space_bytes: outcome.address_space_bytes,
+            cpus: self.settings.limits.cpus.clone(),
+        }
+    }
+
     /// The trainer, if it can run this combination here.
     fn ready(&self, case: &Case) -> Result<&Ready, (Status, String)> {
         let name = &self.loaded.suite.trainers[case.trainer].name;
@@ -267,6 +287,8 @@ impl<'a> Bench<'a> {
         job.env = environment.iter().map(|(name, value)| (name.into(), value.into())).collect();
         job.cwd = Some(self.loaded.root.clone());
         job.timeout = Some(self.settings.timeout);
+        job.memory_limit = self.settings.limits.memory;
+        job.cpus = self.settings.limits.cpus.clone();
         let mut said = Transcript::default();
         let mut listen = |stream: Stream, line: &str| {
             if stream == Stream::Stdout {
@@ -300,6 +322,7 @@ impl<'a> Bench<'a> {
             precision: said.precision,
             parameters: said.parameters,
             software: said.software,
+            limits: self.limits(&outcome),
         };
         Ok((sample, Record { trainer, compiled: said.compiled, sources, missing }))
     }
@@ -384,6 +407,9 @@ fn notes(outcome: &Outcome) -> Vec<String> {
     if stragglers.count > 0 {
         let stopped = if stragglers.stopped { ", and had to be stopped" } else { "" };
         notes.push(format!("{} processes outlived the trainer{stopped}", stragglers.count));
+    }
+    if let (launch::Exit::Code(_), Some(evidence)) = (&outcome.exit, &outcome.out_of_memory) {
+        notes.push(format!("out of memory: {evidence}"));
     }
     if outcome.survivors > 0 {
         notes.push(format!("{} processes could not be killed", outcome.survivors));

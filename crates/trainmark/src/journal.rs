@@ -181,14 +181,7 @@ impl Journal {
         let is_new = !path.exists();
         let mut file = File::options().read(true).append(true).create(true).open(&path)?;
         let mut warnings = Vec::new();
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(JournalError::Locked(holder(&path))),
-            // Some network file systems have no locks.
-            Err(TryLockError::Error(error)) => warnings.push(format!(
-                "{NAME} cannot be locked ({error}): see to it that no other run uses this folder"
-            )),
-        }
+        lock(&file, &path, &mut warnings)?;
         if is_new {
             sync_directory(folder)?;
         }
@@ -304,18 +297,32 @@ impl Journal {
     }
 }
 
-/// Who has the lock, in words.
-fn holder(path: &Path) -> String {
+/// Locks the journal. One whose holder is gone is waited for: a child that was just being started
+/// may hold on to it for a moment longer.
+fn lock(file: &File, path: &Path, warnings: &mut Vec<String>) -> Result<(), JournalError> {
     let give_up = std::time::Instant::now() + HOLDER_PATIENCE;
     loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => {}
+            // Some network file systems have no locks.
+            Err(TryLockError::Error(error)) => {
+                warnings.push(format!(
+                    "{NAME} cannot be locked ({error}): see to it that no other run uses this folder"
+                ));
+                return Ok(());
+            }
+        }
         let mut scan = Scan::default();
         let read = File::open(path).and_then(|mut file| scan.read(&mut file));
         match scan.holder {
-            Some(holder) if read.is_ok() && holder.may_be_alive() => return holder.to_string(),
+            Some(holder) if read.is_ok() && holder.may_be_alive() => {
+                return Err(JournalError::Locked(holder.to_string()));
+            }
             _ if std::time::Instant::now() < give_up => {
                 std::thread::sleep(Duration::from_millis(20));
             }
-            _ => return "a process that has not said which".to_owned(),
+            _ => return Err(JournalError::Locked("a process that has not said which".to_owned())),
         }
     }
 }

@@ -33,7 +33,7 @@ pub fn judge(evidence: &Evidence) -> (Status, Option<String>) {
 
 /// A run that did not end well.
 fn ended(evidence: &Evidence) -> Option<(Status, String)> {
-    let Outcome { exit, out_of_memory, stderr_tail, .. } = evidence.outcome;
+    let Outcome { exit, out_of_memory, stderr_tail, address_space_bytes, .. } = evidence.outcome;
     let last_words = last_line(stderr_tail).map(|line| format!(": {line}")).unwrap_or_default();
     match exit {
         Exit::Code(code) if *code == i32::from(protocol::exit::SUCCESS) => None,
@@ -46,11 +46,22 @@ fn ended(evidence: &Evidence) -> Option<(Status, String)> {
             Some((Status::TimedOut, format!("still running at the time-out{last_words}")))
         }
         Exit::Cancelled => Some((Status::Interrupted, "stopped by the user".to_owned())),
-        Exit::OverMemoryLimit => Some((Status::OutOfMemory, exit.to_string())),
+        Exit::OverMemoryLimit => {
+            let evidence = out_of_memory.as_deref().unwrap_or("killed by the harness");
+            Some((Status::OutOfMemory, format!("{exit}: {evidence}")))
+        }
         Exit::Lost(_) => Some((Status::Crashed, exit.to_string())),
         Exit::Code(_) | Exit::Signal(_) => {
-            if let Some(sign) = out_of_memory.as_deref().or(memory_words(stderr_tail)) {
-                return Some((Status::OutOfMemory, format!("{exit}: {sign}")));
+            if let Some(evidence) = out_of_memory {
+                return Some((Status::OutOfMemory, format!("{exit}: {evidence}")));
+            }
+            if let Some(sign) = memory_words(stderr_tail) {
+                let limited = address_space_bytes.map_or(String::new(), |bytes| {
+                    format!(
+                        "; each process's address space was limited to {bytes} bytes (RLIMIT_AS)"
+                    )
+                });
+                return Some((Status::OutOfMemory, format!("{exit}: {sign}{limited}")));
             }
             let status = match exit {
                 Exit::Signal(_) => Status::Crashed,
@@ -175,6 +186,8 @@ mod tests {
         Outcome {
             exit,
             out_of_memory: None,
+            memory_limited_by: None,
+            address_space_bytes: None,
             meters,
             stdout_tail: String::new(),
             stderr_tail: String::new(),

@@ -328,6 +328,30 @@ pub struct TrainerRecord {
     pub parameters: Option<u64>,
     /// A software imitation of a device: not ranked.
     pub software: bool,
+    /// What it was allowed of the machine.
+    #[serde(skip_serializing_if = "LimitsRecord::is_default")]
+    pub limits: LimitsRecord,
+}
+
+/// What a trainer was allowed of the machine; null is all of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LimitsRecord {
+    pub timeout_s: Option<f64>,
+    pub memory_bytes: Option<u64>,
+    /// Who enforced that, and how.
+    pub memory_by: Option<String>,
+    /// Of each process, be it by us or by whoever started the harness.
+    pub address_space_bytes: Option<u64>,
+    /// Logical cores.
+    pub cpus: Option<Vec<usize>>,
+}
+
+impl LimitsRecord {
+    /// As in files from before there were limits.
+    fn is_default(&self) -> bool {
+        *self == LimitsRecord::default()
+    }
 }
 
 impl ResultFile {

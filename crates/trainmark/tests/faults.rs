@@ -11,7 +11,7 @@ use support::{
     FAKE_TRAINER, MB, eventually, fake, is_alive, number_in, processes_with, program, run,
     run_quietly, run_with, skipped,
 };
-use trainmark::launch::{self, CancelToken, Exit, LaunchError, Stream};
+use trainmark::launch::{self, CancelToken, Exit, LaunchError, LimitedBy, MemoryLimit, Stream};
 
 #[test]
 fn a_signal_without_a_name_has_its_number() {
@@ -299,7 +299,7 @@ fn a_trainer_that_closes_its_output_is_waited_for() {
 #[test]
 fn a_trainer_that_outgrows_its_memory_limit_is_killed_and_says_why() {
     let mut job = fake(&["leak", "200"]);
-    job.memory_limit_bytes = Some(100 * MB);
+    job.memory_limit = Some(MemoryLimit { bytes: 100 * MB, by: Some(LimitedBy::Watch) });
     let outcome = run_quietly(&job);
     assert_eq!(outcome.exit, Exit::OverMemoryLimit);
     assert!(outcome.out_of_memory.unwrap().contains("100000000"));
@@ -307,7 +307,7 @@ fn a_trainer_that_outgrows_its_memory_limit_is_killed_and_says_why() {
     assert!(peak >= 100 * MB, "{peak} bytes");
 
     let mut job = fake(&["hold-twice", "80", "300"]);
-    job.memory_limit_bytes = Some(100 * MB);
+    job.memory_limit = Some(MemoryLimit { bytes: 100 * MB, by: Some(LimitedBy::Watch) });
     let outcome = run_quietly(&job);
     assert_eq!(outcome.exit, Exit::OverMemoryLimit, "the limit is for the whole tree");
 }

@@ -92,46 +92,70 @@ fn a_harness_killed_at_a_hundred_random_moments_loses_and_repeats_nothing_that_h
     let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     let seed = std::env::var("TRAINMARK_SEED").map_or(seed, |seed| seed.parse().unwrap());
     println!("TRAINMARK_SEED={seed}, an undisturbed run takes {undisturbed_s:.2} s");
-    let mut words = ChaCha8Rng::seed_from_u64(seed);
-    let (mut killed, mut folders) = (0, 0);
-    while killed < kills() {
-        let place = Place::new();
-        let suite = counting(&place);
-        let mut killed_here = 0;
-        folders += 1;
-        loop {
-            let mut harness = match journal(&place).contains("\"began\"") {
-                true => start(&place, &suite, &["--resume"]),
-                false => start(&place, &suite, &MANY),
-            };
-            // Later than its end is never; the last attempt is left alone.
-            let fraction = f64::from(words.next_u32()) / f64::from(u32::MAX);
-            let moment = Duration::from_secs_f64(fraction * undisturbed_s);
-            if killed < kills() {
-                std::thread::sleep(moment);
-                harness.kill().unwrap();
-            }
-            let ended = harness.wait().unwrap();
-            every_file_is_valid(&place);
-            if ended.code().is_some() {
-                assert!(ended.success(), "seed {seed}: {ended}");
-                break;
-            }
-            killed += 1;
-            killed_here += 1;
-            // Between its last line and its end there is nothing left to take up.
-            if journal(&place).contains("\"finished\"") {
-                break;
-            }
+    // Most of the time is waiting, for the disk and for the moment.
+    let folders: usize = std::thread::scope(|scope| {
+        let killer = |stream: usize| {
+            let mut words = ChaCha8Rng::seed_from_u64(seed);
+            words.set_stream(stream as u64);
+            let expected = &expected;
+            scope.spawn(move || {
+                let (mut left, mut folders) = (kills().div_ceil(KILLERS), 0);
+                while left > 0 {
+                    left -= killed_until_done(&mut words, left, undisturbed_s, expected);
+                    folders += 1;
+                }
+                folders
+            })
+        };
+        let killers: Vec<_> = (0..KILLERS).map(killer).collect();
+        killers.into_iter().map(|killer| killer.join().unwrap()).sum()
+    });
+    println!("{} kills in {folders} folders", kills());
+}
+
+const KILLERS: usize = 4;
+
+/// One folder, from its first run to the end of all of it. Returns how often the harness was killed,
+/// at most so many times.
+fn killed_until_done(
+    words: &mut ChaCha8Rng,
+    most: usize,
+    undisturbed_s: f64,
+    expected: &[String],
+) -> usize {
+    let place = Place::new();
+    let suite = counting(&place);
+    let mut killed = 0;
+    loop {
+        let mut harness = match journal(&place).contains("\"began\"") {
+            true => start(&place, &suite, &["--resume"]),
+            false => start(&place, &suite, &MANY),
+        };
+        // Later than its end is never; the last attempt is left alone.
+        let fraction = f64::from(words.next_u32()) / f64::from(u32::MAX);
+        if killed < most {
+            std::thread::sleep(Duration::from_secs_f64(fraction * undisturbed_s));
+            harness.kill().unwrap();
         }
-        assert_eq!(union(&place), expected, "seed {seed}, folder {folders}");
-        let half_written = place.result_names().into_iter().find(|name| name.starts_with('.'));
-        assert_eq!(half_written, None, "seed {seed}");
-        // Each kill can cost the training that was running, and no other.
-        let most = TRAININGS + killed_here;
-        assert!((TRAININGS..=most).contains(&starts(&place)), "{} starts", starts(&place));
+        let ended = harness.wait().unwrap();
+        every_file_is_valid(&place);
+        if ended.code().is_some() {
+            assert!(ended.success(), "{ended}");
+            break;
+        }
+        killed += 1;
+        // Between its last line and its end there is nothing left to take up.
+        if journal(&place).contains("\"finished\"") {
+            break;
+        }
     }
-    println!("{killed} kills in {folders} folders");
+    assert_eq!(union(&place), expected);
+    let half_written = place.result_names().into_iter().find(|name| name.starts_with('.'));
+    assert_eq!(half_written, None);
+    // Each kill can cost the training that was running, and no other.
+    let starts = starts(&place);
+    assert!((TRAININGS..=TRAININGS + killed).contains(&starts), "{starts} starts, {killed} kills");
+    killed
 }
 
 #[test]
@@ -278,7 +302,7 @@ fn a_task_of_an_order_is_run_alone_and_gives_one_result_file() {
                  "harness": "" },
         "suite": loaded.text, "origin": loaded.origin, "root": loaded.root,
         "data": place.path("data"), "dataset_sha256": dataset_sha256(&place),
-        "settings": { "quick": false, "allow_software": false,
+        "settings": { "quick": false, "allow_software": false, "limits": {},
                       "timeout": { "secs": 60, "nanos": 0 } },
         "cases": cases, "tasks": [{ "row": 0, "round": { "number": 7 } }],
     });

@@ -1,7 +1,7 @@
 //! `trainmark run`: builds, trains, measures and records every combination of a suite.
 
 use crate::campaign::{Campaign, Row};
-use crate::execute::{Bench, Settings, new_run};
+use crate::execute::{Bench, Limits, Settings, new_run};
 use crate::executor::Local;
 use crate::journal::{Began, Journal, PastRun};
 use crate::plan::{self, Case, Places, Selection};
@@ -31,7 +31,7 @@ pub struct Args {
     /// is skipped, the rest runs
     #[arg(long, conflicts_with_all = [
         "suite", "quick", "trainer", "model", "backend", "hidden", "epochs", "batch", "seed", "lr",
-        "threads", "set", "data", "allow_software", "warm_up", "list", "dry_run",
+        "threads", "set", "data", "allow_software", "warm_up", "list", "dry_run", "memory_limit", "cpus",
     ])]
     resume: bool,
     /// Suite file; without it the default suite (suites/mnist.toml, also built in)
@@ -83,6 +83,16 @@ pub struct Args {
     /// Time after which a combination is stopped, for example `90s`, `10m`
     #[arg(long, value_name = "TIME", value_parser = duration)]
     timeout: Option<Duration>,
+    /// Memory of a trainer and all that it starts, for example `2G`, `512MiB`; above it, it is killed
+    /// and its status is out of memory
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory_limit: Option<u64>,
+    /// Who enforces --memory-limit [default: a control group if there can be one, else the harness]
+    #[arg(long, value_name = "HOW", requires = "memory_limit")]
+    memory_limit_by: Option<launch::LimitedBy>,
+    /// Logical cores that trainers may run on, for example `0-3,8`
+    #[arg(long, value_name = "LIST", value_parser = cpus)]
+    cpus: Option<Cpus>,
     /// Train every combination so many times, in interleaved rounds; medians are reported
     /// [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -225,6 +235,12 @@ fn begin(
         allow_software: args.allow_software,
         timeout: args.timeout.unwrap_or(Duration::from_secs_f64(loaded.suite.timeout_s)),
         retry_noisy: args.retry_noisy.unwrap_or(0),
+        limits: Limits {
+            memory: args
+                .memory_limit
+                .map(|bytes| launch::MemoryLimit { bytes, by: args.memory_limit_by }),
+            cpus: args.cpus.clone().map(|cpus| cpus.0),
+        },
     };
     let bench = Bench::new(loaded, &dataset, &trainers, settings, run)?;
     let schedule = Schedule {
@@ -392,6 +408,53 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// `512M`, `2G`, `2GiB`: powers of ten unless it says `i`.
+fn size(text: &str) -> Result<u64, String> {
+    let (number, unit) = match text.char_indices().find(|(_, c)| c.is_ascii_alphabetic()) {
+        Some((at, _)) => text.split_at(at),
+        None => (text, ""),
+    };
+    let unit = unit.to_ascii_lowercase();
+    let unit = unit.strip_suffix('b').unwrap_or(&unit);
+    let factor = match unit {
+        "" => 1.0,
+        "k" => 1e3,
+        "m" => 1e6,
+        "g" => 1e9,
+        "t" => 1e12,
+        "ki" => 1024.0,
+        "mi" => 1024.0 * 1024.0,
+        "gi" => 1024.0 * 1024.0 * 1024.0,
+        _ => return Err("give bytes, or a number with K, M, G, KiB, MiB or GiB".to_owned()),
+    };
+    let bytes = number.trim().parse::<f64>().map_err(|error| error.to_string())? * factor;
+    match (1e6..=1e15).contains(&bytes) {
+        true => Ok(bytes.round() as u64),
+        false => Err("give a size between 1M and 1000T".to_owned()),
+    }
+}
+
+/// Logical cores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Cpus(Vec<usize>);
+
+/// `0-3,8`.
+fn cpus(text: &str) -> Result<Cpus, String> {
+    let mut list = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let number = |text: &str| text.trim().parse::<usize>().map_err(|error| error.to_string());
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last || last > 1 << 16 {
+            return Err(format!("{part} is no range of cores"));
+        }
+        list.extend(first..=last);
+    }
+    list.sort_unstable();
+    list.dedup();
+    Ok(Cpus(list))
+}
+
 fn list(loaded: &LoadedSuite, cases: &[Case]) {
     println!("Suite {} ({})", loaded.suite.name, loaded.origin);
     for case in cases {
@@ -465,6 +528,20 @@ mod tests {
         assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
         for wrong in ["", "0", "-1", "nan", "ten", "5 days", "1e99h"] {
             assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_cores_are_read() {
+        assert_eq!(size("2G"), Ok(2_000_000_000));
+        assert_eq!(size("1.5MiB"), Ok(1_572_864));
+        assert_eq!(size("3000000"), Ok(3_000_000));
+        for wrong in ["", "2X", "-1G", "nanG", "10k", "1e99T"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(cpus("0-2,8,1"), Ok(Cpus(vec![0, 1, 2, 8])));
+        for wrong in ["", "3-1", "a", "0-", "0-99999999"] {
+            assert!(cpus(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -12,6 +12,7 @@
 //!
 //! It is over, in every state, when no child is left to wait for.
 
+use super::memory::{Enforced, address_space_bytes};
 use super::outcome::{Exit, Signal, Stragglers};
 use super::start::start_trainer;
 use super::tree::Tree;
@@ -89,13 +90,18 @@ fn supervise(
 ) -> io::Result<Option<Report>> {
     let oom_before = OomKills::read();
     let start = Instant::now();
-    let main = match start_trainer(request) {
+    // Made before and dropped after everything else of the run.
+    let limit = match Enforced::prepare(request.memory_limit) {
+        Ok(limit) => limit,
+        Err(reason) => return Ok(Some(not_started(reason))),
+    };
+    let main = match start_trainer(request, &limit) {
         Ok(main) => main,
         Err(reason) => return Ok(Some(not_started(reason))),
     };
     tree.set_main(main);
     // From here on there is no way out but through the end of the tree.
-    let mut run = Run::new(request, main, start, &tree);
+    let mut run = Run::new(request, &limit, main, start, &tree);
     run.hear(heard, Instant::now());
     watch(run, harness, oom_before).inspect_err(|_| kill_all_that_is_left(&tree))
 }
@@ -126,7 +132,15 @@ fn kill_all_that_is_left(tree: &Tree) {
 fn not_started(reason: String) -> Report {
     let meters = Meters::absent("the trainer was not started");
     let stragglers = Stragglers::default();
-    Report { exit: Exit::NotStarted(reason), out_of_memory: None, meters, stragglers, survivors: 0 }
+    Report {
+        exit: Exit::NotStarted(reason),
+        out_of_memory: None,
+        memory_limited_by: None,
+        address_space_bytes: None,
+        meters,
+        stragglers,
+        survivors: 0,
+    }
 }
 
 /// One process that was waited for.
@@ -186,11 +200,12 @@ enum State {
 }
 
 /// Why a trainer was stopped while its main process still ran.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Stopped {
     TimedOut,
     Cancelled,
-    OverMemoryLimit { resident_bytes: u64, limit_bytes: u64 },
+    /// With the evidence.
+    OverMemoryLimit(String),
 }
 
 /// One trainer between its start and its report.
@@ -198,7 +213,7 @@ struct Run<'a> {
     main: i32,
     start: Instant,
     deadline: Option<Instant>,
-    memory_limit_bytes: Option<u64>,
+    limit: &'a Enforced,
     sampler: TreeSampler,
     tree: &'a Tree,
     state: State,
@@ -213,12 +228,18 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(request: &Request, main: i32, start: Instant, tree: &'a Tree) -> Self {
+    fn new(
+        request: &Request,
+        limit: &'a Enforced,
+        main: i32,
+        start: Instant,
+        tree: &'a Tree,
+    ) -> Self {
         Run {
             main,
             start,
             deadline: request.timeout.map(|timeout| start + timeout),
-            memory_limit_bytes: request.memory_limit_bytes,
+            limit,
             sampler: TreeSampler::new(rustix::process::getpid().as_raw_nonzero().get()),
             tree,
             state: State::Running,
@@ -355,12 +376,18 @@ impl<'a> Run<'a> {
             return;
         }
         if now >= self.sampler.next() {
-            let resident = self.sampler.look(self.memory_limit_bytes.is_some());
-            if let (Some(resident_bytes), Some(limit_bytes)) = (resident, self.memory_limit_bytes)
-                && resident_bytes > limit_bytes
-            {
+            let watched = self.limit.watched_bytes();
+            let resident = self.sampler.look(watched.is_some());
+            let over = match (resident, watched) {
+                (Some(resident), Some(limit)) if resident > limit => {
+                    Some(format!("its processes held {resident} bytes, the limit is {limit}"))
+                }
+                // The kernel may have killed only one process of the tree.
+                _ => self.limit.evidence(),
+            };
+            if let Some(evidence) = over {
                 // No grace: it would go on growing.
-                self.stop(Stopped::OverMemoryLimit { resident_bytes, limit_bytes }, now);
+                self.stop(Stopped::OverMemoryLimit(evidence), now);
                 self.kill(now);
             }
         }
@@ -410,25 +437,33 @@ impl<'a> Run<'a> {
         };
         let ended_at = self.ended.map_or(self.last_reaped, |(_, at)| at);
         let span = Span { main: ended_at - self.start, tree: self.last_reaped - self.start };
-        let exit = match (self.stopped, self.ended) {
+        let exit = match (&self.stopped, self.ended) {
             (Some(Stopped::TimedOut), _) => Exit::TimedOut,
             (Some(Stopped::Cancelled), _) => Exit::Cancelled,
-            (Some(Stopped::OverMemoryLimit { .. }), _) => Exit::OverMemoryLimit,
+            (Some(Stopped::OverMemoryLimit(_)), _) => Exit::OverMemoryLimit,
             (None, Some((status, _))) => exit_of(status),
             (None, None) => Exit::Lost("its end was never seen".to_owned()),
         };
         let out_of_memory = match self.stopped {
-            Some(Stopped::OverMemoryLimit { resident_bytes, limit_bytes }) => Some(format!(
-                "its processes held {resident_bytes} bytes, the limit is {limit_bytes}"
-            )),
+            Some(Stopped::OverMemoryLimit(evidence)) => Some(evidence),
             _ => {
                 let sigkill = nix::libc::SIGKILL;
                 let foreign = matches!(&exit, Exit::Signal(signal) if signal.number == sigkill);
-                oom_before.evidence(OomKills::read(), foreign)
+                let own = self.limit.evidence();
+                own.or_else(|| oom_before.evidence(OomKills::read(), foreign))
             }
         };
         let meters = Meters::of_children(span, &self.sampler.finish(), survivors);
-        Report { exit, out_of_memory, meters, stragglers: self.stragglers, survivors }
+        let limited = !matches!(self.limit, Enforced::Nothing);
+        Report {
+            exit,
+            out_of_memory,
+            memory_limited_by: limited.then(|| self.limit.to_string()),
+            address_space_bytes: address_space_bytes(self.limit),
+            meters,
+            stragglers: self.stragglers,
+            survivors,
+        }
     }
 }
 

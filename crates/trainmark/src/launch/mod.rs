@@ -9,6 +9,7 @@
 
 mod cancel;
 mod launcher;
+mod memory;
 mod outcome;
 mod output;
 mod start;
@@ -18,6 +19,7 @@ mod wire;
 
 pub use cancel::{CancelToken, STOPPED_BY_USER};
 pub use launcher::launcher_main;
+pub use memory::{LimitedBy, MemoryLimit};
 pub use outcome::{Exit, Outcome, Signal, Stragglers};
 pub use supervise::run;
 
@@ -43,8 +45,8 @@ pub struct Job {
     pub cwd: Option<PathBuf>,
     /// The wall time after which the whole tree is stopped.
     pub timeout: Option<Duration>,
-    /// Resident memory of the tree at which it is stopped, in bytes.
-    pub memory_limit_bytes: Option<u64>,
+    /// Memory of the tree at which it is stopped.
+    pub memory_limit: Option<MemoryLimit>,
     /// The logical cores that the trainer may run on; all that the harness has if `None`.
     pub cpus: Option<Vec<usize>>,
     /// The binary that understands [`LAUNCHER_ARG`].
@@ -64,7 +66,7 @@ impl Job {
             env: Vec::new(),
             cwd: None,
             timeout: None,
-            memory_limit_bytes: None,
+            memory_limit: None,
             cpus: None,
             launcher_exe,
         })

@@ -9,9 +9,13 @@ use std::fmt;
 pub struct Outcome {
     pub exit: Exit,
     /// The evidence, in words, that the trainer ran out of memory: the kernel's out-of-memory
-    /// killer was at work, or the tree outgrew [`super::Job::memory_limit_bytes`]. An allocation that
+    /// killer was at work, or the tree outgrew [`super::Job::memory_limit`]. An allocation that
     /// failed inside the trainer leaves no such trace; its last lines may tell.
     pub out_of_memory: Option<String>,
+    /// Who enforced the memory limit, and how, if there was one.
+    pub memory_limited_by: Option<String>,
+    /// The address space that each of its processes could have, if that was limited.
+    pub address_space_bytes: Option<u64>,
     pub meters: Meters,
     /// The last lines of standard output, at most 20 lines and 8 KiB, invalid UTF-8 replaced.
     /// Control characters are left in: whoever shows it escapes it.
@@ -36,7 +40,7 @@ pub enum Exit {
     TimedOut,
     /// It was stopped by a [`super::CancelToken`].
     Cancelled,
-    /// It outgrew [`super::Job::memory_limit_bytes`] and was stopped.
+    /// It outgrew [`super::Job::memory_limit`] and was stopped.
     OverMemoryLimit,
     /// It was never started, for example because there is no such program.
     NotStarted(String),

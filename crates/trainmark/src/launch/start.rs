@@ -1,5 +1,6 @@
 //! The start of the trainer's main process, in the launcher.
 
+use super::memory::Enforced;
 use super::wire::Request;
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -8,7 +9,7 @@ use std::process::{Command, Stdio};
 
 /// Starts it in a process group of its own, with nothing to read. Returns its id, or why it cannot
 /// be started. Its standard output and error are the launcher's own.
-pub fn start_trainer(request: &Request) -> Result<i32, String> {
+pub fn start_trainer(request: &Request, limit: &Enforced) -> Result<i32, String> {
     let program = Path::new(&request.program);
     if let Some(cwd) = &request.cwd
         && !Path::new(cwd).is_dir()
@@ -21,11 +22,12 @@ pub fn start_trainer(request: &Request) -> Result<i32, String> {
     if let Some(cwd) = &request.cwd {
         command.current_dir(cwd);
     }
+    let mut spawn = || limit.start(|| command.spawn());
     let spawned = match &request.cpus {
-        None => command.spawn(),
-        Some(cpus) => on_cpus(cpus, || command.spawn())?,
+        None => spawn(),
+        Some(cpus) => on_cpus(cpus, spawn)?,
     };
-    match spawned {
+    match spawned? {
         Ok(child) => {
             i32::try_from(child.id()).map_err(|_| format!("process id {} overflows", child.id()))
         }

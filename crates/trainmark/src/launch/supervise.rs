@@ -104,7 +104,7 @@ impl Launch {
             env: job.env.clone(),
             cwd: job.cwd.clone().map(PathBuf::into_os_string),
             timeout: job.timeout,
-            memory_limit_bytes: job.memory_limit_bytes,
+            memory_limit: job.memory_limit,
             cpus: job.cpus.clone(),
         };
         let mut line = serde_json::to_vec(&request)?;
@@ -220,6 +220,8 @@ impl Launch {
         Ok(Outcome {
             exit: report.exit,
             out_of_memory: report.out_of_memory,
+            memory_limited_by: report.memory_limited_by,
+            address_space_bytes: report.address_space_bytes,
             meters: report.meters,
             stdout_tail: self.stdout.lines.tail(),
             stderr_tail: self.stderr.lines.tail(),
@@ -234,7 +236,15 @@ impl Launch {
         let survivors = kill_leftovers(self.process.id(), &self.mark, self.main);
         let meters = Meters::absent(&reason);
         let exit = if cancel.is_cancelled() { Exit::Cancelled } else { Exit::Lost(reason) };
-        Report { exit, out_of_memory: None, meters, stragglers: Stragglers::default(), survivors }
+        Report {
+            exit,
+            out_of_memory: None,
+            memory_limited_by: None,
+            address_space_bytes: None,
+            meters,
+            stragglers: Stragglers::default(),
+            survivors,
+        }
     }
 }
 

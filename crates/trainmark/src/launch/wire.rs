@@ -5,7 +5,7 @@
 //! tree is gone, a [`Report`]. If the socket closes before that, the other side has died: the launcher then kills the tree, the harness
 //! records the trainer as lost.
 
-use super::{Exit, Stragglers};
+use super::{Exit, MemoryLimit, Stragglers};
 use crate::meter::Meters;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
@@ -24,7 +24,7 @@ pub struct Request {
     pub env: Vec<(OsString, OsString)>,
     pub cwd: Option<OsString>,
     pub timeout: Option<Duration>,
-    pub memory_limit_bytes: Option<u64>,
+    pub memory_limit: Option<MemoryLimit>,
     pub cpus: Option<Vec<usize>>,
 }
 
@@ -42,6 +42,8 @@ pub enum Message {
 pub struct Report {
     pub exit: Exit,
     pub out_of_memory: Option<String>,
+    pub memory_limited_by: Option<String>,
+    pub address_space_bytes: Option<u64>,
     pub meters: Meters,
     pub stragglers: Stragglers,
     pub survivors: u64,
@@ -61,7 +63,7 @@ mod tests {
             env: vec![("A".into(), odd.clone())],
             cwd: Some(odd.clone()),
             timeout: Some(Duration::from_millis(1500)),
-            memory_limit_bytes: Some(u64::MAX),
+            memory_limit: Some(MemoryLimit { bytes: u64::MAX, by: None }),
             cpus: Some(vec![0, 3]),
         };
         let line = serde_json::to_string(&request).unwrap();
@@ -70,6 +72,6 @@ mod tests {
         assert_eq!(back.program, odd);
         assert_eq!(back.env[0].1, odd);
         assert_eq!(back.timeout, request.timeout);
-        assert_eq!(back.memory_limit_bytes, Some(u64::MAX));
+        assert_eq!(back.memory_limit, request.memory_limit);
     }
 }

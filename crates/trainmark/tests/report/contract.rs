@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use trainmark::noise::{Analysis, NoiseFloor, NoiseRecord};
 use trainmark::result::{
-    AccuracySource, DatasetRecord, EpochRecord, Metrics, ResultFile, RunIdentity, SCHEMA_VERSION,
-    Sample, Status, Timing, TrainerRecord,
+    AccuracySource, DatasetRecord, EpochRecord, LimitsRecord, Metrics, ResultFile, RunIdentity,
+    SCHEMA_VERSION, Sample, Status, Timing, TrainerRecord,
 };
 use trainmark::stats::Interval;
 use trainmark::surroundings::{Busy, Device, Surroundings};
@@ -146,6 +146,13 @@ fn full_result() -> ResultFile {
             precision: text("f32"),
             parameters: Some(407_050),
             software: false,
+            limits: LimitsRecord {
+                timeout_s: Some(90.0),
+                memory_bytes: Some(1 << 30),
+                memory_by: Some("control group (memory.max)".into()),
+                address_space_bytes: Some(1 << 40),
+                cpus: Some(vec![0, 3]),
+            },
         }),
         machine: Some(trainmark::machine::Machine {
             hostname: text("h"),
