@@ -4,6 +4,7 @@
 mod support;
 
 use serde_json::Value;
+use std::path::Path;
 use std::process::Command;
 use support::place::{PLAIN, Place, said};
 

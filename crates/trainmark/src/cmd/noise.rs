@@ -1,7 +1,7 @@
 //! `trainmark noise`: one row against itself.
 
 use crate::cmd::run;
-use crate::execute::{Bench, Round, Settings, new_run};
+use crate::execute::{Bench, Limits, Round, Settings, new_run};
 use crate::machine::Machine;
 use crate::noise::{Analysis, NoiseRecord, SCHEMA_VERSION, WINDOW, store};
 use crate::plan::{self, Case, Selection};
@@ -91,6 +91,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         allow_software: args.allow_software,
         timeout: args.timeout.unwrap_or(Duration::from_secs_f64(loaded.suite.timeout_s)),
         retry_noisy: 0, // the noise is what is asked for
+        limits: Limits::default(),
     };
     let run = new_run(&loaded, args.quick);
     let bench = Bench::new(&loaded, &dataset, &trainers, settings, run)?;
