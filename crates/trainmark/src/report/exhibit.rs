@@ -41,6 +41,8 @@ pub struct Exhibit<'a> {
 #[derive(Debug)]
 pub struct Panel<'a> {
     pub title: String,
+    /// All that tells it from other panels, for example `epochs 5, hidden size 512`; may be empty.
+    pub settings: String,
     pub entries: Vec<Entry<'a>>,
     /// Which seconds its charts show.
     pub basis: Option<Basis>,
@@ -68,7 +70,8 @@ pub struct Entry<'a> {
 /// Rows whose files an exhibit needs in full.
 pub fn needed(summary: &Summary) -> Vec<usize> {
     let mut needed: Vec<usize> = Vec::new();
-    for panel in places(summary) {
+    for mut panel in places(summary) {
+        panel.sort_by(|a, b| by_speed(summary.rows(), a).total_cmp(&by_speed(summary.rows(), b)));
         needed.extend(panel.iter().map(|rows| representative(summary.rows(), rows)));
     }
     needed.truncate(MAX_ENTRIES);
@@ -124,6 +127,13 @@ fn representative(rows: &[Row], of: &[usize]) -> usize {
     super::compare::newest(rows, candidates).unwrap_or_default()
 }
 
+/// The fastest first; then what is not ranked, in the order of the files.
+fn by_speed(rows: &[Row], of: &[usize]) -> f64 {
+    let ranked = of.iter().map(|&it| &rows[it]).filter(|row| row.is_ranked());
+    let seconds = ranked.filter_map(|row| Basis::ALL.into_iter().find_map(|it| it.seconds(row)));
+    stats::median(&seconds.collect::<Vec<_>>()).unwrap_or(f64::INFINITY)
+}
+
 /// Rows that a person should look at: all of them, or one of each reason.
 fn failures(summary: &Summary) -> Vec<usize> {
     let rows = summary.rows();
@@ -143,7 +153,10 @@ impl<'a> Exhibit<'a> {
         let mut contestants = IndexSet::new();
         let mut panels = Vec::new();
         let (mut place, mut left_out) = (0, 0);
-        for mut shown in places(summary) {
+        let places = places(summary);
+        let first_rows: Vec<&Row> = places.iter().map(|panel| &rows[panel[0][0]]).collect();
+        for mut shown in places {
+            shown.sort_by(|a, b| by_speed(rows, a).total_cmp(&by_speed(rows, b)));
             let room = MAX_ENTRIES - place;
             left_out += shown.len().saturating_sub(room);
             shown.truncate(room);
@@ -167,7 +180,7 @@ impl<'a> Exhibit<'a> {
                     speed_up_interval: None,
                 }
             });
-            panels.push(Panel::new(summary, entries.collect(), aggregated));
+            panels.push(Panel::new(summary, entries.collect(), &first_rows, aggregated));
         }
         let failures = failures(summary).into_iter();
         Exhibit {
@@ -217,11 +230,17 @@ fn contestant(summary: &Summary, row: &Row) -> String {
 }
 
 impl<'a> Panel<'a> {
-    fn new(summary: &Summary, mut entries: Vec<Entry<'a>>, aggregated: bool) -> Panel<'a> {
+    fn new(
+        summary: &Summary,
+        mut entries: Vec<Entry<'a>>,
+        among: &[&Row],
+        aggregated: bool,
+    ) -> Panel<'a> {
         tell_apart(&mut entries);
-        let first = entries[0].row;
+        let first = entries[0].row; // a panel has at least one
         let mut panel = Panel {
-            title: title(summary, first, aggregated),
+            title: title(summary, first, among, aggregated),
+            settings: settings(summary, first, aggregated, |_| true).join(", "),
             basis: None,
             target_accuracy_percent: entries.iter().find_map(|it| it.row.target_accuracy_percent),
             entries,
@@ -323,25 +342,41 @@ fn tell_apart(entries: &mut [Entry]) {
     }
 }
 
-/// `mlp, hidden 512, mnist`: the model and what else tells panels apart.
-fn title(summary: &Summary, row: &Row, aggregated: bool) -> String {
+/// `mlp, hidden 512`: the model, and in what panels of this model differ.
+fn title(summary: &Summary, row: &Row, among: &[&Row], aggregated: bool) -> String {
+    let same_model = || among.iter().filter(|other| other.model == row.model);
+    let differs = |identity: &Identity| {
+        let own = summary.identity_of(row, identity);
+        same_model().any(|other| summary.identity_of(other, identity) != own)
+    };
     let mut parts = vec![visible(summary.model(row), SHOWN).into_owned()];
-    for identity in &summary.identity {
+    parts.extend(settings(summary, row, aggregated, differs));
+    parts.join(", ")
+}
+
+/// What a panel has in common that not all panels have: its configuration, dataset and machine.
+fn settings(
+    summary: &Summary,
+    row: &Row,
+    aggregated: bool,
+    wanted: impl Fn(&Identity) -> bool,
+) -> Vec<String> {
+    let setting = |identity: &Identity| {
         let value = summary.identity_of(row, identity);
         let value = visible(&value, SHOWN);
         match identity {
-            Identity::Config(key) if aggregated && key == SEED => {}
-            _ if value == text::UNKNOWN => {}
+            Identity::Config(key) if aggregated && key == SEED => None,
+            _ if value == text::UNKNOWN => None,
             Identity::Config(_) => {
                 let title = identity.title().to_lowercase();
-                parts.push(format!("{} {value}", visible(&title, SHOWN)));
+                Some(format!("{} {value}", visible(&title, SHOWN)))
             }
-            Identity::Dataset => parts.push(value.into_owned()),
-            Identity::Machine => parts.push(format!("machine {value}")),
-            _ => {}
+            Identity::Dataset => Some(value.into_owned()),
+            Identity::Machine => Some(format!("machine {value}")),
+            _ => None,
         }
-    }
-    parts.join(", ")
+    };
+    summary.identity.iter().filter(|it| wanted(it)).filter_map(setting).collect()
 }
 
 impl Entry<'_> {

@@ -12,6 +12,7 @@ pub struct Axis {
     low: f64,
     high: f64,
     logarithmic: bool,
+    whole: bool,
     /// Position of `low` and of `high`.
     from: f64,
     to: f64,
@@ -24,6 +25,8 @@ pub enum Origin {
     Zero,
     /// Only differences matter.
     Free,
+    /// Counted from zero: there is nothing between whole figures.
+    Whole,
 }
 
 impl Axis {
@@ -34,7 +37,8 @@ impl Axis {
             finite.map(|it| if it.abs() < SMALLEST { 0.0 } else { it }).collect();
         let smallest = figures.iter().copied().reduce(f64::min)?.min(LARGEST);
         let largest = figures.iter().copied().reduce(f64::max)?.min(LARGEST);
-        let logarithmic = smallest > 0.0 && largest / smallest > LINEAR_UP_TO;
+        let logarithmic =
+            origin != Origin::Whole && smallest > 0.0 && largest / smallest > LINEAR_UP_TO;
         let (low, high) = if logarithmic {
             let margin = (largest / smallest.max(SMALLEST)).powf(0.04);
             (smallest.max(SMALLEST) / margin, largest * margin)
@@ -45,11 +49,14 @@ impl Axis {
                 spread => spread,
             };
             match origin {
-                Origin::Zero => (0.0, if largest > 0.0 { largest * 1.04 } else { 1.0 }),
-                Origin::Free => (smallest - 0.06 * spread, largest + 0.06 * spread),
+                Origin::Zero | Origin::Whole => {
+                    (0.0, if largest > 0.0 { largest * 1.04 } else { 1.0 })
+                }
+                Origin::Free => (smallest - 0.09 * spread, largest + 0.09 * spread),
             }
         };
-        Some(Axis { low, high, logarithmic, from: 0.0, to: 1.0 })
+        let whole = origin == Origin::Whole;
+        Some(Axis { low, high, logarithmic, whole, from: 0.0, to: 1.0 })
     }
 
     /// The same axis from one position to another.
@@ -66,6 +73,10 @@ impl Axis {
             (figure - self.low) / (self.high - self.low)
         };
         self.from + share.clamp(0.0, 1.0) * (self.to - self.from)
+    }
+
+    pub fn holds(&self, figure: f64) -> bool {
+        (self.low..=self.high).contains(&figure)
     }
 
     pub fn is_logarithmic(&self) -> bool {
@@ -86,9 +97,12 @@ impl Axis {
     }
 
     fn linear_ticks(&self) -> Vec<f64> {
-        let rough = (self.high - self.low) / 5.0;
+        let rough = match self.whole {
+            true => ((self.high - self.low) / 8.0).max(1.0),
+            false => (self.high - self.low) / 5.0,
+        };
         let power = 10f64.powf(rough.log10().floor());
-        let step = [1.0, 2.0, 2.5, 5.0, 10.0].map(|it| it * power);
+        let step = [1.0, 2.0, if self.whole { 5.0 } else { 2.5 }, 5.0, 10.0].map(|it| it * power);
         let step = step.into_iter().find(|step| *step >= rough).unwrap_or(10.0 * power);
         let first = (self.low / step).ceil();
         let count = ((self.high / step).floor() - first).clamp(0.0, 12.0) as usize;
@@ -169,6 +183,12 @@ mod tests {
         assert_eq!(axis(&[0.0, 1.0], Origin::Zero).ticks(), [0.0, 0.25, 0.5, 0.75, 1.0]);
         assert_eq!(axis(&[0.05, 0.8], Origin::Zero).ticks(), [0.05, 0.1, 0.2, 0.5]);
         assert_eq!(axis(&[0.01, 1000.0], Origin::Free).ticks().len(), 6);
+    }
+
+    #[test]
+    fn epochs_are_counted() {
+        assert_eq!(axis(&[1.0, 5.0], Origin::Whole).ticks(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(axis(&[1.0, 50.0], Origin::Whole).ticks()[..3], [0.0, 10.0, 20.0]);
     }
 
     #[test]

@@ -48,7 +48,7 @@ fn chart(panel: &Panel, of: Of, over: Over) -> Option<Chart> {
     }
     let x = match over {
         Over::Time => Measure { title: "Train time (seconds)", origin: Origin::Zero },
-        Over::Epochs => Measure { title: "Epoch", origin: Origin::Zero },
+        Over::Epochs => Measure { title: "Epoch", origin: Origin::Whole },
     };
     let y = match of {
         Of::Loss => Measure { title: "Training loss (nats)", origin: Origin::Free },

@@ -125,8 +125,11 @@ impl Plot {
         across.chain(up).collect()
     }
 
-    /// A dashed line across at some height, with its name.
+    /// A dashed line across at some height, with its name; nothing if that is not in the plot.
     pub fn level(&self, height: f64, name: &str) -> Markup {
+        if !self.y.holds(height) {
+            return html! {};
+        }
         let y = self.y.at(height);
         html! {
             g.a {

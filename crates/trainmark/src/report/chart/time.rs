@@ -122,7 +122,7 @@ fn remark(entry: &Entry) -> String {
 fn figures(entry: &Entry, median: f64) -> String {
     let mut text = format!("{} s", three_digits(median));
     if let Some(factor) = entry.speed_up() {
-        text += &format!("  {}×", three_digits(factor));
+        text += &format!(" · {}×", three_digits(factor));
         if let Some(it) = entry.speed_up_interval {
             text += &format!(" [{}, {}]", three_digits(it.low), three_digits(it.high));
         }

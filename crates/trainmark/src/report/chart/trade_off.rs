@@ -64,7 +64,7 @@ fn is_on_front<const N: usize>(cost: [f64; N], all: &[Option<[f64; N]>]) -> bool
 fn accuracy(panel: &Panel, basis: Basis, points: &[Point]) -> Option<Chart> {
     let most = points.iter().filter_map(|it| it.memory_mb).fold(f64::MIN_POSITIVE, f64::max);
     let radius = |point: &Point| match point.memory_mb {
-        Some(memory) => (13.0 * (memory / most).sqrt()).max(3.0),
+        Some(memory) => (11.0 * (memory / most).sqrt()).max(3.0),
         None => 3.0,
     };
     let y = Measure { title: "Test accuracy (%)", origin: Origin::Free };
@@ -119,8 +119,10 @@ fn chart(
     shown.sort_by(|a, b| b.1.radius.total_cmp(&a.1.radius));
     let (of, series): (Vec<&Point>, Vec<Series>) = shown.into_iter().unzip();
     let x = Measure { title: super::time::axis_title(basis), origin: Origin::Zero };
-    let plot = Plot::new(x, y, &series, target)?;
-    let (legend, height) = plot.legend(&series);
+    let plot = Plot::new(x, y, &series, None)?;
+    let mut by_place: Vec<&Series> = series.iter().collect();
+    by_place.sort_by_key(|series| series.place);
+    let (legend, height) = plot.legend_of(&by_place);
     let front = front(&of, &series, sign);
     let drawing = html! {
         (plot.frame())

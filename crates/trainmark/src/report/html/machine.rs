@@ -3,7 +3,6 @@
 use super::SHOWN;
 use crate::report::exhibit::Exhibit;
 use crate::report::text::{self, visible};
-use crate::result::ResultFile;
 use indexmap::{IndexMap, IndexSet};
 use maud::{Markup, html};
 use serde_json::Value;
@@ -161,8 +160,18 @@ struct Program {
     facts: Vec<IndexSet<String>>,
 }
 
-const PROGRAM_FACTS: [&str; 7] =
-    ["Version", "Device", "Path", "Threads", "Precision", "Program", "Command"];
+/// The last three differ from row to row by their nature.
+const PROGRAM_FACTS: [&str; 8] = [
+    "Version",
+    "Device",
+    "Threads",
+    "Precision",
+    "Program",
+    "Path",
+    "Environment",
+    "Command, for example",
+];
+const COMPARED_FACTS: usize = 5;
 
 fn programs(exhibit: &Exhibit) -> Vec<Program> {
     let mut programs: IndexMap<usize, Program> = IndexMap::new();
@@ -176,24 +185,22 @@ fn programs(exhibit: &Exhibit) -> Vec<Program> {
         let values = [
             trainer.version.clone(),
             trainer.device.clone(),
-            trainer.path.clone(),
             trainer.threads.map(|threads| threads.to_string()),
             trainer.precision.clone(),
             trainer.sha256.as_ref().map(digest),
-            entry.file.map(command).filter(|command| !command.is_empty()),
+            trainer.path.clone(),
         ];
         for (fact, value) in program.facts.iter_mut().zip(values) {
             fact.extend(value);
         }
+        let [.., environment, command] = &mut program.facts[..] else { continue };
+        environment
+            .extend(trainer.environment.iter().map(|(name, value)| format!("{name}={value}")));
+        if command.is_empty() && !trainer.command.is_empty() {
+            command.insert(trainer.command.join(" "));
+        }
     }
     programs.into_values().take(MAX_PROGRAMS).collect()
-}
-
-/// The command, with what the harness put into its environment.
-fn command(file: &ResultFile) -> String {
-    let Some(trainer) = &file.trainer else { return String::new() };
-    let environment = trainer.environment.iter().map(|(name, value)| format!("{name}={value}"));
-    environment.chain(trainer.command.iter().cloned()).collect::<Vec<_>>().join(" ")
 }
 
 fn program_table(programs: &[Program]) -> Markup {
@@ -211,9 +218,8 @@ fn program_table(programs: &[Program]) -> Markup {
                     tr {
                         th scope="row" { bdi { (program.name) } }
                         @for (index, values) in program.facts.iter().enumerate() {
-                            // Commands differ from row to row by their nature.
-                            @let differs = values.len() > 1 && index + 1 < PROGRAM_FACTS.len();
-                            td .long[index + 1 == PROGRAM_FACTS.len()] {
+                            @let differs = values.len() > 1 && index < COMPARED_FACTS;
+                            td .long[index >= COMPARED_FACTS] {
                                 @if differs { span.mark title="differs between rows" { "≠ " } }
                                 @if values.is_empty() { span.m { (text::UNKNOWN) } }
                                 bdi { (list(values)) }

@@ -17,8 +17,7 @@
     if (typeof a === "number" && typeof b === "number") return a - b;
     return String(a).localeCompare(String(b), undefined, { numeric: true });
   };
-  const sort = (header, column) => {
-    const descending = header.getAttribute("aria-sort") === "ascending";
+  const sort = (header, column, descending) => {
     for (const other of header.parentNode.cells) other.removeAttribute("aria-sort");
     header.setAttribute("aria-sort", descending ? "descending" : "ascending");
     const keyed = rows.map((row) => [key(row, column), row]);
@@ -29,10 +28,19 @@
     });
     body.append(...keyed.map(([, row]) => row));
   };
-  [...table.tHead.rows[0].cells].forEach((header, column) => {
+  // Where the page is narrow, rows are paragraphs and have no headers: a choice takes their place.
+  const choice = document.getElementById("sort");
+  const headers = [...table.tHead.rows[0].cells];
+  choice.append(new Option("as written", ""));
+  headers.forEach((header, column) => {
     const button = header.firstElementChild;
     button.disabled = false;
-    button.addEventListener("click", () => sort(header, column));
+    button.addEventListener("click", () => sort(header, column, header.getAttribute("aria-sort") === "ascending"));
+    choice.append(new Option(button.textContent + " ↑", column), new Option(button.textContent + " ↓", column));
+  });
+  choice.addEventListener("input", () => {
+    const index = choice.selectedIndex - 1;
+    if (index >= 0) sort(headers[index >> 1], index >> 1, index % 2 === 1);
   });
 
   // Every mark in a chart and every row of a table behind one belongs to a row of the results.

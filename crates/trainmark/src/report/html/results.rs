@@ -4,16 +4,21 @@ use super::overview::interval;
 use super::{SHOWN, status_look};
 use crate::report::chart::three_digits;
 use crate::report::compare::Basis;
-use crate::report::exhibit::{Entry, Exhibit};
+use crate::report::exhibit::{Entry, Exhibit, Panel};
 use crate::report::notes::is_claimed;
 use crate::report::summary::{Identity, Summary};
 use crate::report::text::{self, count, visible};
 use maud::{Markup, html};
 use std::collections::BTreeSet;
 
+/// Panels whose settings are listed.
+const MAX_PANELS: usize = 30;
+
 /// A column, and whether a phone does without it.
 enum Column<'a> {
-    Model,
+    /// The panel's title: the model, and in what its panels differ.
+    Benchmark,
+    Executable,
     Backend,
     Identity(&'a Identity),
     Status,
@@ -34,25 +39,25 @@ pub fn table(exhibit: &Exhibit) -> Markup {
             table.figures #results-table {
                 thead { tr {
                     @for column in &columns {
-                        th scope="col" .n[column.is_figure()] .minor[column.is_minor()] {
+                        th scope="col" class=(column.class()) {
                             button type="button" disabled { (column.title()) }
                         }
                     }
                 } }
                 tbody {
-                    @for (_, entry) in exhibit.entries() {
+                    @for (panel, entry) in exhibit.entries() {
                         tr data-r=(entry.place) data-model=(visible(summary.model(entry.row), SHOWN))
                             data-executable=(visible(summary.executable(entry.row), SHOWN))
                             data-backend=(visible(summary.backend(entry.row), SHOWN))
                             data-status=(status_words(entry))
                             .best[entry.row.rank == Some(1) && entry.row_count() == 1] {
-                            @for column in &columns { (column.cell(summary, entry)) }
+                            @for column in &columns { (column.cell(summary, panel, entry)) }
                         }
                     }
                 }
             }
         }
-        (shared(summary))
+        (settings(exhibit))
         (notes(exhibit))
     }
 }
@@ -94,6 +99,7 @@ fn controls(exhibit: &Exhibit) -> Markup {
                     }
                 }
             }
+            label.narrow { "Sort " select #sort {} }
             output #shown aria-live="polite" {}
         }
     }
@@ -102,19 +108,20 @@ fn controls(exhibit: &Exhibit) -> Markup {
 fn columns<'a>(exhibit: &'a Exhibit) -> Vec<Column<'a>> {
     let summary = exhibit.summary;
     let mut columns = Vec::new();
-    if summary.models().len() > 1 {
-        columns.push(Column::Model);
+    if exhibit.panels.len() > 1 {
+        columns.push(Column::Benchmark);
     }
-    let needed = |it: &&Identity| match it {
-        Identity::Timestamp | Identity::File => !exhibit.aggregated,
-        Identity::Config(key) => !(exhibit.aggregated && key == "seed"),
-        _ => true,
-    };
-    let (executable, others): (Vec<_>, Vec<_>) =
-        summary.identity.iter().filter(needed).partition(|it| **it == Identity::Executable);
-    columns.extend(executable.into_iter().map(Column::Identity));
+    if summary.executables().len() > 1 {
+        columns.push(Column::Executable);
+    }
     columns.push(Column::Backend);
-    columns.extend(others.into_iter().map(Column::Identity));
+    let others = summary.identity.iter().filter(|it| match it {
+        Identity::Timestamp | Identity::File => !exhibit.aggregated,
+        Identity::Compiled => true,
+        // The panel's title or its settings.
+        Identity::Executable | Identity::Config(_) | Identity::Dataset | Identity::Machine => false,
+    });
+    columns.extend(others.map(Column::Identity));
     columns.push(Column::Status);
     let has = |basis: Basis| exhibit.entries().any(|(_, it)| it.seconds(basis).is_some());
     columns.extend([Basis::TrainLoop].into_iter().filter(|it| has(*it)).map(Column::Seconds));
@@ -122,8 +129,10 @@ fn columns<'a>(exhibit: &'a Exhibit) -> Vec<Column<'a>> {
         columns.push(Column::SpeedUp);
     }
     columns.extend([Column::Accuracy, Column::Memory]);
-    columns
-        .extend([Basis::Cpu, Basis::Wall].into_iter().filter(|it| has(*it)).map(Column::Seconds));
+    // Two clocks around the same work would be one too many, unless there is no better one.
+    let clocks = [(Basis::Cpu, true), (Basis::Wall, !has(Basis::TrainLoop))];
+    let clocks = clocks.into_iter().filter(|(basis, wanted)| *wanted && has(*basis));
+    columns.extend(clocks.map(|(basis, _)| Column::Seconds(basis)));
     if exhibit.entries().any(|(_, it)| it.sample_count() > 1) {
         columns.push(Column::Runs);
     }
@@ -133,7 +142,8 @@ fn columns<'a>(exhibit: &'a Exhibit) -> Vec<Column<'a>> {
 impl Column<'_> {
     fn title(&self) -> String {
         match self {
-            Column::Model => "Model".to_owned(),
+            Column::Benchmark => "Benchmark".to_owned(),
+            Column::Executable => "Executable".to_owned(),
             Column::Backend => "Backend".to_owned(),
             Column::Identity(identity) => visible(&identity.title(), SHOWN).into_owned(),
             Column::Status => "Status".to_owned(),
@@ -148,11 +158,27 @@ impl Column<'_> {
     }
 
     fn is_figure(&self) -> bool {
-        !matches!(self, Column::Model | Column::Backend | Column::Identity(_) | Column::Status)
+        !matches!(
+            self,
+            Column::Benchmark
+                | Column::Executable
+                | Column::Backend
+                | Column::Identity(_)
+                | Column::Status
+        )
     }
 
-    fn is_minor(&self) -> bool {
-        matches!(self, Column::Runs | Column::Seconds(Basis::Wall | Basis::Cpu))
+    /// A class of what a phone does without.
+    fn minor(&self) -> &'static str {
+        match self {
+            Column::Runs | Column::Seconds(Basis::Wall | Basis::Cpu) => " minor",
+            _ => "",
+        }
+    }
+
+    fn class(&self) -> String {
+        let figure = if self.is_figure() { "n" } else { "" };
+        format!("{figure}{}", self.minor()).trim().to_owned()
     }
 
     fn figure(&self, entry: &Entry) -> Option<f64> {
@@ -166,24 +192,21 @@ impl Column<'_> {
         }
     }
 
-    fn cell(&self, summary: &Summary, entry: &Entry) -> Markup {
+    fn cell(&self, summary: &Summary, panel: &Panel, entry: &Entry) -> Markup {
         let row = entry.row;
         let name = |text: &str| html! { td { bdi { (visible(text, SHOWN)) } } };
         match self {
-            Column::Model => name(summary.model(row)),
+            Column::Benchmark => html! { td { bdi { (panel.title) } } },
+            Column::Executable => name(summary.executable(row)),
             Column::Backend => name(summary.backend(row)),
-            Column::Identity(identity) => {
-                let value = summary.identity_of(row, identity);
-                match value.parse::<f64>() {
-                    Ok(figure) if figure.is_finite() => html! { td data-v=(figure) { (value) } },
-                    _ => name(&value),
-                }
-            }
+            Column::Identity(identity) => name(&summary.identity_of(row, identity)),
             Column::Status => status(summary, entry),
             _ => match self.figure(entry) {
-                None => html! { td.n.m .minor[self.is_minor()] { (text::UNKNOWN) } },
+                None => html! { td class={ "n m" (self.minor()) } { (text::UNKNOWN) } },
                 Some(figure) => html! {
-                    td.n .minor[self.is_minor()] data-v=(figure) { (self.shown(summary, entry, figure)) }
+                    td class={ "n" (self.minor()) } data-v=(figure) data-l=(self.title()) {
+                        (self.shown(summary, entry, figure))
+                    }
                 },
             },
         }
@@ -226,7 +249,7 @@ fn status(summary: &Summary, entry: &Entry) -> Markup {
     let words = status_words(entry);
     let reason = summary.reason(row).map(|reason| visible(reason, 300));
     html! {
-        td.(class) title=[reason] {
+        td class={ "status " (class) } title=[reason] {
             span aria-hidden="true" { (sign) " " }
             @if entry.row_count() == 1 {
                 (words)
@@ -240,19 +263,30 @@ fn status(summary: &Summary, entry: &Entry) -> Markup {
     }
 }
 
-/// What all rows have in common.
-fn shared(summary: &Summary) -> Markup {
-    let mut parts: Vec<String> = summary
-        .shared_config
-        .iter()
-        .map(|(key, value)| {
-            let value = text::scalar(Some(value));
-            format!("{} {}", visible(&key.replace('_', " "), SHOWN), visible(&value, SHOWN))
-        })
-        .collect();
-    parts.truncate(40);
+/// What all rows have in common, and what the panels have.
+fn settings(exhibit: &Exhibit) -> Markup {
+    let summary = exhibit.summary;
+    let shared = summary.shared_config.iter().take(40).map(|(key, value)| {
+        let value = text::scalar(Some(value));
+        format!("{} {}", visible(&key.replace('_', " "), SHOWN), visible(&value, SHOWN))
+    });
+    let shared: Vec<String> = shared.collect();
+    let mut lines: Vec<(&str, String)> = Vec::new();
+    if !shared.is_empty() {
+        lines.push(("All", shared.join(", ")));
+    }
+    let apart = exhibit.panels.iter().filter(|panel| !panel.settings.is_empty());
+    lines.extend(apart.take(MAX_PANELS).map(|it| (&*it.title, it.settings.clone())));
     html! {
-        @if !parts.is_empty() { p.note { "All rows: " bdi { (parts.join(", ")) } "." } }
+        @if !lines.is_empty() {
+            p.note {
+                @for (index, (title, settings)) in lines.iter().enumerate() {
+                    @if index > 0 { br; }
+                    bdi { b { (title) } } ": " bdi { (settings) }
+                }
+                @if exhibit.panels.len() > MAX_PANELS { br; "and so on" }
+            }
+        }
     }
 }
 
