@@ -7,7 +7,7 @@ use super::compare::{Basis, Reference};
 use super::summary::{Identity, Summary};
 use super::text::{self, count, visible};
 use crate::result::{ResultFile, Sample, Status};
-use crate::stats::{self, Interval, Speedup};
+use crate::stats::{self, Interval, Speedup, Verdict};
 use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
 
@@ -314,7 +314,7 @@ fn speed_up_of(base: &ResultFile, new: &ResultFile, basis: Basis) -> Option<Spee
 }
 
 fn completed(file: &ResultFile, basis: Basis) -> Vec<(u32, f64)> {
-    let samples = file.samples.iter().filter(|sample| sample.status.completed());
+    let samples = file.counted().filter(|sample| sample.status.completed());
     let seconds = samples.filter_map(|it| Some((it.round, sample_seconds(it, basis)?)));
     seconds.collect()
 }
@@ -420,6 +420,24 @@ impl Entry<'_> {
         self.figure(|row| row.speed_up.map(|it| it.factor))
     }
 
+    /// Whether the samples show that it is faster or slower than the reference. `None` where there
+    /// are too few for any claim.
+    pub fn difference_is_shown(&self) -> Option<bool> {
+        let speed_up =
+            Speedup { ratio: self.row.speed_up?.factor, interval: Some(self.speed_up_interval?) };
+        let floor = self.file.and_then(|file| file.noise_floor.as_ref()).map_or(0.0, |it| it.share);
+        Some(speed_up.verdict(floor) != Verdict::NoDifferenceShown)
+    }
+
+    /// Of its runs, how many were disturbed, how many of those were repeated, and by what.
+    pub fn disturbances(&self) -> (usize, usize, IndexSet<&str>) {
+        let disturbed = |sample: &&Sample| !sample.disturbances.is_empty();
+        let samples = || self.file.iter().flat_map(|file| &file.samples).filter(disturbed);
+        let repeated = samples().filter(|sample| sample.superseded).count();
+        let by = samples().flat_map(|sample| sample.disturbances.iter().map(String::as_str));
+        (samples().count(), repeated, by.collect())
+    }
+
     /// The interval of the median of these seconds.
     pub fn interval(&self, basis: Basis) -> Option<Interval> {
         let key = basis.key();
@@ -437,7 +455,7 @@ impl Entry<'_> {
     /// How many runs its figures are medians of.
     pub fn sample_count(&self) -> usize {
         match (&self.rows[..], self.file) {
-            ([_], Some(file)) => file.samples.len(),
+            ([_], Some(file)) => file.counted().count(),
             (rows, _) => rows.len(),
         }
     }
@@ -466,7 +484,7 @@ impl Entry<'_> {
     /// be drawn.
     pub fn median_sample(&self, basis: Basis) -> Option<&Sample> {
         let median = basis.seconds(self.row)?;
-        let samples = self.file?.samples.iter().filter(|sample| sample.status.completed());
+        let samples = self.file?.counted().filter(|sample| sample.status.completed());
         let distance = |sample: &&Sample| {
             sample_seconds(sample, basis).map_or(f64::MAX, |seconds| (seconds - median).abs())
         };

@@ -194,8 +194,9 @@ fn programs(exhibit: &Exhibit) -> Vec<Program> {
             fact.extend(value);
         }
         let [.., environment, command] = &mut program.facts[..] else { continue };
-        environment
-            .extend(trainer.environment.iter().map(|(name, value)| format!("{name}={value}")));
+        // Those of the protocol are the same for all.
+        let own = trainer.environment.iter().filter(|(name, _)| !name.starts_with("TRAINMARK_"));
+        environment.extend(own.map(|(name, value)| format!("{name}={value}")));
         if command.is_empty() && !trainer.command.is_empty() {
             command.insert(trainer.command.join(" "));
         }

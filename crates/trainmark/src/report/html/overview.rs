@@ -78,11 +78,16 @@ fn best(exhibit: &Exhibit, panel: &Panel) -> Option<Markup> {
             bdi { (entry.label) }
             @if let Some(seconds) = seconds { ", " (three_digits(seconds)) " s" }
         } @else {
-            bdi { (entry.label) } " is the fastest"
+            bdi { (entry.label) } " has the lowest median"
             @if let Some(seconds) = seconds { ", " (three_digits(seconds)) " s" }
             @if !is_reference {
                 ", " b { (three_digits(factor)) "×" } (interval(entry)) " the speed of "
                 bdi { (visible(&reference.to_string(), SHOWN)) }
+                @match entry.difference_is_shown() {
+                    Some(true) => {}
+                    Some(false) => span.m { " (no difference shown)" },
+                    None => span.m { " (too few runs to show a difference)" },
+                }
             }
         }
     })
@@ -92,7 +97,12 @@ fn best(exhibit: &Exhibit, panel: &Panel) -> Option<Markup> {
 pub fn interval(entry: &Entry) -> Markup {
     html! {
         @if let Some(it) = entry.speed_up_interval {
-            span.interval { " [" (three_digits(it.low)) ", " (three_digits(it.high)) "]" }
+            span.interval {
+                " [" (three_digits(it.low)) ", " (three_digits(it.high)) "]"
+                @if entry.difference_is_shown() == Some(false) {
+                    abbr title="no difference shown" { " ≈" }
+                }
+            }
         }
     }
 }

@@ -11,6 +11,8 @@ use crate::report::text::{self, count, visible};
 use maud::{Markup, html};
 use std::collections::BTreeSet;
 
+/// Disturbances that are listed.
+const MAX_REASONS: usize = 6;
 /// Panels whose settings are listed.
 const MAX_PANELS: usize = 30;
 
@@ -302,10 +304,47 @@ fn notes(exhibit: &Exhibit) -> Markup {
         ul.notes {
             @for note in notes { li { (note) } }
             @for note in speed_up.chain(&summary.notes) { li { bdi { (visible(note, 2000)) } } }
+            @for note in noise(exhibit) { li { bdi { (note) } } }
             @let incomplete = exhibit.entries().filter(|(_, it)| it.file.is_none()).count();
             @if incomplete > 0 {
                 li { (count(incomplete, "row")) " without runs of their own: their files could not be read in full." }
             }
         }
     }
+}
+
+/// What else the machine did, and what it can tell apart.
+fn noise(exhibit: &Exhibit) -> Vec<String> {
+    let mut notes = Vec::new();
+    let (mut disturbed, mut repeated, mut by) = (0, 0, BTreeSet::new());
+    for (_, entry) in exhibit.entries() {
+        let (more_disturbed, more_repeated, reasons) = entry.disturbances();
+        disturbed += more_disturbed;
+        repeated += more_repeated;
+        by.extend(reasons);
+    }
+    if disturbed > 0 {
+        let by: Vec<_> = by.into_iter().take(MAX_REASONS).map(|it| visible(it, 120)).collect();
+        notes.push(format!(
+            "{} disturbed ({}); {repeated} of them were repeated and are in no figure.",
+            match disturbed {
+                1 => "1 run was".to_owned(),
+                number => format!("{number} runs were"),
+            },
+            by.join("; ")
+        ));
+    }
+    let files = exhibit.entries().filter_map(|(_, entry)| entry.file);
+    let floor = files.filter_map(|file| file.noise_floor.as_ref()).map(|it| it.share);
+    if let Some(floor) = floor.reduce(f64::max) {
+        notes.push(format!(
+            "This machine's noise floor, found by running a row against itself, is up to {:.1} %: smaller \
+             differences are not claimed.",
+            100.0 * floor
+        ));
+    }
+    if exhibit.entries().any(|(_, entry)| entry.difference_is_shown() == Some(false)) {
+        notes.push("\u{2248} marks speed-ups whose samples show no difference.".to_owned());
+    }
+    notes
 }
