@@ -1,70 +1,63 @@
 //! Every backend, in the order of `--help` and `--probe`. This list is the one place where a
 //! backend is added: its id is then a value of `--backend` and an option of its own.
 
-use nn::Model;
 use nn::backend::{Backend, Unavailable};
 use protocol::{BackendProbe, DeviceProbe, Probe};
 
-/// A backend of this program, or one that it does not have here.
+/// A backend of this program.
 pub struct Entry {
     pub id: &'static str,
     /// What it is, in `--help`.
     pub about: &'static str,
-    backend: Result<&'static dyn Backend, &'static str>,
+    pub backend: &'static dyn Backend,
 }
-
-const METAL: &str =
-    if cfg!(target_os = "macos") { "not built yet" } else { "needs macOS with Metal" };
 
 /// The first is the default.
 pub const ENTRIES: [Entry; 6] = [
     Entry {
         id: "cpu",
         about: "The CPU: all cores, SIMD (the default)",
-        backend: Ok(&backend_cpu::Cpu),
+        backend: &backend_cpu::Cpu,
     },
-    Entry { id: "mps", about: "Apple GPU: Metal Performance Shaders", backend: Err(METAL) },
-    Entry { id: "mpsgraph", about: "Apple GPU: a compiled graph", backend: Err(METAL) },
+    Entry {
+        id: "mps",
+        about: "Apple GPU: Metal Performance Shaders",
+        backend: &backend_metal::Mps,
+    },
+    Entry {
+        id: "mpsgraph",
+        about: "Apple GPU: a compiled graph",
+        backend: &backend_metal::MpsGraph,
+    },
     Entry {
         id: "wgpu",
         about: "Any GPU: Vulkan, Metal, DirectX",
-        backend: Ok(&backend_wgpu::Wgpu),
+        backend: &backend_wgpu::Wgpu,
     },
-    Entry { id: "cuda", about: "NVIDIA GPU: CUDA kernels", backend: Ok(&backend_cuda::Cuda) },
+    Entry { id: "cuda", about: "NVIDIA GPU: CUDA kernels", backend: &backend_cuda::Cuda },
     Entry {
         id: "cudagraph",
         about: "NVIDIA GPU: captured CUDA graphs",
-        backend: Ok(&backend_cuda::CudaGraph),
+        backend: &backend_cuda::CudaGraph,
     },
 ];
 
 impl Entry {
-    /// The backend itself.
-    ///
-    /// # Errors
-    /// Why this program has none.
-    pub fn backend(&self) -> Result<&'static dyn Backend, Unavailable> {
-        self.backend.map_err(|reason| Unavailable(reason.to_owned()))
-    }
-
     /// What `--probe` says of it. A software device alone does not make a backend available, unless
     /// it may.
     fn probe(&self, allow_software: bool) -> BackendProbe {
-        let found = self.backend().and_then(|backend| Ok((backend, backend.devices()?)));
-        let backend = self.id.to_owned();
-        match found {
-            Ok((found, devices)) => BackendProbe {
-                backend,
-                unavailable: only_software(&devices).filter(|_| !allow_software),
-                models: found.models().iter().map(|&model| model.to_owned()).collect(),
-                devices,
-            },
-            Err(Unavailable(reason)) => BackendProbe {
-                backend,
-                unavailable: Some(reason),
-                models: Model::IDS.map(str::to_owned).to_vec(),
-                devices: Vec::new(),
-            },
+        let (devices, unavailable) = match self.backend.devices() {
+            Ok(devices) => {
+                let unavailable = only_software(&devices).filter(|_| !allow_software);
+                (devices, unavailable)
+            }
+            Err(Unavailable(reason)) => (Vec::new(), Some(reason)),
+        };
+        BackendProbe {
+            backend: self.id.to_owned(),
+            unavailable,
+            models: self.backend.models().iter().map(|&model| model.to_owned()).collect(),
+            devices,
         }
     }
 }
@@ -92,9 +85,7 @@ mod tests {
     #[test]
     fn a_backend_is_listed_under_its_own_id() {
         for entry in &ENTRIES {
-            if let Ok(backend) = entry.backend() {
-                assert_eq!(entry.id, backend.id());
-            }
+            assert_eq!(entry.id, entry.backend.id());
         }
     }
 

@@ -49,11 +49,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         return Ok(output.line(probe)?);
     }
     let model = cli.model().unwrap_or_else(|error| error.exit());
-    let backend = cli
-        .backend
-        .0
-        .backend()
-        .map_err(|unavailable| named(cli.backend.0.id, unavailable.into()))?;
+    let backend = cli.backend.0.backend;
     let save = cli.what.save.as_deref();
     let save = save.map(|path| Destination::prepare(path, SAVE)).transpose()?;
     let verification = Exchange::from_environment();
