@@ -73,6 +73,7 @@ impl Backend for MpsGraph {
     }
 
     fn devices(&self) -> Result<Vec<DeviceProbe>, Unavailable> {
+        new_enough()?;
         devices()
     }
 
@@ -83,6 +84,7 @@ impl Backend for MpsGraph {
         options: &Options,
     ) -> Result<Box<dyn Session + 'data>, TrainError> {
         job::check(&job, options)?;
+        new_enough()?;
         let device = apple::graph::Metal::open(options)?;
         Ok(Box::new(graph::session::GraphSession::open(job, device)?))
     }
@@ -106,6 +108,20 @@ fn devices() -> Result<Vec<DeviceProbe>, Unavailable> {
         software: false,
     };
     Ok(apple::gpu::devices()?.into_iter().map(probe).collect())
+}
+
+/// Whether the system's `MPSGraph` has all that is called: what it lacks would end the process.
+#[cfg(target_os = "macos")]
+fn new_enough() -> Result<(), Unavailable> {
+    if objc2::available!(macos = 13.0) {
+        return Ok(());
+    }
+    Err(Unavailable("needs macOS 13 or later".to_owned()))
+}
+
+#[cfg(not(target_os = "macos"))]
+fn new_enough() -> Result<(), Unavailable> {
+    Err(elsewhere())
 }
 
 #[cfg(not(target_os = "macos"))]

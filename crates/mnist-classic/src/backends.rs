@@ -29,11 +29,7 @@ pub const ENTRIES: [Entry; 6] = [
         about: "Apple GPU: a compiled graph",
         backend: &backend_metal::MpsGraph,
     },
-    Entry {
-        id: "wgpu",
-        about: "Any GPU: Vulkan, Metal, DirectX",
-        backend: &backend_wgpu::Wgpu,
-    },
+    Entry { id: "wgpu", about: "Any GPU: Vulkan, Metal, DirectX", backend: &backend_wgpu::Wgpu },
     Entry { id: "cuda", about: "NVIDIA GPU: CUDA kernels", backend: &backend_cuda::Cuda },
     Entry {
         id: "cudagraph",

@@ -367,6 +367,7 @@ fn sample(
     let counters = [
         ("largest_process_bytes", &meters.largest_process_bytes),
         ("tree_pss_bytes", &meters.tree_pss_bytes),
+        ("phys_footprint_bytes", &meters.phys_footprint_bytes),
         ("processes", &meters.processes),
         ("minor_faults", &meters.minor_faults),
         ("major_faults", &meters.major_faults),
@@ -460,6 +461,10 @@ fn origins(meters: &Meters, sample: &Sample) -> (Origins, Origins) {
         said("eval_s", timing.eval_s),
         said("device_s", timing.device_s),
     ];
+    // Beside the resident size, where the system has it.
+    if let Some(source) = meters.phys_footprint_bytes.source() {
+        sources.insert("phys_footprint_bytes".to_owned(), source.to_owned());
+    }
     for (name, origin) in origins {
         match origin {
             Ok(source) => sources.insert(name, source),

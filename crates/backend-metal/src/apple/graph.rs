@@ -189,12 +189,14 @@ impl Device for Metal {
             });
             // SAFETY: the data is in the order, shapes and types of the executable's own lists.
             unsafe {
-                binding.executable.encodeToCommandBuffer_inputsArray_resultsArray_executionDescriptor(
-                    commands,
-                    &binding.inputs,
-                    Some(&binding.results),
-                    None,
-                );
+                binding
+                    .executable
+                    .encodeToCommandBuffer_inputsArray_resultsArray_executionDescriptor(
+                        commands,
+                        &binding.inputs,
+                        Some(&binding.results),
+                        None,
+                    );
             }
             Ok(())
         })
@@ -310,11 +312,12 @@ fn lower_node(
                     of(no),
                     None,
                 ),
-            Op::MatMul(left, right) => target.matrixMultiplicationWithPrimaryTensor_secondaryTensor_name(
-                of(left),
-                of(right),
-                None,
-            ),
+            Op::MatMul(left, right) => target
+                .matrixMultiplicationWithPrimaryTensor_secondaryTensor_name(
+                    of(left),
+                    of(right),
+                    None,
+                ),
             Op::Transpose(node, one, other) => {
                 target.transposeTensor_dimension_withDimension_name(of(node), one, other, None)
             }
@@ -325,13 +328,14 @@ fn lower_node(
                 target.reductionSumWithTensor_axis_name(of(node), dimension as isize, None)
             }
             Op::CrossEntropy { logits, labels } => {
-                let sum = target.softMaxCrossEntropyWithSourceTensor_labelsTensor_axis_reductionType_name(
-                    of(logits),
-                    of(labels),
-                    -1,
-                    MPSGraphLossReductionType::Sum,
-                    None,
-                );
+                let sum = target
+                    .softMaxCrossEntropyWithSourceTensor_labelsTensor_axis_reductionType_name(
+                        of(logits),
+                        of(labels),
+                        -1,
+                        MPSGraphLossReductionType::Sum,
+                        None,
+                    );
                 // One number, of whatever rank.
                 target.reshapeTensor_withShape_name(&sum, &to_shape, None)
             }

@@ -44,12 +44,19 @@ pub(crate) enum Op {
     Coordinate,
     Cast(Node),
     /// Rows of `from`: of its first dimension, those in `at` (rows).
-    Gather { from: Node, at: Node },
+    Gather {
+        from: Node,
+        at: Node,
+    },
     /// (rows) -> (rows, depth): 1 at the index, else 0.
     OneHot(Node),
     Binary(Binary, Node, Node),
     Equal(Node, Node),
-    Select { condition: Node, yes: Node, no: Node },
+    Select {
+        condition: Node,
+        yes: Node,
+        no: Node,
+    },
     /// The last two dimensions as matrices; those before are equal.
     MatMul(Node, Node),
     /// Two dimensions swapped.
@@ -62,15 +69,28 @@ pub(crate) enum Op {
     /// Along a dimension, which stays as 1.
     Sum(Node, usize),
     /// Softmax cross-entropy in nats of (rows, classes) against such labels, summed: shape (1).
-    CrossEntropy { logits: Node, labels: Node },
+    CrossEntropy {
+        logits: Node,
+        labels: Node,
+    },
     /// 3x3, stride 1, padding 1: images (batch, in, height, width), weights (out, in, 3, 3).
-    Convolve { images: Node, weights: Node },
+    Convolve {
+        images: Node,
+        weights: Node,
+    },
     /// 2x2, stride 2: (batch, channels, height, width).
     MaxPool(Node),
     /// Of a tensor of shape (1) by another tensor.
-    Gradient { of: Node, by: Node },
+    Gradient {
+        of: Node,
+        by: Node,
+    },
     /// `values - rate * gradient`; rate has shape (1).
-    Descend { rate: Node, values: Node, gradient: Node },
+    Descend {
+        rate: Node,
+        values: Node,
+        gradient: Node,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -146,7 +146,8 @@ pub(super) fn chosen(values: &[f32], shape: &[usize]) -> Vec<usize> {
     let [planes, height, width] = matrices(shape);
     let mut chosen = Vec::new();
     for plane in 0..planes {
-        for (row, column) in (0..height * width / 4).map(|at| (at / (width / 2), at % (width / 2))) {
+        for (row, column) in (0..height * width / 4).map(|at| (at / (width / 2), at % (width / 2)))
+        {
             let first = (plane * height + 2 * row) * width + 2 * column;
             let mut best = first;
             for place in [first + 1, first + width, first + width + 1] {

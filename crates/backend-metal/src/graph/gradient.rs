@@ -23,12 +23,7 @@ pub(super) fn gradients(graph: &Graph, loss: Node, values: &Values) -> BTreeMap<
 }
 
 /// What a node passes on to each of those it takes, from the gradient by itself.
-fn shares(
-    graph: &Graph,
-    at: Node,
-    values: &Values,
-    incoming: &[f32],
-) -> Vec<(Node, Vec<f32>)> {
+fn shares(graph: &Graph, at: Node, values: &Values, incoming: &[f32]) -> Vec<(Node, Vec<f32>)> {
     let tensor = graph.tensor(at);
     let of = |node: Node| values[node.0].as_slice();
     match tensor.op {

@@ -255,8 +255,9 @@ impl<D: Device> Session for GraphSession<'_, D> {
     fn train(&mut self, order: &[u32], step_loss: &mut [f32]) -> Result<(), TrainError> {
         self.job.check(order, step_loss)?;
         let batch_size = self.job.batch_size;
-        if order.len() % batch_size > 0 {
-            self.prepare(order.len() % batch_size)?;
+        let rest = order.len() % batch_size;
+        if rest > 0 {
+            self.prepare(rest)?;
         }
         let worked_s = self.device.worked_s().unwrap_or(0.0);
         let capacity = self.sizes.order_capacity;

@@ -24,7 +24,7 @@ struct Linear {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attention {
     patch: Linear,
-    position: Matrix, // (49 * d_model)
+    position: Matrix,         // (49 * d_model)
     projections: [Linear; 3], // query, key, value
     ff1: Linear,
     ff2: Linear,
@@ -63,10 +63,8 @@ impl Attention {
         AttentionShape { d_model, ff }: AttentionShape,
         batch_size: usize,
     ) -> Attention {
-        let linear = |weight, bias| Linear {
-            weight: layout.matrix(weight),
-            bias: layout.vector(bias),
-        };
+        let linear =
+            |weight, bias| Linear { weight: layout.matrix(weight), bias: layout.vector(bias) };
         let samples = batch_size.max(PREDICTED_AT_ONCE);
         let mut add = |name, rows: usize, columns: usize| {
             buffers.add(name, rows * columns).shaped(rows, columns)

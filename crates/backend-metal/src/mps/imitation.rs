@@ -231,9 +231,8 @@ impl Device for Gpu {
 
     fn record(&mut self, sequence: &Vec<Ready>, at: At) -> Result<(), TrainError> {
         let device = &self.device;
-        let encoder = self
-            .encoder
-            .get_or_insert_with(|| device.create_command_encoder(&Default::default()));
+        let encoder =
+            self.encoder.get_or_insert_with(|| device.create_command_encoder(&Default::default()));
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         for ready in sequence {
             pass.set_pipeline(&ready.pipeline);

@@ -33,6 +33,7 @@ pub(crate) enum Access {
 }
 
 impl Access {
+    #[cfg(test)]
     pub(crate) fn reads(self) -> bool {
         self != Access::Write
     }
@@ -49,6 +50,7 @@ macro_rules! kernels {
         pub(crate) enum Kernel { $($variant,)* }
 
         impl Kernel {
+            #[cfg(test)]
             pub(crate) const ALL: &[Kernel] = &[$(Kernel::$variant,)*];
 
             /// Of the entry point, in WGSL and in Metal.

@@ -7,19 +7,18 @@ use crate::job::Sizes;
 use mnist::{CLASSES, PIXELS};
 use nn::{Model, Parameters, Tensor};
 
-
 pub(crate) use crate::job::PREDICTED_AT_ONCE;
 
 /// The training data on the device, and room for what a run of steps needs and leaves.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Resident {
-    pub(crate) images: Matrix, // (samples, 784) bytes
-    pub(crate) labels: Matrix, // (samples) bytes
-    pub(crate) order: Matrix,  // (order_capacity)
-    pub(crate) losses: Matrix, // (steps of order_capacity)
+    pub(crate) images: Matrix,            // (samples, 784) bytes
+    pub(crate) labels: Matrix,            // (samples) bytes
+    pub(crate) order: Matrix,             // (order_capacity)
+    pub(crate) losses: Matrix,            // (steps of order_capacity)
     pub(crate) images_to_predict: Matrix, // (PREDICTED_AT_ONCE, 784) bytes
-    pub(crate) as_they_come: Matrix, // (PREDICTED_AT_ONCE): 0, 1, 2, ...
-    pub(crate) predicted: Matrix, // (PREDICTED_AT_ONCE)
+    pub(crate) as_they_come: Matrix,      // (PREDICTED_AT_ONCE): 0, 1, 2, ...
+    pub(crate) predicted: Matrix,         // (PREDICTED_AT_ONCE)
 }
 
 impl Resident {

@@ -225,6 +225,7 @@ impl Command {
     }
 
     /// Parts that it reads before it writes them.
+    #[cfg(test)]
     pub(crate) fn reads(&self) -> Vec<Matrix> {
         match self {
             Command::Product(product) => {
@@ -236,6 +237,7 @@ impl Command {
     }
 
     /// Parts that it writes.
+    #[cfg(test)]
     pub(crate) fn writes(&self) -> Vec<Matrix> {
         match self {
             Command::Product(product) => vec![product.result],
@@ -244,6 +246,7 @@ impl Command {
     }
 }
 
+#[cfg(test)]
 impl Dispatch {
     fn with_access(&self, wanted: impl Fn(super::kernels::Access) -> bool) -> Vec<Matrix> {
         let accesses = self.kernel.accesses().iter().zip(&self.bindings);

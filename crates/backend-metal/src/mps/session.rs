@@ -208,8 +208,9 @@ impl<D: Device> Session for MpsSession<'_, D> {
         if order.len() >= batch_size {
             self.prepare(batch_size)?;
         }
-        if order.len() % batch_size > 0 {
-            self.prepare(order.len() % batch_size)?;
+        let rest = order.len() % batch_size;
+        if rest > 0 {
+            self.prepare(rest)?;
         }
         let worked_s = self.device.worked_s().unwrap_or(0.0);
         let capacity = self.sizes.order_capacity;

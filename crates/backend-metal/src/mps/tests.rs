@@ -20,7 +20,7 @@ fn adapter(test: &str) -> bool {
             let required = std::env::var("TRAINMARK_REQUIRE_WGPU").is_ok_and(|value| value == "1");
             assert!(!required, "TRAINMARK_REQUIRE_WGPU=1, but {reason}");
             // Not `eprintln`, which the test harness would keep to itself.
-            writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}").unwrap();
+            let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
             false
         }
     }
@@ -157,9 +157,8 @@ fn every_parameter_is_stepped_once_a_step_and_not_read_after_it() {
         for tensor in model.tensors() {
             let part = plan.layout.vector(tensor.name);
             let touches = |parts: Vec<Matrix>| parts.iter().any(|other| other.overlaps(&part));
-            let steps: Vec<usize> = (0..commands.len())
-                .filter(|&index| touches(commands[index].writes()))
-                .collect();
+            let steps: Vec<usize> =
+                (0..commands.len()).filter(|&index| touches(commands[index].writes())).collect();
             assert_eq!(steps.len(), 1, "{} of {model:?} is stepped", tensor.name);
             let later = &commands[steps[0] + 1..];
             let read_later = later.iter().any(|command| touches(command.reads()));

@@ -4,7 +4,9 @@
 //! After a change of `kernels.wgsl` (or of naga), write it anew:
 //! `TRAINMARK_WRITE_METAL=1 cargo test -p trainmark-backend-metal kernels_metal`.
 
-use super::kernels::{ARGUMENTS_INDEX, Access, Kernel, METAL, SIZES_BYTES, SIZES_INDEX, THREADGROUP_BYTES, WGSL};
+use super::kernels::{
+    ARGUMENTS_INDEX, Access, Kernel, METAL, SIZES_BYTES, SIZES_INDEX, THREADGROUP_BYTES, WGSL,
+};
 use super::plan::ARGUMENT_BYTES;
 use naga::back::msl;
 use naga::valid::{Capabilities, GlobalUse, ModuleInfo, ValidationFlags, Validator};

@@ -20,7 +20,6 @@ use super::wire::{KILL, Message, Report, Request, STOP};
 use crate::meter::{Meters, OomKills, Span, TreeSampler};
 use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::WaitOptions;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -145,8 +144,7 @@ fn not_started(reason: String) -> Report {
 
 /// One process that was waited for.
 struct Reaped {
-    pid: i32,
-    status: ExitStatus,
+    ended: account::Ended,
     at: Instant,
 }
 
@@ -171,20 +169,16 @@ impl Reaper {
 /// Ends when there is no child left; the two ends it holds close with it.
 fn wait_for_all(sender: &Sender<Reaped>, mut waker: UnixStream) {
     loop {
-        match rustix::process::wait(WaitOptions::empty()) {
-            Ok(Some((pid, status))) => {
-                let reaped = Reaped {
-                    pid: pid.as_raw_nonzero().get(),
-                    status: ExitStatus::from_raw(status.as_raw()),
-                    at: Instant::now(),
-                };
+        match account::wait_for_any() {
+            Ok(ended) => {
+                let reaped = Reaped { ended, at: Instant::now() };
                 if sender.send(reaped).is_err() {
                     return;
                 }
                 // A full buffer is readable enough.
                 let _ = waker.write(&[0]);
             }
-            Ok(None) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return,
         }
     }
@@ -296,8 +290,9 @@ impl<'a> Run<'a> {
             match reaper.0.try_recv() {
                 Ok(reaped) => {
                     self.last_reaped = reaped.at;
-                    if reaped.pid == self.main && self.ended.is_none() {
-                        self.ended = Some((reaped.status, reaped.at));
+                    self.sampler.ended(&reaped.ended);
+                    if reaped.ended.pid == self.main && self.ended.is_none() {
+                        self.ended = Some((reaped.ended.status, reaped.at));
                         self.main_ended();
                     }
                 }

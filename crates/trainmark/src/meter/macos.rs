@@ -1,28 +1,77 @@
-//! macOS and other Unix systems: what the kernel adds up for waited-for children is all there is.
+//! macOS and other Unix systems. There are no subreapers: what the kernel adds up is the main
+//! process with all that it waited for. On macOS the tree is looked at as well, as far as its
+//! processes still have their parents.
 
-use super::TreeSample;
+use super::{TreeSample, Waited};
 use std::time::{Duration, Instant};
 
-/// Never looks at the tree: the system has no way to do it without unsafe code.
+/// Time between two looks at the tree.
+const INTERVAL: Duration = Duration::from_millis(20);
+
+/// Sums the physical footprints of all processes below one, again and again.
 #[derive(Debug)]
-pub struct TreeSampler;
+pub struct TreeSampler {
+    root: i32,
+    sample: TreeSample,
+    last: Option<Instant>,
+}
 
 impl TreeSampler {
-    pub fn new(_root: i32) -> Self {
-        TreeSampler
+    /// `root` itself is not part of the tree.
+    pub fn new(root: i32) -> Self {
+        TreeSampler { root, sample: TreeSample::default(), last: None }
     }
 
-    /// Practically never.
+    /// When [`TreeSampler::look`] is due again.
     pub fn next(&self) -> Instant {
-        Instant::now() + Duration::from_secs(24 * 3600)
+        let idle = Duration::from_secs(24 * 3600); // there is nothing to see
+        let interval = if cfg!(target_os = "macos") { INTERVAL } else { idle };
+        self.last.map_or_else(Instant::now, |last| last + interval)
     }
 
+    /// Looks once. Returns the tree's resident memory in bytes: pages that processes share count
+    /// more than once.
     pub fn look(&mut self, _want_resident: bool) -> Option<u64> {
+        let now = Instant::now();
+        if let Some(last) = self.last.replace(now) {
+            self.sample.longest_interval = self.sample.longest_interval.max(now - last);
+        }
+        self.look_at_each()
+    }
+
+    #[cfg(target_os = "macos")]
+    fn look_at_each(&mut self) -> Option<u64> {
+        let mut found = account::children(self.root);
+        let mut next = 0;
+        while next < found.len() {
+            found.extend(account::children(found[next]));
+            next += 1;
+        }
+        let seen: Vec<_> = found.into_iter().filter_map(account::memory).collect();
+        self.sample.looks += 1;
+        let processes = seen.len() as u64;
+        self.sample.most_processes = self.sample.most_processes.max(processes);
+        let footprint_bytes = seen.iter().map(|memory| memory.footprint_bytes).sum();
+        if processes > 1 && footprint_bytes > self.sample.peak_bytes {
+            self.sample.peak_bytes = footprint_bytes;
+            self.sample.peak_processes = processes;
+        }
+        (processes > 0).then(|| seen.iter().map(|memory| memory.resident_bytes).sum())
+    }
+
+    #[cfg(not(target_os = "macos"))]
+    fn look_at_each(&mut self) -> Option<u64> {
         None
     }
 
+    /// A process was waited for.
+    pub fn ended(&mut self, ended: &account::Ended) {
+        self.sample.waited.get_or_insert_with(Waited::default).note(ended);
+    }
+
+    /// What all looks and ends together have shown.
     pub fn finish(self) -> TreeSample {
-        TreeSample::default()
+        self.sample
     }
 }
 

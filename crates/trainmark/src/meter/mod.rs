@@ -87,6 +87,29 @@ pub(crate) struct TreeSample {
     /// CPU time that was seen in the processes: less than they used, for each by what it used after
     /// it was last looked at.
     cpu: Option<Cpu>,
+    /// What `wait4` said of each process that was waited for; not where the kernel's own sum over
+    /// them is all of the tree.
+    waited: Option<Waited>,
+}
+
+/// What `wait4` has said of the processes that were waited for, together.
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(target_os = "linux", allow(dead_code))] // made by its tests only
+pub(crate) struct Waited {
+    cpu: Cpu,
+    largest_resident_bytes: u64,
+    /// Peak of the largest physical footprint, where the system has such a thing.
+    largest_footprint_bytes: Option<u64>,
+}
+
+#[cfg_attr(target_os = "linux", allow(dead_code))]
+impl Waited {
+    fn note(&mut self, ended: &account::Ended) {
+        self.cpu.user_s += ended.user.as_secs_f64();
+        self.cpu.system_s += ended.system.as_secs_f64();
+        self.largest_resident_bytes = self.largest_resident_bytes.max(ended.largest_resident_bytes);
+        self.largest_footprint_bytes = self.largest_footprint_bytes.max(ended.footprint_bytes);
+    }
 }
 
 /// CPU time.
@@ -120,6 +143,9 @@ pub struct Meters {
     /// Largest sampled sum of the proportional set sizes of simultaneous processes, pages that
     /// they share counted once. Absent for a trainer of one process.
     pub tree_pss_bytes: Reading<u64>,
+    /// Peak physical footprint: resident, compressed and GPU memory, as Activity Monitor counts it.
+    /// Of the largest process, or of several at once, the largest sampled sum. macOS only.
+    pub phys_footprint_bytes: Reading<u64>,
     /// Most processes that were seen alive at once.
     pub processes: Reading<u64>,
     /// Page faults served without input or output.
@@ -147,6 +173,7 @@ impl Meters {
             peak_memory_bytes: Reading::absent(reason),
             largest_process_bytes: Reading::absent(reason),
             tree_pss_bytes: Reading::absent(reason),
+            phys_footprint_bytes: Reading::absent(reason),
             processes: Reading::absent(reason),
             minor_faults: Reading::absent(reason),
             major_faults: Reading::absent(reason),

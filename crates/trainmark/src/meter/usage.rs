@@ -1,6 +1,6 @@
 //! From the kernel's account of waited-for children to [`Meters`].
 
-use super::{Cpu, Meters, Reading, TreeSample};
+use super::{Cpu, Meters, Reading, TreeSample, Waited};
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use std::time::Duration;
 
@@ -44,7 +44,10 @@ impl Meters {
             }
         };
         let (user_s, system_s) = cpu_readings(&usage, sample, survivors);
-        let largest_process_bytes = largest_process(&usage, survivors);
+        let largest_process_bytes = match &sample.waited {
+            Some(waited) => largest_waited(waited),
+            None => largest_process(&usage, survivors),
+        };
         let tree_pss_bytes = tree_pss(sample);
         let count = |value: i64| {
             u64::try_from(value).map_or_else(
@@ -67,6 +70,7 @@ impl Meters {
             peak_memory_bytes: larger(&largest_process_bytes, &tree_pss_bytes),
             largest_process_bytes,
             tree_pss_bytes,
+            phys_footprint_bytes: phys_footprint(sample),
             processes: processes(sample),
             minor_faults: count(usage.minor_page_faults()),
             major_faults: count(usage.major_page_faults()),
@@ -77,6 +81,9 @@ impl Meters {
         }
     }
 }
+
+/// Which processes the sums of `wait4` cover.
+const WAIT4: &str = "wait4, by the launcher: the main process and all that it waited for";
 
 /// Which processes the kernel's sums cover.
 fn children_source(survivors: u64) -> String {
@@ -100,6 +107,10 @@ fn cpu_readings(
 ) -> (Reading<f64>, Reading<f64>) {
     let seconds =
         |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    if let Some(Waited { cpu, .. }) = sample.waited {
+        let [user, system] = [cpu.user_s, cpu.system_s].map(|s| Reading::measured(s, WAIT4));
+        return (user, system);
+    }
     let summed = Cpu { user_s: seconds(usage.user_time()), system_s: seconds(usage.system_time()) };
     let (cpu, source) = match sample.cpu {
         Some(seen) if seen.total_s() > summed.total_s() * LOST_CPU_FACTOR + LOST_CPU_S => (
@@ -140,8 +151,36 @@ fn own_peak_bytes() -> Option<u64> {
     None
 }
 
+fn largest_waited(waited: &Waited) -> Reading<u64> {
+    match waited.largest_resident_bytes {
+        0 => Reading::absent("the kernel gave no peak resident set size"),
+        peak => Reading::measured(peak, format!("ru_maxrss of the largest process, {WAIT4}")),
+    }
+}
+
+/// The lifetime's peak of one process is exact; the sum over several is sampled, and can only be
+/// too small.
+fn phys_footprint(sample: &TreeSample) -> Reading<u64> {
+    let largest = sample.waited.and_then(|waited| waited.largest_footprint_bytes);
+    let looks = sample.looks;
+    match largest {
+        None => Reading::absent("only macOS counts physical footprints"),
+        Some(largest) if sample.peak_bytes > largest => Reading::measured(
+            sample.peak_bytes,
+            format!(
+                "ri_phys_footprint, largest sum over the tree's {} processes in {looks} looks",
+                sample.peak_processes
+            ),
+        ),
+        Some(largest) => Reading::measured(
+            largest,
+            "ri_lifetime_max_phys_footprint of the main process, read before it was buried",
+        ),
+    }
+}
+
 fn tree_pss(sample: &TreeSample) -> Reading<u64> {
-    if !cfg!(target_os = "linux") {
+    if !cfg!(target_os = "linux") || sample.waited.is_some() {
         return Reading::absent("this system does not show a process tree's shared memory");
     }
     let looks =
@@ -166,7 +205,10 @@ fn tree_pss(sample: &TreeSample) -> Reading<u64> {
 fn processes(sample: &TreeSample) -> Reading<u64> {
     match sample.most_processes {
         0 => Reading::absent("the process tree was not looked at"),
-        n => Reading::measured(n, "most processes seen at once in /proc, sampled"),
+        n if cfg!(target_os = "linux") => {
+            Reading::measured(n, "most processes seen at once in /proc, sampled")
+        }
+        n => Reading::measured(n, "most processes seen at once, sampled"),
     }
 }
 
@@ -206,6 +248,49 @@ mod tests {
         assert_eq!(larger(&bytes(300), &absent), bytes(300));
         assert_eq!(larger(&absent, &bytes(5)), bytes(5));
         assert_eq!(larger(&absent, &absent), absent);
+    }
+
+    fn ended(user_ms: u64, resident: u64, footprint_bytes: Option<u64>) -> account::Ended {
+        account::Ended {
+            pid: 1,
+            status: std::process::ExitStatus::default(),
+            user: Duration::from_millis(user_ms),
+            system: Duration::from_millis(1),
+            largest_resident_bytes: resident,
+            footprint_bytes,
+        }
+    }
+
+    #[test]
+    fn what_wait4_says_adds_up_its_times_and_keeps_its_largest_memory() {
+        let mut waited = Waited::default();
+        waited.note(&ended(250, 3000, Some(500)));
+        waited.note(&ended(500, 2000, Some(700)));
+        let sample = TreeSample { waited: Some(waited), ..TreeSample::default() };
+        let span = Span { main: Duration::from_secs(1), tree: Duration::from_secs(1) };
+        let meters = Meters::of_children(span, &sample, 0);
+        assert_eq!(meters.user_s, Reading::measured(0.75, WAIT4));
+        assert_eq!(meters.system_s, Reading::measured(0.002, WAIT4));
+        assert_eq!(meters.largest_process_bytes.value(), Some(3000));
+        assert_eq!(meters.peak_memory_bytes, meters.largest_process_bytes, "as `time -l` has it");
+        assert_eq!(meters.phys_footprint_bytes.value(), Some(700));
+        assert!(meters.phys_footprint_bytes.source().unwrap().contains("lifetime_max"));
+    }
+
+    #[test]
+    fn the_footprints_of_several_processes_count_together_where_they_were_seen_together() {
+        let mut waited = Waited::default();
+        waited.note(&ended(1, 1, Some(700)));
+        let several = TreeSample {
+            waited: Some(waited),
+            peak_bytes: 900,
+            peak_processes: 3,
+            looks: 5,
+            ..TreeSample::default()
+        };
+        assert_eq!(phys_footprint(&several).value(), Some(900));
+        assert!(phys_footprint(&several).source().unwrap().contains("3 processes in 5 looks"));
+        assert_eq!(phys_footprint(&TreeSample::default()).value(), None);
     }
 
     #[test]

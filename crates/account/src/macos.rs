@@ -1,0 +1,62 @@
+//! `proc_pid_rusage` and its like. Type-checked everywhere; tested on a Mac only.
+
+use std::io;
+use std::mem::{size_of, size_of_val, zeroed};
+
+/// `PROC_PPID_ONLY` of `sys/proc_info.h`, which `libc` lacks.
+const PROC_PPID_ONLY: u32 = 6;
+
+/// Of one process.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Resident now.
+    pub resident_bytes: u64,
+    /// Physical footprint now.
+    pub footprint_bytes: u64,
+    /// The largest that the footprint has ever been.
+    pub peak_footprint_bytes: u64,
+}
+
+/// What the kernel knows of a process's memory, also of one that has ended and was not waited for.
+/// `None` if there is no such process or it is not ours to look at.
+#[allow(unsafe_code)]
+pub fn memory(pid: i32) -> Option<Memory> {
+    // SAFETY: the structure is plain integers and bytes.
+    let mut usage: libc::rusage_info_v4 = unsafe { zeroed() };
+    let buffer = (&raw mut usage).cast::<libc::rusage_info_t>();
+    // SAFETY: the buffer is a structure of the flavour that is asked for; the C declaration's type
+    // of the pointer stands for all of them.
+    let result = unsafe { libc::proc_pid_rusage(pid, libc::RUSAGE_INFO_V4, buffer) };
+    (result == 0).then_some(Memory {
+        resident_bytes: usage.ri_resident_size,
+        footprint_bytes: usage.ri_phys_footprint,
+        peak_footprint_bytes: usage.ri_lifetime_max_phys_footprint,
+    })
+}
+
+/// The children of a process that have not been waited for, the first thousand of them.
+#[allow(unsafe_code)]
+pub fn children(pid: i32) -> Vec<i32> {
+    let mut pids = [0_i32; 1024];
+    let (parent, size) = (pid as u32, size_of_val(&pids) as i32);
+    // SAFETY: the buffer has as many bytes as the call is told.
+    let bytes =
+        unsafe { libc::proc_listpids(PROC_PPID_ONLY, parent, pids.as_mut_ptr().cast(), size) };
+    let count = usize::try_from(bytes).unwrap_or(0) / size_of::<i32>();
+    pids[..count.min(pids.len())].iter().copied().filter(|&child| child > 0).collect()
+}
+
+/// Until any child has ended; it stays to be waited for.
+#[allow(unsafe_code)]
+pub(crate) fn wait_without_burial() -> io::Result<i32> {
+    // SAFETY: the structure is plain integers and pointers that may be null.
+    let mut info: libc::siginfo_t = unsafe { zeroed() };
+    let options = libc::WEXITED | libc::WNOWAIT;
+    // SAFETY: the pointer is to memory of the type that the call fills.
+    let result = unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, options) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the information is that of an ended child, which has its id.
+    Ok(unsafe { info.si_pid() })
+}
