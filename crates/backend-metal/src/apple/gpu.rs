@@ -110,9 +110,8 @@ impl Gpu {
         Ok(())
     }
 
-    /// Has the device begin a command buffer.
-    pub(crate) fn commit(&mut self, commands: Retained<ProtocolObject<dyn MTLCommandBuffer>>) {
-        commands.commit();
+    /// A command buffer was committed.
+    pub(crate) fn submitted(&mut self, commands: Retained<ProtocolObject<dyn MTLCommandBuffer>>) {
         self.submitted.push(commands);
     }
 

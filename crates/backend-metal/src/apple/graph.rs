@@ -8,8 +8,8 @@ use crate::seen::Seen;
 use nn::backend::{Options, TrainError};
 use objc2::AnyThread;
 use objc2::rc::{Retained, autoreleasepool};
-use objc2::runtime::ProtocolObject;
 use objc2_foundation::{NSArray, NSDictionary, NSNumber, NSString};
+use objc2_metal::MTLCommandBuffer;
 use objc2_metal_performance_shaders::{MPSCommandBuffer, MPSDataType, MPSShape};
 use objc2_metal_performance_shaders_graph::{
     MPSGraph, MPSGraphCompilationDescriptor, MPSGraphConvolution2DOpDescriptor, MPSGraphDevice,
@@ -202,9 +202,15 @@ impl Device for Metal {
         })
     }
 
+    #[allow(unsafe_code)]
     fn submit(&mut self) -> Result<(), TrainError> {
         if let Some(commands) = self.commands.take() {
-            self.gpu.commit(ProtocolObject::from_retained(commands));
+            // The graph may have committed a part and gone on in another one: the last is the root
+            // now.
+            // SAFETY: asks the command buffer for its own part.
+            let root = unsafe { commands.rootCommandBuffer() };
+            commands.commit();
+            self.gpu.submitted(root);
         }
         Ok(())
     }
@@ -269,7 +275,11 @@ fn lower_node(
             Op::Constant(value) => {
                 target.constantWithScalar_shape_dataType(value, &to_shape, to_type)
             }
-            Op::Coordinate => target.coordinateAlongAxis_withShape_name(0, &to_shape, None),
+            Op::Coordinate => {
+                let place = target.coordinateAlongAxis_withShape_name(0, &to_shape, None);
+                // Nothing if it is of that type already, which the documentation leaves open.
+                target.castTensor_toType_name(&place, to_type, None)
+            }
             Op::Cast(node) => target.castTensor_toType_name(of(node), to_type, None),
             Op::Gather { from, at } => target
                 .gatherWithUpdatesTensor_indicesTensor_axis_batchDimensions_name(

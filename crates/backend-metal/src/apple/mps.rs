@@ -202,7 +202,9 @@ impl Metal {
                         SIZES_BYTES,
                         SIZES_INDEX,
                     );
-                    encoder.setThreadgroupMemoryLength_atIndex(THREADGROUP_BYTES, 0);
+                    if dispatch.kernel.exchanges() {
+                        encoder.setThreadgroupMemoryLength_atIndex(THREADGROUP_BYTES, 0);
+                    }
                 }
                 let line = |width| MTLSize { width, height: 1, depth: 1 };
                 let (groups, threads) = (line(dispatch.groups), line(dispatch.kernel.threads()));
@@ -247,7 +249,8 @@ impl Device for Metal {
     fn submit(&mut self) -> Result<(), TrainError> {
         self.end_encoder();
         if let Some(commands) = self.commands.take() {
-            self.gpu.commit(commands);
+            commands.commit();
+            self.gpu.submitted(commands);
         }
         Ok(())
     }

@@ -9,7 +9,6 @@ use nn::{CONV_FILTERS, PATCHES, POOLED};
 #[cfg(test)]
 pub(crate) const WGSL: &str = include_str!("../../kernels/kernels.wgsl");
 /// naga's translation of it, which the tests keep equal.
-#[cfg(any(test, target_os = "macos"))]
 pub(crate) const METAL: &str = include_str!("../../kernels/kernels.metal");
 
 /// Where `kernels.metal` takes the arguments, and the sizes of the bound buffers, which naga's
@@ -88,6 +87,14 @@ kernels! {
     SoftmaxBack "softmax_back" 64 [ReadWrite Read],
     MeanTokens "mean_tokens" 256 [Read Write],
     MeanTokensBack "mean_tokens_back" 256 [Read Read Write],
+}
+
+impl Kernel {
+    /// Whether its threads exchange values through memory of their workgroup.
+    pub(crate) fn exchanges(self) -> bool {
+        use Kernel::{ConvolveBack, MeanLoss, Softmax, SoftmaxBack, StepColumns};
+        matches!(self, StepColumns | MeanLoss | ConvolveBack | Softmax | SoftmaxBack)
+    }
 }
 
 /// A dispatch of `groups` workgroups over `rows` and `columns`.
