@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 static ALONE: Mutex<()> = Mutex::new(());
 
+#[allow(clippy::zombie_processes)] // it is `wait_for_any` that waits
 fn end_of(script: &str) -> Ended {
     let child = Command::new("sh").args(["-c", script]).stdout(Stdio::null()).spawn().unwrap();
     let pid = child.id() as i32;
