@@ -38,6 +38,8 @@ pub enum Verb {
     /// Run one task of an order: what executors start on other machines
     #[command(hide = true)]
     Task(cmd::task::Args),
+    /// Make trainers ready to run: locked Python environments, release builds
+    Setup(cmd::setup::Args),
     /// Download MNIST into the user's cache
     Fetch(cmd::fetch::Args),
     /// Print completions for a shell

@@ -253,6 +253,7 @@ impl<'a> Bench<'a> {
                 Some(reason) => Err((Status::Unavailable, reason)),
             },
             Err(NotReady::BuildFailed(reason)) => Err((Status::BuildFailed, reason.clone())),
+            Err(NotReady::NotSetUp(reason)) => Err((Status::Unavailable, reason.clone())),
             Err(NotReady::NotStarted(reason)) => Err((Status::NotStarted, reason.clone())),
         }
     }

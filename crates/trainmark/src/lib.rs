@@ -27,6 +27,7 @@ pub mod report;
 pub mod result;
 pub mod schedule;
 pub mod score;
+pub mod setup;
 pub mod stats;
 pub mod suite;
 pub mod surroundings;

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Verb::Baseline(args) => cmd::baseline::run(args),
         Verb::Machine(args) => cmd::machine::run(&args),
         Verb::Task(args) => cmd::task::run(&args),
+        Verb::Setup(args) => cmd::setup::run(&args),
         Verb::Fetch(args) => cmd::fetch::run(args),
         Verb::Completions(args) => cmd::shell::completions(&args),
         Verb::Man(args) => cmd::shell::man(&args),

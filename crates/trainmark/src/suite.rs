@@ -3,6 +3,7 @@
 //! A suite is TOML; CONTRIBUTING.md explains it by example. Nothing in it is code: commands are
 //! lists of arguments, placeholders are filled in literally, no shell is involved.
 
+use crate::setup::Declared;
 use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -86,6 +87,9 @@ pub struct Trainer {
     /// How it is built, if it has to be.
     #[serde(default)]
     pub build: Vec<String>,
+    /// What has to be on this machine before it can run; only `trainmark setup` sees to it.
+    #[serde(default)]
+    pub setup: Option<Declared>,
     /// How it is asked what it can do here. Without it, everything is taken to be available.
     #[serde(default)]
     pub probe: Vec<String>,
@@ -190,6 +194,16 @@ impl LoadedSuite {
         (!self.is_built_in()).then(|| std::path::absolute(&file).unwrap_or(file))
     }
 
+    /// The suite of that file in the checkout that the current folder is in, if there is one.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is no suite.
+    pub fn find_in_checkout(file: &str) -> Result<Option<LoadedSuite>, SuiteError> {
+        let current = std::env::current_dir().unwrap_or_else(|_| here());
+        let found = current.ancestors().map(|folder| folder.join(file)).find(|path| path.is_file());
+        found.map(|path| LoadedSuite::read(&path)).transpose()
+    }
+
     fn read(file: &Path) -> Result<LoadedSuite, SuiteError> {
         let origin = file.display().to_string();
         let text = std::fs::read_to_string(file)
@@ -241,6 +255,14 @@ impl Suite {
                 || trainer.models.is_empty()
             {
                 return Err(format!("the trainer {name:?} needs a command, backends and models"));
+            }
+            if let Some(Declared::SameAs(other)) = &trainer.setup {
+                let own = |other: &Trainer| matches!(other.setup, Some(Declared::Own(_)));
+                if !self.trainers.iter().any(|known| known.name == *other && own(known)) {
+                    return Err(format!(
+                        "the setup of {name:?} is that of {other:?}, which is no trainer with its own"
+                    ));
+                }
             }
             for model in trainer.models.values() {
                 for (key, values) in &model.matrix {

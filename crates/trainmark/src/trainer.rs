@@ -1,8 +1,10 @@
 //! Making trainers ready: building them, and asking them what they can do here.
 
+use crate::cmd::run::quote;
 use crate::launch;
 use crate::plan::{fixed_command, program};
 use crate::provenance::{resolve_program, sha256_of_file};
+use crate::setup::{Due, Site, State};
 use crate::suite::{LoadedSuite, Trainer};
 use protocol::Probe;
 use std::fmt;
@@ -31,13 +33,15 @@ pub enum NotReady {
     BuildFailed(String),
     /// Its program is not there or does not start.
     NotStarted(String),
+    /// It has to be set up first, or cannot be on this machine.
+    NotSetUp(String),
 }
 
 impl fmt::Display for NotReady {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NotReady::BuildFailed(reason) => write!(f, "build failed: {reason}"),
-            NotReady::NotStarted(reason) => f.write_str(reason),
+            NotReady::NotStarted(reason) | NotReady::NotSetUp(reason) => f.write_str(reason),
         }
     }
 }
@@ -78,6 +82,9 @@ pub fn ready(
     cancel: &launch::CancelToken,
 ) -> Result<Ready, NotReady> {
     let named = program(loaded, trainer).map_err(NotReady::NotStarted)?;
+    if let Some(reason) = not_set_up(loaded, trainer) {
+        return Err(NotReady::NotSetUp(reason));
+    }
     let Some(program) = resolve_program(&named) else {
         let hint = match trainer.build.is_empty() {
             true => "install it, or name its path in the suite's `program`",
@@ -91,6 +98,24 @@ pub fn ready(
         false => Some(ask(loaded, trainer, allow_software, cancel)?),
     };
     Ok(Ready { sha256: sha256_of_file(&program).ok(), program, probe })
+}
+
+/// Why a trainer's set-up keeps it from running. One that is out of date does not: that is said, and
+/// the record has the versions that ran.
+fn not_set_up(loaded: &LoadedSuite, trainer: &Trainer) -> Option<String> {
+    let site = Site::of(loaded, trainer)?;
+    let command =
+        format!("`trainmark setup {} --suite {}`", quote(&trainer.name), quote(&loaded.origin));
+    match site.state() {
+        State::Ready => None,
+        State::Unavailable(reason) => Some(reason),
+        State::Due(Due::Changed) => {
+            let words = Due::Changed.words();
+            eprintln!("warning: {}: {words}; {command} renews it", trainer.name);
+            None
+        }
+        State::Due(due) => Some(format!("{}; {command} sees to it", due.words())),
+    }
 }
 
 fn ask(
@@ -125,6 +150,12 @@ fn ask(
 }
 
 impl Ready {
+    /// Why a backend cannot be used here, whatever the model.
+    pub fn lacks(&self, backend: &str) -> Option<String> {
+        let found = self.probe.as_ref()?.backends.iter().find(|known| known.backend == backend)?;
+        found.unavailable.clone()
+    }
+
     /// Why a backend cannot train a model here; `None` if it can, as far as the trainer knows.
     pub fn unavailable(&self, trainer: &str, backend: &str, model: &str) -> Option<String> {
         let probe = self.probe.as_ref()?;

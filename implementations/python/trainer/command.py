@@ -76,8 +76,7 @@ def read_command(trainer, backends, compiles=False, always_compiles=False):
             sizes[name] = value
     threads = options.threads or len(_cores())
     for variable in THREAD_VARIABLES:
-        if options.threads is not None:
-            os.environ[variable] = str(threads)
+        os.environ[variable] = str(threads)  # whatever the user's shell says: the record says this
     if options.threads is not None and hasattr(os, "sched_setaffinity"):
         # For libraries that count cores and take no number: as many cores as threads.
         os.sched_setaffinity(0, sorted(_cores())[:threads])

@@ -9,6 +9,7 @@ pub mod machine;
 pub mod noise;
 pub mod report;
 pub mod run;
+pub mod setup;
 pub mod shell;
 pub mod show;
 pub mod task;

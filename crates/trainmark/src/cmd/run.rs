@@ -485,7 +485,7 @@ fn dry_run(args: &Args, loaded: &LoadedSuite, cases: &[Case]) -> Result<()> {
 }
 
 /// A word as a POSIX shell takes it.
-fn quote(word: &str) -> String {
+pub(crate) fn quote(word: &str) -> String {
     let safe = |c: char| c.is_ascii_alphanumeric() || "_-./=:,+@%".contains(c);
     match !word.is_empty() && word.chars().all(safe) {
         true => word.to_owned(),

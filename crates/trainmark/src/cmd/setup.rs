@@ -1,0 +1,136 @@
+//! `trainmark setup`: makes trainers ready to run on this machine.
+
+use crate::setup::{SetupError, Site, State};
+use crate::suite::{LoadedSuite, Trainer};
+use crate::{launch, trainer};
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// The suite of every trainer that has something to set up.
+const IN_CHECKOUT: &str = "suites/frameworks.toml";
+
+/// Make trainers ready to run: locked Python environments, release builds.
+///
+/// Everything goes into `.trainmark` beside the suite's sources. What is there already is left alone,
+/// so that it costs nothing to ask again, and needs no network. An interrupted set-up goes on where it
+/// stopped. What this machine cannot have is unavailable, with the reason, and no failure.
+/// $TRAINMARK_PYTHON chooses the Python of the environments.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only these trainers
+    #[arg(value_name = "TRAINER")]
+    trainer: Vec<String>,
+    /// Suite file; without it suites/frameworks.toml of the checkout
+    #[arg(long, value_name = "FILE")]
+    suite: Option<PathBuf>,
+    /// Show what is set up and what is not, and do nothing
+    #[arg(long)]
+    list: bool,
+    /// Show what the commands print, instead of keeping it in a file
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// If the suite cannot be used or has no such trainer. What cannot be set up is a line.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let loaded = match &args.suite {
+        Some(file) => LoadedSuite::find(Some(file))?,
+        None => LoadedSuite::find_in_checkout(IN_CHECKOUT)?.with_context(|| {
+            format!("there is no {IN_CHECKOUT} here; name a suite: --suite FILE")
+        })?,
+    };
+    let mut failures = 0;
+    for declared in selected(&loaded, &args.trainer)? {
+        let line = match args.list {
+            true => Ok(look(&loaded, declared)),
+            false => make_ready(&loaded, declared, args.verbose),
+        };
+        let line = line.unwrap_or_else(|reason| {
+            failures += 1;
+            format!("failed: {reason}")
+        });
+        println!("{:<20} {line}", declared.name);
+    }
+    Ok(ExitCode::from(match failures {
+        0 => protocol::exit::SUCCESS,
+        _ => protocol::exit::FAILURE,
+    }))
+}
+
+fn selected<'a>(loaded: &'a LoadedSuite, names: &[String]) -> Result<Vec<&'a Trainer>> {
+    let trainers = &loaded.suite.trainers;
+    let known = |name: &String| trainers.iter().any(|trainer| trainer.name == *name);
+    if let Some(stranger) = names.iter().find(|name| !known(name)) {
+        let list: Vec<&str> = trainers.iter().map(|trainer| trainer.name.as_str()).collect();
+        bail!("{stranger}: the suite {} has {}", loaded.origin, list.join(", "));
+    }
+    let wanted = |trainer: &&Trainer| names.is_empty() || names.contains(&trainer.name);
+    Ok(trainers.iter().filter(wanted).collect())
+}
+
+/// What `--list` says of a trainer.
+fn look(loaded: &LoadedSuite, declared: &Trainer) -> String {
+    match Site::of(loaded, declared).map(|site| site.state()) {
+        None if declared.build.is_empty() => "nothing to set up".to_owned(),
+        None => "is built by `trainmark run`".to_owned(),
+        Some(State::Ready) => "ready".to_owned(),
+        Some(State::Due(due)) => due.words().to_owned(),
+        Some(State::Unavailable(reason)) => format!("unavailable: {reason}"),
+    }
+}
+
+/// Sets a trainer up, and asks it whether it can run. The line that says how it went, or why it failed.
+fn make_ready(loaded: &LoadedSuite, declared: &Trainer, verbose: bool) -> Result<String, String> {
+    let clock = Instant::now();
+    let mut did = "nothing to set up".to_owned();
+    if let Some(site) = Site::of(loaded, declared) {
+        did = "ready already".to_owned();
+        if site.state() != State::Ready {
+            let mut say = |step: &str| eprintln!("{}: {step}", declared.name);
+            match site.make(verbose, &mut say) {
+                Ok(()) => {}
+                Err(SetupError::Unavailable(reason)) => {
+                    return Ok(format!("unavailable: {reason}"));
+                }
+                Err(SetupError::Failed(reason)) => return Err(reason),
+            }
+            let (made, megabytes) = (site.made(), 1e-6 * bytes_of(&site.made()) as f64);
+            let seconds = clock.elapsed().as_secs_f64();
+            let shown = made.strip_prefix(&loaded.root).unwrap_or(&made).display().to_string();
+            did = format!("set up in {seconds:.1} s: {shown}, {megabytes:.0} MB");
+        }
+    } else if !declared.build.is_empty() {
+        trainer::build(loaded, declared).map_err(|reason| reason.to_string())?;
+        did = "built".to_owned();
+    }
+    let cancel = launch::CancelToken::new().map_err(|error| error.to_string())?;
+    let ready = trainer::ready(loaded, declared, false, &cancel);
+    let ready = ready.map_err(|reason| format!("{did}, but {reason}"))?;
+    let missing: Vec<String> = declared
+        .backends
+        .iter()
+        .filter_map(|id| Some((id, ready.lacks(id)?)))
+        .map(|(id, reason)| format!("{id} unavailable: {reason}"))
+        .collect();
+    match missing.is_empty() {
+        true => Ok(did),
+        false => Ok(format!("{did}; {}", missing.join("; "))),
+    }
+}
+
+/// Of a file, or of all files in a folder; links are not followed.
+fn bytes_of(path: &Path) -> u64 {
+    let Ok(found) = path.symlink_metadata() else {
+        return 0;
+    };
+    if !found.is_dir() {
+        return found.len();
+    }
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    entries.map(|entry| bytes_of(&entry.path())).sum()
+}

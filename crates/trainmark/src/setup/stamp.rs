@@ -1,0 +1,102 @@
+//! The record of a set-up that was finished.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Folders within inputs that are made and not written.
+const MADE: [&str; 2] = ["target", "__pycache__"];
+
+/// Written last; what it says was there when it was written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stamp {
+    pub fingerprint: String,
+    /// The Python that the environment was made with.
+    #[serde(default)]
+    pub python: Option<PathBuf>,
+}
+
+impl Stamp {
+    /// `None` if there is none, or none that can be read.
+    pub fn read(file: &Path) -> Option<Stamp> {
+        serde_json::from_slice(&fs::read(file).ok()?).ok()
+    }
+
+    /// Writes it whole or not at all.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub fn write(&self, file: &Path) -> io::Result<()> {
+        let folder = file.parent().unwrap_or(Path::new("."));
+        let temporary = tempfile::NamedTempFile::new_in(folder)?;
+        fs::write(temporary.path(), serde_json::to_vec(self)?)?;
+        temporary.persist(file)?;
+        Ok(())
+    }
+}
+
+/// A digest of the files, the folders' files, and the commands.
+///
+/// # Errors
+/// If one of them cannot be read; the message names it.
+pub fn fingerprint<'a>(
+    root: &Path,
+    inputs: impl Iterator<Item = &'a Path>,
+    commands: &[Vec<String>],
+) -> Result<String, String> {
+    let mut digest = Sha256::new();
+    for input in inputs {
+        add(&mut digest, root, input)
+            .map_err(|error| format!("cannot read {}: {error}", input.display()))?;
+    }
+    // With every word's length, so that no two lists look alike.
+    for word in commands.iter().flat_map(|words| words.iter().map(String::as_str).chain(["\n"])) {
+        digest.update(word.len().to_le_bytes());
+        digest.update(word);
+    }
+    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn add(digest: &mut Sha256, root: &Path, path: &Path) -> io::Result<()> {
+    let full = root.join(path);
+    if !full.is_dir() {
+        let content = fs::read(&full)?;
+        digest.update(path.as_os_str().as_encoded_bytes());
+        digest.update(content.len().to_le_bytes());
+        digest.update(&content);
+        return Ok(());
+    }
+    let mut names: Vec<_> =
+        fs::read_dir(&full)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<_>>()?;
+    names.sort();
+    for name in names {
+        let text = name.to_string_lossy();
+        if !MADE.contains(&text.as_ref()) && !text.starts_with('.') {
+            add(digest, root, &path.join(&name))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_file_changes_the_fingerprint_and_what_was_built_does_not() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("src/target")).unwrap();
+        let write = |name: &str, text: &str| fs::write(root.path().join(name), text).unwrap();
+        let print = || fingerprint(root.path(), [Path::new("src")].into_iter(), &[]).unwrap();
+        write("src/a", "one");
+        let first = print();
+        write("src/target/made", "x");
+        assert_eq!(print(), first);
+        write("src/a", "two");
+        assert_ne!(print(), first);
+        let missing = fingerprint(root.path(), [Path::new("no.lock")].into_iter(), &[]);
+        assert!(missing.unwrap_err().contains("no.lock"));
+    }
+}
