@@ -86,7 +86,11 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
     };
     match verification {
         _ if cli.what.check => check(setup, &mut output),
-        Some(exchange) => exchange.run(open(&setup)?.as_mut(), setup.batch_size),
+        Some(exchange) => {
+            let mut session = open(&setup)?;
+            output.event(&started(&setup, session.as_ref()))?;
+            exchange.run(session.as_mut(), setup.batch_size)
+        }
         None => train(&setup, &mut output),
     }
 }
@@ -201,20 +205,26 @@ fn announce<W: Write>(
     let compiled = compile_s.map_or(String::new(), |s| format!(", compiled in {s:.3} s"));
     output.line(format!("ready     in {setup_s:.3} s{compiled}"))?;
 
-    output.event(&Event::Started {
+    output.event(&started(setup, session))?;
+    output.event(&Event::Dataset { name: data.name.clone(), sha256: data.sha256.clone() })?;
+    output.event(&Event::Ready { setup_s, compile_s })?;
+    Ok(())
+}
+
+/// Who runs, on what.
+fn started(setup: &Setup<'_>, session: &dyn Session) -> Event {
+    let Description { device, path, threads, precision, software } = session.description();
+    Event::Started {
         protocol: protocol::VERSION,
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         device: Some(device),
         path: Some(path),
         threads,
         precision: Some(precision.to_owned()),
-        parameters: Some(parameters),
+        parameters: Some(setup.model.parameter_count() as u64),
         compiled: Some(setup.backend.compiled()),
         software: Some(software),
-    })?;
-    output.event(&Event::Dataset { name: data.name.clone(), sha256: data.sha256.clone() })?;
-    output.event(&Event::Ready { setup_s, compile_s })?;
-    Ok(())
+    }
 }
 
 /// The lines after the last epoch: summary, test, weights.

@@ -6,6 +6,7 @@
 
 mod behaviour;
 mod cost;
+mod steps;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         ("orphan-burn", Some(seconds), _) => cost::orphan_burn(seconds),
         ("start-and-leave", Some(seconds), _) => cost::start_and_leave(seconds),
         ("unwaited-burn", Some(seconds), _) => cost::unwaited_burn(seconds),
+        ("verify", _, _) => steps::verify(rest),
         ("held-then", Some(megabytes), _) => return cost::held_then(megabytes, &rest[1..]),
         _ => return usage(&format!("mode {mode:?} with {rest:?}")),
     }

@@ -40,6 +40,8 @@ pub enum Verb {
     Task(cmd::task::Args),
     /// Make trainers ready to run: locked Python environments, release builds
     Setup(cmd::setup::Args),
+    /// Compare ten training steps of every combination with a float64 reference
+    Verify(Box<cmd::verify::Args>),
     /// Download MNIST into the user's cache
     Fetch(cmd::fetch::Args),
     /// Print completions for a shell

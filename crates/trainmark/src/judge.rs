@@ -25,15 +25,15 @@ pub struct Evidence<'a> {
 
 /// The status and, unless it is `measured`, the reason.
 pub fn judge(evidence: &Evidence) -> (Status, Option<String>) {
-    match ended(evidence).or_else(|| spoke(evidence)).or_else(|| lied(evidence)) {
+    match ended(evidence.outcome).or_else(|| spoke(evidence)).or_else(|| lied(evidence)) {
         Some((status, reason)) => (status, Some(reason)),
         None => converged(evidence),
     }
 }
 
-/// A run that did not end well.
-fn ended(evidence: &Evidence) -> Option<(Status, String)> {
-    let Outcome { exit, out_of_memory, stderr_tail, address_space_bytes, .. } = evidence.outcome;
+/// A run that did not end well: its status and the reason.
+pub fn ended(outcome: &Outcome) -> Option<(Status, String)> {
+    let Outcome { exit, out_of_memory, stderr_tail, address_space_bytes, .. } = outcome;
     let last_words = last_line(stderr_tail).map(|line| format!(": {line}")).unwrap_or_default();
     match exit {
         Exit::Code(code) if *code == i32::from(protocol::exit::SUCCESS) => None,
@@ -94,6 +94,9 @@ fn spoke(evidence: &Evidence) -> Option<(Status, String)> {
     if let Some(what) = &said.garbled {
         return Some((Status::Garbled, what.clone()));
     }
+    if let Some(why) = &said.mlperf.aborted {
+        return Some((Status::Failed, why.clone()));
+    }
     if said.claimed_percent.is_some() || matches!(evidence.scored, Ok(Some(_))) {
         return None;
     }
@@ -121,7 +124,11 @@ fn lied(evidence: &Evidence) -> Option<(Status, String)> {
         && epochs > train_s + CLOCK_TOLERANCE_S
     {
         format!("its epochs took {epochs:.2} s of {train_s:.2} s of training")
-    } else if !said.epochs.is_empty() && said.epochs.len() as u64 != evidence.epochs {
+    } else if !said.epochs.is_empty()
+        && said.epochs.len() as u64 != evidence.epochs
+        && !said.mlperf.spoke
+    // those train until they reach a target
+    {
         format!("it reports {} epochs of {}", said.epochs.len(), evidence.epochs)
     } else if let Some((name, sha256)) = &said.dataset
         && let (told, told_sha256) = evidence.dataset

@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         Verb::Machine(args) => cmd::machine::run(&args),
         Verb::Task(args) => cmd::task::run(&args),
         Verb::Setup(args) => cmd::setup::run(&args),
+        Verb::Verify(args) => cmd::verify::run(&args),
         Verb::Fetch(args) => cmd::fetch::run(args),
         Verb::Completions(args) => cmd::shell::completions(&args),
         Verb::Man(args) => cmd::shell::man(&args),

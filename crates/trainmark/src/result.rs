@@ -429,11 +429,11 @@ pub fn write_new(path: &Path, result: &ResultFile) -> std::io::Result<bool> {
     }
 }
 
-/// Replaces a result file by one with more samples, whole or not at all.
+/// Replaces a result file by one with more samples, or another file of ours, whole or not at all.
 ///
 /// # Errors
 /// If the disk refuses; the old file is still there then.
-pub fn replace(path: &Path, result: &ResultFile) -> std::io::Result<()> {
+pub fn replace(path: &Path, result: &impl Serialize) -> std::io::Result<()> {
     let directory = folder_of(path);
     write_aside(directory, result)?.persist(path).map_err(|error| error.error)?;
     sync_directory(directory)
@@ -445,7 +445,7 @@ fn folder_of(path: &Path) -> &Path {
 }
 
 /// The file under a temporary name, on the disk.
-fn write_aside(directory: &Path, result: &ResultFile) -> std::io::Result<NamedTempFile> {
+fn write_aside(directory: &Path, result: &impl Serialize) -> std::io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     {

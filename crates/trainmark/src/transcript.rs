@@ -1,5 +1,6 @@
 //! What a trainer said: its output lines, understood. Bounded in memory whatever it prints.
 
+use crate::mllog::{self, Log};
 use crate::result::EpochRecord;
 use protocol::Event;
 
@@ -30,6 +31,8 @@ pub struct Transcript {
     pub eval_s: Option<f64>,
     /// The accuracy that the trainer claims, in percent: the last one said.
     pub claimed_percent: Option<f64>,
+    /// What it said in MLPerf's words. What it says in ours counts more.
+    pub mlperf: Log,
     /// Whether any line came at all.
     pub spoke: bool,
     /// The first thing that could not be understood.
@@ -43,8 +46,24 @@ impl Transcript {
         match Event::parse(line) {
             Some(Ok(event)) => self.event(event),
             Some(Err(error)) => self.garble(format!("{error} in the line {}", shorten(line))),
-            None => self.plain(line),
+            None => match mllog::Entry::parse(line) {
+                Some(entry) => self.mlperf(line, entry),
+                None => self.plain(line),
+            },
         }
+    }
+
+    /// A line of MLPerf's.
+    fn mlperf(&mut self, line: &str, entry: Result<mllog::Entry, String>) {
+        if let Err(error) = entry.and_then(|entry| self.mlperf.entry(&entry)) {
+            return self.garble(format!("{error} in the line {}", shorten(line)));
+        }
+        let Log { setup_s, train_s, eval_s, accuracy_percent, .. } = self.mlperf;
+        self.setup_s = setup_s.or(self.setup_s);
+        self.train_s = train_s.or(self.train_s);
+        self.eval_s = eval_s.or(self.eval_s);
+        self.claimed_percent = accuracy_percent.or(self.claimed_percent);
+        self.epochs.clone_from(&self.mlperf.epochs);
     }
 
     fn event(&mut self, event: Event) {
@@ -203,6 +222,25 @@ mod tests {
         assert_eq!(transcript(&[negative]).garbled.as_deref(), Some("train_s = -1"));
         let future = r#":::TRAINMARK {"event":"started","protocol":99}"#;
         assert!(transcript(&[future]).garbled.unwrap().contains("version 99"));
+    }
+
+    #[test]
+    fn mlperfs_lines_fill_the_record_too() {
+        let line = |ms: u32, key: &str, value: &str| {
+            format!(r#":::MLLOG {{"time_ms": {ms}, "key": "{key}", "value": {value}}}"#)
+        };
+        let lines = [
+            line(0, "run_start", "null"),
+            line(0, "epoch_start", "null"),
+            line(1500, "epoch_stop", "null"),
+            line(1600, "eval_accuracy", "0.95"),
+            line(2000, "run_stop", "null"),
+        ];
+        let said = transcript(&lines.each_ref().map(String::as_str));
+        assert_eq!((said.train_s, said.claimed_percent), (Some(2.0), Some(95.0)));
+        assert_eq!((said.epochs.len(), said.epochs[0].seconds), (1, 1.5));
+        let said = transcript(&[":::MLLOG {"]);
+        assert!(said.garbled.unwrap().contains("MLPerf"));
     }
 
     #[test]

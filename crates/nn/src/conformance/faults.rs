@@ -399,3 +399,60 @@ fn the_report_names_the_step_the_tensor_and_the_values() {
     let text = report_of(Fault::None, "cnn").to_string();
     assert!(text.ends_with("equal within float32 rounding"), "{text}");
 }
+
+/// What `trainmark verify` makes of a fault in all ten steps of a model's first case.
+fn graded(fault: Fault, model: &str) -> Comparison {
+    let case = cases().into_iter().find(|case| case.model.id() == model).unwrap();
+    let data = case.data();
+    let trial = case.trial(&data);
+    trial.grade(&trial.outcome(&Faulty(fault), &Options::default()).unwrap())
+}
+
+#[test]
+fn sound_arithmetic_of_every_precision_has_its_grade() {
+    for case in cases().into_iter().filter(|case| case.batch_size == 32) {
+        let data = case.data();
+        let trial = case.trial(&data);
+        let [tf32, bf16] = short_backends();
+        let double = Plain::<f64>::new();
+        let single = Plain::<f32>::new();
+        let backends: [(&dyn Backend, Grade); 4] = [
+            (&double, Grade::BitEqual),
+            (&single, Grade::Float32),
+            (tf32, Grade::Tf32),
+            (bf16, Grade::Bf16),
+        ];
+        for (backend, expected) in backends {
+            let outcome = trial.outcome(backend, &Options::default()).unwrap();
+            let Comparison { grade, quantities } = trial.grade(&outcome);
+            // Coarser arithmetic may come out better than its bound, never worse.
+            let coarse = expected >= Grade::Tf32;
+            let right = if coarse { grade <= expected } else { grade == expected };
+            assert!(right, "{case}: {grade} instead of {expected}\n{quantities:?}");
+        }
+    }
+}
+
+#[test]
+fn faults_are_different_or_at_least_not_float32() {
+    let different = [
+        (Fault::QuarterPoolGradient, "cnn"),
+        (Fault::QueryAndKeySwapped, "attention"),
+        (Fault::LastBatchDropped, "mlp"),
+        (Fault::LastBatchDropped, "cnn"),
+        (Fault::StaleWeights, "attention"),
+        (Fault::Momentum, "mlp"),
+        (Fault::FirstSampleTwice, "mlp"),
+        (Fault::StoredInBf16, "mlp"),
+        (Fault::NoUpdateOf("fc1.bias"), "mlp"),
+        (Fault::Transposed("fc1.weight"), "mlp"),
+    ];
+    for (fault, model) in different {
+        let Comparison { grade, quantities } = graded(fault, model);
+        assert_eq!(grade, Grade::Different, "{fault:?} {model}: {quantities:?}");
+    }
+    for fault in [Fault::RateOffByAThousandth, Fault::GradientInTf32, Fault::BytesOver256] {
+        let Comparison { grade, quantities } = graded(fault, "mlp");
+        assert!(grade > Grade::Float32, "{fault:?}: {quantities:?}");
+    }
+}

@@ -14,8 +14,10 @@
 
 mod case;
 mod contract;
+mod grade;
 mod plain;
 mod report;
+mod short;
 mod tolerance;
 mod trial;
 
@@ -24,8 +26,10 @@ mod faults;
 
 pub use case::{Case, Images, cases, small_model};
 pub use contract::{contract, require_contract};
+pub use grade::{Comparison, Grade, Quantity};
 pub use plain::Plain;
 pub use report::{Deviation, Report};
+pub use short::{Bf16, Short, Tf32, short_backends};
 pub use tolerance::{loss_tolerance, tolerance};
 pub use trial::{KINK, Outcome, Steps, Trial};
 

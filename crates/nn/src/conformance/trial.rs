@@ -41,14 +41,15 @@ impl Steps {
 
 /// What the reference made of some steps: the yardstick for any number of backends and options.
 pub struct Trial<'data> {
-    job: Job<'data>,
+    pub(super) job: Job<'data>,
     steps: Steps,
-    initial: Parameters,
+    pub(super) initial: Parameters,
     order: Vec<u32>,
-    losses: Vec<f64>,             // (count)
-    parameters: Vec<Vec<f64>>,    // (count, parameter_count): after each step
-    scales: Vec<Vec<f64>>,        // (count, tensors): the largest magnitude so far
-    predictions: Vec<Option<u8>>, // of the first images; `None` where it is a near thing
+    pub(super) losses: Vec<f64>,          // (count)
+    pub(super) parameters: Vec<Vec<f64>>, // (count, parameter_count): after each step
+    pub(super) scales: Vec<Vec<f64>>,     // (count, tensors): the largest magnitude so far
+    pub(super) changes: Vec<Vec<f64>>,    // (count, tensors): root mean square so far
+    predictions: Vec<Option<u8>>,         // of the first images; `None` where it is a near thing
     kink_distance: f64,
 }
 
@@ -87,6 +88,7 @@ impl<'data> Trial<'data> {
             order.extend(batch);
         }
         let scales = scales(&initial, &parameters);
+        let changes = changes(&initial, &parameters);
         let images = data.images().chunks(PIXELS).take(PREDICTIONS);
         let predictions = images.map(|image| clear_prediction(&reference, image)).collect();
         let job = Job {
@@ -95,12 +97,38 @@ impl<'data> Trial<'data> {
             learning_rate: steps.learning_rate,
             train: data,
         };
-        Trial { job, steps, initial, order, losses, parameters, scales, predictions, kink_distance }
+        Trial {
+            job,
+            steps,
+            initial,
+            order,
+            losses,
+            parameters,
+            scales,
+            changes,
+            predictions,
+            kink_distance,
+        }
     }
 
     /// How near a sample came to a kink of the loss, at least 1e-5 unless there were too few others.
     pub fn kink_distance(&self) -> f64 {
         self.kink_distance
+    }
+
+    /// The parameters that it begins with.
+    pub fn initial(&self) -> &Parameters {
+        &self.initial
+    }
+
+    /// The samples of the first `steps` steps, in the order in which they are trained on.
+    pub fn order(&self, steps: usize) -> &[u32] {
+        &self.order[..self.order.len().min(steps * self.steps.batch_size)]
+    }
+
+    /// How it trains.
+    pub fn steps(&self) -> Steps {
+        self.steps
     }
 
     /// What a backend makes of the same steps, for comparisons bit by bit.
@@ -202,6 +230,22 @@ fn scales(initial: &Parameters, parameters: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let after = |values: &Vec<f64>| {
         for (scale, tensor) in so_far.iter_mut().zip(tensors) {
             *scale = scale.max(largest(values[tensor.range()].iter().copied()));
+        }
+        so_far.clone()
+    };
+    parameters.iter().map(after).collect()
+}
+
+/// Of each step, the largest change, as a root mean square, that each tensor has gone through by then.
+fn changes(initial: &Parameters, parameters: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let tensors = initial.tensors();
+    let mut so_far = vec![0.0_f64; tensors.len()];
+    let after = |values: &Vec<f64>| {
+        for (change, tensor) in so_far.iter_mut().zip(tensors) {
+            let pairs = values[tensor.range()].iter().zip(&initial.values()[tensor.range()]);
+            let squares: f64 =
+                pairs.map(|(value, &first)| (value - f64::from(first)).powi(2)).sum();
+            *change = change.max((squares / tensor.len() as f64).sqrt());
         }
         so_far.clone()
     };

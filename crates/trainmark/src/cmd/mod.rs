@@ -13,3 +13,4 @@ pub mod setup;
 pub mod shell;
 pub mod show;
 pub mod task;
+pub mod verify;

@@ -9,6 +9,7 @@ use crate::report::{Collection, Options, Summary, console};
 use crate::result::{Status, WRITING};
 use crate::schedule::Schedule;
 use crate::suite::LoadedSuite;
+use crate::verify::FILE;
 use crate::{data, launch, trainer};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
@@ -34,55 +35,11 @@ pub struct Args {
         "threads", "set", "data", "allow_software", "warm_up", "list", "dry_run", "memory_limit", "cpus",
     ])]
     resume: bool,
-    /// Suite file; without it the default suite (suites/mnist.toml, also built in)
-    #[arg(long, value_name = "FILE")]
-    suite: Option<PathBuf>,
-    /// Quick verification: one epoch instead of five
-    #[arg(long)]
-    quick: bool,
-    /// Only these trainers
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    trainer: Vec<String>,
-    /// Only these models
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    model: Vec<String>,
-    /// Only these backends
-    #[arg(long, value_name = "ID", value_delimiter = ',')]
-    backend: Vec<String>,
-    /// Hidden units to train with, of the models that have them
-    #[arg(long, value_name = "N", value_delimiter = ',')]
-    hidden: Vec<u64>,
-    /// Epochs to train
-    #[arg(long, value_name = "N", value_delimiter = ',')]
-    epochs: Vec<u64>,
-    /// Samples in a training step
-    #[arg(long, value_name = "N", value_delimiter = ',')]
-    batch: Vec<u64>,
-    /// Seed of the initial weights and of the batch order
-    #[arg(long, value_name = "N", value_delimiter = ',')]
-    seed: Vec<u64>,
-    /// Learning rate
-    #[arg(long, value_name = "RATE", value_delimiter = ',')]
-    lr: Vec<f64>,
-    /// Threads of each trainer; without it each trainer's own choice
-    #[arg(long, value_name = "N", value_delimiter = ',')]
-    threads: Vec<u64>,
-    /// Any other configuration key of the suite, for example `d_model=64`
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// Folder with the four IDX files, or `digits` for the embedded dataset; without it
-    /// $TRAINMARK_DATA, ./data, the user's cache, and at last `digits`
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// Train on software imitations of devices too; their rows are marked and never ranked
-    #[arg(long)]
-    allow_software: bool,
+    #[command(flatten)]
+    what: What,
     /// Folder for the result files
     #[arg(long, value_name = "DIR", default_value = "benchmarks")]
     out: PathBuf,
-    /// Time after which a combination is stopped, for example `90s`, `10m`
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    timeout: Option<Duration>,
     /// Memory of a trainer and all that it starts, for example `2G`, `512MiB`; above it, it is killed
     /// and its status is out of memory
     #[arg(long, value_name = "SIZE", value_parser = size)]
@@ -119,6 +76,57 @@ pub struct Args {
     /// Show the exact commands and run nothing
     #[arg(long)]
     dry_run: bool,
+}
+
+/// What is trained.
+#[derive(Clone, Debug, clap::Args)]
+pub struct What {
+    /// Suite file; without it the default suite (suites/mnist.toml, also built in)
+    #[arg(long, value_name = "FILE")]
+    pub(super) suite: Option<PathBuf>,
+    /// Quick verification: one epoch instead of five
+    #[arg(long)]
+    pub(super) quick: bool,
+    /// Only these trainers
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(super) trainer: Vec<String>,
+    /// Only these models
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(super) model: Vec<String>,
+    /// Only these backends
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    pub(super) backend: Vec<String>,
+    /// Hidden units to train with, of the models that have them
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub(super) hidden: Vec<u64>,
+    /// Epochs to train
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub(super) epochs: Vec<u64>,
+    /// Samples in a training step
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub(super) batch: Vec<u64>,
+    /// Seed of the initial weights and of the batch order
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub(super) seed: Vec<u64>,
+    /// Learning rate
+    #[arg(long, value_name = "RATE", value_delimiter = ',')]
+    pub(super) lr: Vec<f64>,
+    /// Threads of each trainer; without it each trainer's own choice
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub(super) threads: Vec<u64>,
+    /// Any other configuration key of the suite, for example `d_model=64`
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) set: Vec<String>,
+    /// Folder with the four IDX files, or `digits` for the embedded dataset; without it
+    /// $TRAINMARK_DATA, ./data, the user's cache, and at last `digits`
+    #[arg(long, value_name = "DIR")]
+    pub(super) data: Option<PathBuf>,
+    /// Train on software imitations of devices too; their rows are marked and never ranked
+    #[arg(long)]
+    pub(super) allow_software: bool,
+    /// Time after which a combination is stopped, for example `90s`, `10m`
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(super) timeout: Option<Duration>,
 }
 
 /// The words after `trainmark run`, read again.
@@ -168,9 +176,10 @@ pub fn run(given: &Args) -> Result<ExitCode> {
 fn planned(args: &Args, began: Option<&Began>) -> Result<(LoadedSuite, Vec<Case>)> {
     let loaded = match began {
         Some(Began { suite: None, .. }) => LoadedSuite::built_in()?,
-        _ => LoadedSuite::find(args.suite.as_deref())?,
+        _ => LoadedSuite::find(args.what.suite.as_deref())?,
     };
-    let cases = plan::plan(&loaded.suite, &selection(args)?).map_err(|reason| anyhow!(reason))?;
+    let cases =
+        plan::plan(&loaded.suite, &selection(&args.what)?).map_err(|reason| anyhow!(reason))?;
     Ok((loaded, cases))
 }
 
@@ -182,11 +191,14 @@ fn as_begun(began: &Began, given: &Args) -> Result<Args> {
         .context("--resume: the journal's command line is not understood")?;
     Ok(Args {
         out: given.out.clone(),
-        suite: began.suite.clone(),
-        data: Some(began.data.clone()),
+        what: What {
+            suite: began.suite.clone(),
+            data: Some(began.data.clone()),
+            timeout: given.what.timeout.or(begun.args.what.timeout),
+            ..begun.args.what
+        },
         repeats: given.repeats.or(begun.args.repeats),
         rounds_until: given.rounds_until.or(begun.args.rounds_until),
-        timeout: given.timeout.or(begun.args.timeout),
         max_time: given.max_time.or(begun.args.max_time),
         run_timeout: given.run_timeout.or(begun.args.run_timeout),
         ..begun.args
@@ -211,10 +223,10 @@ fn begin(
             handle.cancel_because(TIME_IS_UP);
         });
     }
-    let dataset = data::prepare(args.data.as_deref())?;
+    let dataset = data::prepare(args.what.data.as_deref())?;
     eprintln!("Suite {} ({}), {} combinations", loaded.suite.name, loaded.origin, cases.len());
     eprintln!("Data  {dataset}");
-    let trainers = make_ready(loaded, cases, args.allow_software, &cancel);
+    let trainers = make_ready(loaded, cases, args.what.allow_software, &cancel);
 
     let cannot_write = || format!("--out {}: the journal cannot be written", args.out.display());
     let run = match &past {
@@ -225,15 +237,15 @@ fn begin(
         None => {
             let words = std::env::args_os().skip(2);
             let words = words.map(|word| word.to_string_lossy().into_owned()).collect();
-            let (run, data) = (new_run(loaded, args.quick), dataset.directory.clone());
+            let (run, data) = (new_run(loaded, args.what.quick), dataset.directory.clone());
             let began = Began::new(run, words, loaded.file(), data, cases.len());
             journal.begin(began).with_context(cannot_write)?
         }
     };
     let settings = Settings {
-        quick: args.quick,
-        allow_software: args.allow_software,
-        timeout: args.timeout.unwrap_or(Duration::from_secs_f64(loaded.suite.timeout_s)),
+        quick: args.what.quick,
+        allow_software: args.what.allow_software,
+        timeout: args.what.timeout.unwrap_or(Duration::from_secs_f64(loaded.suite.timeout_s)),
         retry_noisy: args.retry_noisy.unwrap_or(0),
         limits: Limits {
             memory: args
@@ -271,6 +283,10 @@ fn conclude(
     let mut results = Collection::default();
     for (row, file) in rows.iter().filter_map(|row| Some((row, row.file()?))) {
         results.add(file, &row.result).map_err(|reason| anyhow!("{file}: {reason}"))?;
+    }
+    if let Ok(bytes) = std::fs::read(args.out.join(FILE)) {
+        // What is wrong with it, `trainmark report` says.
+        let _ = results.add_bytes(FILE, &bytes);
     }
     let files = results.files().count();
     if !results.is_empty() {
@@ -328,7 +344,7 @@ pub(super) fn make_ready(
     trainers
 }
 
-fn selection(args: &Args) -> Result<Selection> {
+pub(super) fn selection(args: &What) -> Result<Selection> {
     let mut config = BTreeMap::new();
     let numbers = [
         ("hidden_size", "--hidden", &args.hidden),
@@ -466,12 +482,12 @@ fn list(loaded: &LoadedSuite, cases: &[Case]) {
 }
 
 fn dry_run(args: &Args, loaded: &LoadedSuite, cases: &[Case]) -> Result<()> {
-    let data = data::place(args.data.as_deref())?;
+    let data = data::place(args.what.data.as_deref())?;
     for case in cases {
         let program = plan::program(loaded, &loaded.suite.trainers[case.trainer]);
         let program = program.map_err(|reason| anyhow!(reason))?;
         let predictions = Path::new("PREDICTIONS");
-        let allow_software = args.allow_software;
+        let allow_software = args.what.allow_software;
         let places = Places { program: &program, data: &data, predictions, allow_software };
         let words =
             plan::command(&loaded.suite, case, &places).map_err(|reason| anyhow!(reason))?;

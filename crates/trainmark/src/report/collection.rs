@@ -5,6 +5,7 @@ use super::headline::{Headline, key_error, parse};
 use crate::machine::Machine;
 use crate::report::compare::SpeedUp;
 use crate::result::{AccuracySource, DatasetRecord, Metrics, ResultFile, Status, Timing};
+use crate::verify::{Verification, VerificationFile};
 use indexmap::IndexSet;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -29,6 +30,8 @@ pub struct Row {
     pub(super) dataset: Option<Id>,
     pub(super) machine: Option<Id>,
     pub(super) run: Option<Id>,
+    /// SHA-256 of the trainer's program.
+    pub(super) program: Option<Id>,
     pub timestamp: Box<str>,
     /// When it began; absent in files of the specification's own scripts.
     pub started: Option<jiff::Timestamp>,
@@ -41,7 +44,11 @@ pub struct Row {
     pub metrics: Metrics,
     pub target_accuracy_percent: Option<f64>,
     pub timing: Timing,
-    /// Rows of the same group may be compared with each other. Set by the summary, as are:
+    /// Place of its verification, if it was verified. Set by the summary, as are:
+    pub(super) verification: Option<Id>,
+    /// It computes something else than the reference.
+    pub different: bool,
+    /// Rows of the same group may be compared with each other.
     pub group: u32,
     /// 1 for the fastest of the group; `None` for rows that are not ranked.
     pub rank: Option<u32>,
@@ -71,6 +78,8 @@ pub struct Skipped {
 pub struct Collection {
     pub(super) rows: Vec<Row>,
     pub skipped: Vec<Skipped>,
+    /// What the folders' `verification.json` say, in the order in which they were read.
+    pub(super) verifications: Vec<Verification>,
     texts: IndexSet<Box<str>>,
     configs: Repeated<Map<String, Value>>,
     datasets: Repeated<DatasetRecord>,
@@ -88,11 +97,15 @@ impl Collection {
         self.add_bytes(file, &text)
     }
 
-    /// Adds a result file's contents.
+    /// Adds the contents of a result file, or of a file of verifications.
     ///
     /// # Errors
     /// One line on what is wrong with it; nothing is added then.
     pub fn add_bytes(&mut self, file: &str, bytes: &[u8]) -> Result<(), String> {
+        if file_name(file) == crate::verify::FILE {
+            self.verifications.extend(VerificationFile::parse(bytes)?.verifications);
+            return Ok(());
+        }
         let row = self.row(file, &parse(bytes)?)?;
         self.rows.push(row);
         Ok(())
@@ -115,6 +128,7 @@ impl Collection {
             config: self.configs.id_of("config", headline.config)?,
             reason: headline.reason.as_ref().map(|text| self.text(&text.0)),
             device: trainer.and_then(|it| it.device.as_ref()).map(|text| self.text(&text.0)),
+            program: trainer.and_then(|it| it.sha256.as_ref()).map(|text| self.text(&text.0)),
             dataset: self.datasets.known_id_of("dataset", headline.dataset)?,
             machine: self.machines.known_id_of("machine", headline.machine)?,
             run: run.map(|run| {
@@ -139,6 +153,8 @@ impl Collection {
             metrics: headline.metrics,
             target_accuracy_percent: headline.target_accuracy_percent,
             timing: headline.timing,
+            verification: None,
+            different: false,
             group: 0,
             rank: None,
             speed_up: None,
@@ -167,12 +183,14 @@ impl Collection {
             row.config = configs[row.config as usize];
             row.reason = row.reason.map(|id| texts[id as usize]);
             row.device = row.device.map(|id| texts[id as usize]);
+            row.program = row.program.map(|id| texts[id as usize]);
             row.dataset = row.dataset.map(|id| datasets[id as usize]);
             row.machine = row.machine.map(|id| machines[id as usize]);
             row.run = row.run.map(|id| runs[id as usize]);
             row
         }));
         self.skipped.extend(other.skipped);
+        self.verifications.extend(other.verifications);
     }
 
     /// Makes room for so many more rows, so that growing does not hold them twice.
@@ -208,6 +226,11 @@ impl Collection {
     pub(super) fn run_of(&self, id: Id) -> &Run {
         &self.runs[id as usize]
     }
+}
+
+/// The last part of a path.
+fn file_name(path: &str) -> &str {
+    path.rsplit(['/', '\\']).next().unwrap_or(path)
 }
 
 fn place<T: Hash + Eq>(set: &mut IndexSet<T>, value: T) -> Id {

@@ -107,7 +107,7 @@ impl Basis {
 impl Row {
     /// Whether it takes part in rankings and speed-ups.
     pub fn is_ranked(&self) -> bool {
-        self.status == Status::Measured && !self.software
+        self.status == Status::Measured && !self.software && !self.different
     }
 
     /// Whether it is kept out of them by nothing but an imitation of a device.

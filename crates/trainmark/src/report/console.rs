@@ -250,6 +250,7 @@ enum Column<'a> {
     Memory,
     Accuracy,
     SpeedUp,
+    Verified,
 }
 
 fn columns(summary: &Summary) -> Vec<Column<'_>> {
@@ -309,6 +310,9 @@ fn figures(summary: &Summary) -> Vec<Column<'static>> {
     if summary.compares() {
         columns.push(Column::SpeedUp);
     }
+    if summary.has_verifications() {
+        columns.push(Column::Verified);
+    }
     columns
 }
 
@@ -325,6 +329,7 @@ impl Column<'_> {
             Column::Memory => "Mem. MB".to_owned(),
             Column::Accuracy => "Acc. %".to_owned(),
             Column::SpeedUp => "Speed-up".to_owned(),
+            Column::Verified => "Verified".to_owned(),
         }
     }
 
@@ -352,6 +357,7 @@ impl Column<'_> {
                 false => decimal(row.metrics.test_accuracy_percent),
             },
             Column::SpeedUp => summary.speed_up_text(row),
+            Column::Verified => Cow::Borrowed(summary.grade(row).words()),
         };
         let cell = Cell::new(text);
         match self {
@@ -361,6 +367,7 @@ impl Column<'_> {
                 Status::Unavailable => cell.fg(Color::DarkGrey),
                 _ => cell.fg(Color::Red),
             },
+            Column::Verified if row.different => cell.fg(Color::Red),
             Column::SpeedUp if row.rank == Some(1) && row.speed_up.is_some() => {
                 cell.fg(Color::Green)
             }

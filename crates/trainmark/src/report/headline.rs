@@ -71,6 +71,8 @@ pub(super) struct RunHeadline<'a> {
 pub(super) struct TrainerHeadline<'a> {
     #[serde(borrow, default)]
     pub device: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub sha256: Option<Text<'a>>,
     #[serde(default)]
     pub software: bool,
 }

@@ -7,6 +7,7 @@ use super::summary::Summary;
 use super::text;
 use crate::machine::Machine;
 use crate::result::{DatasetRecord, Status, Timing};
+use crate::verify::Grade;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::{Map, Value};
@@ -112,6 +113,8 @@ impl Serialize for Entry<'_> {
         optional(&mut map, "speed_up_basis", row.speed_up.map(|it| it.basis.key()))?;
         map.serialize_entry("rank", &row.rank)?;
         map.serialize_entry("group", &row.group)?;
+        let verified = (!summary.only_specification).then(|| Verified::of(summary, row));
+        optional(&mut map, "verification", verified)?;
         optional(&mut map, "dataset", summary.dataset(row).map(|it| &it.name))?;
         optional(&mut map, "target_accuracy_percent", row.target_accuracy_percent)?;
         optional(&mut map, "accuracy_source", row.accuracy_source)?;
@@ -136,6 +139,33 @@ fn optional<M: SerializeMap>(
     value.map_or(Ok(()), |value| map.serialize_entry(key, &value))
 }
 
+/// How equal the row's training steps are to the reference's.
+#[derive(Serialize)]
+struct Verified<'a> {
+    grade: Grade,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_step: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deterministic: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verified: Option<&'a str>,
+}
+
+impl<'a> Verified<'a> {
+    fn of(summary: &'a Summary, row: &Row) -> Verified<'a> {
+        let it = summary.verification(row);
+        Verified {
+            grade: summary.grade(row),
+            reason: it.and_then(|it| it.reason.as_deref()),
+            first_step: it.and_then(|it| it.first_step),
+            deterministic: it.and_then(|it| it.deterministic),
+            verified: it.map(|it| it.verified.as_str()),
+        }
+    }
+}
+
 /// The clocks that are known.
 struct Known<'a>(&'a Timing);
 
@@ -158,7 +188,7 @@ impl Serialize for Known<'_> {
 }
 
 /// Keys of a result that a configuration key of the same name would repeat.
-const TAKEN: [&str; 24] = [
+const TAKEN: [&str; 25] = [
     "model",
     "backend",
     "compiled",
@@ -173,6 +203,7 @@ const TAKEN: [&str; 24] = [
     "speed_up_basis",
     "rank",
     "group",
+    "verification",
     "dataset",
     "target_accuracy_percent",
     "accuracy_source",

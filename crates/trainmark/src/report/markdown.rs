@@ -103,6 +103,7 @@ enum Column<'a> {
     TestAccuracy,
     TrainLoop,
     SpeedUp,
+    Verified,
     Status,
 }
 
@@ -117,6 +118,7 @@ impl Column<'_> {
             Column::TestAccuracy => "Test Accuracy (%)".to_owned(),
             Column::TrainLoop => "Train Loop (s)".to_owned(),
             Column::SpeedUp => "Speed-up".to_owned(),
+            Column::Verified => "Verified".to_owned(),
             Column::Status => "Status".to_owned(),
         }
     }
@@ -134,6 +136,7 @@ impl Column<'_> {
             },
             Column::TrainLoop => decimal(row.timing.train_s),
             Column::SpeedUp => summary.speed_up_text(row),
+            Column::Verified => Cow::Borrowed(summary.grade(row).words()),
             Column::Status if row.is_ranked_but_for_software() => Cow::Borrowed("software"),
             Column::Status => Cow::Borrowed(row.status.words()),
         }
@@ -150,6 +153,9 @@ fn columns(summary: &Summary) -> Vec<Column<'_>> {
     }
     if shows_speed_ups(summary) {
         columns.push(Column::SpeedUp);
+    }
+    if summary.has_verifications() {
+        columns.push(Column::Verified);
     }
     if summary.has_exceptions() {
         columns.push(Column::Status);

@@ -27,6 +27,7 @@ pub mod parquet;
 pub mod read;
 pub mod summary;
 mod text;
+mod verified;
 
 pub use collection::Collection;
 pub use compare::Reference;

@@ -5,6 +5,7 @@ use super::summary::{Options, Summary};
 use super::text::{self, count};
 use crate::machine::Machine;
 use crate::result::{AccuracySource, Status};
+use crate::verify::Grade;
 use indexmap::IndexMap;
 
 /// Reasons and files that are listed one by one; the rest are counted.
@@ -15,6 +16,7 @@ pub(super) fn notes(summary: &Summary, options: &Options) -> Vec<String> {
     notes.extend(unmeasured_reference(summary));
     notes.extend(converged(summary));
     notes.extend(origin(summary, options));
+    notes.extend(verified(summary));
     reasons(summary, &mut notes);
     notes.extend(skipped(summary));
     notes
@@ -100,6 +102,51 @@ pub(super) fn is_claimed(summary: &Summary, row: &Row) -> bool {
     !summary.only_specification
         && row.metrics.test_accuracy_percent.is_some()
         && row.accuracy_source != Some(AccuracySource::Scored)
+}
+
+/// What was found different, and what nobody verified.
+fn verified(summary: &Summary) -> Vec<String> {
+    let rows = || summary.rows().iter();
+    let mut notes = Vec::new();
+    if !summary.has_verifications() {
+        // The specification's own files know nothing of it.
+        if !summary.only_specification && rows().any(|row| row.status.completed()) {
+            notes.push(
+                "No row is verified: `trainmark verify` compares ten training steps of each with a \
+                 float64 reference."
+                    .to_owned(),
+            );
+        }
+        return notes;
+    }
+    notes.push(
+        "Verified: how ten training steps compare with a float64 reference, bit-equal, within the \
+         rounding of float32, tf32 or bf16, or different."
+            .to_owned(),
+    );
+    if rows().any(|row| row.different) {
+        notes.push(
+            "Rows that are different compute something else: they are not ranked and have no \
+             speed-up."
+                .to_owned(),
+        );
+    }
+    let mut reasons: IndexMap<String, usize> = IndexMap::new();
+    for row in rows() {
+        let Some(it) = summary.verification(row) else { continue };
+        let (executable, model, backend) = (&it.executable, &it.model, &it.backend);
+        if let (Grade::Different | Grade::Failed, Some(reason)) = (it.grade, &it.reason) {
+            let said = format!("{executable} {model} {backend}: {}", text::visible(reason, 300));
+            *reasons.entry(said).or_default() += 1;
+        }
+        if let (Some(false), Some(what)) = (it.deterministic, &it.nondeterminism) {
+            let what = text::visible(what, 300);
+            let said = format!("{executable} {model} {backend}: not the same bits twice: {what}");
+            *reasons.entry(said).or_default() += 1;
+        }
+    }
+    notes.extend(reasons.into_keys().take(LISTED));
+    notes
 }
 
 /// Where the rows come from, if not from one place.

@@ -3,10 +3,11 @@
 
 use super::collection::{Collection, Id, Row, Run, Skipped};
 use super::compare::{self, Basis, Reference};
-use super::{notes, text};
+use super::{notes, text, verified};
 use crate::machine::Machine;
 use crate::result::{DatasetRecord, ResultFile, Status};
 use crate::suite::Suite;
+use crate::verify::{Grade, Verification};
 use indexmap::{IndexMap, IndexSet};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -108,6 +109,7 @@ impl Summary {
         if options.latest {
             keep_newest(&mut collection, &hardware);
         }
+        verified::join(&mut collection);
         group(&mut collection, &hardware);
         let reference = choose_reference(&collection, options)?;
         let ids = reference.as_ref().and_then(|reference| find(&collection, reference));
@@ -226,6 +228,21 @@ impl Summary {
     /// Place of the row's machine in [`Summary::machines`].
     pub fn machine_index(&self, row: &Row) -> Option<usize> {
         row.machine.map(|id| self.hardware[&id])
+    }
+
+    /// What verifying the row's combination found, if it was verified.
+    pub fn verification(&self, row: &Row) -> Option<&Verification> {
+        row.verification.map(|id| &self.collection.verifications[id as usize])
+    }
+
+    /// How equal the row's training steps are to the reference's.
+    pub fn grade(&self, row: &Row) -> Grade {
+        self.verification(row).map_or(Grade::NotVerified, |it| it.grade)
+    }
+
+    /// Whether any row was verified, successfully or not.
+    pub fn has_verifications(&self) -> bool {
+        self.rows().iter().any(|row| row.verification.is_some())
     }
 
     pub fn executables(&self) -> Vec<&str> {

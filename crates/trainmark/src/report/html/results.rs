@@ -24,6 +24,7 @@ enum Column<'a> {
     Backend,
     Identity(&'a Identity),
     Status,
+    Verified,
     Seconds(Basis),
     SpeedUp,
     Accuracy,
@@ -125,6 +126,9 @@ fn columns<'a>(exhibit: &'a Exhibit) -> Vec<Column<'a>> {
     });
     columns.extend(others.map(Column::Identity));
     columns.push(Column::Status);
+    if summary.has_verifications() {
+        columns.push(Column::Verified);
+    }
     let has = |basis: Basis| exhibit.entries().any(|(_, it)| it.seconds(basis).is_some());
     columns.extend([Basis::TrainLoop].into_iter().filter(|it| has(*it)).map(Column::Seconds));
     if summary.compares() {
@@ -149,6 +153,7 @@ impl Column<'_> {
             Column::Backend => "Backend".to_owned(),
             Column::Identity(identity) => visible(&identity.title(), SHOWN).into_owned(),
             Column::Status => "Status".to_owned(),
+            Column::Verified => "Verified".to_owned(),
             Column::Seconds(Basis::TrainLoop) => "Train (s)".to_owned(),
             Column::Seconds(Basis::Wall) => "Wall (s)".to_owned(),
             Column::Seconds(Basis::Cpu) => "CPU (s)".to_owned(),
@@ -160,14 +165,8 @@ impl Column<'_> {
     }
 
     fn is_figure(&self) -> bool {
-        !matches!(
-            self,
-            Column::Benchmark
-                | Column::Executable
-                | Column::Backend
-                | Column::Identity(_)
-                | Column::Status
-        )
+        use Column::{Backend, Benchmark, Executable, Identity, Status, Verified};
+        !matches!(self, Benchmark | Executable | Backend | Identity(_) | Status | Verified)
     }
 
     /// A class of what a phone does without.
@@ -203,6 +202,11 @@ impl Column<'_> {
             Column::Backend => name(summary.backend(row)),
             Column::Identity(identity) => name(&summary.identity_of(row, identity)),
             Column::Status => status(summary, entry),
+            Column::Verified => {
+                let reason = summary.verification(row).and_then(|it| it.reason.as_deref());
+                let title = reason.map(|reason| visible(reason, 300));
+                html! { td .bad[row.different] title=[title] { (summary.grade(row).words()) } }
+            }
             _ => match self.figure(entry) {
                 None => html! { td class={ "n m" (self.minor()) } { (text::UNKNOWN) } },
                 Some(figure) => html! {

@@ -1,0 +1,134 @@
+//! `trainmark verify`: do the trainers all train the same thing?
+
+use super::run::{What, make_ready, selection};
+use crate::machine::Machine;
+use crate::plan::{self, Case};
+use crate::report::console;
+use crate::suite::LoadedSuite;
+use crate::verify::{Examiner, FILE, Grade, Verification, VerificationFile, Yardsticks};
+use crate::{data, launch};
+use anyhow::{Context, Result, anyhow};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Compare ten training steps of every combination with a float64 reference.
+///
+/// Each trainer that takes part (docs/trainer.md) begins with the same weights, takes the same ten steps
+/// and hands out its losses and parameters. The grades go into `verification.json` in the folder of the
+/// results; every report shows them, and ranks no trainer that is different. The filters are those of
+/// `trainmark run`: a row of a report counts as verified if it was in the same configuration but for the
+/// epochs and the seed.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    what: What,
+    /// Folder of the result files, where the grades go
+    #[arg(long, value_name = "DIR", default_value = "benchmarks")]
+    out: PathBuf,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// If the suite, the data or the output folder cannot be used. What a trainer does wrong is a grade.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let loaded = LoadedSuite::find(args.what.suite.as_deref())?;
+    let cases = plan::plan(&loaded.suite, &selection(&args.what)?).map_err(|it| anyhow!(it))?;
+    let cases = distinct(cases);
+    let cannot_write = || format!("--out {}: cannot be written to", args.out.display());
+    std::fs::create_dir_all(&args.out).with_context(cannot_write)?;
+    let known = VerificationFile::read(&args.out);
+    let known = known.map_err(|it| anyhow!("{}: {it}", args.out.join(FILE).display()))?;
+    let mut file = known.unwrap_or_default();
+
+    let cancel = launch::CancelToken::new().context("cannot listen for Ctrl-C")?;
+    let handle = cancel.clone();
+    ctrlc::set_handler(move || handle.cancel()).context("cannot listen for Ctrl-C")?;
+    let dataset = data::prepare(args.what.data.as_deref())?;
+    eprintln!("Suite {} ({}), {} combinations", loaded.suite.name, loaded.origin, cases.len());
+    eprintln!("Data  {dataset}");
+    let train = mnist::Source::open(&dataset.directory)?.load()?.train;
+    let trainers = make_ready(&loaded, &cases, args.what.allow_software, &cancel);
+
+    let timeout = Duration::from_secs_f64(loaded.suite.timeout_s);
+    let examiner = Examiner {
+        loaded: &loaded,
+        data: (&dataset.directory, &dataset.name),
+        machine: Machine::detect(),
+        timeout: args.what.timeout.unwrap_or(timeout),
+        allow_software: args.what.allow_software,
+        cancel: &cancel,
+    };
+    let mut yardsticks = Yardsticks::new(&train);
+    let mut found = Vec::new();
+    for case in &cases {
+        let examined = examiner.examine(case, &trainers[&case.trainer], &mut yardsticks)?;
+        let Some(verification) = examined else { break };
+        println!("{}", line(&case.label(&loaded.suite), &verification));
+        found.push(verification);
+    }
+    let summary = summary(&found, cases.len());
+    let wrong = found.iter().any(|it| matches!(it.grade, Grade::Different | Grade::Failed));
+    file.take_in(found);
+    file.write(&args.out).with_context(cannot_write)?;
+    println!("{summary}");
+    println!("Grades: {}", args.out.join(FILE).display());
+    if cancel.is_cancelled() {
+        return Ok(ExitCode::from(protocol::exit::INTERRUPTED));
+    }
+    Ok(ExitCode::from(if wrong { protocol::exit::FAILURE } else { protocol::exit::SUCCESS }))
+}
+
+/// Each combination with one epoch, for trainers that know nothing of verification; those that differ
+/// in nothing else, once.
+fn distinct(cases: Vec<Case>) -> Vec<Case> {
+    let mut distinct: Vec<Case> = Vec::new();
+    for mut case in cases {
+        if let Some(epochs) = case.config.get_mut("epochs") {
+            *epochs = 1.into();
+        }
+        if !distinct.contains(&case) {
+            distinct.push(case);
+        }
+    }
+    distinct
+}
+
+/// One combination for the terminal.
+fn line(label: &str, found: &Verification) -> String {
+    let mut line = format!("{label:<36} {}", found.grade);
+    if let Some(reason) = &found.reason {
+        line += &format!(": {reason}");
+    }
+    match (found.deterministic, &found.nondeterminism) {
+        (Some(true), _) => line += "; the same bits twice",
+        (Some(false), Some(what)) => line += &format!("; not the same twice: {what}"),
+        _ => {}
+    }
+    console::one_line(&line).into_owned()
+}
+
+/// `5 of 7 equal to the reference, 1 different, 1 not verified`.
+fn summary(found: &[Verification], all: usize) -> String {
+    let count = |test: &dyn Fn(&Verification) -> bool| found.iter().filter(|it| test(it)).count();
+    let equal = count(&|it| it.grade.is_equal());
+    let mut summary = format!("{equal} of {all} equal to the reference");
+    let others = [
+        (Grade::Different, "different"),
+        (Grade::Failed, "failed"),
+        (Grade::NotVerified, "not verified"),
+        (Grade::Unavailable, "unavailable here"),
+    ];
+    for (grade, words) in others {
+        let number = count(&|it| it.grade == grade);
+        if number > 0 {
+            summary += &format!(", {number} {words}");
+        }
+    }
+    let loose = count(&|it| it.deterministic == Some(false));
+    if loose > 0 {
+        summary += &format!("; {loose} not deterministic");
+    }
+    summary
+}

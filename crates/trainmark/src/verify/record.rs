@@ -1,0 +1,275 @@
+//! What came of verifying, and the file beside the result files that keeps it.
+//! `schema/verification.schema.json` says the same to other programs.
+
+use crate::machine::Machine;
+use crate::result;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+/// The file's name, in the folder of the result files.
+pub const FILE: &str = "verification.json";
+/// The version of the keys below.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// How equal a trainer's steps are to the reference's, or why nobody knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Grade {
+    /// Every loss and parameter is the float32 nearest to the float64 reference's.
+    BitEqual,
+    /// Equal within the rounding of sound float32 arithmetic.
+    Float32,
+    /// Equal within the rounding of products of tf32 factors.
+    Tf32,
+    /// Equal within the rounding of products of bf16 factors.
+    Bf16,
+    /// It computes something else.
+    Different,
+    /// It was tried and broke down.
+    Failed,
+    /// The trainer does not take part, or the model has no reference.
+    NotVerified,
+    /// This machine lacks what the backend needs.
+    Unavailable,
+}
+
+impl Grade {
+    /// In a word or two, for tables.
+    pub fn words(self) -> &'static str {
+        match self {
+            Grade::BitEqual => "bit-equal",
+            Grade::Float32 => "float32",
+            Grade::Tf32 => "tf32",
+            Grade::Bf16 => "bf16",
+            Grade::Different => "DIFFERENT",
+            Grade::Failed => "failed",
+            Grade::NotVerified => "not verified",
+            Grade::Unavailable => "unavailable",
+        }
+    }
+
+    /// In full.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Grade::BitEqual => "bit-equal to the reference, rounded to float32",
+            Grade::Float32 => "equal within float32 rounding",
+            Grade::Tf32 => "equal within reduced precision (tf32)",
+            Grade::Bf16 => "equal within reduced precision (bf16)",
+            Grade::Different => "different",
+            Grade::Failed => "the verification failed",
+            Grade::NotVerified => "not verified",
+            Grade::Unavailable => "unavailable",
+        }
+    }
+
+    /// Whether it was found to train the same thing as the reference.
+    pub fn is_equal(self) -> bool {
+        matches!(self, Grade::BitEqual | Grade::Float32 | Grade::Tf32 | Grade::Bf16)
+    }
+}
+
+impl fmt::Display for Grade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.words())
+    }
+}
+
+impl From<nn::conformance::Grade> for Grade {
+    fn from(grade: nn::conformance::Grade) -> Grade {
+        match grade {
+            nn::conformance::Grade::BitEqual => Grade::BitEqual,
+            nn::conformance::Grade::Float32 => Grade::Float32,
+            nn::conformance::Grade::Tf32 => Grade::Tf32,
+            nn::conformance::Grade::Bf16 => Grade::Bf16,
+            nn::conformance::Grade::Different => Grade::Different,
+        }
+    }
+}
+
+/// One combination, verified or not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Verification {
+    pub executable: String,
+    pub model: String,
+    pub backend: String,
+    /// The configuration, without `epochs`.
+    #[serde(default)]
+    pub config: Map<String, Value>,
+    pub grade: Grade,
+    /// What is behind the grade, in one line: what differs and from which step, or why nobody knows.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Whether two verifications gave the same bits; `None` where there were no two.
+    #[serde(default)]
+    pub deterministic: Option<bool>,
+    /// Of two that did not, what differs.
+    #[serde(default)]
+    pub nondeterminism: Option<String>,
+    /// The first step, counted from 1, after which it is different.
+    #[serde(default)]
+    pub first_step: Option<usize>,
+    /// The losses and each parameter tensor after `steps` steps, or, where different, after
+    /// `first_step` steps.
+    #[serde(default)]
+    pub quantities: BTreeMap<String, QuantityRecord>,
+    /// How many steps were taken.
+    #[serde(default)]
+    pub steps: usize,
+    /// The precision that the trainer says it computes in.
+    #[serde(default)]
+    pub precision: Option<String>,
+    /// The dataset's name.
+    #[serde(default)]
+    pub dataset: Option<String>,
+    /// SHA-256 of the trainer's program.
+    #[serde(default)]
+    pub program_sha256: Option<String>,
+    #[serde(default)]
+    pub machine: Option<Machine>,
+    /// When, RFC 3339 in UTC.
+    #[serde(default)]
+    pub verified: String,
+}
+
+/// One quantity, compared.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QuantityRecord {
+    pub grade: Grade,
+    /// The largest error relative to the largest magnitude (of the loss: to itself, at least 1); null
+    /// where it is not finite.
+    pub of_magnitude: Option<f64>,
+    /// The root mean square of the errors relative to that of the change that the steps made; null
+    /// where not finite.
+    pub of_change: Option<f64>,
+}
+
+/// Keys of a configuration that do not change what a step computes.
+const IRRELEVANT: [&str; 2] = ["epochs", "seed"];
+
+/// Whether two configurations differ at most in how long and from which random weights they train.
+pub fn same_training(one: &Map<String, Value>, other: &Map<String, Value>) -> bool {
+    let relevant = |key: &&String| !IRRELEVANT.contains(&key.as_str());
+    let keys = |map: &Map<String, Value>| map.keys().filter(relevant).count();
+    keys(one) == keys(other)
+        && one
+            .iter()
+            .filter(|(key, _)| relevant(key))
+            .all(|(key, value)| other.get(key) == Some(value))
+}
+
+impl Verification {
+    /// The reason's beginning for a table; the grade's own words where there is no more to say.
+    pub fn explanation(&self) -> String {
+        match &self.reason {
+            Some(reason) => reason.clone(),
+            None => self.grade.sentence().to_owned(),
+        }
+    }
+
+    fn is_of_the_same_combination(&self, other: &Verification) -> bool {
+        (&self.executable, &self.model, &self.backend)
+            == (&other.executable, &other.model, &other.backend)
+            && same_training(&self.config, &other.config)
+    }
+}
+
+/// The file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct VerificationFile {
+    #[serde(default)]
+    pub schema_version: u32,
+    pub verifications: Vec<Verification>,
+}
+
+impl VerificationFile {
+    /// Reads the file of a folder; `None` if there is none.
+    ///
+    /// # Errors
+    /// One line if there is something else under its name, or one of a newer version.
+    pub fn read(folder: &Path) -> Result<Option<VerificationFile>, String> {
+        match std::fs::read(folder.join(FILE)) {
+            Ok(bytes) => VerificationFile::parse(&bytes).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("cannot be read: {error}")),
+        }
+    }
+
+    /// Reads the file's contents.
+    ///
+    /// # Errors
+    /// One line on what is wrong with them.
+    pub fn parse(bytes: &[u8]) -> Result<VerificationFile, String> {
+        let file: VerificationFile = serde_json::from_slice(bytes)
+            .map_err(|error| format!("is no file of verifications: {error}"))?;
+        match file.schema_version > SCHEMA_VERSION {
+            true => Err(format!("is of the newer version {}", file.schema_version)),
+            false => Ok(file),
+        }
+    }
+
+    /// Adds what was found now; what was known of the same combination is replaced.
+    pub fn take_in(&mut self, found: Vec<Verification>) {
+        self.schema_version = SCHEMA_VERSION;
+        self.verifications
+            .retain(|old| !found.iter().any(|new| new.is_of_the_same_combination(old)));
+        self.verifications.extend(found);
+    }
+
+    /// Writes the file into a folder, whole or not at all.
+    ///
+    /// # Errors
+    /// If the folder or the disk refuses.
+    pub fn write(&self, folder: &Path) -> std::io::Result<()> {
+        result::replace(&folder.join(FILE), self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn config(value: Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn epochs_and_seed_change_nothing_and_everything_else_does() {
+        let known = config(json!({"epochs": 1, "seed": 3, "hidden_size": 512}));
+        let same = |other: Value| same_training(&known, &config(other));
+        assert!(same(json!({"hidden_size": 512, "seed": 42, "epochs": 5})));
+        assert!(same(json!({"hidden_size": 512})));
+        assert!(!same(json!({"hidden_size": 256, "epochs": 1, "seed": 3})));
+        assert!(!same(json!({"epochs": 1})));
+        assert!(!same(json!({"hidden_size": 512, "threads": 1})));
+    }
+
+    #[test]
+    fn what_is_found_anew_replaces_what_was_known_of_the_same_combination_only() {
+        let of = |backend: &str, grade: Grade| -> Verification {
+            let text = json!({"executable": "e", "model": "m", "backend": backend,
+                "config": {"hidden_size": 1}, "grade": grade});
+            serde_json::from_value(text).unwrap()
+        };
+        let mut file = VerificationFile::default();
+        file.take_in(vec![of("cpu", Grade::Different), of("gpu", Grade::Float32)]);
+        file.take_in(vec![of("cpu", Grade::Float32)]);
+        let known: Vec<_> =
+            file.verifications.iter().map(|it| (it.backend.as_str(), it.grade)).collect();
+        assert_eq!(known, [("gpu", Grade::Float32), ("cpu", Grade::Float32)]);
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(VerificationFile::read(folder.path()), Ok(None));
+        file.write(folder.path()).unwrap();
+        assert_eq!(VerificationFile::read(folder.path()), Ok(Some(file)));
+    }
+
+    #[test]
+    fn a_file_of_a_newer_version_is_refused() {
+        let newer = r#"{"schema_version": 99, "verifications": []}"#;
+        assert!(VerificationFile::parse(newer.as_bytes()).unwrap_err().contains("99"));
+        assert!(VerificationFile::parse(b"{}").is_err());
+    }
+}
