@@ -1,0 +1,154 @@
+//! The examples of docs/trainer.md, straight out of the document, run, scored and verified; and a
+//! program that logs for MLPerf.
+
+use nn::conformance::cases;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+/// What stands under `<!-- example: NAME -->` in the document.
+fn example(name: &str) -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/trainer.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (_, rest) = text.split_once(&format!("<!-- example: {name} -->\n```")).unwrap();
+    let (_, rest) = rest.split_once('\n').unwrap(); // the language
+    rest.split_once("\n```").unwrap().0.to_owned() + "\n"
+}
+
+/// A folder with the document's files and a small dataset.
+fn place() -> TempDir {
+    let place = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(place.path().join(name), text).unwrap();
+    write("suite.toml", &example("suite.toml"));
+    write("commonest.sh", &example("commonest.sh"));
+    let train = example("train.py");
+    assert!(train.contains("\n# verification\n"));
+    write("train.py", &train.replace("# verification\n", &example("verification.py")));
+    let data = place.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let split = cases()[0].data();
+    for name in ["train", "t10k"] {
+        let mut images = [2051, split.len() as u32, 28, 28].map(u32::to_be_bytes).concat();
+        images.extend(split.images());
+        std::fs::write(data.join(format!("{name}-images-idx3-ubyte")), images).unwrap();
+        let mut labels = [2049, split.len() as u32].map(u32::to_be_bytes).concat();
+        labels.extend(split.labels());
+        std::fs::write(data.join(format!("{name}-labels-idx1-ubyte")), labels).unwrap();
+    }
+    place
+}
+
+fn trainmark(place: &Path, verb: &str, more: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trainmark"));
+    command.arg(verb).current_dir(place).env_remove("TRAINMARK_DATA");
+    command.env("XDG_CACHE_HOME", place.join("cache"));
+    command.args(["--suite", "suite.toml", "--data", "data", "--out", "out"]).args(more);
+    command.output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    format!("{}\n{}{}", output.status, text(&output.stdout), text(&output.stderr))
+}
+
+/// The one result file whose name begins so.
+fn result(place: &Path, prefix: &str) -> Value {
+    let entries = std::fs::read_dir(place.join("out")).unwrap().flatten();
+    let mut paths = entries.map(|entry| entry.path()).filter(|path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix))
+    });
+    serde_json::from_slice(&std::fs::read(paths.next().unwrap()).unwrap()).unwrap()
+}
+
+/// A Python that has NumPy; says loudly if there is none.
+fn python_with_numpy() -> Option<&'static str> {
+    let has = |python: &&str| {
+        let output = Command::new(python).args(["-c", "import numpy"]).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    let found = ["python3", "/usr/bin/python3"].into_iter().find(has);
+    if found.is_none() {
+        use std::io::Write;
+        // Not by `eprintln!`, which the test runner keeps to itself.
+        let skipped = "SKIPPED: the document's Python example: no python3 has numpy";
+        writeln!(std::io::stderr(), "{skipped}").unwrap();
+    }
+    found
+}
+
+#[test]
+fn the_documents_python_example_is_measured_scored_and_verified() {
+    let Some(python) = python_with_numpy() else { return };
+    let place = place();
+    let suite = example("suite.toml");
+    assert!(suite.contains(r#"program = "python3""#));
+    let suite = suite.replace(r#"program = "python3""#, &format!("program = {python:?}"));
+    std::fs::write(place.path().join("suite.toml"), suite).unwrap();
+    let output = trainmark(place.path(), "run", &["--trainer", "NumPy"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let result = result(place.path(), "numpy_cpu");
+    assert_eq!(
+        (&result["status"], &result["accuracy_source"]),
+        (&"measured".into(), &"scored".into())
+    );
+    assert!(result["timing"]["train_s"].as_f64().unwrap() > 0.0);
+
+    let output = trainmark(place.path(), "verify", &["--trainer", "NumPy"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(shown.contains("float32; the same bits twice"), "{}", said(&output));
+}
+
+#[test]
+fn the_documents_shell_example_is_measured_and_scored_and_takes_no_part_in_verification() {
+    let place = place();
+    let output = trainmark(place.path(), "run", &["--trainer", "Commonest"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let result = result(place.path(), "commonest_cpu");
+    assert_eq!(
+        (&result["status"], &result["accuracy_source"]),
+        (&"measured".into(), &"scored".into())
+    );
+    assert!(result["metrics"]["test_accuracy_percent"].as_f64().unwrap() > 5.0);
+    let output = trainmark(place.path(), "verify", &["--trainer", "Commonest"]);
+    assert!(output.status.success(), "{}", said(&output));
+    // The suite gives it no size of the model.
+    assert!(said(&output).contains("not verified"), "{}", said(&output));
+}
+
+#[test]
+fn a_program_that_logs_for_mlperf_is_measured_as_it_is() {
+    let place = place();
+    let at = |ms: u32, key: &str, value: &str, more: &str| {
+        format!(
+            r#"echo ':::MLLOG {{"namespace": "", "time_ms": {}, "event_type": "POINT_IN_TIME", "key": "{key}", "value": {value}, "metadata": {{"file": "t.py", "lineno": 1{more}}}}}'"#,
+            1_700_000_000_000_u64 + u64::from(ms)
+        )
+    };
+    let lines = [
+        at(0, "init_start", "null", ""),
+        at(10, "init_stop", "null", ""),
+        at(10, "run_start", "null", ""),
+        at(10, "epoch_start", "null", r#", "epoch_num": 1"#),
+        at(40, "epoch_stop", "null", r#", "epoch_num": 1"#),
+        at(40, "eval_start", "null", ""),
+        at(45, "eval_stop", "null", ""),
+        at(45, "eval_accuracy", "0.9567", r#", "epoch_num": 1"#),
+        at(50, "run_stop", "null", r#", "status": "success""#),
+        "sleep 0.1".to_owned(),
+    ];
+    std::fs::write(place.path().join("commonest.sh"), lines.join("\n")).unwrap();
+    let output = trainmark(place.path(), "run", &["--trainer", "Commonest"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let result = result(place.path(), "commonest_cpu");
+    assert_eq!(
+        (&result["status"], &result["accuracy_source"]),
+        (&"measured".into(), &"claimed".into())
+    );
+    assert_eq!(result["metrics"]["test_accuracy_percent"], 95.67);
+    let timing = &result["timing"];
+    assert_eq!((&timing["setup_s"], &timing["train_s"]), (&0.01.into(), &0.035.into()));
+    assert_eq!(timing["eval_s"], 0.005);
+    assert_eq!(result["samples"][0]["epochs"][0]["seconds"], 0.03);
+}
