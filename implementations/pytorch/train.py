@@ -3,6 +3,7 @@
 `--compile` compiles the whole step with torch.compile (on a GPU as a CUDA graph)."""
 
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import trainer
 
 BACKENDS = {"cpu": "the CPU", "cuda": "an NVIDIA GPU", "mps": "an Apple GPU"}
 command = trainer.read_command("PyTorch", BACKENDS, compiles=True)
+# One graph is compiled here: a pool of compilers costs more memory and time than it saves.
+os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 with trainer.requirements(command):
     import torch
     from torch import nn
