@@ -12,6 +12,7 @@ mod bandwidth;
 mod caches;
 mod crew;
 mod fma;
+mod gpu;
 mod rounds;
 mod store;
 mod working_set;
@@ -38,7 +39,7 @@ pub struct Capability {
     /// Main memory.
     #[serde(default)]
     pub memory_bytes: Option<u64>,
-    /// What is known of the GPUs; empty when there are none or nobody has measured them.
+    /// The NVIDIA GPUs; empty when there are none. Others are not measured.
     #[serde(default)]
     pub gpus: Vec<Gpu>,
 }
@@ -170,6 +171,7 @@ pub fn measure() -> Capability {
     let (fma, bandwidth) = rates.split_at(multiply_adds);
     cpu.fma = fma::rates(&counts, fma);
     cpu.bandwidth = bandwidth::rates(&sets, bandwidth);
+    capability.gpus = gpu::measure(); // after the CPU, which starting a device disturbs
     capability
 }
 

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 /// Measure what this machine can do.
 ///
 /// Single-precision multiply-adds per instruction set, and reading, writing and copying in each
-/// cache and in main memory, on one thread and on all. Takes some seconds and should have the
+/// cache and in main memory, on one thread and on all; of each NVIDIA GPU the multiply-adds and the
+/// bandwidth of a copy in its memory. Takes some seconds and should have the
 /// machine to itself. What was measured is kept in the user's cache, from where `trainmark run`
 /// copies it into its result files.
 #[derive(Debug, clap::Args)]
@@ -110,8 +111,12 @@ fn text(capability: &Capability) -> String {
         let rate = |value: Option<u64>| value.map(|value| format!("{:.1}", value as f64 / 1e9));
         let unmeasured = || "unmeasured".to_owned();
         text += &format!(
-            "\n{}: {} GFLOP/s, copy {} GB/s\n",
+            "\n{}{}{}: {} GFLOP/s, copy {} GB/s\n",
             gpu.name,
+            gpu.memory_bytes.map_or(String::new(), |bytes| {
+                format!(", {:.1} GiB", bytes as f64 / (1u64 << 30) as f64)
+            }),
+            gpu.driver.as_ref().map_or(String::new(), |driver| format!(", driver {driver}")),
             rate(gpu.fp32_flop_per_s).unwrap_or_else(unmeasured),
             rate(gpu.copy_bytes_per_s).unwrap_or_else(unmeasured)
         );
