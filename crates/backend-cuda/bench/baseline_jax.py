@@ -60,7 +60,7 @@ def main():
     )
 
     orders = [order for order in epochs]
-    for repeat in range(args.repeats + 1):  # the first warms up
+    for counts in recipe.repeats(args):
         p = jax.tree.map(jnp.copy, initial)
         jax.block_until_ready((p, orders))
         clock = time.perf_counter()
@@ -69,7 +69,7 @@ def main():
         jax.block_until_ready((p, losses))
         train_s = time.perf_counter() - clock
         accuracy = 100 * (predict(p) == test_labels).mean()
-        if repeat > 0:
+        if counts:
             recipe.report(args, "jax", train_s, losses.mean(), accuracy)
 
 

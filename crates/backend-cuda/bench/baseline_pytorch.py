@@ -84,7 +84,7 @@ def main():
                 graph.replay()
 
     with torch.no_grad():
-        for repeat in range(args.repeats + 1):  # the first warms up
+        for counts in recipe.repeats(args):
             for name in names:
                 p[name].copy_(initial[name])
             torch.cuda.synchronize()
@@ -94,7 +94,7 @@ def main():
             train_s = time.perf_counter() - clock
             predicted = logits(args.model, p, test_images.float() / 255).argmax(1)
             accuracy = 100 * (predicted == test_labels).float().mean().item()
-            if repeat > 0:
+            if counts:
                 recipe.report(args, "pytorch", train_s, losses.mean().item(), accuracy)
 
 

@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 import pathlib
+import sys
 
 import numpy as np
 
@@ -22,6 +23,7 @@ def arguments():
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--serve", action="store_true", help="a repeat for each line of input")
     parser.add_argument("--data", type=pathlib.Path, required=True)
     parser.add_argument("--recipe", type=pathlib.Path, required=True, help="what --export wrote")
     return parser.parse_args()
@@ -78,6 +80,18 @@ def mnist(args):
     images = lambda split: read(args.data / f"{split}-images-idx3-ubyte", 16).reshape(-1, 784)
     labels = lambda split: read(args.data / f"{split}-labels-idx1-ubyte", 8)
     return images("train"), labels("train"), images("t10k"), labels("t10k")
+
+
+def repeats(args):
+    """Whether a repeat counts, for each: the first warms up and does not. With `--serve` one repeat
+    waits for one line, so that compare.py can let several programs take turns."""
+    yield False
+    if args.serve:
+        print(json.dumps({"ready": True}), flush=True)
+        for _ in sys.stdin:
+            yield True
+    else:
+        yield from [True] * args.repeats
 
 
 def report(args, framework, train_s, loss, accuracy_percent):

@@ -1,5 +1,6 @@
 //! Trains a model on MNIST and prints one JSON line per repeat: host and device seconds of the
-//! training, last mean loss, test accuracy. `bench/compare.py` runs it beside PyTorch and JAX.
+//! training, mean loss of the last epoch, test accuracy. `bench/compare.py` runs it beside PyTorch
+//! and JAX.
 //!
 //! ```text
 //! epochs --backend cuda --plan fused --model mlp --epochs 5 --repeats 5 --data DIR
@@ -40,6 +41,9 @@ struct Args {
     seed: u64,
     #[arg(long)]
     data: Option<PathBuf>,
+    /// Instead of `--repeats`: one for each line of standard input
+    #[arg(long)]
+    serve: bool,
     /// Folder for the initial weights and the order of all epochs, for the Python programs; nothing
     /// is trained.
     #[arg(long)]
@@ -72,14 +76,10 @@ fn main() -> Result<()> {
     let open_s = opening.elapsed().as_secs_f64();
     eprintln!("{:?}, opened in {open_s:.3} s", session.description());
 
-    let mut order = vec![0; data.train.len()];
-    let mut losses = vec![0.0; order.len().div_ceil(args.batch)];
-    // Off the clock: first launches load code, and the clocks of an idle device are low.
-    recipe::shuffle(&mut order, args.seed, 0);
-    session.set_parameters(&initial)?;
-    session.train(&order, &mut losses)?;
-    for _ in 0..args.repeats {
+    let mut repeat = || -> Result<()> {
         session.set_parameters(&initial)?;
+        let mut order = vec![0; data.train.len()];
+        let mut losses = vec![0.0; order.len().div_ceil(args.batch)];
         let device_before = session.measured().device_s.unwrap_or(f64::NAN);
         let clock = Instant::now();
         for epoch in 0..args.epochs {
@@ -91,7 +91,7 @@ fn main() -> Result<()> {
         let loss = losses.iter().sum::<f32>() / losses.len() as f32;
         let accuracy = accuracy(session.as_mut(), &data.test)?;
         println!(
-            "{{\"backend\": \"{}\", \"plan\": \"{}\", \"model\": \"{}\", \"train_s\": {train_s:.6}, \
+            "{{\"framework\": \"{}\", \"variant\": \"{}\", \"model\": \"{}\", \"train_s\": {train_s:.6}, \
              \"device_s\": {device_s:.6}, \"loss\": {loss:.5}, \"accuracy_percent\": {accuracy:.2}, \
              \"device_peak_bytes\": {}}}",
             args.backend,
@@ -99,6 +99,15 @@ fn main() -> Result<()> {
             args.model,
             session.measured().device_peak_bytes.unwrap_or(0),
         );
+        Ok(())
+    };
+    if !args.serve {
+        return (0..args.repeats).try_for_each(|_| repeat());
+    }
+    println!("{{\"ready\": true}}"); // standard output ends lines as they come
+    for line in std::io::stdin().lines() {
+        line?;
+        repeat()?;
     }
     Ok(())
 }
