@@ -19,14 +19,14 @@ struct AttentionStep {
     u32 parameter_count;
 };
 
-__device__ __forceinline__ AttentionPass<AnySizes> pass_of(const AttentionStep &step) {
+__device__ __forceinline__ AttentionPass<AnySizes, Alone> pass_of(const AttentionStep &step) {
     const Layout layout(step.d_model, step.ff);
     float *arena = step.arenas ? step.arenas + static_cast<u64>(blockIdx.x) * layout.size
                                : reinterpret_cast<float *>(shared_arena());
     float *gradient = step.gradients + static_cast<u64>(blockIdx.x) * layout.gradient;
     const u32 thread = thread_index();
-    return AttentionPass<AnySizes>{AnySizes{layout}, arena, gradient, thread, thread % WARP,
-                                   thread / WARP};
+    return AttentionPass<AnySizes, Alone>{AnySizes{layout}, Alone{},       arena,         nullptr,
+                                          gradient,         thread,        thread % WARP, thread / WARP};
 }
 
 // A sample's gradient and loss. Grid batch.
@@ -39,7 +39,7 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 1)
     if (blockIdx.x >= batch.count) {
         return;
     }
-    const AttentionPass<AnySizes> pass = pass_of(step);
+    const AttentionPass<AnySizes, Alone> pass = pass_of(step);
     const u32 place = batch.first + blockIdx.x;
     const u64 image = step.order[place];
     pass.clear();
@@ -53,7 +53,7 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 1)
 // What the output layer takes. Grid-stride over the samples.
 extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 1)
     attention_features(const AttentionStep step) {
-    const AttentionPass<AnySizes> pass = pass_of(step);
+    const AttentionPass<AnySizes, Alone> pass = pass_of(step);
     pass.clear();
     pass.load_parameters(step.parameters);
     for (u32 sample = blockIdx.x; sample < step.progress->samples; sample += gridDim.x) {

@@ -20,8 +20,7 @@ constexpr u32 GRID_SIDE = 7;           // patches in a row of the image
 constexpr u32 ATTENTION_WARPS = 20; // five for each of the schedulers: 96 registers a thread
 constexpr u32 ATTENTION_THREADS = ATTENTION_WARPS * WARP;
 constexpr u32 STRIPS = PADDED_TOKENS / TILE; // 13, of four tokens
-constexpr u32 TOKEN_GROUPS = 7;        // of seven tokens, whose sums are added up apart
-constexpr u32 GROUP_TOKENS = TOKENS / TOKEN_GROUPS;
+constexpr u32 CHAINS = 4;              // sums that go on beside each other
 constexpr u32 DOT_LANES = 8;           // that share a product of two vectors
 constexpr u32 IMAGE_WORDS = PIXELS / 4; // a row of a patch each
 
@@ -41,7 +40,7 @@ struct Layout {
     // Activations and their gradients; rows are tokens.
     u32 patches = 0, embedded = 0, projected[3] = {}, scores = 0, mixed = 0, wide = 0;
     u32 d_mixed = 0, d_scores = 0, d_projected[3] = {}, d_embedded = 0;
-    u32 group_sums = 0, mean_wide = 0, mean = 0, logits = 0, d_logits = 0, d_mean = 0, d_mean_wide = 0;
+    u32 strip_sums = 0, mean_wide = 0, mean = 0, logits = 0, d_logits = 0, d_mean = 0, d_mean_wide = 0;
     u32 gradient = 0; // elements of a gradient
     u32 size = 0;
     // Canonical parameters.
@@ -96,7 +95,7 @@ struct Layout {
             d_projected[index] = take(PADDED_TOKENS * d_stride);
         }
         d_embedded = take(PADDED_TOKENS * d_stride);
-        group_sums = take(TOKEN_GROUPS * f);
+        strip_sums = take(STRIPS * f);
         mean_wide = take(f);
         mean = take(d);
         logits = take(CLASS_STRIDE);
@@ -170,12 +169,26 @@ __device__ __forceinline__ u32 place_of(const Layout &at, u32 index) {
     return at.out_bias + index - at.c_out_bias;
 }
 
-// One sample's pass. All threads of the block call all functions; each ends with the block in step,
-// unless it says otherwise.
-template <class Sizes> struct AttentionPass {
+// A block that has a sample for itself.
+struct Alone {
+    static constexpr u32 PEERS = 1;
+    __device__ __forceinline__ u32 rank() const { return 0; }
+    // The same place in a peer's shared memory.
+    template <class T> __device__ __forceinline__ T *in_peer(T *own, u32) const { return own; }
+    __device__ __forceinline__ void meet() const { __syncthreads(); }
+};
+
+// One sample's pass, by one block or by the blocks of a cluster, its `Peers`: each has every so
+// many-th strip of the tokens, and what it takes of all tokens its peers write into its memory. All
+// threads of all peers call all functions; each ends with the block in step, unless it says otherwise.
+template <class Sizes, class Peers> struct AttentionPass {
+    static constexpr u32 PEERS = Peers::PEERS;
+    static constexpr u32 MOST_STRIPS = (STRIPS + PEERS - 1) / PEERS; // of a block
     Sizes sizes;
+    Peers peers;
     float *arena;
-    float *gradient; // of the sample, global; lies as the parameters do in the arena
+    float *received; // (2, peers, own tokens): shares of the gradients of keys and values
+    float *gradient; // the block's share, global; lies as the parameters do in the arena
     u32 thread, lane, warp;
 
     __device__ __forceinline__ float *in(u32 offset) const { return arena + offset; }
@@ -237,14 +250,30 @@ template <class Sizes> struct AttentionPass {
 
     // Warps that strips of `width` columns take, `columns` for a lane, and tiles of a result.
     __device__ __forceinline__ static u32 strip_tasks(u32 width, u32 columns) {
-        return STRIPS * ((width + columns * WARP - 1) / (columns * WARP));
+        return MOST_STRIPS * ((width + columns * WARP - 1) / (columns * WARP));
     }
     __device__ __forceinline__ static u32 tile_tasks(u32 rows, u32 columns) {
         return warps_of(tiles_of(rows) * tiles_of(columns));
     }
-    __device__ __forceinline__ static u32 first_token(u32 task) { return task % STRIPS * TILE; }
+    __device__ __forceinline__ u32 strip_of(u32 task) const {
+        return task % MOST_STRIPS * PEERS + peers.rank();
+    }
+    // Some blocks have one strip less.
+    __device__ __forceinline__ bool has_strip(u32 task) const {
+        return STRIPS % PEERS == 0 || PEERS == 1 || strip_of(task) < STRIPS;
+    }
+    __device__ __forceinline__ u32 first_token(u32 task) const { return strip_of(task) * TILE; }
     __device__ __forceinline__ u32 first_column(u32 task, u32 columns) const {
-        return task / STRIPS * (columns * WARP) + lane;
+        return task / MOST_STRIPS * (columns * WARP) + lane;
+    }
+    // Whether a strip has all of its rows: the last one has a single token.
+    __device__ __forceinline__ bool is_whole(u32 task) const {
+        return strip_of(task) != STRIPS - 1;
+    }
+
+    // The block's tokens, counted from 0; 49 and more are none.
+    __device__ __forceinline__ u32 token_of(u32 own) const {
+        return (own / TILE * PEERS + peers.rank()) * TILE + own % TILE;
     }
 
     // Where a strip of `columns` for each lane begins in an array of tokens.
@@ -258,7 +287,7 @@ template <class Sizes> struct AttentionPass {
     __device__ __forceinline__ void keep_strip(const Strip<COLUMNS> &strip, u32 task, u32 width,
                                                Keep keep) const {
         static_assert(TOKENS == (STRIPS - 1) * TILE + 1, "one row in the last strip");
-        const bool whole = task % STRIPS != STRIPS - 1;
+        const bool whole = is_whole(task);
         const u32 column = first_column(task, COLUMNS);
 #pragma unroll
         for (u32 index = 0; index < COLUMNS; ++index) {
@@ -301,6 +330,9 @@ template <class Sizes> struct AttentionPass {
     // out (49, d) = a (49, inner) b (inner, d).
     __device__ __forceinline__ void by_columns(u32 task, u32 a, u32 a_stride, u32 b, u32 inner,
                                                u32 out) const {
+        if (!has_strip(task)) {
+            return;
+        }
         Strip<1> strip;
         add_by_columns(strip, task, a, a_stride, b, inner);
         const u32 stride = sizes.at.d_stride;
@@ -309,40 +341,88 @@ template <class Sizes> struct AttentionPass {
                    [&](u32 row, u32, float sum) { to[row * stride] = sum; });
     }
 
-    // out (rows, columns) = a^T b, sums over the tokens; the task-th tiles. Rows of `out` are padded
-    // as those of b: where b's padding is zero, so is that of `out`.
-    __device__ __forceinline__ void over_tokens(u32 task, u32 a, u32 a_stride, u32 rows, u32 b,
-                                                u32 b_stride, u32 columns, float *out) const {
-        const u32 across = tiles_of(columns), count = tiles_of(rows) * across;
-        const u32 wanted = task * WARP + lane;
-        if (wanted >= count) {
+    // A tile of (rows, columns) = a^T b, sums over the own tokens.
+    __device__ __forceinline__ Tile over_tokens(u32 a, u32 a_stride, u32 row0, u32 b, u32 b_stride,
+                                                u32 column0) const {
+        Tile tile;
+#pragma unroll 2
+        for (u32 strip = peers.rank(); strip < STRIPS; strip += PEERS) {
+            tile.add_columns_by_columns(in(a) + strip * TILE * a_stride + row0, a_stride,
+                                        in(b) + strip * TILE * b_stride + column0, b_stride);
+        }
+        return tile;
+    }
+
+    // The gradient at `to` (rows, columns) = d_out^T in; the task-th tiles. Rows of the gradient are
+    // padded as those of `input`, whose padding is zero.
+    __device__ __forceinline__ void weight_task(u32 task, u32 d_out, u32 d_out_stride, u32 rows,
+                                                u32 input, u32 input_stride, u32 columns,
+                                                u32 to) const {
+        const u32 across = tiles_of(columns), wanted = task * WARP + lane;
+        if (wanted >= tiles_of(rows) * across) {
             return;
         }
         const u32 row0 = wanted / across * TILE, column0 = wanted % across * TILE;
-        Tile tile;
-        tile.add_columns_by_columns<TOKENS>(in(a) + row0, a_stride, in(b) + column0, b_stride);
-        float *to = out + row0 * b_stride + column0;
+        const Tile tile = over_tokens(d_out, d_out_stride, row0, input, input_stride, column0);
+        float *out = gradient + to + row0 * input_stride + column0;
 #pragma unroll
         for (u32 row = 0; row < TILE; ++row) {
             if (rows % TILE == 0 || row0 + row < rows) {
-                const float(&sums)[TILE] = tile.of[row];
-                *reinterpret_cast<float4 *>(to + row * b_stride) =
-                    float4{sums[0], sums[1], sums[2], sums[3]};
+                tile.store(row, out + row * input_stride);
             }
         }
     }
 
-    // The gradient at `to` (rows, columns) = d_out^T in.
-    __device__ __forceinline__ void weight_task(u32 task, u32 d_out, u32 d_out_stride, u32 rows,
-                                                u32 input, u32 input_stride, u32 columns,
-                                                u32 to) const {
-        over_tokens(task, d_out, d_out_stride, rows, input, input_stride, columns, gradient + to);
+    // What a (49, 49) and b (49, d) of the own tokens give to a^T b (49, d): each strip to the block
+    // that has it, as its array `which`.
+    __device__ __forceinline__ void scatter_task(u32 task, u32 a, u32 b, u32 which) const {
+        const u32 across = tiles_of(sizes.at.d_model), stride = sizes.at.d_stride;
+        const u32 wanted = task * WARP + lane;
+        if (wanted >= STRIPS * across) {
+            return;
+        }
+        const u32 strip = wanted / across, column0 = wanted % across * TILE;
+        const Tile tile = over_tokens(a, sizes.at.token_stride, strip * TILE, b, stride, column0);
+        float *out = PEERS == 1
+                         ? in(sizes.at.d_projected[which]) + strip * TILE * stride
+                         : peers.in_peer(share(which, peers.rank()), strip % PEERS) +
+                               strip / PEERS * TILE * stride;
+#pragma unroll
+        for (u32 row = 0; row < TILE; ++row) {
+            if (row == 0 || strip != STRIPS - 1) {
+                tile.store(row, out + row * stride + column0);
+            }
+        }
+    }
+    __device__ __forceinline__ static u32 scatter_tasks(u32 width) {
+        return warps_of(STRIPS * tiles_of(width));
     }
 
-    // out (49, d) = a^T b with a (49, 49) and b (49, d).
-    __device__ __forceinline__ void scatter_task(u32 task, u32 a, u32 b, u32 out) const {
-        over_tokens(task, a, sizes.at.token_stride, TOKENS, b, sizes.at.d_stride,
-                    sizes.at.d_model, in(out));
+    // The shares of array 1 or 2 (own tokens, d) that a peer sends.
+    __device__ __forceinline__ float *share(u32 which, u32 from) const {
+        return received + ((which - 1) * PEERS + from) * (MOST_STRIPS * TILE * sizes.at.d_stride);
+    }
+
+    // Adds up the shares of the peers, in their order.
+    __device__ __forceinline__ void gather_shares() const {
+        const u32 across = tiles_of(sizes.at.d_model), stride = sizes.at.d_stride;
+        const u32 each = MOST_STRIPS * TILE * across;
+        for (u32 index = thread; index < 2 * each; index += ATTENTION_THREADS) {
+            const u32 which = 1 + index / each, row = index % each / across;
+            const u32 column = index % across * TILE;
+            const u32 token = (row / TILE * PEERS + peers.rank()) * TILE + row % TILE;
+            if (token < TOKENS) {
+                float4 sum = four(share(which, 0) + row * stride + column);
+#pragma unroll
+                for (u32 from = 1; from < PEERS; ++from) {
+                    const float4 more = four(share(which, from) + row * stride + column);
+                    sum = float4{sum.x + more.x, sum.y + more.y, sum.z + more.z, sum.w + more.w};
+                }
+                *reinterpret_cast<float4 *>(in(sizes.at.d_projected[which]) + token * stride +
+                                            column) = sum;
+            }
+        }
+        __syncthreads();
     }
 
     // The gradient at `to` (rows, columns) = the outer product of two vectors.
@@ -358,23 +438,21 @@ template <class Sizes> struct AttentionPass {
         }
     }
 
-    // gradient (width) = the sum of d_out over the tokens; the task-th 32 columns.
+    // gradient (width) = the sum of d_out over the own tokens; the task-th 32 columns.
     __device__ __forceinline__ void bias_task(u32 task, u32 d_out, u32 stride, u32 width,
                                               u32 to) const {
         const u32 column = task * WARP + lane;
         if (column < width) {
-            const float *from = in(d_out) + column;
-            float sums[TOKEN_GROUPS] = {};
+            float sums[TILE] = {};
+#pragma unroll 4
+            for (u32 strip = peers.rank(); strip < STRIPS; strip += PEERS) {
+                const float *from = in(d_out) + strip * TILE * stride + column;
 #pragma unroll
-            for (u32 token = 0; token < TOKENS; ++token) {
-                sums[token % TOKEN_GROUPS] += from[token * stride];
+                for (u32 row = 0; row < TILE; ++row) {
+                    sums[row] += from[row * stride];
+                }
             }
-            float sum = 0.0f;
-#pragma unroll
-            for (u32 index = 0; index < TOKEN_GROUPS; ++index) {
-                sum += sums[index];
-            }
-            gradient[to + column] = sum;
+            gradient[to + column] = (sums[0] + sums[1]) + (sums[2] + sums[3]);
         }
     }
 
@@ -410,6 +488,9 @@ template <class Sizes> struct AttentionPass {
     __device__ __forceinline__ void embed() const {
         const u32 d = sizes.at.d_model, stride = sizes.at.d_stride;
         for (u32 task = warp; task < strip_tasks(d, 1); task += ATTENTION_WARPS) {
+            if (!has_strip(task)) {
+                continue;
+            }
             const u32 start = strip_start(task, 1, stride);
             float *to = in(sizes.at.embedded) + start;
             const float *position = in(sizes.at.position) + start; // rows past the end are not kept
@@ -422,10 +503,13 @@ template <class Sizes> struct AttentionPass {
         __syncthreads();
     }
 
-    // A lane has a column of query, one of key and one of value.
+    // A lane has a column of query, one of key and one of value; keys and values go to all peers.
     __device__ __forceinline__ void project() const {
         const u32 d = sizes.at.d_model, stride = sizes.at.d_stride;
         for (u32 task = warp; task < strip_tasks(d, 1); task += ATTENTION_WARPS) {
+            if (!has_strip(task)) {
+                continue;
+            }
             const u32 wanted = first_column(task, 1);
             const u32 column = d % WARP == 0 ? wanted : min(wanted, d - 1);
             const float *rows[3];
@@ -436,26 +520,33 @@ template <class Sizes> struct AttentionPass {
             Strip<3> strip;
             strip.add_rows_by_rows(in(sizes.at.embedded) + first_token(task) * stride, stride, rows,
                                    fours(d));
-            const bool whole = task % STRIPS != STRIPS - 1;
+            const bool whole = is_whole(task);
             const bool exists = d % WARP == 0 || wanted < d;
 #pragma unroll
             for (u32 which = 0; which < 3; ++which) {
                 const float bias = in(sizes.at.bias[which])[column];
-                float *to = in(sizes.at.projected[which]) + first_token(task) * stride + column;
+                float *own = in(sizes.at.projected[which]) + first_token(task) * stride + column;
 #pragma unroll
-                for (u32 row = 0; row < TILE; ++row) {
-                    if (exists && (row == 0 || whole)) {
-                        to[row * stride] = strip.of[row][which] + bias;
+                for (u32 peer = 0; peer < (which == 0 ? 1 : PEERS); ++peer) {
+                    float *to = which == 0 ? own : peers.in_peer(own, peer);
+#pragma unroll
+                    for (u32 row = 0; row < TILE; ++row) {
+                        if (exists && (row == 0 || whole)) {
+                            to[row * stride] = strip.of[row][which] + bias;
+                        }
                     }
                 }
             }
         }
-        __syncthreads();
+        peers.meet();
     }
 
     // out (49, 49) = a (49, d) b^T, times `scale`.
     __device__ __forceinline__ void token_products_task(u32 task, u32 a, u32 b, u32 out,
                                                         float scale) const {
+        if (!has_strip(task)) {
+            return;
+        }
         const u32 stride = sizes.at.d_stride;
         float *to = in(out) + strip_start(task, 2, sizes.at.token_stride);
         by_rows<2>(task, a, stride, b, stride, sizes.at.d_model, TOKENS,
@@ -471,11 +562,18 @@ template <class Sizes> struct AttentionPass {
     // The attention of each token to each: a warp for a row.
     __device__ __forceinline__ void attend() const {
         for (u32 task = warp; task < strip_tasks(TOKENS, 2); task += ATTENTION_WARPS) {
+            if (!has_strip(task)) {
+                continue;
+            }
             token_products_task(task, sizes.at.projected[0], sizes.at.projected[1],
                                 sizes.at.scores, score_scale());
         }
         __syncthreads();
-        for (u32 token = warp; token < TOKENS; token += ATTENTION_WARPS) {
+        for (u32 own = warp; own < MOST_STRIPS * TILE; own += ATTENTION_WARPS) {
+            const u32 token = token_of(own);
+            if (token >= TOKENS) {
+                continue;
+            }
             float *row = in(sizes.at.scores) + token * sizes.at.token_stride;
             const bool has_second = lane + WARP < TOKENS;
             const float first = row[lane];
@@ -499,11 +597,17 @@ template <class Sizes> struct AttentionPass {
     __device__ __forceinline__ void feed_forward() const {
         const u32 d = sizes.at.d_model, f = sizes.at.ff;
         for (u32 task = warp; task < strip_tasks(d, 1); task += ATTENTION_WARPS) {
+            if (!has_strip(task)) {
+                continue;
+            }
             by_columns(task, sizes.at.scores, sizes.at.token_stride, sizes.at.projected[2],
                        PADDED_TOKENS, sizes.at.mixed);
         }
         __syncthreads();
         for (u32 task = warp; task < strip_tasks(f, 2); task += ATTENTION_WARPS) {
+            if (!has_strip(task)) {
+                continue;
+            }
             float *to = in(sizes.at.wide) + strip_start(task, 2, sizes.at.ff_stride);
             const float *bias = in(sizes.at.ff1_bias) + first_column(task, 2);
             by_rows<2>(task, sizes.at.mixed, sizes.at.d_stride, sizes.at.ff1_weight,
@@ -513,23 +617,26 @@ template <class Sizes> struct AttentionPass {
                        });
         }
         __syncthreads();
-        for (u32 index = thread; index < TOKEN_GROUPS * f; index += ATTENTION_THREADS) {
-            const float *from =
-                in(sizes.at.wide) + index / f * GROUP_TOKENS * sizes.at.ff_stride + index % f;
-            float sum = 0.0f;
+        for (u32 index = thread; index < MOST_STRIPS * f; index += ATTENTION_THREADS) {
+            const u32 strip = index / f * PEERS + peers.rank(), feature = index % f;
+            if (strip < STRIPS) {
+                const float *from = in(sizes.at.wide) + strip * TILE * sizes.at.ff_stride + feature;
+                const float sum = (from[0] + from[sizes.at.ff_stride]) +
+                                  (from[2 * sizes.at.ff_stride] + from[3 * sizes.at.ff_stride]);
 #pragma unroll
-            for (u32 token = 0; token < GROUP_TOKENS; ++token) {
-                sum += from[token * sizes.at.ff_stride];
+                for (u32 peer = 0; peer < PEERS; ++peer) {
+                    *peers.in_peer(in(sizes.at.strip_sums) + strip * f + feature, peer) = sum;
+                }
             }
-            arena[sizes.at.group_sums + index] = sum;
         }
-        __syncthreads();
+        peers.meet();
         for (u32 feature = thread; feature < f; feature += ATTENTION_THREADS) {
-            float sum = 0.0f;
+            float sums[CHAINS] = {};
 #pragma unroll
-            for (u32 group = 0; group < TOKEN_GROUPS; ++group) {
-                sum += (in(sizes.at.group_sums) + feature)[group * f];
+            for (u32 strip = 0; strip < STRIPS; ++strip) {
+                sums[strip % CHAINS] += (in(sizes.at.strip_sums) + feature)[strip * f];
             }
+            const float sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
             arena[sizes.at.mean_wide + feature] = sum * (1.0f / TOKENS);
         }
         __syncthreads();
@@ -554,9 +661,11 @@ template <class Sizes> struct AttentionPass {
             const ClassGradient own = softmax_gradient(in(sizes.at.logits), lane, label);
             if (lane < CLASSES) {
                 arena[sizes.at.d_logits + lane] = own.delta;
-                gradient[sizes.at.out_bias + lane] = own.delta;
+                if (peers.rank() == 0) {
+                    gradient[sizes.at.out_bias + lane] = own.delta;
+                }
             }
-            if (lane == 0) {
+            if (lane == 0 && peers.rank() == 0) {
                 *loss = own.loss;
             }
         }
@@ -569,7 +678,9 @@ template <class Sizes> struct AttentionPass {
                 sum += in(sizes.at.d_logits)[output] * column[output * sizes.at.d_stride];
             }
             arena[sizes.at.d_mean + feature] = sum;
-            gradient[sizes.at.ff2_bias + feature] = sum;
+            if (peers.rank() == 0) {
+                gradient[sizes.at.ff2_bias + feature] = sum;
+            }
         }
         __syncthreads();
         for (u32 feature = thread; feature < f; feature += ATTENTION_THREADS) {
@@ -589,19 +700,24 @@ template <class Sizes> struct AttentionPass {
         __syncthreads();
         // d_wide takes the place of wide.
         const u32 across = tiles_of(f);
-        for (u32 index = thread; index < TOKENS * across; index += ATTENTION_THREADS) {
-            const u32 column = index % across * TILE;
+        for (u32 index = thread; index < MOST_STRIPS * TILE * across; index += ATTENTION_THREADS) {
+            const u32 token = token_of(index / across), column = index % across * TILE;
+            if (token >= TOKENS) {
+                continue;
+            }
             const float4 delta = four(in(sizes.at.d_mean_wide) + column);
             float4 *value = reinterpret_cast<float4 *>(
-                in(sizes.at.wide) + index / across * sizes.at.ff_stride + column);
+                in(sizes.at.wide) + token * sizes.at.ff_stride + column);
             const float4 wide = *value;
             *value = float4{wide.x > 0.0f ? delta.x : 0.0f, wide.y > 0.0f ? delta.y : 0.0f,
                             wide.z > 0.0f ? delta.z : 0.0f, wide.w > 0.0f ? delta.w : 0.0f};
         }
-        outer_product(sizes.at.d_mean, d, sizes.at.mean_wide, f, sizes.at.ff_stride,
-                      sizes.at.ff2_weight);
-        outer_product(sizes.at.d_logits, CLASSES, sizes.at.mean, d, sizes.at.d_stride,
-                      sizes.at.out_weight);
+        if (peers.rank() == 0) { // the others have computed the same
+            outer_product(sizes.at.d_mean, d, sizes.at.mean_wide, f, sizes.at.ff_stride,
+                          sizes.at.ff2_weight);
+            outer_product(sizes.at.d_logits, CLASSES, sizes.at.mean, d, sizes.at.d_stride,
+                          sizes.at.out_weight);
+        }
         __syncthreads();
     }
 
@@ -626,19 +742,22 @@ template <class Sizes> struct AttentionPass {
 
     __device__ __forceinline__ void backward_attention() const {
         const u32 d = sizes.at.d_model, stride = sizes.at.d_stride;
-        const u32 products = strip_tasks(TOKENS, 2), scatters = tile_tasks(TOKENS, d);
+        const u32 products = strip_tasks(TOKENS, 2), scatters = scatter_tasks(d);
         for (u32 task = warp; task < products + scatters; task += ATTENTION_WARPS) {
             if (task < products) {
                 token_products_task(task, sizes.at.d_mixed, sizes.at.projected[2],
                                     sizes.at.d_scores, 1.0f);
             } else {
-                scatter_task(task - products, sizes.at.scores, sizes.at.d_mixed,
-                             sizes.at.d_projected[2]);
+                scatter_task(task - products, sizes.at.scores, sizes.at.d_mixed, 2);
             }
         }
         __syncthreads();
         const float scale = score_scale();
-        for (u32 token = warp; token < TOKENS; token += ATTENTION_WARPS) {
+        for (u32 own = warp; own < MOST_STRIPS * TILE; own += ATTENTION_WARPS) {
+            const u32 token = token_of(own);
+            if (token >= TOKENS) {
+                continue;
+            }
             const float *weights = in(sizes.at.scores) + token * sizes.at.token_stride;
             float *deltas = in(sizes.at.d_scores) + token * sizes.at.token_stride;
             const bool has_second = lane + WARP < TOKENS;
@@ -651,32 +770,30 @@ template <class Sizes> struct AttentionPass {
             }
         }
         __syncthreads();
-        const u32 queries = strip_tasks(d, 1), weights = tile_tasks(d, d);
-        const u32 total = queries + scatters + weights + warps_of(d);
-        for (u32 task = warp; task < total; task += ATTENTION_WARPS) {
+        const u32 queries = strip_tasks(d, 1);
+        for (u32 task = warp; task < queries + scatters; task += ATTENTION_WARPS) {
             if (task < queries) {
                 by_columns(task, sizes.at.d_scores, sizes.at.token_stride, sizes.at.projected[1],
                            PADDED_TOKENS, sizes.at.d_projected[0]);
-            } else if (task < queries + scatters) {
-                scatter_task(task - queries, sizes.at.d_scores, sizes.at.projected[0],
-                             sizes.at.d_projected[1]);
-            } else if (task < queries + scatters + weights) {
-                weight_task(task - queries - scatters, sizes.at.d_projected[2], stride, d,
-                            sizes.at.embedded, stride, d, sizes.at.weight[2]);
             } else {
-                bias_task(task - queries - scatters - weights, sizes.at.d_projected[2], stride, d,
-                          sizes.at.bias[2]);
+                scatter_task(task - queries, sizes.at.d_scores, sizes.at.projected[0], 1);
             }
         }
-        __syncthreads();
+        peers.meet();
+        if (PEERS > 1) {
+            gather_shares();
+        }
     }
 
     __device__ __forceinline__ void backward_embedding() const {
         const u32 d = sizes.at.d_model, stride = sizes.at.d_stride;
         const u32 inputs = strip_tasks(d, 1), weights = tile_tasks(d, d);
-        const u32 total = inputs + 2 * weights + 2 * warps_of(d);
+        const u32 total = inputs + 3 * weights + 3 * warps_of(d);
         for (u32 task = warp; task < total; task += ATTENTION_WARPS) {
             if (task < inputs) {
+                if (!has_strip(task)) {
+                    continue;
+                }
                 Strip<1> strip;
 #pragma unroll
                 for (u32 which = 0; which < 3; ++which) {
@@ -692,12 +809,12 @@ template <class Sizes> struct AttentionPass {
                     to[row * stride] = delta;
                     position[row * stride] = delta;
                 });
-            } else if (task < inputs + 2 * weights) {
+            } else if (task < inputs + 3 * weights) {
                 const u32 which = (task - inputs) / weights;
                 weight_task((task - inputs) % weights, sizes.at.d_projected[which], stride, d,
                             sizes.at.embedded, stride, d, sizes.at.weight[which]);
             } else {
-                const u32 column = task - inputs - 2 * weights;
+                const u32 column = task - inputs - 3 * weights;
                 const u32 which = column / warps_of(d);
                 bias_task(column % warps_of(d), sizes.at.d_projected[which], stride, d,
                           sizes.at.bias[which]);
@@ -708,17 +825,17 @@ template <class Sizes> struct AttentionPass {
         for (u32 index = thread; index < d * PATCH; index += ATTENTION_THREADS) {
             const float *deltas = in(sizes.at.d_embedded) + index / PATCH;
             const float *pixels = in(sizes.at.patches) + index % PATCH;
-            float sums[TOKEN_GROUPS] = {};
+            float sums[TILE] = {};
+#pragma unroll 4
+            for (u32 strip = peers.rank(); strip < STRIPS; strip += PEERS) {
+                const u32 token = strip * TILE;
 #pragma unroll
-            for (u32 token = 0; token < TOKENS; ++token) {
-                sums[token % TOKEN_GROUPS] +=
-                    deltas[token * stride] * pixels[token * sizes.at.patch_stride];
+                for (u32 row = 0; row < TILE; ++row) {
+                    sums[row] += deltas[(token + row) * stride] *
+                                 pixels[(token + row) * sizes.at.patch_stride];
+                }
             }
-            float sum = 0.0f;
-#pragma unroll
-            for (u32 group = 0; group < TOKEN_GROUPS; ++group) {
-                sum += sums[group];
-            }
+            const float sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
             gradient[sizes.at.patch_weight + index / PATCH * sizes.at.patch_stride + index % PATCH] =
                 sum;
         }

@@ -1,29 +1,31 @@
 // The attention model, with d_model 32 and ff 64, trained whole epochs in one launch. 32 resident
-// blocks have a sample of the step each. They leave their gradients in global memory and raise a
-// flag; each then adds up its slice of the parameters over all samples, in their order, and sends
-// the new values to all others as tagged words (exchange.cuh).
+// clusters of three blocks have a sample of the step each (four would be more than an H100 places). The blocks leave their shares of the
+// gradient in global memory and count themselves; each then adds up its slice of the parameters over all
+// blocks, in their order, and sends the new values to all others as tagged words (exchange.cuh).
 #include "attention.cuh"
 #include "exchange.cuh"
 
-constexpr u32 BLOCKS = BATCH_ROWS;
+constexpr u32 PEERS = 3;
+constexpr u32 BLOCKS = BATCH_ROWS * PEERS;
 using Sizes = FixedSizes<32, 64>;
 constexpr u32 PARAMETERS = Sizes::at.parameters;
 constexpr u32 GRADIENT = Sizes::at.gradient;
 constexpr u32 SLICE_WORDS = (PARAMETERS + BLOCKS * WORD_VALUES - 1) / (BLOCKS * WORD_VALUES);
 constexpr u32 SLICE = SLICE_WORDS * WORD_VALUES; // parameters of a block
 constexpr u32 ALL_WORDS = SLICE_WORDS * BLOCKS;
-constexpr u32 HALVES = 2;                        // threads that share a parameter's samples
-static_assert(Sizes::at.size == 40304 && Sizes::at.gradient == 10936,
+constexpr u32 PART_BLOCKS = 16;                  // of which a thread adds up a parameter
+constexpr u32 PARTS = BLOCKS / PART_BLOCKS;
+static_assert(Sizes::at.size == 40688 && Sizes::at.gradient == 10936,
               "src/attention.rs says the same");
-static_assert(SLICE * HALVES <= ATTENTION_THREADS, "a thread for each half of a parameter");
+static_assert(SLICE * PARTS <= ATTENTION_THREADS, "a thread for each part of a parameter");
 
 struct AttentionFused {
     const u8 *images;   // (?, 784)
     const u8 *labels;   // (?)
     const u32 *order;   // (samples)
     float *parameters;  // canonical
-    float *gradients;   // (32, Layout::gradient)
-    u32 *flags;         // (32 blocks, 32 words apart): the step whose gradient is there
+    float *gradients;   // (blocks, Layout::gradient), zero where a block has no share
+    u32 *arrived;       // blocks whose gradient is there, of all steps so far
     Word *words;        // (2, all parameters in words of three)
     float *sample_loss; // (samples)
     u32 samples;
@@ -33,32 +35,44 @@ struct AttentionFused {
     float learning_rate;
 };
 
-constexpr u32 FLAG_STRIDE = 32; // a line of the L2 cache each
-
 constexpr u32 NOWHERE = Sizes::at.size; // for what words hold beyond the parameters
+constexpr u32 OWN_TOKENS = (STRIPS + PEERS - 1) / PEERS * TILE;
+
+// The blocks of a cluster.
+struct Cluster {
+    static constexpr u32 PEERS = ::PEERS;
+    u32 own;
+    __device__ __forceinline__ u32 rank() const { return own; }
+    template <class T> __device__ __forceinline__ T *in_peer(T *here, u32 rank) const {
+        return ::in_peer(here, rank);
+    }
+    __device__ __forceinline__ void meet() const { cluster_sync(); }
+};
+using Pass = AttentionPass<Sizes, Cluster>;
 
 struct Shared {
     float arena[NOWHERE + 4];
-    float halves[SLICE];
-    float slice[SLICE];                      // this block's parameters
+    float received[2 * PEERS * OWN_TOKENS * Sizes::at.d_stride];
+    float parts[PARTS][SLICE];
+    float slice[SLICE];                             // this block's parameters
     unsigned short places[ALL_WORDS * WORD_VALUES]; // of the canonical parameters in the arena
 };
 
 struct AttentionBlock {
     const AttentionFused &run;
     Shared &shared;
-    u32 thread, lane, warp, block;
+    u32 thread, block, sample;
     u32 word, label;             // this thread's pixels of the step, and the sample's label
     u32 next_image, later_image; // of the block's sample; ~0: none
 
     __device__ __forceinline__ u32 image_at(u32 step) const {
         const Batch batch = batch_of(step, run.batch, run.samples);
-        return block < batch.count ? run.order[batch.first + block] : ~0u;
+        return sample < batch.count ? run.order[batch.first + sample] : ~0u;
     }
 
     // Takes over what was looked up in the last step, and looks up the next, so early that nobody
     // waits for it.
-    __device__ __forceinline__ void look_ahead(u32 step, const AttentionPass<Sizes> &pass) {
+    __device__ __forceinline__ void look_ahead(u32 step, const Pass &pass) {
         next_image = later_image;
         later_image = image_at(step + 2);
         if (next_image != ~0u) {
@@ -67,15 +81,13 @@ struct AttentionBlock {
         }
     }
 
-    // All threads' gradients are in global memory: says so, and waits until all blocks say so.
+    // All threads' gradients are in global memory: says so, and waits until all blocks say so. (A flag
+    // for each block, which all others read, takes 1.9 us on an H100 instead of 1.1.)
     __device__ __forceinline__ void meet(u32 tag) const {
         __syncthreads();
-        if (warp == 0) {
-            if (lane == 0) {
-                store_release(run.flags + block * FLAG_STRIDE, tag);
-            }
-            static_assert(BLOCKS == WARP, "a lane for each block");
-            while (!all_lanes(load_acquire(run.flags + lane * FLAG_STRIDE) == tag)) {
+        if (thread == 0) {
+            add_release(run.arrived, 1);
+            while (static_cast<int>(load_acquire(run.arrived) - tag * BLOCKS) < 0) {
             }
         }
         __syncthreads();
@@ -83,24 +95,27 @@ struct AttentionBlock {
 
     // Adds up this block's slice of the gradient, updates the slice and sends it.
     __device__ __forceinline__ void update_slice(u32 step, u32 tag, u32 count, float rate) const {
-        const u32 own = thread % SLICE, half = thread / SLICE;
+        const u32 own = thread % SLICE, part = thread / SLICE;
         const u32 index = block * SLICE + own;
-        float sum = 0.0f;
-        if (half < HALVES && index < PARAMETERS) {
+        if (part < PARTS && index < PARAMETERS) {
             const float *from =
-                run.gradients + half * (BATCH_ROWS / HALVES * GRADIENT) + shared.places[index];
+                run.gradients + part * (PART_BLOCKS * GRADIENT) + shared.places[index];
+            float sums[4] = {};
 #pragma unroll
-            for (u32 sample = 0; sample < BATCH_ROWS / HALVES; ++sample) {
-                const u32 at = half * (BATCH_ROWS / HALVES) + sample;
-                sum += at < count ? load_fresh(from + sample * GRADIENT) : 0.0f;
+            for (u32 other = 0; other < PART_BLOCKS; ++other) {
+                const bool counts = part * PART_BLOCKS + other < count * PEERS;
+                sums[other % 4] += counts ? load_fresh(from + other * GRADIENT) : 0.0f;
             }
-        }
-        if (half == 1) {
-            shared.halves[own] = sum;
+            shared.parts[part][own] = (sums[0] + sums[1]) + (sums[2] + sums[3]);
         }
         __syncthreads();
-        if (half == 0) {
-            shared.slice[own] -= rate * (sum + shared.halves[own]);
+        if (thread < SLICE) {
+            float sum = 0.0f;
+#pragma unroll
+            for (u32 from = 0; from < PARTS; ++from) {
+                sum += shared.parts[from][thread];
+            }
+            shared.slice[thread] -= rate * sum;
         }
         __syncthreads();
         if (thread < SLICE_WORDS) {
@@ -111,7 +126,8 @@ struct AttentionBlock {
     }
 
     // All blocks' new parameters into the arena. Whole warps wait together, a thread for all of its
-    // words at once.
+    // words at once. (Peers that share the words and write to each other's memory take 9,000 cycles
+    // longer: single numbers that are scattered are slow to go there.)
     __device__ __forceinline__ void receive_parameters(u32 step, u32 tag) const {
         const Word *words = run.words + step % 2 * ALL_WORDS;
         constexpr u32 ROUNDS = (ALL_WORDS + ATTENTION_THREADS - 1) / ATTENTION_THREADS;
@@ -144,15 +160,16 @@ struct AttentionBlock {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 1)
+extern "C" __global__ void __cluster_dims__(PEERS, 1, 1) __launch_bounds__(ATTENTION_THREADS, 1)
     attention_epoch(const AttentionFused run) {
     Shared &shared = *reinterpret_cast<Shared *>(shared_arena());
-    const u32 thread = thread_index(), block = block_index();
-    AttentionBlock own{run, shared, thread, thread % WARP, thread / WARP, block, 0, 0, ~0u, ~0u};
-    const AttentionPass<Sizes> pass{Sizes{},      shared.arena,
-                                    run.gradients + block * GRADIENT,
-                                    thread,       thread % WARP,
-                                    thread / WARP};
+    const u32 thread = thread_index(), block = block_index(), rank = cluster_rank();
+    AttentionBlock own{run, shared, thread, block, block / PEERS, 0, 0, ~0u, ~0u};
+    const Pass pass{Sizes{},         Cluster{rank},
+                    shared.arena,    shared.received,
+                    run.gradients + block * GRADIENT,
+                    thread,          thread % WARP,
+                    thread / WARP};
     pass.clear();
     pass.load_parameters(run.parameters);
     if (thread < SLICE) {
@@ -164,18 +181,19 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 1)
     }
     own.later_image = own.image_at(0);
     own.look_ahead(~0u, pass); // of the step before the first
-    __syncthreads();
+    cluster_sync();            // nobody writes to a peer that has not cleared its memory
     for (u32 step = 0; step < run.steps; ++step) {
         const u32 tag = run.first_tag + step;
         const Batch batch = batch_of(step, run.batch, run.samples);
         const u32 label = own.label;
-        if (block < batch.count) {
+        const bool exists = own.sample < batch.count; // the same for all peers
+        if (exists) {
             pass.store_patches(own.word);
         }
         own.look_ahead(step, pass);
-        if (block < batch.count) {
+        if (exists) {
             pass.forward();
-            pass.classify(label, run.sample_loss + batch.first + block);
+            pass.classify(label, run.sample_loss + batch.first + own.sample);
             pass.backward();
         }
         own.meet(tag);

@@ -146,9 +146,10 @@ __device__ __forceinline__ void load_whole(const void *global, u64 &low, u64 &hi
                  : "memory");
 }
 
-// A flag for what was written to global memory before a barrier of the block, and its reader's side.
-__device__ __forceinline__ void store_release(u32 *flag, u32 value) {
-    asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(flag), "r"(value) : "memory");
+// A count of blocks whose writes to global memory before a barrier of theirs are done, and its
+// readers' side.
+__device__ __forceinline__ void add_release(u32 *count, u32 value) {
+    asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(count), "r"(value) : "memory");
 }
 
 __device__ __forceinline__ u32 load_acquire(const u32 *flag) {
@@ -159,6 +160,28 @@ __device__ __forceinline__ u32 load_acquire(const u32 *flag) {
 
 // What another block wrote in this launch: not from this multiprocessor's own cache.
 __device__ __forceinline__ float load_fresh(const float *value) { return __ldcg(value); }
+
+// Where a peer of the cluster has what is at `own` in this block's shared memory (compute capability 9.0).
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+template <class T> __device__ __forceinline__ T *in_peer(T *own, u32 rank) {
+    u64 address;
+    asm("mapa.u64 %0, %1, %2;" : "=l"(address) : "l"(own), "r"(rank));
+    return reinterpret_cast<T *>(address);
+}
+
+__device__ __forceinline__ u32 cluster_rank() {
+    u32 rank;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+
+// All threads of the cluster wait for each other, and see what each other wrote.
+__device__ __forceinline__ void cluster_sync() {
+    asm volatile("barrier.cluster.arrive.release.aligned;\n"
+                 "barrier.cluster.wait.acquire.aligned;" ::
+                     : "memory");
+}
+#endif
 
 // The four bytes of `word` as floats, lowest first. 0x4B0000bb is 2^23 + bb, so no conversion
 // instruction is needed, of which the machine does only a few per clock.

@@ -83,21 +83,23 @@ template <u32 COLUMNS> struct Strip {
 struct Tile {
     float of[TILE][TILE] = {};
 
-    // += columns of a times columns of b, four neighbouring ones of each, over `INNER` rows.
-    template <u32 INNER>
+    // += columns of a times columns of b, four neighbouring ones of each, over four rows.
     __device__ __forceinline__ void add_columns_by_columns(const float *a, u32 a_stride,
                                                            const float *b, u32 b_stride) {
-#pragma unroll 7
-        for (u32 k = 0; k < INNER; ++k) {
+#pragma unroll
+        for (u32 k = 0; k < TILE; ++k) {
             const float4 left = four(a + k * a_stride), right = four(b + k * b_stride);
 #pragma unroll
             for (u32 row = 0; row < TILE; ++row) {
 #pragma unroll
                 for (u32 column = 0; column < TILE; ++column) {
-                    of[row][column] =
-                        fmaf((&left.x)[row], (&right.x)[column], of[row][column]);
+                    of[row][column] = fmaf((&left.x)[row], (&right.x)[column], of[row][column]);
                 }
             }
         }
+    }
+
+    __device__ __forceinline__ void store(u32 row, float *to) const {
+        *reinterpret_cast<float4 *>(to) = float4{of[row][0], of[row][1], of[row][2], of[row][3]};
     }
 };

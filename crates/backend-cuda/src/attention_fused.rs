@@ -12,12 +12,17 @@ static PTX: Ptx =
     Ptx { name: "attention_fused.ptx", text: include_str!("../ptx/attention_fused.ptx") };
 
 // As the kernel has them.
-const BLOCKS: usize = BATCH_ROWS;
+const PEERS: usize = 3;
+const BLOCKS: usize = BATCH_ROWS * PEERS;
 const SHAPE: AttentionShape = AttentionShape { d_model: 32, ff: 64 };
+const D_STRIDE: usize = 36;
+const OWN_TOKENS: usize = 13_usize.div_ceil(PEERS) * 4;
+const PARTS: usize = BLOCKS / 16;
 const WORD_VALUES: usize = 3;
-const FLAG_STRIDE: usize = 32;
 /// Elements behind the arena for what is to be dropped.
 const NOWHERE_LEN: usize = 4;
+/// The oldest compute capability with clusters.
+const CLUSTERS: [i32; 2] = [9, 0];
 
 /// Words of a block's slice of the parameters.
 fn slice_words() -> usize {
@@ -27,8 +32,9 @@ fn slice_words() -> usize {
 /// The size of `Shared` of the kernel.
 fn shared_bytes() -> usize {
     let slice = slice_words() * WORD_VALUES;
-    let places = slice * BLOCKS * size_of::<u16>();
-    (arena_len(SHAPE) + NOWHERE_LEN + 2 * slice) * size_of::<f32>() + places
+    let received = 2 * PEERS * OWN_TOKENS * D_STRIDE;
+    let floats = arena_len(SHAPE) + NOWHERE_LEN + received + PARTS * slice + slice;
+    floats * size_of::<f32>() + slice * BLOCKS * size_of::<u16>()
 }
 
 /// `AttentionFused` of the kernel.
@@ -40,7 +46,7 @@ struct Arguments {
     order: Address,
     parameters: Address,
     gradients: Address,
-    flags: Address,
+    arrived: Address,
     words: Address,
     sample_loss: Address,
     samples: u32,
@@ -60,7 +66,12 @@ pub(crate) struct AttentionFused {
 }
 
 /// Why the sizes or the device rule the kernel out.
-fn obstacle(shape: AttentionShape, batch: usize, shared_limit: usize) -> Option<String> {
+fn obstacle(
+    shape: AttentionShape,
+    batch: usize,
+    capability: [i32; 2],
+    shared_limit: usize,
+) -> Option<String> {
     let AttentionShape { d_model, ff } = SHAPE;
     if shape != SHAPE {
         return Some(format!(
@@ -70,6 +81,10 @@ fn obstacle(shape: AttentionShape, batch: usize, shared_limit: usize) -> Option<
     }
     if batch > BATCH_ROWS {
         return Some(format!("it holds up to {BATCH_ROWS} samples of a batch, not {batch}"));
+    }
+    if capability < CLUSTERS {
+        let [major, minor] = capability;
+        return Some(format!("it needs compute capability 9.0, the device has {major}.{minor}"));
     }
     (shared_bytes() > shared_limit).then(|| {
         let needed = shared_bytes();
@@ -86,28 +101,30 @@ impl AttentionFused {
         shape: AttentionShape,
     ) -> Result<Result<AttentionFused, String>, TrainError> {
         let (gpu, resident) = (place.gpu, place.resident);
-        if let Some(reason) = obstacle(shape, resident.batch, gpu.device().shared_bytes) {
+        let device = gpu.device();
+        if let Some(reason) =
+            obstacle(shape, resident.batch, device.capability, device.shared_bytes)
+        {
             return Ok(Err(reason));
         }
         let module = Rc::new(gpu.load(&PTX)?);
         let epoch = module.kernel("attention_epoch", shared_bytes())?;
-        let holds = epoch.resident_blocks(THREADS)?;
+        let holds = epoch.resident_in_clusters(PEERS as u32, THREADS)?;
         if holds < BLOCKS {
             return Ok(Err(format!(
-                "it needs {BLOCKS} blocks at a time, the device holds {holds}"
+                "it needs {BLOCKS} blocks in clusters of {PEERS} at a time, the device holds {holds}"
             )));
         }
-        let gradients: Buffer<f32> = gpu.allocate("gradients", BLOCKS * gradient_len(shape))?;
-        let flag_words = BLOCKS * FLAG_STRIDE / 4; // a word is four numbers
-        let exchange = Exchange::new(gpu, 0, [flag_words, 2 * slice_words() * BLOCKS])?;
-        let [flags, words] = exchange.more_addresses();
+        let gradients: Buffer<f32> = gpu.allocate("gradients", BLOCKS * gradient_len(shape))?; // of zeros
+        let exchange = Exchange::new(gpu, 0, [1, 2 * slice_words() * BLOCKS])?;
+        let [arrived, words] = exchange.more_addresses();
         let arguments = Arguments {
             images: resident.images.address(),
             labels: resident.labels.address(),
             order: resident.order.address(),
             parameters: place.parameters,
             gradients: gradients.address(),
-            flags,
+            arrived,
             words,
             sample_loss: resident.sample_loss.address(),
             samples: 0,
@@ -137,7 +154,7 @@ impl FusedKernel for AttentionFused {
     }
 
     fn path(&self) -> String {
-        format!("an epoch per launch, {BLOCKS} blocks with a sample each")
+        format!("an epoch per launch, {BLOCKS} blocks, {PEERS} in a cluster for each sample")
     }
 }
 
@@ -148,6 +165,7 @@ mod tests {
     #[test]
     fn the_kernel_is_for_one_pair_of_widths_small_batches_and_much_shared_memory() {
         let large = 227 * 1024;
+        let obstacle = |shape, batch, shared| obstacle(shape, batch, [9, 0], shared);
         assert_eq!(obstacle(SHAPE, 32, large), None);
         let other = AttentionShape { d_model: 64, ff: 100 };
         assert_eq!(
@@ -156,5 +174,9 @@ mod tests {
         );
         assert!(obstacle(SHAPE, 33, large).unwrap().contains("32 samples"));
         assert!(obstacle(SHAPE, 32, 99 * 1024).unwrap().contains("bytes of shared memory"));
+        assert_eq!(
+            super::obstacle(SHAPE, 32, [8, 0], large).unwrap(),
+            "it needs compute capability 9.0, the device has 8.0"
+        );
     }
 }

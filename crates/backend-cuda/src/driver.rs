@@ -377,20 +377,74 @@ impl Kernel {
         arguments: &A,
     ) -> Result<(), TrainError> {
         let mut pointers = [std::ptr::from_ref(arguments).cast_mut().cast::<c_void>()];
-        let gpu = &self.module.gpu;
+        let mut resident = [attribute(
+            sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_COOPERATIVE,
+            sys::CUlaunchAttributeValue { cooperative: 1 },
+        )];
+        let config = self.config(shape, &mut resident);
+        let pointers = pointers.as_mut_ptr();
         // SAFETY: as this function's; the arguments are copied before the call returns.
         unsafe {
-            result::launch_cooperative_kernel(
-                self.function,
-                (shape.grid[0], shape.grid[1], 1),
-                (shape.block, 1, 1),
-                self.shared_bytes,
-                gpu.stream,
-                &mut pointers,
-            )
+            sys::cuLaunchKernelEx(&raw const config, self.function, pointers, std::ptr::null_mut())
         }
-        .map_err(|error| gpu.error(&format!("launching {}", self.name), error))
+        .result()
+        .map_err(|error| self.module.gpu.error(&format!("launching {}", self.name), error))
     }
+
+    fn config(
+        &self,
+        shape: Shape,
+        attributes: &mut [sys::CUlaunchAttribute],
+    ) -> sys::CUlaunchConfig {
+        sys::CUlaunchConfig {
+            gridDimX: shape.grid[0],
+            gridDimY: shape.grid[1],
+            gridDimZ: 1,
+            blockDimX: shape.block,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: self.shared_bytes,
+            hStream: self.module.gpu.stream,
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: attributes.len() as u32,
+        }
+    }
+
+    /// How many blocks the device holds at a time in clusters of so many; each multiprocessor of a
+    /// cluster is of the same group of them.
+    pub(crate) fn resident_in_clusters(
+        &self,
+        size: u32,
+        threads: usize,
+    ) -> Result<usize, TrainError> {
+        let shape = Shape::row(size as usize, threads as u32);
+        let mut clusters = [attribute(
+            sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+            sys::CUlaunchAttributeValue {
+                clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: size, y: 1, z: 1 },
+            },
+        )];
+        let config = self.config(shape, &mut clusters);
+        let mut count = 0;
+        // SAFETY: the function is alive; it writes one number.
+        unsafe {
+            sys::cuOccupancyMaxActiveClusters(&raw mut count, self.function, &raw const config)
+        }
+        .result()
+        .map_err(|error| self.module.gpu.error(&format!("placing {}", self.name), error))?;
+        Ok(count as usize * size as usize)
+    }
+}
+
+fn attribute(
+    id: sys::CUlaunchAttributeID,
+    value: sys::CUlaunchAttributeValue,
+) -> sys::CUlaunchAttribute {
+    // SAFETY: all zeros is a value of its fields: an identifier that is set next, padding, and numbers.
+    let mut attribute: sys::CUlaunchAttribute = unsafe { std::mem::zeroed() };
+    attribute.id = id;
+    attribute.value = value;
+    attribute
 }
 
 impl Kernel {

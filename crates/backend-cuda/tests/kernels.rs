@@ -24,7 +24,7 @@ const ARCHITECTURES: [&str; 3] = ["sm_80", "sm_90", "sm_100"];
 /// A kernel's file without its extension, and the oldest architecture that has what it uses.
 const KERNELS: [(&str, u32); 7] = [
     ("attention", 80),
-    ("attention_fused", 80),
+    ("attention_fused", 90),
     ("cnn", 80),
     ("cnn_fused", 80),
     ("epoch", 80),
