@@ -3,6 +3,7 @@
 use crate::gpu::{FEATURES, limits};
 use nn::backend::{Options, TrainError, Unavailable};
 use protocol::DeviceProbe;
+use std::sync::OnceLock;
 
 /// An adapter as a user sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,17 +21,27 @@ pub(crate) struct Candidate {
     pub(crate) seen: Seen,
 }
 
-/// All adapters, the likely choice first. Loads the system's graphics libraries, and so is not
-/// called before this backend is asked for.
+/// The APIs that are asked for adapters.
+const BACKENDS: wgpu::Backends =
+    wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12);
+
+/// The system's graphics libraries, loaded once, and not before this backend is asked for. Once:
+/// NVIDIA's Vulkan driver finds no device any more after some dozens of instances in a process.
+fn instance() -> &'static wgpu::Instance {
+    static INSTANCE: OnceLock<wgpu::Instance> = OnceLock::new();
+    INSTANCE.get_or_init(|| {
+        wgpu::Instance::new(wgpu::InstanceDescriptor {
+            backends: BACKENDS,
+            // No validation layers of the API's, also in debug builds: wgpu validates by itself.
+            flags: wgpu::InstanceFlags::empty(),
+            ..wgpu::InstanceDescriptor::new_without_display_handle()
+        })
+    })
+}
+
+/// All adapters, the likely choice first.
 pub(crate) fn all() -> Vec<(wgpu::Adapter, Seen)> {
-    let backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
-        backends,
-        // No validation layers of the API's, also in debug builds: wgpu validates by itself.
-        flags: wgpu::InstanceFlags::empty(),
-        ..wgpu::InstanceDescriptor::new_without_display_handle()
-    });
-    let mut adapters = pollster::block_on(instance.enumerate_adapters(backends));
+    let mut adapters = pollster::block_on(instance().enumerate_adapters(BACKENDS));
     adapters.sort_by_key(|adapter| rank(&adapter.get_info())); // stable
     adapters
         .into_iter()
