@@ -311,7 +311,7 @@ fn conclude(
     println!("{line}");
     let out = quote(&args.out.display().to_string());
     println!("Results: {files} files in {}", args.out.display());
-    println!("Next: trainmark report --input {out} --output report.json --markdown report.md");
+    println!("Next: trainmark report --input {out} --html report.html --output report.json");
     if let Some(why) = stopped {
         let resume = resume_command(&args.out);
         println!("The run was {why}: what had finished is kept; `{resume}` goes on with it");

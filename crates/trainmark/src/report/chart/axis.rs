@@ -114,7 +114,7 @@ impl Axis {
         let (first, last) = (self.low.log10().floor() as i32, self.high.log10().ceil() as i32);
         let factors: &[f64] = match decades {
             it if it <= 1.2 => &[1.0, 2.0, 3.0, 5.0, 7.0],
-            it if it <= 2.6 => &[1.0, 2.0, 5.0],
+            it if it <= 3.2 => &[1.0, 2.0, 5.0],
             _ => &[1.0],
         };
         let every = (decades / 7.0).ceil().max(1.0) as usize;

@@ -5,7 +5,7 @@ use super::{WIDTH, at, fitted, mark};
 use crate::report::text;
 use maud::{Markup, html};
 
-const LEFT: f64 = 46.0;
+const LEFT: f64 = 54.0;
 const RIGHT: f64 = WIDTH - 10.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 216.0;
@@ -103,7 +103,7 @@ impl Plot {
                         text x=(at(self.x.at(tick))) y=(BOTTOM + 15.0) { (short(tick)) }
                     }
                     text x=(at((LEFT + RIGHT) / 2.0)) y=(BOTTOM + 33.0) { (self.titles.0) }
-                    text transform={ "translate(10 " (at((TOP + BOTTOM) / 2.0)) ") rotate(-90)" } {
+                    text transform={ "translate(13 " (at((TOP + BOTTOM) / 2.0)) ") rotate(-90)" } {
                         (self.titles.1)
                     }
                 }

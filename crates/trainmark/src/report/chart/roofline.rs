@@ -22,6 +22,9 @@ pub const LEAD: &str = "Filled: operations that were carried out; hollow: as if 
 /// Bytes of a weight that a step moves at least: four read, four written.
 const WEIGHT_BYTES: f64 = 8.0;
 
+/// Rates are shown in thousand millions.
+const GIGA: f64 = 1e9;
+
 /// What a row did.
 struct Work<'a> {
     entry: &'a Entry<'a>,
@@ -97,18 +100,15 @@ fn chart(panel: &Panel, roofs: &Roofs, is_on: impl Fn(&Entry) -> bool) -> Option
         return None;
     }
     let x = Measure { title: "FLOP for each byte of weights", origin: Origin::Free };
-    let y = Measure { title: "FLOP/s", origin: Origin::Free };
-    // Room for the ridge, where the slowest memory would meet the peak.
+    let y = Measure { title: "GFLOP/s", origin: Origin::Free };
+    // Room for all ridges, where a level of the memory would meet the peak.
+    let of_levels = || roofs.levels.iter().map(|it| roofs.flop_per_s / it.1);
+    let rows = works.iter().map(|it| it.flop_per_byte);
+    let from = of_levels().chain(rows.clone()).fold(f64::INFINITY, f64::min) / 2.0;
+    let to = of_levels().chain(rows).fold(0.0, f64::max) * 3.0;
     let slowest = roofs.levels.iter().map(|it| it.1).fold(f64::INFINITY, f64::min);
-    let ridge = roofs.flop_per_s / slowest;
-    let lowest = works.iter().map(|it| it.flop_per_byte).fold(ridge, f64::min) / 4.0;
-    let plot = Plot::wide(
-        x,
-        y,
-        &series,
-        &[lowest, ridge * 6.0],
-        &[roofs.flop_per_s * 2.0, lowest * slowest],
-    )?;
+    let corners = [roofs.flop_per_s * 1.6 / GIGA, from * slowest / GIGA];
+    let plot = Plot::wide(x, y, &series, &[from, to], &corners)?;
     let legend_of: Vec<&Series> = {
         let mut seen = std::collections::HashSet::new();
         series.iter().filter(|it| seen.insert(it.place)).collect()
@@ -116,7 +116,7 @@ fn chart(panel: &Panel, roofs: &Roofs, is_on: impl Fn(&Entry) -> bool) -> Option
     let (legend, height) = plot.legend_of(&legend_of);
     let drawing = html! {
         (plot.frame())
-        (roof_lines(&plot, roofs, lowest, ridge * 6.0))
+        (roof_lines(&plot, roofs, from, to))
         (plot.lines(&series))
         (legend)
     };
@@ -148,7 +148,7 @@ fn marks(work: &Work) -> Vec<Series> {
             place: work.entry.place,
             contestant: work.entry.contestant,
             label: work.entry.label.clone(),
-            points: vec![(work.flop_per_byte, rate?)],
+            points: vec![(work.flop_per_byte, rate? / GIGA)],
             radius: 5.0,
             filled,
             weak: !work.entry.row.is_ranked(),
@@ -159,32 +159,30 @@ fn marks(work: &Work) -> Vec<Series> {
 }
 
 fn roof_lines(plot: &Plot, roofs: &Roofs, from: f64, to: f64) -> Markup {
-    let line = |(name, bytes_per_s): &(&str, f64)| {
+    let line = |(_, bytes_per_s): &(&str, f64)| {
         let ridge = roofs.flop_per_s / bytes_per_s;
-        let start = plot.at((from, (from * bytes_per_s).min(roofs.flop_per_s)));
-        let end = plot.at((ridge.max(from), roofs.flop_per_s));
-        html! {
-            path d={ "M" (at(start.0)) " " (at(start.1)) "L" (at(end.0)) " " (at(end.1)) }
-                stroke="currentColor" {}
-            @if ridge > from * 1.5 {
-                text x=(at(start.0 + 4.0)) y=(at(start.1 - 6.0)) font-size="11" {
-                    (name) " " (three_digits(bytes_per_s / 1e9)) " GB/s"
-                }
-            }
-        }
+        let start = plot.at((from, (from * bytes_per_s).min(roofs.flop_per_s) / GIGA));
+        let end = plot.at((ridge.max(from), roofs.flop_per_s / GIGA));
+        format!("M{} {}L{} {}", at(start.0), at(start.1), at(end.0), at(end.1))
     };
+    // Caches are often so near to each other that names beside the lines would cover one another.
+    let names = roofs.levels.iter();
+    let names = names.map(|(name, rate)| format!("{name} {}", three_digits(rate / GIGA)));
+    let names = names.collect::<Vec<_>>().join(", ");
+    let corner = plot.at((from, 0.0));
     let ridges = roofs.levels.iter().map(|it| roofs.flop_per_s / it.1);
-    let (start, end) = (
-        plot.at((ridges.fold(to, f64::min).max(from), roofs.flop_per_s)),
-        plot.at((to, roofs.flop_per_s)),
-    );
+    let peak = roofs.flop_per_s / GIGA;
+    let (start, end) = (plot.at((ridges.fold(to, f64::min).max(from), peak)), plot.at((to, peak)));
     html! {
         g.a {
-            @for level in &roofs.levels { (line(level)) }
+            path.l d=(roofs.levels.iter().map(line).collect::<String>()) fill="none" {}
+            text x=(at(corner.0)) y=(at(corner.1 - 8.0)) font-size="11" {
+                "slanted, from the left: " (names) " GB/s"
+            }
             path d={ "M" (at(start.0)) " " (at(start.1)) "H" (at(end.0)) } stroke="currentColor"
                 stroke-width="1.6" {}
             text x=(at(end.0 - 2.0)) y=(at(end.1 - 6.0)) text-anchor="end" font-size="11" {
-                (three_digits(roofs.flop_per_s / 1e9)) " GFLOP/s, " (roofs.device)
+                (three_digits(roofs.flop_per_s / GIGA)) " GFLOP/s, " (roofs.device)
             }
         }
     }
@@ -202,14 +200,14 @@ fn describe(works: &[Work], roofs: &Roofs) -> String {
         Some(format!(
             "{} {} GFLOP/s, {:.1} % of the peak",
             work.entry.label,
-            three_digits(rate / 1e9),
+            three_digits(rate / GIGA),
             100.0 * rate / roofs.flop_per_s
         ))
     });
     format!(
         "Operations a second under the roofs of {}: peak {} GFLOP/s. {}.",
         roofs.device,
-        three_digits(roofs.flop_per_s / 1e9),
+        three_digits(roofs.flop_per_s / GIGA),
         listed.collect::<Vec<_>>().join("; ")
     )
 }
@@ -223,7 +221,7 @@ fn table(works: &[Work], roofs: &Roofs) -> Table {
         "Share of the peak (%)",
         "Share of the roof at main memory (%)",
     ];
-    let giga = |it: Option<f64>| it.map_or("n/a".to_owned(), |it| three_digits(it / 1e9));
+    let giga = |it: Option<f64>| it.map_or("n/a".to_owned(), |it| three_digits(it / GIGA));
     let share = |it: Option<f64>, of: f64| {
         it.map_or("n/a".to_owned(), |it| format!("{:.1}", 100.0 * it / of))
     };

@@ -88,9 +88,18 @@ fn best(exhibit: &Exhibit, panel: &Panel) -> Option<Markup> {
                     Some(false) => span.m { " (no difference shown)" },
                     None => span.m { " (too few runs to show a difference)" },
                 }
+            } @else if let Some((seconds, next)) = next(panel, entry) {
+                "; next " bdi { (next.label) } ", " (three_digits(seconds)) " s"
             }
         }
     })
+}
+
+/// The fastest of the others.
+fn next<'a>(panel: &'a Panel<'a>, first: &Entry) -> Option<(f64, &'a Entry<'a>)> {
+    let others = panel.entries.iter().filter(|it| it.place != first.place && it.row.is_ranked());
+    let timed = others.filter_map(|it| Some((it.seconds(panel.basis?)?, it)));
+    timed.min_by(|a, b| a.0.total_cmp(&b.0))
 }
 
 /// ` [3.91, 4.10]`, where there is one.

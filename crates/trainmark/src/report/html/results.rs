@@ -12,7 +12,7 @@ use maud::{Markup, html};
 use std::collections::BTreeSet;
 
 /// Disturbances that are listed.
-const MAX_REASONS: usize = 6;
+const MAX_REASONS: usize = 2;
 /// Panels whose settings are listed.
 const MAX_PANELS: usize = 30;
 
@@ -330,12 +330,16 @@ fn noise(exhibit: &Exhibit) -> Vec<String> {
     if disturbed > 0 {
         let by: Vec<_> = by.into_iter().take(MAX_REASONS).map(|it| visible(it, 120)).collect();
         notes.push(format!(
-            "{} disturbed ({}); {repeated} of them were repeated and are in no figure.",
+            "{} disturbed, for example: {}. {}",
             match disturbed {
                 1 => "1 run was".to_owned(),
                 number => format!("{number} runs were"),
             },
-            by.join("; ")
+            by.join("; "),
+            match repeated {
+                0 => "All of them count.".to_owned(),
+                number => format!("{number} of them were repeated and are in no figure."),
+            }
         ));
     }
     let files = exhibit.entries().filter_map(|(_, entry)| entry.file);
