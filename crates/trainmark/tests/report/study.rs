@@ -226,12 +226,33 @@ pub fn files() -> Vec<ResultFile> {
     rows().iter().map(file).collect()
 }
 
+/// What `trainmark verify` would say of some rows: one is as it should be, one is not.
+pub fn verifications() -> Vec<u8> {
+    let verification = |(executable, model): (&str, &str), grade: &str, reason: Option<&str>| {
+        let mut config = json!({"batch_size": 32});
+        if model == "mlp" {
+            config["hidden_size"] = json!(512);
+        }
+        json!({
+            "executable": executable, "model": model, "backend": "cpu", "config": config,
+            "grade": grade, "reason": reason, "steps": 10, "verified": "2026-11-24T10:00:00Z",
+        })
+    };
+    let different = Some("conv1.weight differs from step 1 on");
+    let file = json!({"schema_version": 1, "verifications": [
+        verification(("MNISTClassic", "mlp"), "float32", None),
+        verification(("JAX", "cnn"), "different", different),
+    ]});
+    file.to_string().into_bytes()
+}
+
 /// As `trainmark report` reads them: the headlines first, then the whole files that are needed.
 pub fn summary_of(files: &[ResultFile]) -> Summary {
     let mut collection = Collection::default();
     for (index, file) in files.iter().enumerate() {
         collection.add(&format!("{index:03}.json"), file).unwrap();
     }
+    collection.add_bytes("verification.json", &verifications()).unwrap();
     let mut summary = Summary::new(collection, &Options::default()).unwrap();
     let needed = exhibit::needed(&summary);
     summary.keep_files(needed, |row| {
@@ -246,4 +267,5 @@ pub fn write(files: &[ResultFile], folder: &Path) {
         let text = serde_json::to_vec_pretty(file).unwrap();
         std::fs::write(folder.join(format!("{index:03}.json")), text).unwrap();
     }
+    std::fs::write(folder.join("verification.json"), verifications()).unwrap();
 }

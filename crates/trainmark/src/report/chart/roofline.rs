@@ -14,10 +14,10 @@ use ::machine::{Access, Capability, Level};
 use maud::{Markup, html};
 
 pub const LEAD: &str = "Filled: operations that were carried out; hollow: as if nothing had been skipped, where a \
-    trainer skips work that has no effect (products with zero pixels). A hollow mark may lie above the roof, a \
-    filled one may not. The roofs are what trainmark machine measured here: multiply-adds from registers, and \
-    copies within each level of the memory. Operations for each byte count the weights alone, read and \
-    written once a step: an upper bound.";
+    trainer skips work that has no effect (products with zero pixels). A hollow mark may lie above the flat roof, a \
+    filled one may not; above a slanted one it may, where weights stay in a nearer cache. The roofs are what \
+    trainmark machine measured here: multiply-adds from registers, and copies within each level of the memory. \
+    Operations for each byte count the weights alone, read and written once a step: an upper bound.";
 
 /// Bytes of a weight that a step moves at least: four read, four written.
 const WEIGHT_BYTES: f64 = 8.0;
