@@ -104,7 +104,7 @@ impl<'a> Campaign<'a> {
             Row { case, result, identity, name, file: None, written: false, known: false, done }
         };
         let rows = cases.iter().map(row).collect();
-        let progress = Progress::new(&bench.loaded().suite, cases.len(), schedule);
+        let progress = Progress::new(&bench.loaded().suite, cases, schedule);
         Campaign { rows, journal, notes: Vec::new(), out, bench, cancel, progress }
     }
 
@@ -147,7 +147,9 @@ impl<'a> Campaign<'a> {
                 ));
             }
         }
-        self.progress.skip(self.rows.iter().map(|row| row.done.len()).sum());
+        for (index, row) in self.rows.iter().enumerate() {
+            self.progress.skip(index, row.done.len(), &row.result);
+        }
         Ok(remarks)
     }
 
@@ -274,12 +276,12 @@ impl Desk for Campaign<'_> {
         if self.cancel.is_cancelled() || !row.repeatable() {
             return false;
         }
-        self.progress.begin(&row.case, task.round);
+        self.progress.begin(task.row);
         true
     }
 
     fn said(&mut self, task: Task, said: &Transcript) {
-        self.progress.epoch(said, self.rows[task.row].case.epochs());
+        self.progress.epoch(task.row, said, self.rows[task.row].case.epochs());
     }
 
     fn end(&mut self, task: Task, part: ResultFile) -> Result<()> {
@@ -289,7 +291,7 @@ impl Desk for Campaign<'_> {
         if !warm_up {
             self.keep(task.row, part)?;
         }
-        self.progress.end(&self.rows[task.row], task.round, self.out);
+        self.progress.end(task.row, &self.rows[task.row], task.round, self.out);
         Ok(())
     }
 

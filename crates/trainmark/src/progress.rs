@@ -1,99 +1,122 @@
-//! What the user sees while a suite runs: a bar with the time left on a terminal, a line per
+//! What the user sees while a suite runs: the whole matrix, alive, on a terminal; a line per
 //! combination when piped. All of it goes to standard error.
 
 use crate::campaign::Row;
 use crate::execute::Round;
+use crate::live::{Line, State, View};
 use crate::plan::Case;
 use crate::report::console::one_line;
-use crate::result::{ResultFile, Status};
+use crate::result::{ResultFile, Sample, Status};
 use crate::schedule::Schedule;
 use crate::suite::Suite;
 use crate::transcript::Transcript;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Between two drawings: clocks and the terminal's size change without any event.
+const DRAW_EVERY: Duration = Duration::from_millis(200);
 
 /// The progress of one run.
 pub struct Progress<'a> {
     suite: &'a Suite,
-    bar: ProgressBar,
-    /// Runs in all, as far as is known; rounds until an interval is narrow have no end in sight.
-    total: String,
     rounds: bool,
-    done: usize,
-    label: String,
+    view: Arc<Mutex<View>>,
+    began: Instant,
+    painter: Option<Painter>,
     colour: bool,
 }
 
+/// Draws the view until it is told to stop.
+struct Painter {
+    bar: ProgressBar,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
 impl<'a> Progress<'a> {
-    /// For so many combinations in these rounds.
-    pub fn new(suite: &'a Suite, combinations: usize, schedule: &Schedule) -> Progress<'a> {
+    /// For these combinations in these rounds.
+    pub fn new(suite: &'a Suite, cases: &[Case], schedule: &Schedule) -> Progress<'a> {
         let rounds = schedule.repeats + u32::from(schedule.warm_up);
-        let total = combinations as u64 * u64::from(rounds);
+        let line = |case: &Case| Line {
+            label: case.label(suite),
+            group: format!("{} {:?}", case.model, case.config),
+            ..Line::default()
+        };
+        let view = View {
+            suite: suite.name.clone(),
+            lines: cases.iter().map(line).collect(),
+            runs: schedule.until.is_none().then_some(cases.len() * rounds as usize),
+            done: 0,
+        };
+        let (view, began) = (Arc::new(Mutex::new(view)), Instant::now());
         let terminal = std::io::stderr().is_terminal();
-        let target = match terminal {
-            true => ProgressDrawTarget::stderr(),
-            false => ProgressDrawTarget::hidden(),
-        };
-        let bar = ProgressBar::with_draw_target(Some(total), target);
-        let style =
-            ProgressStyle::with_template("{bar:20} {pos}/{len} {msg} [{elapsed}, {eta} left]");
-        if let Ok(style) = style {
-            bar.set_style(style);
-        }
-        bar.enable_steady_tick(Duration::from_millis(250));
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let total = match schedule.until {
-            None => total.to_string(),
-            Some(_) => "?".to_owned(),
-        };
+        let painter = terminal.then(|| Painter::start(Arc::clone(&view), began, colour));
         let rounds = rounds > 1 || schedule.until.is_some();
-        Progress { suite, bar, total, rounds, done: 0, label: String::new(), colour }
+        Progress { suite, rounds, view, began, painter, colour }
     }
 
-    /// So many runs had been done before.
-    pub fn skip(&mut self, runs: usize) {
-        self.done += runs;
-        self.bar.inc(runs as u64);
+    fn view(&self) -> MutexGuard<'_, View> {
+        // A painter that panicked has at worst drawn badly.
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So many runs of a row had been done before.
+    pub fn skip(&mut self, row: usize, runs: usize, result: &ResultFile) {
+        let mut view = self.view();
+        view.done += runs;
+        if runs > 0 {
+            view.lines[row].runs = runs;
+            settle(&mut view.lines[row], result);
+        }
     }
 
     /// A combination begins.
-    pub fn begin(&mut self, case: &Case, round: Round) {
-        self.label = case.label(self.suite);
-        if self.rounds {
-            self.label += &match round {
-                Round::WarmUp => " (warm-up)".to_owned(),
-                Round::Number(number) => format!(" (round {})", number + 1),
-            };
-        }
-        self.bar.set_message(self.label.clone());
+    pub fn begin(&mut self, row: usize) {
+        let since = self.began.elapsed();
+        self.view().lines[row].state = State::Running { since, epoch: 0, epochs: 0, loss: None };
     }
 
     /// The trainer said something.
-    pub fn epoch(&mut self, said: &Transcript, epochs: u64) {
-        if let Some(last) = said.epochs.last() {
-            let loss = last.loss.map(|loss| format!(" loss {loss:.4}")).unwrap_or_default();
-            let message = format!("{} epoch {}/{epochs}{loss}", self.label, last.epoch);
-            if message != self.bar.message() {
-                self.bar.set_message(message);
-            }
+    pub fn epoch(&mut self, row: usize, said: &Transcript, all: u64) {
+        let Some(last) = said.epochs.last() else { return };
+        if let State::Running { epoch, epochs, loss, .. } = &mut self.view().lines[row].state {
+            (*epoch, *epochs, *loss) = (last.epoch, all, last.loss);
         }
     }
 
     /// A combination ended.
-    pub fn end(&mut self, row: &Row, round: Round, out: &Path) {
-        self.done += 1;
-        self.bar.inc(1);
+    pub fn end(&mut self, index: usize, row: &Row, round: Round, out: &Path) {
         let outcome = match (round, row.file()) {
             (Round::WarmUp, None) => "done, not recorded".to_owned(),
             (_, file) => self.outcome(&row.result, file.map(|file| out.join(file)).as_deref()),
         };
-        let line = format!("[{}/{}] {}: {outcome}", self.done, self.total, self.label);
-        match self.bar.is_hidden() {
-            true => eprintln!("{line}"),
-            false => self.bar.println(line),
+        let label = self.label_of(&row.case, round);
+        let mut view = self.view();
+        view.done += 1;
+        view.lines[index].runs += 1;
+        settle(&mut view.lines[index], &row.result);
+        let all = view.runs.map_or("?".to_owned(), |runs| runs.to_string());
+        let line = format!("[{}/{all}] {label}: {outcome}", view.done);
+        drop(view);
+        match &self.painter {
+            None => eprintln!("{line}"),
+            Some(painter) => painter.bar.println(line),
         }
+    }
+
+    fn label_of(&self, case: &Case, round: Round) -> String {
+        let round = match round {
+            _ if !self.rounds => String::new(),
+            Round::WarmUp => " (warm-up)".to_owned(),
+            Round::Number(number) => format!(" (round {})", number + 1),
+        };
+        case.label(self.suite) + &round
     }
 
     /// What became of the row's last run.
@@ -133,10 +156,68 @@ impl<'a> Progress<'a> {
         format!("\x1b[{code}m{status}\x1b[0m")
     }
 
-    /// Removes the bar.
-    pub fn finish(&self) {
-        self.bar.finish_and_clear();
+    /// Removes the view.
+    pub fn finish(&mut self) {
+        if let Some(mut painter) = self.painter.take() {
+            painter.stop.store(true, Ordering::Relaxed);
+            if let Some(thread) = painter.thread.take() {
+                let _ = thread.join();
+            }
+            painter.bar.finish_and_clear();
+        }
     }
+}
+
+impl Painter {
+    fn start(view: Arc<Mutex<View>>, began: Instant, colour: bool) -> Painter {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("{msg}") {
+            bar.set_style(style);
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let (canvas, stopped) = (bar.clone(), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                let (height, width) = console::Term::stderr().size();
+                // A line as wide as the terminal makes some of them begin a new one.
+                let width = usize::from(width).saturating_sub(1);
+                let frame = {
+                    let view = view.lock().unwrap_or_else(PoisonError::into_inner);
+                    view.frame(began.elapsed(), width, usize::from(height), colour)
+                };
+                canvas.set_message(frame.join("\n"));
+                std::thread::sleep(DRAW_EVERY);
+            }
+        });
+        Painter { bar, stop, thread: Some(thread) }
+    }
+}
+
+/// What a row's line shows after a run.
+fn settle(line: &mut Line, result: &ResultFile) {
+    let last: Option<&Sample> = result.samples.last();
+    line.last_wall_s = last.and_then(|sample| sample.timing.wall_s).or(line.last_wall_s);
+    line.seconds = match result.status {
+        Status::Measured => result.timing.train_s.or(result.timing.wall_s),
+        _ => None,
+    };
+    let status = last.map_or(result.status, |sample| sample.status);
+    let text = match status.completed() {
+        false => {
+            let reason = last.and_then(|sample| sample.reason.as_ref()).or(result.reason.as_ref());
+            reason.cloned().unwrap_or_default()
+        }
+        true => {
+            let seconds = result.timing.train_s.or(result.timing.wall_s);
+            let seconds = seconds.map_or(String::new(), |seconds| format!("{seconds:.3} s"));
+            let accuracy = result.metrics.test_accuracy_percent;
+            let accuracy = accuracy.map_or(String::new(), |percent| format!(", {percent:.2} %"));
+            let runs = if line.runs > 1 { format!(", {} runs", line.runs) } else { String::new() };
+            let below = if status == Status::NotConverged { ", not converged" } else { "" };
+            format!("{seconds}{accuracy}{runs}{below}")
+        }
+    };
+    line.state = State::Ended(status, text);
 }
 
 /// How often the last round was repeated for its noise, and what disturbs what now stands for it.

@@ -1,6 +1,7 @@
 //! One verb, one file.
 
 pub mod baseline;
+pub mod cluster;
 pub mod compare;
 pub mod export;
 pub mod fetch;

@@ -1,13 +1,15 @@
 //! `trainmark run`: builds, trains, measures and records every combination of a suite.
 
 use crate::campaign::{Campaign, Row};
+use crate::cmd::cluster::{Cluster, Kind};
 use crate::execute::{Bench, Limits, Settings, new_run};
-use crate::executor::Local;
+use crate::executor::{Executor, Local};
 use crate::journal::{Began, Journal, PastRun};
 use crate::plan::{self, Case, Places, Selection};
 use crate::report::{Collection, Options, Summary, console};
 use crate::result::{Status, WRITING};
 use crate::schedule::Schedule;
+use crate::slurm::{self, Scheduler, Slurm};
 use crate::suite::LoadedSuite;
 use crate::verify::FILE;
 use crate::{data, launch, trainer};
@@ -73,9 +75,11 @@ pub struct Args {
     /// Show the combinations and run nothing
     #[arg(long)]
     list: bool,
-    /// Show the exact commands and run nothing
+    /// Show the exact commands and run nothing; with `--executor slurm` the batch script
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    cluster: Cluster,
 }
 
 /// What is trained.
@@ -268,8 +272,18 @@ fn begin(
             eprintln!("note: {}", console::one_line(&remark));
         }
     }
-    let mut executor = Local { bench: &bench, cases, cancel: &cancel };
-    campaign.train(&schedule, &mut executor)?;
+    let mut executor: Box<dyn Executor + '_> = match args.cluster.executor {
+        Kind::Local => Box::new(Local { bench: &bench, cases, cancel: &cancel }),
+        Kind::Slurm => Box::new(Slurm {
+            bench: &bench,
+            cases,
+            cancel: &cancel,
+            scheduler: Scheduler,
+            request: args.cluster.request(bench.settings().timeout)?,
+            out: std::path::absolute(&args.out).with_context(|| args.out.display().to_string())?,
+        }),
+    };
+    campaign.train(&schedule, executor.as_mut())?;
     conclude(args, loaded, &campaign.rows, cancel.reason())
 }
 
@@ -482,6 +496,13 @@ fn list(loaded: &LoadedSuite, cases: &[Case]) {
 }
 
 fn dry_run(args: &Args, loaded: &LoadedSuite, cases: &[Case]) -> Result<()> {
+    if args.cluster.executor == Kind::Slurm {
+        let timeout = args.timeout.unwrap_or(Duration::from_secs_f64(loaded.suite.timeout_s));
+        let out = std::path::absolute(&args.out).with_context(|| args.out.display().to_string())?;
+        let tasks = cases.len() * args.repeats.unwrap_or(1) as usize;
+        print!("{}", slurm::preview(&args.cluster.request(timeout)?, &out, tasks)?);
+        return Ok(());
+    }
     let data = data::place(args.what.data.as_deref())?;
     for case in cases {
         let program = plan::program(loaded, &loaded.suite.trainers[case.trainer]);

@@ -1,0 +1,289 @@
+//! The whole matrix while it runs, as the lines of a terminal: what waits, what runs and how far it is, what
+//! is done, which row is the fastest of its kind so far, and how long the rest will take.
+//!
+//! Pure: a [`View`] and a size in, lines out. [`crate::progress`] draws them.
+
+use crate::report::console::one_line;
+use crate::result::Status;
+use std::time::Duration;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+/// Fewer lines than this show nothing worth the flicker.
+const LEAST_HEIGHT: usize = 5;
+
+/// Everything that is shown.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    pub suite: String,
+    pub lines: Vec<Line>,
+    /// Runs in all; `None` where rounds go on until an interval is narrow.
+    pub runs: Option<usize>,
+    pub done: usize,
+}
+
+/// One combination.
+#[derive(Clone, Debug, Default)]
+pub struct Line {
+    pub label: String,
+    /// Lines of one group compete: the same model and configuration.
+    pub group: String,
+    pub state: State,
+    /// Runs that have ended.
+    pub runs: usize,
+    /// Wall time of the last of them.
+    pub last_wall_s: Option<f64>,
+    /// Median train time so far, else wall time, of a row that takes part in rankings.
+    pub seconds: Option<f64>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub enum State {
+    #[default]
+    Waiting,
+    Running {
+        since: Duration,
+        epoch: u32,
+        epochs: u64,
+        loss: Option<f64>,
+    },
+    /// With what there is to say of it.
+    Ended(Status, String),
+}
+
+impl View {
+    /// The lines at a moment after the beginning: at most `height`, none wider than `width`.
+    pub fn frame(&self, now: Duration, width: usize, height: usize, colour: bool) -> Vec<String> {
+        if height < LEAST_HEIGHT {
+            return vec![cut(&self.head(now), width)];
+        }
+        let label = self.lines.iter().map(|line| line.label.width()).max().unwrap_or(0);
+        let label = label.min(width / 2).max(10);
+        let (from, to) = self.window(height - 3);
+        let mut frame = vec![cut(&self.head(now), width)];
+        if from > 0 {
+            frame.push(cut(&format!("  … {from} more above"), width));
+        }
+        for line in &self.lines[from..to] {
+            let best = self.is_best(line);
+            let name = cut(&one_line(&line.label), label);
+            let space = label - name.width();
+            let (mark, text) = line.shown(now, best);
+            let text = cut(&format!("{mark} {name}{:space$}  {text}", ""), width);
+            frame.push(match colour {
+                true => line.painted(best, &text),
+                false => text,
+            });
+        }
+        if to < self.lines.len() {
+            frame.push(cut(&format!("  … {} more below", self.lines.len() - to), width));
+        }
+        frame
+    }
+
+    fn head(&self, now: Duration) -> String {
+        let all = self.runs.map_or("?".to_owned(), |runs| runs.to_string());
+        let left = match self.left(now) {
+            Some(left) => format!(", about {} left", time(left)),
+            None => String::new(),
+        };
+        format!(
+            "{}: {} of {all} runs done in {}{left}",
+            one_line(&self.suite),
+            self.done,
+            time(now)
+        )
+    }
+
+    /// How long the rest will take, from what each row's last run took; a row that has not run yet is
+    /// taken for an average one. `None` before the first has ended, or where there is no end in sight.
+    fn left(&self, now: Duration) -> Option<Duration> {
+        let per_line = self.runs?.div_ceil(self.lines.len().max(1));
+        let known: Vec<f64> = self.lines.iter().filter_map(|line| line.last_wall_s).collect();
+        let average =
+            (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)?;
+        let of_line = |line: &Line| {
+            let failed = matches!(&line.state, State::Ended(status, _) if !status.completed());
+            let open = if failed { 0 } else { per_line.saturating_sub(line.runs) };
+            let begun = match line.state {
+                State::Running { since, .. } => now.saturating_sub(since).as_secs_f64(),
+                _ => 0.0,
+            };
+            (open as f64 * line.last_wall_s.unwrap_or(average) - begun).max(0.0)
+        };
+        let seconds: f64 = self.lines.iter().map(of_line).sum();
+        (seconds > 0.0).then(|| Duration::from_secs_f64(seconds))
+    }
+
+    /// Which lines fit: around what runs, else around the first that waits.
+    fn window(&self, room: usize) -> (usize, usize) {
+        let lines = self.lines.len();
+        if lines <= room {
+            return (0, lines);
+        }
+        let running = |line: &Line| matches!(line.state, State::Running { .. });
+        let waiting = |line: &Line| matches!(line.state, State::Waiting);
+        let at = self.lines.iter().position(running);
+        let at = at.or_else(|| self.lines.iter().position(waiting)).unwrap_or(lines - 1);
+        let from = at.saturating_sub(room / 2).min(lines - room);
+        (from, from + room)
+    }
+
+    /// Whether it is the fastest of its group, which has at least two to compare.
+    fn is_best(&self, line: &Line) -> bool {
+        let group = self.lines.iter().filter(|other| other.group == line.group);
+        let times: Vec<f64> = group.filter_map(|other| other.seconds).collect();
+        let fastest = times.iter().copied().fold(f64::INFINITY, f64::min);
+        times.len() > 1 && line.seconds == Some(fastest)
+    }
+}
+
+impl Line {
+    fn shown(&self, now: Duration, best: bool) -> (char, String) {
+        match &self.state {
+            State::Waiting if self.runs == 0 => ('·', "waiting".to_owned()),
+            State::Waiting => ('·', self.so_far(best)),
+            State::Running { since, epoch, epochs, loss } => {
+                let mut text = format!("running {}", time(now.saturating_sub(*since)));
+                if *epoch > 0 {
+                    text += &format!(", epoch {epoch}/{epochs}");
+                }
+                if let Some(loss) = loss {
+                    text += &format!(", loss {loss:.4}");
+                }
+                ('▶', text)
+            }
+            State::Ended(status, text) if status.completed() => {
+                let best = if best { "  ★ fastest" } else { "" };
+                ('✔', format!("{}{best}", one_line(text)))
+            }
+            State::Ended(Status::Unavailable, text) => {
+                ('–', format!("unavailable: {}", one_line(text)))
+            }
+            State::Ended(status, text) => ('✘', format!("{status}: {}", one_line(text))),
+        }
+    }
+
+    fn so_far(&self, best: bool) -> String {
+        let seconds = self.seconds.map_or(String::new(), |seconds| format!(", {seconds:.3} s"));
+        let best = if best { "  ★ fastest" } else { "" };
+        format!("{} runs{seconds}{best}", self.runs)
+    }
+
+    fn painted(&self, best: bool, text: &str) -> String {
+        let code = match &self.state {
+            State::Waiting => "2",
+            State::Running { .. } => "1",
+            State::Ended(status, _) if status.completed() && best => "32;1",
+            State::Ended(status, _) if status.completed() => "32",
+            State::Ended(Status::Unavailable | Status::Interrupted, _) => "33",
+            State::Ended(..) => "31",
+        };
+        format!("\x1b[{code}m{text}\x1b[0m")
+    }
+}
+
+/// `7 s`, `3 min 20 s`, `2 h 5 min`.
+fn time(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+/// As many columns of a text as fit.
+fn cut(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let mut cut = String::new();
+    let mut taken = 1; // the ellipsis
+    for c in text.chars() {
+        taken += c.width().unwrap_or(0);
+        if taken > width {
+            break;
+        }
+        cut.push(c);
+    }
+    cut.push('…');
+    cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(label: &str, state: State) -> Line {
+        let group = label.split(' ').next().unwrap().to_owned();
+        let (runs, seconds) = match &state {
+            State::Ended(status, _) if status.completed() => (1, Some(label.len() as f64)),
+            _ => (0, None),
+        };
+        Line { label: label.to_owned(), group, state, runs, last_wall_s: seconds, seconds }
+    }
+
+    fn view() -> View {
+        let running = State::Running {
+            since: Duration::from_secs(60),
+            epoch: 2,
+            epochs: 5,
+            loss: Some(0.25),
+        };
+        let done = |text: &str| State::Ended(Status::Measured, text.to_owned());
+        let lines = vec![
+            line("mlp cpu", done("0.34 s, 94.1 %")),
+            line("mlp torch", done("3.91 s, 94.2 %")),
+            line("cnn cpu", running),
+            line("cnn cuda", State::Ended(Status::Unavailable, "no CUDA driver".to_owned())),
+            line("cnn mine", State::Ended(Status::Crashed, "signal 11\u{1b}[2J".to_owned())),
+            line("attention cpu", State::Waiting),
+        ];
+        View { suite: "mnist".to_owned(), lines, runs: Some(6), done: 4 }
+    }
+
+    #[test]
+    fn every_state_has_its_line_and_the_fastest_its_mark() {
+        let frame = view().frame(Duration::from_secs(65), 80, 24, false).join("\n");
+        insta::assert_snapshot!(frame);
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal_and_none_too_many() {
+        for width in [1, 7, 20, 33, 80, 200] {
+            for height in 1..12 {
+                let frame = view().frame(Duration::from_secs(65), width, height, false);
+                assert!(frame.len() <= height.max(1), "{height}: {frame:?}");
+                assert!(frame.iter().all(|line| line.width() <= width), "{width}: {frame:?}");
+                assert!(frame.iter().all(|line| !line.contains('\u{1b}')));
+            }
+        }
+    }
+
+    #[test]
+    fn what_runs_is_always_in_sight() {
+        let mut view = view();
+        let waiting = line("x y", State::Waiting);
+        view.lines.splice(0..0, std::iter::repeat_n(waiting.clone(), 30));
+        view.lines.extend(std::iter::repeat_n(waiting, 30));
+        let frame = view.frame(Duration::from_secs(65), 80, 10, false);
+        assert!(frame.iter().any(|line| line.contains("running 5 s")), "{frame:?}");
+        assert!(frame.last().unwrap().contains("more below"));
+    }
+
+    #[test]
+    fn the_time_left_is_what_rows_took_before_and_unknown_before_any_has_ended() {
+        let mut view = view();
+        view.lines = vec![
+            Line { runs: 2, last_wall_s: Some(10.0), ..line("a", State::Waiting) },
+            Line { runs: 1, last_wall_s: Some(30.0), ..line("b", State::Waiting) },
+            line("c", State::Waiting),
+        ];
+        view.runs = Some(9);
+        // 1 x 10 s, 2 x 30 s, 3 x the average of 20 s.
+        assert_eq!(view.left(Duration::ZERO), Some(Duration::from_secs(130)));
+        view.lines.truncate(0);
+        view.lines.push(line("c", State::Waiting));
+        assert_eq!(view.left(Duration::ZERO), None);
+    }
+}

@@ -1,0 +1,445 @@
+//! `trainmark run --executor slurm` against a real Slurm: a controller and four nodes on loopback, started
+//! here, in a folder of their own, and ended with the test. Needs Debian's `slurm-wlm` and `munge`, and
+//! root; without them it is skipped, loudly, unless `$TRAINMARK_REQUIRE_SLURM` is set.
+#![cfg(target_os = "linux")]
+
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// The first two make the default partition, the others the partition `fragile`.
+const NODES: [&str; 4] = ["node1", "node2", "node3", "node4"];
+
+struct Cluster {
+    folder: TempDir,
+    /// munged, the controller, the nodes in their order.
+    daemons: Vec<Child>,
+}
+
+impl Cluster {
+    fn start() -> Cluster {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path();
+        let munge = place.join("munge");
+        fs::create_dir(&munge).unwrap();
+        fs::set_permissions(&munge, fs::Permissions::from_mode(0o700)).unwrap();
+        // munged looks at the whole path: its folder must be reachable, and nobody else's to write.
+        fs::set_permissions(place, fs::Permissions::from_mode(0o755)).unwrap();
+        let key = munge.join("key");
+        let made = Command::new("mungekey").arg("-c").arg("-k").arg(&key).status().unwrap();
+        assert!(made.success());
+        let mut cluster = Cluster { folder, daemons: Vec::new() };
+        cluster.daemon(
+            "munged",
+            &[
+                "--foreground",
+                "--force",
+                &format!("--key-file={}", key.display()),
+                &format!("--socket={}", munge.join("socket").display()),
+                &format!("--pid-file={}", munge.join("pid").display()),
+                &format!("--log-file={}", munge.join("log").display()),
+                &format!("--seed-file={}", munge.join("seed").display()),
+            ],
+        );
+        eventually("munged listens", || munge.join("socket").exists());
+        fs::write(cluster.conf(), cluster.configuration()).unwrap();
+        cluster.daemon("slurmctld", &["-D", "-c"]);
+        for node in NODES {
+            cluster.daemon("slurmd", &["-D", "-N", node]);
+        }
+        eventually("all nodes are idle", || {
+            let idle = cluster.call("sinfo", &["-h", "-N", "-t", "idle", "-o", "%N"]);
+            NODES.iter().all(|node| idle.lines().any(|line| line == *node))
+        });
+        cluster
+    }
+
+    fn conf(&self) -> PathBuf {
+        self.folder.path().join("slurm.conf")
+    }
+
+    fn configuration(&self) -> String {
+        let place = self.folder.path().display();
+        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+        let host = host.trim().split('.').next().unwrap();
+        let ports: Vec<u16> = free_ports(NODES.len() + 1);
+        let mut text = format!(
+            "ClusterName=trainmark\nSlurmctldHost={host}(127.0.0.1)\nSlurmctldPort={}\n\
+             AuthType=auth/munge\nAuthInfo=socket={place}/munge/socket,cred_expire=5\n\
+             SlurmUser=root\nSlurmdUser=root\nStateSaveLocation={place}/state\n\
+             SlurmdSpoolDir={place}/spool-%n\nSlurmctldPidFile={place}/ctld.pid\n\
+             SlurmdPidFile={place}/%n.pid\nProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\n\
+             MpiDefault=none\nSwitchType=switch/none\nSchedulerType=sched/backfill\n\
+             SchedulerParameters=bf_interval=1,sched_interval=2,defer\n\
+             SelectType=select/cons_tres\nSelectTypeParameters=CR_Core\n\
+             JobAcctGatherType=jobacct_gather/none\nAccountingStorageType=accounting_storage/none\n\
+             ReturnToService=2\nSlurmdTimeout=6\nKillWait=2\nMinJobAge=3600\nInactiveLimit=0\n",
+            ports[0]
+        );
+        fs::create_dir(self.folder.path().join("state")).unwrap();
+        for (node, port) in NODES.iter().zip(&ports[1..]) {
+            fs::create_dir(self.folder.path().join(format!("spool-{node}"))).unwrap();
+            writeln!(
+                text,
+                "NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=1 \
+                 RealMemory=1000 State=UNKNOWN"
+            )
+            .unwrap();
+        }
+        text + "PartitionName=all Nodes=node1,node2 Default=YES MaxTime=INFINITE State=UP\n\
+                PartitionName=fragile Nodes=node3,node4 MaxTime=INFINITE State=UP\n"
+    }
+
+    fn daemon(&mut self, program: &str, words: &[&str]) {
+        let log =
+            fs::File::create(self.folder.path().join(format!("{program}.{}", self.daemons.len())));
+        let log = log.unwrap();
+        let child = Command::new(program)
+            .args(words)
+            .env("SLURM_CONF", self.conf())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{program}: {error}"));
+        self.daemons.push(child);
+    }
+
+    fn call(&self, program: &str, words: &[&str]) -> String {
+        let output =
+            Command::new(program).args(words).env("SLURM_CONF", self.conf()).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// A machine that loses its power: the daemon, the step daemons, and all that they had started. All
+    /// are stopped first, so that none can tell of another's end.
+    fn kill_node(&self, node: &str) {
+        let at = NODES.iter().position(|it| *it == node).unwrap();
+        let mut doomed = vec![self.daemons[2 + at].id()];
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|it| it.parse::<u32>().ok()) else {
+                continue;
+            };
+            let environ = fs::read(entry.path().join("environ")).unwrap_or_default();
+            let marks = format!("SLURM_CONF={}", self.conf().display());
+            let text = String::from_utf8_lossy(&environ);
+            if text.contains(&marks) && text.contains(&format!("SLURMD_NODENAME={node}\0")) {
+                doomed.push(pid);
+                doomed.extend(step_daemon_above(pid));
+            }
+        }
+        for signal in ["-STOP", "-KILL"] {
+            for pid in &doomed {
+                let _ = Command::new("kill").args([signal, &pid.to_string()]).status();
+            }
+        }
+    }
+}
+
+/// A process's parent, if it is a step daemon: it leaves the daemon that started it.
+fn step_daemon_above(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let parent: u32 = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+    let name = fs::read_to_string(format!("/proc/{parent}/cmdline")).ok()?;
+    name.starts_with("slurmstepd").then_some(parent)
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.call("scancel", &["--user=root"]);
+        std::thread::sleep(Duration::from_secs(1));
+        for daemon in self.daemons.iter_mut().rev() {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+    }
+}
+
+fn free_ports(count: usize) -> Vec<u16> {
+    let listeners: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    listeners.iter().map(|it| it.local_addr().unwrap().port()).collect()
+}
+
+/// With what the queue says, should it never be so.
+fn eventually_on(
+    cluster: &Cluster,
+    what: &str,
+    is_so: impl FnMut() -> bool + std::panic::UnwindSafe,
+) {
+    if std::panic::catch_unwind(|| eventually(what, is_so)).is_err() {
+        panic!(
+            "never: {what}\n{}{}",
+            cluster.call("squeue", &["--states=all", "-o", "%F_%K %P %T %r %N"]),
+            cluster.call("sinfo", &["-N", "-l"])
+        );
+    }
+}
+
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let give_up = Instant::now() + Duration::from_secs(90);
+    while !is_so() {
+        assert!(Instant::now() < give_up, "never: {what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// A suite of lines of shell, and room for what comes of it.
+struct Place<'a> {
+    cluster: &'a Cluster,
+    folder: TempDir,
+}
+
+impl<'a> Place<'a> {
+    /// The trainer runs `script`; a model for each of `names`, which it gets as `$1`.
+    fn new(cluster: &'a Cluster, names: &[&str], script: &str) -> Place<'a> {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place { cluster, folder };
+        let data = place.path("data");
+        fs::create_dir(&data).unwrap();
+        for (name, count) in [("train", 20u32), ("t10k", 10)] {
+            let mut images = [2051u32, count, 28, 28].map(u32::to_be_bytes).concat();
+            images.extend((0..count * 784).map(|index| (index % 251) as u8));
+            fs::write(data.join(format!("{name}-images-idx3-ubyte")), images).unwrap();
+            let mut labels = [2049u32, count].map(u32::to_be_bytes).concat();
+            labels.extend((0..count).map(|index| (index % 10) as u8));
+            fs::write(data.join(format!("{name}-labels-idx1-ubyte")), labels).unwrap();
+        }
+        let script = toml::Value::from(format!(
+            "echo $1 $SLURMD_NODENAME >> {}; {script}\necho 'Test Accuracy: 95.00%'",
+            place.path("ran").display()
+        ));
+        let mut suite = format!(
+            "name = \"cluster\"\nconfig = {{ epochs = 2, seed = 42 }}\n[[trainers]]\n\
+             name = \"Shell\"\nprogram = \"sh\"\nbackends = [\"cpu\"]\n\
+             command = [\"{{program}}\", \"-c\", {script}, \"trainer\", \"{{model}}\"]\n"
+        );
+        for name in names {
+            writeln!(suite, "models.{name} = {{ prefix = \"{name}\" }}").unwrap();
+        }
+        fs::write(place.path("suite.toml"), suite).unwrap();
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trainmark"));
+        command
+            .args(["run", "--out", "out"])
+            .args(words)
+            .current_dir(self.folder.path())
+            .env("SLURM_CONF", self.cluster.conf())
+            .env("XDG_CACHE_HOME", self.path("cache"))
+            .env("XDG_STATE_HOME", self.path("state"))
+            .env_remove("TRAINMARK_DATA")
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn begin(&self, more: &[&str]) -> Command {
+        let mut words = vec!["--suite", "suite.toml", "--data", "data", "--executor", "slurm"];
+        if !more.contains(&"--measure") {
+            words.push("--no-node-measure");
+        }
+        words.extend(more.iter().filter(|word| **word != "--measure"));
+        self.command(&words)
+    }
+
+    /// Model and node of each time that a trainer ran.
+    fn ran(&self) -> Vec<(String, String)> {
+        let text = fs::read_to_string(self.path("ran")).unwrap_or_default();
+        let line = |line: &str| {
+            let (model, node) = line.split_once(' ').unwrap();
+            (model.to_owned(), node.to_owned())
+        };
+        text.lines().map(line).collect()
+    }
+
+    /// Result files by their model.
+    fn result(&self, model: &str) -> Value {
+        let files = fs::read_dir(self.path("out")).unwrap().flatten();
+        let mut found: Vec<Value> = files
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|it| it == "json"))
+            .map(|path| serde_json::from_slice(&fs::read(path).unwrap()).unwrap())
+            .filter(|result: &Value| result["model"] == model)
+            .collect();
+        assert_eq!(found.len(), 1, "one file of {model}");
+        found.remove(0)
+    }
+
+    fn statuses(&self, model: &str) -> Vec<String> {
+        let result = self.result(model);
+        let samples = result["samples"].as_array().unwrap();
+        samples.iter().map(|it| it["status"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+fn succeeded(output: &Output) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stdout));
+}
+
+fn a_suite_is_spread_over_the_nodes_and_every_repeat_is_collected(cluster: &Cluster) {
+    let place = Place::new(cluster, &["a", "b", "c"], "sleep 1");
+    let output = place.begin(&["--repeats", "2", "--measure"]).output().unwrap();
+    succeeded(&output);
+    for model in ["a", "b", "c"] {
+        assert_eq!(place.statuses(model), ["measured", "measured"]);
+        let result = place.result(model);
+        assert!(result["machine"]["cpu"].is_string(), "{result}");
+        // Measured on the node, before its first task.
+        assert!(result["capability"]["cpu"].is_object(), "{result}");
+    }
+    let ran = place.ran();
+    assert_eq!(ran.len(), 6);
+    for node in ["node1", "node2"] {
+        assert!(ran.iter().any(|(_, it)| it == node), "{ran:?}");
+    }
+}
+
+fn a_submitting_process_that_dies_is_replaced_and_nothing_runs_twice(cluster: &Cluster) {
+    let place = Place::new(cluster, &["a", "b", "c"], "sleep 4");
+    let mut child = place.begin(&[]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    eventually("a task has begun", || !place.ran().is_empty());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let output = place.command(&["--resume"]).output().unwrap();
+    succeeded(&output);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("3 tasks were submitted before and are followed"), "{said}");
+    let mut models: Vec<String> = place.ran().into_iter().map(|(model, _)| model).collect();
+    models.sort();
+    assert_eq!(models, ["a", "b", "c"]);
+    for model in ["a", "b", "c"] {
+        assert_eq!(place.statuses(model), ["measured"]);
+    }
+}
+
+fn ctrl_c_cancels_the_jobs_and_resume_runs_the_rest(cluster: &Cluster) {
+    let place = Place::new(cluster, &["a", "b", "c"], "[ -e go ] || sleep 60");
+    let child = place.begin(&[]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    eventually("a task has begun", || !place.ran().is_empty());
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(i32::from(protocol::exit::INTERRUPTED)));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("trainmark run --resume --out out"), "{said}");
+    let batches = fs::read_dir(place.path("out/slurm")).unwrap().flatten();
+    for batch in batches {
+        let name = format!("--name=trainmark-{}", batch.file_name().to_string_lossy());
+        let active = cluster.call("squeue", &["-h", &name]);
+        assert_eq!(active, "", "a job is still there");
+    }
+    fs::write(place.path("go"), "").unwrap();
+    succeeded(&place.command(&["--resume"]).output().unwrap());
+    for model in ["a", "b", "c"] {
+        assert_eq!(place.statuses(model), ["measured"], "{}", place.result(model));
+    }
+}
+
+fn a_cancelled_job_and_a_task_over_its_limit_are_rows_of_their_own(cluster: &Cluster) {
+    let script = "case $1 in hang) sleep 300;; cancelled) sleep 200;; esac";
+    let place = Place::new(cluster, &["fine", "hang", "cancelled"], script);
+    let child = place
+        .begin(&["--timeout", "250s", "--task-time", "1m", "--partition", "all"])
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    eventually("the third task has begun", || place.ran().iter().any(|(it, _)| it == "cancelled"));
+    let mut names = fs::read_dir(place.path("out/slurm")).unwrap().flatten();
+    let batch = names.next().unwrap().file_name().to_string_lossy().into_owned();
+    let job = cluster.call("squeue", &["-h", "-o", "%F", &format!("--name=trainmark-{batch}")]);
+    let job = job.lines().next().unwrap();
+    cluster.call("scancel", &[&format!("{job}_2")]);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(i32::from(protocol::exit::FAILURE)));
+    assert_eq!(place.statuses("fine"), ["measured"]);
+    assert_eq!(place.statuses("hang"), ["timed_out"]);
+    assert_eq!(place.statuses("cancelled"), ["interrupted"]);
+    let reason = place.result("hang")["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains("over the scheduler's time limit"), "{reason}");
+}
+
+fn a_task_whose_node_dies_runs_again_on_another(cluster: &Cluster) {
+    let place = Place::new(cluster, &["a"], "if [ ! -e go ]; then touch go; sleep 60; fi");
+    let child = place
+        .begin(&["--partition", "fragile"])
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let go = place.path("go");
+    eventually_on(cluster, "the task has begun", move || go.exists());
+    let (_, node) = place.ran().remove(0);
+    cluster.kill_node(&node);
+    succeeded(&child.wait_with_output().unwrap());
+    assert_eq!(place.statuses("a"), ["measured"]);
+    let ran = place.ran();
+    assert_eq!(ran.len(), 2, "{ran:?}");
+    assert_ne!(ran[0].1, ran[1].1);
+}
+
+#[test]
+fn slurm_runs_suites_and_survives_what_clusters_do() {
+    let there = |program: &str| {
+        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+            .chain(["/usr/sbin".into()])
+            .any(|folder| folder.join(program).exists())
+    };
+    let root =
+        fs::metadata("/proc/self").is_ok_and(|it| std::os::unix::fs::MetadataExt::uid(&it) == 0);
+    if !["slurmctld", "slurmd", "sbatch", "munged"].into_iter().all(there) || !root {
+        assert!(
+            std::env::var_os("TRAINMARK_REQUIRE_SLURM").is_none(),
+            "$TRAINMARK_REQUIRE_SLURM is set, but slurm-wlm and munge are not installed, or this is not root"
+        );
+        eprintln!("SKIPPED: Slurm: needs the packages slurm-wlm and munge, and root");
+        return;
+    }
+    let cluster = Cluster::start();
+    std::thread::scope(|scope| {
+        let cluster = &cluster;
+        scope.spawn(|| a_task_whose_node_dies_runs_again_on_another(cluster));
+        scope.spawn(|| a_cancelled_job_and_a_task_over_its_limit_are_rows_of_their_own(cluster));
+        scope.spawn(|| {
+            a_suite_is_spread_over_the_nodes_and_every_repeat_is_collected(cluster);
+            a_submitting_process_that_dies_is_replaced_and_nothing_runs_twice(cluster);
+            ctrl_c_cancels_the_jobs_and_resume_runs_the_rest(cluster);
+        });
+    });
+}
+
+#[test]
+fn without_slurm_the_error_says_what_is_missing_and_the_script_can_be_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |words: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_trainmark"))
+            .args(["run", "--executor", "slurm", "--model", "mlp"])
+            .args(words)
+            .current_dir(folder.path())
+            .env("XDG_CACHE_HOME", folder.path().join("cache"))
+            .output()
+            .unwrap()
+    };
+    let output = run(&["--dry-run", "--gpus", "2", "--array-limit", "3", "--repeats", "5"]);
+    succeeded(&output);
+    let script = String::from_utf8(output.stdout).unwrap();
+    assert!(script.starts_with("#!/bin/bash\n#SBATCH --job-name=trainmark-BATCH\n"), "{script}");
+    for line in ["#SBATCH --gres=gpu:2", "exec \"$TRAINMARK\" task --order"] {
+        assert!(script.contains(line), "{script}");
+    }
+    assert!(script.contains("%3\n"), "{script}");
+    assert!(!Path::new(&folder.path().join("benchmarks")).exists(), "a dry run writes nothing");
+}
