@@ -1,4 +1,4 @@
-//! `trainmark run --executor slurm` against a real Slurm: a controller and four nodes on loopback, started
+//! `trainmark run --executor slurm` against a real Slurm: a controller and six nodes on loopback, started
 //! here, in a folder of their own, and ended with the test. Needs Debian's `slurm-wlm` and `munge`, and
 //! root; without them it is skipped, loudly, unless `$TRAINMARK_REQUIRE_SLURM` is set.
 #![cfg(target_os = "linux")]
@@ -13,8 +13,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// The first two make the default partition, the others the partition `fragile`.
-const NODES: [&str; 4] = ["node1", "node2", "node3", "node4"];
+/// Two for each partition: `all`, which is the default, `fragile` and `slow`.
+const NODES: [&str; 6] = ["node1", "node2", "node3", "node4", "node5", "node6"];
 
 struct Cluster {
     folder: TempDir,
@@ -93,7 +93,8 @@ impl Cluster {
             .unwrap();
         }
         text + "PartitionName=all Nodes=node1,node2 Default=YES MaxTime=INFINITE State=UP\n\
-                PartitionName=fragile Nodes=node3,node4 MaxTime=INFINITE State=UP\n"
+                PartitionName=fragile Nodes=node3,node4 MaxTime=INFINITE State=UP\n\
+                PartitionName=slow Nodes=node5,node6 MaxTime=INFINITE State=UP\n"
     }
 
     fn daemon(&mut self, program: &str, words: &[&str]) {
@@ -352,7 +353,7 @@ fn a_cancelled_job_and_a_task_over_its_limit_are_rows_of_their_own(cluster: &Clu
     let script = "case $1 in hang) sleep 300;; cancelled) sleep 200;; esac";
     let place = Place::new(cluster, &["fine", "hang", "cancelled"], script);
     let child = place
-        .begin(&["--timeout", "250s", "--task-time", "1m", "--partition", "all"])
+        .begin(&["--timeout", "250s", "--task-time", "1m", "--partition", "slow"])
         .stderr(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
