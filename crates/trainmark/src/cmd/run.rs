@@ -497,7 +497,7 @@ fn list(loaded: &LoadedSuite, cases: &[Case]) {
 
 fn dry_run(args: &Args, loaded: &LoadedSuite, cases: &[Case]) -> Result<()> {
     if args.cluster.executor == Kind::Slurm {
-        let timeout = args.timeout.unwrap_or(Duration::from_secs_f64(loaded.suite.timeout_s));
+        let timeout = args.what.timeout.unwrap_or(Duration::from_secs_f64(loaded.suite.timeout_s));
         let out = std::path::absolute(&args.out).with_context(|| args.out.display().to_string())?;
         let tasks = cases.len() * args.repeats.unwrap_or(1) as usize;
         print!("{}", slurm::preview(&args.cluster.request(timeout)?, &out, tasks)?);
