@@ -10,6 +10,7 @@ use objc2_metal::{
 };
 use objc2_metal_performance_shaders::MPSSupportsMTLDevice;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 
 pub(crate) type DeviceObject = Retained<ProtocolObject<dyn MTLDevice>>;
 pub(crate) type BufferObject = Retained<ProtocolObject<dyn MTLBuffer>>;
@@ -57,6 +58,18 @@ impl Gpu {
 
     pub(crate) fn failed(&self, message: impl fmt::Display) -> TrainError {
         failed(self.backend, message)
+    }
+
+    /// Does what may throw: an Objective-C exception that reached Rust would end the process.
+    ///
+    /// # Errors
+    /// The exception's reason.
+    pub(crate) fn guarded<R>(&self, what: &str, work: impl FnOnce() -> R) -> Result<R, TrainError> {
+        // What was thrown out of is given up with the session.
+        objc2::exception::catch(AssertUnwindSafe(work)).map_err(|exception| {
+            let reason = exception.map_or_else(|| "no reason".to_owned(), |it| it.to_string());
+            self.failed(format!("{what}: {}", one_line(&reason)))
+        })
     }
 
     /// A buffer in memory that host and device share, filled with zeros. Returns its place in

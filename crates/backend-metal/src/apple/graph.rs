@@ -123,7 +123,7 @@ impl Device for Metal {
             let Description { graph, feeds, results } = description;
             // SAFETY: makes an empty graph.
             let target = unsafe { MPSGraph::new() };
-            let lowered = lower(graph, &target);
+            let lowered = self.gpu.guarded("building a graph", || lower(graph, &target))?;
             let shaped = |(_, node): &(Slot, Node)| {
                 let tensor = graph.tensor(*node);
                 // SAFETY: makes a description.
@@ -145,7 +145,7 @@ impl Device for Metal {
             let targets = NSArray::from_slice(&targets);
             // SAFETY: feeds and targets are tensors of this graph, and the feeds are all of its
             // placeholders.
-            let executable = unsafe {
+            let compile = || unsafe {
                 let how = MPSGraphCompilationDescriptor::new();
                 // The GPU alone: the next level may move parts to other processors.
                 how.setOptimizationLevel(MPSGraphOptimization::Level0);
@@ -158,6 +158,7 @@ impl Device for Metal {
                     Some(&how),
                 )
             };
+            let executable = self.gpu.guarded("compiling a graph", compile)?;
             // SAFETY: asks the executable for its own lists.
             let wanted = unsafe { (executable.feedTensors(), executable.targetTensors()) };
             let feeds = self.places(wanted.0, feeds, &lowered)?;
@@ -187,18 +188,20 @@ impl Device for Metal {
                 // SAFETY: a command buffer of a queue that exists.
                 unsafe { MPSCommandBuffer::commandBufferFromCommandQueue(queue) }
             });
-            // SAFETY: the data is in the order, shapes and types of the executable's own lists.
-            unsafe {
-                binding
-                    .executable
-                    .encodeToCommandBuffer_inputsArray_resultsArray_executionDescriptor(
-                        commands,
-                        &binding.inputs,
-                        Some(&binding.results),
-                        None,
-                    );
-            }
-            Ok(())
+            let encode = || {
+                // SAFETY: the data is in the order, shapes and types of the executable's own lists.
+                unsafe {
+                    binding
+                        .executable
+                        .encodeToCommandBuffer_inputsArray_resultsArray_executionDescriptor(
+                            commands,
+                            &binding.inputs,
+                            Some(&binding.results),
+                            None,
+                        )
+                };
+            };
+            self.gpu.guarded("running a graph", encode)
         })
     }
 

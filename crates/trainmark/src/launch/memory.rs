@@ -133,7 +133,7 @@ pub fn address_space_bytes(enforced: &Enforced) -> Option<u64> {
     #[cfg(target_os = "linux")]
     let inherited = rustix::process::getrlimit(rustix::process::Resource::As).current;
     #[cfg(not(target_os = "linux"))]
-    let inherited = None;
+    let inherited: Option<u64> = None;
     match enforced {
         Enforced::Rlimit { bytes } => Some(inherited.map_or(*bytes, |most| most.min(*bytes))),
         _ => inherited,
