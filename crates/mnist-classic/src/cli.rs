@@ -148,7 +148,7 @@ pub struct WhatArgs {
     pub check: bool,
 
     /// Print as JSON what this machine can do, instead of training.
-    #[arg(long, exclusive = true)]
+    #[arg(long)]
     pub probe: bool,
 
     /// Print this help.

@@ -46,6 +46,14 @@ fn the_probe_is_json_that_the_harness_reads() {
 }
 
 #[test]
+fn the_probe_takes_the_option_that_software_devices_count() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mnist-classic"));
+    let output = command.args(["--probe", "--allow-software"]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    serde_json::from_slice::<Probe>(&output.stdout).unwrap();
+}
+
+#[test]
 fn what_cannot_be_is_one_line_and_its_own_exit_code() {
     fails("--epochs 0", exit::USAGE, "--epochs");
     fails("--lr nan", exit::USAGE, "--lr");

@@ -66,12 +66,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let examined = examiner.examine(case, &trainers[&case.trainer], &mut yardsticks)?;
         let Some(verification) = examined else { break };
         println!("{}", line(&case.label(&loaded.suite), &verification));
-        found.push(verification);
+        found.push(verification.clone());
+        // At once: what has been found out is not lost to what comes after it.
+        file.take_in(vec![verification]);
+        file.write(&args.out).with_context(cannot_write)?;
     }
     let summary = summary(&found, cases.len());
     let wrong = found.iter().any(|it| matches!(it.grade, Grade::Different | Grade::Failed));
-    file.take_in(found);
-    file.write(&args.out).with_context(cannot_write)?;
     println!("{summary}");
     println!("Grades: {}", args.out.join(FILE).display());
     if cancel.is_cancelled() {
