@@ -43,6 +43,13 @@ impl Backend for Cpu {
     ) -> Result<Box<dyn Session + 'data>, TrainError> {
         check_job(&job)?;
         let engine = Engine::new(options)?;
+        if let (false, Some(plan)) = (matches!(job.model, Model::Mlp(_)), &engine.plan) {
+            return Err(TrainError::Option {
+                option: "plan",
+                value: plan.clone(),
+                reason: format!("the {} has one way on cpu", job.model.id()),
+            });
+        }
         match job.model {
             Model::Cnn => Ok(Box::new(cnn::CnnSession::new(engine, job))),
             Model::Mlp(shape) => Ok(Box::new(mlp::Mlp::open(job, shape, engine)?)),
@@ -57,7 +64,7 @@ impl Backend for Cpu {
 pub struct Engine {
     pub isa: Isa,
     pub team: Team,
-    /// `Options::plan`, which each model checks itself.
+    /// `Options::plan`, which the MLP checks; the others have none.
     pub plan: Option<String>,
 }
 

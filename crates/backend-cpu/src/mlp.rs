@@ -3,8 +3,12 @@
 mod batch;
 mod first_layer;
 mod layout;
+mod plan;
+mod predict;
 mod run;
 mod second_layer;
+#[cfg(test)]
+mod tests;
 
 use crate::Engine;
 use crate::buffer::Buffer;
@@ -12,9 +16,12 @@ use crate::simd::{Kernel, Simd};
 use batch::{GROUP, GROUP_BYTES};
 use layout::Layout;
 use mnist::{CLASSES, PIXELS};
-use nn::backend::{Description, Job, Session, TrainError};
+use nn::backend::{Description, Job, Measured, Session, TrainError};
 use nn::{MlpShape, Parameters};
+use plan::Plan;
+use predict::Predict;
 use run::{Memory, Train};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// An MLP in training.
 pub struct Mlp<'data> {
@@ -29,19 +36,38 @@ pub struct Mlp<'data> {
     hidden: Buffer<f32>,
     parts: Buffer<f32>,
     gradient: Buffer<f32>,
+    plan: Plan,
+    counts: Counts,
+}
+
+/// What was computed so far.
+#[derive(Default)]
+struct Counts {
+    steps: u64,
+    samples: u64,
+    /// Pairs of pixels that were not skipped, over all samples.
+    pairs: AtomicU64,
 }
 
 impl<'data> Mlp<'data> {
     /// Ready to train; parameters are zero.
     ///
     /// # Errors
-    /// None yet.
+    /// [`TrainError::Option`] if there is no such plan.
     pub fn open(
         job: Job<'data>,
         shape: MlpShape,
         engine: Engine,
     ) -> Result<Mlp<'data>, TrainError> {
         let threads = engine.team.threads();
+        let plan = match &engine.plan {
+            None => Plan::for_density(plan::density(job.train)),
+            Some(name) => Plan::parse(name).ok_or_else(|| TrainError::Option {
+                option: "plan",
+                value: name.clone(),
+                reason: "the mlp on cpu has sparse and dense".to_owned(),
+            })?,
+        };
         let (lanes, widest) = engine.isa.run(Widths);
         let batch_size = job.batch_size.min(job.train.len().max(1));
         let layout = Layout::new(shape.hidden, batch_size, threads, lanes, widest);
@@ -55,6 +81,8 @@ impl<'data> Mlp<'data> {
             hidden: Buffer::zeroed(2 * layout.hidden_len()),
             parts: Buffer::zeroed(2 * layout.logits_len()),
             gradient: Buffer::zeroed(threads * layout.groups * CLASSES * GROUP),
+            plan,
+            counts: Counts::default(),
             engine,
             layout,
         })
@@ -74,7 +102,7 @@ impl Kernel for Widths {
 
 impl Session for Mlp<'_> {
     fn description(&self) -> Description {
-        self.engine.description("zero pixels skipped")
+        self.engine.description(self.plan.path())
     }
 
     fn set_parameters(&mut self, parameters: &Parameters) -> Result<(), TrainError> {
@@ -139,41 +167,45 @@ impl Session for Mlp<'_> {
                 batch_size: job.batch_size,
                 learning_rate: job.learning_rate,
                 order,
+                plan: self.plan,
                 step_loss,
+                pairs: &self.counts.pairs,
             });
         });
+        self.counts.steps += order.len().div_ceil(job.batch_size) as u64;
+        self.counts.samples += order.len() as u64;
         Ok(())
     }
 
     fn predict(&mut self, images: &[u8], labels: &mut [u8]) -> Result<(), TrainError> {
-        Job::check_images(images, labels)?;
-        let parameters = self.parameters()?;
-        let hidden = self.layout.hidden;
-        let mut w1 = vec![0.0; PIXELS * hidden]; // (784, hidden)
-        for (unit, row) in parameters.tensor("fc1.weight").chunks_exact(PIXELS).enumerate() {
-            for (pixel, &weight) in row.iter().enumerate() {
-                w1[pixel * hidden + unit] = weight;
-            }
-        }
-        let mut values = vec![0.0; hidden];
-        for (image, label) in images.chunks_exact(PIXELS).zip(labels) {
-            values.copy_from_slice(parameters.tensor("fc1.bias"));
-            for (&pixel, row) in image.iter().zip(w1.chunks_exact(hidden)) {
-                if pixel > 0 {
-                    let x = f32::from(pixel) / 255.0;
-                    values.iter_mut().zip(row).for_each(|(value, weight)| *value += x * weight);
-                }
-            }
-            values.iter_mut().for_each(|value| *value = value.max(0.0));
-            let mut best = f32::NEG_INFINITY;
-            let rows = parameters.tensor("fc2.weight").chunks_exact(hidden);
-            for (class, (row, bias)) in rows.zip(parameters.tensor("fc2.bias")).enumerate() {
-                let logit = bias + row.iter().zip(&values).map(|(w, value)| w * value).sum::<f32>();
-                if logit > best {
-                    (best, *label) = (logit, class as u8);
-                }
-            }
-        }
+        crate::check_images(images, labels)?;
+        let labels = crate::buffer::Shared::new(labels);
+        let (w1, layout, plan) = (self.w1.share(), &self.layout, self.plan);
+        let (b1, w2, b2) = (&*self.b1, &*self.w2, &*self.b2);
+        let isa = self.engine.isa;
+        self.engine.team.run(&|member| {
+            isa.run(Predict { member, layout, w1, b1, w2, b2, plan, images, labels });
+        });
         Ok(())
+    }
+
+    fn measured(&self) -> Measured {
+        Measured { executed_flop: self.executed_flop(), ..Measured::default() }
+    }
+}
+
+impl Mlp<'_> {
+    /// As [`nn::Model::dense_flop`], with the first layer's products for the pairs of pixels that
+    /// were not skipped.
+    fn executed_flop(&self) -> Option<f64> {
+        if self.plan == Plan::Dense {
+            return None; // all of them
+        }
+        let Counts { steps, samples, pairs } = &self.counts;
+        let model = self.job.model;
+        let pixels = 2.0 * pairs.load(Ordering::Relaxed) as f64;
+        let skipped = (*samples * PIXELS as u64) as f64 - pixels;
+        let multiply_adds = 2.0 * skipped * self.layout.hidden as f64; // forward and back
+        Some(model.dense_flop(*samples, *steps) - 2.0 * multiply_adds)
     }
 }

@@ -5,6 +5,8 @@ mod product;
 mod sample;
 mod softmax;
 mod subsets;
+#[cfg(test)]
+mod tests;
 
 use crate::buffer::{Buffer, Shared};
 use crate::cross_entropy::{LossSum, first_of_the_largest, softmax_cross_entropy};

@@ -27,8 +27,9 @@ use crate::buffer::{Buffer, Shared};
 use crate::simd::MAX_LANES;
 use crate::{Engine, check_images, check_order};
 use mnist::{CLASSES, PIXELS};
-use nn::backend::{Description, Job, Session, TrainError};
+use nn::backend::{Description, Job, Measured, Session, TrainError};
 use nn::{CONV_FILTERS, Model, POOLED, Parameters};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Rows and columns of the pooled image.
 const POOLED_SIDE: usize = 14;
@@ -55,6 +56,16 @@ pub struct CnnSession<'data> {
     linear_bias: Buffer<f32>, // (16)
     pooled: Buffer<f32>,      // (threads, batch, filters of the thread, 14, 16) and distances
     parts: Buffer<f32>,       // (2, batch, 8, 16): of the logits, in even and odd steps
+    counts: Counts,
+}
+
+/// What was computed so far.
+#[derive(Default)]
+struct Counts {
+    steps: u64,
+    samples: u64,
+    /// Pooled rows that see a pixel that is not zero, over all samples.
+    rows_seen: AtomicU64,
 }
 
 impl<'data> CnnSession<'data> {
@@ -68,9 +79,21 @@ impl<'data> CnnSession<'data> {
             linear_bias: Buffer::zeroed(MAX_LANES),
             pooled: Buffer::zeroed(run::pooled_start(job.batch_size, CONV_FILTERS, threads)),
             parts: Buffer::zeroed(2 * job.batch_size * CONV_FILTERS * MAX_LANES),
+            counts: Counts::default(),
             engine,
             job,
         }
+    }
+
+    /// As [`Model::dense_flop`], with the convolution's products in the pooled rows that see
+    /// something.
+    fn executed_flop(&self) -> f64 {
+        let Counts { steps, samples, rows_seen } = &self.counts;
+        let rows = (*samples * POOLED_SIDE as u64) as f64;
+        let blank = rows - rows_seen.load(Ordering::Relaxed) as f64;
+        // Nine taps for each of the four outputs that a pooled place chooses among, and back for one.
+        let row = (CONV_FILTERS * POOLED_SIDE * 9 * (4 + 1)) as f64;
+        Model::Cnn.dense_flop(*samples, *steps) - 2.0 * blank * row
     }
 }
 
@@ -134,10 +157,17 @@ impl Session for CnnSession<'_> {
             pooled: self.pooled.share(),
             parts: self.parts.share(),
             step_loss: Shared::new(step_loss),
+            rows_seen: &self.counts.rows_seen,
         };
         let (isa, job) = (self.engine.isa, self.job);
         self.engine.team.run(&|member| isa.run(run::Train { member, job, order, memory }));
+        self.counts.steps += order.len().div_ceil(job.batch_size) as u64;
+        self.counts.samples += order.len() as u64;
         Ok(())
+    }
+
+    fn measured(&self) -> Measured {
+        Measured { executed_flop: Some(self.executed_flop()), ..Measured::default() }
     }
 
     fn predict(&mut self, images: &[u8], labels: &mut [u8]) -> Result<(), TrainError> {

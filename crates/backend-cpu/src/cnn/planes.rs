@@ -46,6 +46,11 @@ impl Planes {
         self.seen >> pooled_row & 1 == 1
     }
 
+    /// How many pooled rows see one.
+    pub fn rows_seen(&self) -> u32 {
+        self.seen.count_ones()
+    }
+
     /// Makes every pooled row count as seeing something.
     pub fn see_all(&mut self) {
         self.seen = (1 << POOLED_SIDE) - 1;

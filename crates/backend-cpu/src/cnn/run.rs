@@ -13,6 +13,7 @@ use mnist::{CLASSES, PIXELS};
 use nn::CONV_FILTERS;
 use nn::backend::Job;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Samples that go through a pass together, so that a filter's weights stay in L1 for all of them.
 const GROUP: usize = 8;
@@ -31,6 +32,8 @@ pub struct Memory<'run> {
     pub pooled: Shared<'run, f32>,
     pub parts: Shared<'run, f32>,
     pub step_loss: Shared<'run, f32>,
+    /// Counts the pooled rows that were computed, once for all filters.
+    pub rows_seen: &'run AtomicU64,
 }
 
 /// Distance between the pooled values of samples: a line more than there are, as the update reads
@@ -75,6 +78,7 @@ impl Kernel for Train<'_> {
             thread.backward(simd, batch);
             thread.update(simd, batch.len());
         }
+        memory.rows_seen.fetch_add(thread.rows_seen, Ordering::Relaxed);
         if member.index() == 0 {
             // SAFETY: only this thread touches the shared bias; all threads' own are equal.
             unsafe { memory.linear_bias.slice_mut(0..MAX_LANES) }.copy_from_slice(&thread.bias);
@@ -98,6 +102,7 @@ struct Thread<'run, S: Simd> {
     gradient: Buffer<f32>,        // (filters, 10, lanes): of the packed weights, by lane
     planes: Vec<Planes>,          // of the last images, by sample modulo their number
     finite: bool,                 // all packed weights are
+    rows_seen: u64,               // by the thread that has the first filter
 }
 
 impl<'run, S: Simd> Thread<'run, S> {
@@ -132,6 +137,7 @@ impl<'run, S: Simd> Thread<'run, S> {
             gradient: Buffer::zeroed(filters.len() * FILTER * S::LANES),
             planes: vec![Planes::new(); batch.clamp(GROUP, KEPT)],
             finite: false,
+            rows_seen: 0,
             filters,
         }
     }
@@ -155,6 +161,9 @@ impl<'run, S: Simd> Thread<'run, S> {
                 let sample = first + n;
                 self.unpack(simd, sample, index);
                 let planes = &self.planes[sample % self.planes.len()];
+                if self.filters.start == 0 {
+                    self.rows_seen += u64::from(planes.rows_seen());
+                }
                 let pooled = &mut self.pooled[sample * stride..][..filters * FILTER_ROWS];
                 let choices = &mut self.choices[sample * choices..][..choices];
                 convolution::forward(simd, self.packed, planes, pooled, choices);

@@ -216,3 +216,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_record_says_how_many_operations_were_carried_out() {
+    use nn::backend::{Backend, Options};
+    let mut image = vec![0; PIXELS];
+    image[9 * SIDE + 3] = 1; // seen by pooled rows 4 (rows 7 to 10) and 5 (rows 9 to 12)
+    let data = mnist::Split::new(image.repeat(5), vec![1; 5]).unwrap();
+    let job = Job { model: Model::Cnn, batch_size: 2, learning_rate: 0.01, train: &data };
+    for threads in [1, 2, 11] {
+        let options = Options { threads: Some(threads), ..Options::default() };
+        let mut session = crate::Cpu.open(job, &options).unwrap();
+        session.train(&[0, 1, 2, 3, 4], &mut [0.0; 3]).unwrap();
+        let skipped = 2.0 * 5.0 * 12.0 * (8 * 14 * 45) as f64;
+        let executed = session.measured().executed_flop.unwrap();
+        assert_eq!(executed, Model::Cnn.dense_flop(5, 3) - skipped, "{threads} threads");
+    }
+}

@@ -20,34 +20,41 @@ pub(super) const NO_SAMPLE: u8 = 255;
 static BLANK: [u8; PIXELS] = [0; PIXELS];
 
 /// Writes the pixels of `squares` of the images that `samples` names into `group`; absent ones
-/// become blank. Whoever has the first square writes the labels too.
+/// become blank. `images`: (count, 784).
 ///
 /// # Safety
 /// `group` must be writable for [`GROUP_BYTES`], and nobody else touches these squares of it.
 #[inline(always)]
 pub(super) unsafe fn turn<S: Simd>(
     simd: S,
-    data: &Split,
-    samples: &[u32],
+    images: &[u8],
+    samples: impl Iterator<Item = usize>,
     squares: std::ops::Range<usize>,
     group: *mut u8,
 ) {
     let mut rows = [BLANK.as_ptr(); GROUP];
-    let mut labels = [NO_SAMPLE; GROUP];
-    for (slot, &sample) in samples.iter().take(GROUP).enumerate() {
-        let sample = sample as usize;
-        rows[slot] = data.images()[sample * PIXELS..][..PIXELS].as_ptr();
-        labels[slot] = data.labels()[sample];
-    }
-    if squares.start == 0 {
-        // SAFETY: within the group.
-        unsafe { group.add(LABELS).cast::<[u8; GROUP]>().write_unaligned(labels) };
+    for (row, sample) in rows.iter_mut().zip(samples) {
+        *row = images[sample * PIXELS..][..PIXELS].as_ptr();
     }
     for square in squares {
         let pixel = square * SQUARE;
         // SAFETY: rows have 784 pixels, the group has as many times 32.
         unsafe { simd.transpose_bytes(&rows, pixel, group.add(pixel * GROUP)) };
     }
+}
+
+/// Writes the labels of `samples` into `group`; absent ones become [`NO_SAMPLE`].
+///
+/// # Safety
+/// `group` must be writable for [`GROUP_BYTES`], and nobody else touches its labels.
+#[inline(always)]
+pub(super) unsafe fn label(labels: &[u8], samples: &[u32], group: *mut u8) {
+    let mut row = [NO_SAMPLE; GROUP];
+    for (label, &sample) in row.iter_mut().zip(samples) {
+        *label = labels[sample as usize];
+    }
+    // SAFETY: within the group.
+    unsafe { group.add(LABELS).cast::<[u8; GROUP]>().write_unaligned(row) };
 }
 
 /// Asks for the images that `samples` names, as far as `squares` cover them: shuffled images come

@@ -1,14 +1,27 @@
-//! The first layer: 784 inputs, of which most are zero.
+//! The first layer: 784 inputs, of which most are zero on MNIST.
+//!
+//! Two ways, which give the same sums in the same order and so the same bits (a zero adds nothing):
+//!
+//! - *Sparse*: pairs of neighbouring pixels, each with the samples for which one of the two is not
+//!   zero. The pair's weights stay in registers for a whole tile of hidden units. On MNIST that is
+//!   169 of 784 pixels for each sample (144 are not zero), a fifth of the dense work.
+//! - *Dense*: four neighbouring pixels with all samples and half a tile, so that a sample's value is
+//!   loaded and stored once for four FMAs: no masks, no lists, no branches that depend on the data.
+//!
+//! Floor of the sparse way, for each vector of hidden units, pair and sample: 2 FMAs and a load in the
+//! update, 2 FMAs, a load and a store forward.
 
 use super::batch::GROUP;
+use super::plan::Plan;
 use crate::simd::{Kernel, Simd};
 use mnist::PIXELS;
 
 /// A group of samples: its pixels, and a value per sample and hidden unit of a tile.
 #[derive(Clone, Copy)]
 pub(super) struct Samples {
-    pub pixels: *const u8, // (784, GROUP)
+    pub pixels: *const u8, // (784, GROUP), zero for absent samples
     pub values: *mut f32,  // (vector, GROUP, lanes)
+    pub count: usize,
 }
 
 /// One pass over a tile's weights: `weights += pixels^T update.values`, and then
@@ -18,14 +31,20 @@ pub(super) struct Pass {
     pub vectors: usize,
     pub update: Option<Samples>,
     pub forward: Option<Samples>,
+    pub plan: Plan,
 }
 
 impl Pass {
+    /// Returns how many pairs of pixels the forward samples had that were not skipped.
+    ///
     /// # Safety
-    /// All pointers must be good for what their shapes say, and nobody else touches the weights
-    /// and the values.
+    /// All pointers must be good for what their shapes say, and nobody else touches the values and,
+    /// if there is an update, the weights.
     #[inline(always)]
-    pub unsafe fn run<S: Simd>(self, simd: S) {
+    pub unsafe fn run<S: Simd>(self, simd: S) -> u64 {
+        if self.plan == Plan::Dense {
+            return simd.enter(Dense(self));
+        }
         match self.vectors {
             1 => simd.enter(Tile::<1>(self)),
             2 => simd.enter(Tile::<2>(self)),
@@ -43,20 +62,148 @@ impl Pass {
 struct Tile<const V: usize>(Pass);
 
 impl<const V: usize> Kernel for Tile<V> {
-    type Output = ();
+    type Output = u64;
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+    fn run<S: Simd>(self, simd: S) -> u64 {
         let Pass { weights, update, forward, .. } = self.0;
         // SAFETY: as `Pass::run` demands.
         unsafe {
             match (update, forward) {
                 (Some(update), Some(forward)) => {
-                    pass::<S, V, true, true>(simd, weights, update, forward);
+                    pass::<S, V, true, true>(simd, weights, update, forward)
                 }
                 (Some(update), None) => pass::<S, V, true, false>(simd, weights, update, update),
                 (None, Some(forward)) => pass::<S, V, false, true>(simd, weights, forward, forward),
+                (None, None) => 0,
+            }
+        }
+    }
+}
+
+struct Dense(Pass);
+
+impl Kernel for Dense {
+    type Output = u64;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> u64 {
+        // Four rows of four vectors of weights, four values and four pixels, of 32 registers.
+        let widest = S::REGISTERS / 8;
+        let mut first = 0;
+        while first < self.0.vectors {
+            let width = widest.min(self.0.vectors - first);
+            // SAFETY: as `Pass::run` demands.
+            unsafe {
+                match width {
+                    1 => self.columns::<S, 1>(simd, first),
+                    2 => self.columns::<S, 2>(simd, first),
+                    3 => self.columns::<S, 3>(simd, first),
+                    4 => self.columns::<S, 4>(simd, first),
+                    other => unreachable!("{other} vectors at once"),
+                }
+            }
+            first += width;
+        }
+        let forward = self.0.forward.map_or(0, |samples| samples.count);
+        (forward * PIXELS / 2) as u64
+    }
+}
+
+impl Dense {
+    /// `W` vectors of the tile from `first` on.
+    ///
+    /// # Safety
+    /// As [`Pass::run`].
+    #[inline(always)]
+    unsafe fn columns<S: Simd, const W: usize>(&self, simd: S, first: usize) {
+        let Pass { weights, vectors, update, forward, .. } = self.0;
+        let row_len = vectors * S::LANES;
+        let weights = weights.wrapping_add(first * S::LANES);
+        let part = |samples: Samples| Samples {
+            values: samples.values.wrapping_add(first * GROUP * S::LANES),
+            ..samples
+        };
+        // SAFETY: as `Pass::run` demands.
+        unsafe {
+            match (update.map(part), forward.map(part)) {
+                (Some(update), Some(forward)) => {
+                    dense::<S, W, true, true>(simd, weights, row_len, update, forward);
+                }
+                (Some(update), None) => {
+                    dense::<S, W, true, false>(simd, weights, row_len, update, update);
+                }
+                (None, Some(forward)) => {
+                    dense::<S, W, false, true>(simd, weights, row_len, forward, forward);
+                }
                 (None, None) => {}
+            }
+        }
+    }
+}
+
+/// Pixels that the dense way takes at once; divides 784.
+const QUAD: usize = 4;
+
+/// `weights`: (784)(W vectors), rows `row_len` floats apart.
+#[inline(always)]
+unsafe fn dense<S: Simd, const W: usize, const UPDATE: bool, const FORWARD: bool>(
+    simd: S,
+    weights: *mut f32,
+    row_len: usize,
+    update: Samples,
+    forward: Samples,
+) {
+    let zero = simd.splat(0.0);
+    let mut scratch = [0.0f32; QUAD * GROUP];
+    for quad in 0..PIXELS / QUAD {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let rows = weights.add(quad * QUAD * row_len);
+            let mut w = [[zero; W]; QUAD];
+            if UPDATE {
+                widen(simd, update.pixels.add(quad * QUAD * GROUP), &mut scratch);
+                for sample in 0..update.count {
+                    let values = update.values.add(sample * S::LANES);
+                    let mut value = [zero; W];
+                    for (j, value) in value.iter_mut().enumerate() {
+                        *value = simd.load(values.add(j * GROUP * S::LANES));
+                    }
+                    for (pixel, w) in w.iter_mut().enumerate() {
+                        let x = simd.splat(*scratch.as_ptr().add(pixel * GROUP + sample));
+                        for j in 0..W {
+                            w[j] = simd.fma(x, value[j], w[j]);
+                        }
+                    }
+                }
+            }
+            for (pixel, w) in w.iter_mut().enumerate() {
+                for (j, w) in w.iter_mut().enumerate() {
+                    let place = rows.add(pixel * row_len + j * S::LANES);
+                    let old = simd.load(place);
+                    *w = if UPDATE { simd.add(old, *w) } else { old };
+                    if UPDATE {
+                        simd.store(place, *w);
+                    }
+                }
+            }
+            if FORWARD {
+                widen(simd, forward.pixels.add(quad * QUAD * GROUP), &mut scratch);
+                for sample in 0..forward.count {
+                    let values = forward.values.add(sample * S::LANES);
+                    let mut x = [zero; QUAD];
+                    for (pixel, x) in x.iter_mut().enumerate() {
+                        *x = simd.splat(*scratch.as_ptr().add(pixel * GROUP + sample));
+                    }
+                    for j in 0..W {
+                        let place = values.add(j * GROUP * S::LANES);
+                        let mut value = simd.load(place);
+                        for (x, w) in x.iter().zip(&w) {
+                            value = simd.fma(*x, w[j], value);
+                        }
+                        simd.store(place, value);
+                    }
+                }
             }
         }
     }
@@ -68,7 +215,8 @@ unsafe fn pass<S: Simd, const V: usize, const UPDATE: bool, const FORWARD: bool>
     weights: *mut f32,
     update: Samples,
     forward: Samples,
-) {
+) -> u64 {
+    let mut pairs = 0;
     let mut scratch = [0.0f32; 2 * GROUP];
     for pair in 0..PIXELS / 2 {
         // SAFETY: the caller's promise.
@@ -80,6 +228,7 @@ unsafe fn pass<S: Simd, const V: usize, const UPDATE: bool, const FORWARD: bool>
             if update_bits | forward_bits == 0 {
                 continue;
             }
+            pairs += u64::from(forward_bits.count_ones());
             let row = weights.add(pair * 2 * V * S::LANES);
             let mut w0 = [simd.splat(0.0); V];
             let mut w1 = [simd.splat(0.0); V];
@@ -128,6 +277,7 @@ unsafe fn pass<S: Simd, const V: usize, const UPDATE: bool, const FORWARD: bool>
             }
         }
     }
+    pairs
 }
 
 /// The samples of which a pixel of the pair is not zero.
@@ -140,14 +290,14 @@ unsafe fn active<S: Simd>(simd: S, pixels: *const u8) -> u32 {
     unsafe { simd.nonzero_bytes(pixels) | simd.nonzero_bytes(pixels.add(GROUP)) }
 }
 
-/// The pixels of a pair as floats.
+/// The pixels of a few rows of a group as floats.
 ///
 /// # Safety
-/// `pixels` must be readable for a pair.
+/// `pixels` must be readable for `N` bytes, a multiple of the lanes.
 #[inline(always)]
-unsafe fn widen<S: Simd>(simd: S, pixels: *const u8, to: &mut [f32; 2 * GROUP]) {
-    for i in 0..2 * GROUP / S::LANES {
-        // SAFETY: the caller's promise, and 64 floats of room.
+unsafe fn widen<S: Simd, const N: usize>(simd: S, pixels: *const u8, to: &mut [f32; N]) {
+    for i in 0..N / S::LANES {
+        // SAFETY: the caller's promise, and as many floats of room.
         unsafe {
             let vector = simd.load_bytes(pixels.add(i * S::LANES));
             simd.store(to.as_mut_ptr().add(i * S::LANES), vector);

@@ -1,13 +1,15 @@
-//! What each member of the team does in a run: training steps, or predictions.
+//! What each member of the team does in a run of training steps.
 
 use super::batch::{self, GROUP, GROUP_BYTES, LABELS, SQUARES};
 use super::first_layer::{Pass, Samples};
 use super::layout::{Layout, Tile};
+use super::plan::Plan;
 use super::second_layer::{activate, backward, logits, softmax_gradient, sum_logits};
 use crate::buffer::Shared;
 use crate::simd::{Kernel, MAX_LANES, Simd};
 use crate::team::Member;
 use mnist::{CLASSES, Split};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The buffers of a session, for all members.
 #[derive(Clone, Copy)]
@@ -31,7 +33,10 @@ pub(super) struct Train<'a> {
     pub batch_size: usize,
     pub learning_rate: f32,
     pub order: &'a [u32],
+    pub plan: Plan,
     pub step_loss: Shared<'a, f32>, // (steps)
+    /// Counts the pairs of pixels that were computed, once for all hidden units.
+    pub pairs: &'a AtomicU64,
 }
 
 impl Train<'_> {
@@ -74,24 +79,38 @@ impl Train<'_> {
             // SAFETY: a group of the buffer; other members turn other squares, and nobody reads
             // this batch before the next barrier.
             unsafe {
-                batch::turn(simd, self.data, samples, squares.clone(), self.pixels(step, group));
+                let group = self.pixels(step, group);
+                let indices = samples.iter().map(|&sample| sample as usize);
+                batch::turn(simd, self.data.images(), indices, squares.clone(), group);
+                if squares.start == 0 {
+                    batch::label(self.data.labels(), samples, group);
+                }
             }
         }
         batch::prefetch(simd, self.data, self.batch(step + 1), squares);
     }
 
     /// First-layer passes of a tile: updates from one step's batch, then the sums of the next.
+    /// Returns how many pairs of pixels the next one's samples have that were not skipped.
     #[inline(always)]
-    fn first_layer<S: Simd>(&self, simd: S, tile: &Tile, update: Option<usize>, forward: usize) {
+    fn first_layer<S: Simd>(
+        &self,
+        simd: S,
+        tile: &Tile,
+        update: Option<usize>,
+        forward: usize,
+    ) -> u64 {
         let samples = |step: usize, group: usize| Samples {
             pixels: self.pixels(step, group),
             values: self
                 .hidden(step, tile.vectors.start)
                 .wrapping_add(group * self.hidden_stride()),
+            count: (self.batch(step).len() - group * GROUP).min(GROUP),
         };
+        let mut pairs = 0;
         let groups = |step| self.batch(step).len().div_ceil(GROUP);
         let weights = self.memory.w1.as_ptr().wrapping_add(self.layout.w1_offset(tile));
-        let vectors = tile.vectors.len();
+        let (vectors, plan) = (tile.vectors.len(), self.plan);
         let updates = update.map_or(0, groups);
         let forwards = groups(forward);
         for group in 0..forwards {
@@ -107,8 +126,9 @@ impl Train<'_> {
             let first = updates.saturating_sub(usize::from(forwards > 0));
             let forward = (index >= first).then(|| samples(forward, index - first));
             // SAFETY: this member's weights and values; the pixels are not written to now.
-            unsafe { Pass { weights, vectors, update, forward }.run(simd) };
+            pairs += unsafe { Pass { weights, vectors, update, forward, plan }.run(simd) };
         }
+        pairs
     }
 
     /// The hidden values and this member's parts of the logits, from the first layer's sums.
@@ -203,8 +223,10 @@ impl Kernel for Train<'_> {
 
         self.prepare(simd, 0);
         member.barrier();
+        let mut pairs = 0;
         for tile in tiles {
-            self.first_layer(simd, tile, None, 0);
+            let computed = self.first_layer(simd, tile, None, 0);
+            pairs += if tile.vectors.start == 0 { computed } else { 0 };
         }
         self.finish_forward(simd, 0);
         self.prepare(simd, 1);
@@ -230,12 +252,14 @@ impl Kernel for Train<'_> {
                         );
                     }
                 }
-                self.first_layer(simd, tile, Some(step), step + 1);
+                let computed = self.first_layer(simd, tile, Some(step), step + 1);
+                pairs += if tile.vectors.start == 0 { computed } else { 0 };
             }
             self.finish_forward(simd, step + 1);
             self.prepare(simd, step + 2);
             member.barrier();
         }
+        self.pairs.fetch_add(pairs, Ordering::Relaxed);
         if member.index() == 0 {
             // SAFETY: the others read it before the barriers.
             unsafe { memory.b2.slice_mut(0..CLASSES).copy_from_slice(&b2) };
