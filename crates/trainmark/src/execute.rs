@@ -118,6 +118,12 @@ impl<'a> Bench<'a> {
             eprintln!("warning: {error}");
             None
         });
+        if capability.is_none() {
+            eprintln!(
+                "note: this machine was not measured yet; `trainmark machine` does it, for the share \
+                 of its peak in reports"
+            );
+        }
         let noise = noise::store::of_machine(&machine);
         Ok(Bench {
             loaded,
