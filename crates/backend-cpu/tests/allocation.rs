@@ -66,7 +66,7 @@ fn a_training_step_allocates_nothing_with_any_model_isa_and_number_of_threads() 
                 let options = Options { isa, threads: Some(threads), ..Options::default() };
                 let mut session = Cpu.open(job, &options).expect("a CPU");
                 session.set_parameters(&initial).expect("parameters of the model");
-                let mut losses = vec![0.0; 21];
+                let mut losses = [0.0; 21];
                 let mut count = |order: &[u32]| {
                     let before = ALLOCATIONS.load(Ordering::SeqCst);
                     let steps = order.len().div_ceil(16);
