@@ -269,9 +269,9 @@ proptest! {
                     prop_assert!(close(output.logits[sample * CLASSES + class], expected.sum()));
                 }
             }
-            for unit in 0..units {
+            for (unit, &old) in bias.iter().enumerate().take(units) {
                 let sum: f64 = (0..samples).map(|sample| d_hidden(sample, unit)).sum();
-                prop_assert!(close(output.bias[unit], f64::from(bias[unit]) + sum));
+                prop_assert!(close(output.bias[unit], f64::from(old) + sum));
                 for class in 0..CLASSES {
                     let sum: f64 = (0..samples).map(|s| d(s, class) * hidden(s, unit)).sum();
                     let actual = output.weights[unit * CLASSES + class];
