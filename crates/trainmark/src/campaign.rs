@@ -66,6 +66,7 @@ impl Row {
             self.result.compiled = part.compiled;
             (self.result.sources, self.result.missing) = (part.sources, part.missing);
             self.result.trainer = part.trainer;
+            self.result.meters = part.meters;
         }
         for sample in part.samples {
             self.done.insert(sample.round);

@@ -2,18 +2,22 @@
 //! sample. Nothing is written here: whoever asked for the run keeps it (`campaign.rs`).
 
 use crate::data::Dataset;
+use crate::environment::Environment;
 use crate::identity::Identity;
 use crate::judge::{self, Evidence};
 use crate::launch::{self, CancelToken, MemoryLimit, Outcome, Stream};
 use crate::machine::{self, Machine};
 use crate::meter::{Meters, Reading};
+use crate::meters;
 use crate::noise::{self, NoiseFloor, NoiseRecord};
 use crate::plan::{self, Case, Places};
 use crate::provenance::{self, Moment};
+use crate::race;
 use crate::result::{
-    AccuracySource, DatasetRecord, LimitsRecord, ResultFile, RunIdentity, SCHEMA_VERSION, Sample,
-    Status, Timing, TrainerRecord,
+    AccuracySource, DatasetRecord, LimitsRecord, MeterRecord, ResultFile, RunIdentity,
+    SCHEMA_VERSION, Sample, Status, Timing, TrainerRecord,
 };
+use crate::roofline;
 use crate::score;
 use crate::suite::LoadedSuite;
 use crate::surroundings::{Observer, Surroundings};
@@ -42,6 +46,7 @@ struct Record {
     compiled: Option<bool>,
     sources: Origins,
     missing: Origins,
+    meters: BTreeMap<String, MeterRecord>,
 }
 
 /// A text for each figure, by its name.
@@ -58,6 +63,7 @@ pub struct Bench<'a> {
     capability: Option<::machine::Capability>,
     observer: RefCell<Observer>,
     noise: Vec<NoiseRecord>,
+    environment: Environment,
     scratch: tempfile::TempDir,
 }
 
@@ -125,6 +131,8 @@ impl<'a> Bench<'a> {
             );
         }
         let noise = noise::store::of_machine(&machine);
+        let observer = Observer::new();
+        let environment = Environment::detect(observer.gpus());
         Ok(Bench {
             loaded,
             dataset,
@@ -133,8 +141,9 @@ impl<'a> Bench<'a> {
             run,
             machine,
             capability,
-            observer: RefCell::new(Observer::new()),
+            observer: RefCell::new(observer),
             noise,
+            environment,
             scratch,
         })
     }
@@ -205,6 +214,7 @@ impl<'a> Bench<'a> {
             let again = sample.superseded;
             result.compiled = record.compiled.unwrap_or(result.compiled);
             (result.sources, result.missing) = (record.sources, record.missing);
+            record.meters.clone_into(&mut result.meters);
             result.trainer = Some(record.trainer);
             result.add_sample(sample);
             if !again {
@@ -232,9 +242,11 @@ impl<'a> Bench<'a> {
                 name: self.dataset.name.clone(),
                 sha256: Some(self.dataset.sha256.clone()),
             }),
-            target_accuracy_percent: suite.target(&case.model, &self.dataset.name, case.epochs()),
+            target_accuracy_percent: race::target(&case.config)
+                .or_else(|| suite.target(&case.model, &self.dataset.name, case.epochs())),
             machine: Some(self.machine.clone()),
             capability: self.capability.clone(),
+            environment: Some(self.environment.clone()),
             noise_floor: NoiseFloor::of(&self.noise, &declared.name, &case.model, &case.backend),
             ..ResultFile::default()
         }
@@ -307,6 +319,27 @@ impl<'a> Bench<'a> {
         let outcome = launch::run(&job, &mut listen, cancel)?;
         let surroundings = self.observer.borrow_mut().close(window);
         let scored = score::score(&predictions, &self.dataset.test_labels);
+        let trainer = TrainerRecord {
+            command: words,
+            environment,
+            sha256: ready.sha256.clone(),
+            version: said.version.clone(),
+            device: said.device.clone(),
+            path: said.path.clone(),
+            threads: said.threads,
+            precision: said.precision.clone(),
+            parameters: said.parameters,
+            software: said.software,
+            limits: self.limits(&outcome),
+        };
+        let claim = Sample {
+            dense_flop: said.dense_flop,
+            executed_flop: said.executed_flop,
+            timing: Timing { train_s: said.train_s, ..Timing::default() },
+            ..Sample::default()
+        };
+        let capability = self.capability.as_ref();
+        let implausible = roofline::implausible(&claim, &trainer, &case.backend, capability);
         let (status, reason) = judge::judge(&Evidence {
             outcome: &outcome,
             said: &said,
@@ -314,24 +347,13 @@ impl<'a> Bench<'a> {
             epochs: case.epochs(),
             dataset: (&self.dataset.name, &self.dataset.sha256),
             target_percent,
+            implausible,
         });
         let mut sample = sample(status, reason, &outcome, &said, judge::accuracy(&said, &scored));
         self.look_around(&mut sample, surroundings);
         let (sources, missing) = origins(&outcome.meters, &sample);
-        let trainer = TrainerRecord {
-            command: words,
-            environment,
-            sha256: ready.sha256.clone(),
-            version: said.version,
-            device: said.device,
-            path: said.path,
-            threads: said.threads,
-            precision: said.precision,
-            parameters: said.parameters,
-            software: said.software,
-            limits: self.limits(&outcome),
-        };
-        Ok((sample, Record { trainer, compiled: said.compiled, sources, missing }))
+        let meters = meters::records(&outcome.meters, &mut sample);
+        Ok((sample, Record { trainer, compiled: said.compiled, sources, missing, meters }))
     }
 }
 
@@ -371,19 +393,6 @@ fn sample(
         eval_s: said.eval_s,
         device_s: said.device_s,
     };
-    let counters = [
-        ("largest_process_bytes", &meters.largest_process_bytes),
-        ("tree_pss_bytes", &meters.tree_pss_bytes),
-        ("phys_footprint_bytes", &meters.phys_footprint_bytes),
-        ("processes", &meters.processes),
-        ("minor_faults", &meters.minor_faults),
-        ("major_faults", &meters.major_faults),
-        ("voluntary_switches", &meters.voluntary_switches),
-        ("involuntary_switches", &meters.involuntary_switches),
-        ("storage_read_bytes", &meters.storage_read_bytes),
-        ("storage_written_bytes", &meters.storage_written_bytes),
-    ];
-    let known = |(name, reading): (&str, &Reading<u64>)| Some((name.to_owned(), reading.value()?));
     let completed = status.completed();
     let tail = |text: &str| (!completed && !text.is_empty()).then(|| text.to_owned());
     Sample {
@@ -399,7 +408,7 @@ fn sample(
         steps: said.steps,
         dense_flop: said.dense_flop,
         executed_flop: said.executed_flop,
-        counters: counters.into_iter().filter_map(known).collect(),
+        counters: BTreeMap::new(),
         notes: notes(outcome),
         disturbances: Vec::new(),
         superseded: false,

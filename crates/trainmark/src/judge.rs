@@ -21,11 +21,15 @@ pub struct Evidence<'a> {
     /// Name and SHA-256 of the dataset that it was told to train on.
     pub dataset: (&'a str, &'a str),
     pub target_percent: Option<f64>,
+    /// Why its time is impossible on this hardware, if it is.
+    pub implausible: Option<String>,
 }
 
 /// The status and, unless it is `measured`, the reason.
 pub fn judge(evidence: &Evidence) -> (Status, Option<String>) {
-    match ended(evidence.outcome).or_else(|| spoke(evidence)).or_else(|| lied(evidence)) {
+    let impossible = || Some((Status::Implausible, evidence.implausible.clone()?));
+    let bad = ended(evidence.outcome).or_else(|| spoke(evidence)).or_else(|| lied(evidence));
+    match bad.or_else(impossible) {
         Some((status, reason)) => (status, Some(reason)),
         None => converged(evidence),
     }
@@ -130,6 +134,13 @@ fn lied(evidence: &Evidence) -> Option<(Status, String)> {
     // those train until they reach a target
     {
         format!("it reports {} epochs of {}", said.epochs.len(), evidence.epochs)
+    } else if let (Some(Some(claimed)), Ok(Some(scored))) =
+        (said.epochs.last().map(|epoch| epoch.accuracy_percent), evidence.scored)
+        && (claimed - scored).abs() > CLAIM_TOLERANCE_PERCENT
+    {
+        format!(
+            "it claims {claimed:.2} % after its last epoch, its predictions score {scored:.2} %"
+        )
     } else if let Some((name, sha256)) = &said.dataset
         && let (told, told_sha256) = evidence.dataset
         && sha256.as_ref().is_some_and(|sha256| sha256 != told_sha256)
@@ -219,6 +230,7 @@ mod tests {
             epochs: 1,
             dataset: ("mnist", "aa"),
             target_percent: Some(90.0),
+            implausible: None,
         });
         (status, reason.unwrap_or_default())
     }
@@ -258,8 +270,26 @@ mod tests {
         let epoch = r#":::TRAINMARK {"event":"epoch","epoch":1,"loss":0.1,"seconds":2.0}"#;
         misreported(&[claim, epoch, epoch], Ok(None));
         misreported(&[claim, epoch, r#":::TRAINMARK {"event":"trained","train_s":1.0}"#], Ok(None));
+        let last = r#":::TRAINMARK {"event":"epoch","epoch":1,"loss":0.1,"seconds":2.0,"accuracy_percent":97.0}"#;
+        misreported(&[claim, last], Ok(Some(95.0)));
         let forged = r#":::TRAINMARK {"event":"dataset","name":"mnist","sha256":"bb"}"#;
         misreported(&[claim, forged], Ok(None));
+    }
+
+    #[test]
+    fn a_time_that_the_hardware_cannot_have_needed_is_implausible() {
+        let mut said = Transcript::default();
+        said.line("Test Accuracy: 95.67%");
+        let (status, reason) = judge(&Evidence {
+            outcome: &outcome(Exit::Code(0)),
+            said: &said,
+            scored: &Ok(Some(95.67)),
+            epochs: 1,
+            dataset: ("mnist", "aa"),
+            target_percent: Some(90.0),
+            implausible: Some("too fast".into()),
+        });
+        assert_eq!((status, reason.as_deref()), (Status::Implausible, Some("too fast")));
     }
 
     #[test]

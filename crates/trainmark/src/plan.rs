@@ -251,6 +251,9 @@ pub fn command(suite: &Suite, case: &Case, places: &Places) -> Result<Vec<String
     if places.allow_software {
         words.extend(trainer.allow_software.iter().cloned());
     }
+    if crate::race::target(&case.config).is_some() {
+        words.extend(trainer.race.iter().cloned());
+    }
     Ok(words)
 }
 

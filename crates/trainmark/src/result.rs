@@ -5,7 +5,10 @@
 //! optional when read, so that files written by the specification's own scripts are read too.
 //! `schema/result.schema.json` says the same to other programs.
 
+use crate::environment::Environment;
 use crate::noise::NoiseFloor;
+use crate::race::Race;
+use crate::roofline::Roofline;
 use crate::stats::{self, Interval};
 use crate::surroundings::Surroundings;
 use serde::{Deserialize, Serialize};
@@ -60,6 +63,8 @@ pub enum Status {
     NoAccuracy,
     /// Its claim contradicts its predictions, or its clock exceeds ours.
     Misreported,
+    /// Its time implies more operations per second than the hardware can do.
+    Implausible,
 }
 
 impl Status {
@@ -80,6 +85,7 @@ impl Status {
             Status::Garbled => "garbled output",
             Status::NoAccuracy => "no accuracy",
             Status::Misreported => "misreported",
+            Status::Implausible => "implausible",
         }
     }
 
@@ -100,6 +106,7 @@ impl Status {
             Status::Garbled => "garbled",
             Status::NoAccuracy => "no_accuracy",
             Status::Misreported => "misreported",
+            Status::Implausible => "implausible",
         }
     }
 
@@ -182,6 +189,19 @@ pub struct ResultFile {
     /// What the machine can do, if `trainmark machine` had measured it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capability: Option<::machine::Capability>,
+    /// In what state the machine was.
+    #[serde(default)]
+    pub environment: Option<Environment>,
+    /// Other meters by their name: the median over the runs, where it comes from, and whether it is
+    /// to be trusted.
+    #[serde(default)]
+    pub meters: BTreeMap<String, MeterRecord>,
+    /// With `--target-accuracy`: how soon it was reached.
+    #[serde(default)]
+    pub race: Option<Race>,
+    /// Operations per second, against what the machine can do.
+    #[serde(default)]
+    pub roofline: Option<Roofline>,
     /// What a difference must exceed to be claimed, if `trainmark noise` has found it out here.
     #[serde(default)]
     pub noise_floor: Option<NoiseFloor>,
@@ -195,6 +215,20 @@ pub struct Metrics {
     /// Peak resident memory of the tree in megabytes of 10^6 bytes.
     pub peak_memory_mb: Option<f64>,
     pub test_accuracy_percent: Option<f64>,
+}
+
+/// A meter besides the headline figures.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MeterRecord {
+    /// The median over the runs; null if there is none.
+    pub value: Option<f64>,
+    /// Where it comes from and what it covers.
+    pub source: Option<String>,
+    /// Whether the figure means what its name says, in every run.
+    pub valid: bool,
+    /// Why there is no figure, or why it is not valid.
+    pub reason: Option<String>,
 }
 
 /// Who measured the accuracy.
@@ -394,6 +428,19 @@ impl ResultFile {
         self.peak_memory_bytes =
             self.metrics.peak_memory_mb.map(|megabytes| (megabytes * MEGABYTE).round() as u64);
         self.accuracy_source = self.samples.iter().find_map(|sample| sample.accuracy_source);
+        let mut meters = std::mem::take(&mut self.meters);
+        for (name, meter) in &mut meters {
+            let known = |sample: &Sample| sample.counters.get(name).map(|&count| count as f64);
+            let counted = self.counted().filter(|sample| sample.status.completed());
+            meter.value = stats::median(&counted.filter_map(known).collect::<Vec<_>>());
+        }
+        self.meters = meters;
+        self.race = Race::new(self);
+        let last = self.counted().filter(|sample| sample.status.completed()).last();
+        self.roofline = last.zip(self.trainer.as_ref()).and_then(|(sample, trainer)| {
+            let (train_s, capability) = (self.timing.train_s, self.capability.as_ref());
+            Roofline::new(sample, train_s, trainer, &self.backend, capability)
+        });
     }
 
     /// The samples that figures are computed from: all but those that were repeated for their noise.

@@ -95,7 +95,8 @@ pub struct Speedup {
 }
 
 /// What a comparison may claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Verdict {
     Faster,
     Slower,

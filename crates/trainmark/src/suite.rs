@@ -106,6 +106,10 @@ pub struct Trainer {
     /// allowed (`trainmark run --allow-software`).
     #[serde(default)]
     pub allow_software: Vec<String>,
+    /// What is added to the command where the accuracy after each epoch is asked for (`trainmark run
+    /// --target-accuracy`); evaluation must be off the trainer's clock.
+    #[serde(default)]
+    pub race: Vec<String>,
     /// Combinations that are left out: each a table of keys that all must match.
     #[serde(default)]
     pub exclude: Vec<Map<String, Value>>,

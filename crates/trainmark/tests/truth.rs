@@ -153,6 +153,137 @@ fn bytes_written_to_storage_are_counted_or_said_to_be_unknown() {
     assert!(outcome.meters.minor_faults.value() > Some(0));
 }
 
+/// Perf events count from the trainer's `exec` to its end, in all of its processes, and nothing of the
+/// launcher's.
+#[test]
+fn the_schedulers_clock_agrees_with_the_cpu_time_that_was_burnt() {
+    let (outcome, lines) = run(&fake(&["burn", "1", "0.5"]));
+    assert_succeeded(&outcome);
+    let clock = &outcome.meters.events.task_clock_ns;
+    let Some(nanoseconds) = clock.value() else {
+        let why = clock.reason().expect("no figure without a reason");
+        skipped("the_schedulers_clock_agrees_with_the_cpu_time_that_was_burnt", why);
+        return;
+    };
+    let (own_s, clock_s) = (number_in(&lines, "cpu_s"), nanoseconds as f64 / 1e9);
+    assert!((0.5..0.6).contains(&own_s), "{own_s} s");
+    assert!((own_s - 0.01..own_s + 0.05).contains(&clock_s), "{clock_s} s, the trainer {own_s} s");
+    // Two processes: the sum of both.
+    let (outcome, lines) = run(&fake(&["orphan-burn", "0.3"]));
+    let clock_s = outcome.meters.events.task_clock_ns.value().expect("as before") as f64 / 1e9;
+    assert!(clock_s >= number_in(&lines, "cpu_s") - 0.01, "{clock_s} s");
+}
+
+/// Instructions of a loop of known length, where the hardware counts them.
+#[test]
+fn hardware_counters_are_there_or_say_why_not() {
+    let outcome = run_quietly(&fake(&["burn", "1", "0.5"]));
+    let events = &outcome.meters.events;
+    for reading in [&events.instructions, &events.cycles, &events.cache_misses] {
+        match (reading.value(), reading.reason()) {
+            // Half a second of any CPU.
+            (Some(count), None) => assert!(count > 0, "{reading:?}"),
+            (None, Some(reason)) => {
+                skipped("hardware_counters_are_there_or_say_why_not", reason);
+                assert!(!reason.is_empty());
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_control_groups_peak_holds_all_processes_or_says_why_there_is_none() {
+    let outcome = run_quietly(&fake(&["hold-twice", "100", "0.5"]));
+    assert_succeeded(&outcome);
+    let peak = &outcome.meters.cgroup_peak_bytes;
+    match peak.value() {
+        Some(bytes) => assert!((200 * MB..260 * MB).contains(&bytes), "{bytes} bytes"),
+        None => skipped(
+            "a_control_groups_peak_holds_all_processes_or_says_why_there_is_none",
+            peak.reason().expect("no figure without a reason"),
+        ),
+    }
+    let left = std::fs::read_to_string("/proc/self/cgroup").expect("this process has groups");
+    for line in left.lines() {
+        let path = line.rsplit(':').next().unwrap_or_default();
+        for mount in ["/sys/fs/cgroup", "/sys/fs/cgroup/memory"] {
+            let Ok(entries) = std::fs::read_dir(format!("{mount}{path}")) else { continue };
+            // Other tests of this process run launchers of their own; theirs are alive.
+            let dead = entries.flatten().filter_map(|entry| {
+                let name = entry.file_name().into_string().ok()?;
+                let pid: u32 = name.strip_prefix("trainmark-")?.parse().ok()?;
+                (!support::is_alive(pid)).then_some(name)
+            });
+            assert_eq!(dead.collect::<Vec<_>>(), [""; 0], "groups were left behind");
+        }
+    }
+}
+
+/// `perf stat` reads the same scheduler's clock from outside.
+#[test]
+fn the_schedulers_clock_agrees_with_perf_stat() {
+    let test = "the_schedulers_clock_agrees_with_perf_stat";
+    let judged = std::process::Command::new("perf")
+        .args(["stat", "-x,", "-e", "task-clock", FAKE_TRAINER, "burn", "1", "0.5"])
+        .output();
+    let Ok(judged) = judged.map(|output| String::from_utf8_lossy(&output.stderr).into_owned())
+    else {
+        return skipped(test, "there is no perf");
+    };
+    let field = judged.lines().find(|line| line.contains("task-clock"));
+    let Some(judged_ms) = field.and_then(|line| line.split(',').next()?.parse::<f64>().ok()) else {
+        return skipped(test, &format!("perf stat does not work here: {}", judged.trim()));
+    };
+    let outcome = run_quietly(&fake(&["burn", "1", "0.5"]));
+    let Some(nanoseconds) = outcome.meters.events.task_clock_ns.value() else {
+        return skipped(test, "no perf events for this user");
+    };
+    let measured_ms = nanoseconds as f64 / 1e6;
+    assert!((measured_ms - judged_ms).abs() < 60.0, "{measured_ms} ms, perf {judged_ms} ms");
+}
+
+/// BenchExec's `runexec`: an independent judge, where it can work (control groups that it may use).
+#[test]
+fn cpu_time_and_memory_agree_with_runexec() {
+    let test = "cpu_time_and_memory_agree_with_runexec";
+    let judge = |arguments: &[&str]| -> Result<String, String> {
+        let output = std::process::Command::new("runexec")
+            .args(["--no-container", "--quiet", "--output", "/dev/null", "--"])
+            .arg(FAKE_TRAINER)
+            .args(arguments)
+            .output()
+            .map_err(|error| format!("runexec cannot be started: {error}"))?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match output.status.success() {
+            true => Ok(text(&output.stdout)),
+            false => Err(text(&output.stderr)),
+        }
+    };
+    // `cputime=0.512s`, `memory=104857600B`
+    let figure = |text: &str, name: &str, unit: &str| -> Option<f64> {
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
+        value.trim().strip_suffix(unit)?.parse().ok()
+    };
+    let judged = match judge(&["burn", "1", "0.5"]) {
+        Ok(text) => text,
+        Err(why) => return skipped(test, why.lines().next().unwrap_or("runexec failed")),
+    };
+    let Some(judged_s) = figure(&judged, "cputime", "s") else {
+        return skipped(test, "runexec tells no CPU time");
+    };
+    let measured_s = cpu_s(&run_quietly(&fake(&["burn", "1", "0.5"])));
+    assert!((measured_s - judged_s).abs() < 0.06, "{measured_s} s, runexec {judged_s} s");
+    let held = judge(&["hold", "100", "0.2"]).expect("as before");
+    let Some(judged_bytes) = figure(&held, "memory", "B") else {
+        return skipped(test, "runexec tells no memory: it may use no control group");
+    };
+    let outcome = run_quietly(&fake(&["hold", "100", "0.2"]));
+    let measured = outcome.meters.peak_memory_bytes.value().expect("a peak") as f64;
+    // runexec counts what the group is charged for, of which shared libraries may be no part.
+    assert!((measured - judged_bytes).abs() < 15e6, "{measured} bytes, runexec {judged_bytes}");
+}
+
 /// `time -v` is the judge that everybody has.
 #[test]
 fn user_and_system_time_and_memory_agree_with_gnu_time() {
@@ -197,6 +328,6 @@ fn the_launcher_stays_small() {
     let peak_kib = line.strip_prefix("VmHWM: ").and_then(|text| text.parse::<u64>().ok());
     let peak = peak_kib.expect("a number") * 1024;
     // The unoptimised binary has more to map.
-    let most = if cfg!(debug_assertions) { 16 * MB } else { 8 * MB };
+    let most = if cfg!(debug_assertions) { 24 * MB } else { 8 * MB };
     assert!(peak < most, "{peak} bytes for {HARNESS}");
 }

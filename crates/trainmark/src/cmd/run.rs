@@ -6,6 +6,7 @@ use crate::execute::{Bench, Limits, Settings, new_run};
 use crate::executor::{Executor, Local};
 use crate::journal::{Began, Journal, PastRun};
 use crate::plan::{self, Case, Places, Selection};
+use crate::race;
 use crate::report::{Collection, Options, Summary, console};
 use crate::result::{Status, WRITING};
 use crate::schedule::Schedule;
@@ -34,7 +35,7 @@ pub struct Args {
     /// is skipped, the rest runs
     #[arg(long, conflicts_with_all = [
         "suite", "quick", "trainer", "model", "backend", "hidden", "epochs", "batch", "seed", "lr",
-        "threads", "set", "data", "allow_software", "warm_up", "list", "dry_run", "memory_limit", "cpus",
+        "threads", "set", "data", "allow_software", "target_accuracy", "warm_up", "list", "dry_run", "memory_limit", "cpus",
     ])]
     resume: bool,
     #[command(flatten)]
@@ -65,6 +66,10 @@ pub struct Args {
     /// Time after which the whole run stops, its trainer too; `--resume` goes on with it
     #[arg(long, value_name = "TIME", value_parser = duration)]
     run_timeout: Option<Duration>,
+    /// A race to this test accuracy: each epoch is tested, off the clock, and reports show the epochs
+    /// and seconds that it took
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    target_accuracy: Option<f64>,
     /// Repeat a run that was disturbed by other load, steal time, a falling clock or throttling, up
     /// to so often [3 if no number is given]; the disturbed runs stay in the file, marked
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3", require_equals = true)]
@@ -182,8 +187,13 @@ fn planned(args: &Args, began: Option<&Began>) -> Result<(LoadedSuite, Vec<Case>
         Some(Began { suite: None, .. }) => LoadedSuite::built_in()?,
         _ => LoadedSuite::find(args.what.suite.as_deref())?,
     };
-    let cases =
-        plan::plan(&loaded.suite, &selection(&args.what)?).map_err(|reason| anyhow!(reason))?;
+    let mut wanted = selection(&args.what)?;
+    if let Some(share) = args.target_accuracy {
+        // Rounded: 93 % is 93.0, not 93.00000000000001.
+        let percent = (share * 1e8).round() / 1e6;
+        wanted.config.insert(race::TARGET.to_owned(), vec![percent.into()]);
+    }
+    let cases = plan::plan(&loaded.suite, &wanted).map_err(|reason| anyhow!(reason))?;
     Ok((loaded, cases))
 }
 

@@ -17,7 +17,7 @@ use super::outcome::{Exit, Signal, Stragglers};
 use super::start::start_trainer;
 use super::tree::Tree;
 use super::wire::{KILL, Message, Report, Request, STOP};
-use crate::meter::{Meters, OomKills, Span, TreeSampler};
+use crate::meter::{EventCounts, Events, Group, Meters, OomKills, Reading, Span, TreeSampler};
 use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -94,19 +94,34 @@ fn supervise(
         Ok(limit) => limit,
         Err(reason) => return Ok(Some(not_started(reason))),
     };
-    let main = match start_trainer(request, &limit) {
+    // A limit may have made a group already: one is enough.
+    let mut group = match request.memory_limit {
+        None => Group::make(),
+        Some(_) => Group::without("a memory limit is set, which has control groups of its own"),
+    };
+    let events = Events::open();
+    let main = match group.with(|| start_trainer(request, &limit)) {
         Ok(main) => main,
-        Err(reason) => return Ok(Some(not_started(reason))),
+        Err(reason) => {
+            group.finish();
+            return Ok(Some(not_started(reason)));
+        }
     };
     tree.set_main(main);
     // From here on there is no way out but through the end of the tree.
     let mut run = Run::new(request, &limit, main, start, &tree);
     run.hear(heard, Instant::now());
-    watch(run, harness, oom_before).inspect_err(|_| kill_all_that_is_left(&tree))
+    watch(run, harness, oom_before, group, events).inspect_err(|_| kill_all_that_is_left(&tree))
 }
 
 /// Until the tree is gone. `None` if the harness has gone.
-fn watch(mut run: Run, harness: &UnixStream, oom_before: OomKills) -> io::Result<Option<Report>> {
+fn watch(
+    mut run: Run,
+    harness: &UnixStream,
+    oom_before: OomKills,
+    group: Group,
+    events: Events,
+) -> io::Result<Option<Report>> {
     // A harness that has died since is noticed by listening.
     let _ = send(harness, &Message::Started { main: run.main });
     let (reaper, wake) = Reaper::start()?;
@@ -116,7 +131,9 @@ fn watch(mut run: Run, harness: &UnixStream, oom_before: OomKills) -> io::Result
         run.listen(harness)?;
         run.advance(Instant::now());
     }
-    Ok((!run.harness_gone).then(|| run.report(oom_before)))
+    // The group goes even when nobody wants its figure any more.
+    let cgroup_peak = group.finish();
+    Ok((!run.harness_gone).then(|| run.report(oom_before, cgroup_peak, events.read())))
 }
 
 /// The last resort when watching itself has failed.
@@ -425,7 +442,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn report(self, oom_before: OomKills) -> Report {
+    fn report(
+        self,
+        oom_before: OomKills,
+        cgroup_peak: Reading<u64>,
+        events: EventCounts,
+    ) -> Report {
         let survivors = match self.state {
             State::Over { survivors } => survivors,
             _ => 0,
@@ -448,7 +470,8 @@ impl<'a> Run<'a> {
                 own.or_else(|| oom_before.evidence(OomKills::read(), foreign))
             }
         };
-        let meters = Meters::of_children(span, &self.sampler.finish(), survivors);
+        let seen = self.sampler.finish();
+        let meters = Meters::of_children(span, &seen, survivors, cgroup_peak, events);
         let limited = !matches!(self.limit, Enforced::Nothing);
         Report {
             exit,

@@ -2,7 +2,7 @@
 //! process with all that it waited for. On macOS the tree is looked at as well, as far as its
 //! processes still have their parents.
 
-use super::{TreeSample, Waited};
+use super::{Reading, TreeSample, Waited};
 use std::time::{Duration, Instant};
 
 /// Time between two looks at the tree.
@@ -86,5 +86,64 @@ impl OomKills {
 
     pub fn evidence(self, _later: OomKills, _foreign_sigkill: bool) -> Option<String> {
         None
+    }
+}
+
+/// There are no perf events.
+pub(crate) struct Events;
+
+/// The counts of a process tree, which this system does not tell.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct EventCounts {
+    pub instructions: Reading<u64>,
+    pub cycles: Reading<u64>,
+    pub cache_misses: Reading<u64>,
+    pub branch_misses: Reading<u64>,
+    pub cpu_migrations: Reading<u64>,
+    pub task_clock_ns: Reading<u64>,
+}
+
+impl EventCounts {
+    pub fn absent(reason: &str) -> EventCounts {
+        let absent = || Reading::absent(reason);
+        EventCounts {
+            instructions: absent(),
+            cycles: absent(),
+            cache_misses: absent(),
+            branch_misses: absent(),
+            cpu_migrations: absent(),
+            task_clock_ns: absent(),
+        }
+    }
+}
+
+impl Events {
+    pub fn open() -> Events {
+        Events
+    }
+
+    pub fn read(self) -> EventCounts {
+        EventCounts::absent("this system has no perf events")
+    }
+}
+
+/// There are no control groups.
+pub(crate) struct Group;
+
+impl Group {
+    pub fn make() -> Group {
+        Group
+    }
+
+    pub fn without(_reason: &str) -> Group {
+        Group
+    }
+
+    pub fn with<T>(&mut self, start: impl FnOnce() -> T) -> T {
+        start()
+    }
+
+    pub fn finish(self) -> Reading<u64> {
+        Reading::absent("this system has no control groups")
     }
 }

@@ -3,6 +3,10 @@
 //! Every figure is a [`Reading`]: a value with the source that it comes from, or the reason why
 //! there is none. A figure that cannot be had is never 0.
 
+#[cfg(target_os = "linux")]
+mod cgroup;
+#[cfg(target_os = "linux")]
+mod events;
 mod usage;
 
 #[cfg(target_os = "linux")]
@@ -10,12 +14,20 @@ mod linux;
 #[cfg(target_os = "linux")]
 pub(crate) mod proc;
 #[cfg(target_os = "linux")]
+pub(crate) use cgroup::Group;
+#[cfg(target_os = "linux")]
+pub use events::EventCounts;
+#[cfg(target_os = "linux")]
+pub(crate) use events::Events;
+#[cfg(target_os = "linux")]
 pub(crate) use linux::{OomKills, TreeSampler};
 
 #[cfg(not(target_os = "linux"))]
 mod macos;
 #[cfg(not(target_os = "linux"))]
-pub(crate) use macos::{OomKills, TreeSampler};
+pub use macos::EventCounts;
+#[cfg(not(target_os = "linux"))]
+pub(crate) use macos::{Events, Group, OomKills, TreeSampler};
 
 pub(crate) use usage::Span;
 
@@ -160,6 +172,9 @@ pub struct Meters {
     pub storage_read_bytes: Reading<u64>,
     /// Bytes that the tree caused to be written to storage.
     pub storage_written_bytes: Reading<u64>,
+    /// Peak of a control group of its own, page cache included.
+    pub cgroup_peak_bytes: Reading<u64>,
+    pub events: EventCounts,
 }
 
 impl Meters {
@@ -181,6 +196,8 @@ impl Meters {
             involuntary_switches: Reading::absent(reason),
             storage_read_bytes: Reading::absent(reason),
             storage_written_bytes: Reading::absent(reason),
+            cgroup_peak_bytes: Reading::absent(reason),
+            events: EventCounts::absent(reason),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! From the kernel's account of waited-for children to [`Meters`].
 
-use super::{Cpu, Meters, Reading, TreeSample, Waited};
+use super::{Cpu, EventCounts, Meters, Reading, TreeSample, Waited};
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use std::time::Duration;
 
@@ -26,7 +26,13 @@ impl Meters {
     /// What the kernel has added up for all waited-for descendants of this process, which must
     /// have had no other children than the one trainer. `survivors` are processes that could not be
     /// stopped, so that nobody could wait for them.
-    pub(crate) fn of_children(span: Span, sample: &TreeSample, survivors: u64) -> Meters {
+    pub(crate) fn of_children(
+        span: Span,
+        sample: &TreeSample,
+        survivors: u64,
+        cgroup_peak_bytes: Reading<u64>,
+        events: EventCounts,
+    ) -> Meters {
         let clock = "monotonic clock of the launcher";
         let wall_s = Reading::measured(
             span.main.as_secs_f64(),
@@ -78,6 +84,8 @@ impl Meters {
             involuntary_switches: count(usage.involuntary_context_switches()),
             storage_read_bytes: blocks(usage.block_reads()),
             storage_written_bytes: blocks(usage.block_writes()),
+            cgroup_peak_bytes,
+            events,
         }
     }
 }
@@ -268,7 +276,9 @@ mod tests {
         waited.note(&ended(500, 2000, Some(700)));
         let sample = TreeSample { waited: Some(waited), ..TreeSample::default() };
         let span = Span { main: Duration::from_secs(1), tree: Duration::from_secs(1) };
-        let meters = Meters::of_children(span, &sample, 0);
+        let absent = Reading::absent("not here");
+        let events = EventCounts::absent("not here");
+        let meters = Meters::of_children(span, &sample, 0, absent, events);
         assert_eq!(meters.user_s, Reading::measured(0.75, WAIT4));
         assert_eq!(meters.system_s, Reading::measured(0.002, WAIT4));
         assert_eq!(meters.largest_process_bytes.value(), Some(3000));

@@ -1,8 +1,10 @@
 //! What the reports need of many result files, in little memory: one small [`Row`] per file, and
 //! every name, configuration, dataset, machine and run only once.
 
-use super::headline::{Headline, key_error, parse};
+use super::headline::{Headline, SampleHeadline, key_error, parse};
 use crate::machine::Machine;
+use crate::noise::NoiseFloor;
+use crate::race::{Race, RaceSpeedUp};
 use crate::report::compare::SpeedUp;
 use crate::result::{AccuracySource, DatasetRecord, Metrics, ResultFile, Status, Timing};
 use crate::verify::{Verification, VerificationFile};
@@ -44,15 +46,50 @@ pub struct Row {
     pub metrics: Metrics,
     pub target_accuracy_percent: Option<f64>,
     pub timing: Timing,
-    /// Place of its verification, if it was verified. Set by the summary, as are:
+    /// Place of its verification, if it was verified.
     pub(super) verification: Option<Id>,
     /// It computes something else than the reference.
     pub different: bool,
-    /// Rows of the same group may be compared with each other.
+    /// The runs that completed, in order; empty for a single one.
+    pub turns: Box<[Turn]>,
+    /// Runs that were disturbed by what else the machine did, and runs that were repeated for it.
+    pub noisy_runs: u32,
+    pub repeated_runs: u32,
+    /// Runs that the figures are of.
+    pub counted_runs: u32,
+    pub roofline: Option<Rates>,
+    /// How soon the target of `--target-accuracy` was reached.
+    pub race: Option<Race>,
+    pub race_speed_up: Option<RaceSpeedUp>,
+    pub(super) noise_floor: Option<Id>,
+    /// Rows of the same group may be compared with each other. Set by the summary, as are:
     pub group: u32,
     /// 1 for the fastest of the group; `None` for rows that are not ranked.
     pub rank: Option<u32>,
     pub speed_up: Option<SpeedUp>,
+}
+
+/// One run's seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Turn {
+    /// Runs of different rows in the same round of the same run of the suite took turns.
+    pub round: u32,
+    pub train_s: Option<f64>,
+    pub wall_s: Option<f64>,
+    /// User and system.
+    pub cpu_s: Option<f64>,
+}
+
+/// Operations per second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    pub dense_flop_per_s: f64,
+    pub achieved_flop_per_s: f64,
+    pub peak_flop_per_s: Option<f64>,
+    /// Achieved over peak.
+    pub share: Option<f64>,
+    /// Whether the trainer says what it carried out.
+    pub declared: bool,
 }
 
 /// Which `trainmark run` wrote a row.
@@ -84,6 +121,7 @@ pub struct Collection {
     configs: Repeated<Map<String, Value>>,
     datasets: Repeated<DatasetRecord>,
     machines: Repeated<Machine>,
+    noise_floors: Vec<NoiseFloor>,
     runs: IndexSet<Run>,
 }
 
@@ -155,10 +193,33 @@ impl Collection {
             timing: headline.timing,
             verification: None,
             different: false,
+            turns: turns(&headline.samples),
+            noisy_runs: number(headline, |sample| !sample.disturbances.is_empty()),
+            repeated_runs: number(headline, |sample| sample.superseded),
+            counted_runs: number(headline, |sample| !sample.superseded),
+            roofline: headline.roofline.as_ref().map(|it| Rates {
+                dense_flop_per_s: it.dense_flop_per_s,
+                achieved_flop_per_s: it.achieved_flop_per_s,
+                peak_flop_per_s: it.peak_flop_per_s,
+                share: it.share,
+                declared: it.declared,
+            }),
+            race: headline.race,
+            race_speed_up: None,
+            noise_floor: self.noise_floor(headline.noise_floor)?,
             group: 0,
             rank: None,
             speed_up: None,
         })
+    }
+
+    fn noise_floor(&mut self, text: Option<&RawValue>) -> Result<Option<Id>, String> {
+        let Some(text) = text.map(RawValue::get).filter(|text| *text != "null") else {
+            return Ok(None);
+        };
+        let floor: NoiseFloor =
+            serde_json::from_str(text).map_err(|error| format!("key `noise_floor`: {error}"))?;
+        Ok(Some(place_floor(&mut self.noise_floors, floor)))
     }
 
     fn text(&mut self, text: &str) -> Id {
@@ -176,6 +237,11 @@ impl Collection {
         let configs = self.configs.absorb(other.configs);
         let datasets = self.datasets.absorb(other.datasets);
         let machines = self.machines.absorb(other.machines);
+        let floors: Vec<Id> = other
+            .noise_floors
+            .into_iter()
+            .map(|floor| place_floor(&mut self.noise_floors, floor))
+            .collect();
         self.rows.extend(other.rows.into_iter().map(|mut row| {
             for id in [&mut row.executable, &mut row.model, &mut row.backend] {
                 *id = texts[*id as usize];
@@ -187,6 +253,7 @@ impl Collection {
             row.dataset = row.dataset.map(|id| datasets[id as usize]);
             row.machine = row.machine.map(|id| machines[id as usize]);
             row.run = row.run.map(|id| runs[id as usize]);
+            row.noise_floor = row.noise_floor.map(|id| floors[id as usize]);
             row
         }));
         self.skipped.extend(other.skipped);
@@ -223,6 +290,10 @@ impl Collection {
         &self.machines.values[id as usize]
     }
 
+    pub(super) fn noise_floor_of(&self, row: &Row) -> Option<&NoiseFloor> {
+        Some(&self.noise_floors[row.noise_floor? as usize])
+    }
+
     pub(super) fn run_of(&self, id: Id) -> &Run {
         &self.runs[id as usize]
     }
@@ -231,6 +302,36 @@ impl Collection {
 /// The last part of a path.
 fn file_name(path: &str) -> &str {
     path.rsplit(['/', '\\']).next().unwrap_or(path)
+}
+
+/// Few: one for each row of `trainmark noise` and day.
+fn place_floor(floors: &mut Vec<NoiseFloor>, floor: NoiseFloor) -> Id {
+    let known = floors.iter().position(|known| *known == floor);
+    known.unwrap_or_else(|| {
+        floors.push(floor);
+        floors.len() - 1
+    }) as Id
+}
+
+/// The runs that completed and count.
+fn turns(samples: &[SampleHeadline]) -> Box<[Turn]> {
+    if samples.len() < 2 {
+        return Box::default();
+    }
+    let counted = samples.iter().filter(|it| it.status.completed() && !it.superseded);
+    let cpu_s = |it: &SampleHeadline| Some(it.timing.user_s? + it.timing.system_s?);
+    counted
+        .map(|it| Turn {
+            round: it.round,
+            train_s: it.timing.train_s,
+            wall_s: it.timing.wall_s,
+            cpu_s: cpu_s(it),
+        })
+        .collect()
+}
+
+fn number(headline: &Headline, test: impl Fn(&SampleHeadline) -> bool) -> u32 {
+    headline.samples.iter().filter(|sample| test(sample)).count() as u32
 }
 
 fn place<T: Hash + Eq>(set: &mut IndexSet<T>, value: T) -> Id {

@@ -4,8 +4,10 @@
 //! dataset and the same hardware. Among those, only rows that were measured and reached their
 //! target take part, and never those of a software imitation of a device.
 
-use super::collection::{Collection, Id, Row};
+use super::collection::{Collection, Id, Row, Turn};
+use crate::race::RaceSpeedUp;
 use crate::result::Status;
+use crate::stats::{self, Interval, Speedup, Verdict};
 use crate::suite::{ReferenceRow, Suite};
 use std::collections::HashMap;
 use std::fmt;
@@ -51,6 +53,10 @@ impl From<&ReferenceRow> for Reference {
 pub struct SpeedUp {
     pub factor: f64,
     pub basis: Basis,
+    /// The 95 % interval of the factor; `None` where there are too few runs for one.
+    pub interval: Option<Interval>,
+    /// What may be claimed: more than the noise floor, and an interval without 1.
+    pub verdict: Verdict,
 }
 
 /// Which seconds. In order of preference: the first that both rows have.
@@ -91,6 +97,16 @@ impl Basis {
             Basis::Wall => "seconds by the wall clock",
             Basis::Cpu => "seconds of CPU time",
         }
+    }
+
+    /// Of one run.
+    fn seconds_of_turn(self, turn: &Turn) -> Option<f64> {
+        let seconds = match self {
+            Basis::TrainLoop => turn.train_s,
+            Basis::Wall => turn.wall_s,
+            Basis::Cpu => turn.cpu_s,
+        };
+        seconds.filter(|&seconds| seconds > 0.0)
     }
 
     /// `None` where unknown or where a quotient would mean nothing.
@@ -151,11 +167,16 @@ pub(super) fn newest(rows: &[Row], candidates: &[usize]) -> Option<usize> {
 
 /// Sets ranks and speed-ups. `rows` are in the order of their groups; `reference` is the place of
 /// its executable's and its backend's names.
-pub(super) fn compare(rows: &mut [Row], reference: Option<(Id, Id)>) {
+/// `noise_floor` is that of a row.
+pub(super) fn compare(
+    rows: &mut [Row],
+    reference: Option<(Id, Id)>,
+    noise_floor: &dyn Fn(&Row) -> f64,
+) {
     for group in rows.chunk_by_mut(|a, b| a.group == b.group) {
         rank(group);
         if let Some(reference) = reference {
-            speed_up(group, reference);
+            speed_up(group, reference, noise_floor);
         }
     }
 }
@@ -182,7 +203,7 @@ fn rank(group: &mut [Row]) {
 }
 
 /// Against the reference's row of the same run, else against its newest.
-fn speed_up(group: &mut [Row], reference: (Id, Id)) {
+fn speed_up(group: &mut [Row], reference: (Id, Id), noise_floor: &dyn Fn(&Row) -> f64) {
     let is_reference = |row: &Row| (row.executable, row.backend) == reference && row.is_ranked();
     let all: Vec<usize> = (0..group.len()).filter(|&index| is_reference(&group[index])).collect();
     let Some(newest_of_all) = newest(group, &all) else { return };
@@ -203,12 +224,43 @@ fn speed_up(group: &mut [Row], reference: (Id, Id)) {
         }
         let same_run = row.run.and_then(|run| newest_by_run.get(&run));
         let against = &group[*same_run.unwrap_or(&newest_of_all)];
+        let floor = noise_floor(against).max(noise_floor(row));
         let quotient = |basis: Basis| {
             let factor = basis.seconds(against)? / basis.seconds(row)?;
-            Some(SpeedUp { factor, basis })
+            let same_row = std::ptr::eq(against, row);
+            let found = if same_row { None } else { by_turns(against, row, basis) };
+            let interval = found.and_then(|found| found.interval);
+            // What is printed and what is claimed are of one piece.
+            let factor = interval.map_or(factor, |_| found.map_or(factor, |it| it.ratio));
+            let verdict = found.map_or(Verdict::NoDifferenceShown, |it| it.verdict(floor));
+            Some(SpeedUp { factor, basis, interval, verdict })
         };
+        let race = against.race.as_ref().zip(row.race.as_ref());
+        let race_speed_up = race.and_then(|(base, new)| RaceSpeedUp::new(base, new));
         group[index].speed_up = Basis::ALL.into_iter().find_map(quotient);
+        group[index].race_speed_up = race_speed_up;
     }
+}
+
+/// The speed-up by the runs of both rows: paired where they took turns, which takes out what a round
+/// has in common.
+fn by_turns(base: &Row, new: &Row, basis: Basis) -> Option<Speedup> {
+    let seconds = |row: &Row| -> Vec<(u32, f64)> {
+        let turns = row.turns.iter();
+        turns.filter_map(|turn| Some((turn.round, basis.seconds_of_turn(turn)?))).collect()
+    };
+    let (base_s, new_s) = (seconds(base), seconds(new));
+    if base.run.is_some() && base.run == new.run {
+        let rounds: HashMap<u32, f64> = new_s.iter().copied().collect();
+        let pairs = base_s.iter().filter_map(|(round, base)| Some((*base, *rounds.get(round)?)));
+        let (base, new): (Vec<f64>, Vec<f64>) = pairs.unzip();
+        let paired = stats::paired_speedup(&base, &new);
+        if paired.is_some_and(|paired| paired.interval.is_some()) {
+            return paired;
+        }
+    }
+    let only = |of: Vec<(u32, f64)>| of.into_iter().map(|(_, it)| it).collect::<Vec<f64>>();
+    stats::unpaired_speedup(&only(base_s), &only(new_s))
 }
 
 #[cfg(test)]
@@ -304,7 +356,8 @@ mod tests {
             timing("d", json!({"train_s": 0.0, "wall_s": 0.0})),
         ];
         let summary = summary(&rows);
-        let bases: Vec<_> = summary.rows().iter().map(|row| row.speed_up.unwrap()).collect();
+        let bases = summary.rows().iter().map(|row| row.speed_up.unwrap());
+        let bases: Vec<_> = bases.map(|it| (it.factor, it.basis)).collect();
         let expected = [
             (1.0, Basis::TrainLoop),
             (4.0, Basis::TrainLoop),
@@ -312,7 +365,7 @@ mod tests {
             (1.0, Basis::Cpu),
             (1.0, Basis::Cpu),
         ];
-        assert_eq!(bases, expected.map(|(factor, basis)| SpeedUp { factor, basis }));
+        assert_eq!(bases, expected);
         let texts: Vec<_> = summary.rows().iter().map(|row| summary.speed_up_text(row)).collect();
         assert_eq!(texts, ["1.00x", "4.00x", "2.00x (wall)", "1.00x (CPU)", "1.00x (CPU)"]);
         let note = summary.speed_up_note.as_ref().unwrap();
@@ -331,6 +384,64 @@ mod tests {
         ];
         let factors: Vec<_> = compared(&rows).iter().map(|(_, factor)| factor.unwrap()).collect();
         assert_eq!(factors, [1.0, 8.0, 1.0, 4.0, 8.0]);
+    }
+
+    /// A row of one run of the suite, with these seconds in its rounds.
+    fn repeated(backend: &str, times: &[f64], keys: Value) -> Value {
+        let sample =
+            |(round, time): (usize, &f64)| json!({"round": round, "timing": {"train_s": time}});
+        let samples: Vec<Value> = times.iter().enumerate().map(sample).collect();
+        let median = stats::median(times).unwrap();
+        let mut row = trained(backend, median, json!({"samples": samples, "run": {"id": "r"}}));
+        row.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        row
+    }
+
+    #[test]
+    fn a_speed_up_is_paired_by_round_and_claimed_only_if_it_is_shown() {
+        // The machine drifts by half; within each round the other row is 4 to 6 % faster.
+        let base = [1.0, 1.1, 1.2, 1.3, 1.4, 1.5];
+        let new = [0.95, 1.05, 1.13, 1.24, 1.33, 1.42];
+        let verdict = |new: &[f64], keys: Value| {
+            let rows = [repeated("cpu", &base, json!({})), repeated("gpu", new, keys)];
+            let summary = summary(&rows);
+            (
+                summary.rows()[1].speed_up.unwrap(),
+                summary.speed_up_text(&summary.rows()[1]).into_owned(),
+            )
+        };
+        let (shown, text) = verdict(&new, json!({}));
+        assert_eq!((shown.verdict, text.as_str()), (Verdict::Faster, "1.05x"));
+        let interval = shown.interval.unwrap();
+        assert!(1.04 < interval.low && interval.high < 1.07, "{interval:?}");
+        // Of another run there is nothing to pair: the drift hides it.
+        let (hidden, text) = verdict(&new, json!({"run": {"id": "s"}}));
+        assert_eq!((hidden.verdict, text.as_str()), (Verdict::NoDifferenceShown, "1.05x ~"));
+        // Nor is it claimed where the machine's noise is larger.
+        let floor = json!({"noise_floor": {"share": 0.08, "measured": "t", "row": "r"}});
+        assert_eq!(verdict(&new, floor).0.verdict, Verdict::NoDifferenceShown);
+        // Too few rounds: the number without a claim.
+        let (few, text) = verdict(&new[..1], json!({}));
+        assert_eq!((few.interval, few.verdict), (None, Verdict::NoDifferenceShown), "{text}");
+    }
+
+    #[test]
+    fn a_run_that_was_repeated_for_its_noise_is_in_no_comparison() {
+        let base = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0];
+        let mut new = repeated("gpu", &[0.5; 6], json!({}));
+        let noisy = json!({"round": 0, "superseded": true, "timing": {"train_s": 9.0},
+                           "disturbances": ["load"]});
+        new["samples"].as_array_mut().unwrap().insert(0, noisy);
+        let rows = [repeated("cpu", &base, json!({})), new];
+        let summary = summary(&rows);
+        let row = &summary.rows()[1];
+        assert_eq!((row.noisy_runs, row.repeated_runs, row.counted_runs), (1, 1, 6));
+        assert_eq!(row.speed_up.unwrap().factor, 2.0);
+        assert!(
+            summary.notes.iter().any(|note| note.contains("1 of 13 runs was disturbed")),
+            "{:?}",
+            summary.notes
+        );
     }
 
     #[test]

@@ -246,6 +246,8 @@ enum Column<'a> {
     Identity(&'a Identity),
     Status,
     TrainLoop,
+    Race,
+    Share,
     Cpu,
     Memory,
     Accuracy,
@@ -306,6 +308,12 @@ fn figures(summary: &Summary) -> Vec<Column<'static>> {
     if summary.rows().iter().any(|row| row.timing.train_s.is_some()) {
         columns.push(Column::TrainLoop);
     }
+    if summary.rows().iter().any(|row| row.race.is_some()) {
+        columns.push(Column::Race);
+    }
+    if summary.rows().iter().any(|row| row.roofline.is_some_and(|it| it.share.is_some())) {
+        columns.push(Column::Share);
+    }
     columns.extend([Column::Cpu, Column::Memory, Column::Accuracy]);
     if summary.compares() {
         columns.push(Column::SpeedUp);
@@ -325,6 +333,8 @@ impl Column<'_> {
             Column::Identity(identity) => visible(&identity.title(), SHOWN).into_owned(),
             Column::Status => "Status".to_owned(),
             Column::TrainLoop => "Train s".to_owned(),
+            Column::Race => "Target s".to_owned(),
+            Column::Share => "Peak %".to_owned(),
             Column::Cpu => "CPU s".to_owned(),
             Column::Memory => "Mem. MB".to_owned(),
             Column::Accuracy => "Acc. %".to_owned(),
@@ -334,8 +344,8 @@ impl Column<'_> {
     }
 
     fn is_figure(&self) -> bool {
-        use Column::{Accuracy, Cpu, Memory, SpeedUp, TrainLoop};
-        matches!(self, TrainLoop | Cpu | Memory | Accuracy | SpeedUp)
+        use Column::{Accuracy, Cpu, Memory, Race, Share, SpeedUp, TrainLoop};
+        matches!(self, TrainLoop | Race | Share | Cpu | Memory | Accuracy | SpeedUp)
     }
 
     fn cell(&self, summary: &Summary, row: &Row) -> Cell {
@@ -350,6 +360,8 @@ impl Column<'_> {
             Column::Status if row.is_ranked_but_for_software() => Cow::Borrowed("software"),
             Column::Status => Cow::Borrowed(row.status.words()),
             Column::TrainLoop => decimal(row.timing.train_s),
+            Column::Race => decimal(row.race.and_then(|race| race.seconds)),
+            Column::Share => Summary::share_text(row),
             Column::Cpu => decimal(row.metrics.training_time_seconds),
             Column::Memory => decimal(row.metrics.peak_memory_mb),
             Column::Accuracy => match is_claimed(summary, row) {

@@ -1,7 +1,9 @@
 //! One result file, as far as the reports need it: borrowed from the file's bytes, everything else
 //! passed over. What is wrong with a file that cannot be used is found out by a second, slower look.
 
+use crate::race::Race;
 use crate::result::{AccuracySource, Metrics, SCHEMA_VERSION, Status, Timing};
+use crate::roofline::Roofline;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -44,6 +46,35 @@ pub(super) struct Headline<'a> {
     pub trainer: Option<TrainerHeadline<'a>>,
     #[serde(borrow, default)]
     pub machine: Option<&'a RawValue>,
+    #[serde(default)]
+    pub samples: Vec<SampleHeadline>,
+    #[serde(default)]
+    pub race: Option<Race>,
+    #[serde(default)]
+    pub roofline: Option<Roofline>,
+    #[serde(borrow, default)]
+    pub noise_floor: Option<&'a RawValue>,
+}
+
+/// What comparisons need of one run.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct SampleHeadline {
+    pub round: u32,
+    pub status: Status,
+    pub superseded: bool,
+    pub timing: SampleTiming,
+    /// Only whether there are any.
+    pub disturbances: Vec<serde::de::IgnoredAny>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct SampleTiming {
+    pub train_s: Option<f64>,
+    pub wall_s: Option<f64>,
+    pub user_s: Option<f64>,
+    pub system_s: Option<f64>,
 }
 
 /// A string that is borrowed where it has no escapes, inside an `Option` too.

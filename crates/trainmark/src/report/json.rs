@@ -111,6 +111,10 @@ impl Serialize for Entry<'_> {
         optional(&mut map, "reason", summary.reason(row))?;
         map.serialize_entry("speed_up", &row.speed_up.map(|it| it.factor))?;
         optional(&mut map, "speed_up_basis", row.speed_up.map(|it| it.basis.key()))?;
+        if let Some(speed_up) = row.speed_up.filter(|it| it.interval.is_some()) {
+            optional(&mut map, "speed_up_interval", speed_up.interval)?;
+            map.serialize_entry("speed_up_verdict", &speed_up.verdict)?;
+        }
         map.serialize_entry("rank", &row.rank)?;
         map.serialize_entry("group", &row.group)?;
         let verified = (!summary.only_specification).then(|| Verified::of(summary, row));
@@ -121,6 +125,20 @@ impl Serialize for Entry<'_> {
         if row.timing != Timing::default() {
             map.serialize_entry("timing", &Known(&row.timing))?;
         }
+        if let Some(rates) = &row.roofline {
+            map.serialize_entry("dense_flop_per_s", &rates.dense_flop_per_s)?;
+            map.serialize_entry("achieved_flop_per_s", &rates.achieved_flop_per_s)?;
+            optional(&mut map, "peak_flop_per_s", rates.peak_flop_per_s)?;
+            optional(&mut map, "peak_share", rates.share)?;
+        }
+        optional(&mut map, "race", row.race)?;
+        optional(&mut map, "race_speed_up", row.race_speed_up)?;
+        if row.counted_runs > 0 {
+            map.serialize_entry("runs", &row.counted_runs)?;
+            map.serialize_entry("noisy_runs", &row.noisy_runs)?;
+            map.serialize_entry("repeated_runs", &row.repeated_runs)?;
+        }
+        optional(&mut map, "noise_floor", summary.noise_floor(row).map(|floor| floor.share))?;
         optional(&mut map, "device", summary.device(row))?;
         optional(&mut map, "software", row.software.then_some(true))?;
         optional(&mut map, "machine", summary.machine_index(row))?;
@@ -188,7 +206,7 @@ impl Serialize for Known<'_> {
 }
 
 /// Keys of a result that a configuration key of the same name would repeat.
-const TAKEN: [&str; 25] = [
+const TAKEN: [&str; 37] = [
     "model",
     "backend",
     "compiled",
@@ -201,6 +219,18 @@ const TAKEN: [&str; 25] = [
     "reason",
     "speed_up",
     "speed_up_basis",
+    "speed_up_interval",
+    "speed_up_verdict",
+    "dense_flop_per_s",
+    "achieved_flop_per_s",
+    "peak_flop_per_s",
+    "peak_share",
+    "runs",
+    "noisy_runs",
+    "repeated_runs",
+    "noise_floor",
+    "race",
+    "race_speed_up",
     "rank",
     "group",
     "verification",

@@ -102,6 +102,10 @@ enum Column<'a> {
     PeakMemory,
     TestAccuracy,
     TrainLoop,
+    Race,
+    RaceEpochs,
+    Rate,
+    Share,
     SpeedUp,
     Verified,
     Status,
@@ -117,6 +121,10 @@ impl Column<'_> {
             Column::PeakMemory => "Peak Memory (MB)".to_owned(),
             Column::TestAccuracy => "Test Accuracy (%)".to_owned(),
             Column::TrainLoop => "Train Loop (s)".to_owned(),
+            Column::Race => "To Target (s)".to_owned(),
+            Column::RaceEpochs => "Epochs To Target".to_owned(),
+            Column::Rate => "GFLOP/s".to_owned(),
+            Column::Share => "Peak (%)".to_owned(),
             Column::SpeedUp => "Speed-up".to_owned(),
             Column::Verified => "Verified".to_owned(),
             Column::Status => "Status".to_owned(),
@@ -135,8 +143,12 @@ impl Column<'_> {
                 false => decimal(row.metrics.test_accuracy_percent),
             },
             Column::TrainLoop => decimal(row.timing.train_s),
-            Column::SpeedUp => summary.speed_up_text(row),
             Column::Verified => Cow::Borrowed(summary.grade(row).words()),
+            Column::Race => decimal(row.race.and_then(|race| race.seconds)),
+            Column::RaceEpochs => decimal(row.race.and_then(|race| race.epochs)),
+            Column::Rate => Summary::rate_text(row),
+            Column::Share => Summary::share_text(row),
+            Column::SpeedUp => Cow::Owned(escape(&summary.speed_up_with_interval(row))),
             Column::Status if row.is_ranked_but_for_software() => Cow::Borrowed("software"),
             Column::Status => Cow::Borrowed(row.status.words()),
         }
@@ -150,6 +162,12 @@ fn columns(summary: &Summary) -> Vec<Column<'_>> {
     columns.extend([Column::TrainingTime, Column::PeakMemory, Column::TestAccuracy]);
     if has_train_loops(summary) {
         columns.push(Column::TrainLoop);
+    }
+    if summary.rows().iter().any(|row| row.race.is_some()) {
+        columns.extend([Column::Race, Column::RaceEpochs]);
+    }
+    if summary.has_rates() {
+        columns.extend([Column::Rate, Column::Share]);
     }
     if shows_speed_ups(summary) {
         columns.push(Column::SpeedUp);

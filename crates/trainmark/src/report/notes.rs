@@ -1,10 +1,12 @@
 //! Sentences on how to read the rows: what they were compared with, and what they are not.
 
 use super::collection::Row;
+use super::compare::SpeedUp;
 use super::summary::{Options, Summary};
 use super::text::{self, count};
 use crate::machine::Machine;
 use crate::result::{AccuracySource, Status};
+use crate::stats::Verdict;
 use crate::verify::Grade;
 use indexmap::IndexMap;
 
@@ -15,6 +17,10 @@ pub(super) fn notes(summary: &Summary, options: &Options) -> Vec<String> {
     let mut notes = Vec::new();
     notes.extend(unmeasured_reference(summary));
     notes.extend(converged(summary));
+    notes.extend(shown(summary));
+    notes.extend(noise(summary));
+    notes.extend(rates(summary));
+    races(summary, &mut notes);
     notes.extend(origin(summary, options));
     notes.extend(verified(summary));
     reasons(summary, &mut notes);
@@ -52,6 +58,96 @@ fn unmeasured_reference(summary: &Summary) -> Option<String> {
     let reference = summary.reference.as_ref()?;
     let unmeasured = summary.bases.is_empty();
     unmeasured.then(|| format!("There are no speed-ups: {reference} was not measured."))
+}
+
+/// What of the speed-ups is a claim.
+fn shown(summary: &Summary) -> Option<String> {
+    let speed_ups = || summary.rows().iter().filter_map(|row| row.speed_up);
+    if !speed_ups().any(|it| it.interval.is_some()) {
+        return None;
+    }
+    let mut note =
+        "A speed-up is shown to be one where its 95 % interval does not contain 1 and it \
+                    exceeds the noise floor"
+            .to_owned();
+    let floors = summary.rows().iter().filter_map(|row| summary.noise_floor(row));
+    match floors.max_by(|a, b| a.share.total_cmp(&b.share)) {
+        Some(floor) => {
+            let (share, measured) = (floor.share * 100.0, &floor.measured);
+            note += &format!(" (at most {share:.2} % here, measured {measured})");
+        }
+        None => note += " (not measured here: `trainmark noise`)",
+    }
+    let unshown = |it: &SpeedUp| it.interval.is_some() && it.verdict == Verdict::NoDifferenceShown;
+    if speed_ups().any(|it| unshown(&it)) {
+        note += "; ~ marks those of which no difference is shown";
+    }
+    Some(note + ".")
+}
+
+/// What else the machines did.
+fn noise(summary: &Summary) -> Option<String> {
+    let sum = |of: fn(&Row) -> u32| summary.rows().iter().map(of).sum::<u32>();
+    let (noisy, repeated) = (sum(|row| row.noisy_runs), sum(|row| row.repeated_runs));
+    if noisy == 0 {
+        return None;
+    }
+    let all = repeated + sum(|row| row.counted_runs);
+    let was = if noisy == 1 { "was" } else { "were" };
+    let mut note = format!(
+        "{noisy} of {} {was} disturbed by other load, steal time, a falling clock or throttling: see \
+         `disturbances` in the result files",
+        count(all as usize, "run")
+    );
+    if repeated > 0 {
+        note += &format!("; {repeated} of these were repeated and count in no figure");
+    }
+    Some(note + ".")
+}
+
+/// What the operations per second are.
+fn rates(summary: &Summary) -> Option<String> {
+    if !summary.has_rates() {
+        return None;
+    }
+    let mut note =
+        "GFLOP/s are the operations that the trainer says it carried out, per second of \
+                    its training"
+            .to_owned();
+    let shares = summary.rows().iter().any(|row| row.roofline.is_some_and(|it| it.share.is_some()));
+    note += match shares {
+        true => "; their share is of the multiply-adds that `trainmark machine` measured there.",
+        false => "; what share of the machine's peak that is, `trainmark machine` would tell.",
+    };
+    Some(note)
+}
+
+/// Who came first, and why.
+fn races(summary: &Summary, notes: &mut Vec<String>) {
+    let racing = || summary.rows().iter().filter_map(|row| Some((row, row.race?)));
+    if racing().next().is_none() {
+        return;
+    }
+    let mut note = "Time to target is the trainer's own clock up to the first epoch after which it \
+                    reached the accuracy asked for, by its own tests, which are off that clock; the \
+                    harness scores the last"
+        .to_owned();
+    let lost = racing().filter(|(_, race)| race.reached < race.runs).count();
+    if lost > 0 {
+        note += &format!("; {} did not reach it in every run", count(lost, "row"));
+    }
+    notes.push(note + ".");
+    for (row, _) in racing().take(LISTED) {
+        if let Some(it) = row.race_speed_up.filter(|it| it.factor != 1.0) {
+            let (executable, model) = (summary.executable(row), summary.model(row));
+            let backend = summary.backend(row);
+            notes.push(format!(
+                "{executable} {model} {backend} reaches the target {:.2}x as fast as the reference: \
+                 {:.2}x by seconds per step, {:.2}x by the number of steps.",
+                it.factor, it.by_step_time, it.by_steps
+            ));
+        }
+    }
 }
 
 /// What is not ranked, and whose accuracies they are.

@@ -5,7 +5,9 @@ use super::collection::{Collection, Id, Row, Run, Skipped};
 use super::compare::{self, Basis, Reference};
 use super::{notes, text, verified};
 use crate::machine::Machine;
+use crate::noise::NoiseFloor;
 use crate::result::{DatasetRecord, ResultFile, Status};
+use crate::stats::Verdict;
 use crate::suite::Suite;
 use crate::verify::{Grade, Verification};
 use indexmap::{IndexMap, IndexSet};
@@ -113,7 +115,10 @@ impl Summary {
         group(&mut collection, &hardware);
         let reference = choose_reference(&collection, options)?;
         let ids = reference.as_ref().and_then(|reference| find(&collection, reference));
-        compare::compare(&mut collection.rows, ids);
+        let mut rows = std::mem::take(&mut collection.rows);
+        let floor = |row: &Row| collection.noise_floor_of(row).map_or(0.0, |floor| floor.share);
+        compare::compare(&mut rows, ids, &floor);
+        collection.rows = rows;
         let (shared_config, differing_config) = split_config(&collection);
         let mut statuses = BTreeMap::new();
         for row in &collection.rows {
@@ -356,7 +361,41 @@ impl Summary {
             Basis::Wall => " (wall)",
             Basis::Cpu => " (CPU)",
         };
-        Cow::Owned(format!("{factor}x{mark}"))
+        let unshown = speed_up.interval.is_some() && speed_up.verdict == Verdict::NoDifferenceShown;
+        let unshown = if unshown { " ~" } else { "" };
+        Cow::Owned(format!("{factor}x{mark}{unshown}"))
+    }
+
+    /// `2.70x [2.61, 2.80]`, the interval where there is one.
+    pub fn speed_up_with_interval(&self, row: &Row) -> Cow<'static, str> {
+        let text = self.speed_up_text(row);
+        match row.speed_up.and_then(|it| it.interval) {
+            None => text,
+            Some(interval) => {
+                Cow::Owned(format!("{text} [{:.2}, {:.2}]", interval.low, interval.high))
+            }
+        }
+    }
+
+    /// Whether the operations per second of any row are known.
+    pub fn has_rates(&self) -> bool {
+        self.rows().iter().any(|row| row.roofline.is_some())
+    }
+
+    /// The achieved rate in GFLOP/s; in parentheses, with the dense one before it, where work was
+    /// skipped.
+    pub fn rate_text(row: &Row) -> Cow<'static, str> {
+        text::decimal(row.roofline.map(|rates| rates.achieved_flop_per_s / 1e9))
+    }
+
+    /// The achieved rate as percent of the machine's measured peak.
+    pub fn share_text(row: &Row) -> Cow<'static, str> {
+        text::decimal(row.roofline.and_then(|rates| rates.share).map(|share| share * 100.0))
+    }
+
+    /// The noise floor that was known when a row ran.
+    pub fn noise_floor(&self, row: &Row) -> Option<&NoiseFloor> {
+        self.collection.noise_floor_of(row)
     }
 
     fn used_bases(&self) -> Vec<Basis> {

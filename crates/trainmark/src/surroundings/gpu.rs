@@ -73,6 +73,11 @@ impl Gpus {
         Gpus(Nvml::init().map(Arc::new).map_err(|error| format!("NVML is not available: {error}")))
     }
 
+    /// Why there are none.
+    pub fn reason(&self) -> Option<&str> {
+        self.0.as_ref().err().map(String::as_str)
+    }
+
     /// The driver's version.
     pub fn driver(&self) -> Option<String> {
         self.0.as_ref().ok()?.sys_driver_version().ok()

@@ -9,6 +9,7 @@
 //! a second ([`INTERVAL`]).
 
 mod clocks;
+mod energy;
 mod gpu;
 #[cfg(target_os = "linux")]
 mod kernel;
@@ -58,6 +59,8 @@ pub struct Surroundings {
     pub thermal_throttles: Option<u64>,
     /// Seconds that a control group's CPU quota kept its processes from running.
     pub quota_throttled_s: Option<f64>,
+    /// Microjoules of the CPU's packages, whoever used them.
+    pub cpu_energy_uj: Option<u64>,
     /// What NVML says of each GPU.
     pub devices: Vec<Device>,
     /// For each figure that is null, why.
@@ -130,6 +133,7 @@ pub struct Observer {
 /// A window that is open.
 pub struct Window {
     start: Instant,
+    energy: energy::Energy,
     #[cfg(target_os = "linux")]
     before: kernel::Counters,
     /// Ends the thread by being dropped.
@@ -180,6 +184,7 @@ impl Observer {
         Window {
             #[cfg(target_os = "linux")]
             before: kernel::Counters::read(),
+            energy: energy::Energy::read(),
             start: Instant::now(),
             stop,
             looker,
@@ -193,6 +198,12 @@ impl Observer {
         let mut seen = window.before.until(kernel::Counters::read(), window_s);
         #[cfg(not(target_os = "linux"))]
         let mut seen = elsewhere(window_s);
+        match window.energy.until(energy::Energy::read()) {
+            Ok(microjoules) => seen.cpu_energy_uj = Some(microjoules),
+            Err(reason) => {
+                seen.missing.insert("cpu_energy_uj".to_owned(), reason);
+            }
+        }
         drop(window.stop);
         let looked = window.looker.and_then(|thread| thread.join().ok());
         match looked {

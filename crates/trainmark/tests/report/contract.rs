@@ -10,11 +10,14 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use trainmark::environment::{Environment, GpuState};
 use trainmark::noise::{Analysis, NoiseFloor, NoiseRecord};
+use trainmark::race::Race;
 use trainmark::result::{
-    AccuracySource, DatasetRecord, EpochRecord, LimitsRecord, Metrics, ResultFile, RunIdentity,
-    SCHEMA_VERSION, Sample, Status, Timing, TrainerRecord,
+    AccuracySource, DatasetRecord, EpochRecord, LimitsRecord, MeterRecord, Metrics, ResultFile,
+    RunIdentity, SCHEMA_VERSION, Sample, Status, Timing, TrainerRecord,
 };
+use trainmark::roofline::Roofline;
 use trainmark::stats::Interval;
 use trainmark::surroundings::{Busy, Device, Surroundings};
 
@@ -91,6 +94,7 @@ fn full_result() -> ResultFile {
             mhz_high: Some(4000.0),
             thermal_throttles: Some(0),
             quota_throttled_s: Some(0.0),
+            cpu_energy_uj: Some(1),
             devices: vec![Device::default()],
             missing: BTreeMap::from([("devices".into(), "none".into())]),
         }),
@@ -166,6 +170,20 @@ fn full_result() -> ResultFile {
             gpus: vec!["g".into()],
         }),
         capability: Some(full_capability()),
+        environment: Some(Environment {
+            gpus: vec![GpuState::default()],
+            ..Environment::default()
+        }),
+        meters: BTreeMap::from([("minor_faults".into(), MeterRecord::default())]),
+        race: Some(Race::default()),
+        roofline: Some(Roofline {
+            dense_flop_per_s: 1e12,
+            achieved_flop_per_s: 2e11,
+            declared: true,
+            peak_flop_per_s: Some(5e11),
+            share: Some(0.4),
+            peak_source: "trainmark machine".into(),
+        }),
         noise_floor: Some(NoiseFloor {
             share: 0.01,
             measured: "2024-03-15T14:30:22Z".into(),

@@ -1,0 +1,213 @@
+//! Operations per second, and how far that is from what the machine can do.
+//!
+//! Two rates are told apart. The *dense* one counts every operation that the model asks for, as if
+//! nothing were skipped; the *achieved* one counts those that the trainer says it carried out, which
+//! are fewer where it skips multiplications by zero. A dense rate above the peak is possible only if
+//! something was skipped: a trainer that does not declare that is *implausible*, and so is one whose
+//! achieved rate exceeds the peak.
+
+use crate::result::{Sample, TrainerRecord};
+use machine::Capability;
+use serde::{Deserialize, Serialize};
+
+/// A rate may exceed the highest rate that `trainmark machine` has seen by this: clocks vary, and a
+/// figure must be impossible, not only surprising, before a row is called so.
+const TOLERANCE: f64 = 1.1;
+
+/// A row's rates and the machine's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Roofline {
+    /// Operations of the model per second of training, as if nothing were skipped.
+    pub dense_flop_per_s: f64,
+    /// Operations carried out per second of training.
+    pub achieved_flop_per_s: f64,
+    /// Whether the trainer counts what it carried out; if not, that is taken to be everything.
+    pub declared: bool,
+    /// The machine's measured rate of multiply-adds; null if it is not known for the row's device.
+    pub peak_flop_per_s: Option<f64>,
+    /// Achieved over peak.
+    pub share: Option<f64>,
+    /// Where the peak comes from, or why there is none.
+    pub peak_source: String,
+}
+
+impl Roofline {
+    /// Of a row: the operations of its samples over the median seconds of training. `None` if the
+    /// trainer does not count its operations, or has no clock.
+    pub fn new(
+        sample: &Sample,
+        train_s: Option<f64>,
+        trainer: &TrainerRecord,
+        backend: &str,
+        capability: Option<&Capability>,
+    ) -> Option<Roofline> {
+        let train_s = train_s.filter(|seconds| *seconds > 0.0)?;
+        let dense = sample.dense_flop.or(sample.executed_flop)?;
+        let executed = sample.executed_flop.unwrap_or(dense);
+        let achieved = executed / train_s;
+        let (peak, peak_source) = match peak(trainer, backend, capability) {
+            Ok(peak) => (Some(peak.median), peak.source),
+            Err(reason) => (None, reason),
+        };
+        Some(Roofline {
+            dense_flop_per_s: dense / train_s,
+            achieved_flop_per_s: achieved,
+            declared: sample.executed_flop.is_some(),
+            peak_flop_per_s: peak,
+            share: peak.map(|peak| achieved / peak),
+            peak_source,
+        })
+    }
+}
+
+/// Why a run cannot have been what its trainer says, if it cannot.
+pub fn implausible(
+    sample: &Sample,
+    trainer: &TrainerRecord,
+    backend: &str,
+    capability: Option<&Capability>,
+) -> Option<String> {
+    let train_s = sample.timing.train_s?;
+    let peak = peak(trainer, backend, capability).ok()?;
+    let most = peak.highest * TOLERANCE;
+    let rate = |flop: f64| flop / train_s.max(f64::MIN_POSITIVE);
+    let giga = |rate: f64| format!("{:.1} GFLOP/s", rate / 1e9);
+    if let Some(executed) = sample.executed_flop
+        && rate(executed) > most
+    {
+        let (claimed, most) = (giga(rate(executed)), giga(peak.highest));
+        return Some(format!("it claims {claimed} carried out, the hardware does {most}"));
+    }
+    if let (Some(dense), None) = (sample.dense_flop, sample.executed_flop)
+        && rate(dense) > most
+    {
+        let (implied, most) = (giga(rate(dense)), giga(peak.highest));
+        return Some(format!(
+            "its time implies {implied}, the hardware does {most}, and it declares nothing skipped"
+        ));
+    }
+    None
+}
+
+struct Peak {
+    median: f64,
+    highest: f64,
+    source: String,
+}
+
+/// The peak of what a row ran on.
+fn peak(
+    trainer: &TrainerRecord,
+    backend: &str,
+    capability: Option<&Capability>,
+) -> Result<Peak, String> {
+    let capability = capability.ok_or("the machine was not measured; `trainmark machine` does")?;
+    let precision = trainer.precision.as_deref().unwrap_or("float32");
+    if !matches!(precision, "float32" | "f32" | "fp32") {
+        return Err(format!("the peak was measured in float32, the row computes in {precision}"));
+    }
+    let device = trainer.device.as_deref().unwrap_or_default();
+    if let Some(gpu) =
+        capability.gpus.iter().find(|gpu| !gpu.name.is_empty() && device.contains(&gpu.name))
+    {
+        let rate =
+            gpu.fp32_flop_per_s.ok_or(format!("the peak of {} is not measured", gpu.name))?;
+        let source = format!(
+            "trainmark machine, {}: float32 multiply-adds, {}",
+            capability.measured, gpu.name
+        );
+        return Ok(Peak { median: rate as f64, highest: rate as f64, source });
+    }
+    let own = capability.cpu.name.as_deref().is_some_and(|name| device.contains(name));
+    if !(own || backend == "cpu") {
+        return Err("the trainer names no device whose peak was measured".to_owned());
+    }
+    // What a single thread achieves is held against what a single one can do. More threads than
+    // were asked for would show in no clock: impossible is only what all of them cannot do.
+    let all = capability.cpu.threads;
+    let threads = trainer.threads.filter(|&threads| capability.flop_per_s(threads).is_some());
+    let threads = threads.unwrap_or(all);
+    let median = capability.flop_per_s(threads).ok_or("no rate of the CPU was measured")?;
+    let highest = capability.cpu.fma.iter().map(|rate| rate.highest_flop_per_s).max();
+    let source = format!(
+        "trainmark machine, {}: float32 multiply-adds from registers on {threads} threads",
+        capability.measured
+    );
+    Ok(Peak { median: median as f64, highest: highest.unwrap_or(median) as f64, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::Timing;
+    use machine::{Cpu, FmaRate};
+
+    fn capability() -> Capability {
+        let rate = |threads, flop_per_s| FmaRate {
+            isa: "avx2".into(),
+            threads,
+            flop_per_s,
+            highest_flop_per_s: flop_per_s + flop_per_s / 10,
+        };
+        let fma = vec![rate(1, 100_000_000_000), rate(2, 200_000_000_000)];
+        let cpu = Cpu { name: Some("Chip".into()), threads: 2, fma, ..Cpu::default() };
+        Capability { cpu, measured: "now".into(), ..Capability::default() }
+    }
+
+    fn sample(dense: Option<f64>, executed: Option<f64>, train_s: f64) -> Sample {
+        Sample {
+            dense_flop: dense,
+            executed_flop: executed,
+            timing: Timing { train_s: Some(train_s), ..Timing::default() },
+            ..Sample::default()
+        }
+    }
+
+    fn why(sample: &Sample) -> Option<String> {
+        implausible(sample, &TrainerRecord::default(), "cpu", Some(&capability()))
+    }
+
+    #[test]
+    fn a_row_above_the_peak_is_implausible_unless_it_declares_what_it_skipped() {
+        assert_eq!(why(&sample(Some(200e9), None, 1.0)), None);
+        assert_eq!(why(&sample(Some(240e9), None, 1.0)), None, "within the tolerance");
+        let words = why(&sample(Some(1000e9), None, 1.0)).unwrap();
+        assert!(words.contains("implies 1000.0 GFLOP/s, the hardware does 220.0"), "{words}");
+        assert_eq!(why(&sample(Some(1000e9), Some(100e9), 1.0)), None);
+        let words = why(&sample(Some(1000e9), Some(900e9), 1.0)).unwrap();
+        assert!(words.contains("claims 900.0 GFLOP/s carried out"), "{words}");
+    }
+
+    #[test]
+    fn without_a_measured_peak_nothing_is_called_implausible() {
+        let absurd = sample(Some(1e30), None, 1.0);
+        let trainer = TrainerRecord::default();
+        assert_eq!(implausible(&absurd, &trainer, "cpu", None), None);
+        assert_eq!(implausible(&absurd, &trainer, "gpu", Some(&capability())), None);
+        let half = TrainerRecord { precision: Some("bf16".into()), ..TrainerRecord::default() };
+        assert_eq!(implausible(&absurd, &half, "cpu", Some(&capability())), None);
+    }
+
+    #[test]
+    fn the_share_is_of_what_so_many_threads_can_do() {
+        let of = |threads| {
+            let trainer = TrainerRecord { threads, ..TrainerRecord::default() };
+            let sample = sample(Some(90e9), Some(50e9), 1.0);
+            Roofline::new(&sample, Some(1.0), &trainer, "cpu", Some(&capability())).unwrap()
+        };
+        assert_eq!(
+            (of(Some(1)).share, of(Some(2)).share, of(None).share),
+            (Some(0.5), Some(0.25), Some(0.25))
+        );
+        assert_eq!((of(None).dense_flop_per_s, of(None).declared), (90e9, true));
+        let trainer = TrainerRecord::default();
+        let unknown =
+            Roofline::new(&sample(Some(9e9), None, 1.0), Some(1.0), &trainer, "cpu", None);
+        let unknown = unknown.unwrap();
+        assert_eq!((unknown.share, unknown.achieved_flop_per_s), (None, 9e9));
+        assert!(unknown.peak_source.contains("`trainmark machine` does"));
+        let silent = sample(None, None, 1.0);
+        assert_eq!(Roofline::new(&silent, Some(1.0), &trainer, "cpu", None), None);
+    }
+}
