@@ -138,13 +138,26 @@ pub struct WhatArgs {
     #[arg(long, value_name = "FILE")]
     pub save: Option<PathBuf>,
 
+    /// Keep the state of the training in this folder, so that --resume can go on with it.
+    #[arg(long, value_name = "DIR")]
+    pub checkpoint: Option<PathBuf>,
+
+    /// Epochs between two checkpoints.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "checkpoint", value_parser = clap::value_parser!(u32).range(1..))]
+    pub checkpoint_every: u32,
+
+    /// Go on from the checkpoint, to the same bits as without the interruption; from the start if
+    /// there is none yet.
+    #[arg(long, requires = "checkpoint")]
+    pub resume: bool,
+
     /// Test after each epoch too, off the clock.
     #[arg(long)]
     pub eval_each_epoch: bool,
 
     /// Train ten steps beside the float64 reference and print the largest deviation of the loss and
     /// of each parameter tensor, instead of training.
-    #[arg(long, conflicts_with_all = ["save", "eval_each_epoch", "epochs"])]
+    #[arg(long, conflicts_with_all = ["save", "eval_each_epoch", "epochs", "checkpoint"])]
     pub check: bool,
 
     /// Print as JSON what this machine can do, instead of training.

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod backends;
+mod checkpoint;
 mod cli;
 mod failure;
 mod output;

@@ -1,6 +1,7 @@
 //! A run: set up, train epoch by epoch on the clock, test, save.
 
 use crate::backends;
+use crate::checkpoint;
 use crate::cli::Cli;
 use crate::failure::Failure;
 use crate::output::{Output, counted, grouped};
@@ -31,9 +32,17 @@ struct Setup<'data> {
     data: &'data Dataset,
     initial: Parameters,
     save: Option<Destination>,
+    checkpoint: Option<Checkpoint>,
     predictions: Option<PathBuf>,
     /// When the process began to set up.
     began: Instant,
+}
+
+/// Where checkpoints go, and when.
+struct Checkpoint {
+    folder: checkpoint::Folder,
+    every: u32,
+    resume: bool,
 }
 
 /// Does what the command line asks for.
@@ -52,6 +61,14 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
     let backend = cli.backend.0.backend;
     let save = cli.what.save.as_deref();
     let save = save.map(|path| Destination::prepare(path, SAVE)).transpose()?;
+    let checkpoint = match &cli.what.checkpoint {
+        Some(path) => Some(Checkpoint {
+            folder: checkpoint::Folder::prepare(path)?,
+            every: cli.what.checkpoint_every,
+            resume: cli.what.resume,
+        }),
+        None => None,
+    };
     let verification = Exchange::from_environment();
     let initial = match (&verification, &cli.what.load) {
         (Some(exchange), _) => exchange.initial(model)?,
@@ -64,7 +81,10 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
     };
     let wrong_data = |error| Failure::new(exit::DATA, error);
     let source = Source::locate(cli.training.data.as_deref()).map_err(wrong_data)?;
-    let data = source.load().map_err(wrong_data)?;
+    let mut data = source.load().map_err(wrong_data)?;
+    if checkpoint.is_some() {
+        data.identify();
+    }
     if data.train.is_empty() || data.test.is_empty() {
         return Err(Failure::new(exit::DATA, anyhow!("{source}: a set without images")));
     }
@@ -81,6 +101,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         data: &data,
         initial,
         save,
+        checkpoint,
         predictions: std::env::var_os(env::PREDICTIONS).map(PathBuf::from),
         began,
     };
@@ -134,13 +155,25 @@ fn check<W: Write>(setup: Setup<'_>, output: &mut Output<W>) -> Result<(), Failu
 
 fn train<W: Write>(setup: &Setup<'_>, output: &mut Output<W>) -> Result<(), Failure> {
     let mut session = open(setup)?;
+    let job = identity(setup, &session.description());
+    // Before the first line: what cannot go on says nothing but why.
+    let resumed = take_up(setup, &job, session.as_mut())?;
     announce(setup, session.as_mut(), output)?;
+    if let Some(done) = resumed {
+        let epochs = setup.epochs;
+        let from = match done {
+            0 => "from the start: there is no checkpoint yet".to_owned(),
+            done => format!("after epoch {done} of {epochs}; times are of the rest"),
+        };
+        output.line(format!("resumed   {from}"))?;
+    }
+    let done = resumed.unwrap_or(0);
 
     let samples = setup.data.train.len();
     let mut order = vec![0; samples];
     let mut step_loss = vec![0.0; samples.div_ceil(setup.batch_size)];
     let mut train_s = 0.0;
-    for epoch in 1..=setup.epochs {
+    for epoch in done + 1..=setup.epochs {
         let clock = Instant::now();
         recipe::shuffle(&mut order, setup.seed, epoch - 1);
         session.train(&order, &mut step_loss)?;
@@ -163,8 +196,52 @@ fn train<W: Write>(setup: &Setup<'_>, output: &mut Output<W>) -> Result<(), Fail
             "epoch {epoch:width$}/{epochs}   loss {loss:.4}   {seconds:.3} s{tested}"
         ))?;
         output.event(&Event::Epoch { epoch, loss, seconds, accuracy_percent })?;
+        if let Some(Checkpoint { folder, every, .. }) = &setup.checkpoint
+            && (epoch.is_multiple_of(*every) || epoch == setup.epochs)
+        {
+            folder.write(&session.parameters()?, epoch, &job)?;
+        }
     }
-    conclude(setup, session.as_mut(), train_s, output)
+    conclude(setup, session.as_mut(), setup.epochs - done, train_s, output)
+}
+
+/// What decides the bits of the weights. The number of threads does not, and neither does how many
+/// epochs are still to come.
+fn identity(setup: &Setup<'_>, description: &Description) -> checkpoint::Identity {
+    let sha256 = setup.data.sha256.clone().unwrap_or_default();
+    let entries = [
+        ("model", sizes(setup.model)),
+        ("batch", setup.batch_size.to_string()),
+        ("learning rate", setup.learning_rate.to_string()),
+        ("seed", setup.seed.to_string()),
+        ("data", sha256),
+        ("initial weights", checkpoint::digest(&setup.initial)),
+        ("backend", setup.backend.id().to_owned()),
+        ("code", description.path.clone()),
+        ("arithmetic", description.precision.to_owned()),
+    ];
+    entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Goes on from a checkpoint, if that is wanted. Returns how many epochs are done then.
+fn take_up(
+    setup: &Setup<'_>,
+    job: &checkpoint::Identity,
+    session: &mut dyn Session,
+) -> Result<Option<u32>, Failure> {
+    let Some(Checkpoint { folder, resume, .. }) = &setup.checkpoint else { return Ok(None) };
+    if !resume {
+        folder.refuse_old()?;
+        return Ok(None);
+    }
+    let Some((parameters, done)) = folder.resume(setup.model, job)? else { return Ok(Some(0)) };
+    let epochs = setup.epochs;
+    if done > epochs {
+        let error = anyhow!("--resume: the checkpoint is after epoch {done}, of {epochs} wanted");
+        return Err(Failure::new(exit::DATA, error));
+    }
+    session.set_parameters(&parameters)?;
+    Ok(Some(done))
 }
 
 /// The lines before the first epoch.
@@ -227,16 +304,17 @@ fn started(setup: &Setup<'_>, session: &dyn Session) -> Event {
     }
 }
 
-/// The lines after the last epoch: summary, test, weights.
+/// The lines after the last epoch: summary of so many epochs, test, weights.
 fn conclude<W: Write>(
     setup: &Setup<'_>,
     session: &mut dyn Session,
+    epochs: u32,
     train_s: f64,
     output: &mut Output<W>,
 ) -> Result<(), Failure> {
     let samples = setup.data.train.len();
-    let steps = u64::from(setup.epochs) * samples.div_ceil(setup.batch_size) as u64;
-    let seen = u64::from(setup.epochs) * samples as u64;
+    let steps = u64::from(epochs) * samples.div_ceil(setup.batch_size) as u64;
+    let seen = u64::from(epochs) * samples as u64;
     let dense_flop = setup.model.dense_flop(seen, steps);
     let measured = session.measured();
     output.event(&Event::Trained {
@@ -259,12 +337,14 @@ fn conclude<W: Write>(
     if let Some(destination) = &setup.save {
         destination.write(&session.parameters()?)?;
     }
-    output.line(format!(
-        "trained   in {train_s:.3} s: {}, {:.1} us each, {:.1} GFLOP/s if nothing were skipped",
-        counted(steps, "step"),
-        1e6 * train_s / steps as f64,
-        1e-9 * dense_flop / train_s,
-    ))?;
+    if steps > 0 {
+        output.line(format!(
+            "trained   in {train_s:.3} s: {}, {:.1} us each, {:.1} GFLOP/s if nothing were skipped",
+            counted(steps, "step"),
+            1e6 * train_s / steps as f64,
+            1e-9 * dense_flop / train_s,
+        ))?;
+    }
     output.line(format!("tested    in {eval_s:.3} s"))?;
     output.line(format!("Test Accuracy: {accuracy_percent:.2}%"))?;
     Ok(())
@@ -351,6 +431,7 @@ mod tests {
             data,
             initial,
             save: None,
+            checkpoint: None,
             predictions: None,
             began: Instant::now(),
         }

@@ -222,3 +222,72 @@ fn saved_weights_go_on_where_they_were() {
     let loss: f64 = loss.split_whitespace().nth(3).unwrap().parse().unwrap();
     assert!(loss < 1.0, "far below the 2.3 of fresh weights: {stdout}");
 }
+
+/// A run that is cut off after two epochs of five and goes on, twice, against one that is not: the
+/// same bits, on every instruction set that this CPU has and at another number of threads.
+#[test]
+fn a_training_that_goes_on_from_a_checkpoint_gives_the_same_bits_as_one_without_interruption() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let models = ["mlp --hidden 40", "cnn", "attention --d-model 16 --ff 24 --lr 0.1"];
+    for (index, model) in models.iter().enumerate() {
+        let whole = path(&format!("whole-{index}.safetensors"));
+        let job = format!("--model {model} --batch 32 --seed 7");
+        assert!(run(&format!("{job} --epochs 5 --threads 2 --save {whole}")).status.success());
+
+        let (checkpoint, parts) =
+            (path(&format!("c{index}")), path(&format!("{index}.safetensors")));
+        let go_on = |epochs: &str, threads: &str| {
+            let more = format!("--checkpoint {checkpoint} --resume --save {parts}");
+            let output = run(&format!("{job} --epochs {epochs} --threads {threads} {more}"));
+            assert!(output.status.success(), "{}", text(&output.stderr));
+            text(&output.stdout)
+        };
+        assert!(go_on("2", "1").contains("resumed   from the start"));
+        let words = go_on("3", "2");
+        assert!(words.contains("resumed   after epoch 2 of 3"), "{words}");
+        assert!(words.contains("epoch 3/3") && !words.contains("epoch 2/3"), "{words}");
+        go_on("5", "1");
+        assert_eq!(std::fs::read(&parts).unwrap(), std::fs::read(&whole).unwrap(), "{model}");
+        // Nothing is left to train, and the end is the same.
+        let words = go_on("5", "2");
+        assert!(words.contains("Test Accuracy: ") && !words.contains("trained"), "{words}");
+        assert_eq!(std::fs::read(&parts).unwrap(), std::fs::read(&whole).unwrap(), "{model}");
+    }
+}
+
+#[test]
+fn a_training_killed_at_any_moment_goes_on_to_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let job = "--hidden 16 --batch 8 --seed 3 --epochs 40";
+    let whole = path("whole.safetensors");
+    let clock = std::time::Instant::now();
+    assert!(run(&format!("{job} --save {whole}")).status.success());
+    let whole_s = clock.elapsed().as_secs_f64();
+
+    let parts = path("parts.safetensors");
+    let arguments = format!("{job} --checkpoint {} --resume --save {parts}", path("c"));
+    let start = || program(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // Later and later, so that each gets further than the one before.
+    for attempt in 1..=10 {
+        let mut child = start();
+        std::thread::sleep(std::time::Duration::from_secs_f64(whole_s * 0.13 * f64::from(attempt)));
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+    let output = run(&arguments);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(std::fs::read(&parts).unwrap(), std::fs::read(&whole).unwrap());
+}
+
+#[test]
+fn a_checkpoint_of_another_job_or_in_the_way_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = format!("--hidden 8 --epochs 1 --checkpoint {}", folder.path().display());
+    assert!(run(&here).status.success());
+    fails(&here, exit::DATA, "holds a checkpoint after epoch 1; --resume goes on");
+    fails(&format!("{here} --seed 9 --resume"), exit::DATA, "seed is \"1\" there and \"9\" here");
+    fails(&format!("{here} --batch 9 --resume"), exit::DATA, "batch is \"64\" there");
+    fails("--resume", exit::USAGE, "--checkpoint");
+}

@@ -19,6 +19,7 @@ use crate::result::{
 };
 use crate::roofline;
 use crate::score;
+use crate::secret::Secrets;
 use crate::suite::LoadedSuite;
 use crate::surroundings::{Observer, Surroundings};
 use crate::trainer::{NotReady, Ready};
@@ -65,6 +66,7 @@ pub struct Bench<'a> {
     noise: Vec<NoiseRecord>,
     environment: Environment,
     scratch: tempfile::TempDir,
+    secrets: Secrets,
 }
 
 /// What the user decides of a run.
@@ -145,6 +147,7 @@ impl<'a> Bench<'a> {
             noise,
             environment,
             scratch,
+            secrets: Secrets::of_environment(),
         })
     }
 
@@ -252,6 +255,16 @@ impl<'a> Bench<'a> {
         }
     }
 
+    /// In all that a trainer's own words may have got into.
+    fn hide_secrets(&self, sample: &mut Sample) {
+        let texts = [&mut sample.reason, &mut sample.stdout_tail, &mut sample.stderr_tail];
+        texts
+            .into_iter()
+            .flatten()
+            .chain(&mut sample.notes)
+            .for_each(|text| self.secrets.hide(text));
+    }
+
     fn limits(&self, outcome: &Outcome) -> LimitsRecord {
         LimitsRecord {
             timeout_s: Some(self.settings.timeout.as_secs_f64()),
@@ -284,9 +297,10 @@ impl<'a> Bench<'a> {
         cancel: &CancelToken,
         on_line: &mut dyn FnMut(&Transcript),
     ) -> Result<(Sample, Record)> {
-        let predictions = self.scratch.path().join("predictions");
-        // What the trainer before this one left there is not this one's.
-        let _ = std::fs::remove_file(&predictions);
+        // A folder of its own, gone when it is scored: what another trainer predicted is nowhere.
+        let own = tempfile::Builder::new().prefix("run-").tempdir_in(self.scratch.path());
+        let own = own.context("cannot make a folder for the predictions")?;
+        let predictions = own.path().join("predictions");
         let data = &self.dataset.directory;
         let places = Places {
             program: &ready.program,
@@ -351,6 +365,7 @@ impl<'a> Bench<'a> {
         });
         let mut sample = sample(status, reason, &outcome, &said, judge::accuracy(&said, &scored));
         self.look_around(&mut sample, surroundings);
+        self.hide_secrets(&mut sample);
         let (sources, missing) = origins(&outcome.meters, &sample);
         let meters = meters::records(&outcome.meters, &mut sample);
         Ok((sample, Record { trainer, compiled: said.compiled, sources, missing, meters }))

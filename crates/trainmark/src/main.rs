@@ -4,7 +4,7 @@
 use clap::Parser;
 use std::process::ExitCode;
 use trainmark::cli::{Cli, Verb};
-use trainmark::{cmd, data, launch};
+use trainmark::{cmd, data, launch, report};
 
 fn main() -> ExitCode {
     // Before anything else: the launcher must stay as small as it can.
@@ -32,7 +32,8 @@ fn main() -> ExitCode {
         Verb::Man(args) => cmd::shell::man(&args),
     };
     done.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        // It may quote what a trainer or a file says.
+        eprintln!("error: {}", report::console::one_line(&format!("{error:#}")));
         ExitCode::from(protocol::exit::FAILURE)
     })
 }

@@ -43,7 +43,7 @@ impl<'a> Progress<'a> {
     pub fn new(suite: &'a Suite, cases: &[Case], schedule: &Schedule) -> Progress<'a> {
         let rounds = schedule.repeats + u32::from(schedule.warm_up);
         let line = |case: &Case| Line {
-            label: case.label(suite),
+            label: one_line(&case.label(suite)).into_owned(),
             group: format!("{} {:?}", case.model, case.config),
             ..Line::default()
         };
@@ -116,7 +116,7 @@ impl<'a> Progress<'a> {
             Round::WarmUp => " (warm-up)".to_owned(),
             Round::Number(number) => format!(" (round {})", number + 1),
         };
-        case.label(self.suite) + &round
+        one_line(&case.label(self.suite)).into_owned() + &round
     }
 
     /// What became of the row's last run.

@@ -9,14 +9,15 @@ use std::path::Path;
 /// # Errors
 /// If the file is not what it must be; the message says how.
 pub fn score(predictions: &Path, labels: &[u8]) -> Result<Option<f64>, String> {
+    // Before it is opened: opening a pipe would wait for a writer that never comes.
+    if std::fs::metadata(predictions).is_ok_and(|found| !found.is_file()) {
+        return Err("the predictions are no regular file".to_owned());
+    }
     let file = match std::fs::File::open(predictions) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(format!("the predictions cannot be read: {error}")),
     };
-    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
-        return Err("the predictions are no regular file".to_owned());
-    }
     // One byte more than there may be, so that a file that is too long shows without being read.
     let mut predicted = Vec::new();
     file.take(labels.len() as u64 + 1)

@@ -4,6 +4,7 @@ use crate::cmd::run::quote;
 use crate::launch;
 use crate::plan::{fixed_command, program};
 use crate::provenance::{resolve_program, sha256_of_file};
+use crate::report::console::one_line;
 use crate::setup::{Due, Site, State};
 use crate::suite::{LoadedSuite, Trainer};
 use protocol::Probe;
@@ -57,7 +58,7 @@ pub fn build(loaded: &LoadedSuite, trainer: &Trainer) -> Result<(), NotReady> {
     }
     let words = fixed_command(loaded, trainer, &trainer.build).map_err(NotReady::BuildFailed)?;
     let shown = words.join(" ");
-    eprintln!("Building {}: {shown}", trainer.name);
+    eprintln!("{}", one_line(&format!("Building {}: {shown}", trainer.name)));
     let status = Command::new(&words[0])
         .args(&words[1..])
         .current_dir(&loaded.root)
@@ -111,7 +112,8 @@ fn not_set_up(loaded: &LoadedSuite, trainer: &Trainer) -> Option<String> {
         State::Unavailable(reason) => Some(reason),
         State::Due(Due::Changed) => {
             let words = Due::Changed.words();
-            eprintln!("warning: {}: {words}; {command} renews it", trainer.name);
+            let warning = format!("{}: {words}; {command} renews it", trainer.name);
+            eprintln!("warning: {}", one_line(&warning));
             None
         }
         State::Due(due) => Some(format!("{}; {command} sees to it", due.words())),

@@ -10,7 +10,7 @@ use crate::report::console::one_line;
 use crate::result::{ResultFile, Sample, Status};
 use crate::schedule::Schedule;
 use crate::suite::LoadedSuite;
-use crate::{data, launch};
+use crate::{data, launch, trust};
 use anyhow::{Context, Result, anyhow, bail};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -78,6 +78,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     let loaded = LoadedSuite::find(args.suite.as_deref())?;
     let case = choose(args, &loaded)?;
+    trust::check(&loaded, trust::Named::ByUser, false)?;
     let label = case.label(&loaded.suite);
     let cancel = launch::CancelToken::new().context("cannot listen for Ctrl-C")?;
     let handle = cancel.clone();

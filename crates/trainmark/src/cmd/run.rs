@@ -13,7 +13,7 @@ use crate::schedule::Schedule;
 use crate::slurm::{self, Scheduler, Slurm};
 use crate::suite::LoadedSuite;
 use crate::verify::FILE;
-use crate::{data, launch, trainer};
+use crate::{data, launch, trainer, trust};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
 use serde_json::Value;
@@ -38,6 +38,9 @@ pub struct Args {
         "threads", "set", "data", "allow_software", "target_accuracy", "warm_up", "list", "dry_run", "memory_limit", "cpus",
     ])]
     resume: bool,
+    /// Run a suite from elsewhere without showing its commands first
+    #[arg(long)]
+    yes: bool,
     #[command(flatten)]
     what: What,
     /// Folder for the result files
@@ -158,7 +161,9 @@ pub fn run(given: &Args) -> Result<ExitCode> {
         };
         let args = as_begun(&past.began, given)?;
         let (loaded, cases) = planned(&args, Some(&past.began))?;
-        eprintln!("Going on with the run {}", past.progress());
+        let progress = past.progress();
+        eprintln!("Going on with the run {}", console::one_line(&progress));
+        trust::check(&loaded, trust::Named::ByJournal, given.yes)?;
         return begin(&args, &loaded, &cases, journal, Some(past));
     }
     let (loaded, cases) = planned(given, None)?;
@@ -170,12 +175,13 @@ pub fn run(given: &Args) -> Result<ExitCode> {
         dry_run(given, &loaded, &cases)?;
         return Ok(ExitCode::from(protocol::exit::SUCCESS));
     }
+    trust::check(&loaded, trust::Named::ByUser, given.yes)?;
     let journal = open_folder(&given.out)?;
     if let Some(past) = journal.unfinished() {
         let (out, resume) = (given.out.display(), resume_command(&given.out));
         eprintln!(
             "note: a run has stopped in {out} ({}): `{resume}` goes on with it; this is a new one",
-            past.progress()
+            console::one_line(&past.progress())
         );
     }
     begin(given, &loaded, &cases, journal, None)
@@ -238,7 +244,8 @@ fn begin(
         });
     }
     let dataset = data::prepare(args.what.data.as_deref())?;
-    eprintln!("Suite {} ({}), {} combinations", loaded.suite.name, loaded.origin, cases.len());
+    let suite = format!("{} ({})", loaded.suite.name, loaded.origin);
+    eprintln!("Suite {}, {} combinations", console::one_line(&suite), cases.len());
     eprintln!("Data  {dataset}");
     let trainers = make_ready(loaded, cases, args.what.allow_software, &cancel);
 
@@ -360,7 +367,8 @@ pub(super) fn make_ready(
             let ready = trainer::build(loaded, declared)
                 .and_then(|()| trainer::ready(loaded, declared, allow_software, cancel));
             if let Err(reason) = &ready {
-                eprintln!("warning: {}: {reason}", declared.name);
+                let warning = format!("{}: {reason}", declared.name);
+                eprintln!("warning: {}", console::one_line(&warning));
             }
             ready
         });
@@ -496,11 +504,12 @@ fn cpus(text: &str) -> Result<Cpus, String> {
 }
 
 fn list(loaded: &LoadedSuite, cases: &[Case]) {
-    println!("Suite {} ({})", loaded.suite.name, loaded.origin);
+    let line = |text: &str| console::one_line(text).into_owned();
+    println!("Suite {}", line(&format!("{} ({})", loaded.suite.name, loaded.origin)));
     for case in cases {
         let config: Vec<String> =
             case.config.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        println!("{:<36} {}", case.label(&loaded.suite), config.join(" "));
+        println!("{:<36} {}", line(&case.label(&loaded.suite)), line(&config.join(" ")));
     }
     println!("{} combinations", cases.len());
 }
@@ -531,9 +540,18 @@ fn dry_run(args: &Args, loaded: &LoadedSuite, cases: &[Case]) -> Result<()> {
     Ok(())
 }
 
-/// A word as a POSIX shell takes it.
+/// A word as a POSIX shell takes it, and a terminal too: control characters are escaped as in POSIX of
+/// 2024 (`$'...'`).
 pub(crate) fn quote(word: &str) -> String {
     let safe = |c: char| c.is_ascii_alphanumeric() || "_-./=:,+@%".contains(c);
+    if word.chars().any(char::is_control) {
+        let escape = |byte: &u8| match byte {
+            b'\'' | b'\\' => format!("\\{}", char::from(*byte)),
+            0x20..0x7f => char::from(*byte).to_string(),
+            byte => format!("\\{byte:03o}"),
+        };
+        return format!("$'{}'", word.as_bytes().iter().map(escape).collect::<String>());
+    }
     match !word.is_empty() && word.chars().all(safe) {
         true => word.to_owned(),
         false => format!("'{}'", word.replace('\'', r"'\''")),
@@ -597,5 +615,6 @@ mod tests {
         assert_eq!(quote("--lr=0.01"), "--lr=0.01");
         assert_eq!(quote("it's; rm"), r"'it'\''s; rm'");
         assert_eq!(quote(""), "''");
+        assert_eq!(quote("a\u{1b}[2J'\\ü"), r"$'a\033[2J\'\\\303\274'");
     }
 }

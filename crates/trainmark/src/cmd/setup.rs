@@ -1,8 +1,9 @@
 //! `trainmark setup`: makes trainers ready to run on this machine.
 
+use crate::report::console::one_line;
 use crate::setup::{SetupError, Site, State};
 use crate::suite::{LoadedSuite, Trainer};
-use crate::{launch, trainer};
+use crate::{launch, trainer, trust};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -44,6 +45,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             format!("there is no {IN_CHECKOUT} here; name a suite: --suite FILE")
         })?,
     };
+    if !args.list {
+        trust::check(&loaded, trust::Named::ByUser, false)?;
+    }
     let mut failures = 0;
     for declared in selected(&loaded, &args.trainer)? {
         let line = match args.list {
@@ -54,7 +58,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             failures += 1;
             format!("failed: {reason}")
         });
-        println!("{:<20} {line}", declared.name);
+        println!("{}", one_line(&format!("{:<20} {line}", declared.name)));
     }
     Ok(ExitCode::from(match failures {
         0 => protocol::exit::SUCCESS,

@@ -6,6 +6,7 @@
 
 use crate::execute::{Bench, Round};
 use crate::executor::Order;
+use crate::report::console;
 use crate::result;
 use crate::{data, launch, trainer};
 use anyhow::{Context, Result, bail};
@@ -64,7 +65,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Round::WarmUp => "warm-up".to_owned(),
         Round::Number(number) => format!("round {}", number + 1),
     };
-    eprintln!("{}, {round}: {}", case.label(&loaded.suite), result.status);
+    let label = case.label(&loaded.suite);
+    eprintln!("{}, {round}: {}", console::one_line(&label), result.status);
     Ok(ExitCode::from(match cancel.is_cancelled() {
         true => protocol::exit::INTERRUPTED,
         false => protocol::exit::SUCCESS,

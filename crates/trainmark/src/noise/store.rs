@@ -21,11 +21,7 @@ pub fn of_machine(machine: &Machine) -> Vec<NoiseRecord> {
 }
 
 fn folder() -> Option<PathBuf> {
-    let state =
-        std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let state =
-        state.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/state")));
-    Some(state?.join("trainmark").join("noise"))
+    crate::state::folder("noise")
 }
 
 fn keep_in(folder: &Path, record: &NoiseRecord) -> std::io::Result<PathBuf> {

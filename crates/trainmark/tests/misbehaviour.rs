@@ -1,0 +1,138 @@
+//! The whole harness against trainers with every vice: each is a row with its own status, the suite
+//! goes on, and the harness's memory stays where it is.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use serde_json::Value;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use support::place::{PLAIN, Place};
+use support::{FAKE_TRAINER, MB};
+
+/// What the harness may hold at its peak, whatever a trainer does: several times what it holds when
+/// nothing happens, and a small part of what these trainers say.
+const MOST_BYTES: u64 = 64 * MB;
+
+/// Runs one trainer through the harness. Returns its result and the harness's peak memory.
+fn run(script: &str, more: &[&str]) -> (Value, u64) {
+    let place = Place::new();
+    let suite = place.suite(script, "");
+    let mut command = place.trainmark("run");
+    command.arg("--suite").arg(suite).args(["--data", "data", "--out", "out"]).args(more);
+    let mut harness = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut peak = 0;
+    let give_up = Instant::now() + Duration::from_secs(120);
+    while harness.try_wait().unwrap().is_none() {
+        peak = peak.max(peak_bytes(harness.id()).unwrap_or(0));
+        assert!(Instant::now() < give_up, "{script}: the harness hangs");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let result = place.results().pop().unwrap_or_else(|| panic!("{script}: no result"));
+    assert!(peak > MB, "the harness was never looked at");
+    (result, peak)
+}
+
+fn peak_bytes(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
+}
+
+fn check(script: &str, more: &[&str], status: &str, reason: &str) -> Value {
+    let (result, peak) = run(script, more);
+    let why = result["reason"].as_str().unwrap_or_default();
+    assert_eq!(result["status"], status, "{script}: {why}");
+    assert!(why.contains(reason), "{script}: {why}");
+    println!("{script:.60}: {status}, the harness's peak is {:.1} MB", peak as f64 / 1e6);
+    assert!(peak < MOST_BYTES, "{script}: {peak} bytes");
+    result
+}
+
+fn fake(mode: &str) -> String {
+    format!("exec {FAKE_TRAINER} {mode}")
+}
+
+#[test]
+fn a_gigabyte_of_any_output_is_read_to_its_end_in_bounded_memory() {
+    check(&fake("stdout-lines 1000"), &[], "measured", "");
+    check(&fake("stderr-without-newline 1000"), &[], "measured", "");
+    check("head -c 1000000000 /dev/zero", &[], "no_accuracy", "neither predictions");
+    check(&fake("garbage 100"), &[], "no_accuracy", "neither predictions");
+}
+
+#[test]
+fn a_million_events_and_names_without_end_are_bounded_too() {
+    let epoch = r#":::TRAINMARK {"event":"epoch","epoch":1,"loss":0.5,"seconds":0.0}"#;
+    let script = format!("yes '{epoch}' | head -n 300000; {PLAIN}");
+    check(&script, &[], "garbled", "more than 100000 epochs");
+    let name = "head -c 60000 /dev/zero | tr '\\0' x";
+    let started = r#"printf ':::TRAINMARK {"event":"started","protocol":1,"device":"%s"}\n' $NAME"#;
+    let script = format!("NAME=$({name}); for i in $(seq 200); do {started}; done; {PLAIN}");
+    check(&script, &[], "measured", "");
+}
+
+#[test]
+fn trainers_that_hang_are_stopped_whatever_they_do_against_it() {
+    check(&fake("sleep 300"), &["--timeout", "1s"], "timed_out", "time-out");
+    let stubborn = check(&fake("ignore-term"), &["--timeout", "1s"], "timed_out", "time-out");
+    assert!(stubborn["samples"][0]["timing"]["wall_s"].as_f64().unwrap() >= 4.0, "{stubborn}");
+    check(&fake("fork-bomb 4"), &["--timeout", "2s"], "timed_out", "time-out");
+}
+
+#[test]
+fn one_that_forks_away_is_measured_and_what_it_left_is_stopped_and_noted() {
+    let result = check(&fake("detach"), &[], "measured", "");
+    let notes = result["samples"][0]["notes"].to_string();
+    assert!(notes.contains("1 processes outlived the trainer, and had to be stopped"), "{notes}");
+}
+
+#[test]
+fn output_that_says_nothing_or_nonsense_has_its_own_status() {
+    check(&fake("exit 0"), &[], "no_output", "");
+    check(&fake("close-output"), &[], "measured", "");
+    let result = check(&fake("invalid-utf8"), &[], "measured", "");
+    assert_eq!(result["metrics"]["test_accuracy_percent"], 12.5);
+    check("exec >&- 2>&-; exit 0", &[], "no_output", "");
+}
+
+#[test]
+fn one_that_claims_a_hundred_percent_is_believed_only_as_far_as_its_predictions_go() {
+    let zeros = r"printf '\0\0\0\0\0\0\0\0\0\0' > $TRAINMARK_PREDICTIONS";
+    let claim = "echo Test Accuracy: 100.00%";
+    check(&format!("{zeros}; {claim}"), &[], "misreported", "its predictions score 10.00 %");
+    let claimed = check(claim, &[], "measured", "");
+    assert_eq!(claimed["accuracy_source"], "claimed");
+    check(&fake("lie"), &[], "garbled", "more than 10 predictions for 10 test images");
+}
+
+#[test]
+fn predictions_that_are_a_pipe_a_folder_or_a_device_are_garbled_and_block_nobody() {
+    for trick in ["mkfifo", "mkdir", "ln -s /dev/zero"] {
+        let script = format!("{trick} $TRAINMARK_PREDICTIONS; {PLAIN}");
+        check(&script, &["--timeout", "20s"], "garbled", "no regular file");
+    }
+}
+
+#[test]
+fn no_trainer_can_return_the_predictions_of_another() {
+    let place = Place::new();
+    // The first is right in all; the second takes whatever it finds of the first's.
+    let right = r"printf '\0\1\2\3\4\5\6\7\10\11' > $TRAINMARK_PREDICTIONS";
+    let steal = "find $(dirname $TRAINMARK_PREDICTIONS)/.. -type f -exec cp {} stolen \\; ; \
+                 [ ! -e stolen ] || cp stolen $TRAINMARK_PREDICTIONS";
+    let script = format!("if [ $1 = 1 ]; then {right}; else {steal}; fi; echo Test Accuracy: 100%");
+    let suite = place.suite(&script, "root = '.'");
+    place.run(&suite, &["--epochs", "1,2"]);
+    let mut found: Vec<(i64, String)> = place
+        .results()
+        .iter()
+        .map(|result| {
+            let epochs = result["config"]["epochs"].as_i64().unwrap();
+            (epochs, result["accuracy_source"].as_str().unwrap_or_default().to_owned())
+        })
+        .collect();
+    found.sort();
+    assert_eq!(found, [(1, "scored".to_owned()), (2, "claimed".to_owned())]);
+    assert!(!place.path("stolen").exists());
+}
