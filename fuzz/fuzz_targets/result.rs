@@ -3,7 +3,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use trainmark::report::{Collection, Options, Summary, console, json, markdown};
+use trainmark::report::{
+    Collection, Options, Summary, bmf, console, csv, html, json, jsonl, markdown, mlperf, openmetrics,
+    parquet,
+};
 use trainmark::result::ResultFile;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -25,7 +28,13 @@ fuzz_target!(|bytes: &[u8]| {
     json::write(&summary, &mut written).expect("memory takes everything");
     serde_json::from_slice::<serde_json::Value>(&written).expect("the report is JSON");
     written.clear();
-    markdown::write(&summary, &mut written).expect("memory takes everything");
+    markdown::write(&summary, &[], &mut written).expect("memory takes everything");
+    for write in [html::write, csv::write, jsonl::write, bmf::write, mlperf::write, openmetrics::write] {
+        written.clear();
+        write(&summary, &mut written).expect("memory takes everything");
+    }
+    written.clear();
+    parquet::write(&summary, &mut written).expect("memory takes everything");
     let style = console::Style::default();
     let text = console::summary(&summary, style) + &console::table(&summary, style);
     let control = |c: char| c.is_control() && c != '\n';

@@ -585,6 +585,22 @@ mod tests {
     }
 
     #[test]
+    fn a_figure_is_the_same_to_the_last_bit_however_often_a_file_is_read_and_written() {
+        // Found by the fuzzer: read fast and nearly, it was another number each time.
+        let digits = "4".repeat(77) + "2";
+        let text = format!(
+            r#"{{"executable": "e", "model": "m", "backend": "b", "config": {{"seed": {digits}}},
+                "metrics": {{"training_time_seconds": 1.7976931348623155e308}}}}"#
+        );
+        let once: ResultFile = serde_json::from_str(&text).unwrap();
+        let written = serde_json::to_string(&once).unwrap();
+        let twice: ResultFile = serde_json::from_str(&written).unwrap();
+        assert_eq!(serde_json::to_string(&twice).unwrap(), written);
+        assert_eq!(once.config["seed"].as_f64(), digits.parse().ok());
+        assert_eq!(once.metrics.training_time_seconds, Some(1.797_693_134_862_315_5e308));
+    }
+
+    #[test]
     fn a_folder_that_refuses_leaves_nothing_behind() {
         let missing = Path::new("/nonexistent/folder/x.json");
         assert!(write_new(missing, &ResultFile::default()).is_err());
