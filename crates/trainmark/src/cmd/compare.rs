@@ -25,7 +25,8 @@ pub struct Args {
     /// What to compare
     #[arg(long, value_enum, value_delimiter = ',', default_value = "train-s")]
     metric: Vec<Metric>,
-    /// Claim no difference smaller than this, for example `1%`
+    /// Claim no difference smaller than this, for example `1%`; without it, the noise floor that
+    /// `trainmark noise` found and the files carry
     #[arg(long, value_name = "PERCENT", value_parser = run::percent)]
     noise_floor: Option<f64>,
     #[arg(long, value_enum, default_value = "table")]
@@ -56,7 +57,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let options = Options {
         metrics: args.metric,
         gate: args.gate,
-        noise_floor: args.noise_floor.unwrap_or(0.0),
+        noise_floor: args.noise_floor,
         anyway: args.anyway,
     };
     let hint = || format!("{} and {}", args.base.display(), args.new.display());

@@ -94,8 +94,9 @@ pub struct Options {
     pub metrics: Vec<Metric>,
     /// A regression below this is not one; 0.03 is 3 %.
     pub gate: f64,
-    /// A ratio must differ from 1 by more than this to be claimed.
-    pub noise_floor: f64,
+    /// A ratio must differ from 1 by more than this to be claimed; `None`: by more than the noise
+    /// floors that the files carry.
+    pub noise_floor: Option<f64>,
     /// Compare even what was measured on different machines.
     pub anyway: bool,
 }
@@ -198,6 +199,10 @@ pub fn compare(
     new: &[ResultFile],
     options: &Options,
 ) -> Result<Comparison, CompareError> {
+    let floors =
+        base.iter().chain(new).filter_map(|result| Some(result.noise_floor.as_ref()?.share));
+    let noise_floor = options.noise_floor.unwrap_or(floors.fold(0.0, f64::max));
+    let options = &Options { noise_floor: Some(noise_floor), ..options.clone() };
     let (base, new) = (Side::new(base), Side::new(new));
     let machines = machine_differences(&base, &new);
     let times = options.metrics.iter().any(|metric| metric.is_time());
@@ -224,7 +229,7 @@ pub fn compare(
     }
     let mut differences = machines;
     differences.extend(program_differences(&base, &new));
-    let Options { gate, noise_floor, .. } = *options;
+    let gate = options.gate;
     Ok(Comparison { rows, differences, unmatched, gate, noise_floor })
 }
 
@@ -268,7 +273,7 @@ fn outcome(base: Status, new: Status, gain: Option<Speedup>, options: &Options) 
     let Some(gain) = gain else {
         return Outcome::NotComparable;
     };
-    match gain.verdict(options.noise_floor) {
+    match gain.verdict(options.noise_floor.unwrap_or(0.0)) {
         Verdict::Faster => Outcome::Better,
         Verdict::Slower if gain.ratio.recip() > 1.0 + options.gate => Outcome::Regression,
         Verdict::Slower => Outcome::Worse,
@@ -295,7 +300,14 @@ fn machine_differences(base: &Side, new: &Side) -> Vec<String> {
 /// What may explain a difference.
 fn program_differences(base: &Side, new: &Side) -> Vec<String> {
     type Fact = fn(&ResultFile) -> Option<String>;
-    let facts: [(&str, Fact); 5] = [
+    let facts: [(&str, Fact); 8] = [
+        ("GPU driver", |result| result.environment.as_ref()?.gpu_driver.clone()),
+        ("compilers", |result| {
+            let compilers = &result.environment.as_ref()?.compilers;
+            let shown = compilers.values().cloned().collect::<Vec<_>>().join(", ");
+            (!shown.is_empty()).then_some(shown)
+        }),
+        ("governor", |result| result.environment.as_ref()?.governor.clone()),
         ("commit", |result| result.run.as_ref()?.git_commit.clone()),
         ("harness", |result| Some(result.run.as_ref()?.harness.clone())),
         ("trainer program", |result| result.trainer.as_ref()?.sha256.clone()),
@@ -332,7 +344,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn options() -> Options {
-        Options { metrics: vec![Metric::TrainS], gate: 0.03, noise_floor: 0.0, anyway: false }
+        Options { metrics: vec![Metric::TrainS], gate: 0.03, noise_floor: Some(0.0), anyway: false }
     }
 
     fn outcome_of(base: &[f64], new: &[f64]) -> Outcome {
@@ -349,6 +361,29 @@ pub(crate) mod tests {
         assert_eq!(outcome_of(&BASE, &scaled(1.025)), Outcome::Worse);
         assert_eq!(outcome_of(&BASE, &scaled(0.9)), Outcome::Better);
         assert_eq!(outcome_of(&BASE, &scaled(1.0)), Outcome::NoDifferenceShown);
+    }
+
+    #[test]
+    fn the_floor_that_the_files_carry_holds_unless_another_is_given() {
+        let new = BASE.map(|time| time * 1.10);
+        let mut noisy = result("cpu", &new);
+        noisy.noise_floor = Some(crate::noise::NoiseFloor { share: 0.2, ..Default::default() });
+        let outcome = |noise_floor| {
+            let options = Options { noise_floor, ..options() };
+            let compared = compare(&[result("cpu", &BASE)], std::slice::from_ref(&noisy), &options);
+            compared.unwrap().rows[0].outcome
+        };
+        assert_eq!(outcome(None), Outcome::NoDifferenceShown);
+        assert_eq!(outcome(Some(0.01)), Outcome::Regression);
+    }
+
+    #[test]
+    fn a_run_that_was_repeated_for_its_noise_is_not_compared() {
+        let mut new = result("cpu", &BASE);
+        let timing = Timing { train_s: Some(99.0), ..Timing::default() };
+        new.add_sample(Sample { timing, superseded: true, ..Sample::default() });
+        let compared = compare(&[result("cpu", &BASE)], &[new], &options()).unwrap();
+        assert_eq!(compared.rows[0].new.samples, 5);
     }
 
     #[test]

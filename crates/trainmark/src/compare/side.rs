@@ -108,7 +108,7 @@ impl<'a> Side<'a> {
 /// figures are the only sample.
 pub fn samples(result: &ResultFile) -> Vec<Sample> {
     if !result.samples.is_empty() || result.schema_version > 0 {
-        return result.samples.clone();
+        return result.counted().cloned().collect();
     }
     let mut timing = result.timing;
     timing.user_s = timing.user_s.or(result.metrics.training_time_seconds);
