@@ -215,7 +215,7 @@ fn identity(setup: &Setup<'_>, description: &Description) -> checkpoint::Identit
         ("learning rate", setup.learning_rate.to_string()),
         ("seed", setup.seed.to_string()),
         ("data", sha256),
-        ("initial weights", checkpoint::digest(&setup.initial)),
+        ("weights at the start", checkpoint::digest(&setup.initial)),
         ("backend", setup.backend.id().to_owned()),
         ("code", description.path.clone()),
         ("arithmetic", description.precision.to_owned()),

@@ -224,7 +224,7 @@ fn saved_weights_go_on_where_they_were() {
 }
 
 /// A run that is cut off after two epochs of five and goes on, twice, against one that is not: the
-/// same bits, on every instruction set that this CPU has and at another number of threads.
+/// same bits, at another number of threads.
 #[test]
 fn a_training_that_goes_on_from_a_checkpoint_gives_the_same_bits_as_one_without_interruption() {
     let folder = tempfile::tempdir().unwrap();

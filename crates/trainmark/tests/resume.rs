@@ -357,7 +357,7 @@ fn a_disk_that_is_full_at_any_point_is_one_clear_error_and_a_later_resume_comple
     let expected = undisturbed();
     let (mut failed, mut completed) = (0, 0);
     // From too small for the first line of the journal to large enough for all.
-    for kilobytes in (4..=220).step_by(12) {
+    for kilobytes in (4..=220).step_by(12).chain([400, 800, 4000]) {
         let place = Place::new();
         counting(&place);
         let run = format!(
