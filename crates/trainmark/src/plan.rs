@@ -42,7 +42,7 @@ const MOST_CONFIGURATIONS: usize = 10_000;
 ///
 /// # Errors
 /// If the user named something that the suite does not have; the message lists what it has. If a
-/// matrix multiplies to more than [`MOST_CONFIGURATIONS`].
+/// matrix multiplies to more than 10,000 configurations of a model.
 pub fn plan(suite: &Suite, selection: &Selection) -> Result<Vec<Case>, String> {
     check_names(suite, selection)?;
     let mut cases = Vec::new();

@@ -6,7 +6,7 @@
 //!
 //! The kernel's counters are read just before and just after the run, which costs the trainer
 //! nothing. Clocks and GPUs have no counters for what was in between: a thread looks at them twice
-//! a second ([`INTERVAL`]).
+//! a second (`INTERVAL`).
 
 mod clocks;
 mod energy;

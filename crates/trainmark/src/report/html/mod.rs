@@ -1,7 +1,7 @@
 //! The HTML report: one file that needs nothing else, neither a network nor, but for sorting and
 //! filtering, a script. Light or dark as the reader's system is, readable on a phone, printable.
 //!
-//! Whatever comes out of a result file is put in by `maud`, which escapes it, after [`visible`] has
+//! Whatever comes out of a result file is put in by `maud`, which escapes it, after `visible` has
 //! taken out what could not be seen. The page's policy lets nothing run and nothing load but the one
 //! script and the one style here, by their hashes, so that even a mistake of ours could do nothing.
 
