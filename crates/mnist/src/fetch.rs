@@ -433,7 +433,7 @@ mod tests {
         let options = Options {
             mirrors: mirrors.iter().map(|mirror| mirror.url.clone()).collect(),
             connect_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_millis(300),
+            idle_timeout: Duration::from_secs(2),
             environment_proxy: false,
         };
         let sha256: [String; 4] = std::array::from_fn(|index| identity::sha256(&plain(index)));
