@@ -168,7 +168,7 @@ pub fn run(given: &Args) -> Result<ExitCode> {
     }
     let (loaded, cases) = planned(given, None)?;
     if given.list {
-        list(&loaded, &cases);
+        list(&loaded, &cases)?;
         return Ok(ExitCode::from(protocol::exit::SUCCESS));
     }
     if given.dry_run {
@@ -503,15 +503,18 @@ fn cpus(text: &str) -> Result<Cpus, String> {
     Ok(Cpus(list))
 }
 
-fn list(loaded: &LoadedSuite, cases: &[Case]) {
+fn list(loaded: &LoadedSuite, cases: &[Case]) -> Result<()> {
     let line = |text: &str| console::one_line(text).into_owned();
-    println!("Suite {}", line(&format!("{} ({})", loaded.suite.name, loaded.origin)));
+    let mut text =
+        format!("Suite {}\n", line(&format!("{} ({})", loaded.suite.name, loaded.origin)));
     for case in cases {
         let config: Vec<String> =
             case.config.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        println!("{:<36} {}", line(&case.label(&loaded.suite)), line(&config.join(" ")));
+        let label = line(&case.label(&loaded.suite));
+        text += &format!("{label:<36} {}\n", line(&config.join(" ")));
     }
-    println!("{} combinations", cases.len());
+    text += &format!("{} combinations\n", cases.len());
+    super::report::print(&text)
 }
 
 fn dry_run(args: &Args, loaded: &LoadedSuite, cases: &[Case]) -> Result<()> {

@@ -3,9 +3,8 @@
 use super::{History, Series};
 use crate::compare::table::figure;
 use crate::report::console::{Style, one_line};
+use crate::report::full::BARS;
 use std::fmt::Write;
-
-const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 /// All series.
 pub fn render(history: &History, style: Style) -> String {

@@ -7,7 +7,8 @@ use crate::result::{ResultFile, Sample};
 use comfy_table::{Cell, CellAlignment, LineStyle, Table};
 use std::fmt::Write;
 
-const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+/// From almost nothing to all.
+pub(crate) const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 /// Everything that the file says, in sections; what it does not say is left out.
 pub fn text(result: &ResultFile, style: Style) -> String {
