@@ -11,7 +11,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Who enforces a memory limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -172,8 +172,9 @@ impl Version {
 
 /// What the names of our control groups begin with.
 const PREFIX: &str = "trainmark-";
-/// A group can be removed only when the kernel has forgotten its last process.
-const REMOVAL_ATTEMPTS: u32 = 50;
+/// A group can be removed only when the kernel has forgotten its last process, which on a busy
+/// machine takes it a while after the last one was killed.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A control group for one trainer, removed when dropped.
 #[derive(Debug)]
@@ -260,14 +261,15 @@ impl ControlGroup {
 
 impl Drop for ControlGroup {
     fn drop(&mut self) {
-        for _ in 0..REMOVAL_ATTEMPTS {
-            match fs::remove_dir(&self.folder) {
-                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-                    std::thread::sleep(Duration::from_millis(2));
-                }
-                // What cannot be removed is empty, and the next launch tries again.
-                _ => return,
-            }
+        let give_up = Instant::now() + REMOVAL_PATIENCE;
+        let mut pause = Duration::from_millis(1);
+        // What cannot be removed is empty, and the next launch tries again.
+        while let Err(error) = fs::remove_dir(&self.folder)
+            && error.kind() == io::ErrorKind::ResourceBusy
+            && Instant::now() < give_up
+        {
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(50));
         }
     }
 }
