@@ -250,15 +250,16 @@ fn the_schedulers_clock_agrees_with_perf_stat() {
         return skipped(test, "no perf events for this user");
     };
     let measured_ms = nanoseconds as f64 / 1e6;
-    assert!((measured_ms - judged_ms).abs() < 60.0, "{measured_ms} ms, perf {judged_ms} ms");
+    assert!((measured_ms - judged_ms).abs() < 150.0, "{measured_ms} ms, perf {judged_ms} ms");
 }
 
 /// BenchExec's `runexec`: an independent judge, where it can work (control groups that it may use).
 #[test]
 fn cpu_time_and_memory_agree_with_runexec() {
     let test = "cpu_time_and_memory_agree_with_runexec";
+    let runexec = std::env::var_os("TRAINMARK_RUNEXEC").unwrap_or_else(|| "runexec".into());
     let judge = |arguments: &[&str]| -> Result<String, String> {
-        let output = std::process::Command::new("runexec")
+        let output = std::process::Command::new(&runexec)
             .args(["--no-container", "--quiet", "--output", "/dev/null", "--"])
             .arg(FAKE_TRAINER)
             .args(arguments)
@@ -283,7 +284,7 @@ fn cpu_time_and_memory_agree_with_runexec() {
         return skipped(test, "runexec tells no CPU time");
     };
     let measured_s = cpu_s(&run_quietly(&fake(&["burn", "1", "0.5"])));
-    assert!((measured_s - judged_s).abs() < 0.06, "{measured_s} s, runexec {judged_s} s");
+    assert!((measured_s - judged_s).abs() < 0.15, "{measured_s} s, runexec {judged_s} s");
     let held = judge(&["hold", "100", "0.2"]).expect("as before");
     let Some(judged_bytes) = figure(&held, "memory", "B") else {
         return skipped(test, "runexec tells no memory: it may use no control group");
