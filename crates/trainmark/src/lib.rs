@@ -3,6 +3,22 @@
 //! It knows no backend and no model by name and never links a trainer.
 #![forbid(unsafe_code)]
 
+/// The standard library's ends the process where nobody reads standard error any more: a closed terminal
+/// or `2>&1 | head` would take hours of training with it.
+macro_rules! eprintln {
+    ($($words:tt)*) => {{
+        use ::std::io::Write as _;
+        let _ = ::std::writeln!(::std::io::stderr(), $($words)*);
+    }};
+}
+/// As [`eprintln!`].
+macro_rules! eprint {
+    ($($words:tt)*) => {{
+        use ::std::io::Write as _;
+        let _ = ::std::write!(::std::io::stderr(), $($words)*);
+    }};
+}
+
 pub mod campaign;
 pub mod change;
 pub mod cli;

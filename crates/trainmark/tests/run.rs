@@ -51,9 +51,20 @@ fn the_files_name_is_the_specifications_and_no_file_is_ever_replaced() {
 #[test]
 fn of_runs_at_once_in_one_folder_one_works_and_the_others_say_which() {
     let place = Place::new();
-    let suite = place.suite(&format!("sleep 2; {PLAIN}"), "");
+    // Whoever works does so until the others have been told.
+    let go = place.path("go");
+    let wait = format!("until [ -e {} ]; do sleep 0.05; done; {PLAIN}", go.display());
+    let suite = place.suite(&wait, "");
+    let refusals = std::sync::atomic::AtomicUsize::new(0);
     let runs = std::thread::scope(|scope| {
-        let runs: Vec<_> = (0..4).map(|_| scope.spawn(|| place.run(&suite, &[]))).collect();
+        let run = || {
+            let output = place.run(&suite, &[]);
+            if refusals.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 2 {
+                std::fs::write(&go, "").unwrap();
+            }
+            output
+        };
+        let runs: Vec<_> = (0..4).map(|_| scope.spawn(run)).collect();
         runs.into_iter().map(|run| run.join().unwrap()).collect::<Vec<_>>()
     });
     let (worked, refused): (Vec<_>, Vec<_>) = runs.iter().partition(|run| run.status.success());
@@ -65,6 +76,20 @@ fn of_runs_at_once_in_one_folder_one_works_and_the_others_say_which() {
         assert!(pid.parse::<u32>().is_ok(), "{words}");
         assert_eq!(words.matches("error:").count(), 1, "{words}");
     }
+    assert_eq!(place.results().len(), 1);
+}
+
+#[test]
+fn a_run_that_nobody_listens_to_any_more_goes_on_and_keeps_its_result() {
+    let place = Place::new();
+    let suite = place.suite(PLAIN, "");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = place.trainmark("run");
+    command.arg("--suite").arg(suite).arg("--data").arg(place.path("data"));
+    command.arg("--out").arg(place.path("out"));
+    let status = command.stdout(writer.try_clone().unwrap()).stderr(writer).status().unwrap();
+    assert!(status.success(), "{status}");
     assert_eq!(place.results().len(), 1);
 }
 

@@ -1,5 +1,6 @@
 //! `trainmark baseline`: sets of result files by name, kept beside the user's other data.
 
+use crate::cmd::report::print;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -93,8 +94,8 @@ fn save(name: &str, input: &Path) -> Result<()> {
         std::fs::copy(file, copy).with_context(|| file.display().to_string())?;
     }
     std::fs::rename(&fresh, &target).with_context(|| target.display().to_string())?;
-    println!("{} files kept as {name}; compare with: trainmark compare {name} DIR", files.len());
-    Ok(())
+    let kept = files.len();
+    print(&format!("{kept} files kept as {name}; compare with: trainmark compare {name} DIR\n"))
 }
 
 fn list() -> Result<()> {
@@ -106,8 +107,7 @@ fn list() -> Result<()> {
         .unwrap_or_default();
     names.retain(|name| plain(name).is_some());
     names.sort();
-    names.iter().for_each(|name| println!("{name}"));
-    Ok(())
+    print(&names.iter().map(|name| format!("{name}\n")).collect::<String>())
 }
 
 #[cfg(test)]

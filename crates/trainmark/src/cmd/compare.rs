@@ -1,9 +1,10 @@
 //! `trainmark compare BASE NEW`: what became faster, slower, larger, worse; and the gate.
 
 use crate::cmd::{baseline, run};
-use crate::compare::{self, Metric, Options, json, junit, markdown, table};
-use crate::report::console::Style;
+use crate::compare::{self, Metric, Options, Set, json, junit, markdown, table};
+use crate::report::console::{Style, one_line};
 use crate::result::{ResultFile, SCHEMA_VERSION};
+use crate::verify::{FILE, VerificationFile};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,7 +13,9 @@ use std::process::ExitCode;
 ///
 /// A difference is claimed only where the 95 % interval of the ratio excludes 1; that needs at least
 /// four runs of a row on each side (`trainmark run --repeats 4`). The exit code is 1 only for a shown
-/// regression beyond the gate, or for a row that no longer completes or no longer reaches its target.
+/// regression beyond the gate, or for a row that no longer completes, no longer reaches its target, or
+/// whose verification grade (`trainmark verify`) is worse than it was. It is 65 where the two sides cannot
+/// be compared.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Folder or file with results, or the name of a baseline
@@ -31,7 +34,7 @@ pub struct Args {
     noise_floor: Option<f64>,
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
-    /// Compare times even of different machines
+    /// Compare even what differs in dataset, precision or threads, and times of different machines
     #[arg(long)]
     anyway: bool,
 }
@@ -48,11 +51,19 @@ enum Format {
     Junit,
 }
 
-/// Runs the verb.
+/// Runs the verb. A gate must be able to tell a regression from two sides that cannot be compared: those
+/// end with another exit code.
 ///
 /// # Errors
-/// If one of the sides cannot be read, or the two have nothing to compare.
+/// Never: what goes wrong is printed here.
 pub fn run(args: Args) -> Result<ExitCode> {
+    gate(args).or_else(|error| {
+        eprintln!("error: {}", one_line(&format!("{error:#}")));
+        Ok(ExitCode::from(protocol::exit::DATA))
+    })
+}
+
+fn gate(args: Args) -> Result<ExitCode> {
     let (base, new) = (read(&args.base)?, read(&args.new)?);
     let options = Options {
         metrics: args.metric,
@@ -68,7 +79,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Format::Json => json::render(&comparison),
         Format::Junit => junit::render(&comparison),
     };
-    print!("{text}");
+    super::report::print(&text)?;
     let code = match comparison.has_regression() {
         true => protocol::exit::FAILURE,
         false => protocol::exit::SUCCESS,
@@ -76,32 +87,45 @@ pub fn run(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::from(code))
 }
 
-/// The result files of a side, with their samples. Files that are none are named and left out.
-fn read(side: &Path) -> Result<Vec<ResultFile>> {
+/// The result files of a side, with their samples, and what was verified. Files that are neither are
+/// named and left out.
+fn read(side: &Path) -> Result<Set> {
     let place = match side.exists() {
         true => side.to_owned(),
         false => baseline::folder(side).with_context(|| {
             format!("{}: there is no such folder, file or baseline", side.display())
         })?,
     };
+    // A file's verification is beside it.
+    let mut folder = place.parent().unwrap_or(Path::new("")).to_owned();
     let mut files = vec![place.clone()];
     if place.is_dir() {
         let entries = std::fs::read_dir(&place).with_context(|| place.display().to_string())?;
         files = entries.flatten().map(|entry| entry.path()).collect();
         files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
+        files.retain(|file| !file.ends_with(FILE));
         files.sort();
+        folder = place.clone();
     }
-    let mut results = Vec::new();
+    let mut set = Set::default();
     for file in files {
         match read_file(&file) {
-            Ok(result) => results.push(result),
-            Err(error) => eprintln!("warning: {}: {error:#}; left out", file.display()),
+            Ok(result) => set.results.push(result),
+            Err(error) => warn(&format!("{}: {error:#}; left out", file.display())),
         }
     }
-    if results.is_empty() {
+    if set.results.is_empty() {
         bail!("{}: there is no result file", side.display());
     }
-    Ok(results)
+    match VerificationFile::read(&folder) {
+        Ok(found) => set.verifications = found.unwrap_or_default().verifications,
+        Err(reason) => warn(&format!("{} {reason}; left out", folder.join(FILE).display())),
+    }
+    Ok(set)
+}
+
+fn warn(text: &str) {
+    eprintln!("warning: {}", one_line(text));
 }
 
 fn read_file(file: &Path) -> Result<ResultFile> {

@@ -1,5 +1,6 @@
 //! `trainmark fetch`: downloads MNIST into the user's cache, where every trainer finds it.
 
+use crate::cmd::report::print;
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use mnist::fetch::{Options, Progress};
@@ -44,6 +45,6 @@ pub fn run(args: Args) -> Result<ExitCode> {
         bar.set_position(progress.bytes);
     })?;
     bar.finish_and_clear();
-    println!("MNIST is in {}", folder.display());
+    print(&format!("MNIST is in {}\n", folder.display()))?;
     Ok(ExitCode::from(protocol::exit::SUCCESS))
 }

@@ -1,5 +1,6 @@
 //! `trainmark machine`: measures what this machine can do, prints it, and keeps it for result files.
 
+use crate::cmd::report::print;
 use ::machine::{Access, Capability, Level};
 use anyhow::{Context, Result, bail};
 use std::process::ExitCode;
@@ -51,8 +52,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         }
     };
     match args.json {
-        true => println!("{}", serde_json::to_string_pretty(&capability)?),
-        false => print!("{}", text(&capability)),
+        true => print(&format!("{}\n", serde_json::to_string_pretty(&capability)?))?,
+        false => print(&text(&capability))?,
     }
     Ok(ExitCode::from(protocol::exit::SUCCESS))
 }

@@ -1,5 +1,6 @@
 //! `trainmark noise`: one row against itself.
 
+use crate::cmd::report::print;
 use crate::cmd::run;
 use crate::execute::{Bench, Limits, Round, Settings, new_run};
 use crate::machine::Machine;
@@ -126,8 +127,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         analysis,
     };
     match args.json {
-        true => println!("{}", serde_json::to_string_pretty(&record)?),
-        false => print!("{}", describe(&record, &label, &disturbances(&rows))),
+        true => print(&format!("{}\n", serde_json::to_string_pretty(&record)?))?,
+        false => print(&describe(&record, &label, &disturbances(&rows)))?,
     }
     if !args.dry {
         let file = store::keep(&record).context("the noise floor cannot be kept")?;

@@ -320,13 +320,14 @@ fn conclude(
         let _ = results.add_bytes(FILE, &bytes);
     }
     let files = results.files().count();
+    let mut text = String::new();
     if !results.is_empty() {
         let options = Options { suite: Some(&loaded.suite), ..Options::default() };
         let (summary, style) = (Summary::new(results, &options)?, console::Style::stdout());
-        print!("{}", console::table(&summary, style));
+        text += &console::table(&summary, style);
         let notes = console::notes(&summary, style);
         if !notes.is_empty() {
-            println!("\n{notes}");
+            text += &format!("\n{notes}\n");
         }
     }
     let count = |test: fn(Status) -> bool| {
@@ -339,13 +340,18 @@ fn conclude(
     for (number, words) in others.into_iter().filter(|(number, _)| *number > 0) {
         line += &format!(", {number} {words}");
     }
-    println!("{line}");
-    let out = quote(&args.out.display().to_string());
-    println!("Results: {files} files in {}", args.out.display());
-    println!("Next: trainmark report --input {out} --html report.html --output report.json");
+    let (folder, out) = (args.out.display(), quote(&args.out.display().to_string()));
+    text += &format!(
+        "{line}\nResults: {files} files in {folder}\n\
+         Next: trainmark report --input {out} --html report.html --output report.json\n"
+    );
     if let Some(why) = stopped {
         let resume = resume_command(&args.out);
-        println!("The run was {why}: what had finished is kept; `{resume}` goes on with it");
+        text +=
+            &format!("The run was {why}: what had finished is kept; `{resume}` goes on with it\n");
+    }
+    super::report::print(&text)?;
+    if let Some(why) = stopped {
         let time_is_up = why == TIME_IS_UP;
         let code = if time_is_up { protocol::exit::TIMED_OUT } else { protocol::exit::INTERRUPTED };
         return Ok(ExitCode::from(code));
@@ -522,10 +528,14 @@ fn dry_run(args: &Args, loaded: &LoadedSuite, cases: &[Case]) -> Result<()> {
         let timeout = args.what.timeout.unwrap_or(Duration::from_secs_f64(loaded.suite.timeout_s));
         let out = std::path::absolute(&args.out).with_context(|| args.out.display().to_string())?;
         let tasks = cases.len() * args.repeats.unwrap_or(1) as usize;
-        print!("{}", slurm::preview(&args.cluster.request(timeout)?, &out, tasks)?);
-        return Ok(());
+        return super::report::print(&slurm::preview(
+            &args.cluster.request(timeout)?,
+            &out,
+            tasks,
+        )?);
     }
     let data = data::place(args.what.data.as_deref())?;
+    let mut text = String::new();
     for case in cases {
         let program = plan::program(loaded, &loaded.suite.trainers[case.trainer]);
         let program = program.map_err(|reason| anyhow!(reason))?;
@@ -538,9 +548,9 @@ fn dry_run(args: &Args, loaded: &LoadedSuite, cases: &[Case]) -> Result<()> {
         let assignments =
             environment.iter().map(|(name, value)| format!("{name}={}", quote(value)));
         let words = words.iter().map(|word| quote(word));
-        println!("{}", assignments.chain(words).collect::<Vec<_>>().join(" "));
+        text += &format!("{}\n", assignments.chain(words).collect::<Vec<_>>().join(" "));
     }
-    Ok(())
+    super::report::print(&text)
 }
 
 /// A word as a POSIX shell takes it, and a terminal too: control characters are escaped as in POSIX of

@@ -1,5 +1,6 @@
 //! `trainmark setup`: makes trainers ready to run on this machine.
 
+use crate::cmd::report::print;
 use crate::report::console::one_line;
 use crate::setup::{SetupError, Site, State};
 use crate::suite::{LoadedSuite, Trainer};
@@ -58,7 +59,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             failures += 1;
             format!("failed: {reason}")
         });
-        println!("{}", one_line(&format!("{:<20} {line}", declared.name)));
+        print(&format!("{}\n", one_line(&format!("{:<20} {line}", declared.name))))?;
     }
     Ok(ExitCode::from(match failures {
         0 => protocol::exit::SUCCESS,

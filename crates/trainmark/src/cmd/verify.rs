@@ -1,6 +1,7 @@
 //! `trainmark verify`: do the trainers all train the same thing?
 
 use super::run::{What, make_ready, selection};
+use crate::cmd::report::print;
 use crate::machine::Machine;
 use crate::plan::{self, Case};
 use crate::report::console;
@@ -66,7 +67,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     for case in &cases {
         let examined = examiner.examine(case, &trainers[&case.trainer], &mut yardsticks)?;
         let Some(verification) = examined else { break };
-        println!("{}", line(&case.label(&loaded.suite), &verification));
+        print(&format!("{}\n", line(&case.label(&loaded.suite), &verification)))?;
         found.push(verification.clone());
         // At once: what has been found out is not lost to what comes after it.
         file.take_in(vec![verification]);
@@ -74,8 +75,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     let summary = summary(&found, cases.len());
     let wrong = found.iter().any(|it| matches!(it.grade, Grade::Different | Grade::Failed));
-    println!("{summary}");
-    println!("Grades: {}", args.out.join(FILE).display());
+    print(&format!("{summary}\nGrades: {}\n", args.out.join(FILE).display()))?;
     if cancel.is_cancelled() {
         return Ok(ExitCode::from(protocol::exit::INTERRUPTED));
     }

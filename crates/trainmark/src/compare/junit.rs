@@ -7,29 +7,45 @@ use std::fmt::Write;
 
 /// One document with one test suite.
 pub fn render(comparison: &Comparison) -> String {
-    let failures = comparison.rows.iter().filter(|row| row.outcome.is_regression()).count();
-    let skipped = comparison.rows.iter().filter(|row| row.ratio.is_none()).count();
+    let cases = comparison.rows.len() + comparison.grades.len();
+    let failures = comparison.regressions();
+    let skipped = comparison.rows.iter().filter(|row| is_skipped(row)).count()
+        + comparison.grades.iter().filter(|row| row.new.is_none()).count();
     let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     // Writing to a string cannot fail.
     let _ = writeln!(
         xml,
-        "<testsuite name=\"trainmark compare\" tests=\"{}\" failures=\"{failures}\" \
-         errors=\"0\" skipped=\"{skipped}\">",
-        comparison.rows.len()
+        "<testsuite name=\"trainmark compare\" tests=\"{cases}\" failures=\"{failures}\" \
+         errors=\"0\" skipped=\"{skipped}\">"
     );
     for row in &comparison.rows {
-        let name = escape(&format!("{} {}", row.identity, row.metric.title()));
-        let _ = write!(xml, "  <testcase classname=\"trainmark\" name=\"{name}\"");
-        let message = escape(&message(row));
-        let _ = if row.outcome.is_regression() {
-            writeln!(xml, "><failure message=\"{message}\"/></testcase>")
-        } else if row.ratio.is_none() {
-            writeln!(xml, "><skipped message=\"{message}\"/></testcase>")
-        } else {
-            writeln!(xml, "/>")
-        };
+        let name = format!("{} {}", row.identity, row.metric.title());
+        xml += &case(&name, row.outcome.is_regression(), is_skipped(row), &message(row));
+    }
+    for row in &comparison.grades {
+        let new = row.new.map_or("n/a", |grade| grade.words());
+        let mut message = format!("{}: {} -> {new}", row.outcome.words(), row.base);
+        if let Some(reason) = &row.reason {
+            message += &format!(": {reason}");
+        }
+        let name = format!("{} verification", row.identity);
+        xml += &case(&name, row.outcome.is_regression(), row.new.is_none(), &message);
     }
     xml + "</testsuite>\n"
+}
+
+fn is_skipped(row: &Row) -> bool {
+    row.ratio.is_none() && !row.outcome.is_regression()
+}
+
+fn case(name: &str, failed: bool, skipped: bool, message: &str) -> String {
+    let (name, message) = (escape(name), escape(message));
+    let start = format!("  <testcase classname=\"trainmark\" name=\"{name}\"");
+    match (failed, skipped) {
+        (true, _) => format!("{start}><failure message=\"{message}\"/></testcase>\n"),
+        (false, true) => format!("{start}><skipped message=\"{message}\"/></testcase>\n"),
+        (false, false) => format!("{start}/>\n"),
+    }
 }
 
 fn message(row: &Row) -> String {
@@ -57,7 +73,7 @@ fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{options, result};
+    use super::super::tests::{compare_results, options, result};
     use super::*;
 
     #[test]
@@ -66,7 +82,7 @@ mod tests {
         base.executable = "x\ny".into();
         let mut new = result("c<p>u\"&\u{1}", &[2.0, 2.01, 1.99, 2.0]);
         new.executable = "x\ny".into();
-        let compared = super::super::compare(&[base], &[new], &options()).unwrap();
+        let compared = compare_results(&[base], &[new], &options()).unwrap();
         insta::assert_snapshot!(render(&compared));
     }
 }

@@ -1,7 +1,7 @@
 //! The comparison as Markdown, for a comment on a pull request.
 
 use super::Comparison;
-use super::table::{change, figure, remarks};
+use super::table::{change, changed_grades, figure, remarks};
 use crate::report::markdown::escape_long;
 use std::fmt::Write;
 
@@ -11,15 +11,15 @@ pub fn render(comparison: &Comparison) -> String {
         true => "regression shown",
         false => "no regression shown",
     };
+    let bold = |words: &str, is_regression: bool| match is_regression {
+        true => format!("**{words}**"),
+        false => words.to_owned(),
+    };
     let mut text = format!("### Trainmark: {verdict}\n\n");
     text += "| Row | Metric | Base | New | Change [95 %] | Outcome |\n";
     text += "|-----|--------|-----:|----:|--------------:|---------|\n";
     for row in &comparison.rows {
-        let outcome = row.outcome.words();
-        let outcome = match row.outcome.is_regression() {
-            true => format!("**{outcome}**"),
-            false => outcome.to_owned(),
-        };
+        let outcome = bold(row.outcome.words(), row.outcome.is_regression());
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
@@ -31,6 +31,13 @@ pub fn render(comparison: &Comparison) -> String {
             change(row),
         );
     }
+    for row in changed_grades(comparison) {
+        let outcome = bold(row.outcome.words(), row.outcome.is_regression());
+        let new = row.new.map_or("n/a", |grade| grade.words());
+        let identity = escape_long(&row.identity.to_string());
+        let _ =
+            writeln!(text, "| {identity} | verification | {} | {new} |  | {outcome} |", row.base);
+    }
     text.push('\n');
     for remark in remarks(comparison) {
         let _ = writeln!(text, "- {}", escape_long(&remark));
@@ -40,18 +47,15 @@ pub fn render(comparison: &Comparison) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{options, result};
+    use super::super::tests::{compare_results, options, result};
     use super::*;
 
     #[test]
     fn names_cannot_break_the_table() {
         let times = [1.0, 1.01, 0.99, 1.0];
         let hostile = "a|b\n<script>`x`";
-        let compared = super::super::compare(
-            &[result(hostile, &times)],
-            &[result(hostile, &times)],
-            &options(),
-        );
+        let compared =
+            compare_results(&[result(hostile, &times)], &[result(hostile, &times)], &options());
         insta::assert_snapshot!(render(&compared.unwrap()));
     }
 }

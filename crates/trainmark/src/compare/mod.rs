@@ -3,19 +3,23 @@
 //! Rows are matched by what was trained, by whom, on what, and how ([`Identity`]); all samples of one
 //! identity are taken together. A difference is claimed only where the interval of the ratio excludes
 //! 1 and the effect is above the noise floor ([`crate::stats`]); a *regression* is such a claim beyond
-//! the gate, or a row that no longer completes or no longer reaches its target accuracy.
+//! the gate, a row that no longer completes or no longer reaches its target accuracy, or one whose
+//! verification grade is worse than it was ([`GradeRow`]).
 
+mod grade;
 pub mod json;
 pub mod junit;
 pub mod markdown;
 mod side;
 pub mod table;
 
+pub use grade::{GradeOutcome, GradeRow};
 pub use side::{Identity, Side};
 
 use crate::machine::Machine;
 use crate::result::{ResultFile, Sample, Status};
 use crate::stats::{self, Speedup, Verdict};
+use crate::verify::Verification;
 use serde::Serialize;
 
 /// What is compared. Each has a direction in which it is better.
@@ -88,6 +92,19 @@ impl Metric {
     }
 }
 
+/// What is known of one side.
+#[derive(Clone, Debug, Default)]
+pub struct Set {
+    pub results: Vec<ResultFile>,
+    pub verifications: Vec<Verification>,
+}
+
+impl From<Vec<ResultFile>> for Set {
+    fn from(results: Vec<ResultFile>) -> Set {
+        Set { results, verifications: Vec::new() }
+    }
+}
+
 /// What the user decides.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -97,7 +114,7 @@ pub struct Options {
     /// A ratio must differ from 1 by more than this to be claimed; `None`: by more than the noise
     /// floors that the files carry.
     pub noise_floor: Option<f64>,
-    /// Compare even what was measured on different machines.
+    /// Compare even what was measured on different machines, or differs in dataset, precision or threads.
     pub anyway: bool,
 }
 
@@ -162,7 +179,9 @@ impl Outcome {
 #[derive(Clone, Debug, Serialize)]
 pub struct Comparison {
     pub rows: Vec<Row>,
-    /// What differs besides the figures: machines, programs, versions.
+    /// Of each identity that was verified on the base's side, what was found then and now.
+    pub grades: Vec<GradeRow>,
+    /// What differs besides the figures: datasets, machines, programs, versions.
     pub differences: Vec<String>,
     /// Identities that only one side has, and which side.
     pub unmatched: Vec<(String, &'static str)>,
@@ -175,7 +194,13 @@ pub struct Comparison {
 impl Comparison {
     /// Whether the gate closes.
     pub fn has_regression(&self) -> bool {
-        self.rows.iter().any(|row| row.outcome.is_regression())
+        self.regressions() > 0
+    }
+
+    /// Rows and grades on which the gate closes.
+    pub fn regressions(&self) -> usize {
+        let rows = self.rows.iter().filter(|row| row.outcome.is_regression()).count();
+        rows + self.grades.iter().filter(|row| row.outcome.is_regression()).count()
     }
 }
 
@@ -184,6 +209,8 @@ impl Comparison {
 pub enum CompareError {
     #[error("no row of the one is in the other: {0}")]
     NothingInCommon(String),
+    #[error("what was trained differs ({0}): such figures cannot be compared; --anyway does it")]
+    Trainings(String),
     #[error(
         "they were measured on different machines ({0}): times cannot be compared; --anyway does it"
     )]
@@ -193,44 +220,59 @@ pub enum CompareError {
 /// Compares `new` with `base`.
 ///
 /// # Errors
-/// If no row is in both, or if times of different machines would be compared.
-pub fn compare(
-    base: &[ResultFile],
-    new: &[ResultFile],
-    options: &Options,
-) -> Result<Comparison, CompareError> {
-    let floors =
-        base.iter().chain(new).filter_map(|result| Some(result.noise_floor.as_ref()?.share));
+/// If no row is in both, if rows differ in what makes figures comparable (dataset, precision, threads), or
+/// if times of different machines would be compared.
+pub fn compare(base: &Set, new: &Set, options: &Options) -> Result<Comparison, CompareError> {
+    let results = base.results.iter().chain(&new.results);
+    let floors = results.filter_map(|result| Some(result.noise_floor.as_ref()?.share));
     let noise_floor = options.noise_floor.unwrap_or(floors.fold(0.0, f64::max));
     let options = &Options { noise_floor: Some(noise_floor), ..options.clone() };
-    let (base, new) = (Side::new(base), Side::new(new));
+    let known = (&base.verifications[..], &new.verifications[..]);
+    let (base, new) = (Side::new(&base.results), Side::new(&new.results));
     let machines = machine_differences(&base, &new);
     let times = options.metrics.iter().any(|metric| metric.is_time());
     if times && !options.anyway && !machines.is_empty() {
         return Err(CompareError::Machines(machines.join("; ")));
     }
-    let mut rows = Vec::new();
-    let mut unmatched = Vec::new();
-    for (identity, results) in &base.rows {
-        match new.find(identity) {
-            Some((_, others)) => {
-                let row =
-                    |metric: &Metric| compare_row(identity, *metric, results, others, options);
-                rows.extend(options.metrics.iter().map(row));
-            }
-            None => unmatched.push((identity.to_string(), "base")),
-        }
+    let pairing = side::pair(&base, &new);
+    let mut differences = Vec::new();
+    for (one, other) in &pairing.unlike {
+        differences.extend(one.unlike(other));
     }
-    let only_new = new.rows.keys().filter(|identity| base.find(identity).is_none());
-    unmatched.extend(only_new.map(|identity| (identity.to_string(), "new")));
+    if !options.anyway && !differences.is_empty() {
+        return Err(CompareError::Trainings(first_few(&differences, "; ")));
+    }
+    let (mut rows, mut grades) = (Vec::new(), Vec::new());
+    for (identity, other) in pairing.equal.iter().chain(&pairing.unlike) {
+        let (results, others) = (&base.rows[*identity], &new.rows[*other]);
+        let row = |metric: &Metric| compare_row(identity, *metric, results, others, options);
+        rows.extend(options.metrics.iter().map(row));
+        grades.extend(GradeRow::new(identity, (results, known.0), (others, known.1)));
+    }
+    let only = |rows: &[&Identity], side| {
+        rows.iter().map(|identity| (identity.to_string(), side)).collect::<Vec<_>>()
+    };
+    let mut unmatched = only(&pairing.only_base, "base");
+    unmatched.extend(only(&pairing.only_new, "new"));
     if rows.is_empty() {
-        let shown = unmatched.iter().take(4).map(|(row, side)| format!("{row} ({side})"));
-        return Err(CompareError::NothingInCommon(shown.collect::<Vec<_>>().join(", ")));
+        let shown: Vec<String> =
+            unmatched.iter().map(|(row, side)| format!("{row} ({side})")).collect();
+        return Err(CompareError::NothingInCommon(first_few(&shown, ", ")));
     }
-    let mut differences = machines;
+    differences.extend(machines);
     differences.extend(program_differences(&base, &new));
     let gate = options.gate;
-    Ok(Comparison { rows, differences, unmatched, gate, noise_floor })
+    Ok(Comparison { rows, grades, differences, unmatched, gate, noise_floor })
+}
+
+/// For a line of an error.
+fn first_few(all: &[String], between: &str) -> String {
+    const FEW: usize = 4;
+    let mut text = all[..all.len().min(FEW)].join(between);
+    if all.len() > FEW {
+        text += &format!("{between}and {} more", all.len() - FEW);
+    }
+    text
 }
 
 fn compare_row(
@@ -347,8 +389,17 @@ pub(crate) mod tests {
         Options { metrics: vec![Metric::TrainS], gate: 0.03, noise_floor: Some(0.0), anyway: false }
     }
 
+    /// Of results that nobody has verified.
+    pub(crate) fn compare_results(
+        base: &[ResultFile],
+        new: &[ResultFile],
+        options: &Options,
+    ) -> Result<Comparison, CompareError> {
+        compare(&base.to_vec().into(), &new.to_vec().into(), options)
+    }
+
     fn outcome_of(base: &[f64], new: &[f64]) -> Outcome {
-        let compared = compare(&[result("cpu", base)], &[result("cpu", new)], &options());
+        let compared = compare_results(&[result("cpu", base)], &[result("cpu", new)], &options());
         compared.unwrap().rows[0].outcome
     }
 
@@ -370,7 +421,8 @@ pub(crate) mod tests {
         noisy.noise_floor = Some(crate::noise::NoiseFloor { share: 0.2, ..Default::default() });
         let outcome = |noise_floor| {
             let options = Options { noise_floor, ..options() };
-            let compared = compare(&[result("cpu", &BASE)], std::slice::from_ref(&noisy), &options);
+            let compared =
+                compare_results(&[result("cpu", &BASE)], std::slice::from_ref(&noisy), &options);
             compared.unwrap().rows[0].outcome
         };
         assert_eq!(outcome(None), Outcome::NoDifferenceShown);
@@ -382,7 +434,7 @@ pub(crate) mod tests {
         let mut new = result("cpu", &BASE);
         let timing = Timing { train_s: Some(99.0), ..Timing::default() };
         new.add_sample(Sample { timing, superseded: true, ..Sample::default() });
-        let compared = compare(&[result("cpu", &BASE)], &[new], &options()).unwrap();
+        let compared = compare_results(&[result("cpu", &BASE)], &[new], &options()).unwrap();
         assert_eq!(compared.rows[0].new.samples, 5);
     }
 
@@ -398,7 +450,8 @@ pub(crate) mod tests {
             let mut new = result("cpu", &[0.1; 5]);
             new.samples[2].status = status;
             new.status = status;
-            let compared = compare(std::slice::from_ref(&base), &[new], &options()).unwrap();
+            let compared =
+                compare_results(std::slice::from_ref(&base), &[new], &options()).unwrap();
             assert_eq!(compared.rows[0].outcome, Outcome::StatusLost);
             assert!(compared.has_regression());
         }
@@ -409,7 +462,7 @@ pub(crate) mod tests {
         let mut worse = result("cpu", &BASE);
         worse.samples.iter_mut().for_each(|sample| sample.test_accuracy_percent = Some(80.0));
         let options = Options { metrics: vec![Metric::Accuracy], ..options() };
-        let compared = compare(&[result("cpu", &BASE)], &[worse], &options).unwrap();
+        let compared = compare_results(&[result("cpu", &BASE)], &[worse], &options).unwrap();
         assert_eq!(compared.rows[0].outcome, Outcome::Regression);
         assert!(compared.rows[0].ratio.unwrap() < 0.9);
     }
@@ -419,10 +472,10 @@ pub(crate) mod tests {
         let mut new = result("cpu", &BASE);
         new.machine.as_mut().unwrap().cpu = Some("B".into());
         let base = [result("cpu", &BASE)];
-        let refused = compare(&base, std::slice::from_ref(&new), &options()).unwrap_err();
+        let refused = compare_results(&base, std::slice::from_ref(&new), &options()).unwrap_err();
         assert!(refused.to_string().contains("CPU: A, then B"), "{refused}");
         let anyway = Options { anyway: true, ..options() };
-        let compared = compare(&base, &[new], &anyway).unwrap();
+        let compared = compare_results(&base, &[new], &anyway).unwrap();
         assert_eq!(compared.differences, ["CPU: A, then B"]);
     }
 
@@ -430,17 +483,72 @@ pub(crate) mod tests {
     fn rows_are_matched_by_identity_and_the_others_are_listed() {
         let base = [result("cpu", &BASE), result("cuda", &BASE)];
         let new = [result("cpu", &BASE), result("wgpu", &BASE)];
-        let compared = compare(&base, &new, &options()).unwrap();
+        let compared = compare_results(&base, &new, &options()).unwrap();
         assert_eq!(compared.rows.len(), 1);
         let unmatched: Vec<_> = compared.unmatched.iter().map(|(_, side)| *side).collect();
         assert_eq!(unmatched, ["base", "new"]);
-        assert!(compare(&base[1..], &new, &options()).is_err());
+        assert!(compare_results(&base[1..], &new, &options()).is_err());
+    }
+
+    /// A row that was trained on this data, in this precision, by so many threads.
+    fn trained(dataset: &str, precision: &str, threads: usize) -> ResultFile {
+        let mut row = result("cpu", &BASE);
+        let (name, sha256) = (dataset.to_owned(), Some(format!("{dataset:-<64}")));
+        row.dataset = Some(crate::result::DatasetRecord { name, sha256 });
+        row.trainer = Some(crate::result::TrainerRecord {
+            precision: Some(precision.into()),
+            threads: Some(threads),
+            ..Default::default()
+        });
+        row
+    }
+
+    #[test]
+    fn another_dataset_precision_or_thread_count_is_named_and_refused_unless_anyway() {
+        let base = [trained("mnist", "float32", 2)];
+        for (new, named) in [
+            (trained("digits", "float32", 2), "dataset: mnist, then digits"),
+            (trained("mnist", "bf16", 2), "precision: float32, then bf16"),
+            (trained("mnist", "float32", 4), "threads: 2, then 4"),
+        ] {
+            let new = [new];
+            for metric in [Metric::TrainS, Metric::Memory, Metric::Accuracy] {
+                let options = Options { metrics: vec![metric], ..options() };
+                let refused = compare_results(&base, &new, &options).unwrap_err().to_string();
+                assert!(refused.contains(named) && refused.contains("--anyway"), "{refused}");
+            }
+            let anyway = Options { anyway: true, ..options() };
+            let compared = compare_results(&base, &new, &anyway).unwrap();
+            assert_eq!(compared.rows.len(), 1, "matched without it");
+            assert!(compared.differences[0].contains(named), "{:?}", compared.differences);
+            assert!(compared.unmatched.is_empty());
+        }
+    }
+
+    #[test]
+    fn data_of_the_same_name_and_other_bytes_is_another_dataset() {
+        let mut new = trained("mnist", "float32", 2);
+        new.dataset.as_mut().unwrap().sha256 = Some("f".repeat(64));
+        let refused = compare_results(&[trained("mnist", "float32", 2)], &[new], &options());
+        let refused = refused.unwrap_err().to_string();
+        assert!(
+            refused.contains("dataset: mnist (mnist-------), then mnist (ffffffffffff)"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn a_row_that_has_its_equal_is_not_matched_with_another_dataset() {
+        let base = [trained("mnist", "float32", 2), trained("digits", "float32", 2)];
+        let compared = compare_results(&base, &base[..1], &options()).unwrap();
+        assert_eq!(compared.rows.len(), 1);
+        assert_eq!(compared.unmatched.len(), 1);
     }
 
     #[test]
     fn all_samples_of_one_identity_count_together() {
         let halves = [result("cpu", &BASE[..2]), result("cpu", &BASE[2..])];
-        let compared = compare(&halves, &[result("cpu", &BASE)], &options()).unwrap();
+        let compared = compare_results(&halves, &[result("cpu", &BASE)], &options()).unwrap();
         assert_eq!(compared.rows[0].base.samples, 5);
     }
 }

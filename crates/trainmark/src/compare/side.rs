@@ -15,8 +15,9 @@ pub struct Identity {
     compiled: bool,
     /// `key=value`, sorted.
     config: Vec<String>,
-    /// The digest, or the name where there is none.
+    /// What tells datasets apart: the digest, or the name where there is none.
     dataset: String,
+    dataset_name: String,
     precision: Option<String>,
     threads: Option<usize>,
 }
@@ -35,11 +36,89 @@ impl Identity {
             backend: result.backend.clone(),
             compiled: result.compiled,
             config,
-            dataset: dataset.sha256.unwrap_or(dataset.name),
+            dataset: dataset.sha256.unwrap_or_else(|| dataset.name.clone()),
+            dataset_name: dataset.name,
             precision: trainer.and_then(|trainer| trainer.precision.clone()),
             threads: trainer.and_then(|trainer| trainer.threads),
         }
     }
+}
+
+impl Identity {
+    /// The same job but for what makes its figures incomparable: dataset, precision, threads.
+    fn is_like(&self, other: &Identity) -> bool {
+        let key = |it: &Identity| {
+            let names = [&it.executable, &it.model, &it.backend].map(String::clone);
+            (names, it.compiled, it.config.clone())
+        };
+        key(self) == key(other)
+    }
+
+    /// A run that crashed may not have come to say its threads and its precision: it is taken for the
+    /// row that agrees with it in all else.
+    fn is_equal_where_told(&self, other: &Identity) -> bool {
+        let silent = |it: &Identity| it.threads.is_none() && it.precision.is_none();
+        self.is_like(other) && self.dataset == other.dataset && (silent(self) || silent(other))
+    }
+
+    /// What of these three differs, in words: `dataset: mnist, then digits`.
+    pub fn unlike(&self, other: &Identity) -> Vec<String> {
+        let row = format!("{} {} {}", self.executable, self.model, self.backend);
+        let mut unlike = Vec::new();
+        if self.dataset != other.dataset {
+            let (mut one, mut two) = (self.dataset_name.clone(), other.dataset_name.clone());
+            if one == two {
+                let digest = |it: &Identity| it.dataset.chars().take(12).collect::<String>();
+                one += &format!(" ({})", digest(self));
+                two += &format!(" ({})", digest(other));
+            }
+            unlike.push(format!("{row}, dataset: {one}, then {two}"));
+        }
+        if self.precision != other.precision {
+            let word = |it: &Identity| it.precision.clone().unwrap_or_else(|| "unknown".into());
+            unlike.push(format!("{row}, precision: {}, then {}", word(self), word(other)));
+        }
+        if self.threads != other.threads {
+            let word = |it: &Identity| {
+                it.threads.map_or("unknown".to_owned(), |threads| threads.to_string())
+            };
+            unlike.push(format!("{row}, threads: {}, then {}", word(self), word(other)));
+        }
+        unlike
+    }
+}
+
+/// Who is compared with whom.
+pub struct Pairing<'a> {
+    pub equal: Vec<(&'a Identity, &'a Identity)>,
+    /// What differs only in dataset, precision or threads.
+    pub unlike: Vec<(&'a Identity, &'a Identity)>,
+    pub only_base: Vec<&'a Identity>,
+    pub only_new: Vec<&'a Identity>,
+}
+
+/// Pairs the identities of two sides: equals first, then those that did not come to say all, then what
+/// differs in the least.
+pub fn pair<'a>(base: &'a Side, new: &'a Side) -> Pairing<'a> {
+    let mut only_base: Vec<&Identity> = base.rows.keys().collect();
+    let mut only_new: Vec<&Identity> = new.rows.keys().collect();
+    let mut take = |fits: &dyn Fn(&Identity, &Identity) -> bool| {
+        let mut pairs = Vec::new();
+        only_base.retain(|one| match only_new.iter().position(|other| fits(one, other)) {
+            Some(at) => {
+                pairs.push((*one, only_new.remove(at)));
+                false
+            }
+            None => true,
+        });
+        pairs
+    };
+    let mut equal = take(&|one, other| one == other);
+    equal.extend(take(&Identity::is_equal_where_told));
+    let mut unlike = take(&|one, other| one.is_like(other) && one.unlike(other).len() == 1);
+    unlike.extend(take(&Identity::is_like));
+    equal.sort();
+    Pairing { equal, unlike, only_base, only_new }
 }
 
 /// For a table: who, what, where, and the configuration.
@@ -75,22 +154,6 @@ impl<'a> Side<'a> {
             rows.entry(Identity::of(result)).or_default().push(result);
         }
         Side { rows }
-    }
-
-    /// The files of an identity. A run that crashed may not have come to say its threads and its
-    /// precision: it is taken for the row that agrees with it in all else.
-    pub fn find(&self, wanted: &Identity) -> Option<(&Identity, &Vec<&'a ResultFile>)> {
-        let silent =
-            |identity: &Identity| identity.threads.is_none() && identity.precision.is_none();
-        let agrees = |identity: &Identity| {
-            let told = Identity {
-                threads: wanted.threads,
-                precision: wanted.precision.clone(),
-                ..identity.clone()
-            };
-            told == *wanted && (silent(identity) || silent(wanted))
-        };
-        self.rows.get_key_value(wanted).or_else(|| self.rows.iter().find(|row| agrees(row.0)))
     }
 
     /// All values of a fact.

@@ -1,6 +1,6 @@
 //! The comparison as a table on a terminal.
 
-use super::{Comparison, Metric, Row};
+use super::{Comparison, GradeOutcome, GradeRow, Metric, Row};
 use crate::report::console::{Style, one_line};
 use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, LineStyle, Table};
 use std::fmt::Write;
@@ -28,12 +28,33 @@ pub fn render(comparison: &Comparison, style: Style) -> String {
             outcome,
         ]);
     }
+    for row in changed_grades(comparison) {
+        let mut outcome = Cell::new(row.outcome.words());
+        if style.color && row.outcome.is_regression() {
+            outcome = outcome.fg(Color::Red);
+        }
+        let right = |text: &str| Cell::new(text).set_alignment(CellAlignment::Right);
+        table.add_row([
+            Cell::new(one_line(&row.identity.to_string())),
+            Cell::new("verification"),
+            right(row.base.words()),
+            right(row.new.map_or("n/a", |grade| grade.words())),
+            right(""),
+            outcome,
+        ]);
+    }
     let mut text = format!("{table}\n");
     for line in remarks(comparison) {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{}", one_line(&line));
     }
     text
+}
+
+/// Grades that a person should see: all that are not as they were.
+pub fn changed_grades(comparison: &Comparison) -> impl Iterator<Item = &GradeRow> {
+    let shown = |it: &&GradeRow| !matches!(it.outcome, GradeOutcome::Same | GradeOutcome::Unknown);
+    comparison.grades.iter().filter(shown)
 }
 
 /// `+3.1 % [+2.0, +4.4]`; without the interval where there are too few samples for one.
@@ -66,6 +87,18 @@ pub fn remarks(comparison: &Comparison) -> Vec<String> {
     for (row, side) in &comparison.unmatched {
         remarks.push(format!("Only in {side}: {row}"));
     }
+    for row in &comparison.grades {
+        match (row.outcome, &row.reason) {
+            (GradeOutcome::GradeLost, Some(reason)) => {
+                remarks.push(format!("Grade lost: {}: {reason}", row.identity));
+            }
+            (GradeOutcome::Unknown, _) => remarks.push(format!(
+                "Was {} and is not verified now (trainmark verify): {}",
+                row.base, row.identity
+            )),
+            _ => {}
+        }
+    }
     let too_few = comparison.rows.iter().any(|row| row.ratio.is_some() && row.interval.is_none());
     if too_few {
         remarks.push(
@@ -74,7 +107,7 @@ pub fn remarks(comparison: &Comparison) -> Vec<String> {
                 .to_owned(),
         );
     }
-    let regressions = comparison.rows.iter().filter(|row| row.outcome.is_regression()).count();
+    let regressions = comparison.regressions();
     let gate = comparison.gate * 100.0;
     remarks.push(match regressions {
         0 => format!("No regression shown beyond the gate of {gate:.1} %"),
@@ -86,14 +119,14 @@ pub fn remarks(comparison: &Comparison) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{options, result};
+    use super::super::tests::{compare_results, options, result};
     use super::*;
 
     #[test]
     fn the_table_shows_the_change_with_its_interval() {
         let base = [result("cpu", &[1.0, 1.01, 0.99, 1.0]), result("gone", &[1.0])];
         let new = [result("cpu", &[2.0, 2.02, 1.98, 2.0])];
-        let compared = super::super::compare(&base, &new, &options()).unwrap();
+        let compared = compare_results(&base, &new, &options()).unwrap();
         insta::assert_snapshot!(render(&compared, Style { width: 100, color: false }));
     }
 }
