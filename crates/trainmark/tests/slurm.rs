@@ -13,8 +13,11 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Two for each partition: `all`, which is the default, `fragile` and `slow`.
-const NODES: [&str; 6] = ["node1", "node2", "node3", "node4", "node5", "node6"];
+/// Two for each partition: `all`, which is the default, `fragile`, `slow` and `island`.
+const NODES: [&str; 8] = ["node1", "node2", "node3", "node4", "node5", "node6", "node7", "node8"];
+/// These see nothing of what is in the cluster's folder [`HIDDEN`].
+const ISLAND: [&str; 2] = ["node7", "node8"];
+const HIDDEN: &str = "hidden";
 
 struct Cluster {
     folder: TempDir,
@@ -50,8 +53,19 @@ impl Cluster {
         eventually("munged listens", || munge.join("socket").exists());
         fs::write(cluster.conf(), cluster.configuration()).unwrap();
         cluster.daemon("slurmctld", &["-D", "-c"]);
+        let hidden = cluster.folder.path().join(HIDDEN);
+        fs::create_dir(&hidden).unwrap();
         for node in NODES {
-            cluster.daemon("slurmd", &["-D", "-N", node]);
+            match ISLAND.contains(&node) {
+                false => cluster.daemon("slurmd", &["-D", "-N", node]),
+                true => {
+                    let apart = format!(
+                        "mount -t tmpfs -o size=1m none '{}' && exec slurmd -D -N {node}",
+                        hidden.display()
+                    );
+                    cluster.daemon("unshare", &["--mount", "sh", "-c", &apart]);
+                }
+            }
         }
         eventually("all nodes are idle", || {
             let idle = cluster.call("sinfo", &["-h", "-N", "-t", "idle", "-o", "%N"]);
@@ -77,8 +91,9 @@ impl Cluster {
              SlurmdPidFile={place}/%n.pid\nProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\n\
              MpiDefault=none\nSwitchType=switch/none\nSchedulerType=sched/backfill\n\
              SchedulerParameters=bf_interval=1,sched_interval=2,defer\n\
-             SelectType=select/cons_tres\nSelectTypeParameters=CR_Core\n\
-             JobAcctGatherType=jobacct_gather/none\nAccountingStorageType=accounting_storage/none\n\
+             SelectType=select/cons_tres\nSelectTypeParameters=CR_Core_Memory\n\
+             JobAcctGatherType=jobacct_gather/linux\nJobAcctGatherFrequency=task=1\n\
+             JobAcctGatherParams=OverMemoryKill\nAccountingStorageType=accounting_storage/none\n\
              ReturnToService=2\nSlurmdTimeout=6\nKillWait=2\nMinJobAge=3600\nInactiveLimit=0\n",
             ports[0]
         );
@@ -94,7 +109,8 @@ impl Cluster {
         }
         text + "PartitionName=all Nodes=node1,node2 Default=YES MaxTime=INFINITE State=UP\n\
                 PartitionName=fragile Nodes=node3,node4 MaxTime=INFINITE State=UP\n\
-                PartitionName=slow Nodes=node5,node6 MaxTime=INFINITE State=UP\n"
+                PartitionName=slow Nodes=node5,node6 MaxTime=INFINITE State=UP\n\
+                PartitionName=island Nodes=node7,node8 MaxTime=INFINITE State=UP\n"
     }
 
     fn daemon(&mut self, program: &str, words: &[&str]) {
@@ -195,13 +211,16 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 struct Place<'a> {
     cluster: &'a Cluster,
     folder: TempDir,
+    /// The output folder.
+    out: PathBuf,
 }
 
 impl<'a> Place<'a> {
     /// The trainer runs `script`; a model for each of `names`, which it gets as `$1`.
     fn new(cluster: &'a Cluster, names: &[&str], script: &str) -> Place<'a> {
         let folder = tempfile::tempdir().unwrap();
-        let place = Place { cluster, folder };
+        let out = folder.path().join("out");
+        let place = Place { cluster, folder, out };
         let data = place.path("data");
         fs::create_dir(&data).unwrap();
         for (name, count) in [("train", 20u32), ("t10k", 10)] {
@@ -228,6 +247,14 @@ impl<'a> Place<'a> {
         place
     }
 
+    /// The same with an output folder that the nodes of the island do not see.
+    fn beyond_the_sea(cluster: &'a Cluster, names: &[&str], script: &str) -> Place<'a> {
+        let mut place = Place::new(cluster, names, script);
+        let name = place.folder.path().file_name().unwrap();
+        place.out = cluster.folder.path().join(HIDDEN).join(name);
+        place
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -235,7 +262,8 @@ impl<'a> Place<'a> {
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainmark"));
         command
-            .args(["run", "--out", "out"])
+            .args(["run", "--out"])
+            .arg(self.out.strip_prefix(self.folder.path()).unwrap_or(&self.out))
             .args(words)
             .current_dir(self.folder.path())
             .env("SLURM_CONF", self.cluster.conf())
@@ -267,7 +295,7 @@ impl<'a> Place<'a> {
 
     /// Result files by their model.
     fn result(&self, model: &str) -> Value {
-        let files = fs::read_dir(self.path("out")).unwrap().flatten();
+        let files = fs::read_dir(&self.out).unwrap().flatten();
         let mut found: Vec<Value> = files
             .map(|entry| entry.path())
             .filter(|path| path.extension().is_some_and(|it| it == "json"))
@@ -392,6 +420,113 @@ fn a_task_whose_node_dies_runs_again_on_another(cluster: &Cluster) {
     assert_ne!(ran[0].1, ran[1].1);
 }
 
+/// Slurm kills it (OverMemoryKill, which needs no control groups), and calls it FAILED.
+fn a_task_over_its_memory_limit_is_out_of_memory(cluster: &Cluster) {
+    // 300 MB in the shell's own memory, and time enough to be seen with them.
+    let script = "x=$(head -c 300000000 /dev/zero | tr '\\0' a); sleep 60";
+    let more = ["--task-memory", "100M"];
+    for place in [
+        (Place::new(cluster, &["a"], script), &[][..]),
+        (Place::beyond_the_sea(cluster, &["a"], script), &ISLAND_FLAGS[..]),
+    ] {
+        let (place, flags) = place;
+        let output = place.begin(&[flags, &more].concat()).output().unwrap();
+        assert_eq!(output.status.code(), Some(i32::from(protocol::exit::FAILURE)));
+        assert_eq!(place.statuses("a"), ["out_of_memory"], "{}", place.result("a"));
+        let reason = place.result("a")["reason"].as_str().unwrap().to_owned();
+        assert!(reason.contains("over the scheduler's memory limit"), "{reason}");
+    }
+}
+
+const ISLAND_FLAGS: [&str; 3] = ["--no-shared-folder", "--partition", "island"];
+
+fn without_a_shared_folder_results_come_back_through_the_spool(cluster: &Cluster) {
+    let marker = cluster.folder.path().join(HIDDEN).join("marker");
+    fs::write(&marker, "").unwrap();
+    let script = format!("[ ! -e '{}' ] || exit 9; sleep 1", marker.display());
+    let place = Place::beyond_the_sea(cluster, &["a", "b", "c"], &script);
+    let flags =
+        [&ISLAND_FLAGS[..], &["--repeats", "2", "--array-limit", "2", "--measure"]].concat();
+    let output = place.begin(&flags).output().unwrap();
+    succeeded(&output);
+    for model in ["a", "b", "c"] {
+        assert_eq!(place.statuses(model), ["measured", "measured"], "{}", place.result(model));
+        // Measured on the node, before its first task.
+        assert!(place.result(model)["capability"]["cpu"].is_object());
+    }
+    let ran = place.ran();
+    assert_eq!(ran.len(), 6);
+    for node in ISLAND {
+        assert!(ran.iter().any(|(_, it)| it == node), "{ran:?}");
+    }
+}
+
+fn without_a_shared_folder_a_dead_submitting_process_loses_nothing(cluster: &Cluster) {
+    let place = Place::beyond_the_sea(cluster, &["a", "b", "c"], "sleep 4");
+    let mut words = ISLAND_FLAGS.to_vec();
+    words.extend(["--array-limit", "2"]);
+    let mut child =
+        place.begin(&words).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    eventually("a task has begun", || !place.ran().is_empty());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let output = place.command(&["--resume"]).output().unwrap();
+    succeeded(&output);
+    // Two were under way; their own sruns brought them home.
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("2 tasks were submitted before and are followed"), "{said}");
+    let mut models: Vec<String> = place.ran().into_iter().map(|(model, _)| model).collect();
+    models.sort();
+    assert_eq!(models, ["a", "b", "c"], "nothing runs twice");
+    for model in ["a", "b", "c"] {
+        assert_eq!(place.statuses(model), ["measured"]);
+    }
+}
+
+fn without_a_shared_folder_what_lost_its_srun_runs_again(cluster: &Cluster) {
+    let place = Place::beyond_the_sea(cluster, &["a"], "[ -e go ] || sleep 60");
+    let mut child =
+        place.begin(&ISLAND_FLAGS).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    eventually("a task has begun", || !place.ran().is_empty());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // The submitting host goes down: nobody is left to take the result.
+    for process in fs::read_dir("/proc").unwrap().flatten() {
+        let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words).into_owned();
+        let cwd = fs::read_link(process.path().join("cwd")).unwrap_or_default();
+        if words.starts_with("srun\0") && cwd == place.folder.path() {
+            let pid = process.file_name().into_string().unwrap();
+            Command::new("kill").args(["-KILL", &pid]).status().unwrap();
+        }
+    }
+    fs::write(place.path("go"), "").unwrap();
+    succeeded(&place.command(&["--resume"]).output().unwrap());
+    assert_eq!(place.statuses("a"), ["measured"], "{}", place.result("a"));
+    assert_eq!(place.ran().len(), 2);
+}
+
+fn without_a_shared_folder_ctrl_c_cancels_and_a_cancelled_task_is_a_row(cluster: &Cluster) {
+    let place = Place::beyond_the_sea(cluster, &["a", "b", "c"], "[ -e go ] || sleep 60");
+    let mut words = ISLAND_FLAGS.to_vec();
+    words.extend(["--array-limit", "2"]);
+    let child = place.begin(&words).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    eventually("two tasks have begun", || place.ran().len() == 2);
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(i32::from(protocol::exit::INTERRUPTED)));
+    let batch = fs::read_dir(place.out.join("slurm")).unwrap().flatten().next().unwrap();
+    let batch = batch.file_name().into_string().unwrap();
+    let active = cluster.call("squeue", &["-h", "-o", "%j"]);
+    assert!(!active.contains(&batch), "{active}");
+    fs::write(place.path("go"), "").unwrap();
+    succeeded(&place.command(&["--resume"]).output().unwrap());
+    for model in ["a", "b", "c"] {
+        assert_eq!(place.statuses(model), ["measured"], "{}", place.result(model));
+    }
+}
+
 #[test]
 fn slurm_runs_suites_and_survives_what_clusters_do() {
     let there = |program: &str| {
@@ -418,6 +553,13 @@ fn slurm_runs_suites_and_survives_what_clusters_do() {
             a_suite_is_spread_over_the_nodes_and_every_repeat_is_collected(cluster);
             a_submitting_process_that_dies_is_replaced_and_nothing_runs_twice(cluster);
             ctrl_c_cancels_the_jobs_and_resume_runs_the_rest(cluster);
+            a_task_over_its_memory_limit_is_out_of_memory(cluster);
+        });
+        scope.spawn(|| {
+            without_a_shared_folder_results_come_back_through_the_spool(cluster);
+            without_a_shared_folder_a_dead_submitting_process_loses_nothing(cluster);
+            without_a_shared_folder_what_lost_its_srun_runs_again(cluster);
+            without_a_shared_folder_ctrl_c_cancels_and_a_cancelled_task_is_a_row(cluster);
         });
     });
 }
@@ -431,6 +573,7 @@ fn without_slurm_the_error_says_what_is_missing_and_the_script_can_be_seen() {
             .args(words)
             .current_dir(folder.path())
             .env("XDG_CACHE_HOME", folder.path().join("cache"))
+            .env("PATH", folder.path()) // where there is no sbatch
             .output()
             .unwrap()
     };
@@ -442,5 +585,16 @@ fn without_slurm_the_error_says_what_is_missing_and_the_script_can_be_seen() {
         assert!(script.contains(line), "{script}");
     }
     assert!(script.contains("%3\n"), "{script}");
+    let output = run(&["--dry-run", "--gpus", "2", "--no-shared-folder", "--no-node-measure"]);
+    succeeded(&output);
+    let line = String::from_utf8(output.stdout).unwrap();
+    assert!(line.starts_with("srun --job-name=trainmark-BATCH.0.1 --nodes=1"), "{line}");
+    assert!(line.contains("--gres=gpu:2"), "{line}");
+    assert!(line.ends_with("task --order - --result - --index 0 < order.json\n"), "{line}");
+    let output = run(&[]);
+    assert_eq!(output.status.code(), Some(i32::from(protocol::exit::FAILURE)));
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("run this on a submission host of the cluster"), "{error}");
+    assert_eq!(error.lines().count(), 1, "before anything is built: {error}");
     assert!(!Path::new(&folder.path().join("benchmarks")).exists(), "a dry run writes nothing");
 }

@@ -175,6 +175,9 @@ pub fn run(given: &Args) -> Result<ExitCode> {
         dry_run(given, &loaded, &cases)?;
         return Ok(ExitCode::from(protocol::exit::SUCCESS));
     }
+    if given.cluster.executor == Kind::Slurm {
+        Scheduler.check()?;
+    }
     trust::check(&loaded, trust::Named::ByUser, given.yes)?;
     let journal = open_folder(&given.out)?;
     if let Some(past) = journal.unfinished() {

@@ -3,7 +3,7 @@
 //! and to collect what its tasks leave behind.
 //!
 //! A *batch* is one job array. It has a folder of its own below the output folder, which all nodes
-//! must see under the same path: the order ([`Order`]), the script, a log and a result file per
+//! must see under the same path (for those that do not, [`spool`] takes another way): the order ([`Order`]), the script, a log and a result file per
 //! task. Each array task runs `trainmark task`, which is `trainmark run`'s own inner half, so a
 //! result from a node is the same file as one from here. The journal knows a batch before Slurm does:
 //! a submitting process that dies at any moment is replaced by `--resume`, which finds the jobs again by
@@ -11,6 +11,7 @@
 
 mod scheduler;
 mod script;
+pub mod spool;
 
 pub use scheduler::{JobId, Scheduler, SchedulerError, State};
 pub use script::{Request, render};
@@ -49,6 +50,12 @@ struct Note {
     job: Option<JobId>,
 }
 
+impl Note {
+    fn new(batch: &Batch, job: Option<JobId>) -> Note {
+        Note { slurm_batch: batch.name.clone(), job_name: batch.job_name(), job }
+    }
+}
+
 /// Below the output folder.
 pub const FOLDER: &str = "slurm";
 
@@ -59,24 +66,51 @@ pub struct Slurm<'a> {
     pub cancel: &'a CancelToken,
     pub scheduler: Scheduler,
     pub request: Request,
-    /// The output folder, absolute, on a file system that the nodes share.
+    /// The output folder, absolute, on a file system that the nodes share unless the request says
+    /// otherwise.
     pub out: PathBuf,
 }
 
 /// A task that has been handed over and has not come back.
 struct Open {
     task: Task,
-    /// Its batch's folder, and its index in the batch's order.
-    folder: PathBuf,
+    /// Its batch, and its index in the batch's order.
+    batch: Batch,
     index: usize,
-    job: JobId,
+    /// Of the array; a task of its own is known by its job's name.
+    job: Option<JobId>,
     submissions: u32,
     /// Since when its job has ended without a result file.
     ended: Option<Instant>,
 }
 
+/// Some tasks that are handed over together.
+#[derive(Clone, Debug)]
+struct Batch {
+    name: String,
+    folder: PathBuf,
+}
+
+impl Batch {
+    fn job_name(&self) -> String {
+        format!("trainmark-{}", self.name)
+    }
+}
+
+/// What is known of a task after a look at it.
+enum Step {
+    /// It has not ended, or its result is on its way.
+    Wait,
+    /// Its node failed, in Slurm's word: it is to be submitted again.
+    Again(String),
+    Done(Box<ResultFile>),
+}
+
 impl Executor for Slurm<'_> {
     fn run(&mut self, tasks: &[Task], desk: &mut dyn Desk) -> Result<()> {
+        if !self.request.shared_folder {
+            return self.run_spooled(tasks, desk);
+        }
         let (mut open, mut rest) = self.adopt(tasks, desk)?;
         if !open.is_empty() {
             eprintln!("{} tasks were submitted before and are followed", open.len());
@@ -106,9 +140,8 @@ impl Slurm<'_> {
         let (mut open, mut rest) = (Vec::new(), tasks.to_vec());
         // The newest first: of a task that was submitted twice it is the one that counts.
         for note in batches.values().rev() {
-            let name = Path::new(&note.slurm_batch).file_name().unwrap_or_default();
-            let folder = self.out.join(FOLDER).join(name);
-            let Ok(order) = read_order(&folder) else { continue };
+            let batch = self.batch(&note.slurm_batch);
+            let Ok(order) = read_order(&batch.folder) else { continue };
             let job = match &note.job {
                 Some(job) => Some(job.clone()),
                 // It may have died between the submission and the note of it.
@@ -126,53 +159,58 @@ impl Slurm<'_> {
                     continue;
                 }
                 if let Some(at) = rest.iter().position(|task| same(&task)) {
-                    let task = rest.remove(at);
-                    let (folder, job) = (folder.clone(), job.clone());
-                    open.push(Open { task, folder, index, job, submissions: 1, ended: None });
+                    let (task, batch) = (rest.remove(at), batch.clone());
+                    let job = Some(job.clone());
+                    open.push(Open { task, batch, index, job, submissions: 1, ended: None });
                 }
             }
         }
         Ok((open, rest))
     }
 
-    /// Writes a batch, submits it, and notes both before and after.
-    fn submit(&self, tasks: &[Task], desk: &mut dyn Desk) -> Result<Vec<Open>> {
+    /// The batch of a name in the journal, within its folder whatever the journal says.
+    fn batch(&self, name: &str) -> Batch {
+        let name = Path::new(name).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Batch { folder: self.out.join(FOLDER).join(&name), name }
+    }
+
+    /// Writes a batch, and the first note of it.
+    fn new_batch(&self, tasks: &[Task], desk: &mut dyn Desk) -> Result<Batch> {
         let order = Order::new(self.bench, self.cases, tasks);
         let run = &self.bench.run().id;
         let parent = self.out.join(FOLDER);
         let hint = || format!("{}: no batch can be written there", parent.display());
         std::fs::create_dir_all(&parent).with_context(hint)?;
         let mut number = 1;
-        let (name, folder) = loop {
+        let batch = loop {
             // Sorted by name, the newest is last.
-            let name = format!("{run}-{number:04}");
-            let folder = parent.join(&name);
-            match std::fs::create_dir(&folder) {
-                Ok(()) => break (name, folder),
+            let batch = self.batch(&format!("{run}-{number:04}"));
+            match std::fs::create_dir(&batch.folder) {
+                Ok(()) => break batch,
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
                 Err(error) => return Err(error).with_context(hint),
             }
         };
         for inner in ["results", "logs"] {
-            std::fs::create_dir(folder.join(inner)).with_context(hint)?;
+            std::fs::create_dir(batch.folder.join(inner)).with_context(hint)?;
         }
-        std::fs::write(folder.join("order.json"), serde_json::to_vec(&order)?)
+        std::fs::write(batch.folder.join("order.json"), serde_json::to_vec(&order)?)
             .with_context(hint)?;
-        let job_name = format!("trainmark-{name}");
-        let mut note = Note { slurm_batch: name, job_name: job_name.clone(), job: None };
-        desk.note(serde_json::to_value(&note)?)?;
+        desk.note(serde_json::to_value(Note::new(&batch, None))?)?;
+        Ok(batch)
+    }
+
+    /// Writes a batch, submits it, and notes both before and after.
+    fn submit(&self, tasks: &[Task], desk: &mut dyn Desk) -> Result<Vec<Open>> {
+        let batch = self.new_batch(tasks, desk)?;
         let indices: Vec<usize> = (0..tasks.len()).collect();
-        let job = self.submit_script(&folder, &job_name, &indices)?;
-        eprintln!(
-            "Slurm job {job}: {} tasks, logs in {}",
-            tasks.len(),
-            folder.join("logs").display()
-        );
-        note.job = Some(job.clone());
-        desk.note(serde_json::to_value(&note)?)?;
+        let job = self.submit_script(&batch.folder, &batch.job_name(), &indices)?;
+        let logs = batch.folder.join("logs");
+        eprintln!("Slurm job {job}: {} tasks, logs in {}", tasks.len(), logs.display());
+        desk.note(serde_json::to_value(Note::new(&batch, Some(job.clone())))?)?;
         let opened = |(index, &task): (usize, &Task)| {
-            let (folder, job) = (folder.clone(), job.clone());
-            Open { task, folder, index, job, submissions: 1, ended: None }
+            let (batch, job) = (batch.clone(), Some(job.clone()));
+            Open { task, batch, index, job, submissions: 1, ended: None }
         };
         Ok(tasks.iter().enumerate().map(opened).collect())
     }
@@ -193,13 +231,26 @@ impl Slurm<'_> {
             let states = self.states(&open)?;
             let mut still = Vec::new();
             for mut it in open {
-                let Some(states) = states.get(&it.job) else {
+                let job = it.job.clone();
+                let (Some(job), Some(states)) =
+                    (&job, job.as_ref().and_then(|job| states.get(job)))
+                else {
                     still.push(it); // the controller does not answer: nothing is known
                     continue;
                 };
-                match self.look_at(&mut it, states)? {
-                    Some(result) => desk.end(it.task, result)?,
-                    None => still.push(it),
+                let written = read_result(&it.result_path());
+                let state = states.get(&it.index).cloned();
+                match self.look_at(&mut it, state, written) {
+                    Step::Wait => still.push(it),
+                    Step::Done(result) => desk.end(it.task, *result)?,
+                    Step::Again(word) => {
+                        eprintln!("Slurm job {job}_{}: {word}; submitted again", it.index);
+                        it.submissions += 1;
+                        let name = format!("trainmark-again-{job}");
+                        let again = self.submit_script(&it.batch.folder, &name, &[it.index])?;
+                        it.job = Some(again);
+                        still.push(it);
+                    }
                 }
             }
             open = still;
@@ -222,57 +273,63 @@ impl Slurm<'_> {
         Ok(all)
     }
 
-    /// What came of a task, if anything has.
-    fn look_at(
-        &self,
-        open: &mut Open,
-        states: &BTreeMap<usize, State>,
-    ) -> Result<Option<ResultFile>> {
-        let state = states.get(&open.index).cloned();
-        let written = read_result(&open.result_path());
-        let job = format!("job {}_{}", open.job, open.index);
-        match state {
-            Some(State::Waiting | State::Running) => {
-                open.ended = None;
-                Ok(None)
+    /// What came of a task: its job's state, if the scheduler still knows it, and its result, if there is
+    /// one.
+    fn look_at(&self, open: &mut Open, state: Option<State>, written: Option<ResultFile>) -> Step {
+        let job = open.job_words();
+        let failed = |open: &Open, status: Status, what: String| {
+            Step::Done(Box::new(self.failure(open, status, format!("{job}: {what}"))))
+        };
+        let state = match state {
+            // Where Slurm itself watches the memory (OverMemoryKill), only the log tells why it failed.
+            Some(State::Failed(_) | State::Cancelled) if is_over_memory(&open.log()) => {
+                Some(State::OutOfMemory)
             }
-            Some(State::Completed) | None if written.is_some() => Ok(written),
+            state => state,
+        };
+        match (state, written) {
+            // The kernel killed the trainer, the harness lived to tell of it.
+            (Some(State::OutOfMemory), Some(result)) if result.status == Status::OutOfMemory => {
+                Step::Done(Box::new(result))
+            }
+            (Some(State::Waiting | State::Running), _) => {
+                open.ended = None;
+                Step::Wait
+            }
+            (Some(State::Completed) | None, Some(result)) => Step::Done(Box::new(result)),
+            // No job, and its srun has ended: it was refused.
+            (None, None) if !self.request.shared_folder => {
+                failed(open, Status::NotStarted, last_line(&open.log()).to_owned())
+            }
             // Ended or forgotten, but no file yet: wait for a slow file system.
-            Some(State::Completed) | None => {
+            (Some(State::Completed) | None, None) => {
                 let since = *open.ended.get_or_insert_with(Instant::now);
-                if since.elapsed() < FILE_PATIENCE {
-                    return Ok(None);
+                if since.elapsed() < FILE_PATIENCE && self.request.shared_folder {
+                    return Step::Wait;
                 }
-                let reason = format!("{job} ended and left no result");
-                Ok(Some(self.failure(open, Status::Failed, reason)))
+                let log = open.log();
+                let what = format!("ended and left no result: {}", last_line(&log));
+                failed(open, Status::Failed, what)
             }
-            Some(State::NodeFailed(word)) if open.submissions < MOST_SUBMISSIONS => {
-                open.submissions += 1;
+            (Some(State::NodeFailed(word)), _) if open.submissions < MOST_SUBMISSIONS => {
                 open.ended = None;
-                let name = format!("trainmark-again-{}", open.job);
-                eprintln!("Slurm {job}: {word}; submitted again");
-                open.job = self.submit_script(&open.folder, &name, &[open.index])?;
-                Ok(None)
+                Step::Again(word)
             }
-            Some(State::NodeFailed(word)) => {
-                let reason = format!("{job}: {word}, {MOST_SUBMISSIONS} times");
-                Ok(Some(self.failure(open, Status::NotStarted, reason)))
+            (Some(State::NodeFailed(word)), _) => {
+                failed(open, Status::NotStarted, format!("{word}, {MOST_SUBMISSIONS} times"))
             }
-            Some(State::TimedOut) => {
-                let reason = format!("{job}: over the scheduler's time limit");
-                Ok(Some(self.failure(open, Status::TimedOut, reason)))
+            (Some(State::TimedOut), _) => {
+                failed(open, Status::TimedOut, "over the scheduler's time limit".to_owned())
             }
-            Some(State::OutOfMemory) => {
-                let reason = format!("{job}: over the scheduler's memory limit");
-                Ok(Some(self.failure(open, Status::OutOfMemory, reason)))
+            (Some(State::OutOfMemory), _) => {
+                failed(open, Status::OutOfMemory, "over the scheduler's memory limit".to_owned())
             }
-            Some(State::Cancelled) => {
-                let reason = format!("{job}: cancelled");
-                Ok(Some(self.failure(open, Status::Interrupted, reason)))
+            (Some(State::Cancelled), _) => {
+                failed(open, Status::Interrupted, "cancelled".to_owned())
             }
-            Some(State::Failed(word)) => {
-                let reason = format!("{job}: {word}: {}", last_line(&open.log()));
-                Ok(Some(self.failure(open, Status::NotStarted, reason)))
+            (Some(State::Failed(word)), _) => {
+                let what = format!("{word}: {}", last_line(&open.log()));
+                failed(open, Status::NotStarted, what)
             }
         }
     }
@@ -321,13 +378,28 @@ impl Slurm<'_> {
 
 impl Open {
     fn result_path(&self) -> PathBuf {
-        self.folder.join("results").join(format!("{}.json", self.index))
+        self.batch.folder.join("results").join(format!("{}.json", self.index))
+    }
+
+    /// How a person finds it in the queue.
+    fn job_words(&self) -> String {
+        match &self.job {
+            Some(job) => format!("job {job}_{}", self.index),
+            None => format!("job {}.{}.{}", self.batch.job_name(), self.index, self.submissions),
+        }
+    }
+
+    fn log_path(&self) -> PathBuf {
+        let name = match &self.job {
+            Some(job) => format!("{job}_{}.log", self.index),
+            None => format!("{}.log", self.index),
+        };
+        self.batch.folder.join("logs").join(name)
     }
 
     /// The end of what the task printed, on its latest submission.
     fn log(&self) -> String {
-        let path = self.folder.join("logs").join(format!("{}_{}.log", self.job, self.index));
-        let bytes = std::fs::read(path).unwrap_or_default();
+        let bytes = std::fs::read(self.log_path()).unwrap_or_default();
         let tail = &bytes[bytes.len().saturating_sub(TAIL)..];
         String::from_utf8_lossy(tail).trim().to_owned()
     }
@@ -335,11 +407,24 @@ impl Open {
 
 /// Each once.
 fn jobs(open: &[Open]) -> BTreeSet<&JobId> {
-    open.iter().map(|it| &it.job).collect()
+    open.iter().filter_map(|it| it.job.as_ref()).collect()
 }
 
+/// Slurm's own lines in a task's log begin with it, `slurmstepd-node1: error:` for example.
+const STEP_DAEMON: &str = "slurmstepd";
+
+/// Whether Slurm says in the log that the task had more memory than it may.
+fn is_over_memory(log: &str) -> bool {
+    let says =
+        |line: &str| ["memory limit", "oom_kill", "oom-kill"].iter().any(|it| line.contains(it));
+    log.lines().any(|line| line.starts_with(STEP_DAEMON) && says(line))
+}
+
+/// Of what the task said itself, if it did: Slurm's commands only say that it failed.
 fn last_line(log: &str) -> &str {
-    log.lines().last().unwrap_or("it printed nothing")
+    let own = |line: &&str| !["srun: ", STEP_DAEMON].iter().any(|it| line.starts_with(it));
+    let last = log.lines().rfind(own).or(log.lines().last());
+    last.unwrap_or("it printed nothing")
 }
 
 fn read_order(folder: &Path) -> Result<Order> {
@@ -356,6 +441,29 @@ fn read_result(path: &Path) -> Option<ResultFile> {
 /// # Errors
 /// If a path cannot stand in a script.
 pub fn preview(request: &Request, out: &Path, tasks: usize) -> Result<String> {
+    if !request.shared_folder {
+        return spool::preview(request);
+    }
     let indices: Vec<usize> = (0..tasks.min(LARGEST_ARRAY)).collect();
     render(request, &out.join(FOLDER).join("BATCH"), "trainmark-BATCH", &indices)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_slurm_says_of_memory_is_told_from_what_a_task_says() {
+        let log = "warning: slow\nslurmstepd-node1: error: StepId=1.batch exceeded memory limit \
+                   (168566784 > 104857600), being killed\nsrun: error: node1: task 0: Killed";
+        assert!(is_over_memory(log));
+        assert!(is_over_memory("slurmstepd: error: Detected 1 oom_kill event in StepId=7.0."));
+        assert!(!is_over_memory("error: over the memory limit"));
+        assert_eq!(last_line(log), "warning: slow");
+        assert_eq!(
+            last_line("srun: error: Unable to allocate resources"),
+            "srun: error: Unable to allocate resources"
+        );
+        assert_eq!(last_line(""), "it printed nothing");
+    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// What the user wants of the scheduler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// This program, on a file system that the nodes share.
+    /// This program, at a path that is the nodes' too.
     pub program: PathBuf,
     pub partition: Option<String>,
     /// A feature that the nodes must have (`--constraint`).
@@ -23,10 +23,13 @@ pub struct Request {
     pub time: Duration,
     /// The scheduler's memory limit of a task, in bytes.
     pub memory_bytes: Option<u64>,
-    /// Further options of `sbatch`, as they are.
+    /// Further options of `sbatch` or `srun`, as they are.
     pub more: Vec<String>,
     /// Whether a node is measured (`trainmark machine`) before its first task.
     pub measure_nodes: bool,
+    /// Whether the nodes see the output folder; if not, results come back through the submitting
+    /// host's own spool.
+    pub shared_folder: bool,
 }
 
 /// The script of an array over these indices of the order in `folder`.
@@ -49,16 +52,8 @@ pub fn render(
         format!("--output={}/logs/%A_%a.log", folder_text.replace('%', "%%")),
         "--open-mode=append".to_owned(), // a requeued task's second log behind its first
         "--requeue".to_owned(),          // a task of a failed node runs again
-        format!("--time={}", minutes(request.time)),
-        "--ntasks=1".to_owned(),
     ];
-    options.extend(request.partition.iter().map(|name| format!("--partition={name}")));
-    options.extend(request.nodes_like.iter().map(|name| format!("--constraint={name}")));
-    options.extend(request.gpus.map(|number| format!("--gres=gpu:{number}")));
-    options.extend(request.cpus.map(|number| format!("--cpus-per-task={number}")));
-    options.extend(request.memory_bytes.map(|bytes| format!("--mem={}K", bytes.div_ceil(1024))));
-    options.extend(request.exclusive.then(|| "--exclusive".to_owned()));
-    options.extend(request.more.iter().cloned());
+    options.extend(wishes(request));
     let mut script = String::from("#!/bin/bash\n");
     for option in &options {
         if option.contains(['\n', '\r', '"', '\\']) {
@@ -89,6 +84,27 @@ exec \"$TRAINMARK\" task --order \"$BATCH/order.json\" --index \"$SLURM_ARRAY_TA
     Ok(script)
 }
 
+/// The options of an `srun` for one task.
+pub fn srun_options(request: &Request, job_name: &str) -> Vec<String> {
+    let mut options = vec![format!("--job-name={job_name}"), "--nodes=1".to_owned()];
+    options.push("--chdir=/".to_owned()); // this host's folders are not the node's
+    options.extend(wishes(request));
+    options
+}
+
+/// What is asked of the scheduler for a task, however it is submitted.
+fn wishes(request: &Request) -> Vec<String> {
+    let mut options = vec![format!("--time={}", minutes(request.time)), "--ntasks=1".to_owned()];
+    options.extend(request.partition.iter().map(|name| format!("--partition={name}")));
+    options.extend(request.nodes_like.iter().map(|name| format!("--constraint={name}")));
+    options.extend(request.gpus.map(|number| format!("--gres=gpu:{number}")));
+    options.extend(request.cpus.map(|number| format!("--cpus-per-task={number}")));
+    options.extend(request.memory_bytes.map(|bytes| format!("--mem={}K", bytes.div_ceil(1024))));
+    options.extend(request.exclusive.then(|| "--exclusive".to_owned()));
+    options.extend(request.more.iter().cloned());
+    options
+}
+
 fn limit(most: Option<u32>) -> String {
     most.map_or(String::new(), |most| format!("%{most}"))
 }
@@ -108,7 +124,7 @@ fn minutes(time: Duration) -> u64 {
     time.as_secs().div_ceil(60).max(1)
 }
 
-fn quoted(path: &Path) -> Result<String> {
+pub(super) fn quoted(path: &Path) -> Result<String> {
     match path.to_str() {
         Some(text) if !text.contains('\n') => Ok(format!("'{}'", text.replace('\'', r"'\''"))),
         _ => bail!("{}: cannot stand in a batch script", path.display()),
@@ -132,6 +148,7 @@ mod tests {
             memory_bytes: Some(1 << 30),
             more: vec!["--account=lab 7".into()],
             measure_nodes: true,
+            shared_folder: true,
         }
     }
 
