@@ -19,6 +19,7 @@ use crate::result::{
 };
 use crate::roofline;
 use crate::score;
+use crate::scratch::Scratch;
 use crate::secret::Secrets;
 use crate::suite::LoadedSuite;
 use crate::surroundings::{Observer, Surroundings};
@@ -65,7 +66,7 @@ pub struct Bench<'a> {
     observer: RefCell<Observer>,
     noise: Vec<NoiseRecord>,
     environment: Environment,
-    scratch: tempfile::TempDir,
+    scratch: Scratch,
     secrets: Secrets,
 }
 
@@ -117,10 +118,7 @@ impl<'a> Bench<'a> {
         settings: Settings,
         run: RunIdentity,
     ) -> Result<Bench<'a>> {
-        let scratch = tempfile::Builder::new()
-            .prefix("trainmark-")
-            .tempdir()
-            .context("cannot make a folder for the predictions")?;
+        let scratch = Scratch::new()?;
         let machine = Machine::detect();
         let capability = machine::capability().unwrap_or_else(|error| {
             eprintln!("warning: {error}");

@@ -49,6 +49,7 @@ pub mod result;
 pub mod roofline;
 pub mod schedule;
 pub mod score;
+pub mod scratch;
 pub mod secret;
 pub mod setup;
 pub mod slurm;

@@ -88,8 +88,14 @@ pub fn ready(
     }
     let Some(program) = resolve_program(&named) else {
         let hint = match trainer.build.is_empty() {
-            true => "install it, or name its path in the suite's `program`",
-            false => "its build did not make it; check the suite's `program`",
+            true => "install it, or name its path in the suite's `program`".to_owned(),
+            // Nothing was built: its sources are not here.
+            false if loaded.is_built_in() => format!(
+                "the built-in suite takes its trainer from beside `trainmark`: install {} there, or run \
+                 in a checkout of the project, or name another suite with --suite",
+                named.file_name().unwrap_or_default().display()
+            ),
+            false => "its build did not make it; check the suite's `program`".to_owned(),
         };
         let reason = format!("the program {} is not there: {hint}", named.display());
         return Err(NotReady::NotStarted(reason));

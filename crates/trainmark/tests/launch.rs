@@ -40,11 +40,11 @@ fn exit_codes_and_signals_are_told_apart() {
 #[test]
 fn a_trainer_that_hangs_is_stopped_at_the_time_out() {
     let mut job = fake(&["sleep", "300"]);
-    job.timeout = Some(Duration::from_millis(300));
+    job.timeout = Some(Duration::from_secs(3)); // it has to start first, on a busy machine too
     let outcome = run_quietly(&job);
     assert_eq!(outcome.exit, Exit::TimedOut);
     assert_eq!(outcome.stdout_tail, "sleeping");
-    assert!(outcome.meters.wall_s.value().unwrap() >= 0.3);
+    assert!(outcome.meters.wall_s.value().unwrap() >= 3.0);
 }
 
 #[test]
@@ -57,5 +57,5 @@ fn memory_and_cpu_time_are_the_trainers_own() {
     let own_s = number_in(&lines, "cpu_s");
     let meters = &outcome.meters;
     let measured_s = meters.user_s.value().unwrap() + meters.system_s.value().unwrap();
-    assert!((own_s - 0.01..own_s + 0.1).contains(&measured_s), "{measured_s} s, not {own_s} s");
+    assert!((own_s - 0.01..own_s + 0.3).contains(&measured_s), "{measured_s} s, not {own_s} s");
 }

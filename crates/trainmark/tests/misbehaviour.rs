@@ -23,7 +23,7 @@ fn run(script: &str, more: &[&str]) -> (Value, u64) {
     command.arg("--suite").arg(suite).args(["--data", "data", "--out", "out"]).args(more);
     let mut harness = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let mut peak = 0;
-    let give_up = Instant::now() + Duration::from_secs(120);
+    let give_up = Instant::now() + Duration::from_secs(400);
     while harness.try_wait().unwrap().is_none() {
         peak = peak.max(peak_bytes(harness.id()).unwrap_or(0));
         assert!(Instant::now() < give_up, "{script}: the harness hangs");
@@ -76,8 +76,8 @@ fn a_million_events_and_names_without_end_are_bounded_too() {
 #[test]
 fn trainers_that_hang_are_stopped_whatever_they_do_against_it() {
     check(&fake("sleep 300"), &["--timeout", "1s"], "timed_out", "time-out");
-    let stubborn = check(&fake("ignore-term"), &["--timeout", "1s"], "timed_out", "time-out");
-    assert!(stubborn["samples"][0]["timing"]["wall_s"].as_f64().unwrap() >= 4.0, "{stubborn}");
+    let stubborn = check(&fake("ignore-term"), &["--timeout", "4s"], "timed_out", "time-out");
+    assert!(stubborn["samples"][0]["timing"]["wall_s"].as_f64().unwrap() >= 7.0, "{stubborn}");
     check(&fake("fork-bomb 4"), &["--timeout", "2s"], "timed_out", "time-out");
 }
 
@@ -111,7 +111,7 @@ fn one_that_claims_a_hundred_percent_is_believed_only_as_far_as_its_predictions_
 fn predictions_that_are_a_pipe_a_folder_or_a_device_are_garbled_and_block_nobody() {
     for trick in ["mkfifo", "mkdir", "ln -s /dev/zero"] {
         let script = format!("{trick} $TRAINMARK_PREDICTIONS; {PLAIN}");
-        check(&script, &["--timeout", "20s"], "garbled", "no regular file");
+        check(&script, &["--timeout", "60s"], "garbled", "no regular file");
     }
 }
 

@@ -187,7 +187,7 @@ fn a_folder_with_a_run_that_stopped_says_so_and_can_also_begin_anew() {
 #[test]
 fn an_interrupted_run_ends_in_order_and_goes_on_from_another_folder() {
     let place = Place::new();
-    let script = format!("echo x >> starts; [ -e go ] || sleep 30; {PLAIN}");
+    let script = format!("echo x >> starts; [ -e go ] || sleep 300; {PLAIN}");
     let suite = place.suite(&script, "root = '.'");
     // Names that are meant from where the run began.
     let mut command = place.trainmark("run");
@@ -218,7 +218,7 @@ fn an_interrupted_run_ends_in_order_and_goes_on_from_another_folder() {
 #[test]
 fn more_repeats_can_be_asked_for_when_a_run_goes_on() {
     let place = Place::new();
-    let suite = place.suite(&format!("[ -e go ] || sleep 30; {PLAIN}"), "root = '.'");
+    let suite = place.suite(&format!("[ -e go ] || sleep 300; {PLAIN}"), "root = '.'");
     let output = place.run(&suite, &["--epochs", "1,2", "--run-timeout", "1s"]);
     assert_eq!(output.status.code(), Some(124), "{}", said(&output));
     assert!(said(&output).contains("the time of the whole run was up"), "{}", said(&output));
@@ -241,7 +241,8 @@ fn another_program_is_another_combination_whose_old_results_stay() {
     let place = Place::new();
     let script = place.path("train.sh");
     std::fs::write(&script, PLAIN).unwrap();
-    let suite = place.suite("echo x >> starts; [ $1 = 1 ] || sleep 30; . ./train.sh", "root = '.'");
+    let suite =
+        place.suite("echo x >> starts; [ $1 = 1 ] || sleep 300; . ./train.sh", "root = '.'");
     let text = std::fs::read_to_string(&suite).unwrap();
     std::fs::write(&suite, text.replace("\"{epochs}\"", "\"{epochs}\", \"train.sh\"")).unwrap();
     let mut harness = start(&place, &suite, &["--epochs", "1,2"]);
@@ -250,7 +251,7 @@ fn another_program_is_another_combination_whose_old_results_stay() {
     harness.wait().unwrap();
     std::fs::write(&script, "echo Test Accuracy: 12.00%").unwrap();
     let text = std::fs::read_to_string(&suite).unwrap();
-    std::fs::write(&suite, text.replace("sleep 30", "true")).unwrap();
+    std::fs::write(&suite, text.replace("sleep 300", "true")).unwrap();
     let mut command = place.trainmark("run");
     let output = command.arg("--resume").arg("--out").arg(place.path("out")).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
@@ -430,6 +431,30 @@ fn a_folder_that_is_read_only_is_one_clear_error_and_loses_nothing() {
     std::fs::rename(place.path("end"), place.path("out")).unwrap();
     assert_eq!(union(&place), undisturbed());
     assert_eq!(starts(&place), TRAININGS + 1);
+}
+
+#[test]
+fn the_scratch_folder_of_a_killed_harness_is_removed_by_the_next_one() {
+    let place = Place::new();
+    let temporary = place.path("temporary");
+    std::fs::create_dir(&temporary).unwrap();
+    let left = || std::fs::read_dir(&temporary).unwrap().count();
+    let suite =
+        place.suite(&format!("echo x >> starts; [ -e go ] || sleep 300; {PLAIN}"), "root = '.'");
+    let mut command = place.trainmark("run");
+    command.env("TMPDIR", &temporary).arg("--suite").arg(&suite);
+    command.args(["--data", "data", "--out", "out"]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut harness = command.spawn().unwrap();
+    eventually("the training begins", || starts(&place) == 1);
+    harness.kill().unwrap();
+    harness.wait().unwrap();
+    assert_eq!(left(), 1, "a kill leaves it");
+    std::fs::write(place.path("go"), "").unwrap();
+    let mut command = place.trainmark("run");
+    let output = command.env("TMPDIR", &temporary).args(["--resume", "--out", "out"]).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(left(), 0);
 }
 
 #[test]

@@ -135,7 +135,7 @@ fn a_trainer_that_hangs_is_stopped_with_all_its_children() {
     let place = Place::new();
     let marker = format!("31.{:09}", std::process::id());
     let script = format!("sleep {marker} & echo started; sleep {marker}");
-    let result = place.result_of(&script, &["--timeout", "1s"]);
+    let result = place.result_of(&script, &["--timeout", "4s"]);
     assert_eq!(result["status"], "timed_out");
     assert_eq!(result["samples"][0]["stdout_tail"], "started");
     assert!(!alive(&marker));
@@ -301,8 +301,10 @@ fn a_noisy_run_is_marked_and_repeated_and_stays_in_the_file() {
     );
     assert_eq!(samples[0]["round"], samples[1]["round"]);
     for sample in samples {
-        let words = sample["disturbances"][0].as_str().unwrap();
-        assert!(words.starts_with("other processes used"), "{words}");
+        // A hypervisor may have disturbed it as well.
+        let words = sample["disturbances"].as_array().unwrap();
+        let others = |it: &Value| it.as_str().unwrap().starts_with("other processes used");
+        assert!(words.iter().any(others), "{words:?}");
         assert!(sample["surroundings"]["other_cpu_s"].as_f64().unwrap() > 0.1);
     }
     // The figures are those of the sample that counts.

@@ -85,7 +85,7 @@ impl Cluster {
         let ports: Vec<u16> = free_ports(NODES.len() + 1);
         let mut text = format!(
             "ClusterName=trainmark\nSlurmctldHost={host}(127.0.0.1)\nSlurmctldPort={}\n\
-             AuthType=auth/munge\nAuthInfo=socket={place}/munge/socket,cred_expire=5\n\
+             AuthType=auth/munge\nAuthInfo=socket={place}/munge/socket,cred_expire=30\n\
              SlurmUser=root\nSlurmdUser=root\nStateSaveLocation={place}/state\n\
              SlurmdSpoolDir={place}/spool-%n\nSlurmctldPidFile={place}/ctld.pid\n\
              SlurmdPidFile={place}/%n.pid\nProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\n\
@@ -94,7 +94,7 @@ impl Cluster {
              SelectType=select/cons_tres\nSelectTypeParameters=CR_Core_Memory\n\
              JobAcctGatherType=jobacct_gather/linux\nJobAcctGatherFrequency=task=1\n\
              JobAcctGatherParams=OverMemoryKill\nAccountingStorageType=accounting_storage/none\n\
-             ReturnToService=2\nSlurmdTimeout=6\nKillWait=2\nMinJobAge=3600\nInactiveLimit=0\n",
+             ReturnToService=2\nSlurmdTimeout=20\nKillWait=5\nMinJobAge=3600\nInactiveLimit=0\n",
             ports[0]
         );
         fs::create_dir(self.folder.path().join("state")).unwrap();
@@ -200,7 +200,7 @@ fn eventually_on(
 }
 
 fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let give_up = Instant::now() + Duration::from_secs(90);
+    let give_up = Instant::now() + Duration::from_secs(240);
     while !is_so() {
         assert!(Instant::now() < give_up, "never: {what}");
         std::thread::sleep(Duration::from_millis(100));
@@ -355,7 +355,7 @@ fn a_submitting_process_that_dies_is_replaced_and_nothing_runs_twice(cluster: &C
 }
 
 fn ctrl_c_cancels_the_jobs_and_resume_runs_the_rest(cluster: &Cluster) {
-    let place = Place::new(cluster, &["a", "b", "c"], "[ -e go ] || sleep 60");
+    let place = Place::new(cluster, &["a", "b", "c"], "[ -e go ] || sleep 240");
     let child = place.begin(&[]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     eventually("a task has begun", || !place.ran().is_empty());
     let pid = child.id().to_string();
@@ -401,14 +401,8 @@ fn a_cancelled_job_and_a_task_over_its_limit_are_rows_of_their_own(cluster: &Clu
     assert!(reason.contains("over the scheduler's time limit"), "{reason}");
 }
 
-fn a_task_whose_node_dies_runs_again_on_another(cluster: &Cluster) {
-    let place = Place::new(cluster, &["a"], "if [ ! -e go ]; then touch go; sleep 60; fi");
-    let child = place
-        .begin(&["--partition", "fragile"])
-        .stderr(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+fn a_task_whose_node_dies_runs_again_on_another(cluster: &Cluster, place: Place, flags: &[&str]) {
+    let child = place.begin(flags).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let go = place.path("go");
     eventually_on(cluster, "the task has begun", move || go.exists());
     let (_, node) = place.ran().remove(0);
@@ -484,7 +478,7 @@ fn without_a_shared_folder_a_dead_submitting_process_loses_nothing(cluster: &Clu
 }
 
 fn without_a_shared_folder_what_lost_its_srun_runs_again(cluster: &Cluster) {
-    let place = Place::beyond_the_sea(cluster, &["a"], "[ -e go ] || sleep 60");
+    let place = Place::beyond_the_sea(cluster, &["a"], "[ -e go ] || sleep 240");
     let mut child =
         place.begin(&ISLAND_FLAGS).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     eventually("a task has begun", || !place.ran().is_empty());
@@ -506,8 +500,8 @@ fn without_a_shared_folder_what_lost_its_srun_runs_again(cluster: &Cluster) {
     assert_eq!(place.ran().len(), 2);
 }
 
-fn without_a_shared_folder_ctrl_c_cancels_and_a_cancelled_task_is_a_row(cluster: &Cluster) {
-    let place = Place::beyond_the_sea(cluster, &["a", "b", "c"], "[ -e go ] || sleep 60");
+fn without_a_shared_folder_ctrl_c_cancels_and_resume_runs_the_rest(cluster: &Cluster) {
+    let place = Place::beyond_the_sea(cluster, &["a", "b", "c"], "[ -e go ] || sleep 240");
     let mut words = ISLAND_FLAGS.to_vec();
     words.extend(["--array-limit", "2"]);
     let child = place.begin(&words).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -547,7 +541,12 @@ fn slurm_runs_suites_and_survives_what_clusters_do() {
     let cluster = Cluster::start();
     std::thread::scope(|scope| {
         let cluster = &cluster;
-        scope.spawn(|| a_task_whose_node_dies_runs_again_on_another(cluster));
+        let dying = "if [ ! -e go ]; then touch go; sleep 240; fi";
+        scope.spawn(move || {
+            let place = Place::new(cluster, &["a"], dying);
+            let flags = ["--partition", "fragile"];
+            a_task_whose_node_dies_runs_again_on_another(cluster, place, &flags);
+        });
         scope.spawn(|| a_cancelled_job_and_a_task_over_its_limit_are_rows_of_their_own(cluster));
         scope.spawn(|| {
             a_suite_is_spread_over_the_nodes_and_every_repeat_is_collected(cluster);
@@ -559,7 +558,9 @@ fn slurm_runs_suites_and_survives_what_clusters_do() {
             without_a_shared_folder_results_come_back_through_the_spool(cluster);
             without_a_shared_folder_a_dead_submitting_process_loses_nothing(cluster);
             without_a_shared_folder_what_lost_its_srun_runs_again(cluster);
-            without_a_shared_folder_ctrl_c_cancels_and_a_cancelled_task_is_a_row(cluster);
+            without_a_shared_folder_ctrl_c_cancels_and_resume_runs_the_rest(cluster);
+            let place = Place::beyond_the_sea(cluster, &["a"], dying);
+            a_task_whose_node_dies_runs_again_on_another(cluster, place, &ISLAND_FLAGS);
         });
     });
 }

@@ -99,7 +99,7 @@ fn on_a_terminal_a_person_is_asked_and_a_no_runs_nothing() {
 #[test]
 fn a_journal_from_elsewhere_does_not_vouch_for_the_suite_that_it_names() {
     let place = Place::new();
-    let suite = place.suite(&format!("[ -e go ] || sleep 30; {PLAIN}"), "root = '.'");
+    let suite = place.suite(&format!("[ -e go ] || sleep 300; {PLAIN}"), "root = '.'");
     let output = place.run(&suite, &["--run-timeout", "1s"]);
     assert_eq!(output.status.code(), Some(124), "{}", said(&output));
     std::fs::write(place.path("go"), "").unwrap();

@@ -10,6 +10,7 @@ use crate::machine::Machine;
 use crate::plan::{self, Case, Places};
 use crate::provenance::Moment;
 use crate::result::Status;
+use crate::scratch::Scratch;
 use crate::suite::LoadedSuite;
 use crate::trainer::{NotReady, Ready};
 use crate::transcript::Transcript;
@@ -199,10 +200,7 @@ impl Examiner<'_> {
         trial: &Trial,
         steps: usize,
     ) -> Result<Result<Take, Trouble>> {
-        let folder = tempfile::Builder::new()
-            .prefix("trainmark-verify-")
-            .tempdir()
-            .context("cannot make a folder for the verification")?;
+        let folder = Scratch::new()?;
         let Steps { batch_size, learning_rate } = Steps::of(case, trial);
         let request = Request {
             protocol: protocol::VERSION,

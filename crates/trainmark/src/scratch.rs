@@ -1,0 +1,116 @@
+//! A folder for what is gone when the run ends: predictions, exchanges with trainers.
+//!
+//! A process that is killed cannot remove its own. Each holds a lock in its folder for as long as it
+//! lives, so that the next one sees which of them nobody needs any more, and removes those.
+
+use anyhow::{Context, Result};
+use std::fs::{self, File};
+use std::path::Path;
+use tempfile::TempDir;
+
+/// What the folders' names begin with, among the system's temporary files.
+const PREFIX: &str = "trainmark-";
+/// The file in each that its owner holds locked.
+const LOCK: &str = ".in-use";
+
+/// A scratch folder, removed when it is dropped.
+pub struct Scratch {
+    folder: TempDir,
+    _lock: File,
+}
+
+impl Scratch {
+    /// Makes one, after those of processes that were killed are removed.
+    ///
+    /// # Errors
+    /// If there is no place for temporary files.
+    pub fn new() -> Result<Scratch> {
+        Scratch::new_in(&std::env::temp_dir())
+    }
+
+    fn new_in(parent: &Path) -> Result<Scratch> {
+        remove_abandoned(parent);
+        let hint =
+            || format!("{}: no folder for temporary files can be made there", parent.display());
+        let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent);
+        let folder = folder.with_context(hint)?;
+        // Locked before it has the name that others look for.
+        let early = folder.path().join(".early");
+        let lock = File::create(&early).with_context(hint)?;
+        // Where there are no locks (some network file systems), nobody finds it abandoned either.
+        if lock.lock().is_ok() {
+            fs::rename(&early, folder.path().join(LOCK)).with_context(hint)?;
+        }
+        Ok(Scratch { folder, _lock: lock })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// Removes this user's scratch folders whose owners are gone. What cannot be removed stays: it is
+/// nobody's loss.
+fn remove_abandoned(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let named = entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes());
+        let folder = entry.path();
+        if named && entry.file_type().is_ok_and(|kind| kind.is_dir()) && is_abandoned(&folder) {
+            let _ = fs::remove_dir_all(&folder);
+        }
+    }
+}
+
+fn is_abandoned(folder: &Path) -> bool {
+    let lock = folder.join(LOCK);
+    // A regular file of one's own: opening anything else that stands there might wait for ever.
+    let Ok(found) = fs::symlink_metadata(&lock) else { return false };
+    if !found.is_file() || !is_ours(&found) {
+        return false;
+    }
+    // Opened for writing, as some file systems want it for a lock.
+    let opened = File::options().read(true).write(true).open(&lock);
+    opened.is_ok_and(|lock| lock.try_lock().is_ok())
+}
+
+#[cfg(unix)]
+fn is_ours(file: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    // Whoever runs as root does not clear up after others.
+    file.uid() == rustix::process::getuid().as_raw()
+}
+
+#[cfg(not(unix))]
+fn is_ours(_: &fs::Metadata) -> bool {
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_nothing_else() {
+        let parent = tempfile::tempdir().unwrap();
+        let alive = Scratch::new_in(parent.path()).unwrap();
+        // A lock that nobody holds any more, as after a kill.
+        let dead = parent.path().join("trainmark-dead");
+        fs::create_dir_all(dead.join("run-x")).unwrap();
+        fs::write(dead.join("run-x/predictions"), "1").unwrap();
+        fs::write(dead.join(LOCK), "").unwrap();
+        let stranger = parent.path().join("trainmark-notes");
+        fs::create_dir(&stranger).unwrap();
+        let link = parent.path().join("trainmark-link");
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(alive.path(), &link).unwrap();
+        let next = Scratch::new_in(parent.path()).unwrap();
+        assert!(!dead.exists(), "nobody needs it");
+        assert!(alive.path().join(LOCK).exists() && next.path().exists() && stranger.exists());
+        #[cfg(unix)]
+        assert!(link.exists());
+        let (one, other) = (alive.path().to_owned(), next.path().to_owned());
+        drop((alive, next));
+        assert!(!one.exists() && !other.exists());
+    }
+}
