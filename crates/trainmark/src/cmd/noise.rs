@@ -275,6 +275,7 @@ fn describe(record: &NoiseRecord, label: &str, kinds: &[(String, usize)]) -> Str
         for (kind, times) in kinds {
             let _ = writeln!(text, "  {kind} ({times} runs)");
         }
+        text += "What was found holds for a machine as busy as this; run it again when nothing else runs.\n";
     }
     text
 }

@@ -18,13 +18,14 @@ pub fn render(comparison: &Comparison) -> String {
     let mut text = format!("### Trainmark: {verdict}\n\n");
     text += "| Row | Metric | Base | New | Change [95 %] | Outcome |\n";
     text += "|-----|--------|-----:|----:|--------------:|---------|\n";
+    let shared = comparison.shared_settings();
     for row in &comparison.rows {
         let outcome = bold(row.outcome.words(), row.outcome.is_regression());
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
             "| {} | {} | {} | {} | {} | {outcome} |",
-            escape_long(&row.identity.to_string()),
+            escape_long(&row.identity.without(&shared)),
             row.metric.title(),
             figure(row.base.median, row.metric),
             figure(row.new.median, row.metric),
@@ -34,7 +35,7 @@ pub fn render(comparison: &Comparison) -> String {
     for row in changed_grades(comparison) {
         let outcome = bold(row.outcome.words(), row.outcome.is_regression());
         let new = row.new.map_or("n/a", |grade| grade.words());
-        let identity = escape_long(&row.identity.to_string());
+        let identity = escape_long(&row.identity.without(&shared));
         let _ =
             writeln!(text, "| {identity} | verification | {} | {new} |  | {outcome} |", row.base);
     }

@@ -197,6 +197,16 @@ impl Comparison {
         self.regressions() > 0
     }
 
+    /// Settings that all rows have: said once, they leave room in a table.
+    pub fn shared_settings(&self) -> Vec<String> {
+        let mut rows = self.rows.iter().map(|row| row.identity.settings());
+        let first = rows.next().unwrap_or_default().to_vec();
+        rows.fold(first, |mut shared, settings| {
+            shared.retain(|it| settings.contains(it));
+            shared
+        })
+    }
+
     /// Rows and grades on which the gate closes.
     pub fn regressions(&self) -> usize {
         let rows = self.rows.iter().filter(|row| row.outcome.is_regression()).count();

@@ -45,6 +45,17 @@ impl Identity {
 }
 
 impl Identity {
+    /// The configuration, as `key=value`.
+    pub fn settings(&self) -> &[String] {
+        &self.config
+    }
+
+    /// Without those settings that all rows of a table have.
+    pub fn without(&self, shared: &[String]) -> String {
+        let config = self.config.iter().filter(|it| !shared.contains(it)).cloned().collect();
+        Identity { config, ..self.clone() }.to_string()
+    }
+
     /// The same job but for what makes its figures incomparable: dataset, precision, threads.
     fn is_like(&self, other: &Identity) -> bool {
         let key = |it: &Identity| {

@@ -13,6 +13,7 @@ pub fn render(comparison: &Comparison, style: Style) -> String {
     table.set_content_arrangement(ContentArrangement::Dynamic);
     table.set_width(style.width);
     table.set_header(["Row", "Metric", "Base", "New", "Change", "Outcome"]);
+    let shared = comparison.shared_settings();
     for row in &comparison.rows {
         let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
         let mut outcome = Cell::new(row.outcome.words());
@@ -20,7 +21,7 @@ pub fn render(comparison: &Comparison, style: Style) -> String {
             outcome = outcome.fg(Color::Red);
         }
         table.add_row([
-            Cell::new(one_line(&row.identity.to_string())),
+            Cell::new(one_line(&row.identity.without(&shared))),
             Cell::new(row.metric.title()),
             right(figure(row.base.median, row.metric)),
             right(figure(row.new.median, row.metric)),
@@ -35,7 +36,7 @@ pub fn render(comparison: &Comparison, style: Style) -> String {
         }
         let right = |text: &str| Cell::new(text).set_alignment(CellAlignment::Right);
         table.add_row([
-            Cell::new(one_line(&row.identity.to_string())),
+            Cell::new(one_line(&row.identity.without(&shared))),
             Cell::new("verification"),
             right(row.base.words()),
             right(row.new.map_or("n/a", |grade| grade.words())),
@@ -81,6 +82,10 @@ pub fn figure(value: Option<f64>, metric: Metric) -> String {
 /// What stands under the table in every format.
 pub fn remarks(comparison: &Comparison) -> Vec<String> {
     let mut remarks = Vec::new();
+    let shared = comparison.shared_settings();
+    if !shared.is_empty() {
+        remarks.push(format!("All rows: {}", shared.join(" ")));
+    }
     for difference in &comparison.differences {
         remarks.push(format!("Differs: {difference}"));
     }
@@ -128,5 +133,22 @@ mod tests {
         let new = [result("cpu", &[2.0, 2.02, 1.98, 2.0])];
         let compared = compare_results(&base, &new, &options()).unwrap();
         insta::assert_snapshot!(render(&compared, Style { width: 100, color: false }));
+    }
+
+    #[test]
+    fn settings_that_all_rows_have_are_said_once() {
+        let of = |hidden: u64| {
+            let mut row = result("cpu", &[1.0]);
+            row.config.insert("epochs".into(), 5.into());
+            row.config.insert("hidden_size".into(), hidden.into());
+            row
+        };
+        let rows = [of(256), of(512)];
+        let compared = compare_results(&rows, &rows, &options()).unwrap();
+        let text = render(&compared, Style { width: 200, color: false });
+        assert_eq!(text.matches("epochs=5").count(), 1, "{text}");
+        for row in ["MNISTClassic mlp cpu hidden_size=256 ", "All rows: epochs=5\n"] {
+            assert!(text.contains(row), "{text}");
+        }
     }
 }

@@ -74,6 +74,11 @@ pub enum SchedulerError {
          cluster, where Slurm's commands are, or without --executor slurm on this machine alone"
     )]
     NotThere { program: &'static str, reason: std::io::Error },
+    #[error(
+        "--executor slurm: {program} knows no cluster here ({said}): run this on a submission host, or name \
+         the cluster's slurm.conf in $SLURM_CONF"
+    )]
+    NotConfigured { program: &'static str, said: String },
     #[error("--executor slurm: {program}: {said}")]
     Refused { program: &'static str, said: String },
 }
@@ -88,7 +93,14 @@ impl Scheduler {
     /// # Errors
     /// If not, or if it is not configured.
     pub fn check(&self) -> Result<(), SchedulerError> {
-        ["sbatch", "squeue"].into_iter().try_for_each(|it| call(it, &["--version"]).map(|_| ()))
+        // They read their configuration even for this.
+        let check = |program| match call(program, &["--version"]) {
+            Err(SchedulerError::Refused { program, said }) => {
+                Err(SchedulerError::NotConfigured { program, said })
+            }
+            other => other.map(|_| ()),
+        };
+        ["sbatch", "squeue"].into_iter().try_for_each(check)
     }
 
     /// Submits a script.
@@ -167,8 +179,8 @@ impl Scheduler {
                         return Ok(first);
                     }
                 }
-                Err(error @ SchedulerError::NotThere { .. }) => return Err(error),
                 Err(SchedulerError::Refused { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(None)
@@ -212,7 +224,11 @@ fn call(program: &'static str, words: &[&str]) -> Result<String, SchedulerError>
         return Ok(said(&output.stdout));
     }
     let said = said(&output.stderr);
-    let said = said.lines().last().unwrap_or("it failed without a word").to_owned();
+    let said = said.lines().last().unwrap_or("it failed without a word");
+    let said =
+        [program, ": "].iter().try_fold(said, |said, it| said.strip_prefix(it)).unwrap_or(said);
+    let said = ["fatal: ", "error: "].iter().find_map(|it| said.strip_prefix(it)).unwrap_or(said);
+    let said = said.to_owned();
     Err(SchedulerError::Refused { program, said })
 }
 
