@@ -35,6 +35,8 @@ fn the_exit_code_is_1_only_for_a_shown_regression() {
     write(&path("same"), &[1.0, 0.99, 1.01, 1.0, 1.0], "measured");
     write(&path("slow"), &[1.2, 1.21, 1.19, 1.2, 1.2], "measured");
     write(&path("lost"), &[1.0, 1.0, 1.0, 1.0, 1.0], "not_converged");
+    let named = trainmark(home.path(), &["compare", "base", "slow", "--metric", "train_s,wall"]);
+    assert_eq!(named.status.code(), Some(1), "{named:?}");
     for (new, gate, code) in
         [("same", "3%", 0), ("slow", "3%", 1), ("slow", "30%", 0), ("lost", "3%", 1)]
     {

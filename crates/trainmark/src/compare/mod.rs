@@ -27,6 +27,7 @@ use serde::Serialize;
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
     /// Seconds on the trainer's own clock around its epochs.
+    #[value(alias = "train_s")] // as result files call it
     TrainS,
     /// Seconds on the harness's clock around the process.
     Wall,
