@@ -20,7 +20,7 @@ use nn::backend::{Description, Job, Measured, Session, TrainError};
 use nn::{MlpShape, Parameters};
 use plan::Plan;
 use predict::Predict;
-use run::{Memory, Train};
+use run::{BATCHES, Memory, Train};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// An MLP in training.
@@ -77,7 +77,7 @@ impl<'data> Mlp<'data> {
             b1: Buffer::zeroed(layout.vectors * lanes),
             w2: Buffer::zeroed(layout.w2_len()),
             b2: Buffer::zeroed(CLASSES),
-            pixels: Buffer::zeroed(3 * layout.groups * GROUP_BYTES),
+            pixels: Buffer::zeroed(BATCHES * layout.groups * GROUP_BYTES),
             hidden: Buffer::zeroed(2 * layout.hidden_len()),
             parts: Buffer::zeroed(2 * layout.logits_len()),
             gradient: Buffer::zeroed(threads * layout.groups * CLASSES * GROUP),

@@ -103,9 +103,9 @@ impl Team {
             >(work)
         };
         *shared.lock_work() = Work::Run(forever);
-        shared.gate.wait();
+        shared.gate.meet();
         let result = shared.take_part(&here, work);
-        shared.gate.wait();
+        shared.gate.meet();
         let broken = shared.inner.reset();
         match result {
             Err(panic) => resume_unwind(panic),
@@ -118,7 +118,7 @@ impl Drop for Team {
     fn drop(&mut self) {
         if self.workers.len() + 1 == self.shared.threads {
             *self.shared.lock_work() = Work::Leave;
-            self.shared.gate.wait();
+            self.shared.gate.meet();
         }
         for worker in self.workers.drain(..) {
             // A worker catches the panics of its work and has none of its own.
@@ -134,7 +134,7 @@ impl Shared {
 
     fn serve(&self, index: usize) {
         loop {
-            if !self.gate.wait() {
+            if !self.gate.meet() {
                 return;
             }
             let work = *self.lock_work();
@@ -142,7 +142,7 @@ impl Shared {
                 Work::Run(work) => {
                     // The panic's message was printed by the hook; `run` panics in its turn.
                     let _ = self.take_part(&Member { shared: self, index }, work);
-                    self.gate.wait();
+                    self.gate.meet();
                 }
                 Work::Leave => return,
             }
@@ -186,11 +186,32 @@ impl Member<'_> {
     /// If another member panicked and can never arrive.
     #[inline]
     pub fn barrier(&self) {
+        self.wait(self.arrive());
+    }
+
+    /// The first half of a barrier: says that this member is here. What it writes from now on is
+    /// visible to the others only after the next barrier, but it need not be idle while it waits.
+    #[inline]
+    pub fn arrive(&self) -> Arrival {
+        Arrival(if self.shared.threads > 1 { self.shared.inner.arrive() } else { 0 })
+    }
+
+    /// The second half: waits until all have arrived.
+    ///
+    /// # Panics
+    /// If another member panicked and can never arrive.
+    #[inline]
+    pub fn wait(&self, arrival: Arrival) {
         if self.shared.threads > 1 {
-            assert!(self.shared.inner.wait(), "another thread of the team panicked");
+            let whole = self.shared.inner.wait(arrival.0);
+            assert!(whole, "another thread of the team panicked");
         }
     }
 }
+
+/// A member has arrived at a barrier and has to wait there.
+#[must_use = "the others wait for this member at the next barrier"]
+pub struct Arrival(u32);
 
 /// A line of its own for what threads write: 128 bytes, as CPUs fetch lines in pairs.
 #[repr(align(128))]
@@ -224,9 +245,14 @@ impl Barrier {
         }
     }
 
-    /// Waits for all; false if the barrier is broken.
+    /// Arrives and waits for all; false if the barrier is broken.
+    fn meet(&self) -> bool {
+        self.wait(self.arrive())
+    }
+
+    /// Says that this member is here. Returns the generation whose end is to be waited for.
     #[inline]
-    fn wait(&self) -> bool {
+    fn arrive(&self) -> u32 {
         // Cannot change before this member has arrived.
         let generation = self.generation.0.load(Ordering::Relaxed);
         if self.arrived.0.fetch_add(1, Ordering::AcqRel) + 1 == self.threads {
@@ -237,7 +263,14 @@ impl Barrier {
             if self.sleepers.load(Ordering::SeqCst) > 0 {
                 self.wake_all();
             }
-        } else if !self.spin_for_change(generation) {
+        }
+        generation
+    }
+
+    /// Waits until all have arrived; false if the barrier is broken.
+    #[inline]
+    fn wait(&self, generation: u32) -> bool {
+        if !self.spin_for_change(generation) {
             self.sleep(generation);
         }
         !self.broken.load(Ordering::Relaxed)
@@ -347,6 +380,26 @@ mod tests {
                     }
                 });
             }
+        }
+    }
+
+    #[test]
+    fn what_is_written_between_arriving_and_waiting_is_seen_after_the_next_barrier() {
+        for threads in [1, 2, 3, 8] {
+            let mut team = Team::new(threads).unwrap();
+            let slots: Vec<AtomicUsize> = (0..threads).map(|_| AtomicUsize::new(0)).collect();
+            team.run(&|member| {
+                for step in 1..500 {
+                    let arrival = member.arrive();
+                    slots[member.index()].store(step, Ordering::Relaxed);
+                    member.wait(arrival);
+                    member.barrier();
+                    for slot in &slots {
+                        let seen = slot.load(Ordering::Relaxed); // or written since
+                        assert!((step..=step + 1).contains(&seen), "{seen} at {step}");
+                    }
+                }
+            });
         }
     }
 

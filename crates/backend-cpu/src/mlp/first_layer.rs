@@ -11,7 +11,7 @@
 //! Floor of the sparse way, for each vector of hidden units, pair and sample: 2 FMAs and a load in the
 //! update, 2 FMAs, a load and a store forward.
 
-use super::batch::GROUP;
+use super::batch::{GROUP, ROOM};
 use super::plan::Plan;
 use crate::simd::{Kernel, Simd};
 use mnist::PIXELS;
@@ -20,7 +20,7 @@ use mnist::PIXELS;
 #[derive(Clone, Copy)]
 pub(super) struct Samples {
     pub pixels: *const u8, // (784, GROUP), zero for absent samples
-    pub values: *mut f32,  // (vector, GROUP, lanes)
+    pub values: *mut f32,  // (vector, ROOM, lanes)
     pub count: usize,
 }
 
@@ -121,7 +121,7 @@ impl Dense {
         let row_len = vectors * S::LANES;
         let weights = weights.wrapping_add(first * S::LANES);
         let part = |samples: Samples| Samples {
-            values: samples.values.wrapping_add(first * GROUP * S::LANES),
+            values: samples.values.wrapping_add(first * ROOM * S::LANES),
             ..samples
         };
         // SAFETY: as `Pass::run` demands.
@@ -167,7 +167,7 @@ unsafe fn dense<S: Simd, const W: usize, const UPDATE: bool, const FORWARD: bool
                     let values = update.values.add(sample * S::LANES);
                     let mut value = [zero; W];
                     for (j, value) in value.iter_mut().enumerate() {
-                        *value = simd.load(values.add(j * GROUP * S::LANES));
+                        *value = simd.load(values.add(j * ROOM * S::LANES));
                     }
                     for (pixel, w) in w.iter_mut().enumerate() {
                         let x = simd.splat(*scratch.as_ptr().add(pixel * GROUP + sample));
@@ -196,7 +196,7 @@ unsafe fn dense<S: Simd, const W: usize, const UPDATE: bool, const FORWARD: bool
                         *x = simd.splat(*scratch.as_ptr().add(pixel * GROUP + sample));
                     }
                     for j in 0..W {
-                        let place = values.add(j * GROUP * S::LANES);
+                        let place = values.add(j * ROOM * S::LANES);
                         let mut value = simd.load(place);
                         for (x, w) in x.iter().zip(&w) {
                             value = simd.fma(*x, w[j], value);
@@ -242,7 +242,7 @@ unsafe fn pass<S: Simd, const V: usize, const UPDATE: bool, const FORWARD: bool>
                     let x1 = simd.splat(*scratch.as_ptr().add(GROUP + sample));
                     let values = update.values.add(sample * S::LANES);
                     for j in 0..V {
-                        let value = simd.load(values.add(j * GROUP * S::LANES));
+                        let value = simd.load(values.add(j * ROOM * S::LANES));
                         w0[j] = simd.fma(x0, value, w0[j]);
                         w1[j] = simd.fma(x1, value, w1[j]);
                     }
@@ -269,7 +269,7 @@ unsafe fn pass<S: Simd, const V: usize, const UPDATE: bool, const FORWARD: bool>
                     let x1 = simd.splat(*scratch.as_ptr().add(GROUP + sample));
                     let values = forward.values.add(sample * S::LANES);
                     for j in 0..V {
-                        let place = values.add(j * GROUP * S::LANES);
+                        let place = values.add(j * ROOM * S::LANES);
                         let value = simd.fma(x0, w0[j], simd.load(place));
                         simd.store(place, simd.fma(x1, w1[j], value));
                     }

@@ -8,7 +8,7 @@
 //! - A *share* is the contiguous blocks of one member of the team.
 //! - A *tile* is the vectors of a share that a kernel holds in registers at once.
 
-use super::GROUP;
+use super::{GROUP, batch::ROOM};
 use mnist::{CLASSES, PIXELS};
 use std::ops::Range;
 
@@ -97,9 +97,9 @@ impl Layout {
         self.vectors * CLASSES * self.lanes
     }
 
-    /// Floats of the hidden layer's values for a batch: (group, vector, GROUP, lanes).
+    /// Floats of the hidden layer's values for a batch: (group, vector, ROOM, lanes).
     pub fn hidden_len(&self) -> usize {
-        self.groups * self.vectors * GROUP * self.lanes
+        self.groups * self.vectors * ROOM * self.lanes
     }
 
     /// Floats of the blocks' parts of a batch's logits: (block, group, 10, GROUP).

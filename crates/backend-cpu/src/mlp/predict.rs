@@ -1,6 +1,6 @@
 //! Predictions: each member of the team takes whole groups of images.
 
-use super::batch::{GROUP, GROUP_BYTES, SQUARES, turn};
+use super::batch::{GROUP, GROUP_BYTES, ROOM, SQUARES, turn};
 use super::first_layer::{Pass, Samples};
 use super::layout::Layout;
 use super::plan::Plan;
@@ -32,7 +32,7 @@ impl Kernel for Predict<'_> {
         let Predict { layout, plan, images, .. } = self;
         let count = images.len() / PIXELS;
         let mut pixels = Buffer::<u8>::zeroed(GROUP_BYTES);
-        let mut values = Buffer::zeroed(layout.vectors * GROUP * S::LANES);
+        let mut values = Buffer::zeroed(layout.vectors * ROOM * S::LANES);
         let mut sums = Buffer::zeroed(CLASSES * GROUP);
         for group in self.member.share(count.div_ceil(GROUP)) {
             let samples = group * GROUP..count.min((group + 1) * GROUP);
@@ -42,7 +42,7 @@ impl Kernel for Predict<'_> {
             for tile in layout.tiles.iter().flatten() {
                 let forward = Some(Samples {
                     pixels: pixels.as_ptr(),
-                    values: values[tile.vectors.start * GROUP * S::LANES..].as_mut_ptr(),
+                    values: values[tile.vectors.start * ROOM * S::LANES..].as_mut_ptr(),
                     count: samples.len(),
                 });
                 let weights = self.w1.as_ptr().wrapping_add(layout.w1_offset(tile));

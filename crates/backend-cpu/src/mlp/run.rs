@@ -1,6 +1,6 @@
 //! What each member of the team does in a run of training steps.
 
-use super::batch::{self, GROUP, GROUP_BYTES, LABELS, SQUARES};
+use super::batch::{self, GROUP, GROUP_BYTES, LABELS, ROOM, SQUARES};
 use super::first_layer::{Pass, Samples};
 use super::layout::{Layout, Tile};
 use super::plan::Plan;
@@ -11,6 +11,10 @@ use crate::team::Member;
 use mnist::{CLASSES, Split};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Batches of pixels at hand: one updates, the next goes forward, the one after that is whole, and
+/// while members wait for each other in a step, they turn the last.
+pub(super) const BATCHES: usize = 4;
+
 /// The buffers of a session, for all members.
 #[derive(Clone, Copy)]
 pub(super) struct Memory<'a> {
@@ -18,8 +22,8 @@ pub(super) struct Memory<'a> {
     pub b1: Shared<'a, f32>,       // (vector, lanes)
     pub w2: Shared<'a, f32>,       // (vector, 10, lanes)
     pub b2: Shared<'a, f32>,       // (10)
-    pub pixels: Shared<'a, u8>,    // (3 batches, group)(GROUP_BYTES)
-    pub hidden: Shared<'a, f32>,   // (2 batches, group, vector, GROUP, lanes)
+    pub pixels: Shared<'a, u8>,    // (BATCHES, group)(GROUP_BYTES)
+    pub hidden: Shared<'a, f32>,   // (2 batches, group, vector, ROOM, lanes)
     pub parts: Shared<'a, f32>,    // (2 batches, block, group, 10, GROUP)
     pub gradient: Shared<'a, f32>, // (member, group, 10, GROUP)
 }
@@ -52,14 +56,14 @@ impl Train<'_> {
     }
 
     fn pixels(&self, step: usize, group: usize) -> *mut u8 {
-        let batch = step % 3 * self.layout.groups;
+        let batch = step % BATCHES * self.layout.groups;
         self.memory.pixels.as_ptr().wrapping_add((batch + group) * GROUP_BYTES)
     }
 
-    /// (group, vector, GROUP, lanes) from this vector on.
+    /// (group, vector, ROOM, lanes) from this vector on.
     fn hidden(&self, step: usize, vector: usize) -> *mut f32 {
         let batch = step % 2 * self.layout.hidden_len();
-        self.memory.hidden.as_ptr().wrapping_add(batch + vector * GROUP * self.layout.lanes)
+        self.memory.hidden.as_ptr().wrapping_add(batch + vector * ROOM * self.layout.lanes)
     }
 
     fn parts(&self, step: usize) -> *mut f32 {
@@ -68,7 +72,7 @@ impl Train<'_> {
 
     /// Floats between groups in [`Train::hidden`].
     fn hidden_stride(&self) -> usize {
-        self.layout.vectors * GROUP * self.layout.lanes
+        self.layout.vectors * ROOM * self.layout.lanes
     }
 
     /// Turns this member's part of a step's images and asks for those of the next.
@@ -77,7 +81,7 @@ impl Train<'_> {
         let squares = self.member.share(SQUARES);
         for (group, samples) in self.batch(step).chunks(GROUP).enumerate() {
             // SAFETY: a group of the buffer; other members turn other squares, and nobody reads
-            // this batch before the next barrier.
+            // this batch, or has yet to read another in its place, before the next barrier.
             unsafe {
                 let group = self.pixels(step, group);
                 let indices = samples.iter().map(|&sample| sample as usize);
@@ -115,7 +119,7 @@ impl Train<'_> {
         let forwards = groups(forward);
         for group in 0..forwards {
             let start = samples(forward, group).values;
-            let len = vectors * GROUP * S::LANES;
+            let len = vectors * ROOM * S::LANES;
             // SAFETY: this member's hidden values.
             unsafe { std::slice::from_raw_parts_mut(start, len).fill(0.0) };
         }
@@ -230,6 +234,7 @@ impl Kernel for Train<'_> {
         }
         self.finish_forward(simd, 0);
         self.prepare(simd, 1);
+        self.prepare(simd, 2);
         member.barrier();
         for step in 0..steps {
             let loss = self.loss_gradient(simd, step, &mut b2, gradient);
@@ -256,8 +261,9 @@ impl Kernel for Train<'_> {
                 pairs += if tile.vectors.start == 0 { computed } else { 0 };
             }
             self.finish_forward(simd, step + 1);
-            self.prepare(simd, step + 2);
-            member.barrier();
+            let arrival = member.arrive();
+            self.prepare(simd, step + 3);
+            member.wait(arrival);
         }
         self.pairs.fetch_add(pairs, Ordering::Relaxed);
         if member.index() == 0 {

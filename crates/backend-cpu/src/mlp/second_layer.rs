@@ -1,6 +1,6 @@
 //! The second layer and the loss: small, but on the way of every step.
 
-use super::batch::{GROUP, NO_SAMPLE};
+use super::batch::{GROUP, NO_SAMPLE, ROOM};
 use crate::simd::{MAX_LANES, Simd, exp};
 use mnist::CLASSES;
 
@@ -10,7 +10,7 @@ pub(super) const PIXEL_UNIT: f32 = 1.0 / 255.0;
 /// Turns the first layer's sums over bytes into hidden values: `relu(sum / 255 + bias)`.
 ///
 /// # Safety
-/// `values`: (vectors, GROUP, lanes), `bias`: (vectors, lanes), nobody else's.
+/// `values`: (vectors, ROOM, lanes), `bias`: (vectors, lanes), nobody else's.
 #[inline(always)]
 pub(super) unsafe fn activate<S: Simd>(
     simd: S,
@@ -25,7 +25,7 @@ pub(super) unsafe fn activate<S: Simd>(
         unsafe {
             let bias = simd.load(bias.add(vector * S::LANES));
             for sample in 0..samples {
-                let place = values.add((vector * GROUP + sample) * S::LANES);
+                let place = values.add((vector * ROOM + sample) * S::LANES);
                 let sum = simd.fma(simd.load(place), unit, bias);
                 simd.store(place, simd.max(simd.splat(0.0), sum)); // in this order: keeps NaN
             }
@@ -36,7 +36,7 @@ pub(super) unsafe fn activate<S: Simd>(
 /// A block's part of a group's logits: `values weights^T`.
 ///
 /// # Safety
-/// `values`: (vectors, GROUP, lanes), `weights`: (vectors, 10, lanes), `logits`: (10, GROUP).
+/// `values`: (vectors, ROOM, lanes), `weights`: (vectors, 10, lanes), `logits`: (10, GROUP).
 #[inline(always)]
 pub(super) unsafe fn logits<S: Simd>(
     simd: S,
@@ -53,7 +53,7 @@ pub(super) unsafe fn logits<S: Simd>(
                 // SAFETY: within the shapes; GROUP is a multiple of the lanes.
                 unsafe {
                     let weight = simd.load(weights.add((vector * CLASSES + class) * S::LANES));
-                    let values = values.add((vector * GROUP + first) * S::LANES);
+                    let values = values.add((vector * ROOM + first) * S::LANES);
                     for (sample, sum) in sums.iter_mut().enumerate().take(S::LANES) {
                         let value = simd.load(values.add(sample * S::LANES));
                         *sum = simd.fma(value, weight, *sum);
@@ -135,7 +135,7 @@ pub(super) fn softmax_gradient<S: Simd>(
 /// `gradient` has the learning rate in it, negative.
 ///
 /// # Safety
-/// `values`: (groups)(GROUP, lanes), `stride` floats apart; `gradient`: (groups, 10, GROUP);
+/// `values`: (groups)(ROOM, lanes), `stride` floats apart; `gradient`: (groups, 10, GROUP);
 /// `weights`: (10, lanes); `bias`: (lanes).
 #[inline(always)]
 pub(super) unsafe fn backward<S: Simd>(

@@ -1,7 +1,7 @@
 //! The kernels against naive loops on every instruction set, and the two ways of the first layer
 //! against each other.
 
-use super::batch::{GROUP, GROUP_BYTES, LABELS, NO_SAMPLE, SQUARES, label, turn};
+use super::batch::{GROUP, GROUP_BYTES, LABELS, NO_SAMPLE, ROOM, SQUARES, label, turn};
 use super::first_layer::{Pass, Samples};
 use super::second_layer::{PIXEL_UNIT, activate, backward, logits, softmax_gradient, sum_logits};
 use super::*;
@@ -50,7 +50,7 @@ impl Kernel for FirstLayer<'_> {
             weights.extend(&row[..units]);
         }
         let mut pixels = [(); 2].map(|()| Buffer::<u8>::zeroed(GROUP_BYTES));
-        let mut values = [(); 2].map(|()| vec![0.0; self.vectors * GROUP * S::LANES]);
+        let mut values = [(); 2].map(|()| vec![0.0; self.vectors * ROOM * S::LANES]);
         let mut samples = [None, None];
         for (n, (images, given)) in [self.update, self.forward].into_iter().enumerate() {
             let count = images.len() / PIXELS;
@@ -60,7 +60,7 @@ impl Kernel for FirstLayer<'_> {
             for (sample, given) in given.chunks_exact(self.vectors * MAX_LANES).enumerate() {
                 for (unit, &value) in given[..units].iter().enumerate() {
                     let (vector, lane) = (unit / S::LANES, unit % S::LANES);
-                    values[n][(vector * GROUP + sample) * S::LANES + lane] = value;
+                    values[n][(vector * ROOM + sample) * S::LANES + lane] = value;
                 }
             }
             // SAFETY: the buffer has room for a group.
@@ -77,7 +77,7 @@ impl Kernel for FirstLayer<'_> {
         for sample in 0..self.forward.0.len() / PIXELS {
             for unit in 0..units {
                 let (vector, lane) = (unit / S::LANES, unit % S::LANES);
-                sums.push(values[1][(vector * GROUP + sample) * S::LANES + lane]);
+                sums.push(values[1][(vector * ROOM + sample) * S::LANES + lane]);
             }
         }
         (weights, sums, pairs)
@@ -165,9 +165,9 @@ impl Kernel for SecondLayer<'_> {
         let SecondLayer { vectors, samples, .. } = self;
         let units = vectors * S::LANES;
         let place = |sample: usize, unit: usize| {
-            (unit / S::LANES * GROUP + sample) * S::LANES + unit % S::LANES
+            (unit / S::LANES * ROOM + sample) * S::LANES + unit % S::LANES
         };
-        let mut values = vec![0.0; vectors * GROUP * S::LANES];
+        let mut values = vec![0.0; vectors * ROOM * S::LANES];
         let mut weights = vec![0.0; units * CLASSES];
         for unit in 0..units {
             for sample in 0..samples {
@@ -201,7 +201,7 @@ impl Kernel for SecondLayer<'_> {
                 backward(
                     simd,
                     samples,
-                    values.as_mut_ptr().add(vector * GROUP * S::LANES),
+                    values.as_mut_ptr().add(vector * ROOM * S::LANES),
                     values.len(),
                     gradient.as_ptr(),
                     weights.as_mut_ptr().add(vector * CLASSES * S::LANES),
