@@ -5,17 +5,21 @@
 
 use anyhow::{Context, Result};
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 /// What the folders' names begin with, among the system's temporary files.
 const PREFIX: &str = "trainmark-";
 /// The file in each that its owner holds locked.
 const LOCK: &str = ".in-use";
+/// Beside it, so that whoever looks around in there finds nothing that is not their own.
+const INNER: &str = "work";
 
 /// A scratch folder, removed when it is dropped.
 pub struct Scratch {
-    folder: TempDir,
+    inner: PathBuf,
+    /// Removes all of it.
+    _folder: TempDir,
     _lock: File,
 }
 
@@ -41,12 +45,14 @@ impl Scratch {
         if lock.lock().is_ok() {
             fs::rename(&early, folder.path().join(LOCK)).with_context(hint)?;
         }
-        Ok(Scratch { folder, _lock: lock })
+        let inner = folder.path().join(INNER);
+        fs::create_dir(&inner).with_context(hint)?;
+        Ok(Scratch { inner, _folder: folder, _lock: lock })
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        self.folder.path()
+        &self.inner
     }
 }
 
@@ -103,14 +109,16 @@ mod tests {
         fs::create_dir(&stranger).unwrap();
         let link = parent.path().join("trainmark-link");
         #[cfg(unix)]
-        std::os::unix::fs::symlink(alive.path(), &link).unwrap();
+        std::os::unix::fs::symlink(alive.path().parent().unwrap(), &link).unwrap();
         let next = Scratch::new_in(parent.path()).unwrap();
         assert!(!dead.exists(), "nobody needs it");
-        assert!(alive.path().join(LOCK).exists() && next.path().exists() && stranger.exists());
+        assert!(alive.path().exists() && next.path().exists() && stranger.exists());
         #[cfg(unix)]
         assert!(link.exists());
-        let (one, other) = (alive.path().to_owned(), next.path().to_owned());
         drop((alive, next));
-        assert!(!one.exists() && !other.exists());
+        let left = fs::read_dir(parent.path()).unwrap().flatten().map(|entry| entry.file_name());
+        let mut left: Vec<_> = left.filter(|name| name != "trainmark-link").collect();
+        left.sort();
+        assert_eq!(left, ["trainmark-notes"]);
     }
 }
