@@ -3,7 +3,8 @@
 
 A folder of suites/frameworks.toml gives ours against the frameworks and against the machine; one of
 suites/scaling.toml the growth with hidden units, batch, epochs and threads. Medians of the samples that
-completed, as the result files have them; ratios are of medians. Needs nothing but Python.
+completed, as the result files have them; ratios are of the medians as they are printed. Needs nothing but
+Python; `measure.sh` here calls it.
 """
 import json
 import sys
@@ -30,7 +31,12 @@ def table(title, header, rows):
 
 
 def seconds(value):
-    return "-" if value is None else f"{value:.3f}"
+    return "-" if value is None else f"{value:.{3 if value >= 1 else 4}f}"
+
+
+def ratio(value, to):
+    """Of what is printed, so that readers find the same."""
+    return float(seconds(value)) / float(seconds(to))
 
 
 def dense_flop(row):
@@ -64,11 +70,11 @@ def frameworks(rows):
         ours = next((row for row in group if row["executable"] == OURS), None)
         for row in sorted(group, key=lambda row: row["timing"]["train_s"]):
             timing = row["timing"]
-            ratio = lambda key: "-" if ours is None else f"{timing[key] / ours['timing'][key]:.1f}x"
+            slower = lambda key: "-" if ours is None else f"{ratio(timing[key], ours['timing'][key]):.1f}x"
             name = f"{model} H={hidden}" if hidden else model
             body.append([
                 f"{name}, {epochs} epochs", row["executable"], seconds(timing["train_s"]),
-                ratio("train_s"), seconds(timing["wall_s"]), ratio("wall_s"),
+                slower("train_s"), seconds(timing["wall_s"]), slower("wall_s"),
                 f"{row['metrics']['peak_memory_mb']:.0f}", seconds(timing.get("setup_s")),
                 share(row), f"{row['metrics']['test_accuracy_percent']:.2f}", len(row["samples"]),
             ])
@@ -95,7 +101,7 @@ def growth(rows, name, key, title):
             times = row["config"][key] / first["config"][key]
             body.append([
                 model, row["config"][key], seconds(train),
-                f"{train / first['timing']['train_s']:.2f}x", f"{times:g}x", share(row),
+                f"{ratio(train, first['timing']['train_s']):.2f}x", f"{times:g}x", share(row),
                 f"{row['metrics']['peak_memory_mb']:.0f}",
             ])
     table(title, ["model", key, "train s", "time grew", key + " grew", "of peak", "memory MB"], body)
@@ -110,10 +116,10 @@ def threads(rows):
     for (model, hidden), by in groups.items():
         one = by.get(1)
         for count, row in sorted(by.items()):
-            faster = f"{one['timing']['train_s'] / row['timing']['train_s']:.2f}x" if one else "-"
+            faster = f"{ratio(one['timing']['train_s'], row['timing']['train_s']):.2f}x" if one else "-"
             name = f"{model} H={hidden}" if hidden else model
             body.append([name, count, seconds(row["timing"]["train_s"]), faster, share(row)])
-    table("Threads", ["model", "threads", "train s", "faster than one", "of peak"], body)
+    table("Threads, also more than the machine has cores", ["model", "threads", "train s", "faster than one", "of peak"], body)
 
 
 def main():

@@ -13,8 +13,8 @@ pub(super) enum Plan {
 }
 
 /// From this share of pairs of pixels with one that is not zero, all are computed: where both ways
-/// took the same time on Zen 4 with AVX-512 and 512 hidden units, on images of random pixels (with
-/// AVX2: 0.97).
+/// took the same time on Zen 4 with AVX-512 and 512 hidden units, on images of random pixels
+/// (`benches/densities.rs`; with AVX2: 0.97).
 const DENSE_FROM: f64 = 0.8;
 /// Images that are looked at: enough for a percent, and a fraction of a millisecond.
 const LOOKED_AT: usize = 1024;

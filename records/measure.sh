@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# measure.sh FOLDER [PART...]: the tables of a record of this folder, for this machine, as FOLDER/record.md.
+#
+# The parts, all of them if none is named, and about how long they take on two cores:
+#   machine      1 min   multiply-adds and bandwidths
+#   frameworks  15 min   ours beside JAX and PyTorch, three rounds; first `trainmark setup JAX PyTorch`
+#   scaling      5 min   hidden units, batch, epochs and threads, three rounds
+#   densities    1 min   the MLP's two ways of the first layer
+#   together     1 min   the start, and trainings beside each other
+# Each part leaves FOLDER/PART.md and its result files; one that is measured again replaces only its own.
+# MNIST is looked for as the trainer does: $TRAINMARK_DATA, ./data, the user's cache. Let nothing else run.
+set -euo pipefail
+[ $# -ge 1 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2; }
+mkdir -p "$1"
+folder=$(cd "$1" && pwd)
+shift
+cd "$(dirname "$0")/.."
+all="machine frameworks scaling densities together"
+parts=${*:-$all}
+cargo build --release --quiet --package trainmark --package mnist-classic
+cargo bench --quiet --package trainmark-backend-cpu --bench densities --no-run
+bin=${CARGO_TARGET_DIR:-target}/release
+
+# The seconds that a training says of itself: set-up, and training loop.
+train() {
+    "$bin/mnist-classic" --backend cpu --batch 32 --epochs 1 --model "$1" --threads "$2" |
+        awk '$1 == "ready" { ready = $3 } $1 == "trained" { train = $3 } END { print ready, train }'
+}
+
+# The median of a column of numbers.
+median() { awk -v column="$1" '{ print $column }' | sort -g | awk '{ x[NR] = $1 } END { print x[int((NR + 1) / 2)] }'; }
+
+machine() {
+    printf '## The machine\n\n```\n'
+    "$bin/trainmark" machine
+    printf '```\n'
+}
+
+frameworks() {
+    printf '## Beside other frameworks, two threads\n'
+    rm -rf "$folder/frameworks"
+    "$bin/trainmark" run --suite suites/frameworks.toml --backend cpu --hidden 256,512 --threads 2 --repeats 3 \
+        --trainer 'MNISTClassic,JAX,PyTorch,PyTorch compiled' --out "$folder/frameworks" >&2
+    python3 records/tables.py "$folder/frameworks"
+}
+
+scaling() {
+    printf '## Growth\n'
+    rm -rf "$folder/scaling"
+    "$bin/trainmark" run --suite suites/scaling.toml --repeats 3 --out "$folder/scaling" >&2
+    python3 records/tables.py "$folder/scaling"
+}
+
+densities() {
+    printf '## Dense images: which way the first layer takes\n\n'
+    printf 'Seconds of an epoch of 10,000 images, one thread, H=512; medians of five interleaved rounds.\n\n'
+    cargo bench --quiet --package trainmark-backend-cpu --bench densities
+}
+
+together() {
+    printf '## Two trainings at once, and the start\n\n'
+    printf 'Two threads each, an epoch; seconds of the training loop, and until its first step; medians of nine.\n\n'
+    printf '| model | until the first step | alone | beside another one | times |\n|---|---|---|---|---|\n'
+    for model in mlp cnn attention; do
+        for _ in 1 2 3 4 5 6 7 8 9; do train "$model" 2; done >"$folder/alone"
+        for _ in 1 2 3 4 5; do
+            train "$model" 2 >"$folder/first" &
+            train "$model" 2 >"$folder/second"
+            wait
+            cat "$folder/first" "$folder/second"
+        done >"$folder/beside"
+        alone=$(median 2 <"$folder/alone")
+        beside=$(median 2 <"$folder/beside")
+        times=$(awk -v a="$alone" -v b="$beside" 'BEGIN { printf "%.2f", b / a }')
+        echo "| $model | $(median 1 <"$folder/alone") | $alone | $beside | ${times}x |"
+        rm "$folder/alone" "$folder/first" "$folder/second" "$folder/beside"
+    done
+}
+
+for part in $parts; do
+    case " $all " in
+    *" $part "*) ;;
+    *) echo "error: $part: not a part; there are $all" >&2; exit 2 ;;
+    esac
+    "$part" >"$folder/$part.new"
+    mv "$folder/$part.new" "$folder/$part.md"
+done
+for part in $all; do
+    [ ! -e "$folder/$part.md" ] || { cat "$folder/$part.md"; echo; }
+done >"$folder/record.md"
+echo "$folder/record.md" >&2
