@@ -2,10 +2,13 @@
 //!
 //! A finished combination is skipped by this identity, so it must change whenever another training
 //! would come out. What decides that is the program's bytes, its exact command (of which scripts are
-//! a part), the configuration and the data; when and where it ran does not.
+//! a part), the files that the suite calls its inputs, what its set-up was made from (the interpreter of
+//! a Python environment says nothing of what is installed in it), the configuration and the data; when
+//! and where it ran does not.
 
 use crate::plan::{self, Case, Places};
 use crate::provenance::sha256_of_file;
+use crate::setup::{self, Site};
 use crate::suite::LoadedSuite;
 use crate::trainer::Ready;
 use serde::{Deserialize, Serialize};
@@ -26,7 +29,8 @@ pub struct Identity {
     pub dataset_sha256: String,
     /// Of the trainer's program; `None` if there is none.
     pub program_sha256: Option<String>,
-    /// Of the command, the environment that the suite sets, and the scripts that the command names.
+    /// Of the command, the environment that the suite sets, the scripts that the command names, the
+    /// trainer's `inputs`, and what its set-up was made from.
     pub command_sha256: String,
 }
 
@@ -88,6 +92,15 @@ fn command_digest(loaded: &LoadedSuite, case: &Case, allow_software: bool) -> St
         part(&name);
         part(&value);
     }
+    let trainer = &loaded.suite.trainers[case.trainer];
+    if !trainer.inputs.is_empty() {
+        // Without one of them the trainer is not ready, and says so: nothing is run under this identity.
+        part(&setup::digest_of(&loaded.root, &trainer.inputs).unwrap_or_default());
+    }
+    // Not what a set-up would be made from today: until it is renewed, what is there is what runs.
+    if let Some(made_from) = Site::of(loaded, trainer).and_then(|site| site.made_from()) {
+        part(&made_from);
+    }
     digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -134,5 +147,40 @@ mod tests {
         let edited = identity(&loaded, "aa");
         assert_ne!(first, edited, "another script under the same interpreter");
         assert!(first.same_combination(&edited));
+    }
+
+    #[test]
+    fn a_byte_of_a_module_that_the_script_imports_changes_it() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("shared")).unwrap();
+        let module = folder.path().join("shared/recipe.py");
+        std::fs::write(&module, "rate = 1").unwrap();
+        let loaded = suite(folder.path(), "inputs = [\"shared\"]");
+        let first = identity(&loaded, "aa");
+        assert_eq!(first, identity(&loaded, "aa"));
+        assert_ne!(first, identity(&suite(folder.path(), ""), "aa"));
+        std::fs::create_dir(folder.path().join("shared/__pycache__")).unwrap();
+        std::fs::write(folder.path().join("shared/__pycache__/recipe.pyc"), "made").unwrap();
+        assert_eq!(first, identity(&loaded, "aa"), "what Python makes of it is no input");
+        std::fs::write(&module, "rate = 2").unwrap();
+        assert_ne!(first, identity(&loaded, "aa"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn another_set_up_under_the_same_program_changes_it() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("lock"), "version 1").unwrap();
+        let set_up = "setup = { commands = [[\"true\"]], inputs = [\"lock\"] }";
+        let loaded = suite(folder.path(), set_up);
+        let make = || {
+            let trainer = &loaded.suite.trainers[0];
+            Site::of(&loaded, trainer).unwrap().make(false, &mut |_| ()).unwrap();
+            identity(&loaded, "aa")
+        };
+        let first = make();
+        std::fs::write(folder.path().join("lock"), "version 2").unwrap();
+        assert_eq!(first, identity(&loaded, "aa"), "what is there has not changed yet");
+        assert_ne!(first, make());
     }
 }

@@ -90,6 +90,10 @@ pub struct Trainer {
     /// What has to be on this machine before it can run; only `trainmark setup` sees to it.
     #[serde(default)]
     pub setup: Option<Declared>,
+    /// Files and folders, besides the program and what the command names, that decide what it does: if
+    /// they change, `--resume` runs it again.
+    #[serde(default)]
+    pub inputs: Vec<PathBuf>,
     /// How it is asked what it can do here. Without it, everything is taken to be available.
     #[serde(default)]
     pub probe: Vec<String>,

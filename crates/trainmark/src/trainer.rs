@@ -5,7 +5,7 @@ use crate::launch;
 use crate::plan::{fixed_command, program};
 use crate::provenance::{resolve_program, sha256_of_file};
 use crate::report::console::one_line;
-use crate::setup::{Due, Site, State};
+use crate::setup::{self, Due, Site, State};
 use crate::suite::{LoadedSuite, Trainer};
 use protocol::Probe;
 use std::fmt;
@@ -85,6 +85,9 @@ pub fn ready(
     let named = program(loaded, trainer).map_err(NotReady::NotStarted)?;
     if let Some(reason) = not_set_up(loaded, trainer) {
         return Err(NotReady::NotSetUp(reason));
+    }
+    if let Err(reason) = setup::digest_of(&loaded.root, &trainer.inputs) {
+        return Err(NotReady::NotStarted(format!("the suite's `inputs`: {reason}")));
     }
     let Some(program) = resolve_program(&named) else {
         let hint = match trainer.build.is_empty() {

@@ -137,6 +137,11 @@ impl<'a> Site<'a> {
         Some(Site { loaded, trainer, setup, lock, name: slug(&declarer.name) })
     }
 
+    /// A digest of what the set-up that is there was made from; `None` if there is none.
+    pub fn made_from(&self) -> Option<String> {
+        Stamp::read(&self.stamp()).map(|stamp| stamp.fingerprint)
+    }
+
     /// How far it is. Reads files only.
     pub fn state(&self) -> State {
         if self.lock.is_none() && !self.setup.locks.is_empty() {
@@ -260,6 +265,15 @@ impl<'a> Site<'a> {
         stamp::fingerprint(&self.loaded.root, files, &self.setup.commands)
             .map_err(|reason| SetupError::Failed(format!("{}: {reason}", self.trainer.name)))
     }
+}
+
+/// A digest of files and folders under a suite's root; what is made in them (`target`, `__pycache__`) is
+/// left out.
+///
+/// # Errors
+/// If one of them cannot be read; the message names it.
+pub fn digest_of(root: &Path, inputs: &[PathBuf]) -> Result<String, String> {
+    stamp::fingerprint(root, inputs.iter().map(PathBuf::as_path), &[])
 }
 
 /// A name as a file's: `PyTorch compiled` is `pytorch-compiled`.

@@ -1,0 +1,127 @@
+//! The command line: the options of `mnist-classic`, as far as a framework has them.
+
+use anyhow::{Result, bail};
+use clap::Parser;
+use nn::{AttentionShape, MlpShape, Model};
+use std::path::PathBuf;
+
+/// Trains an MLP, a CNN or an attention model on MNIST.
+#[derive(Debug, Parser)]
+pub struct Args {
+    /// mlp, cnn or attention
+    #[arg(short, long, default_value = "mlp")]
+    pub model: String,
+    /// Hidden units of the mlp [default: 512]
+    #[arg(short = 'n', long, value_name = "H", value_parser = size())]
+    pub hidden: Option<u32>,
+    /// Width of the attention model's tokens [default: 32]
+    #[arg(long, value_name = "D", value_parser = size())]
+    pub d_model: Option<u32>,
+    /// Width of the attention model's feed-forward layer [default: 64]
+    #[arg(long, value_name = "F", value_parser = size())]
+    pub ff: Option<u32>,
+    /// Times through the training set
+    #[arg(short, long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub epochs: u32,
+    /// Samples in a step; the last step of an epoch takes what is left
+    #[arg(short, long = "batch", value_name = "N", default_value_t = 64, value_parser = size())]
+    pub batch_size: u32,
+    /// Learning rate
+    #[arg(short, long = "lr", value_name = "RATE", default_value = "0.01", value_parser = rate)]
+    pub learning_rate: f32,
+    /// Decides the initial weights and the order of the samples
+    #[arg(short, long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Folder of the four IDX files; or the word `digits`, for the embedded dataset
+    #[arg(short, long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// The backend, which has to be one of this program's
+    #[arg(long, value_name = "ID")]
+    pub backend: Option<String>,
+    /// Threads that compute [default: all cores]
+    #[arg(long, value_name = "N", value_parser = size())]
+    pub threads: Option<u32>,
+    /// Begin with these weights (safetensors, PyTorch's names and shapes)
+    #[arg(long, value_name = "FILE")]
+    pub load: Option<PathBuf>,
+    /// Write the trained weights
+    #[arg(long, value_name = "FILE")]
+    pub save: Option<PathBuf>,
+    /// Test after each epoch too, off the clock
+    #[arg(long)]
+    pub eval_each_epoch: bool,
+    /// Train ten steps beside the float64 reference and print the largest deviations, instead of
+    /// training
+    #[arg(long)]
+    pub check: bool,
+    /// Print as JSON what this machine can do, instead of training
+    #[arg(long)]
+    pub probe: bool,
+}
+
+fn size() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=65_536)
+}
+
+fn rate(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
+        _ => Err("must be a number above 0".to_owned()),
+    }
+}
+
+impl Args {
+    /// The model with its sizes.
+    ///
+    /// # Errors
+    /// If there is no such model, or it has no such size.
+    pub fn model(&self) -> Result<Model> {
+        let foreign = match self.model.as_str() {
+            "mlp" => [("--d-model", self.d_model), ("--ff", self.ff)].to_vec(),
+            "cnn" => {
+                [("--hidden", self.hidden), ("--d-model", self.d_model), ("--ff", self.ff)].to_vec()
+            }
+            "attention" => [("--hidden", self.hidden)].to_vec(),
+            other => bail!("--model {other}: there are {}", Model::IDS.join(", ")),
+        };
+        if let Some((option, _)) = foreign.into_iter().find(|(_, value)| value.is_some()) {
+            bail!("{option} is no size of the model {}; leave it out", self.model);
+        }
+        let size = |value: Option<u32>, default: u32| value.unwrap_or(default) as usize;
+        Ok(match self.model.as_str() {
+            "mlp" => Model::Mlp(MlpShape { hidden: size(self.hidden, 512) }),
+            "cnn" => Model::Cnn,
+            _ => Model::Attention(AttentionShape {
+                d_model: size(self.d_model, 32),
+                ff: size(self.ff, 64),
+            }),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Model, String> {
+        let words = std::iter::once("x").chain(line.split_whitespace());
+        let args = Args::try_parse_from(words).map_err(|error| error.to_string())?;
+        args.model().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn sizes_are_the_models_own() {
+        assert_eq!(parse(""), Ok(Model::Mlp(MlpShape { hidden: 512 })));
+        assert_eq!(parse("--model mlp --hidden 8"), Ok(Model::Mlp(MlpShape { hidden: 8 })));
+        assert!(parse("--model cnn --hidden 8").unwrap_err().contains("--hidden is no size"));
+        assert!(parse("--model rnn").unwrap_err().contains("mlp, cnn, attention"));
+    }
+
+    #[test]
+    fn senseless_values_are_refused_by_name() {
+        for line in ["--epochs 0", "--batch 0", "--lr nan", "--lr -1", "--threads 0", "--ff 0"] {
+            let option = line.split(' ').next().unwrap();
+            assert!(parse(line).unwrap_err().contains(option), "{line}");
+        }
+    }
+}
