@@ -58,7 +58,7 @@ struct Training<'data> {
     threads: Option<usize>,
     /// Without automatic differentiation.
     device: Device,
-    images: Tensor<2>, // (samples, 784), 0 to 1
+    images: Tensor<2>,      // (samples, 784), 0 to 1
     labels: Tensor<1, Int>, // (samples)
     network: Network,
     optimizer: ModuleOptimizer,

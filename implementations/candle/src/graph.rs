@@ -58,14 +58,16 @@ fn attention(d_model: usize, variables: &[Var], inputs: &Tensor) -> Result<Tenso
     let [patch, patch_bias, position, layers @ ..] = variables else {
         unreachable!("attention's variables")
     };
-    let [q, q_bias, k, k_bias, v, v_bias, ff1, ff1_bias, ff2, ff2_bias, out, out_bias] = layers else {
+    let [q, q_bias, k, k_bias, v, v_bias, ff1, ff1_bias, ff2, ff2_bias, out, out_bias] = layers
+    else {
         unreachable!("attention's variables")
     };
     let batch = inputs.dim(0)?;
     let patches = inputs.reshape((batch * PATCHES, PATCH))?;
     let place = position.broadcast_add(patch_bias)?;
     let tokens = patches.apply_op2(patch.as_tensor(), FirstProduct)?;
-    let tokens = tokens.reshape((batch, PATCHES, d_model))?.broadcast_add(&place)?.apply_op1(Relu)?;
+    let tokens =
+        tokens.reshape((batch, PATCHES, d_model))?.broadcast_add(&place)?.apply_op1(Relu)?;
     let tokens = tokens.reshape((batch * PATCHES, d_model))?;
     let heads = |weight: &Var, bias: &Var| -> Result<Tensor> {
         tokens.matmul(weight)?.broadcast_add(bias)?.reshape((batch, PATCHES, d_model))

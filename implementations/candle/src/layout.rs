@@ -4,8 +4,8 @@
 //! border of zeros, 30 x 30, and a 1; attention's are its 49 patches of 16 pixels. Weights are (in,
 //! out); those of a first layer have the bias as their last row.
 
-use kit::transposed;
 use candle_core::{Device, Result, Tensor, Var};
+use kit::transposed;
 use mnist::{CLASSES, PIXELS, SIDE};
 use nn::{CONV_FILTERS, Model, PATCH, PATCHES, POOLED, Parameters};
 

@@ -10,8 +10,8 @@ mod ops;
 use candle_core::{Device, Tensor, Var};
 use kit::Program;
 use mnist::PIXELS;
-use nn::backend::{Backend, Description, Job, Options, Session, TrainError, Unavailable};
 use nn::Parameters;
+use nn::backend::{Backend, Description, Job, Options, Session, TrainError, Unavailable};
 use protocol::DeviceProbe;
 use std::process::ExitCode;
 
@@ -19,11 +19,7 @@ use std::process::ExitCode;
 const TEST_BATCH: usize = 500;
 
 fn main() -> ExitCode {
-    kit::main(&Program {
-        name: "candle",
-        version: "0.11.1",
-        backend: &Candle,
-    })
+    kit::main(&Program { name: "candle", version: "0.11.1", backend: &Candle })
 }
 
 struct Candle;

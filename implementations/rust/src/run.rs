@@ -238,7 +238,8 @@ fn train(
     event(&Event::Evaluated { eval_s, accuracy_percent })?;
     if let Some(path) = &args.save {
         let bytes = session.parameters()?.to_safetensors()?;
-        fs::write(path, bytes).with_context(|| format!("cannot write --save {}", path.display()))?;
+        fs::write(path, bytes)
+            .with_context(|| format!("cannot write --save {}", path.display()))?;
     }
     let step_us = 1e6 * train_s / steps as f64;
     line(format!("trained   in {train_s:.3} s: {steps} steps, {step_us:.1} us each"))?;
