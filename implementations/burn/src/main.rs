@@ -98,6 +98,7 @@ impl Session for Training<'_> {
 
     fn set_parameters(&mut self, parameters: &Parameters) -> Result<(), TrainError> {
         self.network = weights::network(parameters, &self.device.clone().autodiff());
+        self.optimizer = SgdConfig::new().init(); // it knows parameters by identities, which are new
         Ok(())
     }
 
@@ -123,7 +124,7 @@ impl Session for Training<'_> {
         let batches = images.chunks(TEST_BATCH * PIXELS).zip(labels.chunks_mut(TEST_BATCH));
         for (images, labels) in batches {
             let logits = network.forward(pixels(images, &self.device)).into_data();
-            let logits: Vec<f32> = logits.to_vec().map_err(|error| TrainError::Device {
+            let logits: Vec<f32> = logits.try_to_vec().map_err(|error| TrainError::Device {
                 backend: "burn",
                 message: format!("{error:?}"),
             })?;

@@ -92,7 +92,7 @@ fn learnt<const D: usize>(
 }
 
 fn values<const D: usize>(tensor: &Param<Tensor<D>>) -> Vec<f32> {
-    tensor.val().into_data().to_vec().expect("the weights are float32")
+    tensor.val().into_data().try_to_vec().expect("the weights are float32")
 }
 
 fn bias(bias: &Option<Param<Tensor<1>>>) -> Vec<f32> {
