@@ -1,10 +1,9 @@
 //! The models' forward passes; candle differentiates them.
 
-use crate::layout::{PLANE, windows};
+use crate::convolution::{Pool, Windows};
 use crate::ops::{FirstProduct, Relu};
-use candle_core::{D, Device, Result, Tensor, Var};
+use candle_core::{D, Result, Tensor, Var};
 use nn::{Model, PATCH, PATCHES, POOLED};
-use std::sync::OnceLock;
 
 /// The logits, (batch, 10).
 pub fn logits(model: Model, variables: &[Var], inputs: &Tensor) -> Result<Tensor> {
@@ -29,29 +28,14 @@ fn mlp(variables: &[Var], inputs: &Tensor) -> Result<Tensor> {
     hidden.matmul(weight)?.broadcast_add(bias)
 }
 
-/// The convolution as four products, one for each place of a pooling window, whose outputs are the
-/// windows' values side by side: pooling is then the largest of four tensors.
-///
-/// candle's own `max_pool2d` cannot be used: in 0.11.1 its backward pass gives a window's maximum a
-/// quarter of its gradient. Nor can `max` over a dimension, which gives equal values the whole gradient
-/// each (the blank parts of an image are equal values). `maximum` halves it between two equal ones,
-/// which comes to the same as giving it to the first: equal windows have equal inputs.
+/// The convolution as one product, and the pooling of our own: candle's `conv2d` would compute the
+/// gradient of the pixels too, by a transposed convolution.
 fn cnn(variables: &[Var], inputs: &Tensor) -> Result<Tensor> {
-    static WINDOWS: OnceLock<[Tensor; 4]> = OnceLock::new();
     let [filters, weight, bias] = variables else { unreachable!("a cnn's variables") };
-    let batch = inputs.dim(0)?;
-    let places = WINDOWS.get_or_init(|| {
-        [0, 1, 2, 3].map(|place| {
-            Tensor::new(windows(place), &Device::Cpu).expect("a list of numbers is a tensor")
-        })
-    });
-    let convolved = places.each_ref().map(|windows| {
-        let windows = inputs.index_select(windows, 1)?.reshape((batch * PLANE, 10))?;
-        windows.apply_op2(filters.as_tensor(), FirstProduct) // (batch x 14 x 14, 8)
-    });
-    let [a, b, c, d] = convolved;
-    let pooled = a?.maximum(&b?)?.maximum(&c?.maximum(&d?)?)?.apply_op1(Relu)?;
-    pooled.reshape((batch, POOLED))?.matmul(weight)?.broadcast_add(bias)
+    let windows = inputs.apply_op1_no_bwd(&Windows)?; // (batch x 4 x 14 x 14, 10)
+    let convolved = windows.apply_op2(filters.as_tensor(), FirstProduct)?;
+    let pooled = convolved.apply_op1(Pool)?.apply_op1(Relu)?; // (batch x 14 x 14, 8)
+    pooled.reshape((inputs.dim(0)?, POOLED))?.matmul(weight)?.broadcast_add(bias)
 }
 
 fn attention(d_model: usize, variables: &[Var], inputs: &Tensor) -> Result<Tensor> {

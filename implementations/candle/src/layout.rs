@@ -1,7 +1,7 @@
 //! How inputs and weights lie in memory.
 //!
 //! Inputs, a row each: the mlp's are the pixels and a 1 for the bias; the cnn's are the image with its
-//! border of zeros, 30 x 30, and a 1; attention's are its 49 patches of 16 pixels. Weights are (in,
+//! border of zeros, 30 x 30; attention's are its 49 patches of 16 pixels. Weights are (in,
 //! out); those of a first layer have the bias as their last row.
 
 use candle_core::{Device, Result, Tensor, Var};
@@ -21,7 +21,7 @@ const PATCHES_A_ROW: usize = SIDE / PATCH_SIDE;
 pub fn inputs(model: Model, images: &[u8]) -> Result<Tensor> {
     let width = match model {
         Model::Mlp(_) => PIXELS + 1,
-        Model::Cnn => PADDED * PADDED + 1,
+        Model::Cnn => PADDED * PADDED,
         Model::Attention(_) => PIXELS,
     };
     let count = images.len() / PIXELS;
@@ -39,25 +39,11 @@ pub fn inputs(model: Model, images: &[u8]) -> Result<Tensor> {
             };
             row[to] = f32::from(byte) / 255.0;
         }
-        if !matches!(model, Model::Attention(_)) {
+        if matches!(model, Model::Mlp(_)) {
             row[width - 1] = 1.0;
         }
     }
     Tensor::from_vec(inputs, (count, width), &Device::Cpu)
-}
-
-/// Which inputs of the cnn make the 10 factors (a 3x3 window, then the 1) of each of the 14 x 14
-/// outputs at one of the four places of a pooling window.
-pub fn windows(place: usize) -> Vec<u32> {
-    let mut windows = Vec::with_capacity(PLANE * 10);
-    for pooled in 0..PLANE {
-        let (y, x) = (pooled / 14 * 2 + place / 2, pooled % 14 * 2 + place % 2);
-        for tap in 0..9 {
-            windows.push(((y + tap / 3) * PADDED + x + tap % 3) as u32); // below 900
-        }
-        windows.push((PADDED * PADDED) as u32);
-    }
-    windows
 }
 
 /// The weights as variables: of each layer, in the model's order, the weight and then, where it is not

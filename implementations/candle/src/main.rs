@@ -3,6 +3,7 @@
 //! biases of the first layers as one more row of the weights, a product that computes no gradient of
 //! its input where nobody needs it, and an update in place.
 
+mod convolution;
 mod graph;
 mod layout;
 mod ops;
@@ -102,10 +103,13 @@ impl Session for Training<'_> {
 
     fn train(&mut self, order: &[u32], step_loss: &mut [f32]) -> Result<(), TrainError> {
         self.job.check(order, step_loss)?;
-        for (batch, loss) in order.chunks(self.job.batch_size).zip(step_loss) {
-            *loss = self.step(batch).map_err(failed)?;
-        }
-        Ok(())
+        // On one of rayon's own threads: from any other each product would wait to be taken over.
+        rayon::scope(|_| {
+            for (batch, loss) in order.chunks(self.job.batch_size).zip(step_loss) {
+                *loss = self.step(batch).map_err(failed)?;
+            }
+            Ok(())
+        })
     }
 
     fn predict(&mut self, images: &[u8], labels: &mut [u8]) -> Result<(), TrainError> {

@@ -14,6 +14,12 @@ use nn::backend::{Backend, TrainError};
 use protocol::exit;
 use std::process::ExitCode;
 
+/// Both frameworks allocate every tensor anew, and glibc asks the kernel for each of more than 128 KiB: more
+/// than half of candle's time for the cnn went into page faults. One that keeps its pages is what whoever
+/// trains with them would link.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A framework's program.
 pub struct Program {
     /// As in `--probe`.
