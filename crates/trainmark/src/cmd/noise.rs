@@ -98,7 +98,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let run = new_run(&loaded, args.quick);
     let bench = Bench::new(&loaded, &dataset, &trainers, settings, run)?;
     let mut rows = [bench.blank(&case), bench.blank(&case)];
-    let a_first = train(args, &bench, &case, &mut rows, &cancel)?;
+    let a_first = match train(args, &bench, &case, &mut rows, &cancel) {
+        Err(error) if cancel.is_cancelled() => {
+            eprintln!("error: {}", one_line(&format!("{error:#}")));
+            return Ok(ExitCode::from(protocol::exit::INTERRUPTED));
+        }
+        other => other?,
+    };
     let [a, b] = &rows;
     let (rounds, figure) = pairs(a, b, &a_first);
     let Some(analysis) = Analysis::new(&rounds, &a_first, args.window as usize) else {
