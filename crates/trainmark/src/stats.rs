@@ -30,6 +30,26 @@ pub fn median(values: &[f64]) -> Option<f64> {
     median_of_sorted(&sorted(values))
 }
 
+/// From so many values on it makes sense to call one of them an outlier.
+const FEWEST_FOR_OUTLIERS: usize = 6;
+/// Robust standard deviations from the median; of normal noise, one value in two million is beyond.
+const OUTLIER_DEVIATIONS: f64 = 5.0;
+/// A clock's own grain makes nobody an outlier.
+const OUTLIER_SHARE: f64 = 0.01;
+
+/// How many of the values are far from their median, by the median of the absolute deviations from it. To
+/// be told, never to be left out: the intervals hold with them.
+pub fn outliers(values: &[f64]) -> usize {
+    let Some(middle) = median(values).filter(|_| values.len() >= FEWEST_FOR_OUTLIERS) else {
+        return 0;
+    };
+    let deviations: Vec<f64> = values.iter().map(|value| (value - middle).abs()).collect();
+    // That of a normal distribution is 1 / 1.4826 of its standard deviation.
+    let deviation = 1.4826 * median(&deviations).unwrap_or_default();
+    let most = (OUTLIER_DEVIATIONS * deviation).max(OUTLIER_SHARE * middle.abs());
+    deviations.iter().filter(|deviation| **deviation > most).count()
+}
+
 fn median_of_sorted(sorted: &[f64]) -> Option<f64> {
     let middle = sorted.len() / 2;
     match sorted.len() {
@@ -407,5 +427,18 @@ mod tests {
         let deviation = noise(&ratios).unwrap();
         assert!((0.015..0.025).contains(&deviation), "{deviation}");
         assert_eq!(noise(&[0.0, 0.1]), None);
+    }
+
+    #[test]
+    fn outliers_are_told_from_noise_and_few_values_have_none() {
+        let quiet = [1.0, 1.01, 0.99, 1.02, 0.98, 1.0, 1.005];
+        assert_eq!(outliers(&quiet), 0);
+        assert_eq!(outliers(&[&quiet[..], &[1.5]].concat()), 1);
+        assert_eq!(outliers(&[&quiet[..], &[1.5, 0.5]].concat()), 2);
+        assert_eq!(outliers(&[1.0, 1.0, 1.0, 1.0, 9.0]), 0, "too few to tell");
+        // Times of a coarse clock: most are the same.
+        assert_eq!(outliers(&[1.0, 1.0, 1.0, 1.0, 1.0, 1.001]), 0);
+        assert_eq!(outliers(&[1.0, 1.0, 1.0, 1.0, 1.0, 1.1]), 1);
+        assert_eq!(outliers(&[]), 0);
     }
 }

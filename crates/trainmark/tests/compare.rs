@@ -159,3 +159,20 @@ fn a_reader_that_has_seen_enough_is_no_error() {
         assert!(output.status.success(), "{words:?}: {error}");
     }
 }
+
+#[test]
+fn an_outlier_is_told_in_the_report_and_still_counted() {
+    let home = tempfile::tempdir().unwrap();
+    let times = [1.0, 1.01, 0.99, 1.02, 0.98, 1.0, 5.0];
+    write(&home.path().join("odd"), &times, "measured");
+    write(&home.path().join("even"), &times[..6], "measured");
+    let report = |folder: &str| {
+        let words = ["report", "--input", folder, "--markdown", "r.md", "--output", "r.json"];
+        let output = trainmark(home.path(), &words);
+        assert!(output.status.success(), "{output:?}");
+        std::fs::read_to_string(home.path().join("r.md")).unwrap()
+    };
+    let told = report("odd");
+    assert!(told.contains("1 of 7 repeated runs was an outlier"), "{told}");
+    assert!(!report("even").contains("outlier"));
+}

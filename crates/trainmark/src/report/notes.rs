@@ -1,12 +1,12 @@
 //! Sentences on how to read the rows: what they were compared with, and what they are not.
 
-use super::collection::Row;
+use super::collection::{Row, Turn};
 use super::compare::SpeedUp;
 use super::summary::{Options, Summary};
 use super::text::{self, count};
 use crate::machine::Machine;
 use crate::result::{AccuracySource, Status};
-use crate::stats::Verdict;
+use crate::stats::{self, Verdict};
 use crate::verify::Grade;
 use indexmap::IndexMap;
 
@@ -19,6 +19,7 @@ pub(super) fn notes(summary: &Summary, options: &Options) -> Vec<String> {
     notes.extend(converged(summary));
     notes.extend(shown(summary));
     notes.extend(noise(summary));
+    notes.extend(outliers(summary));
     notes.extend(rates(summary));
     races(summary, &mut notes);
     notes.extend(origin(summary, options));
@@ -103,6 +104,26 @@ fn noise(summary: &Summary) -> Option<String> {
         note += &format!("; {repeated} of these were repeated and count in no figure");
     }
     Some(note + ".")
+}
+
+/// Runs far from the others of their row.
+fn outliers(summary: &Summary) -> Option<String> {
+    type Clock = fn(&Turn) -> Option<f64>;
+    let clocks: [Clock; 2] = [|turn| turn.train_s, |turn| turn.wall_s];
+    let of_row = |row: &Row| {
+        let seconds = |clock: &Clock| row.turns.iter().map(*clock).collect::<Option<Vec<f64>>>();
+        clocks.iter().find_map(seconds).map_or(0, |seconds| stats::outliers(&seconds))
+    };
+    let number: usize = summary.rows().iter().map(of_row).sum();
+    let all: usize = summary.rows().iter().map(|row| row.turns.len()).sum();
+    let were = if number == 1 { "was an outlier" } else { "were outliers" };
+    (number > 0).then(|| {
+        format!(
+            "{number} of {} {were}, more than five robust standard deviations from the row's median time: \
+             kept and counted like the others, which medians and their intervals bear.",
+            count(all, "repeated run")
+        )
+    })
 }
 
 /// What the operations per second are.
