@@ -409,11 +409,6 @@ fn leave(at: u32, gradient: vec4<f32>) {
     }
 }
 
-// max(0, value), but NaN stays NaN: a broken weight must reach the loss.
-fn relu(value: vec4<f32>) -> vec4<f32> {
-    return select(value, vec4<f32>(), value <= vec4<f32>());
-}
-
 // --- forward -------------------------------------------------------------------------------------
 
 // Leaves the logits in stage[0..3] and keeps what the way back needs.

@@ -134,7 +134,7 @@ fn pool(place: u32, keep: bool, within: u32) -> Pooling {
             choice = 3u;
         }
         // The maximum of the ReLUs is the ReLU of the maximum. NaN passes.
-        let passes = !(largest <= 0.0);
+        let passes = !closed(vec4<f32>(largest)).x;
         let value = select(0.0, largest, passes);
         result.choice |= (choice << (2u * f)) | (select(0u, 1u, passes) << (16u + f));
         result.logits[0] += value * fc_0;

@@ -421,11 +421,6 @@ fn begin(group: u32, thread: u32, tile: u32, weight: ptr<function, Block>) {
     workgroupBarrier();
 }
 
-// max(0, value), but NaN stays NaN: a broken weight must reach the loss.
-fn relu(value: vec4<f32>) -> vec4<f32> {
-    return select(value, vec4<f32>(), value <= vec4<f32>());
-}
-
 // The own units' share of one logit; `at` counts (TILE, 10).
 fn share(group: u32, at: u32) -> f32 {
     let sample = at / CLASSES;

@@ -24,6 +24,19 @@ fn label_of(sample: u32) -> u32 {
     return (labels[sample / 4u] >> (sample % 4u * 8u)) & 255u;
 }
 
+// Whether ReLU closes: 0 and below, but not NaN, so that a broken weight reaches the loss. The bits
+// tell, as integers: a compiler may take it that no float is NaN, and make a maximum, which drops
+// NaN, of a comparison of floats and a choice.
+fn closed(value: vec4<f32>) -> vec4<bool> {
+    let bits = bitcast<vec4<i32>>(value);
+    let below = bits <= vec4<i32>(-8388608); // from -0 to -infinity; beyond are the NaNs
+    return below | (bits == vec4<i32>());
+}
+
+fn relu(value: vec4<f32>) -> vec4<f32> {
+    return select(value, vec4<f32>(), closed(value));
+}
+
 // Softmax cross-entropy in nats, shifted by the largest logit so that nothing overflows. Turns the
 // logits into the gradient by them, softmax minus one at the label.
 fn cross_entropy(logits: ptr<function, array<f32, 10>>, label: u32) -> f32 {
