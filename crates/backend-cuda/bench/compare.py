@@ -4,11 +4,12 @@
     cargo build --release -p trainmark-backend-cuda --example epochs
     python3 crates/backend-cuda/bench/compare.py --data DIR_WITH_MNIST --record records/NAME.json
 
-All programs of a model stay loaded and take turns: each round runs all of them once in a new random
-order, one at a time. Of each, `train_s` is the host's clock from the first epoch's start to the
+All programs stay loaded, and those of a model take turns: each round runs all of them once in a new
+random order, one at a time. Of each, `train_s` is the host's clock from the first epoch's start to the
 device's last result, compilation and warm-up before it. Prints a table, and keeps every sample."""
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -65,27 +66,29 @@ def line_of(process, log, contestant):
     sys.exit(f"{contestant}: ended early\n{log.read()[-2000:]}")
 
 
-def measure(args, model, shuffler):
-    contestants = OURS + PYTORCH + JAX
-    with tempfile.TemporaryDirectory() as folder:
-        recipe = pathlib.Path(folder)
-        subprocess.run([args.epochs_program, "--model", model, "--epochs", str(args.epochs),
-                        "--export", recipe, "--data", str(args.data)], check=True)
-        running = {it: start(args, model, it, recipe) for it in contestants}
-        try:
-            for it, (process, log) in running.items():
-                line_of(process, log, it)
-            samples = {it: [] for it in contestants}
-            for _ in range(args.rounds):
-                for it in shuffler.sample(contestants, len(contestants)):
-                    process, log = running[it]
-                    process.stdin.write("\n")
-                    process.stdin.flush()
-                    samples[it].append(line_of(process, log, it))
-        finally:
-            for process, _ in running.values():
-                process.stdin.close()
-                process.wait()
+CONTESTANTS = OURS + PYTORCH + JAX
+
+
+def start_all(args, model, recipe):
+    subprocess.run([args.epochs_program, "--model", model, "--epochs", str(args.epochs),
+                    "--export", recipe, "--data", str(args.data)], check=True)
+    return {it: start(args, model, it, recipe) for it in CONTESTANTS}
+
+
+def stop(running):
+    for process, _ in running.values():
+        process.stdin.close()
+        process.wait()
+
+
+def measure(args, model, running, shuffler):
+    samples = {it: [] for it in CONTESTANTS}
+    for _ in range(args.rounds):
+        for it in shuffler.sample(CONTESTANTS, len(CONTESTANTS)):
+            process, log = running[it]
+            process.stdin.write("\n")
+            process.stdin.flush()
+            samples[it].append(line_of(process, log, it))
     rows = []
     for (framework, variant), lines in samples.items():
         of = lambda key: [line[key] for line in lines if key in line]
@@ -137,11 +140,20 @@ def main():
     args = arguments()
     shuffler = random.Random(args.seed)
     record = {**surroundings(), "batch": 32, "epochs": args.epochs, "rounds": args.rounds, "rows": []}
-    for model in args.models:
-        record["rows"] += measure(args, model, shuffler)
-        print(table(record["rows"]), flush=True)
-        if args.record:  # after each model: what was measured is kept
-            args.record.write_text(json.dumps(record, indent=1) + "\n")
+    with contextlib.ExitStack() as stack:
+        running = {}
+        for model in args.models:
+            folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            running[model] = start_all(args, model, folder)
+            stack.callback(stop, running[model])
+        for of_model in running.values(): # all compile at once; nothing is timed before all are ready
+            for it, (process, log) in of_model.items():
+                line_of(process, log, it)
+        for model, of_model in running.items():
+            record["rows"] += measure(args, model, of_model, shuffler)
+            print(table(record["rows"]), flush=True)
+            if args.record:  # after each model: what was measured is kept
+                args.record.write_text(json.dumps(record, indent=1) + "\n")
 
 
 main()

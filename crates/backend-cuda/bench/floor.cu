@@ -1,14 +1,17 @@
 // What the device can do at best, for the floors under the kernels' times: how fast it copies, how
-// fast it multiplies, and how long blocks take to tell each other something.
+// fast it multiplies, how long blocks take to tell each other something; and how long its clock takes to
+// rise after a pause, and how many clusters it holds.
 //
 //     nvcc -arch=native -O3 -std=c++17 floor.cu -o floor && ./floor
 //
 // One JSON line. Latencies are medians over repeats of a launch with many rounds.
 #include <algorithm>
+#include <chrono>
 #include <cooperative_groups.h>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <thread>
 #include <vector>
 
 namespace cg = cooperative_groups;
@@ -159,6 +162,35 @@ __global__ void cluster_read(float *out, u32 rounds) {
     cluster.sync();
 }
 
+// What the time and the cycles are, every half a millisecond.
+struct Moment {
+    u64 ns, cycles;
+};
+constexpr u32 MOMENTS = 800;
+constexpr u64 BETWEEN_NS = 500000;
+
+__device__ __forceinline__ u64 now_ns() {
+    u64 ns;
+    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(ns)::"memory");
+    return ns;
+}
+
+__global__ void watch_clock(Moment *moments) {
+    const u64 start = now_ns();
+    for (u32 index = 0; index < MOMENTS; ++index) {
+        u64 ns;
+        do {
+            ns = now_ns();
+        } while (ns - start < index * BETWEEN_NS);
+        if (blockIdx.x == 0 && threadIdx.x == 0) {
+            moments[index] = Moment{ns, u64(clock64())};
+        }
+    }
+}
+
+// A block that fills a multiprocessor, as those of the fused attention model.
+__global__ void fill() { extern __shared__ float4 own[]; own[threadIdx.x] = float4{}; }
+
 // An empty step of launches.
 __global__ void nothing() {}
 
@@ -183,6 +215,49 @@ static float milliseconds(const std::function<void()> &work, int repeats) {
     return times[times.size() / 2];
 }
 
+// After a pause: the clock at first and at last, and when it had risen to within 2 % of that.
+struct Rise {
+    double first_mhz, last_mhz, ms;
+};
+
+static Rise watch_rise(u32 blocks) {
+    Moment *moments;
+    CHECK(cudaMalloc(&moments, sizeof(Moment) * MOMENTS));
+    CHECK(cudaDeviceSynchronize());
+    std::this_thread::sleep_for(std::chrono::seconds(4));
+    watch_clock<<<blocks, 128>>>(moments);
+    std::vector<Moment> seen(MOMENTS);
+    CHECK(cudaMemcpy(seen.data(), moments, sizeof(Moment) * MOMENTS, cudaMemcpyDeviceToHost));
+    CHECK(cudaFree(moments));
+    const auto mhz = [&](u32 from, u32 to) {
+        return 1e3 * double(seen[to].cycles - seen[from].cycles) / double(seen[to].ns - seen[from].ns);
+    };
+    const double last = mhz(MOMENTS - MOMENTS / 8, MOMENTS - 1);
+    u32 slow = 0; // intervals up to the last one that was slow
+    for (u32 index = 0; index + 1 < MOMENTS; ++index) {
+        slow = mhz(index, index + 1) < 0.98 * last ? index + 1 : slow;
+    }
+    return Rise{mhz(0, 1), last, slow * BETWEEN_NS * 1e-6};
+}
+
+// How many clusters of so many blocks, each with a multiprocessor for itself, are resident at once.
+static int clusters_held(u32 size) {
+    cudaLaunchConfig_t config{};
+    config.gridDim = size * 64;
+    config.blockDim = 640;
+    config.dynamicSmemBytes = 200 * 1024;
+    cudaLaunchAttribute attribute;
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim = {size, 1, 1};
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    const int bytes = 200 * 1024;
+    CHECK(cudaFuncSetAttribute(fill, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    int count = 0;
+    CHECK(cudaOccupancyMaxActiveClusters(&count, fill, &config));
+    return count;
+}
+
 static void launch_cluster(const void *kernel, u32 blocks, u32 size, u32 threads, u32 shared,
                            void **arguments) {
     cudaLaunchConfig_t config{};
@@ -204,6 +279,7 @@ int main() {
     cudaDeviceProp device;
     CHECK(cudaGetDeviceProperties(&device, 0));
     const u32 blocks = device.multiProcessorCount;
+    const Rise rise = watch_rise(blocks);
     u32 *words;
     CHECK(cudaMalloc(&words, 1 << 20));
     float *out = reinterpret_cast<float *>(words);
@@ -240,7 +316,10 @@ int main() {
         CHECK(cudaLaunchCooperativeKernel((void *)grid_barrier, dim3(128), dim3(256), none, 0, 0));
     });
     double cluster[2] = {0, 0}, cluster_ping = 0, read_gbs[3] = {0, 0, 0};
+    int held[2] = {0, 0};
     if (device.major >= 9) {
+        held[0] = clusters_held(3);
+        held[1] = clusters_held(4);
         const u32 sizes[2] = {4, 16};
         for (int index = 0; index < 2; ++index) {
             cluster[index] = per_round([&] {
@@ -290,8 +369,10 @@ int main() {
            "\"cluster_16_barrier_ns\": %.0f, \"cluster_ping_pong_ns\": %.0f, "
            "\"shared_read_gb_per_s_alone\": %.0f, \"shared_read_gb_per_s_cluster_4\": %.0f, "
            "\"shared_read_gb_per_s_cluster_16\": %.0f, \"graph_launch_ns\": %.0f, "
-           "\"stream_launch_ns\": %.0f}\n",
+           "\"stream_launch_ns\": %.0f, \"clock_mhz_after_a_pause\": %.0f, \"clock_mhz\": %.0f, "
+           "\"clock_rise_ms\": %.1f, \"clusters_of_3\": %d, \"clusters_of_4\": %d}\n",
            device.name, blocks, 2.0 * bytes / (copy_ms * 1e6), flop / (fma_ms * 1e9), ping, flags,
            dense_flags, grid, cluster[0], cluster[1], cluster_ping, read_gbs[0], read_gbs[1],
-           read_gbs[2], graph_ms * 1e3, launch_ms * 1e3);
+           read_gbs[2], graph_ms * 1e3, launch_ms * 1e3, rise.first_mhz, rise.last_mhz, rise.ms,
+           held[0], held[1]);
 }

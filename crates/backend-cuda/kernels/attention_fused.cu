@@ -1,7 +1,8 @@
 // The attention model, with d_model 32 and ff 64, trained whole epochs in one launch. 32 resident
-// clusters of three blocks have a sample of the step each (four would be more than an H100 places). The blocks leave their shares of the
-// gradient in global memory and count themselves; each then adds up its slice of the parameters over all
-// blocks, in their order, and sends the new values to all others as tagged words (exchange.cuh).
+// clusters of three blocks have a sample of the step each (of clusters of four an H100 holds fewer:
+// bench/floor.cu). The blocks leave their shares of the gradient in global memory and count themselves;
+// each then adds up its slice of the parameters over all blocks, in their order, and sends the new values
+// to all others as tagged words (exchange.cuh).
 #include "attention.cuh"
 #include "exchange.cuh"
 
@@ -19,20 +20,10 @@ static_assert(Sizes::at.size == 40688 && Sizes::at.gradient == 10936,
               "src/attention.rs says the same");
 static_assert(SLICE * PARTS <= ATTENTION_THREADS, "a thread for each part of a parameter");
 
-struct AttentionFused {
-    const u8 *images;   // (?, 784)
-    const u8 *labels;   // (?)
-    const u32 *order;   // (samples)
-    float *parameters;  // canonical
-    float *gradients;   // (blocks, Layout::gradient), zero where a block has no share
-    u32 *arrived;       // blocks whose gradient is there, of all steps so far
-    Word *words;        // (2, all parameters in words of three)
-    float *sample_loss; // (samples)
-    u32 samples;
-    u32 batch;          // at most 32
-    u32 steps;
-    u32 first_tag;      // of the first step; grows by one each step, never 0
-    float learning_rate;
+struct AttentionFused : Run {
+    float *gradients; // (blocks, Layout::gradient), zero where a block has no share
+    u32 *arrived;     // blocks whose gradient is there, of all steps so far
+    Word *words;      // (2, all parameters in words of three)
 };
 
 constexpr u32 NOWHERE = Sizes::at.size; // for what words hold beyond the parameters
@@ -65,24 +56,19 @@ struct AttentionBlock {
     u32 word, label;             // this thread's pixels of the step, and the sample's label
     u32 next_image, later_image; // of the block's sample; ~0: none
 
-    __device__ __forceinline__ u32 image_at(u32 step) const {
-        const Batch batch = batch_of(step, run.batch, run.samples);
-        return sample < batch.count ? run.order[batch.first + sample] : ~0u;
-    }
-
     // Takes over what was looked up in the last step, and looks up the next, so early that nobody
     // waits for it.
     __device__ __forceinline__ void look_ahead(u32 step, const Pass &pass) {
         next_image = later_image;
-        later_image = image_at(step + 2);
+        later_image = image_at(run, step + 2, sample);
         if (next_image != ~0u) {
             word = pass.image_word(run.images + static_cast<u64>(next_image) * PIXELS);
             label = run.labels[next_image];
         }
     }
 
-    // All threads' gradients are in global memory: says so, and waits until all blocks say so. (A flag
-    // for each block, which all others read, takes 1.9 us on an H100 instead of 1.1.)
+    // All threads' gradients are in global memory: says so, and waits until all blocks say so. One count
+    // for all is quicker than a flag for each block that all others read (bench/floor.cu: flags_of_all).
     __device__ __forceinline__ void meet(u32 tag) const {
         __syncthreads();
         if (thread == 0) {
@@ -126,8 +112,8 @@ struct AttentionBlock {
     }
 
     // All blocks' new parameters into the arena. Whole warps wait together, a thread for all of its
-    // words at once. (Peers that share the words and write to each other's memory take 9,000 cycles
-    // longer: single numbers that are scattered are slow to go there.)
+    // words at once. That peers share the words out and write to each other's memory has been tried and
+    // was slower: single numbers, scattered, are slow to go there.
     __device__ __forceinline__ void receive_parameters(u32 step, u32 tag) const {
         const Word *words = run.words + step % 2 * ALL_WORDS;
         constexpr u32 ROUNDS = (ALL_WORDS + ATTENTION_THREADS - 1) / ATTENTION_THREADS;
@@ -179,7 +165,7 @@ extern "C" __global__ void __cluster_dims__(PEERS, 1, 1) __launch_bounds__(ATTEN
     for (u32 index = thread; index < ALL_WORDS * WORD_VALUES; index += ATTENTION_THREADS) {
         shared.places[index] = index < PARAMETERS ? place_of(Sizes::at, index) : NOWHERE;
     }
-    own.later_image = own.image_at(0);
+    own.later_image = image_at(run, 0, own.sample);
     own.look_ahead(~0u, pass); // of the step before the first
     cluster_sync();            // nobody writes to a peer that has not cleared its memory
     for (u32 step = 0; step < run.steps; ++step) {

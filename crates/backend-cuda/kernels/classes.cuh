@@ -12,8 +12,8 @@ __device__ __forceinline__ float exp_of(float value) {
     return power_of_two(value * 1.442695041f); // log2(e)
 }
 
-// Every lane reads all ten logits, 16-byte aligned, and does the sums itself: that is quicker than
-// passing maxima and sums around the warp.
+// Every lane reads all ten logits, 16-byte aligned, and does the sums itself, which saves passing
+// maxima and sums around the warp.
 __device__ __forceinline__ ClassGradient softmax_gradient(const float *logits, u32 lane,
                                                           u32 label) {
     const float4 a = reinterpret_cast<const float4 *>(logits)[0];

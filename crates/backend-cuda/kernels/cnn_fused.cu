@@ -28,19 +28,9 @@ constexpr u32 COPIES_OF_PIXELS = BATCH_ROWS * ROWS * ROW_WORDS / THREADS; // wor
 // Named barriers.
 constexpr u32 SHARES_SUMMED = 1; // exchange warps
 
-struct CnnFused {
-    const u8 *images;    // (?, 784)
-    const u8 *labels;    // (?)
-    const u32 *order;    // (samples)
-    float *parameters;   // canonical, see cnn.cu
+struct CnnFused : Run {
     Exchange exchange;
-    Word *conv_words;    // (2, 8 filters, 14 rows, 4): shares of the filter's gradient
-    float *sample_loss;  // (samples)
-    u32 samples;
-    u32 batch;           // at most 32
-    u32 steps;
-    u32 first_tag;       // of the first step; grows by one each step, never 0
-    float learning_rate;
+    Word *conv_words; // (2, 8 filters, 14 rows, 4): shares of the filter's gradient
 };
 
 struct Shared {
@@ -67,11 +57,6 @@ struct CnnBlock {
         return step + 1 < run.steps ? rate : last_rate;
     }
 
-    __device__ __forceinline__ u32 image_at(u32 step, u32 sample) const {
-        const Batch batch = batch_of(step, run.batch, run.samples);
-        return sample < batch.count ? run.order[batch.first + sample] : ~0u;
-    }
-
     // Pixels are copied as words of four: of sample `pixel_sample`, at `pixel_row` of the block's
     // four rows and `pixel_word` of seven.
     __device__ __forceinline__ u32 pixel_sample(u32 index) const {
@@ -83,7 +68,7 @@ struct CnnBlock {
     __device__ __forceinline__ void find_images(u32 step) {
 #pragma unroll
         for (u32 index = 0; index < COPIES_OF_PIXELS; ++index) {
-            later_images[index] = image_at(step, pixel_sample(index));
+            later_images[index] = image_at(run, step, pixel_sample(index));
         }
     }
 
@@ -155,7 +140,7 @@ struct CnnBlock {
     __device__ __forceinline__ void look_ahead(u32 step) {
         label = next_label;
         next_label = later_image != ~0u ? run.labels[later_image] : ~0u;
-        later_image = image_at(step + 2, sample());
+        later_image = image_at(run, step + 2, sample());
     }
 
     // The block's share of the logits.
@@ -193,7 +178,7 @@ struct CnnBlock {
                 exists ? softmax.delta[index] : 0.0f;
         }
         if (exists && sample() % gridDim.x == block && label / WORD_VALUES == word()) {
-            run.sample_loss[batch.first + sample()] = softmax.loss;
+            run.sample_loss[batch.first + sample()] = softmax.loss();
         }
     }
 
@@ -324,9 +309,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) cnn_epoch(const CnnFuse
     own.find_images(1);
     const bool exchanges = thread < EXCHANGE_THREADS;
     if (exchanges) {
-        const u32 first = own.image_at(0, own.sample());
+        const u32 first = image_at(run, 0, own.sample());
         own.next_label = first != ~0u ? run.labels[first] : ~0u;
-        own.later_image = own.image_at(1, own.sample());
+        own.later_image = image_at(run, 1, own.sample());
     }
     Owner<EXCHANGE_WARPS> owner;
     owner.begin(run.exchange, shared.sums, thread, SHARES_SUMMED);

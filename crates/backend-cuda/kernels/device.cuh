@@ -44,18 +44,11 @@ __device__ __forceinline__ u8 *shared_arena() {
 }
 
 // The thread's and the block's index, read once: the compiler would rather read the special register
-// again and again, which takes longer than a load from shared memory.
+// again and again.
 __device__ __forceinline__ u32 thread_index() {
     u32 index;
     asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
     return index;
-}
-
-// Cycles of the multiprocessor, of which only differences mean anything.
-__device__ __forceinline__ u32 cycles() {
-    u32 count;
-    asm volatile("mov.u32 %0, %%clock;" : "=r"(count));
-    return count;
 }
 
 // Hides how a number was found, so that the compiler keeps it instead of finding it again.

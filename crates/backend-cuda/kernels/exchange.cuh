@@ -19,6 +19,26 @@ constexpr u32 WORDS = 4;      // of three values: 10 classes need four words
 constexpr u32 WORD_VALUES = 3;
 constexpr u32 BATCH_ROWS = 32;   // samples of a step in the persistent kernels
 
+// What every persistent kernel is told: the data, and the steps to train over it.
+struct Run {
+    const u8 *images;   // (?, 784)
+    const u8 *labels;   // (?)
+    const u32 *order;   // (samples)
+    float *parameters;  // canonical, see the model's plain kernels
+    float *sample_loss; // (samples)
+    u32 samples;
+    u32 batch;          // at most 32
+    u32 steps;
+    u32 first_tag;      // of the first step; grows by one each step, never 0
+    float learning_rate;
+};
+
+// Which image a row of a step is; ~0 past the end of a short step or of the run.
+__device__ __forceinline__ u32 image_at(const Run &run, u32 step, u32 row) {
+    const Batch batch = batch_of(step, run.batch, run.samples);
+    return row < batch.count ? run.order[batch.first + row] : ~0u;
+}
+
 struct __align__(16) Word {
     float value[WORD_VALUES];
     u32 tag;
@@ -34,8 +54,7 @@ __device__ __forceinline__ void send(Word *word, float a, float b, float c, u32 
     send(word, uint3{__float_as_uint(a), __float_as_uint(b), __float_as_uint(c)}, tag);
 }
 
-// All lanes of the warp wait until each has its word. They stay together: lanes that go on alone are
-// brought together again one by one, which costs more than the waiting.
+// All lanes of the warp wait until each has its word, so that they go on together.
 __device__ __forceinline__ uint3 receive_bits(const Word *word, u32 tag) {
     u64 low, high;
     do {
@@ -167,7 +186,11 @@ template <u32 WARPS> struct Owner {
 // The softmax of a sample's logits by four lanes, three classes each; the last lane has one class.
 struct QuadSoftmax {
     float delta[WORD_VALUES]; // probability minus target; 0 for classes that are none
-    float loss;               // in nats, in the lane that has the label's class
+    float sum;                // of e^(logit - largest)
+    float of_label;           // its logit - largest, in the lane that has the label's class
+
+    // In nats, in the lane that has the label's class.
+    __device__ __forceinline__ float loss() const { return logf(sum) - of_label; }
 
     // `logits` of this lane's word, 0 to 3.
     __device__ __forceinline__ void of(float3 logits, u32 word, u32 label) {
@@ -183,7 +206,7 @@ struct QuadSoftmax {
         for (u32 index = 0; index < WORD_VALUES; ++index) {
             power[index] = exp_of(above[index]);
         }
-        float sum = (power[0] + power[1]) + power[2];
+        sum = (power[0] + power[1]) + power[2];
         sum += __shfl_xor_sync(ALL_LANES, sum, 1);
         sum += __shfl_xor_sync(ALL_LANES, sum, 2);
         const float scale = reciprocal(sum);
@@ -192,6 +215,6 @@ struct QuadSoftmax {
         for (u32 index = 0; index < WORD_VALUES; ++index) {
             delta[index] = power[index] * scale - (target == index ? 1.0f : 0.0f);
         }
-        loss = logf(sum) - (target == 0 ? above[0] : target == 1 ? above[1] : above[2]);
+        of_label = target == 0 ? above[0] : target == 1 ? above[1] : above[2];
     }
 };

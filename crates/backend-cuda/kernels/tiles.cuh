@@ -1,6 +1,6 @@
-// Products of small matrices in a block's memory. What a multiprocessor's shared memory hands out,
-// 128 bytes a cycle, bounds them, so a value that was read serves several multiply-adds: as one value
-// of four rows that all lanes of a warp read together, or as one of a tile of four by four.
+// Products of small matrices in a block's memory. Reading shared memory would bound them, which hands
+// out 32 words a cycle to 128 multiply-adds, so a value that was read serves several of these: as one
+// value of four rows that all lanes of a warp read together, or as one of a tile of four by four.
 //
 // Rows are padded to whole fours, and to an odd number of 16 bytes, so that lanes that read
 // neighbouring rows never meet in a bank. Padding is zero: loops run over it.

@@ -1,9 +1,10 @@
 //! The launcher of `kernels/attention_fused.cu`: the attention model, an epoch in one launch.
 
 use crate::attention::{THREADS, arena_len, gradient_len};
-use crate::driver::{Address, Buffer, Kernel, Ptx, Shape};
+use crate::driver::{Address, Buffer, Ptx, Shape};
 use crate::exchange::{BATCH_ROWS, Exchange};
-use crate::session::{FusedKernel, Place};
+use crate::persistent::Persistent;
+use crate::session::Place;
 use nn::backend::TrainError;
 use nn::{AttentionShape, Model};
 use std::rc::Rc;
@@ -37,32 +38,13 @@ fn shared_bytes() -> usize {
     floats * size_of::<f32>() + slice * BLOCKS * size_of::<u16>()
 }
 
-/// `AttentionFused` of the kernel.
+/// `AttentionFused` of the kernel, beyond `Run`.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Arguments {
-    images: Address,
-    labels: Address,
-    order: Address,
-    parameters: Address,
+pub(crate) struct Arguments {
     gradients: Address,
     arrived: Address,
     words: Address,
-    sample_loss: Address,
-    samples: u32,
-    batch: u32,
-    steps: u32,
-    first_tag: u32,
-    learning_rate: f32,
-}
-
-pub(crate) struct AttentionFused {
-    epoch: Kernel,
-    arguments: Arguments,
-    capacity: usize,
-    exchange: Exchange,
-    // Owned for the addresses in `arguments`.
-    _gradients: Buffer<f32>,
 }
 
 /// Why the sizes or the device rule the kernel out.
@@ -94,68 +76,35 @@ fn obstacle(
     })
 }
 
-impl AttentionFused {
-    /// Ready to train, or why the sizes or the device rule it out.
-    pub(crate) fn new(
-        place: &Place<'_>,
-        shape: AttentionShape,
-    ) -> Result<Result<AttentionFused, String>, TrainError> {
-        let (gpu, resident) = (place.gpu, place.resident);
-        let device = gpu.device();
-        if let Some(reason) =
-            obstacle(shape, resident.batch, device.capability, device.shared_bytes)
-        {
-            return Ok(Err(reason));
-        }
-        let module = Rc::new(gpu.load(&PTX)?);
-        let epoch = module.kernel("attention_epoch", shared_bytes())?;
-        let holds = epoch.resident_in_clusters(PEERS as u32, THREADS)?;
-        if holds < BLOCKS {
-            return Ok(Err(format!(
-                "it needs {BLOCKS} blocks in clusters of {PEERS} at a time, the device holds {holds}"
-            )));
-        }
-        let gradients: Buffer<f32> = gpu.allocate("gradients", BLOCKS * gradient_len(shape))?; // of zeros
-        let exchange = Exchange::new(gpu, 0, [1, 2 * slice_words() * BLOCKS])?;
-        let [arrived, words] = exchange.more_addresses();
-        let arguments = Arguments {
-            images: resident.images.address(),
-            labels: resident.labels.address(),
-            order: resident.order.address(),
-            parameters: place.parameters,
-            gradients: gradients.address(),
-            arrived,
-            words,
-            sample_loss: resident.sample_loss.address(),
-            samples: 0,
-            batch: resident.batch as u32,
-            steps: 0,
-            first_tag: 0, // with each launch
-            learning_rate: resident.learning_rate,
-        };
-        let capacity = resident.capacity;
-        Ok(Ok(AttentionFused { epoch, arguments, capacity, exchange, _gradients: gradients }))
+/// Ready to train, or why the sizes or the device rule it out.
+pub(crate) fn open(
+    place: &Place<'_>,
+    shape: AttentionShape,
+) -> Result<Result<Persistent<Arguments>, String>, TrainError> {
+    let (gpu, resident) = (place.gpu, place.resident);
+    let device = gpu.device();
+    if let Some(reason) = obstacle(shape, resident.batch, device.capability, device.shared_bytes) {
+        return Ok(Err(reason));
     }
-}
-
-impl FusedKernel for AttentionFused {
-    fn enqueue(&mut self, samples: usize) -> Result<(), TrainError> {
-        assert!(samples <= self.capacity);
-        let steps = samples.div_ceil(self.arguments.batch as usize);
-        if steps == 0 {
-            return Ok(());
-        }
-        self.arguments.samples = samples as u32;
-        self.arguments.steps = steps as u32;
-        self.arguments.first_tag = self.exchange.first_tag(steps)?;
-        // SAFETY: gradients and words are as many as the blocks take, the data as `Resident` makes
-        // it, and the order's indices were checked.
-        unsafe { self.epoch.launch_resident(Shape::row(BLOCKS, THREADS as u32), &self.arguments) }
+    let module = Rc::new(gpu.load(&PTX)?);
+    let kernel = module.kernel("attention_epoch", shared_bytes())?;
+    let holds = kernel.resident_in_clusters(PEERS as u32, THREADS)?;
+    if holds < BLOCKS {
+        return Ok(Err(format!(
+            "it needs {BLOCKS} blocks in clusters of {PEERS} at a time, the device holds {holds}"
+        )));
     }
-
-    fn path(&self) -> String {
-        format!("an epoch per launch, {BLOCKS} blocks, {PEERS} in a cluster for each sample")
-    }
+    let gradients: Buffer<f32> = gpu.allocate("gradients", BLOCKS * gradient_len(shape))?; // of zeros
+    let exchange = Exchange::new(gpu, 0, [1, 2 * slice_words() * BLOCKS])?;
+    let [arrived, words] = exchange.more_addresses();
+    let arguments = Arguments { gradients: gradients.address(), arrived, words };
+    let path =
+        format!("an epoch per launch, {BLOCKS} blocks, {PEERS} in a cluster for each sample");
+    let grid = Shape::row(BLOCKS, THREADS as u32);
+    let buffers = vec![gradients];
+    // SAFETY: gradients and words are as many as the blocks take.
+    let epoch = unsafe { Persistent::new(place, kernel, grid, exchange, arguments, buffers, path) };
+    Ok(Ok(epoch))
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! The launcher of `kernels/cnn_fused.cu`: the CNN, an epoch in one launch.
 
-use crate::driver::{Address, Kernel, Ptx, Shape};
+use crate::driver::{Address, Ptx, Shape};
 use crate::exchange::{BATCH_ROWS, CLASS_STRIDE, Exchange, ExchangeAddresses};
-use crate::session::{FusedKernel, Place};
+use crate::persistent::Persistent;
+use crate::session::Place;
 use nn::CONV_FILTERS;
 use nn::backend::TrainError;
 use std::rc::Rc;
@@ -31,29 +32,12 @@ const fn shared_bytes() -> usize {
     (before_sums + sums + 2 * CLASS_STRIDE).next_multiple_of(4) * 4
 }
 
-/// `CnnFused` of the kernel.
+/// `CnnFused` of the kernel, beyond `Run`.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Arguments {
-    images: Address,
-    labels: Address,
-    order: Address,
-    parameters: Address,
+pub(crate) struct Arguments {
     exchange: ExchangeAddresses,
     conv_words: Address,
-    sample_loss: Address,
-    samples: u32,
-    batch: u32,
-    steps: u32,
-    first_tag: u32,
-    learning_rate: f32,
-}
-
-pub(crate) struct CnnFused {
-    epoch: Kernel,
-    arguments: Arguments,
-    capacity: usize,
-    exchange: Exchange,
 }
 
 /// Why the batch size or the device rules the kernel out.
@@ -65,60 +49,30 @@ fn obstacle(batch: usize, resident_blocks: usize) -> Option<String> {
         .then(|| format!("it needs {BLOCKS} blocks at a time, the device holds {resident_blocks}"))
 }
 
-impl CnnFused {
-    /// Ready to train, or why the batch size or the device rules it out.
-    pub(crate) fn new(place: &Place<'_>) -> Result<Result<CnnFused, String>, TrainError> {
-        let (gpu, resident) = (place.gpu, place.resident);
-        let limit = gpu.device().shared_bytes;
-        if shared_bytes() > limit {
-            let needed = shared_bytes();
-            return Ok(Err(format!(
-                "it needs {needed} bytes of shared memory in a block, the device has {limit}"
-            )));
-        }
-        let module = Rc::new(gpu.load(&PTX)?);
-        let epoch = module.kernel("cnn_epoch", shared_bytes())?;
-        if let Some(reason) = obstacle(resident.batch, epoch.resident_blocks(THREADS)?) {
-            return Ok(Err(reason));
-        }
-        let conv_words = 2 * BLOCKS * FILTER_WORDS;
-        let exchange = Exchange::new(gpu, BLOCKS, [conv_words, 0])?;
-        let arguments = Arguments {
-            images: resident.images.address(),
-            labels: resident.labels.address(),
-            order: resident.order.address(),
-            parameters: place.parameters,
-            exchange: exchange.addresses(),
-            conv_words: exchange.more_addresses()[0],
-            sample_loss: resident.sample_loss.address(),
-            samples: 0,
-            batch: resident.batch as u32,
-            steps: 0,
-            first_tag: 0, // with each launch
-            learning_rate: resident.learning_rate,
-        };
-        Ok(Ok(CnnFused { epoch, arguments, capacity: resident.capacity, exchange }))
+/// Ready to train, or why the batch size or the device rules it out.
+pub(crate) fn open(place: &Place<'_>) -> Result<Result<Persistent<Arguments>, String>, TrainError> {
+    let (gpu, resident) = (place.gpu, place.resident);
+    let limit = gpu.device().shared_bytes;
+    if shared_bytes() > limit {
+        let needed = shared_bytes();
+        return Ok(Err(format!(
+            "it needs {needed} bytes of shared memory in a block, the device has {limit}"
+        )));
     }
-}
-
-impl FusedKernel for CnnFused {
-    fn enqueue(&mut self, samples: usize) -> Result<(), TrainError> {
-        assert!(samples <= self.capacity);
-        let steps = samples.div_ceil(self.arguments.batch as usize);
-        if steps == 0 {
-            return Ok(());
-        }
-        self.arguments.samples = samples as u32;
-        self.arguments.steps = steps as u32;
-        self.arguments.first_tag = self.exchange.first_tag(steps)?;
-        // SAFETY: the words are as many as the blocks take, the data as `Resident` makes it, and the
-        // order's indices were checked.
-        unsafe { self.epoch.launch_resident(Shape::row(BLOCKS, THREADS as u32), &self.arguments) }
+    let module = Rc::new(gpu.load(&PTX)?);
+    let kernel = module.kernel("cnn_epoch", shared_bytes())?;
+    if let Some(reason) = obstacle(resident.batch, kernel.resident_blocks(THREADS)?) {
+        return Ok(Err(reason));
     }
-
-    fn path(&self) -> String {
-        format!("an epoch per launch, {BLOCKS} blocks, each with one row of one filter")
-    }
+    let exchange = Exchange::new(gpu, BLOCKS, [2 * BLOCKS * FILTER_WORDS, 0])?;
+    let [conv_words, _] = exchange.more_addresses();
+    let arguments = Arguments { exchange: exchange.addresses(), conv_words };
+    let path = format!("an epoch per launch, {BLOCKS} blocks, each with one row of one filter");
+    let grid = Shape::row(BLOCKS, THREADS as u32);
+    // SAFETY: the words are as many as the blocks take.
+    let epoch =
+        unsafe { Persistent::new(place, kernel, grid, exchange, arguments, Vec::new(), path) };
+    Ok(Ok(epoch))
 }
 
 #[cfg(test)]

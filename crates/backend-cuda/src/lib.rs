@@ -20,6 +20,7 @@ mod epoch;
 mod exchange;
 mod mlp;
 mod mlp_fused;
+mod persistent;
 mod session;
 
 use nn::backend::{Backend, Job, Options, Session, TrainError, Unavailable};

@@ -2,6 +2,7 @@
 
 use crate::driver::{Address, Buffer, Kernel, Ptx, Shape};
 use crate::exchange::{BATCH_ROWS, CLASS_STRIDE, Exchange, ExchangeAddresses};
+use crate::persistent::Persistent;
 use crate::session::{FusedKernel, Place};
 use mnist::PIXELS;
 use nn::MlpShape;
@@ -99,25 +100,15 @@ impl Spread {
     }
 }
 
-/// `MlpFused` of the kernels.
+/// `MlpFused` of the kernels, beyond `Run`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Arguments {
-    images: Address,
-    labels: Address,
-    order: Address,
-    parameters: Address,
     gram: Address,
     exchange: ExchangeAddresses,
     sibling_deltas: Address,
     sibling_products: Address,
-    sample_loss: Address,
-    samples: u32,
-    batch: u32,
     hidden_units: u32,
-    steps: u32,
-    first_tag: u32,
-    learning_rate: f32,
 }
 
 /// `MlpGram` of the kernels.
@@ -132,14 +123,9 @@ struct GramArguments {
 }
 
 pub(crate) struct MlpFused {
-    epoch: Kernel,
+    epoch: Persistent<Arguments>,
     gram: Kernel,
-    arguments: Arguments,
-    spread: Spread,
-    capacity: usize,
-    // Owned for the addresses in `arguments`.
-    _gram: Buffer<f32>,
-    exchange: Exchange,
+    gram_arguments: GramArguments,
 }
 
 impl MlpFused {
@@ -166,63 +152,48 @@ impl MlpFused {
         let exchange = Exchange::new(gpu, spread.blocks, [delta_words, product_words])?;
         let [sibling_deltas, sibling_products] = exchange.more_addresses();
         let arguments = Arguments {
-            images: resident.images.address(),
-            labels: resident.labels.address(),
-            order: resident.order.address(),
-            parameters: place.parameters,
             gram: gram.address(),
             exchange: exchange.addresses(),
             sibling_deltas,
             sibling_products,
-            sample_loss: resident.sample_loss.address(),
-            samples: 0,
-            batch: resident.batch as u32,
             hidden_units: shape.hidden as u32,
-            steps: 0,
-            first_tag: 0, // with each launch
-            learning_rate: resident.learning_rate,
         };
-        Ok(Ok(MlpFused {
-            epoch: module.kernel(spread.kernel(), spread.shared_bytes)?,
-            gram: module.kernel("mlp_gram", GRAM_SHARED_BYTES)?,
-            arguments,
-            spread,
-            capacity: resident.capacity,
-            _gram: gram,
-            exchange,
-        }))
+        let gram_arguments = GramArguments {
+            images: resident.images.address(),
+            order: resident.order.address(),
+            gram: gram.address(),
+            samples: 0, // with each launch
+            batch: resident.batch as u32,
+        };
+        let kernel = module.kernel(spread.kernel(), spread.shared_bytes)?;
+        let grid = Shape::row(spread.blocks, THREADS as u32);
+        let path = format!(
+            "an epoch per launch, {} blocks, each with 16 hidden units and 1/{} of the image; \
+             float32 as three exact bf16 on tensor cores",
+            spread.blocks, spread.siblings
+        );
+        // SAFETY: the words are as many as the blocks take, and `gram` has room for every step.
+        let epoch =
+            unsafe { Persistent::new(place, kernel, grid, exchange, arguments, vec![gram], path) };
+        let gram = module.kernel("mlp_gram", GRAM_SHARED_BYTES)?;
+        Ok(Ok(MlpFused { epoch, gram, gram_arguments }))
     }
 }
 
 impl FusedKernel for MlpFused {
     fn enqueue(&mut self, samples: usize) -> Result<(), TrainError> {
-        assert!(samples <= self.capacity);
-        let steps = samples.div_ceil(self.arguments.batch as usize);
-        if steps == 0 {
-            return Ok(());
-        }
-        self.arguments.samples = samples as u32;
-        self.arguments.steps = steps as u32;
-        self.arguments.first_tag = self.exchange.first_tag(steps)?;
-        let Arguments { images, order, gram, samples, batch, .. } = self.arguments;
+        let steps = self.epoch.steps(samples);
+        self.gram_arguments.samples = samples as u32;
         if steps > 1 {
-            let arguments = GramArguments { images, order, gram, samples, batch };
-            // SAFETY: `gram` has room for every step of `capacity` samples, checked.
-            unsafe { self.gram.launch(Shape::row(steps - 1, GRAM_THREADS as u32), &arguments)? };
+            let shape = Shape::row(steps - 1, GRAM_THREADS as u32);
+            // SAFETY: `gram` has room for every step of the order, checked.
+            unsafe { self.gram.launch(shape, &self.gram_arguments)? };
         }
-        let shape = Shape::row(self.spread.blocks, THREADS as u32);
-        // SAFETY: the words are as many as the blocks take, the data as `Resident` makes it, and the
-        // order's indices were checked.
-        unsafe { self.epoch.launch_resident(shape, &self.arguments)? };
-        Ok(())
+        self.epoch.enqueue(samples)
     }
 
-    fn path(&self) -> String {
-        format!(
-            "an epoch per launch, {} blocks, each with 16 hidden units and 1/{} of the image; \
-             float32 as three exact bf16 on tensor cores",
-            self.spread.blocks, self.spread.siblings
-        )
+    fn path(&self) -> &str {
+        self.epoch.path()
     }
 }
 

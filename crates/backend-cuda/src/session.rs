@@ -1,13 +1,12 @@
 //! A model in training: the data on the device, the chosen plan, the clock of the device.
 
 use crate::attention::AttentionKernels;
-use crate::attention_fused::AttentionFused;
 use crate::cnn::CnnKernels;
-use crate::cnn_fused::CnnFused;
 use crate::driver::{Address, Buffer, Event, Gpu, Graph};
 use crate::epoch::{Chunk, EpochKernels, Progress, Resident, output_layer};
 use crate::mlp::MlpKernels;
 use crate::mlp_fused::MlpFused;
+use crate::{attention_fused, cnn_fused};
 use mnist::PIXELS;
 use nn::backend::{Description, Job, Measured, Session, TrainError};
 use nn::{Model, Parameters};
@@ -49,7 +48,7 @@ pub(crate) trait FusedKernel {
     fn enqueue(&mut self, samples: usize) -> Result<(), TrainError>;
 
     /// What runs, in a few words.
-    fn path(&self) -> String;
+    fn path(&self) -> &str;
 }
 
 /// The part of a session that knows the plan.
@@ -70,7 +69,7 @@ const GRAPH_STEPS: usize = 125;
 
 /// Of the warm-up: enough of both graphs, and short for the slowest plan.
 const WARM_UP_STEPS: usize = GRAPH_STEPS + 1;
-/// An H100 takes some 20 ms from its idle clock to its highest.
+/// A device that was idle has a low clock for a while: `bench/floor.cu` measures for how long.
 const WARM_UP: Duration = Duration::from_millis(50);
 
 pub(crate) struct CudaSession<'data> {
@@ -198,19 +197,13 @@ fn fused(
     place: &Place<'_>,
     model: Model,
 ) -> Result<Result<Box<dyn FusedKernel>, String>, TrainError> {
+    fn boxed<F: FusedKernel + 'static>(fused: F) -> Box<dyn FusedKernel> {
+        Box::new(fused)
+    }
     Ok(match model {
-        Model::Mlp(shape) => match MlpFused::new(place, shape)? {
-            Ok(fused) => Ok(Box::new(fused)),
-            Err(reason) => Err(reason),
-        },
-        Model::Cnn => match CnnFused::new(place)? {
-            Ok(fused) => Ok(Box::new(fused)),
-            Err(reason) => Err(reason),
-        },
-        Model::Attention(shape) => match AttentionFused::new(place, shape)? {
-            Ok(fused) => Ok(Box::new(fused)),
-            Err(reason) => Err(reason),
-        },
+        Model::Mlp(shape) => MlpFused::new(place, shape)?.map(boxed),
+        Model::Cnn => cnn_fused::open(place)?.map(boxed),
+        Model::Attention(shape) => attention_fused::open(place, shape)?.map(boxed),
     })
 }
 
