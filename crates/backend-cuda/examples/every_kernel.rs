@@ -21,6 +21,9 @@ struct Args {
     /// fused, kernels or graph; all of them without it
     #[arg(long)]
     plan: Option<String>,
+    /// Only an MLP, with so many hidden units: with 16 it is in four blocks, which is soon done
+    #[arg(long)]
+    hidden: Option<usize>,
 }
 
 /// On an H100 the fused MLP splits an image in four, two and one parts for these widths.
@@ -28,8 +31,14 @@ const HIDDEN: [usize; 3] = [512, 600, 1100];
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let mut models = HIDDEN.map(|hidden| Model::Mlp(MlpShape { hidden })).to_vec();
-    models.extend([Model::Cnn, Model::Attention(AttentionShape { d_model: 32, ff: 64 })]);
+    let mlp = |hidden| Model::Mlp(MlpShape { hidden });
+    let mut models = match args.hidden {
+        Some(hidden) => vec![mlp(hidden)],
+        None => HIDDEN.map(mlp).to_vec(),
+    };
+    if args.hidden.is_none() {
+        models.extend([Model::Cnn, Model::Attention(AttentionShape { d_model: 32, ff: 64 })]);
+    }
     models.retain(|model| args.model.as_ref().is_none_or(|wanted| model.id() == wanted));
     let plans: [(&str, &dyn Backend, Option<&str>); 3] = [
         ("fused", &Cuda, Some("fused")),
