@@ -345,12 +345,10 @@ __device__ __forceinline__ void compute(const Part<SIBLINGS> &part, u32 thread) 
     own.receive_products(0);
     barrier_sync(STEP_DONE, THREADS);
     for (u32 step = 0; step < run.steps; ++step) {
-        if (step > 0) {
-            own.update_output(step - 1); // first: the exchange warps wait for it
-            barrier_arrive(OUTPUT_UPDATED, THREADS);
-        }
         own.copy_gram(step);
         if (step > 0) {
+            own.update_output(step - 1);
+            barrier_arrive(OUTPUT_UPDATED, THREADS);
             own.receive_deltas(step - 1);
             barrier_sync(COMPUTE_MEETS, COMPUTE_THREADS); // all fragments are there
             own.update_weights(step - 1);

@@ -179,14 +179,14 @@ __device__ __forceinline__ void exchange(const Part<SIBLINGS> &part, u32 thread)
     barrier_sync(STEP_DONE, THREADS);
     for (u32 step = 0; step < run.steps; ++step) {
         const u32 tag = run.first_tag + step;
+        own.look_ahead(step);
         own.hidden_values(step);
         if (step > 0) {
             barrier_sync(OUTPUT_UPDATED, THREADS);
         }
         own.send_shares(step, tag);
         owner.reply_all(step, tag, part.block);
-        own.store_loss(); // while others wait for the logits of this step
-        own.look_ahead(step);
+        own.store_loss();
         own.receive_logits(step, tag);
         barrier_sync(STEP_DONE, THREADS);
     }

@@ -18,7 +18,7 @@ constexpr u32 UNIT_SET = 4;                                // own units of an ex
 constexpr u32 SAMPLE_STRIDE = BATCH_ROWS + 4;              // padded against bank conflicts
 constexpr u32 PARTIAL_STRIDE = BATCH_ROWS + 8;             // likewise
 
-// Barriers by their numbers. In step t, which lasts from one STEP_DONE to the next,
+// Named barriers; 0 is __syncthreads'. In step t, which lasts from one STEP_DONE to the next,
 //
 //   compute warps   read   hidden, logit_delta, delta and their own units' fragments, all of t - 1
 //                   write  output; bias1 of t; the siblings' fragments of t - 1; product of t + 1;
@@ -36,10 +36,10 @@ constexpr u32 PARTIAL_STRIDE = BATCH_ROWS + 8;             // likewise
 //   with these. They arrive before their threads come to STEP_DONE, and so does `gram`.
 // - `images` of t + 3 are written by one warp while all read those of t + 2.
 // - `sums` are written before SHARES_SUMMED and read after it, and written anew after STEP_DONE.
-constexpr u32 STEP_DONE = 0;      // all, __syncthreads': deltas and the next product are there
-constexpr u32 OUTPUT_UPDATED = 1; // compute warps arrive: fc2 and the biases are those of this step
-constexpr u32 COMPUTE_MEETS = 2;  // compute warps
-constexpr u32 SHARES_SUMMED = 3;  // exchange warps
+constexpr u32 STEP_DONE = 1;      // all: deltas and the next product are there
+constexpr u32 OUTPUT_UPDATED = 2; // compute warps arrive: fc2 and the biases are those of this step
+constexpr u32 COMPUTE_MEETS = 3;  // compute warps
+constexpr u32 SHARES_SUMMED = 4;  // exchange warps
 
 constexpr float WEIGHT_SCALE = 0x1p100f;
 constexpr float DELTA_SCALE = 0x1p110f / 255.0f;  // pixels are bytes / 255
