@@ -36,6 +36,9 @@ constexpr u32 PARTIAL_STRIDE = BATCH_ROWS + 8;             // likewise
 //   with these. They arrive before their threads come to STEP_DONE, and so does `gram`.
 // - `images` of t + 3 are written by one warp while all read those of t + 2.
 // - `sums` are written before SHARES_SUMMED and read after it, and written anew after STEP_DONE.
+//
+// compute-sanitizer's racecheck reports some of these pairs all the same: docs/cuda.md says which, and
+// why they are no races.
 constexpr u32 STEP_DONE = 1;      // all: deltas and the next product are there
 constexpr u32 OUTPUT_UPDATED = 2; // compute warps arrive: fc2 and the biases are those of this step
 constexpr u32 COMPUTE_MEETS = 3;  // compute warps

@@ -69,7 +69,8 @@ const GRAPH_STEPS: usize = 125;
 
 /// Of the warm-up: enough of both graphs, and short for the slowest plan.
 const WARM_UP_STEPS: usize = GRAPH_STEPS + 1;
-/// A device that was idle has a low clock for a while: `bench/floor.cu` measures for how long.
+/// A precaution, should the clock of a device that was idle rise slowly. (An H100 that a process has
+/// held for some seconds is at its highest at once: `bench/floor.cu`.)
 const WARM_UP: Duration = Duration::from_millis(50);
 
 pub(crate) struct CudaSession<'data> {
@@ -150,7 +151,7 @@ impl<'data> CudaSession<'data> {
     }
 
     /// Trains parameters that are zero, and forgets it. The driver loads code at its first launch,
-    /// and an idle device's clocks are low.
+    /// and an idle device's clock may be low.
     fn warm_up(&mut self) -> Result<(), TrainError> {
         let clock = Instant::now();
         let count = self.resident.labels.len();

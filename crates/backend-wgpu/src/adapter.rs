@@ -25,9 +25,9 @@ pub(crate) struct Candidate {
 const BACKENDS: wgpu::Backends =
     wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12);
 
-/// The system's graphics libraries, loaded once, and not before this backend is asked for. Once: with dozens
-/// of instances in one process, in tests, NVIDIA's Vulkan driver found no device any more. That their
-/// number was the cause is likely and not proven.
+/// The system's graphics libraries, loaded once, and not before this backend is asked for. Once: with
+/// dozens of instances in one process, in tests, NVIDIA's Vulkan driver found no device any more; with
+/// one it does.
 fn instance() -> &'static wgpu::Instance {
     static INSTANCE: OnceLock<wgpu::Instance> = OnceLock::new();
     INSTANCE.get_or_init(|| {

@@ -102,7 +102,7 @@ fn energies(
 fn device_memory(seen: &Surroundings) -> Reading<u64> {
     let peaks: Vec<u64> = seen.devices.iter().filter_map(|device| device.peak_bytes).collect();
     if !peaks.is_empty() {
-        let source = "NVML per process, twice a second: largest sum of the trainer's processes";
+        let source = "NVML per process, ten times a second: largest sum of the trainer's processes";
         return Reading::measured(peaks.iter().sum(), source);
     }
     match seen.devices.is_empty() {

@@ -130,7 +130,13 @@ impl Window {
         Window { nvml, devices }
     }
 
-    pub fn look(&mut self) {
+    /// Whether there is nothing to look at.
+    pub fn is_empty(&self) -> bool {
+        self.devices.is_empty()
+    }
+
+    /// Looks whose memory is on the devices, and if wanted what their clocks are.
+    pub fn look(&mut self, at_clocks: bool) {
         let Ok(nvml) = &self.nvml else { return };
         if self.devices.is_empty() {
             return;
@@ -152,6 +158,9 @@ impl Window {
             seen.used = true;
             if known > 0 {
                 seen.peak_bytes = seen.peak_bytes.max(Some(known));
+            }
+            if !at_clocks {
+                continue;
             }
             if let Ok(mhz) = device.clock_info(Clock::SM) {
                 seen.sm_mhz_low = Some(seen.sm_mhz_low.map_or(mhz, |low| low.min(mhz)));
@@ -234,7 +243,7 @@ mod tests {
             return;
         }
         let mut window = Window::open(&gpus);
-        window.look();
+        window.look(true);
         window.close();
         assert!(window.result().unwrap_err().starts_with("NVML is not available: "));
         assert_eq!((gpus.driver(), gpus.clocks()), (None, Vec::new()));

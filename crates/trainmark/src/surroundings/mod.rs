@@ -22,9 +22,11 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Between two looks at clocks and GPUs: often enough for a run of some seconds, and one part in a
+/// Between two looks at clocks: often enough for a run of some seconds, and one part in a
 /// thousand of a core.
 const INTERVAL: Duration = Duration::from_millis(500);
+/// Looks at whose memory is on the GPUs in that time.
+const DEVICE_LOOKS: u32 = 5;
 /// Other processes may use this much of one core, and this much of each core in reach: a desktop's
 /// and a large server's usual housekeeping.
 const OTHERS_CORES: f64 = 0.05;
@@ -169,13 +171,19 @@ impl Observer {
             .spawn(move || {
                 let mut clocks = clocks::Clocks::new();
                 let mut devices = gpu::Window::open(&gpus);
-                // The first look comes after the clocks have had time to rise.
-                while stopped
-                    .recv_timeout(INTERVAL)
-                    .is_err_and(|error| error == std::sync::mpsc::RecvTimeoutError::Timeout)
-                {
-                    clocks.look();
-                    devices.look();
+                // A trainer may be on a GPU for a fraction of a second only.
+                let looks = if devices.is_empty() { 1 } else { DEVICE_LOOKS };
+                for look in 1.. {
+                    let ended = stopped.recv_timeout(INTERVAL / looks);
+                    if ended != Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                        break;
+                    }
+                    // The first look at clocks comes after they have had time to rise.
+                    let at_clocks = look % looks == 0;
+                    if at_clocks {
+                        clocks.look();
+                    }
+                    devices.look(at_clocks);
                 }
                 devices.close();
                 (clocks, devices)
