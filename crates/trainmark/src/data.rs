@@ -4,6 +4,7 @@
 //! others. So the harness executes itself once more ([`READER_ARG`]) and that process reads, hashes,
 //! draws the digits where there is no data, says what it found in one line, and ends.
 
+use crate::launch;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -39,7 +40,7 @@ impl fmt::Display for Dataset {
 /// # Errors
 /// If there is no dataset where the user says, or if it is damaged.
 pub fn prepare(explicit: Option<&Path>) -> Result<Dataset> {
-    let harness = std::env::current_exe().context("cannot find this program's own file")?;
+    let harness = launch::own_program().context("cannot find this program's own file")?;
     let output = Command::new(harness)
         .arg(READER_ARG)
         .args(explicit)

@@ -93,6 +93,26 @@ fn a_run_that_nobody_listens_to_any_more_goes_on_and_keeps_its_result() {
     assert_eq!(place.results().len(), 1);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_harness_that_is_replaced_while_it_runs_goes_on() {
+    let place = Place::new();
+    let own = place.path("trainmark");
+    let original = env!("CARGO_BIN_EXE_trainmark");
+    // A link where that is possible: it is large.
+    if std::fs::hard_link(original, &own).is_err() {
+        std::fs::copy(original, &own).unwrap();
+    }
+    let suite = place.suite(&format!("rm -f {}; {PLAIN}", own.display()), "");
+    let mut command = Command::new(&own);
+    command.args(["run", "--epochs", "1,2,3", "--suite"]).arg(&suite).arg("--data");
+    command.arg(place.path("data")).arg("--out").arg(place.path("out"));
+    let output = command.current_dir(place.path("")).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("3 of 3 completed"), "{}", said(&output));
+    assert!(!own.exists());
+}
+
 #[test]
 fn each_way_to_fail_is_a_status_of_its_own() {
     let check = |script: &str, status: &str, reason: &str| {

@@ -24,7 +24,7 @@ pub use outcome::{Exit, Outcome, Signal, Stragglers};
 pub use supervise::run;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The first argument that turns the harness's binary into a launcher. `main` looks for it before
@@ -59,7 +59,7 @@ impl Job {
     /// # Errors
     /// If the path of this executable cannot be found out.
     pub fn new(program: impl Into<PathBuf>) -> Result<Self, LaunchError> {
-        let launcher_exe = std::env::current_exe().map_err(LaunchError::OwnPath)?;
+        let launcher_exe = own_program().map_err(LaunchError::OwnPath)?;
         Ok(Job {
             program: program.into(),
             args: Vec::new(),
@@ -71,6 +71,17 @@ impl Job {
             launcher_exe,
         })
     }
+}
+
+/// This program's own file. Linux keeps a way to one that was replaced while it runs: whoever builds
+/// anew during a long run does not end it.
+///
+/// # Errors
+/// If the system does not tell.
+pub fn own_program() -> std::io::Result<PathBuf> {
+    let link = Path::new("/proc/self/exe");
+    let path = std::env::current_exe()?;
+    Ok(if cfg!(target_os = "linux") && !path.exists() { link.to_owned() } else { path })
 }
 
 /// One of a trainer's two output streams.
