@@ -250,6 +250,7 @@ pub fn compare(base: &Set, new: &Set, options: &Options) -> Result<Comparison, C
     for (one, other) in &pairing.unlike {
         differences.extend(one.unlike(other));
     }
+    differences.dedup(); // sizes of one model differ in the same
     if !options.anyway && !differences.is_empty() {
         return Err(CompareError::Trainings(first_few(&differences, "; ")));
     }

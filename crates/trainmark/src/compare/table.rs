@@ -112,9 +112,16 @@ pub fn remarks(comparison: &Comparison) -> Vec<String> {
                 .to_owned(),
         );
     }
-    let regressions = comparison.regressions();
+    let lost = comparison.grades.iter().filter(|row| row.outcome.is_regression()).count();
+    match lost {
+        0 => {}
+        1 => remarks.push("1 verification grade lost".to_owned()),
+        more => remarks.push(format!("{more} verification grades lost")),
+    }
+    let regressions = comparison.regressions() - lost;
     let gate = comparison.gate * 100.0;
     remarks.push(match regressions {
+        0 if lost > 0 => return remarks, // it would be read as the verdict
         0 => format!("No regression shown beyond the gate of {gate:.1} %"),
         1 => format!("1 regression beyond the gate of {gate:.1} %"),
         more => format!("{more} regressions beyond the gate of {gate:.1} %"),
