@@ -94,7 +94,7 @@ impl<'a> Campaign<'a> {
         cases: &[Case],
         journal: Journal,
         out: &'a Path,
-        schedule: &Schedule,
+        progress: Progress<'a>,
         cancel: &'a CancelToken,
     ) -> Campaign<'a> {
         let row = |case: &Case| {
@@ -105,7 +105,6 @@ impl<'a> Campaign<'a> {
             Row { case, result, identity, name, file: None, written: false, known: false, done }
         };
         let rows = cases.iter().map(row).collect();
-        let progress = Progress::new(&bench.loaded().suite, cases, schedule);
         Campaign { rows, journal, notes: Vec::new(), out, bench, cancel, progress }
     }
 

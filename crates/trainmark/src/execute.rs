@@ -281,9 +281,7 @@ impl<'a> Bench<'a> {
                 None => Ok(ready),
                 Some(reason) => Err((Status::Unavailable, reason)),
             },
-            Err(NotReady::BuildFailed(reason)) => Err((Status::BuildFailed, reason.clone())),
-            Err(NotReady::NotSetUp(reason)) => Err((Status::Unavailable, reason.clone())),
-            Err(NotReady::NotStarted(reason)) => Err((Status::NotStarted, reason.clone())),
+            Err(not_ready) => Err((not_ready.status(), not_ready.reason().to_owned())),
         }
     }
 

@@ -40,6 +40,12 @@ pub struct Line {
 pub enum State {
     #[default]
     Waiting,
+    /// Its trainer is built, or asked what it can do here; with the last that was said meanwhile.
+    GettingReady {
+        step: Step,
+        since: Duration,
+        said: String,
+    },
     Running {
         since: Duration,
         epoch: u32,
@@ -48,6 +54,22 @@ pub enum State {
     },
     /// With what there is to say of it.
     Ended(Status, String),
+}
+
+/// What makes a trainer ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Building,
+    Probing,
+}
+
+impl Step {
+    fn word(self) -> &'static str {
+        match self {
+            Step::Building => "building",
+            Step::Probing => "probing",
+        }
+    }
 }
 
 impl View {
@@ -120,7 +142,8 @@ impl View {
         if lines <= room {
             return (0, lines);
         }
-        let running = |line: &Line| matches!(line.state, State::Running { .. });
+        let running =
+            |line: &Line| matches!(line.state, State::Running { .. } | State::GettingReady { .. });
         let waiting = |line: &Line| matches!(line.state, State::Waiting);
         let at = self.lines.iter().position(running);
         let at = at.or_else(|| self.lines.iter().position(waiting)).unwrap_or(lines - 1);
@@ -142,6 +165,12 @@ impl Line {
         match &self.state {
             State::Waiting if self.runs == 0 => ('·', "waiting".to_owned()),
             State::Waiting => ('·', self.so_far(best)),
+            State::GettingReady { step, since, said } => {
+                let said = one_line(said.trim());
+                let said = if said.is_empty() { said } else { format!(", {said}").into() };
+                let taken = time(now.saturating_sub(*since));
+                ('◌', format!("{} {taken}{said}", step.word()))
+            }
             State::Running { since, epoch, epochs, loss } => {
                 let mut text = format!("running {}", time(now.saturating_sub(*since)));
                 if *epoch > 0 {
@@ -172,7 +201,7 @@ impl Line {
     fn painted(&self, best: bool, text: &str) -> String {
         let code = match &self.state {
             State::Waiting => "2",
-            State::Running { .. } => "1",
+            State::Running { .. } | State::GettingReady { .. } => "1",
             State::Ended(status, _) if status.completed() && best => "32;1",
             State::Ended(status, _) if status.completed() => "32",
             State::Ended(Status::Unavailable | Status::Interrupted, _) => "33",
@@ -231,15 +260,27 @@ mod tests {
             loss: Some(0.25),
         };
         let done = |text: &str| State::Ended(Status::Measured, text.to_owned());
+        let building = State::GettingReady {
+            step: Step::Building,
+            since: Duration::from_secs(58),
+            said: "   Compiling serde\u{1b}[2K v1.0 ".to_owned(),
+        };
+        let probing = State::GettingReady {
+            step: Step::Probing,
+            since: Duration::from_secs(64),
+            said: String::new(),
+        };
         let lines = vec![
             line("mlp cpu", done("0.34 s, 94.1 %")),
             line("mlp torch", done("3.91 s, 94.2 %")),
             line("cnn cpu", running),
             line("cnn cuda", State::Ended(Status::Unavailable, "no CUDA driver".to_owned())),
             line("cnn mine", State::Ended(Status::Crashed, "signal 11\u{1b}[2J".to_owned())),
+            line("attention mine", building),
+            line("attention jax", probing),
             line("attention cpu", State::Waiting),
         ];
-        View { suite: "mnist".to_owned(), lines, runs: Some(6), done: 4 }
+        View { suite: "mnist".to_owned(), lines, runs: Some(8), done: 4 }
     }
 
     #[test]

@@ -3,12 +3,13 @@
 
 use crate::campaign::Row;
 use crate::execute::Round;
-use crate::live::{Line, State, View};
+use crate::live::{Line, State, Step, View};
 use crate::plan::Case;
 use crate::report::console::one_line;
 use crate::result::{ResultFile, Sample, Status};
 use crate::schedule::Schedule;
 use crate::suite::Suite;
+use crate::trainer::{NotReady, Watch};
 use crate::transcript::Transcript;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
@@ -24,6 +25,8 @@ const DRAW_EVERY: Duration = Duration::from_millis(200);
 /// The progress of one run.
 pub struct Progress<'a> {
     suite: &'a Suite,
+    /// The trainer of each line.
+    trainers: Vec<&'a str>,
     rounds: bool,
     view: Arc<Mutex<View>>,
     began: Instant,
@@ -58,7 +61,8 @@ impl<'a> Progress<'a> {
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let painter = terminal.then(|| Painter::start(Arc::clone(&view), began, colour));
         let rounds = rounds > 1 || schedule.until.is_some();
-        Progress { suite, rounds, view, began, painter, colour }
+        let trainers = cases.iter().map(|case| &*suite.trainers[case.trainer].name).collect();
+        Progress { suite, trainers, rounds, view, began, painter, colour }
     }
 
     fn view(&self) -> MutexGuard<'_, View> {
@@ -104,10 +108,22 @@ impl<'a> Progress<'a> {
         let all = view.runs.map_or("?".to_owned(), |runs| runs.to_string());
         let line = format!("[{}/{all}] {label}: {outcome}", view.done);
         drop(view);
+        self.print(line);
+    }
+
+    /// A line that stays, above the view if there is one.
+    fn print(&self, line: String) {
         match &self.painter {
             None => eprintln!("{line}"),
             Some(painter) => painter.bar.println(line),
         }
+    }
+
+    /// All lines of a trainer.
+    fn set_trainer(&mut self, trainer: &str, state: &State) {
+        let mut view = self.view();
+        let lines = view.lines.iter_mut().zip(&self.trainers);
+        lines.filter(|(_, of)| **of == trainer).for_each(|(line, _)| line.state = state.clone());
     }
 
     fn label_of(&self, case: &Case, round: Round) -> String {
@@ -156,6 +172,14 @@ impl<'a> Progress<'a> {
         format!("\x1b[{code}m{status}\x1b[0m")
     }
 
+    /// Does what may print for itself, with the view out of its way.
+    pub fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
+        match &self.painter {
+            None => work(),
+            Some(painter) => painter.bar.suspend(work),
+        }
+    }
+
     /// Removes the view.
     pub fn finish(&mut self) {
         if let Some(mut painter) = self.painter.take() {
@@ -165,6 +189,42 @@ impl<'a> Progress<'a> {
             }
             painter.bar.finish_and_clear();
         }
+    }
+}
+
+impl Watch for Progress<'_> {
+    fn shows_steps(&self) -> bool {
+        self.painter.is_some()
+    }
+
+    fn step(&mut self, trainer: &str, step: Step, said: &str) {
+        let began = |state: &State| match state {
+            State::GettingReady { step: known, since, .. } if *known == step => Some(*since),
+            _ => None,
+        };
+        let line = self.trainers.iter().position(|of| *of == trainer);
+        let known = line.and_then(|line| began(&self.view().lines[line].state));
+        let since = known.unwrap_or_else(|| self.began.elapsed());
+        self.set_trainer(trainer, &State::GettingReady { step, since, said: said.to_owned() });
+    }
+
+    fn settled(&mut self, trainer: &str, not_ready: Option<&NotReady>) {
+        let state = match not_ready {
+            None => State::Waiting,
+            Some(reason) => State::Ended(reason.status(), reason.reason().to_owned()),
+        };
+        self.set_trainer(trainer, &state);
+    }
+
+    fn tell(&mut self, line: &str) {
+        self.print(line.to_owned());
+    }
+}
+
+/// Whatever ends a run early: the terminal is left as it was.
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
+        self.finish();
     }
 }
 

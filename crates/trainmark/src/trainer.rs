@@ -2,21 +2,30 @@
 
 use crate::cmd::run::quote;
 use crate::launch;
+use crate::live::Step;
 use crate::plan::{fixed_command, program};
 use crate::provenance::{resolve_program, sha256_of_file};
 use crate::report::console::one_line;
+use crate::result::Status;
 use crate::setup::{self, Due, Site, State};
 use crate::suite::{LoadedSuite, Trainer};
 use protocol::Probe;
+use std::collections::VecDeque;
 use std::fmt;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 /// How long `--probe` may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes of a probe's answer that are read at most.
 const PROBE_LIMIT: usize = 1 << 20;
+/// Of a builder that ended badly, as many of its lines are shown.
+const BUILDERS_LAST_LINES: usize = 100;
+/// How long a builder's next line is waited for before it is asked whether it has ended.
+const LISTEN: Duration = Duration::from_millis(100);
 
 /// A trainer that can be started, as far as is known before a combination of it runs.
 #[derive(Clone, Debug)]
@@ -47,29 +56,127 @@ impl fmt::Display for NotReady {
     }
 }
 
-/// Builds a trainer as its suite says, with the builder's own progress on standard error.
+impl NotReady {
+    /// What its combinations have come to.
+    pub fn status(&self) -> Status {
+        match self {
+            NotReady::BuildFailed(_) => Status::BuildFailed,
+            NotReady::NotStarted(_) => Status::NotStarted,
+            NotReady::NotSetUp(_) => Status::Unavailable,
+        }
+    }
+
+    pub fn reason(&self) -> &str {
+        let (NotReady::BuildFailed(it) | NotReady::NotStarted(it) | NotReady::NotSetUp(it)) = self;
+        it
+    }
+}
+
+/// Who looks on while trainers, by their names, are made ready.
+pub trait Watch {
+    /// Whether it shows each step itself. Else a builder's output goes to standard error as it comes.
+    fn shows_steps(&self) -> bool;
+
+    /// A step begins, or its program said something.
+    fn step(&mut self, trainer: &str, step: Step, said: &str);
+
+    /// A trainer is ready, or cannot be.
+    fn settled(&mut self, trainer: &str, not_ready: Option<&NotReady>);
+
+    /// A line that a person should see.
+    fn tell(&mut self, line: &str);
+}
+
+/// Everything goes to standard error.
+pub struct Plain;
+
+impl Watch for Plain {
+    fn shows_steps(&self) -> bool {
+        false
+    }
+
+    fn step(&mut self, _: &str, _: Step, _: &str) {}
+
+    fn settled(&mut self, _: &str, _: Option<&NotReady>) {}
+
+    fn tell(&mut self, line: &str) {
+        eprintln!("{line}");
+    }
+}
+
+/// Builds a trainer as its suite says.
 ///
 /// # Errors
 /// If the builder cannot be started or ends badly.
-pub fn build(loaded: &LoadedSuite, trainer: &Trainer) -> Result<(), NotReady> {
+pub fn build(
+    loaded: &LoadedSuite,
+    trainer: &Trainer,
+    watch: &mut dyn Watch,
+) -> Result<(), NotReady> {
     // The built-in suite comes without sources: its trainers were installed beside the harness.
     if trainer.build.is_empty() || loaded.is_built_in() {
         return Ok(());
     }
     let words = fixed_command(loaded, trainer, &trainer.build).map_err(NotReady::BuildFailed)?;
     let shown = words.join(" ");
-    eprintln!("{}", one_line(&format!("Building {}: {shown}", trainer.name)));
-    let status = Command::new(&words[0])
-        .args(&words[1..])
-        .current_dir(&loaded.root)
-        .stdin(Stdio::null())
-        .stdout(std::io::stderr())
-        .status();
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).current_dir(&loaded.root).stdin(Stdio::null());
+    let status = if watch.shows_steps() {
+        watch.step(&trainer.name, Step::Building, "");
+        let mut last = VecDeque::new();
+        let status = overheard(command, &mut |line| {
+            watch.step(&trainer.name, Step::Building, line);
+            last.truncate(BUILDERS_LAST_LINES - 1);
+            last.push_front(line.to_owned());
+        });
+        if !matches!(&status, Ok(status) if status.success()) {
+            for line in last.iter().rev() {
+                watch.tell(&one_line(line));
+            }
+        }
+        status
+    } else {
+        watch.tell(&one_line(&format!("Building {}: {shown}", trainer.name)));
+        command.stdout(std::io::stderr()).status()
+    };
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(NotReady::BuildFailed(format!("`{shown}` ended with {status}"))),
         Err(error) => Err(NotReady::BuildFailed(format!("`{shown}` does not start: {error}"))),
     }
+}
+
+/// Runs a program and hears each line that it says. What it leaves behind (compilers have daemons) may
+/// keep its output open: that is not waited for.
+fn overheard(
+    mut command: Command,
+    on_line: &mut dyn FnMut(&str),
+) -> std::io::Result<std::process::ExitStatus> {
+    let (output, input) = std::io::pipe()?;
+    let mut child = command.stdout(input.try_clone()?).stderr(input).spawn()?;
+    drop(command); // it has the pipe open too
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line);
+            // What a bar was drawn over with is its last state.
+            let line = line.trim_end().rsplit('\r').next().unwrap_or_default().to_owned();
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    let mut ended = None;
+    loop {
+        match lines.recv_timeout(LISTEN) {
+            Ok(line) if !line.is_empty() => on_line(&line),
+            Ok(_) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(mpsc::RecvTimeoutError::Timeout) if ended.is_some() => break,
+            Err(mpsc::RecvTimeoutError::Timeout) => ended = child.try_wait()?,
+        }
+    }
+    ended.map_or_else(|| child.wait(), Ok)
 }
 
 /// Finds a trainer's program and asks it what it can do on this machine.
@@ -81,9 +188,10 @@ pub fn ready(
     trainer: &Trainer,
     allow_software: bool,
     cancel: &launch::CancelToken,
+    watch: &mut dyn Watch,
 ) -> Result<Ready, NotReady> {
     let named = program(loaded, trainer).map_err(NotReady::NotStarted)?;
-    if let Some(reason) = not_set_up(loaded, trainer) {
+    if let Some(reason) = not_set_up(loaded, trainer, watch) {
         return Err(NotReady::NotSetUp(reason));
     }
     if let Err(reason) = setup::digest_of(&loaded.root, &trainer.inputs) {
@@ -112,7 +220,7 @@ pub fn ready(
 
 /// Why a trainer's set-up keeps it from running. One that is out of date does not: that is said, and
 /// the record has the versions that ran.
-fn not_set_up(loaded: &LoadedSuite, trainer: &Trainer) -> Option<String> {
+fn not_set_up(loaded: &LoadedSuite, trainer: &Trainer, watch: &mut dyn Watch) -> Option<String> {
     let site = Site::of(loaded, trainer)?;
     let command =
         format!("`trainmark setup {} --suite {}`", quote(&trainer.name), quote(&loaded.origin));
@@ -122,7 +230,7 @@ fn not_set_up(loaded: &LoadedSuite, trainer: &Trainer) -> Option<String> {
         State::Due(Due::Changed) => {
             let words = Due::Changed.words();
             let warning = format!("{}: {words}; {command} renews it", trainer.name);
-            eprintln!("warning: {}", one_line(&warning));
+            watch.tell(&format!("warning: {}", one_line(&warning)));
             None
         }
         State::Due(due) => Some(format!("{}; {command} sees to it", due.words())),
@@ -185,6 +293,54 @@ impl Ready {
 mod tests {
     use super::*;
     use protocol::BackendProbe;
+
+    /// Shows steps, and keeps all that it is told.
+    #[derive(Default)]
+    struct Heard(Vec<String>);
+
+    impl Watch for Heard {
+        fn shows_steps(&self) -> bool {
+            true
+        }
+
+        fn step(&mut self, trainer: &str, step: Step, said: &str) {
+            self.0.push(format!("{trainer} {step:?} {said}"));
+        }
+
+        fn settled(&mut self, _: &str, _: Option<&NotReady>) {}
+
+        fn tell(&mut self, line: &str) {
+            self.0.push(line.to_owned());
+        }
+    }
+
+    fn built(script: &str) -> (Result<(), NotReady>, Vec<String>) {
+        let text = format!(
+            "name = \"s\"\n[models.m]\n[[trainers]]\nname = \"T\"\nprogram = \"t\"\ncommand = [\"t\"]\n\
+             backends = [\"cpu\"]\nbuild = [\"sh\", \"-c\", {script:?}]\n[trainers.models.m]\nprefix = \"p\"\n"
+        );
+        let loaded = LoadedSuite::of_text(text, "mine.toml", std::env::temp_dir()).unwrap();
+        let mut heard = Heard::default();
+        let result = build(&loaded, &loaded.suite.trainers[0], &mut heard);
+        (result, heard.0)
+    }
+
+    #[test]
+    fn a_build_is_heard_line_by_line_and_what_it_leaves_behind_is_not_waited_for() {
+        let (result, heard) = built("echo one; echo 'a bar\\ranother' >&2; sleep 20 & echo two");
+        assert_eq!(result, Ok(()));
+        let lines = ["", "one", "another", "two"].map(|line| format!("T Building {line}"));
+        assert_eq!(heard, lines);
+    }
+
+    #[test]
+    fn of_a_build_that_ends_badly_the_last_lines_stay() {
+        let (result, heard) = built("seq 1 150; exit 3");
+        assert!(result.unwrap_err().to_string().ends_with("ended with exit status: 3"));
+        let stays: Vec<&str> = heard[151..].iter().map(String::as_str).collect();
+        let expected: Vec<String> = (51..=150).map(|number| number.to_string()).collect();
+        assert_eq!(stays, expected);
+    }
 
     #[test]
     fn what_the_probe_does_not_offer_is_unavailable_with_its_reason() {

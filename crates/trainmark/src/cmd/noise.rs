@@ -11,6 +11,7 @@ use crate::report::console::one_line;
 use crate::result::{ResultFile, Sample, Status};
 use crate::schedule::Schedule;
 use crate::suite::LoadedSuite;
+use crate::trainer::Plain;
 use crate::{data, launch, trust};
 use anyhow::{Context, Result, anyhow, bail};
 use std::collections::BTreeMap;
@@ -86,8 +87,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     ctrlc::set_handler(move || handle.cancel()).context("cannot listen for Ctrl-C")?;
     let dataset = data::prepare(args.data.as_deref())?;
     eprintln!("{label} against itself, {} rounds; data {dataset}", args.rounds);
-    let trainers =
-        run::make_ready(&loaded, std::slice::from_ref(&case), args.allow_software, &cancel);
+    let trainers = run::make_ready(
+        &loaded,
+        std::slice::from_ref(&case),
+        args.allow_software,
+        &cancel,
+        &mut Plain,
+    );
     let settings = Settings {
         quick: args.quick,
         allow_software: args.allow_software,

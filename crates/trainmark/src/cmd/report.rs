@@ -84,6 +84,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if args.verbose || (reports.is_empty() && args.charts.is_none()) {
         show(reports.iter().any(|(_, path)| is_stdout(path)), &summary)?;
     }
+    // The process ends: nobody needs its hundred thousand pieces of memory one by one.
+    std::mem::forget(summary);
     Ok(ExitCode::from(protocol::exit::SUCCESS))
 }
 
@@ -100,7 +102,7 @@ fn summarize(args: &Args) -> Result<Summary> {
     let mut summary = Summary::new(collection, &options)?;
     if args.html.is_some() || args.charts.is_some() {
         let needed = exhibit::needed(&summary);
-        summary.keep_files(needed, |row| whole(&args.input, &row.file));
+        summary.keep_files(needed, |row| whole(&args.input, row.file()));
     }
     Ok(summary)
 }

@@ -5,13 +5,16 @@ use crate::cmd::cluster::{Cluster, Kind};
 use crate::execute::{Bench, Limits, Settings, new_run};
 use crate::executor::{Executor, Local};
 use crate::journal::{Began, Journal, PastRun};
+use crate::live::Step;
 use crate::plan::{self, Case, Places, Selection};
+use crate::progress::Progress;
 use crate::race;
 use crate::report::{Collection, Options, Summary, console};
 use crate::result::{Status, WRITING};
 use crate::schedule::Schedule;
 use crate::slurm::{self, Scheduler, Slurm};
 use crate::suite::LoadedSuite;
+use crate::trainer::Watch;
 use crate::verify::FILE;
 use crate::{data, launch, trainer, trust};
 use anyhow::{Context, Result, anyhow, bail};
@@ -250,7 +253,15 @@ fn begin(
     let suite = format!("{} ({})", loaded.suite.name, loaded.origin);
     eprintln!("Suite {}, {} combinations", console::one_line(&suite), cases.len());
     eprintln!("Data  {dataset}");
-    let trainers = make_ready(loaded, cases, args.what.allow_software, &cancel);
+    let schedule = Schedule {
+        repeats: args.repeats.unwrap_or(1),
+        until: args.rounds_until,
+        max_time: args.max_time.or(args.rounds_until.map(|_| LONGEST)),
+        warm_up: args.warm_up,
+        seed: loaded.suite.config.get("seed").and_then(Value::as_u64).unwrap_or(0),
+    };
+    let mut progress = Progress::new(&loaded.suite, cases, &schedule);
+    let trainers = make_ready(loaded, cases, args.what.allow_software, &cancel, &mut progress);
 
     let cannot_write = || format!("--out {}: the journal cannot be written", args.out.display());
     let run = match &past {
@@ -278,15 +289,8 @@ fn begin(
             cpus: args.cpus.clone().map(|cpus| cpus.0),
         },
     };
-    let bench = Bench::new(loaded, &dataset, &trainers, settings, run)?;
-    let schedule = Schedule {
-        repeats: args.repeats.unwrap_or(1),
-        until: args.rounds_until,
-        max_time: args.max_time.or(args.rounds_until.map(|_| LONGEST)),
-        warm_up: args.warm_up,
-        seed: loaded.suite.config.get("seed").and_then(Value::as_u64).unwrap_or(0),
-    };
-    let mut campaign = Campaign::new(&bench, cases, journal, &args.out, &schedule, &cancel);
+    let bench = progress.aside(|| Bench::new(loaded, &dataset, &trainers, settings, run))?;
+    let mut campaign = Campaign::new(&bench, cases, journal, &args.out, progress, &cancel);
     if let Some(past) = past {
         for remark in campaign.take_up(past)? {
             eprintln!("note: {}", console::one_line(&remark));
@@ -368,17 +372,21 @@ pub(super) fn make_ready(
     cases: &[Case],
     allow_software: bool,
     cancel: &launch::CancelToken,
+    watch: &mut dyn Watch,
 ) -> BTreeMap<usize, Result<trainer::Ready, trainer::NotReady>> {
     let mut trainers = BTreeMap::new();
     for case in cases {
         trainers.entry(case.trainer).or_insert_with(|| {
             let declared = &loaded.suite.trainers[case.trainer];
-            let ready = trainer::build(loaded, declared)
-                .and_then(|()| trainer::ready(loaded, declared, allow_software, cancel));
+            let ready = trainer::build(loaded, declared, watch).and_then(|()| {
+                watch.step(&declared.name, Step::Probing, "");
+                trainer::ready(loaded, declared, allow_software, cancel, watch)
+            });
             if let Err(reason) = &ready {
                 let warning = format!("{}: {reason}", declared.name);
-                eprintln!("warning: {}", console::one_line(&warning));
+                watch.tell(&format!("warning: {}", console::one_line(&warning)));
             }
+            watch.settled(&declared.name, ready.as_ref().err());
             ready
         });
     }

@@ -4,6 +4,7 @@ use crate::cmd::report::print;
 use crate::report::console::one_line;
 use crate::setup::{SetupError, Site, State};
 use crate::suite::{LoadedSuite, Trainer};
+use crate::trainer::Plain;
 use crate::{launch, trainer, trust};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -110,11 +111,11 @@ fn make_ready(loaded: &LoadedSuite, declared: &Trainer, verbose: bool) -> Result
             did = format!("set up in {seconds:.1} s: {shown}, {megabytes:.0} MB");
         }
     } else if !declared.build.is_empty() {
-        trainer::build(loaded, declared).map_err(|reason| reason.to_string())?;
+        trainer::build(loaded, declared, &mut Plain).map_err(|reason| reason.to_string())?;
         did = "built".to_owned();
     }
     let cancel = launch::CancelToken::new().map_err(|error| error.to_string())?;
-    let ready = trainer::ready(loaded, declared, false, &cancel);
+    let ready = trainer::ready(loaded, declared, false, &cancel, &mut Plain);
     let ready = ready.map_err(|reason| format!("{did}, but {reason}"))?;
     let missing: Vec<String> = declared
         .backends

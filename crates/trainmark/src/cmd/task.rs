@@ -63,7 +63,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if dataset.sha256 != order.dataset_sha256 {
         bail!("{}: is other data here than where the order was given", order.data.display());
     }
-    let ready = trainer::ready(&loaded, declared, order.settings.allow_software, &cancel);
+    let ready = trainer::ready(
+        &loaded,
+        declared,
+        order.settings.allow_software,
+        &cancel,
+        &mut trainer::Plain,
+    );
     let trainers = BTreeMap::from([(case.trainer, ready)]);
     let bench =
         Bench::new(&loaded, &dataset, &trainers, order.settings.clone(), order.run.clone())?;

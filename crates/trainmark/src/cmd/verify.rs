@@ -6,6 +6,7 @@ use crate::machine::Machine;
 use crate::plan::{self, Case};
 use crate::report::console;
 use crate::suite::LoadedSuite;
+use crate::trainer::Plain;
 use crate::verify::{Examiner, FILE, Grade, Verification, VerificationFile, Yardsticks};
 use crate::{data, launch};
 use anyhow::{Context, Result, anyhow};
@@ -51,7 +52,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     eprintln!("Suite {} ({}), {} combinations", loaded.suite.name, loaded.origin, cases.len());
     eprintln!("Data  {dataset}");
     let train = mnist::Source::open(&dataset.directory)?.load()?.train;
-    let trainers = make_ready(&loaded, &cases, args.what.allow_software, &cancel);
+    let trainers = make_ready(&loaded, &cases, args.what.allow_software, &cancel, &mut Plain);
 
     let timeout = Duration::from_secs_f64(loaded.suite.timeout_s);
     let examiner = Examiner {

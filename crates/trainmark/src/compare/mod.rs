@@ -66,11 +66,11 @@ impl Metric {
     /// The same of a whole result file.
     pub(crate) fn of_row(self, row: &crate::report::collection::Row) -> Option<f64> {
         let value = match self {
-            Metric::TrainS => row.timing.train_s,
-            Metric::Wall => row.timing.wall_s,
-            Metric::Cpu => row.metrics.training_time_seconds,
-            Metric::Memory => row.metrics.peak_memory_mb,
-            Metric::Accuracy => row.metrics.test_accuracy_percent,
+            Metric::TrainS => row.timing().train_s,
+            Metric::Wall => row.timing().wall_s,
+            Metric::Cpu => row.metrics().training_time_seconds,
+            Metric::Memory => row.metrics().peak_memory_mb,
+            Metric::Accuracy => row.metrics().test_accuracy_percent,
         };
         value.filter(|value| *value > 0.0)
     }

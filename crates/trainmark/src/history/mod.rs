@@ -88,10 +88,10 @@ fn one_series(
     noise_floor: f64,
 ) -> Series {
     let point = |(row, value): &(&Row, f64)| Point {
-        when: row.started.map_or_else(|| row.timestamp.to_string(), |it| it.to_string()),
+        when: row.started.map_or_else(|| row.timestamp().to_string(), |it| it.to_string()),
         value: *value,
         git_commit: summary.run(row).and_then(|run| run.git_commit.clone()),
-        file: row.file.to_string(),
+        file: row.file().to_string(),
     };
     let points: Vec<Point> = rows.iter().map(point).collect();
     let values: Vec<f64> = rows.iter().map(|(_, value)| *value).collect();

@@ -17,11 +17,11 @@ use std::io::Write;
 type Figure = (&'static str, fn(&Row) -> Option<f64>);
 
 const MEASURES: [Figure; 5] = [
-    ("train-s", |row| row.timing.train_s),
-    ("wall-s", |row| row.timing.wall_s),
-    ("cpu-s", |row| row.metrics.training_time_seconds),
-    ("peak-memory-mb", |row| row.metrics.peak_memory_mb),
-    ("accuracy-percent", |row| row.metrics.test_accuracy_percent),
+    ("train-s", |row| row.timing().train_s),
+    ("wall-s", |row| row.timing().wall_s),
+    ("cpu-s", |row| row.metrics().training_time_seconds),
+    ("peak-memory-mb", |row| row.metrics().peak_memory_mb),
+    ("accuracy-percent", |row| row.metrics().test_accuracy_percent),
 ];
 
 #[derive(Serialize)]
@@ -37,7 +37,7 @@ pub fn write(summary: &Summary, mut to: impl Write) -> std::io::Result<()> {
     let mut newest: BTreeMap<String, &Row> = BTreeMap::new();
     for row in summary.rows().iter().filter(|row| row.status.completed()) {
         let kept = newest.entry(name(summary, row)).or_insert(row);
-        if (kept.started, &kept.timestamp) < (row.started, &row.timestamp) {
+        if (kept.started, kept.timestamp()) < (row.started, row.timestamp()) {
             *kept = row;
         }
     }

@@ -1,14 +1,15 @@
 //! What the reports need of many result files, in little memory: one small [`Row`] per file, and
 //! every name, configuration, dataset, machine and run only once.
 
-use super::headline::{Headline, SampleHeadline, key_error, parse};
+use super::headline::{Headline, RunHeadline, SampleHeadline, key_error, parse};
 use crate::machine::Machine;
 use crate::noise::NoiseFloor;
 use crate::race::{Race, RaceSpeedUp};
 use crate::report::compare::SpeedUp;
 use crate::result::{AccuracySource, DatasetRecord, Metrics, ResultFile, Status, Timing};
 use crate::verify::{Verification, VerificationFile};
-use indexmap::IndexSet;
+use foldhash::fast::RandomState;
+use indexmap::{Equivalent, IndexSet};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -18,11 +19,19 @@ use std::hash::Hash;
 /// Place of a repeated value in its list.
 pub type Id = u32;
 
+/// `20240315_143022`.
+const STAMP_BYTES: usize = 15;
+
 /// One result file.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// The file's name.
-    pub file: Box<str>,
+    /// The file's name; behind it the timestamp, if that is a long one.
+    names: Box<str>,
+    name_length: u32,
+    /// A timestamp as the scripts write it, or a shorter one, and its length: every table looks at it,
+    /// and what stands elsewhere has to be waited for.
+    stamp: [u8; STAMP_BYTES],
+    stamp_length: Option<u8>,
     pub(super) executable: Id,
     pub(super) model: Id,
     pub(super) backend: Id,
@@ -34,7 +43,6 @@ pub struct Row {
     pub(super) run: Option<Id>,
     /// SHA-256 of the trainer's program.
     pub(super) program: Option<Id>,
-    pub timestamp: Box<str>,
     /// When it began; absent in files of the specification's own scripts.
     pub started: Option<jiff::Timestamp>,
     pub schema_version: u32,
@@ -43,9 +51,9 @@ pub struct Row {
     /// Ran on a software imitation of a device.
     pub software: bool,
     pub accuracy_source: Option<AccuracySource>,
-    pub metrics: Metrics,
+    metrics: [Figure; 3],
+    timing: [Figure; 8],
     pub target_accuracy_percent: Option<f64>,
-    pub timing: Timing,
     /// Place of its verification, if it was verified.
     pub(super) verification: Option<Id>,
     /// It computes something else than the reference.
@@ -57,10 +65,7 @@ pub struct Row {
     pub repeated_runs: u32,
     /// Runs that the figures are of.
     pub counted_runs: u32,
-    pub roofline: Option<Rates>,
-    /// How soon the target of `--target-accuracy` was reached.
-    pub race: Option<Race>,
-    pub race_speed_up: Option<RaceSpeedUp>,
+    rare: Option<Box<Rare>>,
     pub(super) noise_floor: Option<Id>,
     /// Rows of the same group may be compared with each other. Set by the summary, as are:
     pub group: u32,
@@ -69,15 +74,83 @@ pub struct Row {
     pub speed_up: Option<SpeedUp>,
 }
 
+/// What most rows do not have.
+#[derive(Clone, Debug, Default)]
+struct Rare {
+    roofline: Option<Rates>,
+    race: Option<Race>,
+    race_speed_up: Option<RaceSpeedUp>,
+}
+
+impl Row {
+    /// The file's name.
+    pub fn file(&self) -> &str {
+        &self.names[..self.name_length as usize]
+    }
+
+    pub fn timestamp(&self) -> &str {
+        match self.stamp_length {
+            // It was text when it was put there.
+            Some(length) => str::from_utf8(&self.stamp[..usize::from(length)]).unwrap_or_default(),
+            None => &self.names[self.name_length as usize..],
+        }
+    }
+
+    pub fn metrics(&self) -> Metrics {
+        let [training_time_seconds, peak_memory_mb, test_accuracy_percent] =
+            self.metrics.map(Figure::known);
+        Metrics { training_time_seconds, peak_memory_mb, test_accuracy_percent }
+    }
+
+    pub fn timing(&self) -> Timing {
+        let [wall_s, user_s, system_s, setup_s, compile_s, train_s, eval_s, device_s] =
+            self.timing.map(Figure::known);
+        Timing { wall_s, user_s, system_s, setup_s, compile_s, train_s, eval_s, device_s }
+    }
+
+    pub fn roofline(&self) -> Option<Rates> {
+        self.rare.as_ref()?.roofline
+    }
+
+    /// How soon the target of `--target-accuracy` was reached.
+    pub fn race(&self) -> Option<Race> {
+        self.rare.as_ref()?.race
+    }
+
+    pub fn race_speed_up(&self) -> Option<RaceSpeedUp> {
+        self.rare.as_ref()?.race_speed_up
+    }
+
+    pub(super) fn set_race_speed_up(&mut self, race_speed_up: Option<RaceSpeedUp>) {
+        if race_speed_up.is_some() {
+            self.rare.get_or_insert_default().race_speed_up = race_speed_up;
+        }
+    }
+}
+
+/// A figure that may be missing, in eight bytes, half an `Option`'s: JSON has no NaN.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Figure(f64);
+
+impl Figure {
+    fn new(figure: Option<f64>) -> Figure {
+        Figure(figure.unwrap_or(f64::NAN))
+    }
+
+    pub(super) fn known(self) -> Option<f64> {
+        (!self.0.is_nan()).then_some(self.0)
+    }
+}
+
 /// One run's seconds.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Turn {
     /// Runs of different rows in the same round of the same run of the suite took turns.
     pub round: u32,
-    pub train_s: Option<f64>,
-    pub wall_s: Option<f64>,
+    pub(super) train_s: Figure,
+    pub(super) wall_s: Figure,
     /// User and system.
-    pub cpu_s: Option<f64>,
+    pub(super) cpu_s: Figure,
 }
 
 /// Operations per second.
@@ -117,12 +190,12 @@ pub struct Collection {
     pub skipped: Vec<Skipped>,
     /// What the folders' `verification.json` say, in the order in which they were read.
     pub(super) verifications: Vec<Verification>,
-    texts: IndexSet<Box<str>>,
+    texts: IndexSet<Box<str>, RandomState>,
     configs: Repeated<Map<String, Value>>,
     datasets: Repeated<DatasetRecord>,
     machines: Repeated<Machine>,
     noise_floors: Vec<NoiseFloor>,
-    runs: IndexSet<Run>,
+    runs: IndexSet<Run, RandomState>,
 }
 
 impl Collection {
@@ -158,8 +231,21 @@ impl Collection {
             None => None,
         };
         let trainer = headline.trainer.as_ref();
+        let Metrics { training_time_seconds, peak_memory_mb, test_accuracy_percent } =
+            headline.metrics;
+        let Timing { wall_s, user_s, system_s, setup_s, compile_s, train_s, eval_s, device_s } =
+            headline.timing;
+        let timestamp = &*headline.timestamp;
+        let mut stamp = [0; STAMP_BYTES];
+        let stamp_length = stamp.get_mut(..timestamp.len()).map(|it| {
+            it.copy_from_slice(timestamp.as_bytes());
+            timestamp.len() as u8
+        });
         Ok(Row {
-            file: file.into(),
+            names: [file, if stamp_length.is_some() { "" } else { timestamp }].concat().into(),
+            name_length: u32::try_from(file.len()).map_err(|_| "has too long a name")?,
+            stamp,
+            stamp_length,
             executable: self.text(&headline.executable),
             model: self.text(&headline.model),
             backend: self.text(&headline.backend),
@@ -169,48 +255,44 @@ impl Collection {
             program: trainer.and_then(|it| it.sha256.as_ref()).map(|text| self.text(&text.0)),
             dataset: self.datasets.known_id_of("dataset", headline.dataset)?,
             machine: self.machines.known_id_of("machine", headline.machine)?,
-            run: run.map(|run| {
-                place(
-                    &mut self.runs,
-                    Run {
-                        id: run.id.clone().into_owned(),
-                        suite: run.suite.clone().into_owned(),
-                        quick: run.quick,
-                        git_commit: run.git_commit.as_ref().map(|text| text.0.clone().into_owned()),
-                        harness: run.harness.clone().into_owned(),
-                    },
-                )
-            }),
-            timestamp: headline.timestamp.as_ref().into(),
+            run: run.map(|run| self.run(run)),
             started,
             schema_version: headline.schema_version,
             status: headline.status.unwrap_or_default(),
             compiled: headline.compiled,
             software: trainer.is_some_and(|trainer| trainer.software),
             accuracy_source: headline.accuracy_source,
-            metrics: headline.metrics,
+            metrics: [training_time_seconds, peak_memory_mb, test_accuracy_percent]
+                .map(Figure::new),
+            timing: [wall_s, user_s, system_s, setup_s, compile_s, train_s, eval_s, device_s]
+                .map(Figure::new),
             target_accuracy_percent: headline.target_accuracy_percent,
-            timing: headline.timing,
             verification: None,
             different: false,
             turns: turns(&headline.samples),
             noisy_runs: number(headline, |sample| !sample.disturbances.is_empty()),
             repeated_runs: number(headline, |sample| sample.superseded),
             counted_runs: number(headline, |sample| !sample.superseded),
-            roofline: headline.roofline.as_ref().map(|it| Rates {
-                dense_flop_per_s: it.dense_flop_per_s,
-                achieved_flop_per_s: it.achieved_flop_per_s,
-                peak_flop_per_s: it.peak_flop_per_s,
-                share: it.share,
-                declared: it.declared,
-            }),
-            race: headline.race,
-            race_speed_up: None,
+            rare: rare(headline),
             noise_floor: self.noise_floor(headline.noise_floor)?,
             group: 0,
             rank: None,
             speed_up: None,
         })
+    }
+
+    fn run(&mut self, run: &RunHeadline) -> Id {
+        let key = RunKey {
+            id: &run.id,
+            suite: &run.suite,
+            quick: run.quick,
+            git_commit: run.git_commit.as_ref().map(|text| &*text.0),
+            harness: &run.harness,
+        };
+        match self.runs.get_index_of(&key) {
+            Some(index) => index as Id,
+            None => place(&mut self.runs, key.to_run()),
+        }
     }
 
     fn noise_floor(&mut self, text: Option<&RawValue>) -> Result<Option<Id>, String> {
@@ -260,6 +342,22 @@ impl Collection {
         self.verifications.extend(other.verifications);
     }
 
+    /// Puts the rows from a place on in this order of their places, counted from there.
+    pub(super) fn arrange(&mut self, from: usize, mut order: Vec<u32>) {
+        let rows = &mut self.rows[from..];
+        // Each cycle of the order is closed by swapping along it: nothing is held twice.
+        for start in 0..order.len() {
+            let mut at = start;
+            while order[at] as usize != start {
+                let next = order[at] as usize;
+                rows.swap(at, next);
+                order[at] = at as u32;
+                at = next;
+            }
+            order[at] = at as u32;
+        }
+    }
+
     /// Makes room for so many more rows, so that growing does not hold them twice.
     pub fn reserve(&mut self, more: usize) {
         self.rows.reserve(more);
@@ -271,7 +369,7 @@ impl Collection {
 
     /// Names of the files that were read.
     pub fn files(&self) -> impl Iterator<Item = &str> {
-        self.rows.iter().map(|row| &*row.file)
+        self.rows.iter().map(Row::file)
     }
 
     pub(super) fn text_of(&self, id: Id) -> &str {
@@ -323,18 +421,61 @@ fn turns(samples: &[SampleHeadline]) -> Box<[Turn]> {
     counted
         .map(|it| Turn {
             round: it.round,
-            train_s: it.timing.train_s,
-            wall_s: it.timing.wall_s,
-            cpu_s: cpu_s(it),
+            train_s: Figure::new(it.timing.train_s),
+            wall_s: Figure::new(it.timing.wall_s),
+            cpu_s: Figure::new(cpu_s(it)),
         })
         .collect()
+}
+
+fn rare(headline: &Headline) -> Option<Box<Rare>> {
+    let roofline = headline.roofline.as_ref().map(|it| Rates {
+        dense_flop_per_s: it.dense_flop_per_s,
+        achieved_flop_per_s: it.achieved_flop_per_s,
+        peak_flop_per_s: it.peak_flop_per_s,
+        share: it.share,
+        declared: it.declared,
+    });
+    let race = headline.race;
+    let any = roofline.is_some() || race.is_some();
+    any.then(|| Box::new(Rare { roofline, race, race_speed_up: None }))
+}
+
+/// A run as its file has it, to find it among the known ones without a copy. Fields in [`Run`]'s
+/// order, so that equals have equal hashes.
+#[derive(Hash)]
+struct RunKey<'a> {
+    id: &'a str,
+    suite: &'a str,
+    quick: bool,
+    git_commit: Option<&'a str>,
+    harness: &'a str,
+}
+
+impl RunKey<'_> {
+    fn to_run(&self) -> Run {
+        Run {
+            id: self.id.to_owned(),
+            suite: self.suite.to_owned(),
+            quick: self.quick,
+            git_commit: self.git_commit.map(str::to_owned),
+            harness: self.harness.to_owned(),
+        }
+    }
+}
+
+impl Equivalent<Run> for RunKey<'_> {
+    fn equivalent(&self, run: &Run) -> bool {
+        (self.id, self.suite, self.quick) == (&*run.id, &*run.suite, run.quick)
+            && (self.git_commit, self.harness) == (run.git_commit.as_deref(), &*run.harness)
+    }
 }
 
 fn number(headline: &Headline, test: impl Fn(&SampleHeadline) -> bool) -> u32 {
     headline.samples.iter().filter(|sample| test(sample)).count() as u32
 }
 
-fn place<T: Hash + Eq>(set: &mut IndexSet<T>, value: T) -> Id {
+fn place<T: Hash + Eq>(set: &mut IndexSet<T, RandomState>, value: T) -> Id {
     // A row takes over 100 bytes: memory ends long before u32 does.
     set.insert_full(value).0 as Id
 }
@@ -342,13 +483,13 @@ fn place<T: Hash + Eq>(set: &mut IndexSet<T>, value: T) -> Id {
 /// Values that repeat from file to file, recognised by their JSON text.
 #[derive(Debug)]
 struct Repeated<T> {
-    values: IndexSet<T>,
-    by_text: HashMap<Box<str>, Id>,
+    values: IndexSet<T, RandomState>,
+    by_text: HashMap<Box<str>, Id, RandomState>,
 }
 
 impl<T> Default for Repeated<T> {
     fn default() -> Self {
-        Repeated { values: IndexSet::new(), by_text: HashMap::new() }
+        Repeated { values: IndexSet::default(), by_text: HashMap::default() }
     }
 }
 
@@ -442,6 +583,31 @@ mod tests {
             .map(|row| (first.text_of(row.backend), first.config_of(row.config)["a"].clone()))
             .collect();
         assert_eq!(seen, [("cpu", 1.into()), ("mps", 2.into()), ("cpu", 1.into())]);
+    }
+
+    #[test]
+    fn rows_are_put_into_any_order_and_equal_runs_are_one() {
+        let run = r#"{"id": "r", "suite": "s", "git_commit": "c", "started": null}"#;
+        let mut collection = Collection::default();
+        for number in 0..7 {
+            let text = String::from_utf8(file("cpu", "{}")).unwrap();
+            let run = if number == 3 { run.replace("\"c\"", "null") } else { run.to_owned() };
+            let text = text.replacen('{', &format!("{{\"run\": {run},"), 1);
+            collection.add_bytes(&format!("{number}.json"), text.as_bytes()).unwrap();
+        }
+        assert_eq!(collection.runs.len(), 2);
+        collection.arrange(1, vec![5, 2, 1, 0, 4, 3]);
+        let files: Vec<&str> = collection.files().collect();
+        let expected = [0, 6, 3, 2, 1, 5, 4].map(|number| format!("{number}.json"));
+        assert_eq!(files, expected);
+        assert!(collection.rows.iter().all(|row| row.timestamp() == "t"));
+        for timestamp in ["", "20240315_143022", "2024-03-15T14:30:22Z", "é"] {
+            let text = String::from_utf8(file("cpu", "{}")).unwrap();
+            let text = text.replace("\"t\"", &format!("{timestamp:?}"));
+            collection.add_bytes("name.json", text.as_bytes()).unwrap();
+            let row = collection.rows.last().unwrap();
+            assert_eq!((row.file(), row.timestamp()), ("name.json", timestamp));
+        }
     }
 
     #[test]

@@ -146,22 +146,22 @@ static FIXED: [Fixed; 41] = [
     fixed("model", Kind::Text, |it, row| text(Some(it.model(row)))),
     fixed("backend", Kind::Text, |it, row| text(Some(it.backend(row)))),
     fixed("compiled", Kind::Flag, |_, row| Cell::Flag(row.compiled)),
-    fixed("timestamp", Kind::Text, |_, row| text(Some(&row.timestamp))),
+    fixed("timestamp", Kind::Text, |_, row| text(Some(row.timestamp()))),
     fixed("status", Kind::Text, |_, row| text(Some(row.status.key()))),
     fixed("reason", Kind::Text, |it, row| text(it.reason(row))),
-    fixed("training_time_seconds", Kind::Real, |_, row| real(row.metrics.training_time_seconds)),
-    fixed("peak_memory_mb", Kind::Real, |_, row| real(row.metrics.peak_memory_mb)),
-    fixed("test_accuracy_percent", Kind::Real, |_, row| real(row.metrics.test_accuracy_percent)),
+    fixed("training_time_seconds", Kind::Real, |_, row| real(row.metrics().training_time_seconds)),
+    fixed("peak_memory_mb", Kind::Real, |_, row| real(row.metrics().peak_memory_mb)),
+    fixed("test_accuracy_percent", Kind::Real, |_, row| real(row.metrics().test_accuracy_percent)),
     fixed("accuracy_source", Kind::Text, |_, row| text(row.accuracy_source.map(|it| it.key()))),
     fixed("target_accuracy_percent", Kind::Real, |_, row| real(row.target_accuracy_percent)),
-    fixed("wall_s", Kind::Real, |_, row| real(row.timing.wall_s)),
-    fixed("user_s", Kind::Real, |_, row| real(row.timing.user_s)),
-    fixed("system_s", Kind::Real, |_, row| real(row.timing.system_s)),
-    fixed("setup_s", Kind::Real, |_, row| real(row.timing.setup_s)),
-    fixed("compile_s", Kind::Real, |_, row| real(row.timing.compile_s)),
-    fixed("train_s", Kind::Real, |_, row| real(row.timing.train_s)),
-    fixed("eval_s", Kind::Real, |_, row| real(row.timing.eval_s)),
-    fixed("device_s", Kind::Real, |_, row| real(row.timing.device_s)),
+    fixed("wall_s", Kind::Real, |_, row| real(row.timing().wall_s)),
+    fixed("user_s", Kind::Real, |_, row| real(row.timing().user_s)),
+    fixed("system_s", Kind::Real, |_, row| real(row.timing().system_s)),
+    fixed("setup_s", Kind::Real, |_, row| real(row.timing().setup_s)),
+    fixed("compile_s", Kind::Real, |_, row| real(row.timing().compile_s)),
+    fixed("train_s", Kind::Real, |_, row| real(row.timing().train_s)),
+    fixed("eval_s", Kind::Real, |_, row| real(row.timing().eval_s)),
+    fixed("device_s", Kind::Real, |_, row| real(row.timing().device_s)),
     fixed("speed_up", Kind::Real, |_, row| real(row.speed_up.map(|it| it.factor))),
     fixed("speed_up_basis", Kind::Text, |_, row| text(row.speed_up.map(|it| it.basis.key()))),
     fixed("rank", Kind::Integer, |_, row| integer(row.rank)),
@@ -197,7 +197,7 @@ static FIXED: [Fixed; 41] = [
     }),
     fixed("harness", Kind::Text, |it, row| text(it.run(row).map(|it| &*it.harness))),
     fixed("started", Kind::Moment, |_, row| row.started.map_or(Cell::Missing, Cell::Moment)),
-    fixed("file", Kind::Text, |_, row| text(Some(&row.file))),
+    fixed("file", Kind::Text, |_, row| text(Some(row.file()))),
 ];
 
 #[cfg(test)]
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(kind("config.on"), Kind::Flag);
         let mixed = columns.iter().find(|it| it.name() == "config.mixed").unwrap();
         let name = columns.iter().find(|it| it.name() == "config.name").unwrap();
-        let row = |file: &str| summary.rows().iter().find(|it| &*it.file == file).unwrap();
+        let row = |file: &str| summary.rows().iter().find(|it| it.file() == file).unwrap();
         assert_eq!(mixed.cell(&summary, row("0.json")), Cell::Text("1".into()));
         assert_eq!(name.cell(&summary, row("1.json")), Cell::Missing);
     }

@@ -9,6 +9,7 @@ use crate::race::RaceSpeedUp;
 use crate::result::Status;
 use crate::stats::{self, Interval, Speedup, Verdict};
 use crate::suite::{ReferenceRow, Suite};
+use foldhash::fast::RandomState;
 use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
@@ -106,15 +107,15 @@ impl Basis {
             Basis::Wall => turn.wall_s,
             Basis::Cpu => turn.cpu_s,
         };
-        seconds.filter(|&seconds| seconds > 0.0)
+        seconds.known().filter(|&seconds| seconds > 0.0)
     }
 
     /// `None` where unknown or where a quotient would mean nothing.
     pub fn seconds(self, row: &Row) -> Option<f64> {
         let seconds = match self {
-            Basis::TrainLoop => row.timing.train_s,
-            Basis::Wall => row.timing.wall_s,
-            Basis::Cpu => row.metrics.training_time_seconds,
+            Basis::TrainLoop => row.timing().train_s,
+            Basis::Wall => row.timing().wall_s,
+            Basis::Cpu => row.metrics().training_time_seconds,
         };
         seconds.filter(|&seconds| seconds > 0.0)
     }
@@ -135,15 +136,19 @@ impl Row {
 /// Sets the target of files that name none, and the status that follows from the target.
 pub(super) fn judge(collection: &mut Collection, suite: Option<&Suite>) {
     let mut rows = std::mem::take(&mut collection.rows);
+    let mut targets: HashMap<(Id, Id), Option<f64>, RandomState> = HashMap::default();
     for row in &mut rows {
         if let (0, None, Some(suite)) = (row.schema_version, row.target_accuracy_percent, suite) {
-            let epochs = collection.config_of(row.config).get("epochs");
-            let epochs = epochs.and_then(serde_json::Value::as_u64).unwrap_or(0);
-            row.target_accuracy_percent =
-                suite.target(collection.text_of(row.model), SPECIFICATION_DATASET, epochs);
+            let target = targets.entry((row.model, row.config)).or_insert_with(|| {
+                let epochs = collection.config_of(row.config).get("epochs");
+                let epochs = epochs.and_then(serde_json::Value::as_u64).unwrap_or(0);
+                suite.target(collection.text_of(row.model), SPECIFICATION_DATASET, epochs)
+            });
+            row.target_accuracy_percent = *target;
         }
         if row.status == Status::Measured {
-            row.status = match (row.metrics.test_accuracy_percent, row.target_accuracy_percent) {
+            let accuracy = row.metrics().test_accuracy_percent;
+            row.status = match (accuracy, row.target_accuracy_percent) {
                 (None, _) => Status::NoAccuracy,
                 (Some(accuracy), Some(target)) if accuracy < target => Status::NotConverged,
                 _ => Status::Measured,
@@ -161,7 +166,7 @@ pub(super) fn newest(rows: &[Row], candidates: &[usize]) -> Option<usize> {
     if candidates.clone().all(|index| at(index).started.is_some()) {
         candidates.max_by_key(|index| at(index).started).copied()
     } else {
-        candidates.max_by_key(|index| &at(index).timestamp).copied()
+        candidates.max_by_key(|index| at(index).timestamp()).copied()
     }
 }
 
@@ -235,10 +240,10 @@ fn speed_up(group: &mut [Row], reference: (Id, Id), noise_floor: &dyn Fn(&Row) -
             let verdict = found.map_or(Verdict::NoDifferenceShown, |it| it.verdict(floor));
             Some(SpeedUp { factor, basis, interval, verdict })
         };
-        let race = against.race.as_ref().zip(row.race.as_ref());
-        let race_speed_up = race.and_then(|(base, new)| RaceSpeedUp::new(base, new));
+        let race = against.race().zip(row.race());
+        let race_speed_up = race.and_then(|(base, new)| RaceSpeedUp::new(&base, &new));
         group[index].speed_up = Basis::ALL.into_iter().find_map(quotient);
-        group[index].race_speed_up = race_speed_up;
+        group[index].set_race_speed_up(race_speed_up);
     }
 }
 
@@ -278,7 +283,7 @@ mod tests {
     fn compared(results: &[Value]) -> Vec<(Option<u32>, Option<f64>)> {
         let summary = summary(results);
         let mut rows: Vec<&Row> = summary.rows().iter().collect();
-        rows.sort_by_key(|row| row.file.trim_end_matches(".json").parse::<usize>().unwrap());
+        rows.sort_by_key(|row| row.file().trim_end_matches(".json").parse::<usize>().unwrap());
         rows.iter().map(|row| (row.rank, row.speed_up.map(|it| it.factor))).collect()
     }
 

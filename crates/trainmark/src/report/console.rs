@@ -305,13 +305,13 @@ fn figures(summary: &Summary) -> Vec<Column<'static>> {
     if !summary.only_specification || summary.has_exceptions() {
         columns.push(Column::Status);
     }
-    if summary.rows().iter().any(|row| row.timing.train_s.is_some()) {
+    if summary.tally.train_loops {
         columns.push(Column::TrainLoop);
     }
-    if summary.rows().iter().any(|row| row.race.is_some()) {
+    if summary.tally.races {
         columns.push(Column::Race);
     }
-    if summary.rows().iter().any(|row| row.roofline.is_some_and(|it| it.share.is_some())) {
+    if summary.tally.shares {
         columns.push(Column::Share);
     }
     columns.extend([Column::Cpu, Column::Memory, Column::Accuracy]);
@@ -359,14 +359,14 @@ impl Column<'_> {
             }
             Column::Status if row.is_ranked_but_for_software() => Cow::Borrowed("software"),
             Column::Status => Cow::Borrowed(row.status.words()),
-            Column::TrainLoop => decimal(row.timing.train_s),
-            Column::Race => decimal(row.race.and_then(|race| race.seconds)),
+            Column::TrainLoop => decimal(row.timing().train_s),
+            Column::Race => decimal(row.race().and_then(|race| race.seconds)),
             Column::Share => Summary::share_text(row),
-            Column::Cpu => decimal(row.metrics.training_time_seconds),
-            Column::Memory => decimal(row.metrics.peak_memory_mb),
+            Column::Cpu => decimal(row.metrics().training_time_seconds),
+            Column::Memory => decimal(row.metrics().peak_memory_mb),
             Column::Accuracy => match is_claimed(summary, row) {
-                true => decimal(row.metrics.test_accuracy_percent) + "\u{2020}",
-                false => decimal(row.metrics.test_accuracy_percent),
+                true => decimal(row.metrics().test_accuracy_percent) + "\u{2020}",
+                false => decimal(row.metrics().test_accuracy_percent),
             },
             Column::SpeedUp => summary.speed_up_text(row),
             Column::Verified => Cow::Borrowed(summary.grade(row).words()),

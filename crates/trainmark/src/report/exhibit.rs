@@ -337,7 +337,7 @@ fn tell_apart(entries: &mut [Entry]) {
     }
     for entry in entries {
         if times[&entry.contestant] > 1 {
-            entry.label = format!("{}, {}", entry.label, visible(&entry.row.timestamp, SHOWN));
+            entry.label = format!("{}, {}", entry.label, visible(entry.row.timestamp(), SHOWN));
         }
     }
 }
@@ -409,24 +409,29 @@ impl Entry<'_> {
     }
 
     pub fn memory_mb(&self) -> Option<f64> {
-        self.figure(|row| row.metrics.peak_memory_mb)
+        self.figure(|row| row.metrics().peak_memory_mb)
     }
 
     pub fn accuracy_percent(&self) -> Option<f64> {
-        self.figure(|row| row.metrics.test_accuracy_percent)
+        self.figure(|row| row.metrics().test_accuracy_percent)
     }
 
     pub fn speed_up(&self) -> Option<f64> {
         self.figure(|row| row.speed_up.map(|it| it.factor))
     }
 
-    /// Whether the samples show that it is faster or slower than the reference. `None` where there
-    /// are too few for any claim.
-    pub fn difference_is_shown(&self) -> Option<bool> {
+    /// What the samples show of it beside the reference. `None` where there are too few for any
+    /// claim.
+    pub fn verdict(&self) -> Option<Verdict> {
         let speed_up =
             Speedup { ratio: self.row.speed_up?.factor, interval: Some(self.speed_up_interval?) };
         let floor = self.file.and_then(|file| file.noise_floor.as_ref()).map_or(0.0, |it| it.share);
-        Some(speed_up.verdict(floor) != Verdict::NoDifferenceShown)
+        Some(speed_up.verdict(floor))
+    }
+
+    /// Whether that is a difference.
+    pub fn difference_is_shown(&self) -> Option<bool> {
+        self.verdict().map(|it| it != Verdict::NoDifferenceShown)
     }
 
     /// Of its runs, how many were disturbed, how many of those were repeated, and by what.

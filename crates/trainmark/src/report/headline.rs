@@ -115,7 +115,12 @@ pub(super) struct TrainerHeadline<'a> {
 pub(super) fn parse(bytes: &[u8]) -> Result<Headline<'_>, String> {
     // Editors of other systems begin files with a byte order mark.
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
-    let headline: Headline = serde_json::from_slice(bytes).map_err(|_| explain(bytes))?;
+    // Text is looked at once as a whole, which is faster than string by string.
+    let parsed = match std::str::from_utf8(bytes) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(bytes),
+    };
+    let headline: Headline = parsed.map_err(|_| explain(bytes))?;
     if headline.schema_version > SCHEMA_VERSION {
         return Err(newer(f64::from(headline.schema_version)));
     }

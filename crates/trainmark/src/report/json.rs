@@ -9,7 +9,7 @@ use crate::machine::Machine;
 use crate::result::{DatasetRecord, Status, Timing};
 use crate::verify::Grade;
 use serde::Serialize;
-use serde::ser::{SerializeMap, Serializer};
+use serde::ser::Serializer;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -17,30 +17,135 @@ use std::io::Write;
 /// The version of the report's keys.
 pub const SCHEMA_VERSION: u32 = 1;
 
+/// Bytes that are gathered before they are written.
+const BLOCK: usize = 1 << 16;
+
 /// Writes the report, indented, with a newline at its end.
 ///
 /// # Errors
 /// If `to` cannot be written to.
 pub fn write(summary: &Summary, mut to: impl Write) -> std::io::Result<()> {
-    serde_json::to_writer_pretty(&mut to, &report(summary))?;
-    to.write_all(b"\n")
+    let mut text = Vec::with_capacity(2 * BLOCK);
+    render(summary, &INDENTED, &mut text, |text| {
+        to.write_all(text)?;
+        text.clear();
+        Ok(())
+    })?;
+    text.push(b'\n');
+    to.write_all(&text)
 }
 
-fn report(summary: &Summary) -> Report<'_> {
-    Report {
-        summary: head(summary),
-        results: Results(summary),
-        schema_version: SCHEMA_VERSION,
-        generator: concat!("trainmark ", env!("CARGO_PKG_VERSION")),
+/// What stands between the parts of the report. serde_json would find it anew, and escape each key, for
+/// every row: twice the time.
+struct Layout {
+    indented: bool,
+    /// Before the first key of the whole, and before each further one.
+    top: [&'static str; 3],
+    /// Before the first row, between two, and after the last.
+    rows: [&'static str; 3],
+    /// The same of a row's keys.
+    keys: [&'static str; 3],
+    colon: &'static str,
+}
+
+const INDENTED: Layout = Layout {
+    indented: true,
+    top: ["{\n  \"", ",\n  \"", "\n}"],
+    rows: ["[\n    ", ",\n    ", "\n  ]"],
+    keys: ["{\n      \"", ",\n      \"", "\n    }"],
+    colon: "\": ",
+};
+
+const ON_ONE_LINE: Layout = Layout {
+    indented: false,
+    top: ["{\"", ",\"", "}"],
+    rows: ["[", ",", "]"],
+    keys: ["{\"", ",\"", "}"],
+    colon: "\":",
+};
+
+/// Makes the report block by block: `full` takes what is there.
+fn render(
+    summary: &Summary,
+    layout: &Layout,
+    text: &mut Vec<u8>,
+    mut full: impl FnMut(&mut Vec<u8>) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    let mut whole = Object { text, layout, marks: &layout.top, depth: 2, begun: false };
+    whole.nested("summary", &head(summary))?;
+    whole.key("results");
+    let keys: Vec<(&str, String)> =
+        summary.differing_config.iter().map(|key| (&**key, config_key(key))).collect();
+    let [first, between, last] = layout.rows;
+    for (index, row) in summary.rows().iter().enumerate() {
+        whole.push(if index == 0 { first } else { between });
+        let (text, marks) = (&mut *whole.text, &layout.keys);
+        entry(summary, &keys, row, Object { text, layout, marks, depth: 6, begun: false })?;
+        if whole.text.len() >= BLOCK {
+            full(whole.text)?;
+        }
     }
+    whole.push(if summary.rows().is_empty() { "[]" } else { last });
+    whole.field("schema_version", &SCHEMA_VERSION)?;
+    whole.field("generator", concat!("trainmark ", env!("CARGO_PKG_VERSION")))?;
+    whole.end();
+    Ok(())
 }
 
-#[derive(Serialize)]
-struct Report<'a> {
-    summary: Head<'a>,
-    results: Results<'a>,
-    schema_version: u32,
-    generator: &'static str,
+/// An object on its way.
+struct Object<'a> {
+    text: &'a mut Vec<u8>,
+    layout: &'a Layout,
+    /// Before its first key, before each further one, and at its end.
+    marks: &'a [&'static str; 3],
+    /// Spaces before its keys.
+    depth: usize,
+    begun: bool,
+}
+
+impl Object<'_> {
+    fn push(&mut self, text: &str) {
+        self.text.extend_from_slice(text.as_bytes());
+    }
+
+    /// Of characters that need no escape.
+    fn key(&mut self, key: &str) {
+        self.push(self.marks[usize::from(self.begun)]);
+        self.begun = true;
+        self.push(key);
+        self.push(self.layout.colon);
+    }
+
+    /// A value that is written on one line.
+    fn field(&mut self, key: &str, value: &(impl Serialize + ?Sized)) -> serde_json::Result<()> {
+        self.key(key);
+        serde_json::to_writer(&mut *self.text, value)
+    }
+
+    fn optional(&mut self, key: &str, value: Option<impl Serialize>) -> serde_json::Result<()> {
+        value.map_or(Ok(()), |value| self.field(key, &value))
+    }
+
+    /// An object or a list.
+    fn nested(&mut self, key: &str, value: &impl Serialize) -> serde_json::Result<()> {
+        if !self.layout.indented {
+            return self.field(key, value);
+        }
+        self.key(key);
+        // Within a text a line's end is escaped.
+        for (index, line) in serde_json::to_string_pretty(value)?.split('\n').enumerate() {
+            if index > 0 {
+                self.text.push(b'\n');
+                self.text.extend(std::iter::repeat_n(b' ', self.depth));
+            }
+            self.push(line);
+        }
+        Ok(())
+    }
+
+    fn end(mut self) {
+        self.push(self.marks[2]);
+    }
 }
 
 #[derive(Serialize)]
@@ -77,84 +182,73 @@ fn head(summary: &Summary) -> Head<'_> {
     }
 }
 
-struct Results<'a>(&'a Summary);
-
-impl Serialize for Results<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.rows().iter().map(|row| Entry { summary: self.0, row }))
+fn entry(
+    summary: &Summary,
+    config_keys: &[(&str, String)],
+    row: &Row,
+    mut to: Object,
+) -> serde_json::Result<()> {
+    let metrics = row.metrics();
+    to.field("model", summary.model(row))?;
+    to.field("backend", summary.backend(row))?;
+    to.field("compiled", &row.compiled)?;
+    to.field("timestamp", row.timestamp())?;
+    to.field("training_time_seconds", &metrics.training_time_seconds)?;
+    to.field("peak_memory_mb", &metrics.peak_memory_mb)?;
+    to.field("test_accuracy_percent", &metrics.test_accuracy_percent)?;
+    for (key, written) in config_keys {
+        match summary.config(row, key) {
+            None => {}
+            Some(value @ (Value::Array(_) | Value::Object(_))) => to.nested(written, value)?,
+            Some(value) => to.field(written, value)?,
+        }
     }
-}
-
-struct Entry<'a> {
-    summary: &'a Summary,
-    row: &'a Row,
-}
-
-impl Serialize for Entry<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Entry { summary, row } = *self;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("model", summary.model(row))?;
-        map.serialize_entry("backend", summary.backend(row))?;
-        map.serialize_entry("compiled", &row.compiled)?;
-        map.serialize_entry("timestamp", &row.timestamp)?;
-        map.serialize_entry("training_time_seconds", &row.metrics.training_time_seconds)?;
-        map.serialize_entry("peak_memory_mb", &row.metrics.peak_memory_mb)?;
-        map.serialize_entry("test_accuracy_percent", &row.metrics.test_accuracy_percent)?;
-        for key in &summary.differing_config {
-            if let Some(value) = summary.config(row, key) {
-                map.serialize_entry(&config_key(key), value)?;
-            }
-        }
-        map.serialize_entry("executable", summary.executable(row))?;
-        map.serialize_entry("status", &row.status)?;
-        optional(&mut map, "reason", summary.reason(row))?;
-        map.serialize_entry("speed_up", &row.speed_up.map(|it| it.factor))?;
-        optional(&mut map, "speed_up_basis", row.speed_up.map(|it| it.basis.key()))?;
-        if let Some(speed_up) = row.speed_up.filter(|it| it.interval.is_some()) {
-            optional(&mut map, "speed_up_interval", speed_up.interval)?;
-            map.serialize_entry("speed_up_verdict", &speed_up.verdict)?;
-        }
-        map.serialize_entry("rank", &row.rank)?;
-        map.serialize_entry("group", &row.group)?;
-        let verified = (!summary.only_specification).then(|| Verified::of(summary, row));
-        optional(&mut map, "verification", verified)?;
-        optional(&mut map, "dataset", summary.dataset(row).map(|it| &it.name))?;
-        optional(&mut map, "target_accuracy_percent", row.target_accuracy_percent)?;
-        optional(&mut map, "accuracy_source", row.accuracy_source)?;
-        if row.timing != Timing::default() {
-            map.serialize_entry("timing", &Known(&row.timing))?;
-        }
-        if let Some(rates) = &row.roofline {
-            map.serialize_entry("dense_flop_per_s", &rates.dense_flop_per_s)?;
-            map.serialize_entry("achieved_flop_per_s", &rates.achieved_flop_per_s)?;
-            optional(&mut map, "peak_flop_per_s", rates.peak_flop_per_s)?;
-            optional(&mut map, "peak_share", rates.share)?;
-        }
-        optional(&mut map, "race", row.race)?;
-        optional(&mut map, "race_speed_up", row.race_speed_up)?;
-        if row.counted_runs > 0 {
-            map.serialize_entry("runs", &row.counted_runs)?;
-            map.serialize_entry("noisy_runs", &row.noisy_runs)?;
-            map.serialize_entry("repeated_runs", &row.repeated_runs)?;
-        }
-        optional(&mut map, "noise_floor", summary.noise_floor(row).map(|floor| floor.share))?;
-        optional(&mut map, "device", summary.device(row))?;
-        optional(&mut map, "software", row.software.then_some(true))?;
-        optional(&mut map, "machine", summary.machine_index(row))?;
-        optional(&mut map, "run", summary.run(row).map(|run| &run.id))?;
-        optional(&mut map, "started", row.started.map(|it| it.to_string()))?;
-        map.serialize_entry("file", &row.file)?;
-        map.end()
+    to.field("executable", summary.executable(row))?;
+    to.field("status", &row.status)?;
+    to.optional("reason", summary.reason(row))?;
+    to.field("speed_up", &row.speed_up.map(|it| it.factor))?;
+    to.optional("speed_up_basis", row.speed_up.map(|it| it.basis.key()))?;
+    if let Some((speed_up, interval)) = row.speed_up.and_then(|it| Some((it, it.interval?))) {
+        to.nested("speed_up_interval", &interval)?;
+        to.field("speed_up_verdict", &speed_up.verdict)?;
     }
-}
-
-fn optional<M: SerializeMap>(
-    map: &mut M,
-    key: &str,
-    value: Option<impl Serialize>,
-) -> Result<(), M::Error> {
-    value.map_or(Ok(()), |value| map.serialize_entry(key, &value))
+    to.field("rank", &row.rank)?;
+    to.field("group", &row.group)?;
+    if !summary.only_specification {
+        to.nested("verification", &Verified::of(summary, row))?;
+    }
+    to.optional("dataset", summary.dataset(row).map(|it| &it.name))?;
+    to.optional("target_accuracy_percent", row.target_accuracy_percent)?;
+    to.optional("accuracy_source", row.accuracy_source)?;
+    if row.timing() != Timing::default() {
+        to.nested("timing", &Known(row.timing()))?;
+    }
+    if let Some(rates) = row.roofline() {
+        to.field("dense_flop_per_s", &rates.dense_flop_per_s)?;
+        to.field("achieved_flop_per_s", &rates.achieved_flop_per_s)?;
+        to.optional("peak_flop_per_s", rates.peak_flop_per_s)?;
+        to.optional("peak_share", rates.share)?;
+    }
+    if let Some(race) = row.race() {
+        to.nested("race", &race)?;
+    }
+    if let Some(speed_up) = row.race_speed_up() {
+        to.nested("race_speed_up", &speed_up)?;
+    }
+    if row.counted_runs > 0 {
+        to.field("runs", &row.counted_runs)?;
+        to.field("noisy_runs", &row.noisy_runs)?;
+        to.field("repeated_runs", &row.repeated_runs)?;
+    }
+    to.optional("noise_floor", summary.noise_floor(row).map(|floor| floor.share))?;
+    to.optional("device", summary.device(row))?;
+    to.optional("software", row.software.then_some(true))?;
+    to.optional("machine", summary.machine_index(row))?;
+    to.optional("run", summary.run(row).map(|run| &run.id))?;
+    to.optional("started", row.started.map(|it| it.to_string()))?;
+    to.field("file", row.file())?;
+    to.end();
+    Ok(())
 }
 
 /// How equal the row's training steps are to the reference's.
@@ -185,9 +279,9 @@ impl<'a> Verified<'a> {
 }
 
 /// The clocks that are known.
-struct Known<'a>(&'a Timing);
+struct Known(Timing);
 
-impl Serialize for Known<'_> {
+impl Serialize for Known {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Timing { wall_s, user_s, system_s, setup_s, compile_s, train_s, eval_s, device_s } =
             self.0;
@@ -246,20 +340,23 @@ const TAKEN: [&str; 37] = [
     "file",
 ];
 
-/// A configuration key as a result's key: its own name, unless that is taken.
-fn config_key(key: &str) -> std::borrow::Cow<'_, str> {
-    match TAKEN.contains(&key) || key.starts_with("config.") {
-        true => format!("config.{key}").into(),
-        false => key.into(),
-    }
+/// A configuration key as a result's key: its own name, unless that is taken. Escaped.
+fn config_key(key: &str) -> String {
+    let name = match TAKEN.contains(&key) || key.starts_with("config.") {
+        true => format!("config.{key}"),
+        false => key.to_owned(),
+    };
+    let quoted = Value::String(name).to_string();
+    quoted[1..quoted.len() - 1].to_owned()
 }
 
 /// The report on one line, to stand in an HTML page's `script` element: nothing in a name can end
 /// the element or begin another, or reorder what a reader of the page's source sees.
 pub fn embedded(summary: &Summary) -> String {
-    let report = report(summary);
+    let mut text = Vec::new();
     // Writing to memory cannot fail, and every key is a string.
-    let text = serde_json::to_string(&report).unwrap_or_default();
+    let _ = render(summary, &ON_ONE_LINE, &mut text, |_| Ok(()));
+    let text = String::from_utf8(text).unwrap_or_default();
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -4,7 +4,7 @@
 use super::collection::Row;
 use super::notes::is_claimed;
 use super::summary::{Identity, Summary};
-use super::text::{self, decimal, visible, width};
+use super::text::{self, push_decimal, visible, width};
 use std::borrow::Cow;
 use std::io::Write;
 
@@ -131,26 +131,33 @@ impl Column<'_> {
         }
     }
 
-    fn cell<'a>(&self, summary: &'a Summary, row: &'a Row) -> Cow<'a, str> {
+    /// Appends the row's cell.
+    fn write(&self, summary: &Summary, row: &Row, to: &mut String) {
+        let mut decimal = |figure: Option<f64>| match figure {
+            Some(figure) => push_decimal(figure, to),
+            None => to.push_str(text::UNKNOWN),
+        };
         match self {
-            Column::Model => Cow::Owned(escape(summary.model(row))),
-            Column::Backend => Cow::Owned(escape(summary.backend(row))),
-            Column::Identity(identity) => Cow::Owned(escape(&summary.identity_of(row, identity))),
-            Column::TrainingTime => decimal(row.metrics.training_time_seconds),
-            Column::PeakMemory => decimal(row.metrics.peak_memory_mb),
-            Column::TestAccuracy => match is_claimed(summary, row) {
-                true => decimal(row.metrics.test_accuracy_percent) + "\u{2020}",
-                false => decimal(row.metrics.test_accuracy_percent),
-            },
-            Column::TrainLoop => decimal(row.timing.train_s),
-            Column::Verified => Cow::Borrowed(summary.grade(row).words()),
-            Column::Race => decimal(row.race.and_then(|race| race.seconds)),
-            Column::RaceEpochs => decimal(row.race.and_then(|race| race.epochs)),
-            Column::Rate => Summary::rate_text(row),
-            Column::Share => Summary::share_text(row),
-            Column::SpeedUp => Cow::Owned(escape(&summary.speed_up_with_interval(row))),
-            Column::Status if row.is_ranked_but_for_software() => Cow::Borrowed("software"),
-            Column::Status => Cow::Borrowed(row.status.words()),
+            Column::Model => push_escaped(summary.model(row), to),
+            Column::Backend => push_escaped(summary.backend(row), to),
+            Column::Identity(identity) => push_escaped(&summary.identity_of(row, identity), to),
+            Column::TrainingTime => decimal(row.metrics().training_time_seconds),
+            Column::PeakMemory => decimal(row.metrics().peak_memory_mb),
+            Column::TestAccuracy => {
+                decimal(row.metrics().test_accuracy_percent);
+                if is_claimed(summary, row) {
+                    to.push('\u{2020}');
+                }
+            }
+            Column::TrainLoop => decimal(row.timing().train_s),
+            Column::Verified => to.push_str(summary.grade(row).words()),
+            Column::Race => decimal(row.race().and_then(|race| race.seconds)),
+            Column::RaceEpochs => decimal(row.race().and_then(|race| race.epochs)),
+            Column::Rate => to.push_str(&Summary::rate_text(row)),
+            Column::Share => to.push_str(&Summary::share_text(row)),
+            Column::SpeedUp => push_escaped(&summary.speed_up_with_interval(row), to),
+            Column::Status if row.is_ranked_but_for_software() => to.push_str("software"),
+            Column::Status => to.push_str(row.status.words()),
         }
     }
 }
@@ -163,7 +170,7 @@ fn columns(summary: &Summary) -> Vec<Column<'_>> {
     if has_train_loops(summary) {
         columns.push(Column::TrainLoop);
     }
-    if summary.rows().iter().any(|row| row.race.is_some()) {
+    if summary.tally.races {
         columns.extend([Column::Race, Column::RaceEpochs]);
     }
     if summary.has_rates() {
@@ -182,7 +189,7 @@ fn columns(summary: &Summary) -> Vec<Column<'_>> {
 }
 
 fn has_train_loops(summary: &Summary) -> bool {
-    summary.rows().iter().any(|row| row.timing.train_s.is_some())
+    summary.tally.train_loops
 }
 
 /// A quotient of CPU seconds is all that the specification's own files allow, and its layout has no
@@ -196,34 +203,64 @@ fn write_table(summary: &Summary, to: &mut impl Write) -> std::io::Result<()> {
     let columns = columns(summary);
     let titles: Vec<String> = columns.iter().map(Column::title).collect();
     let mut widths: Vec<usize> = titles.iter().map(|title| width(title)).collect();
+    let mut cell = String::new();
     for row in summary.rows() {
         for (column, widest) in columns.iter().zip(&mut widths) {
-            *widest = (*widest).max(width(&column.cell(summary, row)));
+            cell.clear();
+            column.write(summary, row, &mut cell);
+            *widest = (*widest).max(width(&cell));
         }
     }
-    let cells: Vec<Cow<str>> = titles.into_iter().map(Cow::Owned).collect();
-    write_row(&cells, &widths, to)?;
+    let mut line = String::new();
+    write_row(titles.len(), &widths, &mut line, |index, line| line.push_str(&titles[index]));
     for width in &widths {
-        write!(to, "|{:-<1$}", "", width + 2)?;
+        line += "|";
+        line.extend(std::iter::repeat_n('-', width + 2));
     }
-    writeln!(to, "|")?;
+    line += "|\n";
     for row in summary.rows() {
-        let cells: Vec<Cow<str>> = columns.iter().map(|it| it.cell(summary, row)).collect();
-        write_row(&cells, &widths, to)?;
+        write_row(columns.len(), &widths, &mut line, |index, line| {
+            columns[index].write(summary, row, line);
+        });
+        to.write_all(line.as_bytes())?;
+        line.clear();
     }
-    Ok(())
+    to.write_all(line.as_bytes())
 }
 
-fn write_row(cells: &[Cow<str>], widths: &[usize], to: &mut impl Write) -> std::io::Result<()> {
-    for (cell, widest) in cells.iter().zip(widths) {
-        write!(to, "| {cell}{:1$} ", "", widest - width(cell))?;
+/// Appends a row of the table with its cells, as wide as their columns.
+fn write_row(
+    cells: usize,
+    widths: &[usize],
+    line: &mut String,
+    write: impl Fn(usize, &mut String),
+) {
+    for index in 0..cells {
+        *line += "| ";
+        let start = line.len();
+        write(index, line);
+        let space = widths[index] - width(&line[start..]);
+        line.extend(std::iter::repeat_n(' ', space + 1));
     }
-    writeln!(to, "|")
+    *line += "|\n";
 }
 
 /// A name on one line as plain Markdown text: it can end no cell, begin no element, link or HTML.
 fn escape(name: &str) -> String {
     escape_visible(&visible(name, SHOWN))
+}
+
+/// The same behind a text. Most names need no escape, which is quickly seen.
+fn push_escaped(name: &str, to: &mut String) {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'/');
+    let is_letter = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let is_plain =
+        |word: &[u8]| is_letter(word.first()) && is_letter(word.last()) && word.iter().all(plain);
+    if name.len() <= SHOWN && name.as_bytes().split(|byte| *byte == b'_').all(is_plain) {
+        to.push_str(name);
+    } else {
+        to.push_str(&escape(name));
+    }
 }
 
 /// The same for sentences.
@@ -253,4 +290,20 @@ fn escape_visible(name: &str) -> String {
         before = c;
     }
     escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn names_that_need_no_escape_are_told_from_those_that_do(
+            name in "[a-c0-1_./ *é-]{0,6}|[a-z]{55,65}",
+        ) {
+            let mut text = String::new();
+            push_escaped(&name, &mut text);
+            proptest::prop_assert_eq!(text, escape(&name));
+        }
+    }
 }

@@ -84,7 +84,7 @@ impl<W: Write> Log<'_, W> {
             self.point(key, number(config))?;
         }
         self.point("opt_name", json!("sgd"))?;
-        let timing = row.timing;
+        let timing = row.timing();
         self.now_s += timing.setup_s.unwrap_or(0.0) + timing.compile_s.unwrap_or(0.0);
         self.line("INTERVAL_END", "init_stop", Value::Null, None, None)?;
         self.line("INTERVAL_START", "run_start", Value::Null, None, None)?;
@@ -94,7 +94,7 @@ impl<W: Write> Log<'_, W> {
         self.line("INTERVAL_END", "epoch_stop", Value::Null, None, epochs)?;
         self.line("INTERVAL_START", "eval_start", Value::Null, None, epochs)?;
         self.now_s += timing.eval_s.unwrap_or(0.0);
-        if let Some(percent) = row.metrics.test_accuracy_percent {
+        if let Some(percent) = row.metrics().test_accuracy_percent {
             self.line("POINT_IN_TIME", "eval_accuracy", json!(percent / 100.0), None, epochs)?;
         }
         self.line("INTERVAL_END", "eval_stop", Value::Null, None, epochs)?;
@@ -121,7 +121,7 @@ impl<W: Write> Log<'_, W> {
             event_type,
             key,
             value,
-            metadata: Metadata { file: &self.row.file, lineno: self.lineno, status, epoch_num },
+            metadata: Metadata { file: self.row.file(), lineno: self.lineno, status, epoch_num },
         };
         self.to.write_all(b":::MLLOG ")?;
         serde_json::to_writer(&mut self.to, &line)?;

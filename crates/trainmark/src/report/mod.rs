@@ -26,6 +26,7 @@ pub mod openmetrics;
 pub mod parquet;
 pub mod read;
 pub mod summary;
+mod tally;
 mod text;
 mod verified;
 

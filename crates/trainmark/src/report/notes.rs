@@ -48,7 +48,7 @@ pub(super) fn speed_up(summary: &Summary) -> Option<String> {
         note += &format!("; where a row lacks that, by {}", basis.words());
     }
     note.push('.');
-    if summary.rows().iter().any(|row| row.is_ranked() && row.speed_up.is_none()) {
+    if summary.tally.uncompared {
         note += " Rows without one have no measured counterpart.";
     }
     Some(note)
@@ -64,7 +64,7 @@ fn unmeasured_reference(summary: &Summary) -> Option<String> {
 /// What of the speed-ups is a claim.
 fn shown(summary: &Summary) -> Option<String> {
     let speed_ups = || summary.rows().iter().filter_map(|row| row.speed_up);
-    if !speed_ups().any(|it| it.interval.is_some()) {
+    if !summary.tally.speed_up_intervals {
         return None;
     }
     let mut note =
@@ -88,12 +88,11 @@ fn shown(summary: &Summary) -> Option<String> {
 
 /// What else the machines did.
 fn noise(summary: &Summary) -> Option<String> {
-    let sum = |of: fn(&Row) -> u32| summary.rows().iter().map(of).sum::<u32>();
-    let (noisy, repeated) = (sum(|row| row.noisy_runs), sum(|row| row.repeated_runs));
+    let (noisy, repeated) = (summary.tally.noisy_runs, summary.tally.repeated_runs);
     if noisy == 0 {
         return None;
     }
-    let all = repeated + sum(|row| row.counted_runs);
+    let all = repeated + summary.tally.counted_runs;
     let was = if noisy == 1 { "was" } else { "were" };
     let mut note = format!(
         "{noisy} of {} {was} disturbed by other load, steal time, a falling clock or throttling: see \
@@ -135,8 +134,7 @@ fn rates(summary: &Summary) -> Option<String> {
         "GFLOP/s are the operations that the trainer says it carried out, per second of \
                     its training"
             .to_owned();
-    let shares = summary.rows().iter().any(|row| row.roofline.is_some_and(|it| it.share.is_some()));
-    note += match shares {
+    note += match summary.tally.shares {
         true => "; their share is of the multiply-adds that `trainmark machine` measured there.",
         false => "; what share of the machine's peak that is, `trainmark machine` would tell.",
     };
@@ -145,10 +143,10 @@ fn rates(summary: &Summary) -> Option<String> {
 
 /// Who came first, and why.
 fn races(summary: &Summary, notes: &mut Vec<String>) {
-    let racing = || summary.rows().iter().filter_map(|row| Some((row, row.race?)));
-    if racing().next().is_none() {
+    if !summary.tally.races {
         return;
     }
+    let racing = || summary.rows().iter().filter_map(|row| Some((row, row.race()?)));
     let mut note = "Time to target is the trainer's own clock up to the first epoch after which it \
                     reached the accuracy asked for, by its own tests, which are off that clock; the \
                     harness scores the last"
@@ -159,7 +157,7 @@ fn races(summary: &Summary, notes: &mut Vec<String>) {
     }
     notes.push(note + ".");
     for (row, _) in racing().take(LISTED) {
-        if let Some(it) = row.race_speed_up.filter(|it| it.factor != 1.0) {
+        if let Some(it) = row.race_speed_up().filter(|it| it.factor != 1.0) {
             let (executable, model) = (summary.executable(row), summary.model(row));
             let backend = summary.backend(row);
             notes.push(format!(
@@ -175,11 +173,11 @@ fn races(summary: &Summary, notes: &mut Vec<String>) {
 fn converged(summary: &Summary) -> Vec<String> {
     let rows = || summary.rows().iter();
     let mut notes = Vec::new();
-    let mut targets: Vec<(&str, f64)> = rows()
-        .filter(|row| row.status == Status::NotConverged)
-        .filter_map(|row| Some((summary.model(row), row.target_accuracy_percent?)))
-        .collect();
     if summary.statuses.contains_key(&Status::NotConverged) {
+        let mut targets: Vec<(&str, f64)> = rows()
+            .filter(|row| row.status == Status::NotConverged)
+            .filter_map(|row| Some((summary.model(row), row.target_accuracy_percent?)))
+            .collect();
         targets.sort_by(|a, b| a.0.cmp(b.0).then(a.1.total_cmp(&b.1)));
         targets.dedup();
         let listed = targets.iter().take(LISTED);
@@ -193,16 +191,15 @@ fn converged(summary: &Summary) -> Vec<String> {
              ranked and have no speed-up."
         ));
     }
-    let assumed = |row: &Row| row.status == Status::NotConverged && row.schema_version == 0;
-    if rows().any(assumed) {
+    if summary.tally.held_to_the_suites_target {
         notes.push(
             "Files that name no target are held to the built-in suite's for MNIST.".to_owned(),
         );
     }
-    if rows().any(|row| row.software) {
+    if summary.tally.software {
         notes.push("Rows on a software imitation of a device are not ranked.".to_owned());
     }
-    let claimed = rows().filter(|row| is_claimed(summary, row)).count();
+    let claimed = if summary.only_specification { 0 } else { summary.tally.unscored };
     if claimed > 0 {
         notes.push(format!(
             "Accuracies marked \u{2020} are what the trainer says ({}); the others were scored from \
@@ -217,7 +214,7 @@ fn converged(summary: &Summary) -> Vec<String> {
 /// the specification's own scripts alone.
 pub(super) fn is_claimed(summary: &Summary, row: &Row) -> bool {
     !summary.only_specification
-        && row.metrics.test_accuracy_percent.is_some()
+        && row.metrics().test_accuracy_percent.is_some()
         && row.accuracy_source != Some(AccuracySource::Scored)
 }
 
@@ -227,7 +224,7 @@ fn verified(summary: &Summary) -> Vec<String> {
     let mut notes = Vec::new();
     if !summary.has_verifications() {
         // The specification's own files know nothing of it.
-        if !summary.only_specification && rows().any(|row| row.status.completed()) {
+        if !summary.only_specification && summary.statuses.keys().any(|it| it.completed()) {
             notes.push(
                 "No row is verified: `trainmark verify` compares ten training steps of each with a \
                  float64 reference."
@@ -241,7 +238,7 @@ fn verified(summary: &Summary) -> Vec<String> {
          rounding of float32, tf32 or bf16, or different."
             .to_owned(),
     );
-    if rows().any(|row| row.different) {
+    if summary.tally.different {
         notes.push(
             "Rows that are different compute something else: they are not ranked and have no \
              speed-up."
@@ -270,7 +267,7 @@ fn verified(summary: &Summary) -> Vec<String> {
 fn origin(summary: &Summary, options: &Options) -> Vec<String> {
     let mut notes = Vec::new();
     let runs = summary.runs().len();
-    let nameless = summary.rows().iter().filter(|row| row.run.is_none()).count();
+    let nameless = summary.tally.without_run;
     if runs > 1 || (runs > 0 && nameless > 0) {
         let mut note = format!("Rows come from {}", count(runs, "run"));
         if nameless > 0 {
@@ -306,6 +303,9 @@ fn hardware(machine: &Machine) -> String {
 
 /// Why rows were not measured, each reason once.
 fn reasons(summary: &Summary, notes: &mut Vec<String>) {
+    if summary.statuses.keys().all(|it| it.completed()) {
+        return;
+    }
     let mut rows: IndexMap<_, usize> = IndexMap::new();
     for row in summary.rows().iter().filter(|row| !row.status.completed()) {
         let Some(reason) = summary.reason(row) else { continue };

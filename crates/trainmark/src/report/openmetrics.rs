@@ -11,16 +11,16 @@ use std::io::{Result, Write};
 type Family = (&'static str, &'static str, &'static str, fn(&Row) -> Option<f64>);
 
 const FAMILIES: [Family; 6] = [
-    ("train_seconds", "seconds", "All epochs, on the trainer's clock.", |row| row.timing.train_s),
-    ("wall_seconds", "seconds", "The process, on the harness's clock.", |row| row.timing.wall_s),
+    ("train_seconds", "seconds", "All epochs, on the trainer's clock.", |row| row.timing().train_s),
+    ("wall_seconds", "seconds", "The process, on the harness's clock.", |row| row.timing().wall_s),
     ("cpu_seconds", "seconds", "User and system time of the process tree.", |row| {
-        row.metrics.training_time_seconds
+        row.metrics().training_time_seconds
     }),
     ("peak_memory_bytes", "bytes", "Peak resident memory of the process tree.", |row| {
-        Some(row.metrics.peak_memory_mb? * crate::result::MEGABYTE)
+        Some(row.metrics().peak_memory_mb? * crate::result::MEGABYTE)
     }),
     ("test_accuracy_ratio", "ratio", "Share of the test set that was predicted right.", |row| {
-        Some(row.metrics.test_accuracy_percent? / 100.0)
+        Some(row.metrics().test_accuracy_percent? / 100.0)
     }),
     ("converged", "", "1 where the row was measured and reached its target, else 0.", |row| {
         Some(f64::from(u8::from(row.is_ranked())))
@@ -61,7 +61,7 @@ fn labels(summary: &Summary, row: &Row, mut to: impl Write) -> Result<()> {
         ("dataset", dataset),
         ("run", run),
         // Two rows may agree in all the rest: no two samples may have the same labels.
-        ("file", &row.file),
+        ("file", row.file()),
     ];
     for (index, (name, value)) in fixed.into_iter().enumerate() {
         let comma = if index == 0 { "" } else { "," };

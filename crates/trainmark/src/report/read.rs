@@ -1,21 +1,30 @@
 //! Finding and reading result files: all cores, a fixed order, and no file that can stop the rest.
+//!
+//! Of 100,000 small files the system calls take longer than all the rest. So there are three for each: it
+//! is opened from its folder's descriptor, read with one call into a buffer that is there already, and
+//! closed; and files are read in the order of their inodes, in which they mostly lie, on the disk and in
+//! the kernel's memory. io_uring was left out: opening is most of it, and costs as much there.
 
 use super::collection::{Collection, Skipped};
 use crate::result::ResultFile;
 use rayon::prelude::*;
-use std::ffi::OsString;
-use std::fs::{File, FileType};
-use std::io::Read;
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
+use rustix::io::{Errno, retry_on_intr};
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Larger files are left out. A result file of a thousand runs is a hundredth of it.
 const MAX_BYTES: usize = 16 << 20;
-/// Buffers above this are not kept for the next file.
-const KEPT_BYTES: usize = 1 << 20;
+/// What files are read into. It grows for larger ones, and not for good.
+const BUFFER_BYTES: usize = 1 << 17;
 /// Files that one thread reads into one collection before it is merged.
-const CHUNK: usize = 256;
+const CHUNK: usize = 512;
 /// Files that are read before what was found is merged: bounds what is held twice.
-const BATCH: usize = 64 * CHUNK;
+const BATCH: usize = 32 * CHUNK;
 
 /// Why nothing could be read: one line.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +32,7 @@ pub enum ReadError {
     #[error("--input {0}: there is no such folder or file; `trainmark run` writes to benchmarks/")]
     Missing(String),
     #[error("--input {path}: {reason}")]
-    Unreadable { path: String, reason: std::io::Error },
+    Unreadable { path: String, reason: io::Error },
 }
 
 /// Reads every `*.json` of each folder, in the order of their names, and each input that is a
@@ -37,17 +46,32 @@ pub fn read(inputs: &[PathBuf], except: Option<&Path>) -> Result<Collection, Rea
     let mut collection = Collection::default();
     for input in inputs {
         let folder = open(input, except.as_deref())?;
-        collection.reserve(folder.names.len());
-        for batch in folder.names.chunks(BATCH) {
-            // With several inputs a name alone would not say which file it is.
-            let read = |chunk| read_chunk(&folder, inputs.len() > 1, chunk);
-            let parts: Vec<Collection> = batch.par_chunks(CHUNK).map(read).collect();
-            for part in parts {
-                collection.absorb(part);
-            }
-        }
+        // With several inputs a name alone would not say which file it is.
+        read_folder(&folder, inputs.len() > 1, &mut collection);
     }
     Ok(collection)
+}
+
+fn read_folder(folder: &Folder, with_folder: bool, collection: &mut Collection) {
+    let before = collection.rows.len();
+    collection.reserve(folder.entries.len());
+    let mut rows = vec![None; folder.entries.len()]; // by the place of the name
+    let mut skipped = Vec::new();
+    for batch in folder.entries.chunks(BATCH) {
+        let reader = || Reader { folder, with_folder, buffer: vec![0; BUFFER_BYTES] };
+        let parts: Vec<Part> =
+            batch.par_chunks(CHUNK).map_init(reader, |reader, chunk| reader.read(chunk)).collect();
+        for part in parts {
+            for (row, place) in (collection.rows.len() - before..).zip(part.places) {
+                rows[place as usize] = Some(row as u32);
+            }
+            collection.absorb(part.collection);
+            skipped.extend(part.skipped);
+        }
+    }
+    collection.arrange(before, rows.into_iter().flatten().collect());
+    skipped.sort_unstable_by_key(|(place, _)| *place);
+    collection.skipped.extend(skipped.into_iter().map(|(_, skipped)| skipped));
 }
 
 /// Reads the file of a row again, whole. `inputs` are those that it was first read from. `None` if
@@ -60,108 +84,215 @@ pub fn whole(inputs: &[PathBuf], file: &str) -> Option<ResultFile> {
         // With several inputs the name has its folder.
         _ => PathBuf::from(file),
     };
+    if !path.metadata().ok()?.is_file() {
+        return None;
+    }
     let mut bytes = Vec::new();
-    contents(&path, Kind::Link, &mut bytes).ok()?;
+    File::open(&path).ok()?.take(MAX_BYTES as u64).read_to_end(&mut bytes).ok()?;
     serde_json::from_slice(bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes)).ok()
 }
 
-/// Files of one folder that are to be read.
+/// Files of one folder that are to be read, in the order of their inodes.
 struct Folder {
     path: PathBuf,
-    names: Vec<(OsString, Kind)>,
+    descriptor: OwnedFd,
+    /// One after the other, each with the zero byte that ends it: a million are one piece of memory.
+    names: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+struct Entry {
+    /// Where its name is.
+    start: usize,
+    /// Without the zero byte.
+    length: u16,
+    kind: Kind,
+    /// Among the names in their order.
+    place: u32,
+    inode: u64,
+}
+
+impl Folder {
+    /// Adds a file of the folder, unless its name is longer than any system allows.
+    fn push(&mut self, name: &CStr, inode: u64, kind: Kind) {
+        if let Ok(length) = u16::try_from(name.count_bytes()) {
+            let start = self.names.len();
+            self.names.extend(name.to_bytes_with_nul());
+            self.entries.push(Entry { start, length, kind, place: 0, inode });
+        }
+    }
+
+    fn name(&self, entry: &Entry) -> &CStr {
+        let name = &self.names[entry.start..=entry.start + usize::from(entry.length)];
+        // It was one when it was put there.
+        CStr::from_bytes_with_nul(name).unwrap_or_default()
+    }
+
+    /// Adds its `*.json`.
+    fn list(&mut self, except: Option<&OsStr>) -> io::Result<()> {
+        let except = except.map(OsStr::as_bytes);
+        for entry in Dir::read_from(&self.descriptor)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name.ends_with(b".json") && !name.starts_with(b".") && Some(name) != except {
+                self.push(entry.file_name(), entry.ino(), kind_of(entry.file_type()));
+            }
+        }
+        let name = |it: &Entry| &self.names[it.start..it.start + usize::from(it.length)];
+        self.entries.sort_unstable_by(|a, b| name(a).cmp(name(b)));
+        for (entry, place) in self.entries.iter_mut().zip(0..) {
+            entry.place = place;
+        }
+        self.entries.sort_unstable_by_key(|entry| entry.inode);
+        Ok(())
+    }
 }
 
 fn open(input: &Path, except: Option<&Path>) -> Result<Folder, ReadError> {
-    let unreadable = |reason: std::io::Error| match reason.kind() {
-        std::io::ErrorKind::NotFound => ReadError::Missing(input.display().to_string()),
+    let unreadable = |reason: io::Error| match reason.kind() {
+        io::ErrorKind::NotFound => ReadError::Missing(input.display().to_string()),
         _ => ReadError::Unreadable { path: input.display().to_string(), reason },
     };
-    let metadata = std::fs::metadata(input).map_err(unreadable)?;
-    if !metadata.is_dir() {
-        let path = input.parent().map(Path::to_owned).unwrap_or_default();
-        let name = input.file_name().unwrap_or(input.as_os_str()).to_owned();
-        return Ok(Folder { path, names: vec![(name, kind_of(metadata.file_type()))] });
+    let is_folder = std::fs::metadata(input).map_err(unreadable)?.is_dir();
+    let path = if is_folder { input } else { input.parent().unwrap_or(input) }.to_owned();
+    let opened = if path.as_os_str().is_empty() { Path::new(".") } else { &path };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let descriptor = openat(CWD, opened, flags, Mode::empty());
+    let descriptor = descriptor.map_err(|error| unreadable(error.into()))?;
+    let mut folder = Folder { path, descriptor, names: Vec::new(), entries: Vec::new() };
+    if is_folder {
+        let here = input.canonicalize().ok();
+        let except =
+            except.filter(|path| path.parent().is_some() && path.parent() == here.as_deref());
+        folder.list(except.and_then(Path::file_name)).map_err(unreadable)?;
+    } else {
+        let name = input.file_name().unwrap_or(input.as_os_str());
+        let name = CString::new(name.as_bytes()).map_err(|error| unreadable(error.into()))?;
+        folder.push(&name, 0, Kind::Unknown);
     }
-    let mut names = list(input).map_err(unreadable)?;
-    if let Some(except) = except
-        && input.canonicalize().is_ok_and(|folder| Some(&*folder) == except.parent())
-    {
-        names.retain(|(name, _)| Some(&**name) != except.file_name());
-    }
-    Ok(Folder { path: input.to_owned(), names })
+    Ok(folder)
 }
 
 /// What stands under a name, before it is opened: opening a pipe would wait for its writer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     File,
-    /// Of what it points to.
-    Link,
     Folder,
     Other,
+    /// A link, or of a file system that does not say.
+    Unknown,
 }
 
 fn kind_of(file_type: FileType) -> Kind {
     match file_type {
-        it if it.is_file() => Kind::File,
-        it if it.is_symlink() => Kind::Link,
-        it if it.is_dir() => Kind::Folder,
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Folder,
+        FileType::Symlink | FileType::Unknown => Kind::Unknown,
         _ => Kind::Other,
     }
 }
 
-fn list(folder: &Path) -> std::io::Result<Vec<(OsString, Kind)>> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        let mut name = entry.file_name();
-        let bytes = name.as_encoded_bytes();
-        if bytes.ends_with(b".json") && !bytes.starts_with(b".") {
-            name.shrink_to_fit();
-            names.push((name, entry.file_type().map_or(Kind::Link, kind_of)));
-        }
-    }
-    names.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-    Ok(names)
+/// What came of a chunk of files.
+struct Part {
+    collection: Collection,
+    /// Of each row of the collection.
+    places: Vec<u32>,
+    skipped: Vec<(u32, Skipped)>,
 }
 
-fn read_chunk(folder: &Folder, with_folder: bool, names: &[(OsString, Kind)]) -> Collection {
-    let mut part = Collection::default();
-    let mut bytes = Vec::new();
-    for (name, kind) in names {
-        let path = folder.path.join(name);
-        let name = if with_folder { path.to_string_lossy() } else { name.to_string_lossy() };
-        let added = contents(&path, *kind, &mut bytes).and_then(|()| part.add_bytes(&name, &bytes));
-        if let Err(reason) = added {
-            part.skipped.push(Skipped { file: name.into_owned(), reason });
-        }
-        if bytes.capacity() > KEPT_BYTES {
-            bytes = Vec::new();
-        }
-    }
-    part
+struct Reader<'a> {
+    folder: &'a Folder,
+    with_folder: bool,
+    /// As long as it may be filled.
+    buffer: Vec<u8>,
 }
 
-/// Reads a file into the buffer, replacing what was there.
-fn contents(path: &Path, kind: Kind, bytes: &mut Vec<u8>) -> Result<(), String> {
-    let kind = match kind {
-        Kind::Link => std::fs::metadata(path).map(|it| kind_of(it.file_type())),
-        kind => Ok(kind),
-    };
-    match kind.map_err(|error| format!("cannot be read: {error}"))? {
-        Kind::File => {}
-        Kind::Folder => return Err("is a folder, not a file".to_owned()),
-        Kind::Link | Kind::Other => return Err("is not a regular file".to_owned()),
-    }
-    bytes.clear();
-    let read = File::open(path).and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(bytes));
-    match read {
-        Err(error) => Err(format!("cannot be read: {error}")),
-        Ok(length) if length > MAX_BYTES => {
-            Err(format!("is larger than {} MiB: no result file is", MAX_BYTES >> 20))
+impl Reader<'_> {
+    fn read(&mut self, entries: &[Entry]) -> Part {
+        let mut part =
+            Part { collection: Collection::default(), places: Vec::new(), skipped: Vec::new() };
+        part.collection.reserve(entries.len());
+        for entry in entries {
+            let name = OsStr::from_bytes(self.folder.name(entry).to_bytes());
+            let path = self.with_folder.then(|| self.folder.path.join(name));
+            let name = path.as_ref().map_or(name, |path| path.as_os_str()).to_string_lossy();
+            match self.add(entry, &name, &mut part.collection) {
+                // A file of verifications adds no row.
+                Ok(()) if part.collection.rows.len() > part.places.len() => {
+                    part.places.push(entry.place);
+                }
+                Ok(()) => {}
+                Err(reason) => {
+                    part.skipped.push((entry.place, Skipped { file: name.into_owned(), reason }));
+                }
+            }
+            if self.buffer.len() > BUFFER_BYTES {
+                self.buffer = vec![0; BUFFER_BYTES];
+            }
         }
-        Ok(_) => Ok(()),
+        part
     }
+
+    fn add(&mut self, entry: &Entry, name: &str, to: &mut Collection) -> Result<(), String> {
+        let file = self.open(entry)?;
+        let length = self.fill(&file, 0, false)?;
+        match to.add_bytes(name, &self.buffer[..length]) {
+            Ok(()) => Ok(()),
+            Err(reason) => {
+                // What ends like a whole file may be a piece of one, of a file system that gives it so.
+                let whole = self.fill(&file, length, true)?;
+                if whole == length {
+                    Err(reason)
+                } else {
+                    to.add_bytes(name, &self.buffer[..whole])
+                }
+            }
+        }
+    }
+
+    fn open(&self, entry: &Entry) -> Result<OwnedFd, String> {
+        let name = self.folder.name(entry);
+        let kind = match entry.kind {
+            Kind::Unknown => statat(&self.folder.descriptor, name, AtFlags::empty())
+                .map(|it| kind_of(FileType::from_raw_mode(it.st_mode))),
+            kind => Ok(kind),
+        };
+        match kind.map_err(cannot_be_read)? {
+            Kind::File => {}
+            Kind::Folder => return Err("is a folder, not a file".to_owned()),
+            Kind::Other | Kind::Unknown => return Err("is not a regular file".to_owned()),
+        }
+        // It may have become something else just now: then nothing waits for a writer.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        openat(&self.folder.descriptor, name, flags, Mode::empty()).map_err(cannot_be_read)
+    }
+
+    /// Reads on behind what the buffer has of a file: to its end or, which saves a call, as far as
+    /// looks like one. How much there is now.
+    fn fill(&mut self, file: &OwnedFd, from: usize, to_its_end: bool) -> Result<usize, String> {
+        let mut length = from;
+        loop {
+            if length > MAX_BYTES {
+                return Err(format!("is larger than {} MiB: no result file is", MAX_BYTES >> 20));
+            }
+            if length == self.buffer.len() {
+                self.buffer.resize((2 * length).min(MAX_BYTES + 1), 0);
+            }
+            match retry_on_intr(|| rustix::io::read(file, &mut self.buffer[length..])) {
+                Ok(0) => return Ok(length),
+                Ok(more) => length += more,
+                Err(error) => return Err(cannot_be_read(error)),
+            }
+            let room = length < self.buffer.len();
+            if room && !to_its_end && self.buffer[..length].trim_ascii_end().ends_with(b"}") {
+                return Ok(length);
+            }
+        }
+    }
+}
+
+fn cannot_be_read(error: Errno) -> String {
+    format!("cannot be read: {}", io::Error::from(error))
 }
 
 #[cfg(test)]

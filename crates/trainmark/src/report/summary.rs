@@ -3,6 +3,7 @@
 
 use super::collection::{Collection, Id, Row, Run, Skipped};
 use super::compare::{self, Basis, Reference};
+use super::tally::Tally;
 use super::{notes, text, verified};
 use crate::machine::Machine;
 use crate::noise::NoiseFloor;
@@ -10,11 +11,12 @@ use crate::result::{DatasetRecord, ResultFile, Status};
 use crate::stats::Verdict;
 use crate::suite::Suite;
 use crate::verify::{Grade, Verification};
+use foldhash::fast::RandomState;
 use indexmap::{IndexMap, IndexSet};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 
 /// Configuration that reports show first, as the specification does.
 const FIRST_KEYS: [&str; 3] = ["epochs", "batch_size", "seed"];
@@ -38,6 +40,9 @@ pub enum SummaryError {
     #[error("--reference {wanted}: there is no such row; there are {known}")]
     NoSuchReference { wanted: Reference, known: String },
 }
+
+/// For each machine of a collection, its place among the distinct ones.
+type Hardware = HashMap<Id, usize, RandomState>;
 
 /// What tells rows apart besides model and backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +77,7 @@ impl Identity {
 #[derive(Debug)]
 pub struct Summary {
     pub(super) collection: Collection,
+    pub(super) tally: Tally,
     /// Whose rows the speed-ups are against; `None` if there is nothing to compare with.
     pub reference: Option<Reference>,
     /// Configuration that all rows share, the specification's keys first.
@@ -93,7 +99,7 @@ pub struct Summary {
     /// One machine of each hardware, in the order of the rows.
     machines: Vec<Id>,
     /// For each machine of the collection, its place in `machines`.
-    hardware: HashMap<Id, usize>,
+    hardware: Hardware,
     /// Datasets of the rows, in their order.
     datasets: IndexSet<Id>,
     /// Whole files of some rows, for formats that show more than the headline; by the row's place.
@@ -119,21 +125,19 @@ impl Summary {
         let floor = |row: &Row| collection.noise_floor_of(row).map_or(0.0, |floor| floor.share);
         compare::compare(&mut rows, ids, &floor);
         collection.rows = rows;
-        let (shared_config, differing_config) = split_config(&collection);
-        let mut statuses = BTreeMap::new();
-        for row in &collection.rows {
-            *statuses.entry(row.status).or_default() += 1;
-        }
+        let mut tally = Tally::new(&collection);
+        let (shared_config, differing_config) = split_config(&collection, &tally);
         let mut summary = Summary {
-            only_specification: collection.rows.iter().all(|row| row.schema_version == 0),
-            datasets: collection.rows.iter().filter_map(|row| row.dataset).collect(),
+            only_specification: !tally.ours,
+            datasets: tally.datasets.iter().filter_map(|it| *it).collect(),
+            statuses: std::mem::take(&mut tally.statuses),
             collection,
+            tally,
             reference,
             shared_config,
             differing_config,
             identity: Vec::new(),
             bases: Vec::new(),
-            statuses,
             speed_up_note: None,
             notes: Vec::new(),
             machines,
@@ -213,8 +217,7 @@ impl Summary {
 
     /// Distinct configurations.
     pub(super) fn configurations(&self) -> impl Iterator<Item = &Map<String, Value>> {
-        let ids: BTreeSet<Id> = self.rows().iter().map(|row| row.config).collect();
-        ids.into_iter().map(|id| self.collection.config_of(id))
+        self.tally.configs.iter().map(|&id| self.collection.config_of(id))
     }
 
     /// The machine as the row's file has it, its name and kernel included.
@@ -247,25 +250,24 @@ impl Summary {
 
     /// Whether any row was verified, successfully or not.
     pub fn has_verifications(&self) -> bool {
-        self.rows().iter().any(|row| row.verification.is_some())
+        self.tally.verified
     }
 
     pub fn executables(&self) -> Vec<&str> {
-        self.names(|row| row.executable)
+        self.names(&self.tally.executables)
     }
 
     pub fn models(&self) -> Vec<&str> {
-        self.names(|row| row.model)
+        self.names(&self.tally.models)
     }
 
     pub fn backends(&self) -> Vec<&str> {
-        self.names(|row| row.backend)
+        self.names(&self.tally.backends)
     }
 
     /// Distinct names, sorted.
-    fn names(&self, of: impl Fn(&Row) -> Id) -> Vec<&str> {
-        let ids: BTreeSet<Id> = self.rows().iter().map(of).collect();
-        let mut names: Vec<&str> = ids.into_iter().map(|id| self.collection.text_of(id)).collect();
+    fn names(&self, ids: &IndexSet<Id, RandomState>) -> Vec<&str> {
+        let mut names: Vec<&str> = ids.iter().map(|&id| self.collection.text_of(id)).collect();
         names.sort_unstable();
         names
     }
@@ -282,8 +284,8 @@ impl Summary {
 
     /// Distinct runs of `trainmark run`, in the order of the rows.
     pub fn runs(&self) -> impl ExactSizeIterator<Item = &Run> {
-        let ids: IndexSet<Id> = self.rows().iter().filter_map(|row| row.run).collect();
-        ids.into_iter().map(|id| self.collection.run_of(id))
+        let known = self.tally.runs.iter().filter_map(|it| *it).collect::<Vec<Id>>();
+        known.into_iter().map(|id| self.collection.run_of(id))
     }
 
     /// The rows of each combination, oldest first; combinations in the order of their first rows.
@@ -298,7 +300,7 @@ impl Summary {
             // The moment decides where all know it, else the local time, as elsewhere.
             match rows.iter().all(|row| row.started.is_some()) {
                 true => rows.sort_by_key(|row| row.started),
-                false => rows.sort_by(|a, b| a.timestamp.cmp(&b.timestamp)),
+                false => rows.sort_by(|a, b| a.timestamp().cmp(b.timestamp())),
             }
         }
         series
@@ -345,9 +347,9 @@ impl Summary {
                 None => Cow::Borrowed(text::UNKNOWN),
             },
             Identity::Compiled => Cow::Borrowed(if row.compiled { "yes" } else { "no" }),
-            Identity::Timestamp if row.timestamp.is_empty() => Cow::Borrowed(text::UNKNOWN),
-            Identity::Timestamp => Cow::Borrowed(&row.timestamp),
-            Identity::File => Cow::Borrowed(&row.file),
+            Identity::Timestamp if row.timestamp().is_empty() => Cow::Borrowed(text::UNKNOWN),
+            Identity::Timestamp => Cow::Borrowed(row.timestamp()),
+            Identity::File => Cow::Borrowed(row.file()),
         }
     }
 
@@ -379,18 +381,18 @@ impl Summary {
 
     /// Whether the operations per second of any row are known.
     pub fn has_rates(&self) -> bool {
-        self.rows().iter().any(|row| row.roofline.is_some())
+        self.tally.rates
     }
 
     /// The achieved rate in GFLOP/s; in parentheses, with the dense one before it, where work was
     /// skipped.
     pub fn rate_text(row: &Row) -> Cow<'static, str> {
-        text::decimal(row.roofline.map(|rates| rates.achieved_flop_per_s / 1e9))
+        text::decimal(row.roofline().map(|rates| rates.achieved_flop_per_s / 1e9))
     }
 
     /// The achieved rate as percent of the machine's measured peak.
     pub fn share_text(row: &Row) -> Cow<'static, str> {
-        text::decimal(row.roofline.and_then(|rates| rates.share).map(|share| share * 100.0))
+        text::decimal(row.roofline().and_then(|rates| rates.share).map(|share| share * 100.0))
     }
 
     /// The noise floor that was known when a row ran.
@@ -399,10 +401,8 @@ impl Summary {
     }
 
     fn used_bases(&self) -> Vec<Basis> {
-        let used = |basis: &Basis| {
-            self.rows().iter().any(|row| row.speed_up.is_some_and(|it| it.basis == *basis))
-        };
-        Basis::ALL.into_iter().filter(used).collect()
+        let used = Basis::ALL.into_iter().zip(self.tally.speed_ups_by);
+        used.filter(|(_, used)| *used).map(|(basis, _)| basis).collect()
     }
 
     /// Whether rows have speed-ups that say anything.
@@ -412,23 +412,24 @@ impl Summary {
 
     /// Whether any row is other than measured on a real device.
     pub fn has_exceptions(&self) -> bool {
-        self.rows().iter().any(|row| !row.is_ranked())
+        self.tally.exceptions
     }
 
     /// Model and backend always stand in a table; these columns come beside them.
     fn needed_columns(&self) -> Vec<Identity> {
         let rows = self.rows();
         let mut columns = Vec::new();
-        if differ(rows.iter().map(|row| row.executable)) {
+        if self.tally.executables.len() > 1 {
             columns.push(Identity::Executable);
         }
         columns.extend(self.differing_config.iter().cloned().map(Identity::Config));
         // A row that never ran may not know what it would have run on.
-        let ran = || rows.iter().filter(|row| row.status.completed());
-        if self.datasets.len() > 1 || differ(ran().map(|row| row.dataset)) {
+        if self.datasets.len() > 1 || self.tally.datasets_of_completed.len() > 1 {
             columns.push(Identity::Dataset);
         }
-        if self.machines.len() > 1 || differ(ran().map(|row| self.machine_index(row))) {
+        let ran_on = self.tally.machines_of_completed.iter();
+        let ran_on = ran_on.map(|id| id.map(|id| self.hardware[&id]));
+        if self.machines.len() > 1 || differ(ran_on) {
             columns.push(Identity::Machine);
         }
         let combination = |row: &Row| combination(row, &self.hardware);
@@ -442,7 +443,7 @@ impl Summary {
             if with_compiled < rows.len() {
                 columns.push(Identity::Timestamp);
             }
-            if distinct(rows.iter().map(|row| (compiled(row), &row.timestamp))) < rows.len() {
+            if any_twice(rows, |row| (compiled(row), row.timestamp())) {
                 columns.push(Identity::File);
             }
         }
@@ -456,25 +457,42 @@ fn differ<T: PartialEq>(mut values: impl Iterator<Item = T>) -> bool {
 }
 
 fn distinct<T: Hash + Eq>(values: impl Iterator<Item = T>) -> usize {
-    values.collect::<HashSet<T>>().len()
+    values.collect::<HashSet<T, RandomState>>().len()
+}
+
+/// Whether two rows have the same key. The keys are not kept, which may be as many as there are rows.
+fn any_twice<'a, T: Hash + Eq>(rows: &'a [Row], key: impl Fn(&'a Row) -> T) -> bool {
+    let state = RandomState::default();
+    let mut seen: HashMap<u64, u32, RandomState> = HashMap::default();
+    for (place, row) in rows.iter().enumerate() {
+        let mut hash = state.hash_one(key(row));
+        while let Some(&other) = seen.get(&hash) {
+            if key(&rows[other as usize]) == key(row) {
+                return true;
+            }
+            hash = hash.wrapping_add(1); // two keys of one hash
+        }
+        seen.insert(hash, place as u32);
+    }
+    false
 }
 
 /// What is the same in repeats of a row.
-fn combination(row: &Row, hardware: &HashMap<Id, usize>) -> impl Hash + Eq + use<> {
+fn combination(row: &Row, hardware: &Hardware) -> impl Hash + Eq + use<> {
     (row.executable, row.backend, comparable(row, hardware))
 }
 
 /// What is the same in rows that may be compared with each other.
-fn comparable(row: &Row, hardware: &HashMap<Id, usize>) -> impl Hash + Eq + use<> {
+fn comparable(row: &Row, hardware: &Hardware) -> impl Hash + Eq + use<> {
     (row.dataset, row.machine.map(|id| hardware[&id]), row.model, row.config)
 }
 
 /// One machine of each hardware that the rows ran on, and for each machine its place among those.
 /// Names, systems and kernels may differ: rows of a renamed or updated machine stay comparable.
-fn distinct_hardware(collection: &Collection) -> (Vec<Id>, HashMap<Id, usize>) {
+fn distinct_hardware(collection: &Collection) -> (Vec<Id>, Hardware) {
     let mut places = HashMap::new();
     let mut machines = Vec::new();
-    let mut hardware = HashMap::new();
+    let mut hardware = Hardware::default();
     for id in collection.rows.iter().filter_map(|row| row.machine) {
         if hardware.contains_key(&id) {
             continue;
@@ -490,7 +508,7 @@ fn distinct_hardware(collection: &Collection) -> (Vec<Id>, HashMap<Id, usize>) {
 }
 
 /// Drops all but the newest row of each combination.
-fn keep_newest(collection: &mut Collection, hardware: &HashMap<Id, usize>) {
+fn keep_newest(collection: &mut Collection, hardware: &Hardware) {
     let mut repeats: HashMap<_, Vec<usize>> = HashMap::new();
     for (index, row) in collection.rows.iter().enumerate() {
         repeats.entry((combination(row, hardware), row.compiled)).or_default().push(index);
@@ -506,13 +524,16 @@ fn keep_newest(collection: &mut Collection, hardware: &HashMap<Id, usize>) {
 }
 
 /// Numbers the groups of comparable rows by where they first appear, and brings each together.
-fn group(collection: &mut Collection, hardware: &HashMap<Id, usize>) {
-    let mut groups = HashMap::new();
+fn group(collection: &mut Collection, hardware: &Hardware) {
+    let mut groups: HashMap<_, u32, RandomState> = HashMap::default();
     for row in &mut collection.rows {
         let next = groups.len() as u32;
         row.group = *groups.entry(comparable(row, hardware)).or_insert(next);
     }
-    collection.rows.sort_by_key(|row| row.group);
+    let rows = collection.rows.iter().zip(0..);
+    let mut order: Vec<(u32, u32)> = rows.map(|(row, place)| (row.group, place)).collect();
+    order.sort_unstable();
+    collection.arrange(0, order.into_iter().map(|(_, place)| place).collect());
 }
 
 fn choose_reference(
@@ -529,16 +550,16 @@ fn choose_reference(
         executable: collection.text_of(row.executable).to_owned(),
         backend: collection.text_of(row.backend).to_owned(),
     };
-    let mut ranked: Vec<&Row> = collection.rows.iter().filter(|row| row.is_ranked()).collect();
-    ranked.dedup_by_key(|row| (row.executable, row.backend));
+    let ranked = || collection.rows.iter().filter(|row| row.is_ranked());
     let preferred = options.suite.and_then(|suite| suite.reference.as_ref()).map(Reference::from);
     if let Some(preferred) = preferred
-        && ranked.iter().any(|row| name(row) == preferred)
+        && let Some(ids) = find(collection, &preferred)
+        && ranked().any(|row| (row.executable, row.backend) == ids)
     {
         return Ok(Some(preferred));
     }
-    let cpu = ranked.iter().find(|row| collection.text_of(row.backend) == "cpu");
-    Ok(cpu.or(ranked.first()).map(|row| name(row)))
+    let cpu = ranked().find(|row| collection.text_of(row.backend) == "cpu");
+    Ok(cpu.or(ranked().next()).map(name))
 }
 
 fn no_such_reference(collection: &Collection, wanted: Reference) -> SummaryError {
@@ -566,9 +587,8 @@ fn find(collection: &Collection, reference: &Reference) -> Option<(Id, Id)> {
 }
 
 /// What all rows share, and the keys in which they differ.
-fn split_config(collection: &Collection) -> (Vec<(String, Value)>, Vec<String>) {
-    let used: IndexSet<Id> = collection.rows.iter().map(|row| row.config).collect();
-    let configs = || used.iter().map(|&id| collection.config_of(id));
+fn split_config(collection: &Collection, tally: &Tally) -> (Vec<(String, Value)>, Vec<String>) {
+    let configs = || tally.configs.iter().map(|&id| collection.config_of(id));
     let mut keys: IndexSet<&str> = IndexSet::new();
     for config in configs() {
         keys.extend(config.keys().map(String::as_str));
@@ -655,7 +675,7 @@ mod tests {
             [at(2, "cpu", 5), at(3, "cpu", 5), at(1, "gpu", 5), at(1, "cpu", 1), at(1, "cpu", 5)];
         let options = Options { latest: true, ..Options::default() };
         let summary = summary(&results, &options);
-        let files: Vec<&str> = summary.rows().iter().map(|row| &*row.file).collect();
+        let files: Vec<&str> = summary.rows().iter().map(Row::file).collect();
         assert_eq!(files, ["1.json", "2.json", "3.json"]);
     }
 
@@ -670,7 +690,7 @@ mod tests {
             at("2026-10-25T00:59:00Z", "20261025_025900"),
         ];
         let options = Options { latest: true, ..Options::default() };
-        assert_eq!(&*summary(&results, &options).rows()[0].file, "0.json");
+        assert_eq!(&*summary(&results, &options).rows()[0].file(), "0.json");
     }
 
     #[test]
@@ -680,7 +700,7 @@ mod tests {
         };
         let results = [row("cpu", 5), row("cpu", 1), row("gpu", 5), row("gpu", 1)];
         let summary = summary(&results, &Options::default());
-        let files: Vec<&str> = summary.rows().iter().map(|row| &*row.file).collect();
+        let files: Vec<&str> = summary.rows().iter().map(Row::file).collect();
         assert_eq!(files, ["0.json", "2.json", "1.json", "3.json"]);
     }
 

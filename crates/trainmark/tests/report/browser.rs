@@ -183,7 +183,7 @@ fn numbers(texts: &[String]) -> Vec<f64> {
 
 #[test]
 fn the_page_renders_silently_sorts_and_filters() {
-    let page = as_html(&summary_of(&study::files()));
+    let page = as_html(&summary_of(&study::racing()));
     let Some(browser) = Browser::open("the page renders silently", &page) else { return };
     browser.assert_silent();
     let rows = study::rows().len();
@@ -210,6 +210,15 @@ fn the_page_renders_silently_sorts_and_filters() {
     assert_eq!(times[rows - 2..], ["n/a", "n/a"]);
     browser.click("Backend");
     assert!(browser.column("Backend").is_sorted());
+    for title in ["GFLOP/s", "Peak (%)", "To target (s)"] {
+        browser.click(title);
+        let known = numbers(&browser.column(title));
+        assert!(known.len() > 5 && known.is_sorted(), "{title}: {known:?}");
+    }
+    browser.choose("verdict", "=slower");
+    let verdicts = browser.column("Verdict");
+    assert!(!verdicts.is_empty() && verdicts.iter().all(|it| it == "slower"), "{verdicts:?}");
+    browser.choose("verdict", "");
 
     browser.choose("executable", "=PyTorch");
     assert_eq!(browser.column("Executable"), ["PyTorch"; 4]);
@@ -233,7 +242,7 @@ fn the_page_renders_silently_sorts_and_filters() {
 
 #[test]
 fn the_page_fits_a_phone_follows_the_systems_darkness_and_prints() {
-    let page = as_html(&summary_of(&study::files()));
+    let page = as_html(&summary_of(&study::racing()));
     let Some(browser) = Browser::open("the page fits a phone", &page) else { return };
     for width in [320, 360, 412, 768] {
         let metrics =

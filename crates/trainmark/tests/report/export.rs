@@ -87,7 +87,7 @@ fn parquet_has_the_columns_types_and_values_of_the_table() {
     for (read, row) in rows.iter().zip(summary.rows()) {
         let value = |name: &str| read.get_column_iter().find(|(it, _)| *it == name).unwrap().1;
         assert_eq!(value("model"), &Field::Str(summary.model(row).to_owned()));
-        match row.metrics.training_time_seconds {
+        match row.metrics().training_time_seconds {
             Some(seconds) => {
                 assert_eq!(value("training_time_seconds"), &Field::Double(seconds));
             }

@@ -153,7 +153,7 @@ fn every_kind_of_chart_is_there_and_is_xml_with_a_text_alternative() {
 fn a_page_of_a_hundred_rows_stays_below_a_megabyte() {
     let files: Vec<ResultFile> = (0..9)
         .flat_map(|epochs| {
-            study::files().into_iter().map(move |mut file| {
+            study::racing().into_iter().map(move |mut file| {
                 file.config.insert("epochs".into(), (epochs + 1).into());
                 file
             })
@@ -162,6 +162,30 @@ fn a_page_of_a_hundred_rows_stays_below_a_megabyte() {
     let page = as_html(&summary_of(&files));
     assert_eq!(page.matches("data-model=").count(), 108);
     assert!(page.len() < 1_000_000, "{} bytes", page.len());
+}
+
+#[test]
+fn rates_races_and_verdicts_have_their_columns_where_they_are_known() {
+    let title = |title: &str| format!(">{title}</button>");
+    let page = as_html(&summary_of(&study::racing()));
+    for column in ["Verdict", "To target (s)", "Epochs to target", "GFLOP/s", "Peak (%)"] {
+        assert!(page.contains(&title(column)), "{column}");
+    }
+    for verdict in ["reference", "faster", "slower"] {
+        assert!(page.contains(&format!(">{verdict}</td>")), "{verdict}");
+    }
+    // A run each, and nothing said of operations: no claim, and none of the columns.
+    let plain = study::files().into_iter().filter(|file| !file.samples.is_empty());
+    let plain = plain.map(|mut file| {
+        file.samples.truncate(1);
+        (file.race, file.roofline) = (None, None);
+        file
+    });
+    let page = as_html(&summary_of(&plain.collect::<Vec<_>>()));
+    assert!(page.contains(&title("Speed-up")));
+    for column in ["Verdict", "To target (s)", "Epochs to target", "GFLOP/s", "Peak (%)"] {
+        assert!(!page.contains(&title(column)), "{column}");
+    }
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn failure(
             }
             p { bdi { (visible(reason, 1000)) } }
             @if let Some(sample) = sample { (logs(sample, room, seen)) }
-            p.m { "File " bdi { code { (visible(&row.file, 200)) } } @if let Some(place) = command(file) { ", command " bdi { code { (place) } } } }
+            p.m { "File " bdi { code { (visible(row.file(), 200)) } } @if let Some(place) = command(file) { ", command " bdi { code { (place) } } } }
         }
     }
 }

@@ -56,7 +56,7 @@
     for (const row of rows) {
       const text = row.textContent.toLowerCase();
       let fits = words.every((word) => text.includes(word));
-      for (const name of ["model", "executable", "backend", "status"]) {
+      for (const name of ["model", "executable", "backend", "status", "verdict"]) {
         const wanted = fields.get(name);
         fits = fits && (!wanted || wanted === "=" + row.dataset[name]);
       }

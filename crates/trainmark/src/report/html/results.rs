@@ -8,6 +8,7 @@ use crate::report::exhibit::{Entry, Exhibit, Panel};
 use crate::report::notes::is_claimed;
 use crate::report::summary::{Identity, Summary};
 use crate::report::text::{self, count, visible};
+use crate::stats::Verdict;
 use maud::{Markup, html};
 use std::collections::BTreeSet;
 
@@ -27,10 +28,19 @@ enum Column<'a> {
     Verified,
     Seconds(Basis),
     SpeedUp,
+    Verdict,
+    ToTarget,
+    EpochsToTarget,
+    Rate,
+    Share,
     Accuracy,
     Memory,
     Runs,
 }
+
+/// With more columns than this, an interval stands under its figure, and paper does without the minor
+/// ones.
+const ROOMY: usize = 10;
 
 /// The controls, the table and its notes.
 pub fn table(exhibit: &Exhibit) -> Markup {
@@ -39,7 +49,7 @@ pub fn table(exhibit: &Exhibit) -> Markup {
     html! {
         (controls(exhibit))
         div.wide tabindex="0" role="region" aria-labelledby="results-h" {
-            table.figures #results-table {
+            table.figures.dense[columns.len() > ROOMY] #results-table {
                 thead { tr {
                     @for column in &columns {
                         th scope="col" class=(column.class()) {
@@ -52,7 +62,7 @@ pub fn table(exhibit: &Exhibit) -> Markup {
                         tr data-r=(entry.place) data-model=(visible(summary.model(entry.row), SHOWN))
                             data-executable=(visible(summary.executable(entry.row), SHOWN))
                             data-backend=(visible(summary.backend(entry.row), SHOWN))
-                            data-status=(status_words(entry))
+                            data-status=(status_words(entry)) data-verdict=[verdict_words(entry)]
                             .best[entry.row.rank == Some(1) && entry.row_count() == 1] {
                             @for column in &columns { (column.cell(summary, panel, entry)) }
                         }
@@ -72,6 +82,14 @@ fn status_words(entry: &Entry) -> &'static str {
     }
 }
 
+fn verdict_words(entry: &Entry) -> Option<&'static str> {
+    entry.verdict().map(|it| match it {
+        Verdict::Faster => "faster",
+        Verdict::Slower => "slower",
+        Verdict::NoDifferenceShown => "no difference shown",
+    })
+}
+
 /// A field for text and a choice for each name of which there are several. Without a script they
 /// would do nothing, so they are hidden until it runs.
 fn controls(exhibit: &Exhibit) -> Markup {
@@ -88,6 +106,11 @@ fn controls(exhibit: &Exhibit) -> Markup {
         ),
         ("backend", "Backend", of(&|it| visible(summary.backend(it.row), SHOWN).into_owned())),
         ("status", "Status", of(&|it| status_words(it).to_owned())),
+        (
+            "verdict",
+            "Verdict",
+            exhibit.entries().filter_map(|(_, it)| verdict_words(it)).map(str::to_owned).collect(),
+        ),
     ];
     html! {
         form #controls hidden {
@@ -134,6 +157,12 @@ fn columns<'a>(exhibit: &'a Exhibit) -> Vec<Column<'a>> {
     if summary.compares() {
         columns.push(Column::SpeedUp);
     }
+    if exhibit.entries().any(|(_, it)| it.verdict().is_some()) {
+        columns.push(Column::Verdict);
+    }
+    let figures = [Column::ToTarget, Column::EpochsToTarget, Column::Rate, Column::Share];
+    let known = |it: &Column| exhibit.entries().any(|(_, entry)| it.figure(entry).is_some());
+    columns.extend(figures.into_iter().filter(known));
     columns.extend([Column::Accuracy, Column::Memory]);
     // Two clocks around the same work would be one too many, unless there is no better one.
     let clocks = [(Basis::Cpu, true), (Basis::Wall, !has(Basis::TrainLoop))];
@@ -158,6 +187,11 @@ impl Column<'_> {
             Column::Seconds(Basis::Wall) => "Wall (s)".to_owned(),
             Column::Seconds(Basis::Cpu) => "CPU (s)".to_owned(),
             Column::SpeedUp => "Speed-up".to_owned(),
+            Column::Verdict => "Verdict".to_owned(),
+            Column::ToTarget => "To target (s)".to_owned(),
+            Column::EpochsToTarget => "Epochs to target".to_owned(),
+            Column::Rate => "GFLOP/s".to_owned(),
+            Column::Share => "Peak (%)".to_owned(),
             Column::Accuracy => "Accuracy (%)".to_owned(),
             Column::Memory => "Memory (MB)".to_owned(),
             Column::Runs => "Runs".to_owned(),
@@ -165,13 +199,17 @@ impl Column<'_> {
     }
 
     fn is_figure(&self) -> bool {
-        use Column::{Backend, Benchmark, Executable, Identity, Status, Verified};
-        !matches!(self, Benchmark | Executable | Backend | Identity(_) | Status | Verified)
+        use Column::{Backend, Benchmark, Executable, Identity, Status, Verdict, Verified};
+        !matches!(
+            self,
+            Benchmark | Executable | Backend | Identity(_) | Status | Verdict | Verified
+        )
     }
 
     /// A class of what a phone does without.
     fn minor(&self) -> &'static str {
         match self {
+            Column::EpochsToTarget | Column::Rate | Column::Share => " minor",
             Column::Runs | Column::Seconds(Basis::Wall | Basis::Cpu) => " minor",
             _ => "",
         }
@@ -186,6 +224,10 @@ impl Column<'_> {
         match self {
             Column::Seconds(basis) => entry.seconds(*basis),
             Column::SpeedUp => entry.speed_up(),
+            Column::ToTarget => entry.figure(|row| row.race()?.seconds),
+            Column::EpochsToTarget => entry.figure(|row| row.race()?.epochs),
+            Column::Rate => entry.figure(|row| Some(row.roofline()?.achieved_flop_per_s / 1e9)),
+            Column::Share => entry.figure(|row| Some(row.roofline()?.share? * 100.0)),
             Column::Accuracy => entry.accuracy_percent(),
             Column::Memory => entry.memory_mb(),
             Column::Runs => Some(entry.sample_count() as f64),
@@ -207,6 +249,7 @@ impl Column<'_> {
                 let title = reason.map(|reason| visible(reason, 300));
                 html! { td .bad[row.different] title=[title] { (summary.grade(row).words()) } }
             }
+            Column::Verdict => verdict(summary, entry),
             _ => match self.figure(entry) {
                 None => html! { td class={ "n m" (self.minor()) } { (text::UNKNOWN) } },
                 Some(figure) => html! {
@@ -234,6 +277,9 @@ impl Column<'_> {
                 @if is_claimed(summary, entry.row) { abbr title="as the trainer claims" { "†" } }
             },
             Column::Runs => html! { (figure) },
+            Column::ToTarget | Column::EpochsToTarget | Column::Rate | Column::Share => {
+                html! { (three_digits(figure)) }
+            }
             _ => html! { (text::decimal(Some(figure))) },
         }
     }
@@ -247,6 +293,20 @@ fn basis_mark(summary: &Summary, entry: &Entry) -> &'static str {
         Some(Basis::Cpu) => " (CPU)",
         _ => "",
     }
+}
+
+/// What may be claimed of its speed.
+fn verdict(summary: &Summary, entry: &Entry) -> Markup {
+    let class = match entry.verdict() {
+        Some(Verdict::Faster) => "good",
+        Some(Verdict::Slower) => "bad",
+        Some(Verdict::NoDifferenceShown) | None => "absent",
+    };
+    let names = (summary.executable(entry.row), summary.backend(entry.row));
+    let is_reference =
+        summary.reference.as_ref().is_some_and(|it| (&*it.executable, &*it.backend) == names);
+    let none = if is_reference { "reference" } else { text::UNKNOWN };
+    html! { td class=(class) { (verdict_words(entry).unwrap_or(none)) } }
 }
 
 fn status(summary: &Summary, entry: &Entry) -> Markup {
