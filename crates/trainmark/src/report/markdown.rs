@@ -212,14 +212,14 @@ fn write_table(summary: &Summary, to: &mut impl Write) -> std::io::Result<()> {
         }
     }
     let mut line = String::new();
-    write_row(titles.len(), &widths, &mut line, |index, line| line.push_str(&titles[index]));
+    write_row(&widths, &mut line, |index, line| line.push_str(&titles[index]));
     for width in &widths {
         line += "|";
         line.extend(std::iter::repeat_n('-', width + 2));
     }
     line += "|\n";
     for row in summary.rows() {
-        write_row(columns.len(), &widths, &mut line, |index, line| {
+        write_row(&widths, &mut line, |index, line| {
             columns[index].write(summary, row, line);
         });
         to.write_all(line.as_bytes())?;
@@ -229,17 +229,12 @@ fn write_table(summary: &Summary, to: &mut impl Write) -> std::io::Result<()> {
 }
 
 /// Appends a row of the table with its cells, as wide as their columns.
-fn write_row(
-    cells: usize,
-    widths: &[usize],
-    line: &mut String,
-    write: impl Fn(usize, &mut String),
-) {
-    for index in 0..cells {
+fn write_row(widths: &[usize], line: &mut String, write: impl Fn(usize, &mut String)) {
+    for (index, widest) in widths.iter().enumerate() {
         *line += "| ";
         let start = line.len();
         write(index, line);
-        let space = widths[index] - width(&line[start..]);
+        let space = widest - width(&line[start..]);
         line.extend(std::iter::repeat_n(' ', space + 1));
     }
     *line += "|\n";
