@@ -52,7 +52,8 @@ pub struct Row {
     pub software: bool,
     pub accuracy_source: Option<AccuracySource>,
     metrics: [Figure; 3],
-    timing: [Figure; 8],
+    /// Files of the specification's scripts have none.
+    timing: Option<Box<[Figure; 8]>>,
     pub target_accuracy_percent: Option<f64>,
     /// Place of its verification, if it was verified.
     pub(super) verification: Option<Id>,
@@ -103,8 +104,9 @@ impl Row {
     }
 
     pub fn timing(&self) -> Timing {
+        let Some(timing) = &self.timing else { return Timing::default() };
         let [wall_s, user_s, system_s, setup_s, compile_s, train_s, eval_s, device_s] =
-            self.timing.map(Figure::known);
+            timing.map(Figure::known);
         Timing { wall_s, user_s, system_s, setup_s, compile_s, train_s, eval_s, device_s }
     }
 
@@ -233,8 +235,6 @@ impl Collection {
         let trainer = headline.trainer.as_ref();
         let Metrics { training_time_seconds, peak_memory_mb, test_accuracy_percent } =
             headline.metrics;
-        let Timing { wall_s, user_s, system_s, setup_s, compile_s, train_s, eval_s, device_s } =
-            headline.timing;
         let timestamp = &*headline.timestamp;
         let mut stamp = [0; STAMP_BYTES];
         let stamp_length = stamp.get_mut(..timestamp.len()).map(|it| {
@@ -264,8 +264,7 @@ impl Collection {
             accuracy_source: headline.accuracy_source,
             metrics: [training_time_seconds, peak_memory_mb, test_accuracy_percent]
                 .map(Figure::new),
-            timing: [wall_s, user_s, system_s, setup_s, compile_s, train_s, eval_s, device_s]
-                .map(Figure::new),
+            timing: figures_of(&headline.timing),
             target_accuracy_percent: headline.target_accuracy_percent,
             verification: None,
             different: false,
@@ -426,6 +425,14 @@ fn turns(samples: &[SampleHeadline]) -> Box<[Turn]> {
             cpu_s: Figure::new(cpu_s(it)),
         })
         .collect()
+}
+
+fn figures_of(timing: &Timing) -> Option<Box<[Figure; 8]>> {
+    let Timing { wall_s, user_s, system_s, setup_s, compile_s, train_s, eval_s, device_s } =
+        *timing;
+    let figures = [wall_s, user_s, system_s, setup_s, compile_s, train_s, eval_s, device_s];
+    let any = figures.iter().any(Option::is_some);
+    any.then(|| Box::new(figures.map(Figure::new)))
 }
 
 fn rare(headline: &Headline) -> Option<Box<Rare>> {

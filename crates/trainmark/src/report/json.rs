@@ -26,7 +26,7 @@ const BLOCK: usize = 1 << 16;
 /// If `to` cannot be written to.
 pub fn write(summary: &Summary, mut to: impl Write) -> std::io::Result<()> {
     let mut text = Vec::with_capacity(2 * BLOCK);
-    render(summary, &INDENTED, &mut text, |text| {
+    render::<true>(summary, &mut text, |text| {
         to.write_all(text)?;
         text.clear();
         Ok(())
@@ -35,117 +35,88 @@ pub fn write(summary: &Summary, mut to: impl Write) -> std::io::Result<()> {
     to.write_all(&text)
 }
 
-/// What stands between the parts of the report. serde_json would find it anew, and escape each key, for
-/// every row: twice the time.
-struct Layout {
-    indented: bool,
-    /// Before the first key of the whole, and before each further one.
-    top: [&'static str; 3],
-    /// Before the first row, between two, and after the last.
-    rows: [&'static str; 3],
-    /// The same of a row's keys.
-    keys: [&'static str; 3],
-    colon: &'static str,
+/// A row's key with what stands around it, as one constant. serde_json would put it together, and look for
+/// what has to be escaped in it, for each of a hundred thousand rows: three times the time.
+macro_rules! key {
+    ($to:expr, $indented:expr, $key:literal) => {
+        $to.extend_from_slice(match $indented {
+            true => concat!(",\n      \"", $key, "\": ").as_bytes(),
+            false => concat!(",\"", $key, "\":").as_bytes(),
+        })
+    };
 }
 
-const INDENTED: Layout = Layout {
-    indented: true,
-    top: ["{\n  \"", ",\n  \"", "\n}"],
-    rows: ["[\n    ", ",\n    ", "\n  ]"],
-    keys: ["{\n      \"", ",\n      \"", "\n    }"],
-    colon: "\": ",
-};
-
-const ON_ONE_LINE: Layout = Layout {
-    indented: false,
-    top: ["{\"", ",\"", "}"],
-    rows: ["[", ",", "]"],
-    keys: ["{\"", ",\"", "}"],
-    colon: "\":",
-};
-
 /// Makes the report block by block: `full` takes what is there.
-fn render(
+fn render<const INDENTED: bool>(
     summary: &Summary,
-    layout: &Layout,
     text: &mut Vec<u8>,
     mut full: impl FnMut(&mut Vec<u8>) -> std::io::Result<()>,
 ) -> std::io::Result<()> {
-    let mut whole = Object { text, layout, marks: &layout.top, depth: 2, begun: false };
-    whole.nested("summary", &head(summary))?;
-    whole.key("results");
-    let keys: Vec<(&str, String)> =
-        summary.differing_config.iter().map(|key| (&**key, config_key(key))).collect();
-    let [first, between, last] = layout.rows;
+    let pick = |indented: &'static str, line: &'static str| if INDENTED { indented } else { line };
+    push(text, pick("{\n  \"summary\": ", "{\"summary\":"));
+    nested::<INDENTED>(text, 2, &head(summary))?;
+    push(text, pick(",\n  \"results\": [", ",\"results\":["));
+    let keys: Vec<(&str, Vec<u8>)> = summary
+        .differing_config
+        .iter()
+        .map(|key| (&**key, config_key(key, pick(",\n      ", ","), pick(": ", ":"))))
+        .collect();
     for (index, row) in summary.rows().iter().enumerate() {
-        whole.push(if index == 0 { first } else { between });
-        let (text, marks) = (&mut *whole.text, &layout.keys);
-        entry(summary, &keys, row, Object { text, layout, marks, depth: 6, begun: false })?;
-        if whole.text.len() >= BLOCK {
-            full(whole.text)?;
+        push(text, if index == 0 { "" } else { "," });
+        entry::<INDENTED>(summary, &keys, row, text)?;
+        if text.len() >= BLOCK {
+            full(text)?;
         }
     }
-    whole.push(if summary.rows().is_empty() { "[]" } else { last });
-    whole.field("schema_version", &SCHEMA_VERSION)?;
-    whole.field("generator", concat!("trainmark ", env!("CARGO_PKG_VERSION")))?;
-    whole.end();
+    push(text, if summary.rows().is_empty() { "]" } else { pick("\n  ]", "]") });
+    push(text, pick(",\n  \"schema_version\": ", ",\"schema_version\":"));
+    json(text, &SCHEMA_VERSION)?;
+    push(text, pick(",\n  \"generator\": ", ",\"generator\":"));
+    json(text, concat!("trainmark ", env!("CARGO_PKG_VERSION")))?;
+    push(text, pick("\n}", "}"));
     Ok(())
 }
 
-/// An object on its way.
-struct Object<'a> {
-    text: &'a mut Vec<u8>,
-    layout: &'a Layout,
-    /// Before its first key, before each further one, and at its end.
-    marks: &'a [&'static str; 3],
-    /// Spaces before its keys.
-    depth: usize,
-    begun: bool,
+fn push(to: &mut Vec<u8>, text: &str) {
+    to.extend_from_slice(text.as_bytes());
 }
 
-impl Object<'_> {
-    fn push(&mut self, text: &str) {
-        self.text.extend_from_slice(text.as_bytes());
-    }
+/// A value on one line.
+fn json(to: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) -> serde_json::Result<()> {
+    serde_json::to_writer(to, value)
+}
 
-    /// Of characters that need no escape.
-    fn key(&mut self, key: &str) {
-        self.push(self.marks[usize::from(self.begun)]);
-        self.begun = true;
-        self.push(key);
-        self.push(self.layout.colon);
+/// A text. Most need no escape, which is seen many bytes at a time.
+fn string(to: &mut Vec<u8>, text: &str) -> serde_json::Result<()> {
+    let plain = |it: bool, byte: &u8| it & (*byte >= b' ') & (*byte != b'"') & (*byte != b'\\');
+    if !text.as_bytes().iter().fold(true, plain) {
+        return json(to, text);
     }
+    to.reserve(text.len() + 2);
+    to.push(b'"');
+    push(to, text);
+    to.push(b'"');
+    Ok(())
+}
 
-    /// A value that is written on one line.
-    fn field(&mut self, key: &str, value: &(impl Serialize + ?Sized)) -> serde_json::Result<()> {
-        self.key(key);
-        serde_json::to_writer(&mut *self.text, value)
+/// An object or a list, whose own lines begin with so many spaces.
+fn nested<const INDENTED: bool>(
+    to: &mut Vec<u8>,
+    spaces: usize,
+    value: &impl Serialize,
+) -> serde_json::Result<()> {
+    if !INDENTED {
+        return json(to, value);
     }
-
-    fn optional(&mut self, key: &str, value: Option<impl Serialize>) -> serde_json::Result<()> {
-        value.map_or(Ok(()), |value| self.field(key, &value))
-    }
-
-    /// An object or a list.
-    fn nested(&mut self, key: &str, value: &impl Serialize) -> serde_json::Result<()> {
-        if !self.layout.indented {
-            return self.field(key, value);
+    // Within a text a line's end is escaped.
+    for (index, line) in serde_json::to_string_pretty(value)?.split('\n').enumerate() {
+        if index > 0 {
+            to.push(b'\n');
+            to.extend(std::iter::repeat_n(b' ', spaces));
         }
-        self.key(key);
-        // Within a text a line's end is escaped.
-        for (index, line) in serde_json::to_string_pretty(value)?.split('\n').enumerate() {
-            if index > 0 {
-                self.text.push(b'\n');
-                self.text.extend(std::iter::repeat_n(b' ', self.depth));
-            }
-            self.push(line);
-        }
-        Ok(())
+        push(to, line);
     }
-
-    fn end(mut self) {
-        self.push(self.marks[2]);
-    }
+    Ok(())
 }
 
 #[derive(Serialize)]
@@ -182,72 +153,108 @@ fn head(summary: &Summary) -> Head<'_> {
     }
 }
 
-fn entry(
+fn entry<const INDENTED: bool>(
     summary: &Summary,
-    config_keys: &[(&str, String)],
+    config_keys: &[(&str, Vec<u8>)],
     row: &Row,
-    mut to: Object,
+    to: &mut Vec<u8>,
 ) -> serde_json::Result<()> {
-    let metrics = row.metrics();
-    to.field("model", summary.model(row))?;
-    to.field("backend", summary.backend(row))?;
-    to.field("compiled", &row.compiled)?;
-    to.field("timestamp", row.timestamp())?;
-    to.field("training_time_seconds", &metrics.training_time_seconds)?;
-    to.field("peak_memory_mb", &metrics.peak_memory_mb)?;
-    to.field("test_accuracy_percent", &metrics.test_accuracy_percent)?;
+    macro_rules! field {
+        ($key:literal, $value:expr) => {{
+            key!(to, INDENTED, $key);
+            json(to, $value)?;
+        }};
+    }
+    macro_rules! text {
+        ($key:literal, $value:expr) => {{
+            key!(to, INDENTED, $key);
+            string(to, $value)?;
+        }};
+    }
+    macro_rules! optional {
+        ($key:literal, $value:expr) => {
+            if let Some(value) = $value {
+                field!($key, &value);
+            }
+        };
+    }
+    macro_rules! optional_text {
+        ($key:literal, $value:expr) => {
+            if let Some(value) = $value {
+                text!($key, value);
+            }
+        };
+    }
+    macro_rules! object {
+        ($key:literal, $value:expr) => {{
+            key!(to, INDENTED, $key);
+            nested::<INDENTED>(to, 6, $value)?;
+        }};
+    }
+    let (metrics, timing) = (row.metrics(), row.timing());
+    push(to, if INDENTED { "\n    {\n      \"model\": " } else { "{\"model\":" });
+    string(to, summary.model(row))?;
+    text!("backend", summary.backend(row));
+    field!("compiled", &row.compiled);
+    text!("timestamp", row.timestamp());
+    field!("training_time_seconds", &metrics.training_time_seconds);
+    field!("peak_memory_mb", &metrics.peak_memory_mb);
+    field!("test_accuracy_percent", &metrics.test_accuracy_percent);
+    let config = summary.config_of(row);
     for (key, written) in config_keys {
-        match summary.config(row, key) {
-            None => {}
-            Some(value @ (Value::Array(_) | Value::Object(_))) => to.nested(written, value)?,
-            Some(value) => to.field(written, value)?,
+        if let Some(value) = config.get(*key) {
+            to.extend_from_slice(written);
+            match value {
+                Value::Array(_) | Value::Object(_) => nested::<INDENTED>(to, 6, value)?,
+                value => json(to, value)?,
+            }
         }
     }
-    to.field("executable", summary.executable(row))?;
-    to.field("status", &row.status)?;
-    to.optional("reason", summary.reason(row))?;
-    to.field("speed_up", &row.speed_up.map(|it| it.factor))?;
-    to.optional("speed_up_basis", row.speed_up.map(|it| it.basis.key()))?;
+    text!("executable", summary.executable(row));
+    text!("status", row.status.key());
+    optional_text!("reason", summary.reason(row));
+    field!("speed_up", &row.speed_up.map(|it| it.factor));
+    optional_text!("speed_up_basis", row.speed_up.map(|it| it.basis.key()));
     if let Some((speed_up, interval)) = row.speed_up.and_then(|it| Some((it, it.interval?))) {
-        to.nested("speed_up_interval", &interval)?;
-        to.field("speed_up_verdict", &speed_up.verdict)?;
+        object!("speed_up_interval", &interval);
+        field!("speed_up_verdict", &speed_up.verdict);
     }
-    to.field("rank", &row.rank)?;
-    to.field("group", &row.group)?;
+    field!("rank", &row.rank);
+    field!("group", &row.group);
     if !summary.only_specification {
-        to.nested("verification", &Verified::of(summary, row))?;
+        object!("verification", &Verified::of(summary, row));
     }
-    to.optional("dataset", summary.dataset(row).map(|it| &it.name))?;
-    to.optional("target_accuracy_percent", row.target_accuracy_percent)?;
-    to.optional("accuracy_source", row.accuracy_source)?;
-    if row.timing() != Timing::default() {
-        to.nested("timing", &Known(row.timing()))?;
+    optional_text!("dataset", summary.dataset(row).map(|it| &*it.name));
+    optional!("target_accuracy_percent", row.target_accuracy_percent);
+    optional!("accuracy_source", row.accuracy_source);
+    if timing != Timing::default() {
+        object!("timing", &Known(timing));
     }
     if let Some(rates) = row.roofline() {
-        to.field("dense_flop_per_s", &rates.dense_flop_per_s)?;
-        to.field("achieved_flop_per_s", &rates.achieved_flop_per_s)?;
-        to.optional("peak_flop_per_s", rates.peak_flop_per_s)?;
-        to.optional("peak_share", rates.share)?;
+        field!("dense_flop_per_s", &rates.dense_flop_per_s);
+        field!("achieved_flop_per_s", &rates.achieved_flop_per_s);
+        optional!("peak_flop_per_s", rates.peak_flop_per_s);
+        optional!("peak_share", rates.share);
     }
     if let Some(race) = row.race() {
-        to.nested("race", &race)?;
+        object!("race", &race);
     }
     if let Some(speed_up) = row.race_speed_up() {
-        to.nested("race_speed_up", &speed_up)?;
+        object!("race_speed_up", &speed_up);
     }
     if row.counted_runs > 0 {
-        to.field("runs", &row.counted_runs)?;
-        to.field("noisy_runs", &row.noisy_runs)?;
-        to.field("repeated_runs", &row.repeated_runs)?;
+        field!("runs", &row.counted_runs);
+        field!("noisy_runs", &row.noisy_runs);
+        field!("repeated_runs", &row.repeated_runs);
     }
-    to.optional("noise_floor", summary.noise_floor(row).map(|floor| floor.share))?;
-    to.optional("device", summary.device(row))?;
-    to.optional("software", row.software.then_some(true))?;
-    to.optional("machine", summary.machine_index(row))?;
-    to.optional("run", summary.run(row).map(|run| &run.id))?;
-    to.optional("started", row.started.map(|it| it.to_string()))?;
-    to.field("file", row.file())?;
-    to.end();
+    optional!("noise_floor", summary.noise_floor(row).map(|floor| floor.share));
+    optional_text!("device", summary.device(row));
+    optional!("software", row.software.then_some(true));
+    optional!("machine", summary.machine_index(row));
+    optional_text!("run", summary.run(row).map(|run| &*run.id));
+    optional!("started", row.started.map(|it| it.to_string()));
+    text!("file", row.file());
+    push(to, if INDENTED { "\n    }" } else { "}" });
     Ok(())
 }
 
@@ -340,14 +347,14 @@ const TAKEN: [&str; 37] = [
     "file",
 ];
 
-/// A configuration key as a result's key: its own name, unless that is taken. Escaped.
-fn config_key(key: &str) -> String {
+/// A configuration key as a result's key, with what stands before and behind it: its own name, unless
+/// that is taken.
+fn config_key(key: &str, before: &str, behind: &str) -> Vec<u8> {
     let name = match TAKEN.contains(&key) || key.starts_with("config.") {
         true => format!("config.{key}"),
         false => key.to_owned(),
     };
-    let quoted = Value::String(name).to_string();
-    quoted[1..quoted.len() - 1].to_owned()
+    format!("{before}{}{behind}", Value::String(name)).into_bytes()
 }
 
 /// The report on one line, to stand in an HTML page's `script` element: nothing in a name can end
@@ -355,7 +362,7 @@ fn config_key(key: &str) -> String {
 pub fn embedded(summary: &Summary) -> String {
     let mut text = Vec::new();
     // Writing to memory cannot fail, and every key is a string.
-    let _ = render(summary, &ON_ONE_LINE, &mut text, |_| Ok(()));
+    let _ = render::<false>(summary, &mut text, |_| Ok(()));
     let text = String::from_utf8(text).unwrap_or_default();
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {

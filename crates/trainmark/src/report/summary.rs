@@ -690,7 +690,7 @@ mod tests {
             at("2026-10-25T00:59:00Z", "20261025_025900"),
         ];
         let options = Options { latest: true, ..Options::default() };
-        assert_eq!(&*summary(&results, &options).rows()[0].file(), "0.json");
+        assert_eq!(summary(&results, &options).rows()[0].file(), "0.json");
     }
 
     #[test]

@@ -71,18 +71,16 @@ pub fn push_decimal(figure: f64, text: &mut String) {
     // Writing to a string cannot fail.
     let _ = match figure {
         0.0..1e9 if figure.is_sign_positive() && !is_close => {
-            let mut digits = *b"000000000000";
+            let mut digits = *b"0000000000.00";
             let mut rest = (hundredths + 0.5) as u64;
             let mut start = digits.len();
-            while rest > 0 || start > digits.len() - 3 {
-                start -= 1;
+            while rest > 0 || start > digits.len() - 4 {
+                // Over the point between the second digit and the third.
+                start -= if start == digits.len() - 2 { 2 } else { 1 };
                 digits[start] = b'0' + (rest % 10) as u8;
                 rest /= 10;
             }
-            let (whole, fraction) = digits[start..].split_at(digits.len() - 2 - start);
-            text.extend(whole.iter().map(|&digit| char::from(digit)));
-            text.push('.');
-            text.extend(fraction.iter().map(|&digit| char::from(digit)));
+            text.push_str(str::from_utf8(&digits[start..]).unwrap_or_default());
             Ok(())
         }
         -1e9..1e9 => write!(text, "{figure:.2}"),

@@ -276,8 +276,8 @@ impl Column<'_> {
                 (text::decimal(Some(figure)))
                 @if is_claimed(summary, entry.row) { abbr title="as the trainer claims" { "†" } }
             },
-            Column::Runs => html! { (figure) },
-            Column::ToTarget | Column::EpochsToTarget | Column::Rate | Column::Share => {
+            Column::Runs | Column::EpochsToTarget => html! { (figure) },
+            Column::ToTarget | Column::Rate | Column::Share => {
                 html! { (three_digits(figure)) }
             }
             _ => html! { (text::decimal(Some(figure))) },
@@ -306,7 +306,9 @@ fn verdict(summary: &Summary, entry: &Entry) -> Markup {
     let is_reference =
         summary.reference.as_ref().is_some_and(|it| (&*it.executable, &*it.backend) == names);
     let none = if is_reference { "reference" } else { text::UNKNOWN };
-    html! { td class=(class) { (verdict_words(entry).unwrap_or(none)) } }
+    let words = verdict_words(entry).unwrap_or(none);
+    let class = if words == text::UNKNOWN { "absent m" } else { class };
+    html! { td class=(class) { (words) } }
 }
 
 fn status(summary: &Summary, entry: &Entry) -> Markup {
