@@ -108,13 +108,16 @@ fn noise(summary: &Summary) -> Option<String> {
 /// Runs far from the others of their row.
 fn outliers(summary: &Summary) -> Option<String> {
     type Clock = fn(&Turn) -> Option<f64>;
-    let clocks: [Clock; 2] = [|turn| turn.train_s, |turn| turn.wall_s];
+    let all = summary.tally.turns;
+    if all == 0 {
+        return None;
+    }
+    let clocks: [Clock; 2] = [|turn| turn.train_s.known(), |turn| turn.wall_s.known()];
     let of_row = |row: &Row| {
         let seconds = |clock: &Clock| row.turns.iter().map(*clock).collect::<Option<Vec<f64>>>();
         clocks.iter().find_map(seconds).map_or(0, |seconds| stats::outliers(&seconds))
     };
     let number: usize = summary.rows().iter().map(of_row).sum();
-    let all: usize = summary.rows().iter().map(|row| row.turns.len()).sum();
     let were = if number == 1 { "was an outlier" } else { "were outliers" };
     (number > 0).then(|| {
         format!(

@@ -50,6 +50,8 @@ pub(super) struct Tally {
     pub noisy_runs: u32,
     pub repeated_runs: u32,
     pub counted_runs: u32,
+    /// Of rows with several runs.
+    pub turns: usize,
 }
 
 impl Tally {
@@ -94,6 +96,7 @@ impl Tally {
             it.noisy_runs += row.noisy_runs;
             it.repeated_runs += row.repeated_runs;
             it.counted_runs += row.counted_runs;
+            it.turns += row.turns.len();
         }
         it
     }
