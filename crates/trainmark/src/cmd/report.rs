@@ -16,6 +16,10 @@ use std::process::ExitCode;
 const LISTED: usize = 50;
 /// Bytes of an existing file that are looked at before it is replaced.
 const LOOKED_AT: u64 = 16 << 20;
+/// Of these, as many are enough to tell a report of ours by how it begins, white space aside.
+const HEAD: u64 = 256;
+const REPORT_BEGINS: &str = "{\"summary\":{\"total_benchmarks\":";
+const MARKDOWN_BEGINS: &str = "# ";
 
 /// Make reports from a folder of result files: JSON, Markdown, HTML, charts.
 ///
@@ -162,12 +166,25 @@ pub(super) fn check_target(flag: &str, path: &Path) -> Result<()> {
     if is_stdout(path) || !path.is_file() {
         return Ok(());
     }
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(LOOKED_AT).read_to_end(&mut bytes));
-    if read.is_ok() && Collection::default().add_bytes("", &bytes).is_ok() {
+    // What cannot be read is no reason: writing it will say more.
+    if is_result_file(path).unwrap_or(false) {
         bail!("{flag} {}: is a result file, which a report must not replace", path.display());
     }
     Ok(())
+}
+
+fn is_result_file(path: &Path) -> std::io::Result<bool> {
+    let mut file = File::open(path)?;
+    let mut bytes = Vec::new();
+    // Mostly it is the report of before, which may be large: its first words tell.
+    (&mut file).take(HEAD).read_to_end(&mut bytes)?;
+    let head = bytes.iter().copied().filter(|byte| !byte.is_ascii_whitespace());
+    let is_report = head.take(REPORT_BEGINS.len()).eq(REPORT_BEGINS.bytes());
+    if is_report || bytes.starts_with(MARKDOWN_BEGINS.as_bytes()) {
+        return Ok(false);
+    }
+    file.take(LOOKED_AT).read_to_end(&mut bytes)?;
+    Ok(Collection::default().add_bytes("", &bytes).is_ok())
 }
 
 /// Names the files that are left out.

@@ -464,6 +464,7 @@ fn distinct<T: Hash + Eq>(values: impl Iterator<Item = T>) -> usize {
 fn any_twice<'a, T: Hash + Eq>(rows: &'a [Row], key: impl Fn(&'a Row) -> T) -> bool {
     let state = RandomState::default();
     let mut seen: HashMap<u64, u32, RandomState> = HashMap::default();
+    seen.reserve(rows.len());
     for (place, row) in rows.iter().enumerate() {
         let mut hash = state.hash_one(key(row));
         while let Some(&other) = seen.get(&hash) {

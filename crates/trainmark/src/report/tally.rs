@@ -1,7 +1,7 @@
 //! What is asked of all rows together, found in one pass: of a hundred thousand rows each further pass
 //! takes as long as writing a report of a few thousand.
 
-use super::collection::{Collection, Id};
+use super::collection::{Collection, Id, Row};
 use super::compare::Basis;
 use crate::result::{AccuracySource, Status};
 use foldhash::fast::RandomState;
@@ -58,7 +58,17 @@ impl Tally {
     /// Of rows that have been compared.
     pub fn new(collection: &Collection) -> Tally {
         let mut it = Tally::default();
+        let mut last = None;
         for row in &collection.rows {
+            *it.statuses.entry(row.status).or_default() += 1;
+            it.add_figures(row);
+            // Neighbours mostly have the same names.
+            let names = (row.executable, row.model, row.backend, row.config);
+            let ids = Some((names, row.dataset, row.run, row.machine, row.status.completed()));
+            if ids == last {
+                continue;
+            }
+            last = ids;
             it.executables.insert(row.executable);
             it.models.insert(row.model);
             it.backends.insert(row.backend);
@@ -69,35 +79,37 @@ impl Tally {
                 it.datasets_of_completed.insert(row.dataset);
                 it.machines_of_completed.insert(row.machine);
             }
-            *it.statuses.entry(row.status).or_default() += 1;
-            if let Some(speed_up) = row.speed_up {
-                for (basis, used) in Basis::ALL.iter().zip(&mut it.speed_ups_by) {
-                    *used |= speed_up.basis == *basis;
-                }
-                it.speed_up_intervals |= speed_up.interval.is_some();
-            }
-            it.uncompared |= row.is_ranked() && row.speed_up.is_none();
-            it.train_loops |= row.timing().train_s.is_some();
-            it.races |= row.race().is_some();
-            let rates = row.roofline();
-            it.rates |= rates.is_some();
-            it.shares |= rates.is_some_and(|rates| rates.share.is_some());
-            it.verified |= row.verification.is_some();
-            it.different |= row.different;
-            it.software |= row.software;
-            it.exceptions |= !row.is_ranked();
-            it.ours |= row.schema_version > 0;
-            it.held_to_the_suites_target |=
-                row.status == Status::NotConverged && row.schema_version == 0;
-            it.without_run += usize::from(row.run.is_none());
-            let scored = row.accuracy_source == Some(AccuracySource::Scored);
-            let known = row.metrics().test_accuracy_percent.is_some();
-            it.unscored += usize::from(known && !scored);
-            it.noisy_runs += row.noisy_runs;
-            it.repeated_runs += row.repeated_runs;
-            it.counted_runs += row.counted_runs;
-            it.turns += row.turns.len();
         }
         it
+    }
+
+    fn add_figures(&mut self, row: &Row) {
+        if let Some(speed_up) = row.speed_up {
+            for (basis, used) in Basis::ALL.iter().zip(&mut self.speed_ups_by) {
+                *used |= speed_up.basis == *basis;
+            }
+            self.speed_up_intervals |= speed_up.interval.is_some();
+        }
+        self.uncompared |= row.is_ranked() && row.speed_up.is_none();
+        self.train_loops |= row.timing().train_s.is_some();
+        self.races |= row.race().is_some();
+        let rates = row.roofline();
+        self.rates |= rates.is_some();
+        self.shares |= rates.is_some_and(|rates| rates.share.is_some());
+        self.verified |= row.verification.is_some();
+        self.different |= row.different;
+        self.software |= row.software;
+        self.exceptions |= !row.is_ranked();
+        self.ours |= row.schema_version > 0;
+        self.held_to_the_suites_target |=
+            row.status == Status::NotConverged && row.schema_version == 0;
+        self.without_run += usize::from(row.run.is_none());
+        let scored = row.accuracy_source == Some(AccuracySource::Scored);
+        let known = row.metrics().test_accuracy_percent.is_some();
+        self.unscored += usize::from(known && !scored);
+        self.noisy_runs += row.noisy_runs;
+        self.repeated_runs += row.repeated_runs;
+        self.counted_runs += row.counted_runs;
+        self.turns += row.turns.len();
     }
 }
