@@ -269,6 +269,35 @@ fn another_program_is_another_combination_whose_old_results_stay() {
 }
 
 #[test]
+fn a_byte_of_a_suites_input_makes_what_had_finished_run_again() {
+    for (byte, trainings) in [("", 3), (" ", 4)] {
+        let place = Place::new();
+        let recipe = format!("[ $1 = 1 ] || [ -e go ] || sleep 300; {PLAIN}");
+        std::fs::create_dir(place.path("shared")).unwrap();
+        std::fs::write(place.path("shared/recipe.sh"), &recipe).unwrap();
+        let suite = place.suite("echo x >> starts; . ./shared/recipe.sh", "root = '.'");
+        let text = std::fs::read_to_string(&suite).unwrap();
+        let text = text.replace("backends =", "inputs = ['shared']\nbackends =");
+        std::fs::write(&suite, text).unwrap();
+        let mut harness = start(&place, &suite, &["--epochs", "1,2"]);
+        eventually("the second training begins", || starts(&place) == 2);
+        harness.kill().unwrap();
+        harness.wait().unwrap();
+        std::fs::write(place.path("go"), "").unwrap();
+        std::fs::write(place.path("shared/recipe.sh"), recipe + byte).unwrap();
+        let mut command = place.trainmark("run");
+        let output = command.arg("--resume").arg("--out").arg(place.path("out")).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        assert_eq!(starts(&place), trainings, "{}", said(&output));
+
+        std::fs::remove_dir_all(place.path("shared")).unwrap();
+        let output = place.run(&suite, &["--epochs", "3"]);
+        let reason = "the suite's `inputs`: cannot read shared";
+        assert!(said(&output).contains(reason), "{}", said(&output));
+    }
+}
+
+#[test]
 fn a_result_file_that_was_lost_or_spoilt_is_written_again_and_a_strangers_is_left_alone() {
     let place = Place::new();
     let suite = counting(&place);
