@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 /// Trains an MLP, a CNN or an attention model on MNIST.
 #[derive(Debug, Parser)]
+#[command(allow_negative_numbers = true)]
 pub struct Args {
     /// mlp, cnn or attention
     #[arg(short, long, default_value = "mlp")]
