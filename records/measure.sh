@@ -3,8 +3,8 @@
 #
 # The parts, all of them if none is named, and about how long they take on two cores:
 #   machine      1 min   multiply-adds and bandwidths
-#   frameworks  15 min   ours beside JAX and PyTorch, three rounds; first `trainmark setup JAX PyTorch`
-#   scaling      5 min   hidden units, batch, epochs and threads, three rounds
+#   frameworks  10 min   ours beside JAX and PyTorch, three rounds; first `trainmark setup JAX PyTorch`
+#   scaling      2 min   hidden units, batch, epochs and threads, three rounds
 #   densities    1 min   the MLP's two ways of the first layer
 #   together     1 min   the start, and trainings beside each other
 # Each part leaves FOLDER/PART.md and its result files; one that is measured again replaces only its own.
@@ -39,8 +39,12 @@ machine() {
 frameworks() {
     printf '## Beside other frameworks, two threads\n'
     rm -rf "$folder/frameworks"
-    "$bin/trainmark" run --suite suites/frameworks.toml --backend cpu --hidden 256,512 --threads 2 --repeats 3 \
-        --trainer 'MNISTClassic,JAX,PyTorch,PyTorch compiled' --out "$folder/frameworks" >&2
+    # A number of hidden units leaves out the models that have none: two runs.
+    for models in 'mlp --hidden 256,512' cnn,attention; do
+        # shellcheck disable=SC2086 # words
+        "$bin/trainmark" run --suite suites/frameworks.toml --backend cpu --model $models --threads 2 --repeats 3 \
+            --trainer 'MNISTClassic,JAX,PyTorch,PyTorch compiled' --out "$folder/frameworks" >&2
+    done
     python3 records/tables.py "$folder/frameworks"
 }
 
