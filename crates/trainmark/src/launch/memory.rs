@@ -73,8 +73,7 @@ impl Enforced {
     /// Starts something under the limit. The launcher itself is back outside of it afterwards.
     pub fn start<T>(&self, start: impl FnOnce() -> T) -> Result<T, String> {
         match self {
-            Enforced::Nothing | Enforced::Watch { .. } => Ok(start()),
-            Enforced::Rlimit { bytes } => within_rlimit(*bytes, start),
+            Enforced::Nothing | Enforced::Watch { .. } | Enforced::Rlimit { .. } => Ok(start()),
             Enforced::Group(group) => {
                 let failed = |error: io::Error| format!("cannot enter its control group: {error}");
                 group.enter().map_err(failed)?;
@@ -82,6 +81,15 @@ impl Enforced {
                 group.leave().map_err(failed)?;
                 Ok(started)
             }
+        }
+    }
+
+    /// Bounds what has just been started, where that is how the limit works: all that it has counts,
+    /// so that nothing is won in the moment before.
+    pub fn bound(&self, pid: i32) -> Result<(), String> {
+        match self {
+            Enforced::Rlimit { bytes } => bound_address_space(pid, *bytes),
+            _ => Ok(()),
         }
     }
 
@@ -109,21 +117,21 @@ impl fmt::Display for Enforced {
     }
 }
 
-/// Lowers the soft limit only, so that the launcher can have its own back.
+/// Of the process, not of the launcher while it starts it: a launcher that has more itself could not
+/// start anything.
 #[cfg(target_os = "linux")]
-fn within_rlimit<T>(bytes: u64, start: impl FnOnce() -> T) -> Result<T, String> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let before = getrlimit(Resource::As);
-    let lowered = Rlimit { current: Some(bytes), maximum: before.maximum };
-    let failed = |error: rustix::io::Errno| format!("cannot limit the address space: {error}");
-    setrlimit(Resource::As, lowered).map_err(failed)?;
-    let started = start();
-    setrlimit(Resource::As, before).map_err(failed)?;
-    Ok(started)
+fn bound_address_space(pid: i32, bytes: u64) -> Result<(), String> {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+    let maximum = getrlimit(Resource::As).maximum;
+    let lowered = Rlimit { current: Some(bytes), maximum };
+    match prlimit(Pid::from_raw(pid), Resource::As, lowered) {
+        Ok(_) | Err(rustix::io::Errno::SRCH) => Ok(()), // it may have ended
+        Err(error) => Err(format!("cannot limit the address space: {error}")),
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn within_rlimit<T>(_bytes: u64, _start: impl FnOnce() -> T) -> Result<T, String> {
+fn bound_address_space(_pid: i32, _bytes: u64) -> Result<(), String> {
     Err("this system does not limit the address space".to_owned())
 }
 

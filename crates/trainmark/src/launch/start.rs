@@ -28,8 +28,15 @@ pub fn start_trainer(request: &Request, limit: &Enforced) -> Result<i32, String>
         Some(cpus) => on_cpus(cpus, spawn)?,
     };
     match spawned? {
-        Ok(child) => {
-            i32::try_from(child.id()).map_err(|_| format!("process id {} overflows", child.id()))
+        Ok(mut child) => {
+            let pid = i32::try_from(child.id())
+                .map_err(|_| format!("process id {} overflows", child.id()))?;
+            if let Err(reason) = limit.bound(pid) {
+                let _ = child.kill(); // it may have ended
+                let _ = child.wait();
+                return Err(reason);
+            }
+            Ok(pid)
         }
         Err(error) => {
             let hint = if error.kind() == io::ErrorKind::NotFound && program.exists() {
