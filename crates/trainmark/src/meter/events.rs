@@ -5,7 +5,7 @@
 //! launcher itself counts nothing. Each is asked for on its own, so that one which the hardware, a
 //! virtual machine or `perf_event_paranoid` refuses is absent with that reason and costs nothing.
 
-use super::Reading;
+use super::{EventCounts, Reading};
 use perf_event::events::{Hardware, Software};
 use perf_event::{Builder, Counter};
 use std::io;
@@ -18,35 +18,6 @@ pub(crate) struct Events {
     branch_misses: io::Result<Counter>,
     cpu_migrations: io::Result<Counter>,
     task_clock: io::Result<Counter>,
-}
-
-/// The counts of a process tree.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct EventCounts {
-    /// Instructions retired in user space, and so on.
-    pub instructions: Reading<u64>,
-    pub cycles: Reading<u64>,
-    /// Of the last level, as the kernel maps it for this CPU.
-    pub cache_misses: Reading<u64>,
-    pub branch_misses: Reading<u64>,
-    /// Times that a thread went on on another core.
-    pub cpu_migrations: Reading<u64>,
-    /// CPU time by the scheduler's own clock, in nanoseconds.
-    pub task_clock_ns: Reading<u64>,
-}
-
-impl EventCounts {
-    pub fn absent(reason: &str) -> EventCounts {
-        let absent = || Reading::absent(reason);
-        EventCounts {
-            instructions: absent(),
-            cycles: absent(),
-            cache_misses: absent(),
-            branch_misses: absent(),
-            cpu_migrations: absent(),
-            task_clock_ns: absent(),
-        }
-    }
 }
 
 impl Events {

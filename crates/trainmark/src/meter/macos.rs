@@ -2,7 +2,7 @@
 //! process with all that it waited for. On macOS the tree is looked at as well, as far as its
 //! processes still have their parents.
 
-use super::{Reading, TreeSample, Waited};
+use super::{EventCounts, Reading, TreeSample, Waited};
 use std::time::{Duration, Instant};
 
 /// Time between two looks at the tree.
@@ -91,31 +91,6 @@ impl OomKills {
 
 /// There are no perf events.
 pub(crate) struct Events;
-
-/// The counts of a process tree, which this system does not tell.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct EventCounts {
-    pub instructions: Reading<u64>,
-    pub cycles: Reading<u64>,
-    pub cache_misses: Reading<u64>,
-    pub branch_misses: Reading<u64>,
-    pub cpu_migrations: Reading<u64>,
-    pub task_clock_ns: Reading<u64>,
-}
-
-impl EventCounts {
-    pub fn absent(reason: &str) -> EventCounts {
-        let absent = || Reading::absent(reason);
-        EventCounts {
-            instructions: absent(),
-            cycles: absent(),
-            cache_misses: absent(),
-            branch_misses: absent(),
-            cpu_migrations: absent(),
-            task_clock_ns: absent(),
-        }
-    }
-}
 
 impl Events {
     pub fn open() -> Events {

@@ -16,16 +16,12 @@ pub(crate) mod proc;
 #[cfg(target_os = "linux")]
 pub(crate) use cgroup::Group;
 #[cfg(target_os = "linux")]
-pub use events::EventCounts;
-#[cfg(target_os = "linux")]
 pub(crate) use events::Events;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{OomKills, TreeSampler};
 
 #[cfg(not(target_os = "linux"))]
 mod macos;
-#[cfg(not(target_os = "linux"))]
-pub use macos::EventCounts;
 #[cfg(not(target_os = "linux"))]
 pub(crate) use macos::{Events, Group, OomKills, TreeSampler};
 
@@ -198,6 +194,35 @@ impl Meters {
             storage_written_bytes: Reading::absent(reason),
             cgroup_peak_bytes: Reading::absent(reason),
             events: EventCounts::absent(reason),
+        }
+    }
+}
+
+/// What perf events counted of a process tree.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EventCounts {
+    /// Instructions retired in user space, and so on.
+    pub instructions: Reading<u64>,
+    pub cycles: Reading<u64>,
+    /// Of the last level, as the kernel maps it for this CPU.
+    pub cache_misses: Reading<u64>,
+    pub branch_misses: Reading<u64>,
+    /// Times that a thread went on on another core.
+    pub cpu_migrations: Reading<u64>,
+    /// CPU time by the scheduler's own clock, in nanoseconds.
+    pub task_clock_ns: Reading<u64>,
+}
+
+impl EventCounts {
+    pub fn absent(reason: &str) -> EventCounts {
+        let absent = || Reading::absent(reason);
+        EventCounts {
+            instructions: absent(),
+            cycles: absent(),
+            cache_misses: absent(),
+            branch_misses: absent(),
+            cpu_migrations: absent(),
+            task_clock_ns: absent(),
         }
     }
 }
