@@ -8,7 +8,7 @@ use crate::output::{Output, counted, grouped};
 use crate::verify::Exchange;
 use crate::weights::{self, Destination, LOAD, SAVE};
 use anyhow::{Context, anyhow};
-use mnist::{Dataset, PIXELS, Source, Split};
+use mnist::{Dataset, PIXELS, Source};
 use nn::backend::{Backend, Description, Job, Options, Session, TrainError};
 use nn::conformance::{Steps, Trial};
 use nn::{Model, Parameters, recipe};
@@ -180,12 +180,12 @@ fn train<W: Write>(setup: &Setup<'_>, output: &mut Output<W>) -> Result<(), Fail
         let seconds = clock.elapsed().as_secs_f64();
 
         train_s += seconds;
-        let loss = mean_loss(&step_loss, setup.batch_size, samples).map_err(|step| {
+        let loss = recipe::mean_loss(&step_loss, setup.batch_size, samples).map_err(|step| {
             let error = anyhow!("loss is not finite at epoch {epoch}, step {step}");
             Failure::new(exit::NOT_FINITE, error)
         })?;
         let accuracy_percent = match setup.eval_each_epoch {
-            true => Some(accuracy_percent(&setup.data.test, &predict(setup, session.as_mut())?)),
+            true => Some(setup.data.test.accuracy_percent(&predict(setup, session.as_mut())?)),
             false => None,
         };
         let width = setup.epochs.to_string().len();
@@ -329,7 +329,7 @@ fn conclude<W: Write>(
     let clock = Instant::now();
     let labels = predict(setup, session)?;
     let eval_s = clock.elapsed().as_secs_f64();
-    let accuracy_percent = accuracy_percent(&setup.data.test, &labels);
+    let accuracy_percent = setup.data.test.accuracy_percent(&labels);
     if let Some(path) = &setup.predictions {
         write_predictions(path, &labels)?;
     }
@@ -350,31 +350,11 @@ fn conclude<W: Write>(
     Ok(())
 }
 
-/// The mean over the samples of an epoch, each at its own step.
-///
-/// # Errors
-/// The first step (from 1) whose loss is not finite.
-fn mean_loss(step_loss: &[f32], batch_size: usize, samples: usize) -> Result<f64, usize> {
-    let mut sum = 0.0;
-    for (step, &loss) in step_loss.iter().enumerate() {
-        if !loss.is_finite() {
-            return Err(step + 1);
-        }
-        sum += f64::from(loss) * batch_size.min(samples - step * batch_size) as f64;
-    }
-    Ok(sum / samples as f64)
-}
-
 fn predict(setup: &Setup<'_>, session: &mut dyn Session) -> Result<Vec<u8>, Failure> {
     let test = &setup.data.test;
     let mut labels = vec![0; test.len()];
     session.predict(&test.images()[..test.len() * PIXELS], &mut labels)?;
     Ok(labels)
-}
-
-fn accuracy_percent(test: &Split, labels: &[u8]) -> f64 {
-    let right = labels.iter().zip(test.labels()).filter(|(label, truth)| label == truth).count();
-    100.0 * right as f64 / test.len() as f64
 }
 
 fn write_predictions(path: &Path, labels: &[u8]) -> anyhow::Result<()> {
@@ -397,6 +377,7 @@ fn sizes(model: Model) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mnist::Split;
     use nn::conformance::{Plain, small_model};
 
     static PLAIN: Plain<f32> = Plain::new();
@@ -487,7 +468,7 @@ mod tests {
         let Event::Evaluated { accuracy_percent, .. } = events[6] else { panic!("{events:?}") };
         assert_eq!(accuracy_percent, last);
         let labels = std::fs::read(predictions).unwrap();
-        assert_eq!(super::accuracy_percent(&data.test, &labels), accuracy_percent);
+        assert_eq!(data.test.accuracy_percent(&labels), accuracy_percent);
         assert_eq!(events.len(), 7);
     }
 
@@ -502,12 +483,6 @@ mod tests {
         let message = failure.error.to_string();
         assert!(message.starts_with("loss is not finite at epoch 1, step "), "{message}");
         assert!(!String::from_utf8(written).unwrap().contains("Accuracy"));
-    }
-
-    #[test]
-    fn the_epochs_loss_weighs_the_last_batch_by_its_samples() {
-        assert_eq!(mean_loss(&[1.0, 1.0, 4.0], 10, 21), Ok((20.0 + 4.0) / 21.0));
-        assert_eq!(mean_loss(&[1.0, f32::NAN, f32::INFINITY], 10, 30), Err(2));
     }
 
     #[test]

@@ -90,6 +90,12 @@ impl Split {
     pub fn labels(&self) -> &[u8] {
         &self.labels
     }
+
+    /// Percent of predicted labels, shape (count), that are right.
+    pub fn accuracy_percent(&self, predicted: &[u8]) -> f64 {
+        let right = predicted.iter().zip(&self.labels).filter(|(label, truth)| label == truth);
+        100.0 * right.count() as f64 / self.len() as f64
+    }
 }
 
 /// A training and a test set.

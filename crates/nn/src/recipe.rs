@@ -1,4 +1,4 @@
-//! What the seed decides: initial weights and the order of the samples.
+//! What the seed decides: initial weights and the order of the samples; and the loss of an epoch.
 //!
 //! One generator for everything: ChaCha8, a published stream cipher, through `rand_chacha`, keyed
 //! with the seed's 64 bits. Weights come from stream 0, the order of epoch `e` (from 0) from stream
@@ -49,5 +49,31 @@ pub fn shuffle(order: &mut [u32], seed: u64, epoch: u32) {
         let choices = last as u64 + 1;
         let chosen = (u64::from(words.next_u32()) * choices) >> 32;
         order.swap(last, chosen as usize);
+    }
+}
+
+/// The mean over the samples of an epoch, each at its own step.
+///
+/// # Errors
+/// The first step (from 1) whose loss is not finite.
+pub fn mean_loss(step_loss: &[f32], batch_size: usize, samples: usize) -> Result<f64, usize> {
+    let mut sum = 0.0;
+    for (step, &loss) in step_loss.iter().enumerate() {
+        if !loss.is_finite() {
+            return Err(step + 1);
+        }
+        sum += f64::from(loss) * batch_size.min(samples - step * batch_size) as f64;
+    }
+    Ok(sum / samples as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mean_loss;
+
+    #[test]
+    fn the_epochs_loss_weighs_the_last_batch_by_its_samples() {
+        assert_eq!(mean_loss(&[1.0, 1.0, 4.0], 10, 21), Ok((20.0 + 4.0) / 21.0));
+        assert_eq!(mean_loss(&[1.0, f32::NAN, f32::INFINITY], 10, 30), Err(2));
     }
 }

@@ -204,12 +204,12 @@ fn train(
         session.train(&order, &mut step_loss)?;
         let seconds = clock.elapsed().as_secs_f64();
         train_s += seconds;
-        let loss = mean_loss(&step_loss, batch_size, samples).map_err(|step| {
+        let loss = recipe::mean_loss(&step_loss, batch_size, samples).map_err(|step| {
             let error = anyhow!("loss is not finite at epoch {epoch}, step {step}");
             Failure { code: exit::NOT_FINITE, error }
         })?;
         let accuracy_percent = match args.eval_each_epoch {
-            true => Some(accuracy_percent(&data.test, &predict(session, &data.test)?)),
+            true => Some(data.test.accuracy_percent(&predict(session, &data.test)?)),
             false => None,
         };
         let tested = accuracy_percent.map_or(String::new(), |it| format!("   {it:.2} %"));
@@ -234,7 +234,7 @@ fn train(
         let name = || format!("cannot write ${} {}", env::PREDICTIONS, Path::new(&path).display());
         fs::write(&path, &labels).with_context(name)?;
     }
-    let accuracy_percent = accuracy_percent(&data.test, &labels);
+    let accuracy_percent = data.test.accuracy_percent(&labels);
     event(&Event::Evaluated { eval_s, accuracy_percent })?;
     if let Some(path) = &args.save {
         let bytes = session.parameters()?.to_safetensors()?;
@@ -247,28 +247,8 @@ fn train(
     line(format!("Test Accuracy: {accuracy_percent:.2}%"))
 }
 
-/// The mean over the samples of an epoch, each at its own step.
-///
-/// # Errors
-/// The first step (from 1) whose loss is not finite.
-fn mean_loss(step_loss: &[f32], batch_size: usize, samples: usize) -> Result<f64, usize> {
-    let mut sum = 0.0;
-    for (step, &loss) in step_loss.iter().enumerate() {
-        if !loss.is_finite() {
-            return Err(step + 1);
-        }
-        sum += f64::from(loss) * batch_size.min(samples - step * batch_size) as f64;
-    }
-    Ok(sum / samples as f64)
-}
-
 fn predict(session: &mut dyn Session, test: &Split) -> Result<Vec<u8>, TrainError> {
     let mut labels = vec![0; test.len()];
     session.predict(&test.images()[..test.len() * PIXELS], &mut labels)?;
     Ok(labels)
-}
-
-fn accuracy_percent(test: &Split, labels: &[u8]) -> f64 {
-    let right = labels.iter().zip(test.labels()).filter(|(label, truth)| label == truth).count();
-    100.0 * right as f64 / labels.len() as f64
 }
