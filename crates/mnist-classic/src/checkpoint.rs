@@ -53,7 +53,15 @@ struct State {
 /// A folder for checkpoints, locked.
 pub struct Folder {
     path: PathBuf,
-    _lock: File,
+    lock: File,
+}
+
+/// For all copies of the descriptor: a child that is just being started may have one for a moment.
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Closing it does the rest.
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Folder {
@@ -74,7 +82,7 @@ impl Folder {
             }
         };
         let lock = prepare().with_context(|| format!("{OPTION} {}", path.display()))?;
-        let folder = Folder { path: path.to_owned(), _lock: lock };
+        let folder = Folder { path: path.to_owned(), lock };
         folder.remove(".weights-", None); // of one that was killed while it wrote
         Ok(folder)
     }
@@ -245,6 +253,7 @@ mod tests {
         let later = home.path().join("epoch-2.safetensors");
         fs::write(&later, "half").unwrap();
         fs::write(home.path().join(".weights-x"), "half").unwrap();
+        let _of_a_child_before_its_exec = folder.lock.try_clone().unwrap();
         drop(folder);
         let folder = Folder::prepare(home.path()).unwrap();
         assert_eq!(folder.resume(MODEL, &job("1")).unwrap().unwrap(), (parameters(1.0), 1));

@@ -297,6 +297,15 @@ impl Journal {
     }
 }
 
+/// Gives the lock back for all copies of the descriptor: a child that another thread is just starting has
+/// one until it executes its program, and closing ours alone would leave the folder locked for that long.
+impl Drop for Journal {
+    fn drop(&mut self) {
+        // Closing it does the rest.
+        let _ = self.file.unlock();
+    }
+}
+
 /// Locks the journal. One whose holder is gone is waited for: a child that was just being started
 /// may hold on to it for a moment longer.
 fn lock(file: &File, path: &Path, warnings: &mut Vec<String>) -> Result<(), JournalError> {
@@ -472,6 +481,15 @@ mod tests {
         assert!(journal.unfinished().is_some());
         let text = std::fs::read(journal.path()).unwrap();
         assert!(!text.contains(&0));
+    }
+
+    #[test]
+    fn a_dropped_journal_is_free_though_a_child_still_has_a_copy_of_its_descriptor() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::open(folder.path()).unwrap();
+        let _of_a_child_before_its_exec = journal.file.try_clone().unwrap();
+        drop(journal);
+        assert!(Journal::open(folder.path()).is_ok());
     }
 
     #[test]
