@@ -4,7 +4,7 @@
 # The parts, all of them if none is named, and about how long they take on two cores:
 #   machine      1 min   multiply-adds and bandwidths
 #   frameworks  10 min   ours beside JAX and PyTorch, three rounds; first `trainmark setup JAX PyTorch`
-#   scaling      2 min   hidden units, batch, epochs and threads, three rounds
+#   scaling      4 min   hidden units, batch and epochs, three rounds; threads, nine
 #   densities    1 min   the MLP's two ways of the first layer
 #   together     1 min   the start, and trainings beside each other
 # Each part leaves FOLDER/PART.md and its result files; one that is measured again replaces only its own.
@@ -51,7 +51,10 @@ frameworks() {
 scaling() {
     printf '## Growth\n'
     rm -rf "$folder/scaling"
-    "$bin/trainmark" run --suite suites/scaling.toml --repeats 3 --out "$folder/scaling" >&2
+    "$bin/trainmark" run --suite suites/scaling.toml --repeats 3 \
+        --trainer 'by hidden units,by batch,by epochs' --out "$folder/scaling" >&2
+    # More rounds: a host that moves virtual cores makes them differ, and tables.py tells those runs apart.
+    "$bin/trainmark" run --suite suites/scaling.toml --repeats 9 --trainer 'by threads' --out "$folder/scaling" >&2
     python3 records/tables.py "$folder/scaling"
 }
 

@@ -3,15 +3,19 @@
 
 A folder of suites/frameworks.toml gives ours against the frameworks and against the machine; one of
 suites/scaling.toml the growth with hidden units, batch, epochs and threads. Medians of the samples that
-completed, as the result files have them; ratios are of the medians as they are printed. Needs nothing but
-Python; `measure.sh` here calls it.
+completed, as the result files have them; ratios are of the medians as they are printed. Where threads are
+compared, runs whose round trips between two cores were not the usual ones (METHOD.md, Noise) have a line of
+their own. Needs nothing but Python; `measure.sh` here calls it.
 """
 import json
+import statistics
 import sys
 from collections import defaultdict
 from pathlib import Path
 
 OURS = "MNISTClassic"
+# `FACTOR` of crates/machine/src/round_trip.rs.
+FACTOR = 1.6
 
 
 def load(folder):
@@ -53,11 +57,46 @@ def peak(row):
     return max(rates, default=None)
 
 
-def share(row):
+def share(row, train_s=None):
     flop, most = dense_flop(row), peak(row)
     if not flop or not most:
         return "-"
-    return f"{100 * flop / row['timing']['train_s'] / most:.0f} %"
+    return f"{100 * flop / (train_s or row['timing']['train_s']) / most:.0f} %"
+
+
+def round_trips(sample):
+    seen = sample.get("surroundings") or {}
+    figures = [seen.get("round_trip_before_ns"), seen.get("round_trip_after_ns")]
+    return [ns for ns in figures if ns is not None]
+
+
+def usual_round_trip(rows):
+    """The median of all that were measured; None if none was."""
+    figures = [ns for row in rows for sample in row["samples"] for ns in round_trips(sample)]
+    return statistics.median_low(figures) if figures else None
+
+
+def elsewhere(sample, usual):
+    """Whether the two cores were not where they usually are, before the run or after it: the harness's rule."""
+    figures = round_trips(sample)
+    return bool(figures) and max(figures + [usual]) > FACTOR * min(figures + [usual])
+
+
+def places(row, usual):
+    """A row's runs by where the cores were: words, the samples."""
+    done = [s for s in row["samples"] if s["status"] in ("measured", "not_converged")]
+    # A run that was repeated for where the cores were still tells what it costs to be there.
+    away = [s for s in done if usual and elsewhere(s, usual)]
+    home = [s for s in done if s not in away and not s.get("superseded")]
+    unknown = [s for s in home if not round_trips(s)]
+    home = [s for s in home if s not in unknown]
+    figures = [ns for sample in away for ns in round_trips(sample)]
+    groups = [
+        (f"usual ({usual} ns)", home),
+        (f"other ({min(figures)} to {max(figures)} ns)" if figures else "", away),
+        ("not measured", unknown),
+    ]
+    return [(words, samples) for words, samples in groups if samples]
 
 
 def frameworks(rows):
@@ -85,6 +124,12 @@ def frameworks(rows):
          "set-up s", "of peak", "accuracy %", "runs"],
         body,
     )
+    usual = usual_round_trip(rows)
+    if usual is not None:
+        samples = [s for row in rows for s in row["samples"] if not s.get("superseded") and round_trips(s)]
+        away = [f"{'/'.join(map(str, round_trips(s)))}" for s in samples if elsewhere(s, usual)]
+        listed = f": before/after {', '.join(away)} ns" if away else ""
+        print(f"\nRound trip between two cores: usually {usual} ns; otherwise in {len(away)} of {len(samples)} runs{listed}.")
 
 
 def growth(rows, name, key, title):
@@ -108,6 +153,7 @@ def growth(rows, name, key, title):
 
 
 def threads(rows):
+    usual = usual_round_trip(rows)
     groups = defaultdict(dict)
     for row in rows:
         if row["executable"] == "by threads":
@@ -115,11 +161,22 @@ def threads(rows):
     body = []
     for (model, hidden), by in groups.items():
         one = by.get(1)
+        name = f"{model} H={hidden}" if hidden else model
         for count, row in sorted(by.items()):
-            faster = f"{ratio(one['timing']['train_s'], row['timing']['train_s']):.2f}x" if one else "-"
-            name = f"{model} H={hidden}" if hidden else model
-            body.append([name, count, seconds(row["timing"]["train_s"]), faster, share(row)])
-    table("Threads, also more than the machine has cores", ["model", "threads", "train s", "faster than one", "of peak"], body)
+            if count == 1:
+                groups_of_row = [("-", [s for s in row["samples"] if not s.get("superseded")])]
+            else:
+                groups_of_row = places(row, usual)
+            for words, samples in groups_of_row:
+                train = statistics.median(s["timing"]["train_s"] for s in samples)
+                faster = f"{ratio(one['timing']['train_s'], train):.2f}x" if one else "-"
+                body.append([name, count, words, seconds(train), faster, share(row, train), len(samples)])
+    table(
+        "Threads, also more than the machine has cores; runs by the round trip between two cores just before and "
+        "just after, the usual one being the median of all",
+        ["model", "threads", "round trip", "train s", "faster than one", "of peak", "runs"],
+        body,
+    )
 
 
 def main():

@@ -190,7 +190,7 @@ fn rates(handle: sys::CUdevice) -> Result<[u64; 2], DriverError> {
             }),
         },
     ];
-    let rates = rounds::run(&mut probes);
+    let rates = rounds::run(&mut probes, &mut || ());
     drop(probes);
     match failure.into_inner() {
         Some(error) => Err(error),

@@ -7,16 +7,19 @@
 //! What a rate is: all probes take turns for several rounds, so that drift meets them alike; the
 //! median of the rounds is the rate, the highest stands beside it. Threads are as many as asked
 //! for, start together and are not pinned; a probe's time is from the first start to the last end.
+//! Only the round trip between two cores is between two threads that are bound to them.
 
 mod bandwidth;
 mod caches;
 mod crew;
 mod fma;
 mod gpu;
+mod round_trip;
 mod rounds;
 mod store;
 mod working_set;
 
+pub use round_trip::{FACTOR, cores, round_trip_ns};
 pub use store::{Error, key, load, path, save};
 
 use serde::{Deserialize, Serialize};
@@ -61,6 +64,13 @@ pub struct Cpu {
     pub fma: Vec<FmaRate>,
     /// Per level, kind of access and number of threads.
     pub bandwidth: Vec<Bandwidth>,
+    /// From the first core that this process may use to each of the others, 63 at most; none in
+    /// files from before they were measured.
+    #[serde(default)]
+    pub round_trips: Vec<RoundTrip>,
+    /// Why there are none.
+    #[serde(default)]
+    pub round_trips_missing: Option<String>,
 }
 
 /// A data or unified cache.
@@ -123,6 +133,25 @@ pub enum Access {
     Copy,
 }
 
+/// A cache line that goes from one core to another and back, in whole nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RoundTrip {
+    /// The system's numbers of them.
+    pub cores: [usize; 2],
+    /// Median of the rounds.
+    pub ns: u64,
+    pub lowest_ns: u64,
+    pub highest_ns: u64,
+}
+
+impl RoundTrip {
+    /// Whether the rounds differ by more than [`FACTOR`]: the two cores were not always where they
+    /// were, or something else ran on them.
+    pub fn moved(&self) -> bool {
+        self.highest_ns as f64 > FACTOR * self.lowest_ns as f64
+    }
+}
+
 /// A GPU.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
@@ -167,10 +196,12 @@ pub fn measure() -> Capability {
     let multiply_adds = probes.len();
     let sets = bandwidth::sets(&cpu.caches, &counts, capability.memory_bytes);
     probes.extend(bandwidth::probes(&sets));
-    let rates = rounds::run(&mut probes);
+    let mut pairs = round_trip::Pairs::new(&cores());
+    let rates = rounds::run(&mut probes, &mut || pairs.look());
     let (fma, bandwidth) = rates.split_at(multiply_adds);
     cpu.fma = fma::rates(&counts, fma);
     cpu.bandwidth = bandwidth::rates(&sets, bandwidth);
+    (cpu.round_trips, cpu.round_trips_missing) = pairs.result();
     capability.gpus = gpu::measure(); // after the CPU, which starting a device disturbs
     capability
 }

@@ -20,11 +20,12 @@ pub(crate) struct Rate {
     pub highest: u64,
 }
 
-/// Runs all probes in turns.
-pub(crate) fn run(probes: &mut [Probe<'_>]) -> Vec<Rate> {
+/// Runs all probes in turns; `between` runs before each round.
+pub(crate) fn run(probes: &mut [Probe<'_>], between: &mut dyn FnMut()) -> Vec<Rate> {
     let repetitions: Vec<u64> = probes.iter_mut().map(calibrate).collect();
     let mut samples = vec![Vec::new(); probes.len()];
     for _ in 0..ROUNDS {
+        between();
         for (index, probe) in probes.iter_mut().enumerate() {
             let seconds = (probe.run)(repetitions[index]).max(1e-9);
             samples[index].push(probe.units * repetitions[index] as f64 / seconds);
@@ -78,7 +79,7 @@ mod tests {
                 }),
             },
         ];
-        let rates = run(&mut probes);
+        let rates = run(&mut probes, &mut || ());
         let turns: String = calls.borrow().iter().rev().take(14).rev().collect();
         assert_eq!(turns, "ababababababab");
         assert_eq!(rates[0].median, 3000);

@@ -22,7 +22,7 @@ use crate::score;
 use crate::scratch::Scratch;
 use crate::secret::Secrets;
 use crate::suite::LoadedSuite;
-use crate::surroundings::{Observer, Surroundings};
+use crate::surroundings::{Observer, Surroundings, placement};
 use crate::trainer::{NotReady, Ready};
 use crate::transcript::Transcript;
 use anyhow::{Context, Result, anyhow};
@@ -325,7 +325,9 @@ impl<'a> Bench<'a> {
                 on_line(&said);
             }
         };
-        let window = self.observer.borrow().open();
+        let cpus = self.settings.limits.cpus.as_deref();
+        let pair = placement::pair(&case.backend, case.config.get("threads"), cpus);
+        let window = self.observer.borrow().open(pair);
         let outcome = launch::run(&job, &mut listen, cancel)?;
         let surroundings = self.observer.borrow_mut().close(window);
         let scored = score::score(&predictions, &self.dataset.test_labels);
@@ -381,7 +383,7 @@ fn not_trained(mut result: ResultFile, status: Status, reason: String) -> Result
 impl Bench<'_> {
     /// Marks a noisy sample.
     fn look_around(&self, sample: &mut Sample, surroundings: Surroundings) {
-        sample.disturbances = surroundings.disturbances(self.observer.borrow().highest_mhz());
+        sample.disturbances = surroundings.disturbances(self.observer.borrow().usual());
         sample.surroundings = Some(surroundings);
     }
 }

@@ -1,14 +1,15 @@
 //! `trainmark machine`: measures what this machine can do, prints it, and keeps it for result files.
 
 use crate::cmd::report::print;
-use ::machine::{Access, Capability, Level};
+use ::machine::{Access, Capability, FACTOR, Level};
 use anyhow::{Context, Result, bail};
 use std::process::ExitCode;
 
 /// Measure what this machine can do.
 ///
 /// Single-precision multiply-adds per instruction set, and reading, writing and copying in each
-/// cache and in main memory, on one thread and on all; of each NVIDIA GPU the multiply-adds and the
+/// cache and in main memory, on one thread and on all; the round trip of a cache line between the
+/// first core and each of the others; of each NVIDIA GPU the multiply-adds and the
 /// bandwidth of a copy in its memory. Takes some seconds and should have the
 /// machine to itself. What was measured is kept in the user's cache, from where `trainmark run`
 /// copies it into its result files.
@@ -108,6 +109,7 @@ fn text(capability: &Capability) -> String {
         text += &format!("{name:<28} {:>7}  {figure}\n", rate.threads);
     }
     text += "A copy's bytes count twice: read and written.\n";
+    text += &between_cores(capability);
     for gpu in &capability.gpus {
         let rate = |value: Option<u64>| value.map(|value| format!("{:.1}", value as f64 / 1e9));
         let unmeasured = || "unmeasured".to_owned();
@@ -125,10 +127,47 @@ fn text(capability: &Capability) -> String {
     text
 }
 
+/// The round trips: the one, or the range of many.
+fn between_cores(capability: &Capability) -> String {
+    let (trips, rounds) = (&capability.cpu.round_trips, capability.rounds);
+    let mut text = match trips[..] {
+        [] => match &capability.cpu.round_trips_missing {
+            Some(reason) => format!("\nBetween cores: not measured: {reason}\n"),
+            None => String::new(), // kept by a version that did not measure it
+        },
+        [trip] => format!(
+            "\nBetween cores {} and {}: round trip {} ns; {} to {} over {rounds} rounds\n",
+            trip.cores[0], trip.cores[1], trip.ns, trip.lowest_ns, trip.highest_ns
+        ),
+        [first, ..] => {
+            let mut medians: Vec<u64> = trips.iter().map(|trip| trip.ns).collect();
+            medians.sort_unstable();
+            let (least, most) = (medians[0], medians[medians.len() - 1]);
+            format!(
+                "\nBetween core {} and each of {} others: round trip {} ns; {least} to {most} over \
+                 the cores\n",
+                first.cores[0],
+                trips.len(),
+                medians[medians.len() / 2]
+            )
+        }
+    };
+    let moved = trips.iter().filter(|trip| trip.moved()).count();
+    if moved > 0 {
+        text += &format!(
+            "Of {moved} in {} the rounds differ by more than a factor of {FACTOR}. That is what a host \
+             does that moves\nvirtual cores between the siblings of one core, cores behind one last \
+             cache and cores behind several;\nthe times of several threads move with it.\n",
+            trips.len()
+        );
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ::machine::{Bandwidth, Cache, Cpu, FmaRate, Gpu};
+    use ::machine::{Bandwidth, Cache, Cpu, FmaRate, Gpu, RoundTrip};
 
     #[test]
     fn figures_are_shown_in_units_of_a_person() {
@@ -164,5 +203,32 @@ mod tests {
         );
         assert!(text.contains("L1 copy, 16 KiB                    1        1.5 (1.6)\n"), "{text}");
         assert!(text.contains("Card: unmeasured GFLOP/s, copy unmeasured GB/s\n"), "{text}");
+    }
+    #[test]
+    fn round_trips_are_one_line_and_words_if_the_cores_moved() {
+        let trip =
+            |other, ns, highest_ns| RoundTrip { cores: [0, other], ns, lowest_ns: ns, highest_ns };
+        let text = |round_trips: Vec<RoundTrip>, missing: Option<&str>| {
+            let round_trips_missing = missing.map(str::to_owned);
+            let cpu = Cpu { round_trips, round_trips_missing, ..Cpu::default() };
+            between_cores(&Capability { rounds: 7, cpu, ..Capability::default() })
+        };
+        assert_eq!(
+            text(vec![trip(1, 110, 120)], None),
+            "\nBetween cores 0 and 1: round trip 110 ns; 110 to 120 over 7 rounds\n"
+        );
+        let many = text(vec![trip(1, 48, 50), trip(2, 110, 512), trip(3, 500, 510)], None);
+        assert!(
+            many.starts_with(
+                "\nBetween core 0 and each of 3 others: round trip 110 ns; 48 to 500 over the cores\n\
+                 Of 1 in 3 the rounds differ by more than a factor of 1.6."
+            ),
+            "{many}"
+        );
+        assert_eq!(
+            text(vec![], Some("there is one core")),
+            "\nBetween cores: not measured: there is one core\n"
+        );
+        assert_eq!(text(vec![], None), "");
     }
 }

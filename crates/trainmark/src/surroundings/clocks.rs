@@ -18,7 +18,7 @@ impl Clocks {
         let file = |core: usize| {
             format!("/sys/devices/system/cpu/cpu{core}/cpufreq/scaling_cur_freq").into()
         };
-        let files = super::kernel::cores().into_iter().take(MOST_CORES).map(file);
+        let files = ::machine::cores().into_iter().take(MOST_CORES).map(file);
         let files = files.filter(|file: &std::path::PathBuf| file.exists()).collect();
         Clocks { files, ..Clocks::default() }
     }

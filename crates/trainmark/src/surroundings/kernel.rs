@@ -34,7 +34,7 @@ struct CpuTicks {
 
 impl Counters {
     pub fn read() -> Counters {
-        let cores = cores();
+        let cores = ::machine::cores();
         let stat = fs::read_to_string("/proc/stat").ok();
         let thermal_throttles = thermal_throttles(&cores);
         Counters {
@@ -119,14 +119,6 @@ fn busiest(
         .take(NAMED)
         .map(|(ticks, pid)| Busy { name: name(*pid), cpu_s: *ticks as f64 / ticks_per_s })
         .collect()
-}
-
-/// The cores that this process, and so its trainers, may use.
-pub fn cores() -> Vec<usize> {
-    match rustix::thread::sched_getaffinity(None) {
-        Ok(set) => (0..rustix::thread::CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect(),
-        Err(_) => (0..std::thread::available_parallelism().map_or(1, usize::from)).collect(),
-    }
 }
 
 /// The lines `cpuN user nice system idle iowait irq softirq steal ...` of these cores.

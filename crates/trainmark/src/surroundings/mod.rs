@@ -4,15 +4,16 @@
 //! time would choose the results. So a noisy sample may be repeated (`--retry-noisy`) without
 //! favouring anybody, and a slow sample of a quiet machine stays what it is.
 //!
-//! The kernel's counters are read just before and just after the run, which costs the trainer
-//! nothing. Clocks and GPUs have no counters for what was in between: a thread looks at them twice
-//! a second (`INTERVAL`).
+//! The kernel's counters are read just before and just after the run, and the round trip between two
+//! cores is measured, which costs the trainer nothing. Clocks and GPUs have no counters for what was
+//! in between: a thread looks at them twice a second (`INTERVAL`).
 
 mod clocks;
 mod energy;
 mod gpu;
 #[cfg(target_os = "linux")]
 mod kernel;
+pub mod placement;
 
 pub use gpu::{Device, Gpus};
 
@@ -61,6 +62,9 @@ pub struct Surroundings {
     pub thermal_throttles: Option<u64>,
     /// Seconds that a control group's CPU quota kept its processes from running.
     pub quota_throttled_s: Option<f64>,
+    /// Nanoseconds of a round trip between the first two cores, before and after.
+    pub round_trip_before_ns: Option<u64>,
+    pub round_trip_after_ns: Option<u64>,
     /// Microjoules of the CPU's packages, whoever used them.
     pub cpu_energy_uj: Option<u64>,
     /// What NVML says of each GPU.
@@ -77,10 +81,18 @@ pub struct Busy {
     pub cpu_s: f64,
 }
 
+/// What all windows of a run of the suite have shown so far, this one's included.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usual {
+    /// The highest CPU clock.
+    pub highest_mhz: Option<f64>,
+    /// The median round trip.
+    pub round_trip_ns: Option<u64>,
+}
+
 impl Surroundings {
-    /// Why the sample is noisy, in words; nothing if it is not. `highest_mhz` is the highest clock
-    /// that was seen in the whole run of the suite.
-    pub fn disturbances(&self, highest_mhz: Option<f64>) -> Vec<String> {
+    /// Why the sample is noisy, in words; nothing if it is not.
+    pub fn disturbances(&self, usual: Usual) -> Vec<String> {
         let mut found = Vec::new();
         let window_s = self.window_s.max(f64::MIN_POSITIVE);
         let allowed = OTHERS_CORES + OTHERS_CORES_PER_CORE * self.cores as f64;
@@ -107,7 +119,7 @@ impl Surroundings {
         {
             found.push(format!("the hypervisor took {:.1} % of the CPU time", share * 100.0));
         }
-        if let (Some(low), Some(high)) = (self.mhz_low, highest_mhz)
+        if let (Some(low), Some(high)) = (self.mhz_low, usual.highest_mhz)
             && low < high * CLOCK_SHARE
         {
             found.push(format!("the CPU's clock fell to {low:.0} of {high:.0} MHz"));
@@ -120,6 +132,8 @@ impl Surroundings {
         {
             found.push(format!("the CPU quota of a control group stopped it for {seconds:.2} s"));
         }
+        let (before, after) = (self.round_trip_before_ns, self.round_trip_after_ns);
+        found.extend(placement::disturbance(before, after, usual.round_trip_ns));
         found.extend(self.devices.iter().flat_map(Device::disturbances));
         found
     }
@@ -130,11 +144,15 @@ pub struct Observer {
     gpus: Gpus,
     /// The highest clock in any window.
     highest_mhz: Option<f64>,
+    round_trips: placement::RoundTrips,
 }
 
 /// A window that is open.
 pub struct Window {
     start: Instant,
+    /// The cores to measure between, or why nothing is to be measured; and what was.
+    pair: Result<[usize; 2], String>,
+    round_trip: Result<u64, String>,
     energy: energy::Energy,
     #[cfg(target_os = "linux")]
     before: kernel::Counters,
@@ -149,7 +167,7 @@ type Looks = (clocks::Clocks, gpu::Window);
 impl Observer {
     /// Finds out what there is to look at.
     pub fn new() -> Observer {
-        Observer { gpus: Gpus::load(), highest_mhz: None }
+        Observer { gpus: Gpus::load(), highest_mhz: None, round_trips: Default::default() }
     }
 
     /// The GPUs as NVML knows them.
@@ -157,13 +175,15 @@ impl Observer {
         &self.gpus
     }
 
-    /// The highest CPU clock of all windows so far.
-    pub fn highest_mhz(&self) -> Option<f64> {
-        self.highest_mhz
+    /// Of all windows so far.
+    pub fn usual(&self) -> Usual {
+        Usual { highest_mhz: self.highest_mhz, round_trip_ns: self.round_trips.usual_ns() }
     }
 
     /// Opens a window: just before a trainer starts. What runs below this process belongs to it.
-    pub fn open(&self) -> Window {
+    /// The pair of cores, or why there is none, is [`placement::pair`]'s.
+    pub fn open(&self, pair: Result<[usize; 2], String>) -> Window {
+        let round_trip = placement::round_trip_ns(&pair);
         let gpus = self.gpus.clone();
         let (stop, stopped) = channel();
         let looker = std::thread::Builder::new()
@@ -194,6 +214,8 @@ impl Observer {
             before: kernel::Counters::read(),
             energy: energy::Energy::read(),
             start: Instant::now(),
+            pair,
+            round_trip,
             stop,
             looker,
         }
@@ -212,6 +234,19 @@ impl Observer {
                 seen.missing.insert("cpu_energy_uj".to_owned(), reason);
             }
         }
+        let mut trip = |name: &str, measured: Result<u64, String>| match measured {
+            Ok(ns) => {
+                self.round_trips.take(ns);
+                Some(ns)
+            }
+            Err(reason) => {
+                seen.missing.insert(name.to_owned(), reason);
+                None
+            }
+        };
+        seen.round_trip_before_ns = trip("round_trip_before_ns", window.round_trip);
+        let after = placement::round_trip_ns(&window.pair);
+        seen.round_trip_after_ns = trip("round_trip_after_ns", after);
         drop(window.stop);
         let looked = window.looker.and_then(|thread| thread.join().ok());
         match looked {
@@ -262,6 +297,10 @@ fn elsewhere(window_s: f64) -> Surroundings {
 mod tests {
     use super::*;
 
+    fn usual() -> Usual {
+        Usual { highest_mhz: Some(4200.0), round_trip_ns: Some(110) }
+    }
+
     fn quiet() -> Surroundings {
         Surroundings {
             window_s: 2.0,
@@ -271,21 +310,23 @@ mod tests {
             mhz_low: Some(4100.0),
             thermal_throttles: Some(0),
             quota_throttled_s: Some(0.0),
+            round_trip_before_ns: Some(105),
+            round_trip_after_ns: Some(112),
             ..Surroundings::default()
         }
     }
 
     #[test]
     fn a_quiet_machine_disturbs_nobody() {
-        assert_eq!(quiet().disturbances(Some(4200.0)), Vec::<String>::new());
-        assert_eq!(Surroundings::default().disturbances(None), Vec::<String>::new());
+        assert_eq!(quiet().disturbances(usual()), Vec::<String>::new());
+        assert_eq!(Surroundings::default().disturbances(Usual::default()), Vec::<String>::new());
     }
 
     #[test]
     fn each_disturbance_is_found_and_says_how_large_it_is() {
         let busy = Busy { name: "rustc".into(), cpu_s: 0.9 };
         type Change = fn(&mut Surroundings);
-        let changes: [(Change, &str); 5] = [
+        let changes: [(Change, &str); 6] = [
             (|it| it.other_cpu_s = Some(1.0), "other processes used 0.50 cores (rustc 0.45)"),
             (|it| it.steal_s = Some(0.2), "the hypervisor took 5.0 % of the CPU time"),
             (|it| it.mhz_low = Some(3000.0), "the CPU's clock fell to 3000 of 4200 MHz"),
@@ -294,25 +335,30 @@ mod tests {
                 |it| it.quota_throttled_s = Some(0.25),
                 "the CPU quota of a control group stopped it for 0.25 s",
             ),
+            (
+                |it| it.round_trip_after_ns = Some(512),
+                "the round trip between two cores was 105 ns before and 512 ns after, usually \
+                 110 ns: the host seems to move them",
+            ),
         ];
         for (change, words) in changes {
             let mut seen = Surroundings { busiest: vec![busy.clone()], ..quiet() };
             change(&mut seen);
-            assert_eq!(seen.disturbances(Some(4200.0)), [words]);
+            assert_eq!(seen.disturbances(usual()), [words]);
         }
     }
 
     #[test]
     fn a_short_run_is_not_noisy_for_a_tick() {
         let short = Surroundings { window_s: 0.05, other_cpu_s: Some(0.03), ..quiet() };
-        assert_eq!(short.disturbances(None), Vec::<String>::new());
+        assert_eq!(short.disturbances(Usual::default()), Vec::<String>::new());
     }
 
     #[test]
     fn a_large_machine_may_do_more_housekeeping() {
         let large = Surroundings { cores: 128, other_cpu_s: Some(2.0), ..quiet() };
-        assert_eq!(large.disturbances(None), Vec::<String>::new());
-        assert_eq!(Surroundings { cores: 2, ..large }.disturbances(None).len(), 1);
+        assert_eq!(large.disturbances(Usual::default()), Vec::<String>::new());
+        assert_eq!(Surroundings { cores: 2, ..large }.disturbances(Usual::default()).len(), 1);
     }
 
     #[cfg(target_os = "linux")]
@@ -323,14 +369,31 @@ mod tests {
         let output = std::process::Command::new("sh").args(["-c", script]).output().unwrap();
         let pid = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         let mut observer = Observer::new();
-        let window = observer.open();
+        let window = observer.open(Err("not asked for".to_owned()));
         std::thread::sleep(Duration::from_millis(700));
         let seen = observer.close(window);
         std::process::Command::new("kill").args(["-9", &pid]).status().unwrap();
         assert!(seen.other_cpu_s.unwrap() > 0.1, "{seen:?}");
-        let found = seen.disturbances(None);
+        let found = seen.disturbances(Usual::default());
         assert!(found.iter().any(|words| words.starts_with("other processes used")), "{found:?}");
         // On a machine that is busy anyway, others may have used more.
         assert!(!seen.busiest.is_empty(), "{seen:?}");
+        assert_eq!(seen.missing["round_trip_before_ns"], "not asked for");
+    }
+
+    #[test]
+    fn a_round_trip_is_measured_on_both_sides_of_a_window_or_there_is_a_reason() {
+        let mut observer = Observer::new();
+        let window = observer.open(placement::pair("cpu", None, None));
+        let seen = observer.close(window);
+        let sides = [
+            ("round_trip_before_ns", seen.round_trip_before_ns),
+            ("round_trip_after_ns", seen.round_trip_after_ns),
+        ];
+        for (name, ns) in sides {
+            assert!(ns.is_some() != seen.missing.contains_key(name), "{seen:?}");
+            assert!(ns.is_none_or(|ns| (5..1_000_000).contains(&ns)), "{seen:?}");
+        }
+        assert_eq!(observer.usual().round_trip_ns.is_some(), sides.iter().any(|it| it.1.is_some()));
     }
 }

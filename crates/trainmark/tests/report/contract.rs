@@ -2,7 +2,7 @@
 
 use super::{as_json, fixtures, summary};
 use jsonschema::Validator;
-use machine::{Access, Bandwidth, Cache, Capability, Cpu, FmaRate, Gpu, Level};
+use machine::{Access, Bandwidth, Cache, Capability, Cpu, FmaRate, Gpu, Level, RoundTrip};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,6 +94,8 @@ fn full_result() -> ResultFile {
             mhz_high: Some(4000.0),
             thermal_throttles: Some(0),
             quota_throttled_s: Some(0.0),
+            round_trip_before_ns: Some(105),
+            round_trip_after_ns: Some(512),
             cpu_energy_uj: Some(1),
             devices: vec![Device::default()],
             missing: BTreeMap::from([("devices".into(), "none".into())]),
@@ -225,6 +227,8 @@ fn full_capability() -> Capability {
                 bandwidth(Level::L3, Access::Copy),
                 bandwidth(Level::Memory, Access::Read),
             ],
+            round_trips: vec![RoundTrip { cores: [0, 1], ns: 110, lowest_ns: 48, highest_ns: 512 }],
+            round_trips_missing: Some("why".into()),
         },
         memory_bytes: Some(1 << 30),
         gpus: vec![Gpu {
