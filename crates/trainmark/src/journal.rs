@@ -27,8 +27,9 @@ use std::time::Duration;
 pub const NAME: &str = "journal.jsonl";
 /// Of the lines. A harness that knows only older ones must not take a run up again.
 const VERSION: u32 = 1;
-/// The one that holds the lock may not have written its name yet.
-const HOLDER_PATIENCE: Duration = Duration::from_millis(500);
+/// The one that holds the lock may not have written its name yet: on a busy machine with a slow disk that
+/// takes seconds.
+const HOLDER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// One line.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -10,12 +10,12 @@ use crate::result::Status;
 use crate::setup::{self, Due, Site, State};
 use crate::suite::{LoadedSuite, Trainer};
 use protocol::Probe;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::{BufRead, BufReader};
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
 use std::time::Duration;
 
 /// How long `--probe` may take.
@@ -152,31 +152,43 @@ fn overheard(
     mut command: Command,
     on_line: &mut dyn FnMut(&str),
 ) -> std::io::Result<std::process::ExitStatus> {
-    let (output, input) = std::io::pipe()?;
+    let (mut output, input) = std::io::pipe()?;
     let mut child = command.stdout(input.try_clone()?).stderr(input).spawn()?;
     drop(command); // it has the pipe open too
-    let (sender, lines) = mpsc::channel();
-    std::thread::spawn(move || {
-        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-            let line = String::from_utf8_lossy(&line);
-            // What a bar was drawn over with is its last state.
-            let line = line.trim_end().rsplit('\r').next().unwrap_or_default().to_owned();
-            if sender.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    let mut ended = None;
+    let listen = Timespec { tv_sec: 0, tv_nsec: LISTEN.subsec_nanos().into() };
+    let (mut ended, mut heard, mut chunk) = (None, Vec::new(), [0; 4096]);
     loop {
-        match lines.recv_timeout(LISTEN) {
-            Ok(line) if !line.is_empty() => on_line(&line),
+        // What it said before its end is in the pipe by then, however late this process is to look.
+        match poll(&mut [PollFd::new(&output, PollFlags::IN)], Some(&listen)) {
+            Ok(0) if ended.is_some() => break,
+            Ok(0) => {
+                ended = child.try_wait()?;
+                continue;
+            }
             Ok(_) => {}
-            Err(mpsc::RecvTimeoutError::Disconnected) => break,
-            Err(mpsc::RecvTimeoutError::Timeout) if ended.is_some() => break,
-            Err(mpsc::RecvTimeoutError::Timeout) => ended = child.try_wait()?,
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        let count = output.read(&mut chunk)?;
+        heard.extend_from_slice(&chunk[..count]);
+        while let Some(end) = memchr::memchr(b'\n', &heard) {
+            say(&heard.drain(..=end).collect::<Vec<u8>>(), on_line);
+        }
+        if count == 0 {
+            break;
         }
     }
+    say(&heard, on_line);
     ended.map_or_else(|| child.wait(), Ok)
+}
+
+/// What a bar was drawn over with is its last state.
+fn say(line: &[u8], on_line: &mut dyn FnMut(&str)) {
+    let line = String::from_utf8_lossy(line);
+    let last = line.trim_end().rsplit('\r').next().unwrap_or_default();
+    if !last.is_empty() {
+        on_line(last);
+    }
 }
 
 /// Finds a trainer's program and asks it what it can do on this machine.

@@ -49,6 +49,12 @@ fn counting(place: &Place) -> std::path::PathBuf {
     place.suite(&format!("echo x >> starts; {PLAIN}"), "root = '.'")
 }
 
+/// The same, whose trainer waits at that start until it is killed, or told to `go`.
+fn waiting_at(place: &Place, start: usize) -> std::path::PathBuf {
+    let wait = format!("[ $(wc -l < starts) -lt {start} ] || [ -e go ] || sleep 300");
+    place.suite(&format!("echo x >> starts; {wait}; {PLAIN}"), "root = '.'")
+}
+
 fn starts(place: &Place) -> usize {
     std::fs::read_to_string(place.path("starts")).unwrap_or_default().lines().count()
 }
@@ -161,11 +167,12 @@ fn killed_until_done(
 #[test]
 fn a_folder_with_a_run_that_stopped_says_so_and_can_also_begin_anew() {
     let place = Place::new();
-    let suite = counting(&place);
+    let suite = waiting_at(&place, 3);
     let mut harness = start(&place, &suite, &MANY);
-    eventually("three trainings begin", || starts(&place) >= 3);
+    eventually("the third training begins", || starts(&place) == 3);
     harness.kill().unwrap();
     harness.wait().unwrap();
+    std::fs::write(place.path("go"), "").unwrap();
     let output = place.run(&suite, &["--epochs", "1"]);
     assert!(output.status.success());
     let words = said(&output);
@@ -300,11 +307,12 @@ fn a_byte_of_a_suites_input_makes_what_had_finished_run_again() {
 #[test]
 fn a_result_file_that_was_lost_or_spoilt_is_written_again_and_a_strangers_is_left_alone() {
     let place = Place::new();
-    let suite = counting(&place);
+    let suite = waiting_at(&place, 6);
     let mut harness = start(&place, &suite, &MANY);
-    eventually("six trainings begin", || starts(&place) >= 6);
+    eventually("the sixth training begins", || starts(&place) == 6);
     harness.kill().unwrap();
     harness.wait().unwrap();
+    std::fs::write(place.path("go"), "").unwrap();
     let names = place.result_names();
     let names: Vec<&String> = names.iter().filter(|name| name.ends_with(".json")).collect();
     assert_eq!(names.len(), 4, "{names:?}");

@@ -178,10 +178,20 @@ impl Drop for Cluster {
     }
 }
 
+/// Outside of those that the system gives to whoever asks for any, as the daemons do all the time: one of
+/// these could be taken again before its daemon has bound it.
 fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    listeners.iter().map(|it| it.local_addr().unwrap().port()).collect()
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let mut range = range.split_whitespace().map(|port| port.parse::<u16>().unwrap());
+    let given_away = range.next().unwrap()..=range.next().unwrap();
+    let from = 10_000 + (std::process::id() % 20_000) as u16;
+    (from..=u16::MAX)
+        .chain(2_000..from)
+        .filter(|port| {
+            !given_away.contains(port) && TcpListener::bind(("127.0.0.1", *port)).is_ok()
+        })
+        .take(count)
+        .collect()
 }
 
 /// With what the queue says, should it never be so.
@@ -337,11 +347,12 @@ fn a_suite_is_spread_over_the_nodes_and_every_repeat_is_collected(cluster: &Clus
 }
 
 fn a_submitting_process_that_dies_is_replaced_and_nothing_runs_twice(cluster: &Cluster) {
-    let place = Place::new(cluster, &["a", "b", "c"], "sleep 4");
+    let place = Place::new(cluster, &["a", "b", "c"], UNTIL_GO);
     let mut child = place.begin(&[]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     eventually("a task has begun", || !place.ran().is_empty());
     child.kill().unwrap();
     child.wait().unwrap();
+    fs::write(place.path("go"), "").unwrap();
     let output = place.command(&["--resume"]).output().unwrap();
     succeeded(&output);
     let said = String::from_utf8_lossy(&output.stderr);
@@ -432,6 +443,9 @@ fn a_task_over_its_memory_limit_is_out_of_memory(cluster: &Cluster) {
     }
 }
 
+/// A trainer that waits, in the folder of its suite, to be told.
+const UNTIL_GO: &str = "until [ -e go ]; do sleep 0.2; done";
+
 const ISLAND_FLAGS: [&str; 3] = ["--no-shared-folder", "--partition", "island"];
 
 fn without_a_shared_folder_results_come_back_through_the_spool(cluster: &Cluster) {
@@ -456,14 +470,15 @@ fn without_a_shared_folder_results_come_back_through_the_spool(cluster: &Cluster
 }
 
 fn without_a_shared_folder_a_dead_submitting_process_loses_nothing(cluster: &Cluster) {
-    let place = Place::beyond_the_sea(cluster, &["a", "b", "c"], "sleep 4");
+    let place = Place::beyond_the_sea(cluster, &["a", "b", "c"], UNTIL_GO);
     let mut words = ISLAND_FLAGS.to_vec();
     words.extend(["--array-limit", "2"]);
     let mut child =
         place.begin(&words).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    eventually("a task has begun", || !place.ran().is_empty());
+    eventually("two tasks have begun", || place.ran().len() == 2);
     child.kill().unwrap();
     child.wait().unwrap();
+    fs::write(place.path("go"), "").unwrap();
     let output = place.command(&["--resume"]).output().unwrap();
     succeeded(&output);
     // Two were under way; their own sruns brought them home.

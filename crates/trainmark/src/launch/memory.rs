@@ -226,9 +226,8 @@ impl ControlGroup {
                 fs::write(&control, "+memory")?;
             }
         }
-        remove_left_over(parent);
-        let name = format!("{PREFIX}{}", std::process::id());
-        let folder = parent.join(name);
+        remove_left_over(parent, std::process::id());
+        let folder = parent.join(format!("{PREFIX}{}", std::process::id()));
         fs::create_dir(&folder)?;
         // From here on it is removed again whatever happens.
         let group = ControlGroup { version, folder, home: home.to_owned(), bytes };
@@ -282,11 +281,16 @@ impl Drop for ControlGroup {
     }
 }
 
-/// Groups of launchers that were killed. One with processes cannot be removed, so no harm is done to
-/// another harness's.
-fn remove_left_over(parent: &Path) {
+/// Removes the groups of launchers that were killed, among them one whose number this process has got. That
+/// of a launcher at work is empty too before its trainer starts and after it has ended, when its evidence is
+/// still to be read.
+fn remove_left_over(parent: &Path, own: u32) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        if entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
+        let name = entry.file_name();
+        let launcher =
+            name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok());
+        let is_at_work = |pid: u32| pid != own && Path::new(&format!("/proc/{pid}")).exists();
+        if launcher.is_some_and(|pid| !is_at_work(pid)) {
             let _ = fs::remove_dir(entry.path());
         }
     }
@@ -353,6 +357,21 @@ mod tests {
         group.enter().unwrap();
         assert_eq!(file("cgroup.procs"), "0");
         fs::remove_dir_all(&group.folder).unwrap();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_empty_group_of_a_launcher_at_work_stays_and_those_of_the_dead_go() {
+        let parent = tempfile::tempdir().unwrap();
+        // Process 1 is always there, and so many there cannot be.
+        for name in ["trainmark-1", "trainmark-7", "trainmark-4294967295", "trainmark-x", "other"] {
+            fs::create_dir(parent.path().join(name)).unwrap();
+        }
+        remove_left_over(parent.path(), 7);
+        let left = fs::read_dir(parent.path()).unwrap().flatten().map(|entry| entry.file_name());
+        let mut left: Vec<_> = left.collect();
+        left.sort();
+        assert_eq!(left, ["other", "trainmark-1", "trainmark-x"]);
     }
 
     #[test]

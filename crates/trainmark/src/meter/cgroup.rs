@@ -25,6 +25,8 @@ impl Group {
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         Group(own_group(&groups).and_then(|(own, peak)| {
             let made = own.join(format!("trainmark-{}", std::process::id()));
+            // Of a launcher that had this number and was killed.
+            let _ = fs::remove_dir(&made);
             fs::create_dir(&made)
                 .map_err(|error| format!("no control group may be made: {error}"))?;
             let group = Made { own, made, peak };
