@@ -3,7 +3,7 @@
 
 use crate::data::Dataset;
 use crate::environment::Environment;
-use crate::identity::Identity;
+use crate::identity::{self, Identity};
 use crate::judge::{self, Evidence};
 use crate::launch::{self, CancelToken, MemoryLimit, Outcome, Stream};
 use crate::machine::{self, Machine};
@@ -325,6 +325,7 @@ impl<'a> Bench<'a> {
                 on_line(&said);
             }
         };
+        let sources = identity::sources_digest(self.loaded, case);
         let cpus = self.settings.limits.cpus.as_deref();
         let pair = placement::pair(&case.backend, case.config.get("threads"), cpus);
         let window = self.observer.borrow().open(pair);
@@ -335,6 +336,7 @@ impl<'a> Bench<'a> {
             command: words,
             environment,
             sha256: ready.sha256.clone(),
+            sources_sha256: Some(sources),
             version: said.version.clone(),
             device: said.device.clone(),
             path: said.path.clone(),

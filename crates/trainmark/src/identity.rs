@@ -5,11 +5,14 @@
 //! a part), the files that the suite calls its inputs, what its set-up was made from (the interpreter of
 //! a Python environment says nothing of what is installed in it), the configuration and the data; when
 //! and where it ran does not.
+//!
+//! A grade of `trainmark verify` is held to the same, but for the configuration and the data, which it is
+//! compared by itself: [`sources_digest`].
 
 use crate::plan::{self, Case, Places};
 use crate::provenance::sha256_of_file;
 use crate::setup::{self, Site};
-use crate::suite::LoadedSuite;
+use crate::suite::{Argument, LoadedSuite};
 use crate::trainer::Ready;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -63,45 +66,92 @@ impl Identity {
     }
 }
 
+/// A digest of texts, of which no two lists look alike.
+#[derive(Default)]
+struct Parts(Sha256);
+
+impl Parts {
+    fn add(&mut self, text: &str) {
+        self.0.update((text.len() as u64).to_le_bytes());
+        self.0.update(text);
+    }
+
+    /// The file of that name under the suite's root, if there is one that a command may mean as a script.
+    fn add_script(&mut self, loaded: &LoadedSuite, word: &str) {
+        let file = loaded.root.join(word);
+        let small = |file: &std::fs::Metadata| file.is_file() && file.len() <= LARGEST_SCRIPT_BYTES;
+        if file.metadata().is_ok_and(|found| small(&found))
+            && let Ok(sha256) = sha256_of_file(&file)
+        {
+            self.add(&sha256);
+        }
+    }
+
+    fn add_inputs_and_set_up(&mut self, loaded: &LoadedSuite, case: &Case) {
+        let trainer = &loaded.suite.trainers[case.trainer];
+        if !trainer.inputs.is_empty() {
+            // Without one of them the trainer is not ready, and says so: nothing is run under this identity.
+            self.add(&setup::digest_of(&loaded.root, &trainer.inputs).unwrap_or_default());
+        }
+        // Not what a set-up would be made from today: until it is renewed, what is there is what runs.
+        if let Some(made_from) = Site::of(loaded, trainer).and_then(|site| site.made_from()) {
+            self.add(&made_from);
+        }
+    }
+
+    fn finish(self) -> String {
+        self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
 /// Places that differ from machine to machine, the program's and the data's, are left as they are
 /// called: their contents have digests of their own.
-fn command_digest(loaded: &LoadedSuite, case: &Case, allow_software: bool) -> String {
+fn words(loaded: &LoadedSuite, case: &Case, allow_software: bool) -> Vec<String> {
     let places = Places {
         program: Path::new("{program}"),
         data: Path::new("{data}"),
         predictions: Path::new("{predictions}"),
         allow_software,
     };
-    let mut digest = Sha256::new();
-    let mut part = |text: &str| {
-        digest.update((text.len() as u64).to_le_bytes());
-        digest.update(text);
-    };
     // A command that cannot be filled in is an error when it is run, and the same one each time.
-    for word in plan::command(&loaded.suite, case, &places).unwrap_or_default() {
-        part(&word);
-        let file = loaded.root.join(&word);
-        let small = |file: &std::fs::Metadata| file.is_file() && file.len() <= LARGEST_SCRIPT_BYTES;
-        if file.metadata().is_ok_and(|found| small(&found))
-            && let Ok(sha256) = sha256_of_file(&file)
-        {
-            part(&sha256);
-        }
+    plan::command(&loaded.suite, case, &places).unwrap_or_default()
+}
+
+fn command_digest(loaded: &LoadedSuite, case: &Case, allow_software: bool) -> String {
+    let mut parts = Parts::default();
+    for word in words(loaded, case, allow_software) {
+        parts.add(&word);
+        parts.add_script(loaded, &word);
     }
     for (name, value) in plan::environment(&loaded.suite, case) {
-        part(&name);
-        part(&value);
+        parts.add(&name);
+        parts.add(&value);
     }
+    parts.add_inputs_and_set_up(loaded, case);
+    parts.finish()
+}
+
+/// Of what the trainer's program is given to run, whatever the configuration: its command and environment
+/// as the suite has them, the scripts that the command names, its `inputs`, and what its set-up was made
+/// from. An interpreter's own bytes say nothing of what it trains.
+pub fn sources_digest(loaded: &LoadedSuite, case: &Case) -> String {
     let trainer = &loaded.suite.trainers[case.trainer];
-    if !trainer.inputs.is_empty() {
-        // Without one of them the trainer is not ready, and says so: nothing is run under this identity.
-        part(&setup::digest_of(&loaded.root, &trainer.inputs).unwrap_or_default());
+    let mut parts = Parts::default();
+    for argument in &trainer.command {
+        match argument {
+            Argument::Always(word) => parts.add(word),
+            Argument::IfKnown(words) => words.iter().for_each(|word| parts.add(word)),
+        }
     }
-    // Not what a set-up would be made from today: until it is renewed, what is there is what runs.
-    if let Some(made_from) = Site::of(loaded, trainer).and_then(|site| site.made_from()) {
-        part(&made_from);
+    for (name, value) in &trainer.environment {
+        parts.add(name);
+        parts.add(value);
     }
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    for word in words(loaded, case, false) {
+        parts.add_script(loaded, &word);
+    }
+    parts.add_inputs_and_set_up(loaded, case);
+    parts.finish()
 }
 
 #[cfg(test)]
@@ -147,6 +197,26 @@ mod tests {
         let edited = identity(&loaded, "aa");
         assert_ne!(first, edited, "another script under the same interpreter");
         assert!(first.same_combination(&edited));
+    }
+
+    #[test]
+    fn sources_are_the_script_and_the_command_and_not_the_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = folder.path().join("train.sh");
+        std::fs::write(&script, "one").unwrap();
+        let digest = |more: &str, epochs: u64| {
+            let loaded = suite(folder.path(), more);
+            let selection = plan::Selection::default();
+            let mut case = plan::plan(&loaded.suite, &selection).unwrap().remove(0);
+            case.config.insert("epochs".into(), epochs.into());
+            sources_digest(&loaded, &case)
+        };
+        let first = digest("", 1);
+        assert_eq!(first, digest("", 5), "verified with one epoch, run with five");
+        assert_ne!(first, digest("environment = { SPEED = \"2\" }", 1));
+        assert_ne!(first, digest("inputs = [\"train.sh\"]", 1));
+        std::fs::write(&script, "two").unwrap();
+        assert_ne!(first, digest("", 1), "another script under the same interpreter");
     }
 
     #[test]

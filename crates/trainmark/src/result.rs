@@ -353,6 +353,8 @@ pub struct TrainerRecord {
     pub environment: BTreeMap<String, String>,
     /// SHA-256 of the program's file.
     pub sha256: Option<String>,
+    /// SHA-256 over what the program was given to run ([`crate::identity::sources_digest`]).
+    pub sources_sha256: Option<String>,
     pub version: Option<String>,
     pub device: Option<String>,
     /// Which code ran, as the trainer says.

@@ -91,7 +91,7 @@ pub struct Trainer {
     #[serde(default)]
     pub setup: Option<Declared>,
     /// Files and folders, besides the program and what the command names, that decide what it does: if
-    /// they change, `--resume` runs it again.
+    /// they change, `--resume` runs it again, and its grade holds no more.
     #[serde(default)]
     pub inputs: Vec<PathBuf>,
     /// How it is asked what it can do here. Without it, everything is taken to be available.

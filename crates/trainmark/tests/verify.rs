@@ -251,3 +251,37 @@ fn a_grade_holds_for_the_configuration_and_the_program_that_were_verified() {
     std::fs::write(&path, file.to_string()).unwrap();
     assert_eq!(grades(&place), ["not verified"; 3], "another build was");
 }
+
+#[cfg(unix)]
+#[test]
+fn a_changed_script_under_the_same_interpreter_has_lost_its_grade() {
+    let place = Place::new();
+    place.suite(&["right"]);
+    let suite = std::fs::read_to_string(place.path("suite.toml")).unwrap();
+    let suite =
+        suite.replace(&format!("program = {:?}", support::FAKE_TRAINER), "program = \"sh\"");
+    let suite =
+        suite.replace("\"{program}\", \"verify\"", "\"{program}\", \"train.sh\", \"verify\"");
+    std::fs::write(place.path("suite.toml"), suite).unwrap();
+    let script = format!("exec '{}' \"$@\"\n", support::FAKE_TRAINER);
+    std::fs::write(place.path("train.sh"), &script).unwrap();
+    place.trainmark("verify", &["--model", "mlp"]);
+    assert_eq!(place.verifications()[0]["grade"], "float32");
+    place.trainmark("run", &["--model", "mlp", "--epochs", "2"]);
+    std::fs::write(place.path("train.sh"), script + "# edited\n").unwrap();
+    place.trainmark("run", &["--model", "mlp", "--epochs", "3"]);
+
+    let collection = read::read(&[place.path("out")], None).unwrap();
+    assert_eq!(collection.skipped, []);
+    let summary = Summary::new(collection, &Options::default()).unwrap();
+    let mut grades: Vec<&str> =
+        summary.rows().iter().map(|row| summary.grade(row).words()).collect();
+    grades.sort();
+    assert_eq!(grades, ["float32", "not verified"]);
+    // And so it is again when it is verified as it is now.
+    place.trainmark("verify", &["--model", "mlp"]);
+    let collection = read::read(&[place.path("out")], None).unwrap();
+    let summary = Summary::new(collection, &Options::default()).unwrap();
+    let verified = summary.rows().iter().filter(|row| summary.grade(row).words() == "float32");
+    assert_eq!(verified.count(), 1, "the newest of the same combination is the one that is kept");
+}

@@ -85,10 +85,13 @@ fn holds(result: &ResultFile, it: &Verification) -> bool {
         one.is_none() || other.is_none() || one == other
     }
     let hardware = |it: &Machine| (it.cpu.clone(), it.architecture.clone(), it.gpus.clone());
-    let program = result.trainer.as_ref().and_then(|trainer| trainer.sha256.as_deref());
+    let trainer = result.trainer.as_ref();
+    let program = trainer.and_then(|trainer| trainer.sha256.as_deref());
+    let sources = trainer.and_then(|trainer| trainer.sources_sha256.as_deref());
     (&result.executable, &result.model, &result.backend) == (&it.executable, &it.model, &it.backend)
         && same_training(&result.config, &it.config)
         && agree(program, it.program_sha256.as_deref())
+        && agree(sources, it.sources_sha256.as_deref())
         && agree(result.machine.as_ref().map(hardware), it.machine.as_ref().map(hardware))
 }
 

@@ -354,7 +354,7 @@ fn machine_differences(base: &Side, new: &Side) -> Vec<String> {
 /// What may explain a difference.
 fn program_differences(base: &Side, new: &Side) -> Vec<String> {
     type Fact = fn(&ResultFile) -> Option<String>;
-    let facts: [(&str, Fact); 8] = [
+    let facts: [(&str, Fact); 9] = [
         ("GPU driver", |result| result.environment.as_ref()?.gpu_driver.clone()),
         ("compilers", |result| {
             let compilers = &result.environment.as_ref()?.compilers;
@@ -365,6 +365,7 @@ fn program_differences(base: &Side, new: &Side) -> Vec<String> {
         ("commit", |result| result.run.as_ref()?.git_commit.clone()),
         ("harness", |result| Some(result.run.as_ref()?.harness.clone())),
         ("trainer program", |result| result.trainer.as_ref()?.sha256.clone()),
+        ("what it runs", |result| result.trainer.as_ref()?.sources_sha256.clone()),
         ("kernel", |result| result.machine.as_ref()?.kernel.clone()),
         ("operating system", |result| result.machine.as_ref()?.os.clone()),
     ];

@@ -43,6 +43,8 @@ pub struct Row {
     pub(super) run: Option<Id>,
     /// SHA-256 of the trainer's program.
     pub(super) program: Option<Id>,
+    /// SHA-256 over what the program was given to run.
+    pub(super) sources: Option<Id>,
     /// When it began; absent in files of the specification's own scripts.
     pub started: Option<jiff::Timestamp>,
     pub schema_version: u32,
@@ -253,6 +255,9 @@ impl Collection {
             reason: headline.reason.as_ref().map(|text| self.text(&text.0)),
             device: trainer.and_then(|it| it.device.as_ref()).map(|text| self.text(&text.0)),
             program: trainer.and_then(|it| it.sha256.as_ref()).map(|text| self.text(&text.0)),
+            sources: trainer
+                .and_then(|it| it.sources_sha256.as_ref())
+                .map(|text| self.text(&text.0)),
             dataset: self.datasets.known_id_of("dataset", headline.dataset)?,
             machine: self.machines.known_id_of("machine", headline.machine)?,
             run: run.map(|run| self.run(run)),
@@ -331,6 +336,7 @@ impl Collection {
             row.reason = row.reason.map(|id| texts[id as usize]);
             row.device = row.device.map(|id| texts[id as usize]);
             row.program = row.program.map(|id| texts[id as usize]);
+            row.sources = row.sources.map(|id| texts[id as usize]);
             row.dataset = row.dataset.map(|id| datasets[id as usize]);
             row.machine = row.machine.map(|id| machines[id as usize]);
             row.run = row.run.map(|id| runs[id as usize]);

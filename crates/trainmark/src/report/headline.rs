@@ -104,6 +104,8 @@ pub(super) struct TrainerHeadline<'a> {
     pub device: Option<Text<'a>>,
     #[serde(borrow, default)]
     pub sha256: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub sources_sha256: Option<Text<'a>>,
     #[serde(default)]
     pub software: bool,
 }

@@ -1,7 +1,8 @@
 //! Which row was verified, by what the folders' `verification.json` say.
 //!
 //! A verification holds for a row of the same trainer, model, backend and configuration but for the
-//! epochs and the seed; of the same program, and on the same hardware, where both say which. Of several
+//! epochs and the seed; of the same program and what it was given to run (scripts, locked packages), and on the
+//! same hardware, where both say which. Of several
 //! the newest counts. A row without one is *not verified*.
 
 use super::collection::{Collection, Row};
@@ -38,9 +39,11 @@ pub(super) fn join(collection: &mut Collection) {
 
 fn holds(collection: &Collection, row: &Row, it: &Verification) -> bool {
     let program = row.program.map(|id| collection.text_of(id));
+    let sources = row.sources.map(|id| collection.text_of(id));
     let machine = row.machine.map(|id| collection.machine_of(id));
     same_training(collection.config_of(row.config), &it.config)
         && same_where_known(program, it.program_sha256.as_deref(), |a, b| a == b)
+        && same_where_known(sources, it.sources_sha256.as_deref(), |a, b| a == b)
         && same_where_known(machine, it.machine.as_ref(), |a, b| {
             (&a.cpu, &a.architecture, &a.gpus) == (&b.cpu, &b.architecture, &b.gpus)
         })

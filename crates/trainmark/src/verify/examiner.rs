@@ -4,6 +4,7 @@
 use super::exchange::{Answer, answer, ask};
 use super::record::{Grade, QuantityRecord, Verification};
 use super::yardstick::Yardsticks;
+use crate::identity;
 use crate::judge;
 use crate::launch::{self, CancelToken, Stream};
 use crate::machine::Machine;
@@ -99,6 +100,7 @@ impl Examiner<'_> {
             precision: None,
             dataset: Some(self.data.1.to_owned()),
             program_sha256: ready.and_then(|ready| ready.sha256.clone()),
+            sources_sha256: Some(identity::sources_digest(self.loaded, case)),
             machine: Some(self.machine.clone()),
             verified: Moment::now().utc,
         }

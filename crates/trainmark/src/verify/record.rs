@@ -127,6 +127,9 @@ pub struct Verification {
     /// SHA-256 of the trainer's program.
     #[serde(default)]
     pub program_sha256: Option<String>,
+    /// SHA-256 over what the program was given to run ([`crate::identity::sources_digest`]).
+    #[serde(default)]
+    pub sources_sha256: Option<String>,
     #[serde(default)]
     pub machine: Option<Machine>,
     /// When, RFC 3339 in UTC.

@@ -145,6 +145,7 @@ fn full_result() -> ResultFile {
             command: vec!["mnist-classic".into()],
             environment: BTreeMap::from([("A".into(), "b".into())]),
             sha256: text(&"0b".repeat(32)),
+            sources_sha256: Some("b".repeat(64)),
             version: text("0.1.0"),
             device: text("CPU"),
             path: text("avx512"),
