@@ -94,7 +94,7 @@ def places(row, usual):
     groups = [
         (f"usual ({usual} ns)", home),
         (f"other ({min(figures)} to {max(figures)} ns)" if figures else "", away),
-        ("not measured", unknown),
+        ("-", unknown),
     ]
     return [(words, samples) for words, samples in groups if samples]
 
@@ -163,11 +163,7 @@ def threads(rows):
         one = by.get(1)
         name = f"{model} H={hidden}" if hidden else model
         for count, row in sorted(by.items()):
-            if count == 1:
-                groups_of_row = [("-", [s for s in row["samples"] if not s.get("superseded")])]
-            else:
-                groups_of_row = places(row, usual)
-            for words, samples in groups_of_row:
+            for words, samples in places(row, usual):
                 train = statistics.median(s["timing"]["train_s"] for s in samples)
                 faster = f"{ratio(one['timing']['train_s'], train):.2f}x" if one else "-"
                 body.append([name, count, words, seconds(train), faster, share(row, train), len(samples)])

@@ -76,8 +76,9 @@ pub struct Args {
     /// and seconds that it took
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     target_accuracy: Option<f64>,
-    /// Repeat a run that was disturbed by other load, steal time, a falling clock or throttling, up
-    /// to so often [3 if no number is given]; the disturbed runs stay in the file, marked
+    /// Repeat a run that was disturbed by other load, steal time, moved cores, a falling clock or
+    /// throttling, up to so often [3 if no number is given]; the disturbed runs stay in the file,
+    /// marked
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3", require_equals = true)]
     retry_noisy: Option<u32>,
     /// Run one round first that is not recorded

@@ -95,8 +95,8 @@ fn noise(summary: &Summary) -> Option<String> {
     let all = repeated + summary.tally.counted_runs;
     let was = if noisy == 1 { "was" } else { "were" };
     let mut note = format!(
-        "{noisy} of {} {was} disturbed by other load, steal time, a falling clock or throttling: see \
-         `disturbances` in the result files",
+        "{noisy} of {} {was} disturbed by other load, steal time, moved cores, a falling clock \
+         or throttling: see `disturbances` in the result files",
         count(all as usize, "run")
     );
     if repeated > 0 {
