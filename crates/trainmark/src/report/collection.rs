@@ -217,7 +217,7 @@ impl Collection {
     /// # Errors
     /// One line on what is wrong with it; nothing is added then.
     pub fn add_bytes(&mut self, file: &str, bytes: &[u8]) -> Result<(), String> {
-        if file_name(file) == crate::verify::FILE {
+        if file.ends_with(crate::verify::FILE) && file_name(file) == crate::verify::FILE {
             self.verifications.extend(VerificationFile::parse(bytes)?.verifications);
             return Ok(());
         }
@@ -248,9 +248,9 @@ impl Collection {
             name_length: u32::try_from(file.len()).map_err(|_| "has too long a name")?,
             stamp,
             stamp_length,
-            executable: self.text(&headline.executable),
-            model: self.text(&headline.model),
-            backend: self.text(&headline.backend),
+            executable: self.name(&headline.executable, |row| row.executable),
+            model: self.name(&headline.model, |row| row.model),
+            backend: self.name(&headline.backend, |row| row.backend),
             config: self.configs.id_of("config", headline.config)?,
             reason: headline.reason.as_ref().map(|text| self.text(&text.0)),
             device: trainer.and_then(|it| it.device.as_ref()).map(|text| self.text(&text.0)),
@@ -308,6 +308,14 @@ impl Collection {
         Ok(Some(place_floor(&mut self.noise_floors, floor)))
     }
 
+    /// A text that is mostly the one of the row before.
+    fn name(&mut self, text: &str, of: impl Fn(&Row) -> Id) -> Id {
+        match self.rows.last().map(of) {
+            Some(id) if self.text_of(id) == text => id,
+            _ => self.text(text),
+        }
+    }
+
     fn text(&mut self, text: &str) -> Id {
         match self.texts.get_index_of(text) {
             Some(index) => index as Id,
@@ -317,6 +325,15 @@ impl Collection {
 
     /// Takes over all of the other's rows, behind its own.
     pub fn absorb(&mut self, other: Collection) {
+        let rows = self.absorb_all_but_rows(other);
+        self.rows.extend(rows);
+    }
+
+    /// Takes over everything of the other but its rows, which come back as rows of this one.
+    pub(super) fn absorb_all_but_rows(
+        &mut self,
+        other: Collection,
+    ) -> impl Iterator<Item = Row> + use<> {
         let texts: Vec<Id> =
             other.texts.into_iter().map(|text| place(&mut self.texts, text)).collect();
         let runs: Vec<Id> = other.runs.into_iter().map(|run| place(&mut self.runs, run)).collect();
@@ -328,7 +345,9 @@ impl Collection {
             .into_iter()
             .map(|floor| place_floor(&mut self.noise_floors, floor))
             .collect();
-        self.rows.extend(other.rows.into_iter().map(|mut row| {
+        self.skipped.extend(other.skipped);
+        self.verifications.extend(other.verifications);
+        other.rows.into_iter().map(move |mut row| {
             for id in [&mut row.executable, &mut row.model, &mut row.backend] {
                 *id = texts[*id as usize];
             }
@@ -342,9 +361,19 @@ impl Collection {
             row.run = row.run.map(|id| runs[id as usize]);
             row.noise_floor = row.noise_floor.map(|id| floors[id as usize]);
             row
-        }));
-        self.skipped.extend(other.skipped);
-        self.verifications.extend(other.verifications);
+        })
+    }
+
+    /// Adds rows of its own behind those that are there, in their order, gaps left out.
+    pub(super) fn append(&mut self, rows: Vec<Option<Row>>) {
+        // In the same memory, as the tests see: an `Option` of a row takes no more than a row. `flatten`
+        // would hold all rows twice.
+        #[expect(clippy::filter_map_identity)]
+        let mut rows: Vec<Row> = rows.into_iter().filter_map(|row| row).collect();
+        match self.rows.is_empty() {
+            true => self.rows = rows,
+            false => self.rows.append(&mut rows),
+        }
     }
 
     /// Puts the rows from a place on in this order of their places, counted from there.
@@ -449,7 +478,7 @@ fn rare(headline: &Headline) -> Option<Box<Rare>> {
         share: it.share,
         declared: it.declared,
     });
-    let race = headline.race;
+    let race = headline.race.as_deref().copied();
     let any = roofline.is_some() || race.is_some();
     any.then(|| Box::new(Rare { roofline, race, race_speed_up: None }))
 }
@@ -580,6 +609,16 @@ mod tests {
         assert_eq!(collection.configs.values.len(), 1);
         assert_eq!(collection.datasets.values.len(), 1);
         assert_eq!(collection.texts.len(), 3);
+    }
+
+    #[test]
+    fn a_row_that_may_be_missing_takes_no_more_than_a_row() {
+        assert_eq!(size_of::<Option<Row>>(), size_of::<Row>());
+        let rows = vec![None, collection_of(&[result_with(serde_json::json!({}))]).rows.pop()];
+        let memory = rows.as_ptr() as usize;
+        let mut collection = Collection::default();
+        collection.append(rows);
+        assert_eq!((collection.rows.len(), collection.rows.as_ptr() as usize), (1, memory));
     }
 
     #[test]

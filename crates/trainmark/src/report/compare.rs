@@ -250,6 +250,9 @@ fn speed_up(group: &mut [Row], reference: (Id, Id), noise_floor: &dyn Fn(&Row) -
 /// The speed-up by the runs of both rows: paired where they took turns, which takes out what a round
 /// has in common.
 fn by_turns(base: &Row, new: &Row, basis: Basis) -> Option<Speedup> {
+    if base.turns.is_empty() || new.turns.is_empty() {
+        return None;
+    }
     let seconds = |row: &Row| -> Vec<(u32, f64)> {
         let turns = row.turns.iter();
         turns.filter_map(|turn| Some((turn.round, basis.seconds_of_turn(turn)?))).collect()

@@ -1,6 +1,7 @@
 //! One result file, as far as the reports need it: borrowed from the file's bytes, everything else
 //! passed over. What is wrong with a file that cannot be used is found out by a second, slower look.
 
+use super::plain;
 use crate::race::Race;
 use crate::result::{AccuracySource, Metrics, SCHEMA_VERSION, Status, Timing};
 use crate::roofline::Roofline;
@@ -8,8 +9,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
-/// The keys of a result file that the reports use.
-#[derive(Debug, Deserialize)]
+/// The keys of a result file that the reports use. What many files do not have is in boxes: the whole is
+/// moved more than once on its way out of the parser.
+#[derive(Debug, Default, Deserialize)]
 pub(super) struct Headline<'a> {
     #[serde(borrow)]
     pub executable: Cow<'a, str>,
@@ -33,7 +35,7 @@ pub(super) struct Headline<'a> {
     #[serde(default)]
     pub compiled: bool,
     #[serde(borrow, default)]
-    pub run: Option<RunHeadline<'a>>,
+    pub run: Option<Box<RunHeadline<'a>>>,
     #[serde(borrow, default)]
     pub dataset: Option<&'a RawValue>,
     #[serde(default)]
@@ -43,15 +45,15 @@ pub(super) struct Headline<'a> {
     #[serde(default)]
     pub accuracy_source: Option<AccuracySource>,
     #[serde(borrow, default)]
-    pub trainer: Option<TrainerHeadline<'a>>,
+    pub trainer: Option<Box<TrainerHeadline<'a>>>,
     #[serde(borrow, default)]
     pub machine: Option<&'a RawValue>,
     #[serde(default)]
     pub samples: Vec<SampleHeadline>,
     #[serde(default)]
-    pub race: Option<Race>,
+    pub race: Option<Box<Race>>,
     #[serde(default)]
-    pub roofline: Option<Roofline>,
+    pub roofline: Option<Box<Roofline>>,
     #[serde(borrow, default)]
     pub noise_floor: Option<&'a RawValue>,
 }
@@ -119,7 +121,10 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Headline<'_>, String> {
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     // Text is looked at once as a whole, which is faster than string by string.
     let parsed = match std::str::from_utf8(bytes) {
-        Ok(text) => serde_json::from_str(text),
+        Ok(text) => match plain::parse(text) {
+            Some(headline) => Ok(headline),
+            None => serde_json::from_str(text),
+        },
         Err(_) => serde_json::from_slice(bytes),
     };
     let headline: Headline = parsed.map_err(|_| explain(bytes))?;

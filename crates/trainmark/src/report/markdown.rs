@@ -1,7 +1,7 @@
 //! The Markdown report, in the specification's layout: files of its own scripts give the same
 //! document. Columns, bullets and notes of ours are added where rows have more to say.
 
-use super::collection::Row;
+use super::collection::{Id, Row};
 use super::notes::is_claimed;
 use super::summary::{Identity, Summary};
 use super::text::{self, push_decimal, visible, width};
@@ -131,6 +131,27 @@ impl Column<'_> {
         }
     }
 
+    /// What the cell is of, where it is a name or a value that rows share.
+    fn repeats(&self, row: &Row) -> Option<Id> {
+        match self {
+            Column::Model => Some(row.model),
+            Column::Backend => Some(row.backend),
+            Column::Identity(Identity::Executable) => Some(row.executable),
+            Column::Identity(Identity::Config(_)) => Some(row.config),
+            _ => None,
+        }
+    }
+
+    /// The figure that the cell is of, if it is of nothing else.
+    fn figure(&self, row: &Row) -> Option<f64> {
+        match self {
+            Column::TrainingTime => row.metrics().training_time_seconds,
+            Column::PeakMemory => row.metrics().peak_memory_mb,
+            Column::TrainLoop => row.timing().train_s,
+            _ => None,
+        }
+    }
+
     /// Appends the row's cell.
     fn write(&self, summary: &Summary, row: &Row, to: &mut String) {
         let mut decimal = |figure: Option<f64>| match figure {
@@ -202,42 +223,74 @@ fn shows_speed_ups(summary: &Summary) -> bool {
 fn write_table(summary: &Summary, to: &mut impl Write) -> std::io::Result<()> {
     let columns = columns(summary);
     let titles: Vec<String> = columns.iter().map(Column::title).collect();
-    let mut widths: Vec<usize> = titles.iter().map(|title| width(title)).collect();
-    let mut cell = String::new();
-    for row in summary.rows() {
-        for (column, widest) in columns.iter().zip(&mut widths) {
-            cell.clear();
-            column.write(summary, row, &mut cell);
-            *widest = (*widest).max(width(&cell));
-        }
-    }
+    let widths: Vec<usize> = columns.iter().map(|column| widest(summary, column)).collect();
+    let widths: Vec<usize> =
+        widths.iter().zip(&titles).map(|(widest, title)| width(title).max(*widest)).collect();
     let mut line = String::new();
-    write_row(&widths, &mut line, |index, line| line.push_str(&titles[index]));
+    for (title, width) in titles.iter().zip(&widths) {
+        push_cell(&mut line, *width, |line| line.push_str(title));
+    }
+    line += "|\n";
     for width in &widths {
         line += "|";
         line.extend(std::iter::repeat_n('-', width + 2));
     }
     line += "|\n";
+    // Neighbours mostly have the same names: their cells are copied.
+    let mut last = vec![(None, String::new()); columns.len()];
     for row in summary.rows() {
-        write_row(&widths, &mut line, |index, line| {
-            columns[index].write(summary, row, line);
-        });
+        for ((column, width), (id, cell)) in columns.iter().zip(&widths).zip(&mut last) {
+            let repeats = column.repeats(row);
+            if repeats.is_none() {
+                push_cell(&mut line, *width, |line| column.write(summary, row, line));
+                continue;
+            }
+            if repeats != *id {
+                *id = repeats;
+                cell.clear();
+                push_cell(cell, *width, |line| column.write(summary, row, line));
+            }
+            line += cell;
+        }
+        line += "|\n";
         to.write_all(line.as_bytes())?;
         line.clear();
     }
     to.write_all(line.as_bytes())
 }
 
-/// Appends a row of the table with its cells, as wide as their columns.
-fn write_row(widths: &[usize], line: &mut String, write: impl Fn(usize, &mut String)) {
-    for (index, widest) in widths.iter().enumerate() {
-        *line += "| ";
-        let start = line.len();
-        write(index, line);
-        let space = widest - width(&line[start..]);
-        line.extend(std::iter::repeat_n(' ', space + 1));
+/// How wide the column's widest cell is.
+fn widest(summary: &Summary, column: &Column) -> usize {
+    let (mut widest, mut largest, mut last) = (0, 0.0, None);
+    let mut cell = String::new();
+    for row in summary.rows() {
+        // Of figures without a sign none is wider than the largest.
+        let plain = |it: &f64| it.is_sign_positive() && *it < text::FIXED_BELOW;
+        let figure = column.figure(row).filter(plain);
+        let repeats = column.repeats(row);
+        if figure.is_some_and(|figure| figure < largest) || (repeats.is_some() && repeats == last) {
+            continue;
+        }
+        last = repeats;
+        largest = figure.unwrap_or(largest);
+        cell.clear();
+        column.write(summary, row, &mut cell);
+        widest = widest.max(width(&cell));
     }
-    *line += "|\n";
+    widest
+}
+
+/// Appends a cell, as wide as its column.
+fn push_cell(line: &mut String, widest: usize, write: impl FnOnce(&mut String)) {
+    const SPACES: &str = "                                ";
+    *line += "| ";
+    let start = line.len();
+    write(line);
+    let space = widest - width(&line[start..]) + 1;
+    match SPACES.get(..space) {
+        Some(spaces) => *line += spaces,
+        None => line.extend(std::iter::repeat_n(' ', space)),
+    }
 }
 
 /// A name on one line as plain Markdown text: it can end no cell, begin no element, link or HTML.
@@ -247,15 +300,28 @@ fn escape(name: &str) -> String {
 
 /// The same behind a text. Most names need no escape, which is quickly seen.
 fn push_escaped(name: &str, to: &mut String) {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'/');
-    let is_letter = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
-    let is_plain =
-        |word: &[u8]| is_letter(word.first()) && is_letter(word.last()) && word.iter().all(plain);
-    if name.len() <= SHOWN && name.as_bytes().split(|byte| *byte == b'_').all(is_plain) {
-        to.push_str(name);
-    } else {
-        to.push_str(&escape(name));
+    match name.len() <= SHOWN && is_plain(name) {
+        true => to.push_str(name),
+        false => to.push_str(&escape(name)),
     }
+}
+
+/// Words of ASCII letters, digits and some marks, which begin and end with a letter or a digit, with
+/// an underscore between each two.
+fn is_plain(name: &str) -> bool {
+    let mut before = b'_';
+    for byte in name.bytes() {
+        let fits = match byte {
+            b'-' | b'.' | b'/' => before != b'_',
+            b'_' => before.is_ascii_alphanumeric(),
+            byte => byte.is_ascii_alphanumeric(),
+        };
+        if !fits {
+            return false;
+        }
+        before = byte;
+    }
+    before.is_ascii_alphanumeric()
 }
 
 /// The same for sentences.

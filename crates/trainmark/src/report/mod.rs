@@ -24,6 +24,7 @@ pub mod mlperf;
 mod notes;
 pub mod openmetrics;
 pub mod parquet;
+mod plain;
 pub mod read;
 pub mod summary;
 mod tally;

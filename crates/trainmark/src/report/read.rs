@@ -23,9 +23,10 @@ const MAX_BYTES: usize = 16 << 20;
 /// What files are read into. It grows for larger ones, and not for good.
 const BUFFER_BYTES: usize = 1 << 17;
 /// Files that one thread reads into one collection before it is merged.
-const CHUNK: usize = 512;
-/// Files that are read before what was found is merged: bounds what is held twice.
-const BATCH: usize = 32 * CHUNK;
+const CHUNK: usize = 256;
+/// Files that are read before what was found is merged: bounds what is held twice, to what a core's own
+/// cache holds.
+const BATCH: usize = 16 * CHUNK;
 
 /// Why nothing could be read: one line.
 #[derive(Debug, thiserror::Error)]
@@ -54,23 +55,24 @@ pub fn read(inputs: &[PathBuf], except: Option<&Path>) -> Result<Collection, Rea
 }
 
 fn read_folder(folder: &Folder, with_folder: bool, collection: &mut Collection) {
-    let before = collection.rows.len();
-    collection.reserve(folder.entries.len());
-    let mut rows = vec![None; folder.entries.len()]; // by the place of the name
+    // Each row is put where its name belongs: in 30 MB of rows every move of all of them is felt.
+    let mut rows = Vec::new();
+    rows.resize_with(folder.entries.len(), || None);
     let mut skipped = Vec::new();
     for batch in folder.entries.chunks(BATCH) {
         let reader = || Reader { folder, with_folder, buffer: vec![0; BUFFER_BYTES] };
         let parts: Vec<Part> =
             batch.par_chunks(CHUNK).map_init(reader, |reader, chunk| reader.read(chunk)).collect();
         for part in parts {
-            for (row, place) in (collection.rows.len() - before..).zip(part.places) {
-                rows[place as usize] = Some(row as u32);
+            let places = part.places.iter();
+            let placed = collection.absorb_all_but_rows(part.collection);
+            for (row, &place) in placed.zip(places) {
+                rows[place as usize] = Some(row);
             }
-            collection.absorb(part.collection);
             skipped.extend(part.skipped);
         }
     }
-    collection.arrange(before, rows.into_iter().flatten().collect());
+    collection.append(rows);
     skipped.sort_unstable_by_key(|(place, _)| *place);
     collection.skipped.extend(skipped.into_iter().map(|(_, skipped)| skipped));
 }
@@ -139,13 +141,51 @@ impl Folder {
                 self.push(entry.file_name(), entry.ino(), kind_of(entry.file_type()));
             }
         }
-        let name = |it: &Entry| &self.names[it.start..it.start + usize::from(it.length)];
-        self.entries.sort_unstable_by(|a, b| name(a).cmp(name(b)));
-        for (entry, place) in self.entries.iter_mut().zip(0..) {
-            entry.place = place;
-        }
-        self.entries.sort_unstable_by_key(|entry| entry.inode);
+        self.arrange();
         Ok(())
+    }
+
+    /// Puts files and their names into the order of the inodes, and finds each one's place by its name.
+    fn arrange(&mut self) {
+        self.entries.sort_unstable_by_key(|entry| entry.inode);
+        // Here the processor looks for many names at once; between the calls of the files for one.
+        let mut names = Vec::with_capacity(self.names.len());
+        for entry in &mut self.entries {
+            let name = &self.names[entry.start..=entry.start + usize::from(entry.length)];
+            entry.start = names.len();
+            names.extend_from_slice(name);
+        }
+        self.names = names;
+        let mut order: Vec<(u64, u32)> =
+            (0..).map(|index| (0, index)).take(self.entries.len()).collect();
+        self.sort_by_name(&mut order, 0);
+        for ((_, index), place) in order.into_iter().zip(0..) {
+            self.entries[index as usize].place = place;
+        }
+    }
+
+    /// Sorts entries, by their places, by their names from a byte on: by eight bytes as one number, then
+    /// those that are equal in them by the next eight. Names of results mostly begin alike, and comparing
+    /// two that lie anywhere takes longer than all else.
+    fn sort_by_name(&self, order: &mut [(u64, u32)], from: usize) {
+        for (key, index) in &mut *order {
+            let entry = &self.entries[*index as usize];
+            let name = &self.names[entry.start..entry.start + usize::from(entry.length)];
+            let rest = name.get(from..).unwrap_or_default();
+            let mut bytes = [0; 8];
+            match rest.first_chunk() {
+                Some(first) => bytes = *first,
+                None => bytes[..rest.len()].copy_from_slice(rest),
+            }
+            *key = u64::from_be_bytes(bytes);
+        }
+        order.sort_unstable_by_key(|(key, _)| *key);
+        for equal in order.chunk_by_mut(|a, b| a.0 == b.0) {
+            // No name has a zero byte: where the last is one, all of them ended.
+            if equal.len() > 1 && equal[0].0 as u8 != 0 {
+                self.sort_by_name(equal, from + 8);
+            }
+        }
     }
 }
 
@@ -326,6 +366,25 @@ mod tests {
         let collection = read_one(folder.path()).unwrap();
         assert_eq!(collection.files().collect::<Vec<_>>(), names);
         assert_eq!(collection.skipped, []);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn names_are_sorted_as_bytes(names in proptest::collection::hash_set("[a-b]{0,20}é?", 0..60)) {
+            let descriptor = openat(CWD, ".", OFlags::RDONLY, Mode::empty()).unwrap();
+            let mut folder =
+                Folder { path: PathBuf::new(), descriptor, names: Vec::new(), entries: Vec::new() };
+            for (inode, name) in names.iter().enumerate() {
+                folder.push(&CString::new(name.as_str()).unwrap(), inode as u64 % 7, Kind::File);
+            }
+            folder.arrange();
+            proptest::prop_assert!(folder.entries.is_sorted_by_key(|entry| entry.inode));
+            folder.entries.sort_by_key(|entry| entry.place);
+            let found = folder.entries.iter().map(|it| folder.name(it).to_str().unwrap());
+            let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
+            names.sort_unstable();
+            proptest::prop_assert_eq!(found.collect::<Vec<_>>(), names);
+        }
     }
 
     #[test]

@@ -443,7 +443,14 @@ impl Summary {
             if with_compiled < rows.len() {
                 columns.push(Identity::Timestamp);
             }
-            if any_twice(rows, |row| (compiled(row), row.timestamp())) {
+            // As many stretches of rows as there are kinds, each in the order of time: nothing is twice.
+            let stretches = rows.chunk_by(|a, b| compiled(a) == compiled(b)).count();
+            let in_order = |pair: &[Row]| {
+                pair[0].timestamp() < pair[1].timestamp()
+                    || compiled(&pair[0]) != compiled(&pair[1])
+            };
+            let is_told = stretches == with_compiled && rows.windows(2).all(in_order);
+            if !is_told && any_twice(rows, |row| (compiled(row), row.timestamp())) {
                 columns.push(Identity::File);
             }
         }
@@ -456,8 +463,17 @@ fn differ<T: PartialEq>(mut values: impl Iterator<Item = T>) -> bool {
     first.is_some_and(|first| values.any(|value| value != first))
 }
 
-fn distinct<T: Hash + Eq>(values: impl Iterator<Item = T>) -> usize {
-    values.collect::<HashSet<T, RandomState>>().len()
+fn distinct<T: Hash + Eq + Copy>(values: impl Iterator<Item = T>) -> usize {
+    let mut seen: HashSet<T, RandomState> = HashSet::default();
+    let mut last = None;
+    for value in values {
+        // Neighbours mostly have the same, and then nothing needs to be hashed.
+        if last != Some(value) {
+            seen.insert(value);
+            last = Some(value);
+        }
+    }
+    seen.len()
 }
 
 /// Whether two rows have the same key. The keys are not kept, which may be as many as there are rows.
@@ -479,12 +495,12 @@ fn any_twice<'a, T: Hash + Eq>(rows: &'a [Row], key: impl Fn(&'a Row) -> T) -> b
 }
 
 /// What is the same in repeats of a row.
-fn combination(row: &Row, hardware: &Hardware) -> impl Hash + Eq + use<> {
+fn combination(row: &Row, hardware: &Hardware) -> impl Hash + Eq + Copy + use<> {
     (row.executable, row.backend, comparable(row, hardware))
 }
 
 /// What is the same in rows that may be compared with each other.
-fn comparable(row: &Row, hardware: &Hardware) -> impl Hash + Eq + use<> {
+fn comparable(row: &Row, hardware: &Hardware) -> impl Hash + Eq + Copy + use<> {
     (row.dataset, row.machine.map(|id| hardware[&id]), row.model, row.config)
 }
 
@@ -527,14 +543,36 @@ fn keep_newest(collection: &mut Collection, hardware: &Hardware) {
 /// Numbers the groups of comparable rows by where they first appear, and brings each together.
 fn group(collection: &mut Collection, hardware: &Hardware) {
     let mut groups: HashMap<_, u32, RandomState> = HashMap::default();
+    let mut last = None;
+    let mut sizes: Vec<u32> = Vec::new();
     for row in &mut collection.rows {
-        let next = groups.len() as u32;
-        row.group = *groups.entry(comparable(row, hardware)).or_insert(next);
+        let key = comparable(row, hardware);
+        row.group = match last {
+            Some((known, group)) if known == key => group,
+            _ => {
+                let next = groups.len() as u32;
+                *groups.entry(key).or_insert(next)
+            }
+        };
+        last = Some((key, row.group));
+        sizes.resize(groups.len(), 0);
+        sizes[row.group as usize] += 1;
     }
-    let rows = collection.rows.iter().zip(0..);
-    let mut order: Vec<(u32, u32)> = rows.map(|(row, place)| (row.group, place)).collect();
-    order.sort_unstable();
-    collection.arrange(0, order.into_iter().map(|(_, place)| place).collect());
+    // Rows of a group stay in their order.
+    let mut next: Vec<u32> = sizes
+        .iter()
+        .scan(0, |start, size| {
+            *start += size;
+            Some(*start - size)
+        })
+        .collect();
+    let mut order = vec![0; collection.rows.len()];
+    for (row, place) in collection.rows.iter().zip(0..) {
+        let next = &mut next[row.group as usize];
+        order[*next as usize] = place;
+        *next += 1;
+    }
+    collection.arrange(0, order);
 }
 
 fn choose_reference(

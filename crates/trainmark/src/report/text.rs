@@ -44,7 +44,7 @@ pub fn is_deceptive(c: char) -> bool {
 
 /// Columns of a terminal or a fixed-width font.
 pub fn width(text: &str) -> usize {
-    match text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+    match text.bytes().fold(true, |it, byte| it & matches!(byte, b' '..=b'~')) {
         true => text.len(),
         false => text.width(),
     }
@@ -63,6 +63,9 @@ pub fn decimal(figure: Option<f64>) -> Cow<'static, str> {
     }
 }
 
+/// Figures from here on are in powers of ten.
+pub const FIXED_BELOW: f64 = 1e9;
+
 /// The same behind a text. Tables of a hundred thousand rows are made of little else: where no rounding
 /// is close, whole hundredths are written, an eighth of the time that `{:.2}` takes.
 pub fn push_decimal(figure: f64, text: &mut String) {
@@ -70,7 +73,7 @@ pub fn push_decimal(figure: f64, text: &mut String) {
     let is_close = (hundredths.fract() - 0.5).abs() < 1e-3;
     // Writing to a string cannot fail.
     let _ = match figure {
-        0.0..1e9 if figure.is_sign_positive() && !is_close => {
+        0.0..FIXED_BELOW if figure.is_sign_positive() && !is_close => {
             let mut digits = *b"0000000000.00";
             let mut rest = (hundredths + 0.5) as u64;
             let mut start = digits.len();
@@ -83,7 +86,7 @@ pub fn push_decimal(figure: f64, text: &mut String) {
             text.push_str(str::from_utf8(&digits[start..]).unwrap_or_default());
             Ok(())
         }
-        -1e9..1e9 => write!(text, "{figure:.2}"),
+        _ if figure > -FIXED_BELOW && figure < FIXED_BELOW => write!(text, "{figure:.2}"),
         _ => write!(text, "{figure:.2e}"),
     };
 }
