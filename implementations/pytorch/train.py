@@ -115,8 +115,13 @@ class Session(trainer.Session):
 
     def train(self, order):
         order = torch.from_numpy(order).to(self.on)
-        losses = [self.step(indices).clone() for indices in order.split(self.job.batch)]
-        return torch.stack(losses).cpu().numpy() if losses else ()  # waits for the device
+        batches = order.split(self.job.batch) if len(order) else ()
+        # One tensor for all: thousands of small ones among the gradients, which are freed and made anew at each
+        # step, would leave no hole in the heap that a gradient fits into, and it would grow by one a step.
+        losses = torch.empty(len(batches), device=self.on)
+        for place, indices in enumerate(batches):
+            losses[place] = self.step(indices)
+        return losses.cpu().numpy()  # waits for the device
 
     @torch.inference_mode()
     def predict(self, images):
