@@ -78,7 +78,7 @@ impl<'data> Mlp<'data> {
             w2: Buffer::zeroed(layout.w2_len()),
             b2: Buffer::zeroed(CLASSES),
             pixels: Buffer::zeroed(BATCHES * layout.groups * GROUP_BYTES),
-            hidden: Buffer::zeroed(2 * layout.hidden_len()),
+            hidden: Buffer::zeroed(layout.hidden_start(threads)),
             parts: Buffer::zeroed(2 * layout.logits_len()),
             gradient: Buffer::zeroed(threads * layout.groups * CLASSES * GROUP),
             plan,

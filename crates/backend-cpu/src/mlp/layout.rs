@@ -20,6 +20,10 @@ const MOST_BLOCKS: usize = 64;
 /// Vectors in a block between these bounds.
 const BLOCK_VECTORS: usize = 4;
 
+/// Floats of nothing between what members write: a page. A prefetcher runs on to the end of a page,
+/// also into lines that another core is writing, which has to fetch them back: 3 % of a step.
+const APART: usize = 4096 / size_of::<f32>();
+
 /// Vectors of one member that are computed together, at most `widest`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tile {
@@ -63,9 +67,8 @@ impl Layout {
         };
         layout.tiles = (0..threads)
             .map(|index| {
-                let share = blocks * index / threads..blocks * (index + 1) / threads;
-                let start = vectors * share.start / blocks;
-                let count = vectors * share.end / blocks - start;
+                let share = share(vectors, blocks, threads, index);
+                let (start, count) = (share.start, share.len());
                 let tiles = count.div_ceil(widest);
                 (0..tiles)
                     .map(|tile| Tile {
@@ -97,9 +100,20 @@ impl Layout {
         self.vectors * CLASSES * self.lanes
     }
 
-    /// Floats of the hidden layer's values for a batch: (group, vector, ROOM, lanes).
-    pub fn hidden_len(&self) -> usize {
-        self.groups * self.vectors * ROOM * self.lanes
+    /// The vectors of a member.
+    pub fn share(&self, member: usize) -> Range<usize> {
+        share(self.vectors, self.blocks, self.tiles.len(), member)
+    }
+
+    /// Floats of the hidden layer's values of a member for a batch: (group, its vectors, ROOM, lanes).
+    pub fn hidden_len(&self, member: usize) -> usize {
+        self.groups * self.share(member).len() * ROOM * self.lanes
+    }
+
+    /// Where a member's hidden values begin, those of two batches; of the member after the last, where
+    /// they end.
+    pub fn hidden_start(&self, member: usize) -> usize {
+        (0..member).map(|before| 2 * self.hidden_len(before) + APART).sum()
     }
 
     /// Floats of the blocks' parts of a batch's logits: (block, group, 10, GROUP).
@@ -122,6 +136,12 @@ impl Layout {
     }
 }
 
+/// The vectors of a member: those of its blocks.
+fn share(vectors: usize, blocks: usize, members: usize, member: usize) -> Range<usize> {
+    let first = |member| vectors * (blocks * member / members) / blocks;
+    first(member)..first(member + 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,6 +162,10 @@ mod tests {
                         next = tile.vectors.end;
                     }
                     assert_eq!(next, hidden.div_ceil(lanes));
+                    for (member, tiles) in layout.tiles.iter().enumerate() {
+                        let vectors: usize = tiles.iter().map(|tile| tile.vectors.len()).sum();
+                        assert_eq!(layout.share(member).len(), vectors);
+                    }
                     let blocks: usize = (0..layout.blocks).map(|b| layout.block(b).len()).sum();
                     assert_eq!(blocks, next);
                 }

@@ -40,15 +40,22 @@ impl Kernel for Predict<'_> {
             unsafe { turn(simd, images, samples.clone(), 0..SQUARES, pixels.as_mut_ptr()) };
             values.fill(0.0);
             for tile in layout.tiles.iter().flatten() {
-                let forward = Some(Samples {
+                let forward = Samples {
                     pixels: pixels.as_ptr(),
                     values: values[tile.vectors.start * ROOM * S::LANES..].as_mut_ptr(),
                     count: samples.len(),
-                });
+                };
                 let weights = self.w1.as_ptr().wrapping_add(layout.w1_offset(tile));
-                let vectors = tile.vectors.len();
+                let pass = Pass {
+                    weights,
+                    vectors: tile.vectors.len(),
+                    update: None,
+                    forward: Some(forward),
+                    next: forward.pixels,
+                    plan,
+                };
                 // SAFETY: the tile's weights, which all threads only read; this thread's values.
-                unsafe { Pass { weights, vectors, update: None, forward, plan }.run(simd) };
+                unsafe { pass.run(simd) };
             }
             // SAFETY: the shapes of all vectors, as one block, and this thread's buffers.
             unsafe {

@@ -23,7 +23,7 @@ pub(super) struct Memory<'a> {
     pub w2: Shared<'a, f32>,       // (vector, 10, lanes)
     pub b2: Shared<'a, f32>,       // (10)
     pub pixels: Shared<'a, u8>,    // (BATCHES, group)(GROUP_BYTES)
-    pub hidden: Shared<'a, f32>,   // (2 batches, group, vector, ROOM, lanes)
+    pub hidden: Shared<'a, f32>,   // (member)(2 batches, group, its vectors, ROOM, lanes)
     pub parts: Shared<'a, f32>,    // (2 batches, block, group, 10, GROUP)
     pub gradient: Shared<'a, f32>, // (member, group, 10, GROUP)
 }
@@ -60,10 +60,12 @@ impl Train<'_> {
         self.memory.pixels.as_ptr().wrapping_add((batch + group) * GROUP_BYTES)
     }
 
-    /// (group, vector, ROOM, lanes) from this vector on.
+    /// (group, vector, ROOM, lanes) from this vector on, one of this member's.
     fn hidden(&self, step: usize, vector: usize) -> *mut f32 {
-        let batch = step % 2 * self.layout.hidden_len();
-        self.memory.hidden.as_ptr().wrapping_add(batch + vector * ROOM * self.layout.lanes)
+        let (layout, member) = (self.layout, self.member.index());
+        let batch = layout.hidden_start(member) + step % 2 * layout.hidden_len(member);
+        let within = (vector - layout.share(member).start) * ROOM * layout.lanes;
+        self.memory.hidden.as_ptr().wrapping_add(batch + within)
     }
 
     fn parts(&self, step: usize) -> *mut f32 {
@@ -72,7 +74,7 @@ impl Train<'_> {
 
     /// Floats between groups in [`Train::hidden`].
     fn hidden_stride(&self) -> usize {
-        self.layout.vectors * ROOM * self.layout.lanes
+        self.layout.share(self.member.index()).len() * ROOM * self.layout.lanes
     }
 
     /// Turns this member's part of a step's images and asks for those of the next.
@@ -128,9 +130,11 @@ impl Train<'_> {
         {
             let update = update.filter(|_| index < updates).map(|step| samples(step, index));
             let first = updates.saturating_sub(usize::from(forwards > 0));
+            let next = self.pixels(forward + 1, index.saturating_sub(first));
             let forward = (index >= first).then(|| samples(forward, index - first));
+            let pass = Pass { weights, vectors, update, forward, next, plan };
             // SAFETY: this member's weights and values; the pixels are not written to now.
-            pairs += unsafe { Pass { weights, vectors, update, forward, plan }.run(simd) };
+            pairs += unsafe { pass.run(simd) };
         }
         pairs
     }

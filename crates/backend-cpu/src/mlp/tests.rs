@@ -70,7 +70,8 @@ impl Kernel for FirstLayer<'_> {
         }
         let [update, forward] = samples;
         let (vectors, plan) = (self.vectors, self.plan);
-        let pass = Pass { weights: weights.as_mut_ptr(), vectors, update, forward, plan };
+        let next = std::ptr::null(); // any address will do
+        let pass = Pass { weights: weights.as_mut_ptr(), vectors, update, forward, next, plan };
         // SAFETY: the shapes that it asks for, all of this thread.
         let pairs = unsafe { pass.run(simd) };
         let mut sums = Vec::new();
