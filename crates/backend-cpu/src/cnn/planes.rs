@@ -9,6 +9,7 @@
 //! cross a cache line with every other load.
 
 use super::{POOLED_SIDE, ROW};
+use crate::buffer::Aligned;
 use crate::simd::Simd;
 use mnist::{PIXELS, SIDE};
 
@@ -17,27 +18,32 @@ pub const COLUMNS: usize = 4;
 /// The image's rows with one of padding above and below.
 const ROWS: usize = SIDE + 2;
 
-/// Zeros before and after a row of bytes.
+/// Bytes before and after a row that go through the registers with it.
 const MARGIN: usize = 2;
-/// A row of bytes with its margins.
-const PADDED: usize = SIDE + 2 * MARGIN;
+/// Ones but for the pooled column whose left-most input lies off the image, and the same for the
+/// right-most.
+static NOT_FIRST: [f32; ROW] = ones_but(0);
+static NOT_LAST: [f32; ROW] = ones_but(POOLED_SIDE - 1);
+
+const fn ones_but(column: usize) -> [f32; ROW] {
+    let mut ones = [1.0; ROW];
+    ones[column] = 0.0;
+    ones
+}
 
 /// One image in planes.
 #[repr(align(64))]
 #[derive(Clone)]
 pub struct Planes {
-    values: [f32; ROWS * COLUMNS * ROW],      // (30, 4, 16)
-    padded: [u8; SIDE * PADDED + 2 * MARGIN], // (28, 32): the image's bytes
+    values: [f32; ROWS * COLUMNS * ROW], // (30, 4, 16)
+    /// Bit `r`: the image's row `r` is not all zero.
+    rows: u32,
     seen: u32,
 }
 
 impl Planes {
     pub fn new() -> Planes {
-        Planes {
-            values: [0.0; ROWS * COLUMNS * ROW],
-            padded: [0; SIDE * PADDED + 2 * MARGIN],
-            seen: 0,
-        }
+        Planes { values: [0.0; ROWS * COLUMNS * ROW], rows: 0, seen: 0 }
     }
 
     /// Whether a pooled row sees a pixel that is not zero.
@@ -74,36 +80,72 @@ impl Planes {
         unsafe { simd.load(self.values.as_ptr().add(start)) }
     }
 
-    /// Takes the planes from an image, (28, 28).
+    /// Takes the planes from an image, (28, 28). Rows that are blank, and were, cost nothing.
     #[inline(always)]
     pub fn unpack<S: Simd>(&mut self, simd: S, image: &[u8]) {
+        const BYTES: u32 = (1 << SIDE) - 1;
+        const LAST: usize = SIDE - 1;
         assert_eq!(image.len(), PIXELS);
-        for (row, padded) in image.chunks_exact(SIDE).zip(self.padded.chunks_exact_mut(PADDED)) {
-            padded[MARGIN..MARGIN + SIDE].copy_from_slice(row);
-        }
-        let mut rows = 0; // bit r + 1: row r is not all zero
-        for (r, row) in self.values.chunks_exact_mut(COLUMNS * ROW).skip(1).take(SIDE).enumerate() {
-            let padded = &self.padded[r * PADDED..][..PADDED + 2 * MARGIN];
-            for lane in (0..ROW).step_by(S::LANES) {
-                // SAFETY: 36 padded bytes, of which the last load takes the last 32; planes of `ROW`
-                // elements, a multiple of the lanes.
-                unsafe {
-                    let from = padded.as_ptr().add(2 * lane);
-                    let (_, before) = simd.load_byte_pairs(from);
-                    let (even, odd) = simd.load_byte_pairs(from.add(MARGIN));
-                    let (after, _) = simd.load_byte_pairs(from.add(2 * MARGIN));
-                    for (column, vector) in [before, even, odd, after].into_iter().enumerate() {
-                        simd.store(row.as_mut_ptr().add(column * ROW + lane), vector);
-                    }
+        let mut rows = 0;
+        for row in 0..SIDE {
+            // SAFETY: 32 bytes within the image: 4 of the next row, or for the last row of the one before.
+            let nonzero = unsafe {
+                if row < LAST {
+                    simd.nonzero_bytes(image[row * SIDE..].as_ptr()) & BYTES
+                } else {
+                    simd.nonzero_bytes(image[PIXELS - 32..].as_ptr()) >> (32 - SIDE)
                 }
-            }
-            // SAFETY: 32 bytes, the row and its margins.
-            let nonzero = unsafe { simd.nonzero_bytes(padded.as_ptr()) };
-            rows |= u32::from(nonzero != 0) << (r + 1);
+            };
+            rows |= u32::from(nonzero != 0) << row;
         }
+        let mut blanked = self.rows & !rows;
+        while blanked != 0 {
+            let row = blanked.trailing_zeros() as usize;
+            blanked &= blanked - 1;
+            self.values[(row + 1) * COLUMNS * ROW..][..COLUMNS * ROW].fill(0.0);
+        }
+        let mut left = rows;
+        while left != 0 {
+            let row = left.trailing_zeros() as usize;
+            left &= left - 1;
+            if row == 0 || row == LAST {
+                // Its margins lie outside of the image.
+                let mut padded = Aligned([0; SIDE + 4 * MARGIN]);
+                padded.0[MARGIN..][..SIDE].copy_from_slice(&image[row * SIDE..][..SIDE]);
+                self.unpack_row(simd, row, &padded.0);
+            } else {
+                self.unpack_row(simd, row, &image[row * SIDE - MARGIN..][..SIDE + 4 * MARGIN]);
+            }
+        }
+        self.rows = rows;
         self.seen = 0;
         for pooled_row in 0..POOLED_SIDE {
-            self.seen |= u32::from(rows >> (2 * pooled_row) & 0b1111 != 0) << pooled_row;
+            // Of the padded rows, of which the image's first is the second.
+            let looked_at = (rows << 1) >> (2 * pooled_row) & 0b1111;
+            self.seen |= u32::from(looked_at != 0) << pooled_row;
+        }
+    }
+
+    /// `bytes`: of the row, from [`MARGIN`] bytes before it on; what they are off the row is no
+    /// matter.
+    #[inline(always)]
+    fn unpack_row<S: Simd>(&mut self, simd: S, row: usize, bytes: &[u8]) {
+        assert!(bytes.len() == SIDE + 4 * MARGIN);
+        let planes = &mut self.values[(row + 1) * COLUMNS * ROW..][..COLUMNS * ROW];
+        for lane in (0..ROW).step_by(S::LANES) {
+            // SAFETY: 36 bytes, of which the last load takes the last 32; planes of `ROW` elements, a
+            // multiple of the lanes.
+            unsafe {
+                let from = bytes.as_ptr().add(2 * lane);
+                let (_, before) = simd.load_byte_pairs(from);
+                let (even, odd) = simd.load_byte_pairs(from.add(MARGIN));
+                let (after, _) = simd.load_byte_pairs(from.add(2 * MARGIN));
+                let before = simd.mul(before, simd.load(NOT_FIRST.as_ptr().add(lane)));
+                let after = simd.mul(after, simd.load(NOT_LAST.as_ptr().add(lane)));
+                for (column, vector) in [before, even, odd, after].into_iter().enumerate() {
+                    simd.store(planes.as_mut_ptr().add(column * ROW + lane), vector);
+                }
+            }
         }
     }
 }
@@ -159,7 +201,10 @@ mod tests {
                     }
                 }
             }
+            isa.run(Unpack(&[255; PIXELS], &mut planes));
+            assert!((0..POOLED_SIDE).all(|pooled_row| planes.sees(pooled_row)));
             isa.run(Unpack(&[0; PIXELS], &mut planes));
+            assert!(planes.values.iter().all(|&value| value == 0.0), "{}", isa.name());
             assert!((0..POOLED_SIDE).all(|pooled_row| !planes.sees(pooled_row)));
         }
     }
