@@ -6,7 +6,7 @@
 #   frameworks  10 min   ours beside JAX and PyTorch, three rounds; first `trainmark setup JAX PyTorch`
 #   scaling      4 min   hidden units, batch and epochs, three rounds; threads, nine
 #   densities    1 min   the MLP's two ways of the first layer
-#   together     1 min   the start, and trainings beside each other
+#   together     1 min   the start, one thread and two, and trainings beside each other
 # Each part leaves FOLDER/PART.md and its result files; one that is measured again replaces only its own.
 # MNIST is looked for as the trainer does: $TRAINMARK_DATA, ./data, the user's cache. Let nothing else run.
 set -euo pipefail
@@ -23,7 +23,8 @@ bin=${CARGO_TARGET_DIR:-target}/release
 
 # The seconds that a training says of itself: set-up, and training loop.
 train() {
-    "$bin/mnist-classic" --backend cpu --batch 32 --epochs 1 --model "$1" --threads "$2" |
+    # shellcheck disable=SC2086 # a model and its options
+    "$bin/mnist-classic" --backend cpu --batch 32 --epochs 1 --model $1 --threads "$2" |
         awk '$1 == "ready" { ready = $3 } $1 == "trained" { train = $3 } END { print ready, train }'
 }
 
@@ -65,22 +66,28 @@ densities() {
 }
 
 together() {
-    printf '## Two trainings at once, and the start\n\n'
-    printf 'Two threads each, an epoch; seconds of the training loop, and until its first step; medians of nine.\n\n'
-    printf '| model | until the first step | alone | beside another one | times |\n|---|---|---|---|---|\n'
-    for model in mlp cnn attention; do
-        for _ in 1 2 3 4 5 6 7 8 9; do train "$model" 2; done >"$folder/alone"
+    printf '## One thread, two, two trainings at once, and the start\n\n'
+    printf 'An epoch by the trainer alone, without the harness; seconds of the training loop, and until its first step;\n'
+    printf 'medians of nine, one thread and two in turns. Beside another one: two trainings of two threads each.\n\n'
+    printf '| model | until the first step | one thread | two | faster | two, beside another one | times |\n'
+    printf '|---|---|---|---|---|---|---|\n'
+    for model in mlp 'mlp --hidden 256' cnn attention; do
+        for _ in 1 2 3 4 5 6 7 8 9; do
+            train "$model" 1 >&3
+            train "$model" 2
+        done >"$folder/alone" 3>"$folder/one"
         for _ in 1 2 3 4 5; do
             train "$model" 2 >"$folder/first" &
             train "$model" 2 >"$folder/second"
             wait
             cat "$folder/first" "$folder/second"
         done >"$folder/beside"
+        one=$(median 2 <"$folder/one")
         alone=$(median 2 <"$folder/alone")
         beside=$(median 2 <"$folder/beside")
-        times=$(awk -v a="$alone" -v b="$beside" 'BEGIN { printf "%.2f", b / a }')
-        echo "| $model | $(median 1 <"$folder/alone") | $alone | $beside | ${times}x |"
-        rm "$folder/alone" "$folder/first" "$folder/second" "$folder/beside"
+        awk -v m="$model" -v r="$(median 1 <"$folder/alone")" -v o="$one" -v a="$alone" -v b="$beside" \
+            'BEGIN { printf "| %s | %s | %s | %s | %.2fx | %s | %.2fx |\n", m, r, o, a, o / a, b, b / a }'
+        rm "$folder/alone" "$folder/one" "$folder/first" "$folder/second" "$folder/beside"
     done
 }
 
