@@ -11,7 +11,8 @@
 //! Floor of the sparse way, for each vector of hidden units, pair and sample: 2 FMAs and a load in the
 //! update, 2 FMAs, a load and a store forward. On MNIST with 512 hidden units and a batch of 32 that is
 //! 346,000 FMAs of 16 lanes a step, 95 us at the 3.65 GHz of a Zen 4 that starts one in each cycle; the
-//! whole step, with everything else in it, takes 147 us there on one thread and 76 us on two.
+//! whole step, with everything else in it, takes 147 us there on one thread and on two, when nothing
+//! disturbs them, 76 us.
 
 use super::batch::{GROUP, ROOM};
 use super::plan::Plan;
