@@ -113,7 +113,7 @@ impl Layout {
     /// Where a member's hidden values begin, those of two batches; of the member after the last, where
     /// they end.
     pub fn hidden_start(&self, member: usize) -> usize {
-        (0..member).map(|before| 2 * self.hidden_len(before) + APART).sum()
+        2 * self.groups * self.share(member).start * ROOM * self.lanes + member * APART
     }
 
     /// Floats of the blocks' parts of a batch's logits: (block, group, 10, GROUP).
@@ -165,6 +165,8 @@ mod tests {
                     for (member, tiles) in layout.tiles.iter().enumerate() {
                         let vectors: usize = tiles.iter().map(|tile| tile.vectors.len()).sum();
                         assert_eq!(layout.share(member).len(), vectors);
+                        let end = layout.hidden_start(member) + 2 * layout.hidden_len(member);
+                        assert_eq!(layout.hidden_start(member + 1), end + APART);
                     }
                     let blocks: usize = (0..layout.blocks).map(|b| layout.block(b).len()).sum();
                     assert_eq!(blocks, next);
