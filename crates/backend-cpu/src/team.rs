@@ -3,23 +3,31 @@
 //! A training step of these models takes some ten microseconds, so a barrier must cost well under
 //! one: members spin. But a machine has other work too, and a thread that spins while the one it
 //! waits for is not running only keeps it from running (other frameworks become 5 to 15 times
-//! slower beside one busy process). So a member spins for `SPIN` and then sleeps until it is
-//! woken, and it does not spin at all if the team is larger than the CPUs that it may use.
+//! slower beside one busy process). So a member spins for 50 us, then gives its CPU away to
+//! whatever else could run there, again and again, and sleeps only after 4 ms. It does not spin at
+//! all if the team is larger than the CPUs that it may use.
+//!
+//! To sleep soon is a trap. Waking a thread takes longer than a step, on a virtual machine 100 us
+//! and more, so that the one who woke it waits for it at the next barrier, sleeps as well, and has
+//! to be woken in its turn: one hiccup goes on for dozens of steps. Nor does the system always run
+//! two members on two CPUs that are free: see [`Seats`].
 //!
 //! With one member there is no thread and no atomic operation. The team never decides what is
 //! computed: kernels split their sums into blocks that depend on the sizes alone, so that results
 //! are equal bit for bit at any number of threads.
 
+mod barrier;
+mod cores;
+mod seats;
+
+pub use cores::available_cores;
+
+use barrier::Barrier;
+use seats::Seats;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
-
-/// How long a member spins at a barrier before it sleeps: a few steps' worth, and about the cost
-/// of going to sleep and being woken.
-const SPIN: Duration = Duration::from_micros(50);
 
 /// A fixed number of threads, the calling one among them.
 pub struct Team {
@@ -39,6 +47,7 @@ struct Shared {
     gate: Barrier,
     /// The members of a run meet here within it.
     inner: Barrier,
+    seats: Seats,
     work: Mutex<Work>,
 }
 
@@ -56,11 +65,11 @@ impl Team {
     /// If the system refuses a thread.
     pub fn new(threads: usize) -> std::io::Result<Team> {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let spin = if threads > cpus { Duration::ZERO } else { SPIN };
         let shared = Arc::new(Shared {
             threads,
-            gate: Barrier::new(threads, spin),
-            inner: Barrier::new(threads, spin),
+            gate: Barrier::new(threads, cpus),
+            inner: Barrier::new(threads, cpus),
+            seats: Seats::new(threads, cpus),
             work: Mutex::new(Work::Leave),
         });
         let mut team = Team { shared, workers: Vec::with_capacity(threads.saturating_sub(1)) };
@@ -203,7 +212,8 @@ impl Member<'_> {
     #[inline]
     pub fn wait(&self, arrival: Arrival) {
         if self.shared.threads > 1 {
-            let whole = self.shared.inner.wait(arrival.0);
+            let keep_apart = || self.shared.seats.keep_apart(self.index);
+            let whole = self.shared.inner.wait(arrival.0, keep_apart);
             assert!(whole, "another thread of the team panicked");
         }
     }
@@ -217,149 +227,11 @@ pub struct Arrival(u32);
 #[repr(align(128))]
 struct Line<T>(T);
 
-struct Barrier {
-    threads: usize,
-    spin: Duration,
-    /// Members that wait in this generation.
-    arrived: Line<AtomicUsize>,
-    /// Counts the meetings: waiting is waiting for it to change.
-    generation: Line<AtomicU32>,
-    /// Members that sleep, or are about to.
-    sleepers: AtomicUsize,
-    broken: AtomicBool,
-    lock: Mutex<()>,
-    wake: Condvar,
-}
-
-impl Barrier {
-    fn new(threads: usize, spin: Duration) -> Barrier {
-        Barrier {
-            threads,
-            spin,
-            arrived: Line(AtomicUsize::new(0)),
-            generation: Line(AtomicU32::new(0)),
-            sleepers: AtomicUsize::new(0),
-            broken: AtomicBool::new(false),
-            lock: Mutex::new(()),
-            wake: Condvar::new(),
-        }
-    }
-
-    /// Arrives and waits for all; false if the barrier is broken.
-    fn meet(&self) -> bool {
-        self.wait(self.arrive())
-    }
-
-    /// Says that this member is here. Returns the generation whose end is to be waited for.
-    #[inline]
-    fn arrive(&self) -> u32 {
-        // Cannot change before this member has arrived.
-        let generation = self.generation.0.load(Ordering::Relaxed);
-        if self.arrived.0.fetch_add(1, Ordering::AcqRel) + 1 == self.threads {
-            self.arrived.0.store(0, Ordering::Relaxed);
-            // SeqCst here and in `sleep`: either this thread sees the sleeper, or the sleeper
-            // sees the new generation.
-            self.generation.0.store(generation.wrapping_add(1), Ordering::SeqCst);
-            if self.sleepers.load(Ordering::SeqCst) > 0 {
-                self.wake_all();
-            }
-        }
-        generation
-    }
-
-    /// Waits until all have arrived; false if the barrier is broken.
-    #[inline]
-    fn wait(&self, generation: u32) -> bool {
-        if !self.spin_for_change(generation) {
-            self.sleep(generation);
-        }
-        !self.broken.load(Ordering::Relaxed)
-    }
-
-    /// Whether the generation changed within the time that may be spun.
-    #[inline]
-    fn spin_for_change(&self, generation: u32) -> bool {
-        const LOOKS_PER_CLOCK: usize = 64;
-        let mut start = None;
-        loop {
-            for _ in 0..LOOKS_PER_CLOCK {
-                if self.generation.0.load(Ordering::Acquire) != generation {
-                    return true;
-                }
-                std::hint::spin_loop();
-            }
-            let start = *start.get_or_insert_with(Instant::now);
-            if start.elapsed() >= self.spin || self.broken.load(Ordering::Relaxed) {
-                return false;
-            }
-        }
-    }
-
-    #[cold]
-    fn sleep(&self, generation: u32) {
-        let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        self.sleepers.fetch_add(1, Ordering::SeqCst);
-        while self.generation.0.load(Ordering::SeqCst) == generation
-            && !self.broken.load(Ordering::SeqCst)
-        {
-            guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
-        }
-        self.sleepers.fetch_sub(1, Ordering::SeqCst);
-    }
-
-    #[cold]
-    fn wake_all(&self) {
-        // The lock: a sleeper that has looked but not yet slept must not miss this.
-        let _guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        self.wake.notify_all();
-    }
-
-    /// Lets everyone through, now and later.
-    fn poison(&self) {
-        self.broken.store(true, Ordering::SeqCst);
-        self.wake_all();
-    }
-
-    /// Makes a broken barrier whole, while nobody waits at it; whether it was broken.
-    fn reset(&self) -> bool {
-        self.arrived.0.store(0, Ordering::Relaxed);
-        self.broken.swap(false, Ordering::SeqCst)
-    }
-}
-
-/// CPU cores that this process may use, not counting hardware threads that share one: a second
-/// thread on a core adds nothing to code that keeps its arithmetic units busy. Respects affinity
-/// and the quota of a control group.
-pub fn available_cores() -> usize {
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    allowed_physical_cores().map_or(cpus, |cores| cores.clamp(1, cpus))
-}
-
-/// Distinct sets of sibling threads among the CPUs that the process may run on; Linux only.
-fn allowed_physical_cores() -> Option<usize> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
-    let mut cores = std::collections::BTreeSet::new();
-    for cpu in parse_cpu_list(list.trim())? {
-        let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
-        cores.insert(std::fs::read_to_string(path).ok()?);
-    }
-    Some(cores.len())
-}
-
-/// `0-3,8` as numbers.
-fn parse_cpu_list(list: &str) -> Option<Vec<usize>> {
-    let mut cpus = Vec::new();
-    for range in list.split(',') {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        cpus.extend(first.parse::<usize>().ok()?..=last.parse::<usize>().ok()?);
-    }
-    Some(cpus)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     #[test]
     fn every_member_runs_once_and_sees_what_the_others_wrote_before_a_barrier() {
@@ -447,19 +319,11 @@ mod tests {
         for _ in 0..3 {
             team.run(&|member| {
                 if member.index() == 0 {
-                    std::thread::sleep(Duration::from_millis(5)); // far longer than SPIN
+                    std::thread::sleep(Duration::from_millis(5)); // longer than it waits awake
                 }
                 member.barrier();
             });
             std::thread::sleep(Duration::from_millis(5)); // now the worker sleeps at the gate
         }
-    }
-
-    #[test]
-    fn cpu_lists_are_read() {
-        assert_eq!(parse_cpu_list("0-2,8"), Some(vec![0, 1, 2, 8]));
-        assert_eq!(parse_cpu_list("5"), Some(vec![5]));
-        assert_eq!(parse_cpu_list("x"), None);
-        assert!(available_cores() >= 1);
     }
 }
