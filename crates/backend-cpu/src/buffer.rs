@@ -59,6 +59,13 @@ impl<T: Plain> Buffer<T> {
         Buffer { start, len }
     }
 
+    /// A copy.
+    pub fn from(values: &[T]) -> Buffer<T> {
+        let mut buffer = Buffer::zeroed(values.len());
+        buffer.copy_from_slice(values);
+        buffer
+    }
+
     /// The same memory for all members of a team.
     pub fn share(&mut self) -> Shared<'_, T> {
         Shared::new(self)

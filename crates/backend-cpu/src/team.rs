@@ -25,6 +25,7 @@ pub use cores::available_cores;
 use barrier::Barrier;
 use seats::Seats;
 use std::any::Any;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -184,9 +185,18 @@ impl Member<'_> {
     }
 
     /// This member's part of `0..count`, contiguous, as even as can be.
-    pub fn share(&self, count: usize) -> std::ops::Range<usize> {
+    pub fn share(&self, count: usize) -> Range<usize> {
+        self.share_of(self.index, count)
+    }
+
+    /// The shares of all members, in order.
+    pub fn shares(&self, count: usize) -> impl Iterator<Item = Range<usize>> {
+        (0..self.threads()).map(move |index| self.share_of(index, count))
+    }
+
+    fn share_of(&self, index: usize, count: usize) -> Range<usize> {
         let at = |index: usize| count * index / self.shared.threads;
-        at(self.index)..at(self.index + 1)
+        at(index)..at(index + 1)
     }
 
     /// Waits for all members. What each wrote before is visible to each after.

@@ -2,20 +2,21 @@
 //!
 //! The filters are cut between the threads. A filter never needs to know of another but for the
 //! logits, which are the sum of the filters' parts: so each thread has its filters' weights, pooled
-//! values and gradients to itself, in its own cache, and the threads exchange only 64 bytes for each
-//! sample and filter. (With the samples cut between them instead, they exchange the linear layer's
+//! values and gradients to itself, in its own cache, and the threads exchange only [the sums of
+//! their filters' parts](blocks), 64 bytes for each sample and thread. (With the samples cut between them instead, they exchange the linear layer's
 //! weights and all pooled values in each step, 150 KB at a batch of 32. Where two cores are far apart,
 //! that took as long as the second thread saved.)
 //!
 //! A step has two phases with one barrier between them:
-//! 1. For each sample: unpack the pixels, convolve and pool, the filters' parts of the logits.
+//! 1. For each sample: unpack the pixels, convolve and pool, the sums of the parts of the logits.
 //! 2. For each sample: softmax and loss, the gradients of logits and pooled values, the gradient of
 //!    the convolution. Then the linear layer's gradient of the whole step at once, straight into its
 //!    weights, and the convolution's update. The next step's first phase needs no other thread.
 //!
-//! All sums over samples are in order, the logits' sums over filters too: equal at any number of
-//! threads, of which eight have something to do.
+//! All sums over samples are in order, and the logits' sum over filters is a tree: equal at any number
+//! of threads, of which eight have something to do.
 
+mod blocks;
 mod convolution;
 mod linear;
 mod planes;
@@ -54,8 +55,7 @@ pub struct CnnSession<'data> {
     packed: Buffer<f32>,      // (8, 10): weights / 255 and bias
     linear: Buffer<f32>,      // (8, 14, 10, 16)
     linear_bias: Buffer<f32>, // (16)
-    pooled: Buffer<f32>,      // (threads, batch, filters of the thread, 14, 16) and distances
-    parts: Buffer<f32>,       // (2, batch, 8, 16): of the logits, in even and odd steps
+    sums: Buffer<f32>,        // (2, 8, batch, 16): of the logits' parts, in even and odd steps
     counts: Counts,
 }
 
@@ -71,14 +71,12 @@ struct Counts {
 impl<'data> CnnSession<'data> {
     /// With all parameters zero.
     pub fn new(engine: Engine, job: Job<'data>) -> CnnSession<'data> {
-        let threads = engine.team.threads();
         CnnSession {
             convolution: Buffer::zeroed(CONV_FILTERS * FILTER),
             packed: Buffer::zeroed(CONV_FILTERS * FILTER),
             linear: Buffer::zeroed(CONV_FILTERS * FILTER_WEIGHTS),
             linear_bias: Buffer::zeroed(MAX_LANES),
-            pooled: Buffer::zeroed(run::pooled_start(job.batch_size, CONV_FILTERS, threads)),
-            parts: Buffer::zeroed(2 * job.batch_size * CONV_FILTERS * MAX_LANES),
+            sums: Buffer::zeroed(2 * job.batch_size * CONV_FILTERS * MAX_LANES),
             counts: Counts::default(),
             engine,
             job,
@@ -154,8 +152,7 @@ impl Session for CnnSession<'_> {
             packed: self.packed.share(),
             linear: self.linear.share(),
             linear_bias: self.linear_bias.share(),
-            pooled: self.pooled.share(),
-            parts: self.parts.share(),
+            sums: self.sums.share(),
             step_loss: Shared::new(step_loss),
             rows_seen: &self.counts.rows_seen,
         };

@@ -1,5 +1,6 @@
 //! The steps of training, and prediction: what each thread does.
 
+use super::blocks::Blocks;
 use super::convolution::{self, Choice};
 use super::linear::{self, samples_at_once};
 use super::planes::Planes;
@@ -21,16 +22,15 @@ const GROUP: usize = 8;
 /// larger batches are unpacked again.
 const KEPT: usize = 64;
 
-/// What the threads share; but for the parts of the logits and the losses, each filter's is one
-/// thread's alone, and so is its part of the pooled values.
+/// What the threads share. Each has its filters' weights to itself for a run, as a copy: a CPU fetches
+/// ahead what lies behind the data that it works on, and would take it away from another core.
 #[derive(Clone, Copy)]
 pub struct Memory<'run> {
     pub convolution: Shared<'run, f32>,
     pub packed: Shared<'run, f32>,
     pub linear: Shared<'run, f32>,
     pub linear_bias: Shared<'run, f32>,
-    pub pooled: Shared<'run, f32>,
-    pub parts: Shared<'run, f32>,
+    pub sums: Shared<'run, f32>,
     pub step_loss: Shared<'run, f32>,
     /// Counts the pooled rows that were computed, once for all filters.
     pub rows_seen: &'run AtomicU64,
@@ -40,12 +40,6 @@ pub struct Memory<'run> {
 /// the same rows of every sample, and at 3584 or 7168 bytes these would meet in a few of L1's sets.
 fn sample_stride(filters: usize) -> usize {
     filters * FILTER_ROWS + MAX_LANES
-}
-
-/// Where the pooled values begin of the thread whose filters begin at `filter`, if `before` threads
-/// have those before.
-pub fn pooled_start(batch: usize, filter: usize, before: usize) -> usize {
-    batch * (filter * FILTER_ROWS + before * MAX_LANES)
 }
 
 /// Trains on all batches of an order.
@@ -63,14 +57,15 @@ impl Kernel for Train<'_> {
     fn run<S: Simd>(self, simd: S) {
         let Train { member, job, order, memory } = self;
         let mut thread = Thread::new(simd, member, job, memory);
+        member.barrier(); // until all have their copies
         for (step, batch) in order.chunks(job.batch_size).enumerate() {
             let len = job.batch_size * CONV_FILTERS * MAX_LANES;
-            let parts = step % 2 * len..(step % 2 + 1) * len;
-            thread.forward(simd, batch, parts.clone());
-            // One barrier a step: the parts of the next step lie elsewhere, and nobody can come to
+            let sums = step % 2 * len;
+            thread.forward(simd, batch, sums);
+            // One barrier a step: the sums of the next step lie elsewhere, and nobody can come to
             // the one after the next before all have come here again.
             member.barrier();
-            let loss = thread.softmax(simd, batch, parts);
+            let loss = thread.softmax(simd, batch, sums);
             if member.index() == 0 {
                 // SAFETY: only this thread touches the losses.
                 unsafe { memory.step_loss.slice_mut(step..step + 1)[0] = loss };
@@ -79,10 +74,7 @@ impl Kernel for Train<'_> {
             thread.update(simd, batch.len());
         }
         memory.rows_seen.fetch_add(thread.rows_seen, Ordering::Relaxed);
-        if member.index() == 0 {
-            // SAFETY: only this thread touches the shared bias; all threads' own are equal.
-            unsafe { memory.linear_bias.slice_mut(0..MAX_LANES) }.copy_from_slice(&thread.bias);
-        }
+        thread.copy_back(member.index() == 0, memory);
     }
 }
 
@@ -90,47 +82,43 @@ impl Kernel for Train<'_> {
 struct Thread<'run, S: Simd> {
     job: Job<'run>,
     filters: Range<usize>,
-    convolution: &'run mut [f32], // (filters, 10)
-    packed: &'run mut [f32],      // (filters, 10)
-    linear: &'run mut [f32],      // (filters, 14, 10, 16)
-    bias: [f32; MAX_LANES],       // of the linear layer, updated by every thread alike
-    pooled: &'run mut [f32],      // (batch, sample_stride)
-    parts: Shared<'run, f32>,     // (2, batch, 8, 16)
-    choices: Vec<Choice<S>>,      // (batch, filters, 14, 16 / lanes)
-    d_logits: Buffer<f32>,        // (batch, 16)
-    d_pooled: Buffer<f32>,        // (GROUP, filters, 14, 16)
-    gradient: Buffer<f32>,        // (filters, 10, lanes): of the packed weights, by lane
-    planes: Vec<Planes>,          // of the last images, by sample modulo their number
-    finite: bool,                 // all packed weights are
-    rows_seen: u64,               // by the thread that has the first filter
+    convolution: Buffer<f32>, // (filters, 10)
+    packed: Buffer<f32>,      // (filters, 10)
+    linear: Buffer<f32>,      // (filters, 14, 10, 16)
+    bias: [f32; MAX_LANES],   // of the linear layer, updated by every thread alike
+    pooled: Buffer<f32>,      // (batch, sample_stride)
+    blocks: Blocks,           // of filters, of all threads
+    parts: Buffer<f32>,       // (GROUP, filters, 16): of the logits
+    sums: Shared<'run, f32>,  // (2, 8, batch, 16): of the blocks' parts, by first filter
+    choices: Vec<Choice<S>>,  // (batch, filters, 14, 16 / lanes)
+    d_logits: Buffer<f32>,    // (batch, 16)
+    d_pooled: Buffer<f32>,    // (GROUP, filters, 14, 16)
+    gradient: Buffer<f32>,    // (filters, 10, lanes): of the packed weights, by lane
+    planes: Vec<Planes>,      // of the last images, by sample modulo their number
+    finite: bool,             // all packed weights are
+    rows_seen: u64,           // by the thread that has the first filter
 }
 
 impl<'run, S: Simd> Thread<'run, S> {
     fn new(simd: S, member: &Member<'_>, job: Job<'run>, memory: Memory<'run>) -> Thread<'run, S> {
         let filters = member.share(CONV_FILTERS);
         let batch = job.batch_size;
-        let part = |len: usize| filters.start * len..filters.end * len;
-        let pooled = pooled_start(batch, filters.start, member.index())
-            ..pooled_start(batch, filters.end, member.index() + 1);
-        // SAFETY: shares are disjoint, and the bias is written when all steps are done.
-        let (convolution, packed, linear, pooled, bias) = unsafe {
-            (
-                memory.convolution.slice_mut(part(FILTER)),
-                memory.packed.slice_mut(part(FILTER)),
-                memory.linear.slice_mut(part(FILTER_WEIGHTS)),
-                memory.pooled.slice_mut(pooled),
-                memory.linear_bias.slice(0..MAX_LANES),
-            )
+        // SAFETY: written only after the next barrier.
+        let copy = |from: Shared<'_, f32>, len: usize| unsafe {
+            Buffer::from(from.slice(filters.start * len..filters.end * len))
         };
-        member.barrier(); // until every thread has the bias
+        // SAFETY: as above.
+        let bias = unsafe { memory.linear_bias.slice(0..MAX_LANES) };
         Thread {
             job,
-            convolution,
-            packed,
-            linear,
+            convolution: copy(memory.convolution, FILTER),
+            packed: copy(memory.packed, FILTER),
+            linear: copy(memory.linear, FILTER_WEIGHTS),
             bias: bias.try_into().expect("sixteen"),
-            pooled,
-            parts: memory.parts,
+            pooled: Buffer::zeroed(batch * sample_stride(filters.len())),
+            blocks: Blocks::new(member.shares(CONV_FILTERS)),
+            parts: Buffer::zeroed(GROUP * filters.len() * MAX_LANES),
+            sums: memory.sums,
             choices: Choice::of_filters(simd, batch * filters.len()),
             d_logits: Buffer::zeroed(batch * MAX_LANES),
             d_pooled: Buffer::zeroed(GROUP * filters.len() * FILTER_ROWS),
@@ -142,9 +130,26 @@ impl<'run, S: Simd> Thread<'run, S> {
         }
     }
 
-    /// Phase 1: pooled values, choices and the filters' parts of the logits.
+    /// The weights as they are now to where they came from; the bias, which all threads have, by one.
+    fn copy_back(&self, with_bias: bool, memory: Memory<'_>) {
+        let copy = |from: &[f32], to: Shared<'_, f32>, len: usize| {
+            // SAFETY: shares are disjoint, and all threads have passed the last barrier.
+            unsafe { to.slice_mut(self.filters.start * len..self.filters.end * len) }
+                .copy_from_slice(from);
+        };
+        copy(&self.convolution, memory.convolution, FILTER);
+        copy(&self.packed, memory.packed, FILTER);
+        copy(&self.linear, memory.linear, FILTER_WEIGHTS);
+        if with_bias {
+            // SAFETY: by one thread, after the last barrier.
+            unsafe { memory.linear_bias.slice_mut(0..MAX_LANES) }.copy_from_slice(&self.bias);
+        }
+    }
+
+    /// Phase 1: pooled values, choices and the sums of the filters' parts of the logits, to be
+    /// written from `sums` on.
     #[inline(always)]
-    fn forward(&mut self, simd: S, batch: &[u32], parts: Range<usize>) {
+    fn forward(&mut self, simd: S, batch: &[u32], sums: usize) {
         if self.filters.is_empty() {
             return;
         }
@@ -166,17 +171,27 @@ impl<'run, S: Simd> Thread<'run, S> {
                 }
                 let pooled = &mut self.pooled[sample * stride..][..filters * FILTER_ROWS];
                 let choices = &mut self.choices[sample * choices..][..choices];
-                convolution::forward(simd, self.packed, planes, pooled, choices);
+                convolution::forward(simd, &self.packed, planes, pooled, choices);
             }
             for filter in 0..filters {
                 let at_once = samples_at_once::<S>();
-                for sample in (first..first + samples.len()).step_by(at_once) {
-                    if at_once == 2 && sample + 2 <= first + samples.len() {
-                        self.logits::<2>(simd, filter, sample, parts.start);
+                for n in (0..samples.len()).step_by(at_once) {
+                    if at_once == 2 && n + 2 <= samples.len() {
+                        self.logits::<2>(simd, filter, first, n);
                     } else {
-                        self.logits::<1>(simd, filter, sample, parts.start);
+                        self.logits::<1>(simd, filter, first, n);
                     }
                 }
+            }
+            for n in 0..samples.len() {
+                let len = filters * MAX_LANES;
+                let to = |filter: usize| {
+                    let start = self.sum_place(sums, filter, first + n);
+                    // SAFETY: these sums are this thread's, each block's its own.
+                    unsafe { self.sums.slice_mut(start..start + MAX_LANES) }
+                };
+                let parts = &self.parts[n * len..][..len];
+                self.blocks.sum_parts(simd, &self.filters, parts, to);
             }
         }
     }
@@ -192,38 +207,43 @@ impl<'run, S: Simd> Thread<'run, S> {
         }
     }
 
-    /// A filter's part of the logits of `N` samples from `first` on.
+    /// Where the sum of a sample's parts begins, of the block that begins at a filter.
+    fn sum_place(&self, sums: usize, filter: usize, sample: usize) -> usize {
+        sums + (filter * self.job.batch_size + sample) * MAX_LANES
+    }
+
+    /// A filter's part of the logits of `N` samples, from the `n`th of a group on that begins with
+    /// sample `first`.
     #[inline(always)]
-    fn logits<const N: usize>(&mut self, simd: S, filter: usize, first: usize, parts: usize) {
-        let stride = sample_stride(self.filters.len());
+    fn logits<const N: usize>(&mut self, simd: S, filter: usize, first: usize, n: usize) {
+        let filters = self.filters.len();
+        let stride = sample_stride(filters);
         let weights = &self.linear[filter * FILTER_WEIGHTS..][..FILTER_WEIGHTS];
         let mut pooled: [&[f32]; N] = [&[]; N];
-        for (n, pooled) in pooled.iter_mut().enumerate() {
-            *pooled = &self.pooled[(first + n) * stride + filter * FILTER_ROWS..][..FILTER_ROWS];
+        for (i, pooled) in pooled.iter_mut().enumerate() {
+            let sample = &self.pooled[(first + n + i) * stride..];
+            *pooled = &sample[filter * FILTER_ROWS..][..FILTER_ROWS];
         }
-        for (n, logits) in linear::logits(simd, weights, pooled).iter().enumerate() {
-            let part = (first + n) * CONV_FILTERS + self.filters.start + filter;
-            let start = parts + part * MAX_LANES;
-            // SAFETY: this part of these logits is this thread's.
-            let to = unsafe { self.parts.slice_mut(start..start + MAX_LANES) };
-            to.copy_from_slice(logits);
+        for (i, logits) in linear::logits(simd, weights, pooled).iter().enumerate() {
+            let part = (n + i) * filters + filter;
+            self.parts[part * MAX_LANES..][..MAX_LANES].copy_from_slice(logits);
         }
     }
 
     /// The gradients of all logits, and the mean loss.
     #[inline(always)]
-    fn softmax(&mut self, simd: S, batch: &[u32], parts: Range<usize>) -> f32 {
-        // SAFETY: written before the barrier, and again after the next.
-        let parts = unsafe { self.parts.slice(parts) };
+    fn softmax(&mut self, simd: S, batch: &[u32], sums: usize) -> f32 {
         let mut loss = LossSum::new();
-        for ((&index, parts), d_logits) in batch
-            .iter()
-            .zip(parts.chunks_exact(CONV_FILTERS * MAX_LANES))
-            .zip(self.d_logits.chunks_exact_mut(MAX_LANES))
-        {
-            let logits = add_parts(simd, &self.bias, parts);
+        for (sample, &index) in batch.iter().enumerate() {
+            let sum = |filter: usize| {
+                let start = self.sum_place(sums, filter, sample);
+                // SAFETY: written before the barrier, and again after the next.
+                unsafe { self.sums.slice(start..start + MAX_LANES) }
+            };
+            let logits = self.blocks.logits(simd, &self.bias, sum);
             let label = self.job.train.labels()[index as usize];
-            d_logits.copy_from_slice(&softmax_cross_entropy(simd, &logits, label, &mut loss));
+            let d_logits = softmax_cross_entropy(simd, &logits, label, &mut loss);
+            self.d_logits[sample * MAX_LANES..][..MAX_LANES].copy_from_slice(&d_logits);
         }
         (loss.total() / batch.len() as f64) as f32
     }
@@ -289,7 +309,7 @@ impl<'run, S: Simd> Thread<'run, S> {
         let rate = self.job.learning_rate / samples as f32;
         let stride = sample_stride(self.filters.len());
         let d_logits = &self.d_logits[..samples * MAX_LANES];
-        linear::update(simd, self.linear, self.pooled, stride, d_logits, rate);
+        linear::update(simd, &mut self.linear, &self.pooled, stride, d_logits, rate);
         let gradient = self.gradient.chunks_exact(S::LANES);
         for (index, lanes) in gradient.enumerate() {
             let tap = index % FILTER;
@@ -310,24 +330,6 @@ impl<'run, S: Simd> Thread<'run, S> {
     }
 }
 
-/// The logits from the filters' parts, (8, 16), in order.
-#[inline(always)]
-fn add_parts<S: Simd>(simd: S, bias: &[f32], parts: &[f32]) -> [f32; MAX_LANES] {
-    assert!(bias.len() == MAX_LANES && parts.len() == CONV_FILTERS * MAX_LANES);
-    let mut logits = [0.0; MAX_LANES];
-    for lane in (0..MAX_LANES).step_by(S::LANES) {
-        // SAFETY: rows of `MAX_LANES` elements, a multiple of the lanes.
-        unsafe {
-            let mut sum = simd.load(bias.as_ptr().add(lane));
-            for part in 0..CONV_FILTERS {
-                sum = simd.add(sum, simd.load(parts.as_ptr().add(part * MAX_LANES + lane)));
-            }
-            simd.store(logits.as_mut_ptr().add(lane), sum);
-        }
-    }
-    logits
-}
-
 /// Predicts the labels of some images.
 pub struct Predict<'run> {
     pub images: &'run [u8],
@@ -345,6 +347,8 @@ impl Kernel for Predict<'_> {
         let mut planes = Box::new(Planes::new());
         let mut choices = Choice::of_filters(simd, CONV_FILTERS);
         let mut pooled = Buffer::zeroed(2 * CONV_FILTERS * FILTER_ROWS);
+        let blocks = Blocks::new((0..CONV_FILTERS).map(|filter| filter..filter + 1));
+        let bias: &[f32; MAX_LANES] = self.bias.try_into().expect("sixteen");
         for (images, labels) in self.images.chunks(2 * PIXELS).zip(self.labels.chunks_mut(2)) {
             let pooled_images = pooled.chunks_exact_mut(CONV_FILTERS * FILTER_ROWS);
             for (image, pooled) in images.chunks(PIXELS).zip(pooled_images) {
@@ -370,7 +374,8 @@ impl Kernel for Predict<'_> {
                 }
             }
             for (label, parts) in labels.iter_mut().zip(&parts) {
-                *label = first_of_the_largest(&add_parts(simd, self.bias, parts));
+                let part = |filter: usize| &parts[filter * MAX_LANES..][..MAX_LANES];
+                *label = first_of_the_largest(&blocks.logits(simd, bias, part));
             }
         }
     }
