@@ -52,9 +52,7 @@ impl Seats {
             return;
         }
         own.moved.store(now, Ordering::Relaxed);
-        let taken: Vec<usize> =
-            self.seats.iter().filter_map(|seat| noted(seat).checked_sub(1)).collect();
-        if let Some(cpu) = leave(&taken) {
+        if let Some(cpu) = leave(self.seats.iter().filter_map(|seat| noted(seat).checked_sub(1))) {
             own.cpu.store(cpu as u64 + 1, Ordering::Relaxed);
         }
     }
@@ -67,11 +65,11 @@ impl Seats {
 /// Moves the calling thread to a CPU that is not `taken`, of those that it may run on, and ties it
 /// to none. Returns the CPU; none if there is no such CPU or the system refuses.
 #[cfg(target_os = "linux")]
-fn leave(taken: &[usize]) -> Option<usize> {
+fn leave(taken: impl Iterator<Item = usize>) -> Option<usize> {
     use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity};
     let allowed = sched_getaffinity(None).ok()?;
     let mut free = allowed;
-    taken.iter().for_each(|&cpu| free.unset(cpu));
+    taken.for_each(|cpu| free.unset(cpu));
     if free.count() == 0 {
         return None;
     }
