@@ -13,6 +13,7 @@ mod mlp;
 mod prefetch;
 pub mod simd;
 pub mod team;
+mod tree;
 #[cfg(test)]
 mod whole;
 

@@ -3,7 +3,7 @@
 //! The filters are cut between the threads. A filter never needs to know of another but for the
 //! logits, which are the sum of the filters' parts: so each thread has its filters' weights, pooled
 //! values and gradients to itself, in its own cache, and the threads exchange only [the sums of
-//! their filters' parts](blocks), 64 bytes for each sample and thread. (With the samples cut between them instead, they exchange the linear layer's
+//! their filters' parts](sums), 64 bytes for each sample and thread. (With the samples cut between them instead, they exchange the linear layer's
 //! weights and all pooled values in each step, 150 KB at a batch of 32. Where two cores are far apart,
 //! that took as long as the second thread saved.)
 //!
@@ -16,11 +16,11 @@
 //! All sums over samples are in order, and the logits' sum over filters is a tree: equal at any number
 //! of threads, of which eight have something to do.
 
-mod blocks;
 mod convolution;
 mod linear;
 mod planes;
 mod run;
+mod sums;
 #[cfg(test)]
 mod tests;
 

@@ -1,9 +1,9 @@
 //! The steps of training, and prediction: what each thread does.
 
-use super::blocks::Blocks;
 use super::convolution::{self, Choice};
 use super::linear::{self, samples_at_once};
 use super::planes::Planes;
+use super::sums::{self, Blocks};
 use super::{FILTER, FILTER_ROWS, FILTER_WEIGHTS, pack};
 use crate::buffer::{Buffer, Shared};
 use crate::cross_entropy::{LossSum, first_of_the_largest, softmax_cross_entropy};
@@ -191,7 +191,7 @@ impl<'run, S: Simd> Thread<'run, S> {
                     unsafe { self.sums.slice_mut(start..start + MAX_LANES) }
                 };
                 let parts = &self.parts[n * len..][..len];
-                self.blocks.sum_parts(simd, &self.filters, parts, to);
+                sums::sum_parts(simd, &self.blocks, &self.filters, parts, to);
             }
         }
     }
@@ -240,7 +240,7 @@ impl<'run, S: Simd> Thread<'run, S> {
                 // SAFETY: written before the barrier, and again after the next.
                 unsafe { self.sums.slice(start..start + MAX_LANES) }
             };
-            let logits = self.blocks.logits(simd, &self.bias, sum);
+            let logits = sums::logits(simd, &self.blocks, &self.bias, sum);
             let label = self.job.train.labels()[index as usize];
             let d_logits = softmax_cross_entropy(simd, &logits, label, &mut loss);
             self.d_logits[sample * MAX_LANES..][..MAX_LANES].copy_from_slice(&d_logits);
@@ -375,7 +375,7 @@ impl Kernel for Predict<'_> {
             }
             for (label, parts) in labels.iter_mut().zip(&parts) {
                 let part = |filter: usize| &parts[filter * MAX_LANES..][..MAX_LANES];
-                *label = first_of_the_largest(&blocks.logits(simd, bias, part));
+                *label = first_of_the_largest(&sums::logits(simd, &blocks, bias, part));
             }
         }
     }
