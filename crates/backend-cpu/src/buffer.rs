@@ -14,6 +14,10 @@ const HUGE_PAGE: usize = 2 << 20;
 /// Bytes from which on a buffer is large: half of a usual L2.
 const LARGE: usize = 512 << 10;
 
+/// Bytes of nothing between what threads write: a page. A CPU fetches ahead to the end of a page, also
+/// lines that another core writes, which has to fetch them back.
+pub const APART: usize = 4096;
+
 /// What a kernel keeps on its stack, at the start of a cache line, so that no vector of it lies in
 /// two: across the end of a page, which an array on a stack meets by chance, a store takes so long
 /// that the MLP's whole first layer was a fifth slower on one thread of two.

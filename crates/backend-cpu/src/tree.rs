@@ -6,10 +6,14 @@
 
 use std::ops::Range;
 
-/// The blocks of a tree over at most `N` that the threads' shares make up: for each leaf the width
-/// of its block, a power of two.
+/// The blocks of a tree over at most `N` that the threads' shares make up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Blocks<const N: usize>([usize; N]);
+pub struct Blocks<const N: usize> {
+    /// Leaves.
+    count: usize,
+    /// For each leaf the width of its block, a power of two.
+    widths: [usize; N],
+}
 
 impl<const N: usize> Blocks<N> {
     /// The fewest blocks for each share.
@@ -17,9 +21,10 @@ impl<const N: usize> Blocks<N> {
     /// # Panics
     /// If a share goes beyond `N`.
     pub fn new(shares: impl Iterator<Item = Range<usize>>) -> Blocks<N> {
-        let mut widths = [1; N];
+        let (mut count, mut widths) = (0, [1; N]);
         for share in shares {
             let mut start = share.start;
+            count = share.end;
             while start < share.end {
                 let mut width = 1;
                 while start.is_multiple_of(2 * width) && start + 2 * width <= share.end {
@@ -29,19 +34,36 @@ impl<const N: usize> Blocks<N> {
                 start += width;
             }
         }
-        Blocks(widths)
+        Blocks { count, widths }
+    }
+
+    /// The first leaves of the blocks in a share.
+    #[inline(always)]
+    pub fn starts(&self, share: Range<usize>) -> impl Iterator<Item = usize> {
+        share.filter(|&leaf| self.begins(leaf))
+    }
+
+    /// What is to be added when all blocks are summed, in order: to the first, the second.
+    #[inline(always)]
+    pub fn rest(&self) -> impl Iterator<Item = (usize, usize)> {
+        let halves = (0..usize::BITS).map(|bit| 1 << bit).take_while(|&half| half < self.count);
+        halves.flat_map(move |half| {
+            let lefts = (0..self.count - half).step_by(2 * half);
+            let rest = lefts.filter(move |&left| self.widths[left] <= half);
+            rest.map(move |left| (left, left + half))
+        })
     }
 
     /// The width of the block of a leaf.
     #[inline(always)]
     pub fn width(&self, leaf: usize) -> usize {
-        self.0[leaf]
+        self.widths[leaf]
     }
 
     /// Whether a block begins at a leaf.
     #[inline(always)]
     pub fn begins(&self, leaf: usize) -> bool {
-        leaf & (self.0[leaf] - 1) == 0 // a power of two
+        leaf & (self.widths[leaf] - 1) == 0 // a power of two
     }
 }
 
@@ -55,17 +77,27 @@ mod tests {
             let at = move |index: usize| 8 * index / threads;
             Blocks::<8>::new((0..threads).map(|index| at(index)..at(index + 1)))
         };
-        assert_eq!(of_threads(1), Blocks([8; 8]));
-        assert_eq!(of_threads(2), Blocks([4; 8]));
-        assert_eq!(of_threads(3), Blocks([2, 2, 2, 2, 1, 1, 2, 2]));
-        assert_eq!(of_threads(9), Blocks([1; 8]));
+        assert_eq!(of_threads(1).widths, [8; 8]);
+        assert_eq!(of_threads(2).widths, [4; 8]);
+        assert_eq!(of_threads(3).widths, [2, 2, 2, 2, 1, 1, 2, 2]);
+        assert_eq!(of_threads(9).widths, [1; 8]);
+        assert!(of_threads(1).rest().eq([]));
+        assert!(of_threads(2).rest().eq([(0, 4)]));
+        assert!(of_threads(3).rest().eq([(4, 5), (0, 2), (4, 6), (0, 4)]));
+    }
+
+    #[test]
+    fn of_fewer_the_tree_is_the_same_without_those_that_are_missing() {
+        let alone = Blocks::<8>::new(std::iter::once(0..7));
+        assert_eq!(alone.widths, [4, 4, 4, 4, 2, 2, 1, 1]);
+        assert!(alone.rest().eq([(4, 6), (0, 4)]));
+        assert!(Blocks::<8>::new([0..1, 1..3].into_iter()).rest().eq([(0, 1), (0, 2)]));
     }
 
     #[test]
     fn a_block_begins_where_its_width_divides() {
         let blocks = Blocks::<8>::new([0..3, 3..7].into_iter());
-        assert_eq!(blocks, Blocks([2, 2, 1, 1, 2, 2, 1, 1]));
-        let begins: Vec<usize> = (0..8).filter(|&leaf| blocks.begins(leaf)).collect();
-        assert_eq!(begins, [0, 2, 3, 4, 6, 7]);
+        assert_eq!(blocks.widths, [2, 2, 1, 1, 2, 2, 1, 1]);
+        assert!(blocks.starts(0..7).eq([0, 2, 3, 4, 6]));
     }
 }

@@ -14,16 +14,20 @@
 //! Work is cut into units that one thread computes whole; see [`Step`](super::Step) for the
 //! barriers between the functions here.
 
+use super::MAX_CHUNKS;
 use super::layout::{BLOCK, Folded, Gradient, LOGITS, Weights, Widths};
 use super::product::{Add, Finish, Term, load, product, store};
-use crate::buffer::Shared;
-use crate::simd::Simd;
+use crate::buffer::{APART, Shared};
+use crate::simd::{MAX_LANES, Simd};
+use crate::tree::Blocks;
 use nn::PATCHES;
 use std::ops::Range;
 
 /// Rows of a tile; blocks are two of them.
 const TILE: usize = 8;
 const TOKEN_TILE: usize = 7;
+/// Multiply-adds of folding the weights up to which every thread folds all of them.
+const SMALL: usize = 200_000;
 const PIXEL_SCALE: f32 = 1.0 / 255.0;
 
 /// The layouts of a model of some widths.
@@ -42,6 +46,12 @@ impl Layouts {
             folded: Folded::new(widths),
             gradient: Gradient::new(widths),
         }
+    }
+
+    /// Whether two threads had better both do all of a step's end than cut it between them.
+    pub fn small(&self) -> bool {
+        let Widths { d, f, .. } = self.widths;
+        d * (d * d + d * f + f * LOGITS) <= SMALL
     }
 
     /// Scores are in units of log2(e): their softmax is taken in powers of two.
@@ -134,29 +144,71 @@ impl Layouts {
         }
     }
 
-    /// Sums a part of the gradient over the chunks, in order.
+    /// Floats from a chunk's gradient to the next one's.
+    pub fn gradient_stride(&self) -> usize {
+        self.gradient.len + APART / size_of::<f32>()
+    }
+
+    /// Sums the gradients of a thread's chunks by block, each into that of the block's first chunk.
     #[inline(always)]
-    pub fn sum_chunks<S: Simd>(
+    pub fn sum_blocks<S: Simd>(
+        &self,
+        simd: S,
+        chunks: Range<usize>,
+        blocks: &Blocks<MAX_CHUNKS>,
+        gradients: Shared<'_, f32>,
+    ) {
+        for first in blocks.starts(chunks) {
+            let width = blocks.width(first);
+            let (start, stride) = (first * self.gradient_stride(), self.gradient_stride());
+            let len = (width - 1) * stride + self.gradient.len;
+            // SAFETY: these chunks are this thread's.
+            let block = unsafe { gradients.slice_mut(start..start + len) };
+            match width {
+                1 => {}
+                2 => sum_block::<S, 2>(simd, block, self.gradient.len, stride),
+                4 => sum_block::<S, 4>(simd, block, self.gradient.len, stride),
+                8 => sum_block::<S, 8>(simd, block, self.gradient.len, stride),
+                16 => sum_block::<S, 16>(simd, block, self.gradient.len, stride),
+                _ => sum_block::<S, MAX_CHUNKS>(simd, block, self.gradient.len, stride),
+            }
+        }
+    }
+
+    /// Sums a part of the gradient over all blocks.
+    #[inline(always)]
+    pub fn sum_total<S: Simd>(
         &self,
         simd: S,
         vectors: Range<usize>,
         chunks: usize,
+        blocks: &Blocks<MAX_CHUNKS>,
         gradients: Shared<'_, f32>,
         total: Shared<'_, f32>,
     ) {
-        let len = self.gradient.len;
-        for vector in vectors {
-            let place = vector * BLOCK;
-            for place in (place..place + BLOCK).step_by(S::LANES) {
-                let mut sum = simd.splat(0.0);
-                for chunk in 0..chunks {
-                    let start = chunk * len + place;
-                    // SAFETY: nobody writes to the chunks' gradients in this phase.
-                    let part = unsafe { gradients.slice(start..start + S::LANES) };
-                    sum = simd.add(sum, load(simd, part, 0));
+        let stride = self.gradient_stride();
+        // SAFETY: nobody writes to the chunks' gradients in this phase.
+        let gradients = unsafe { gradients.slice(0..(chunks - 1) * stride + self.gradient.len) };
+        let places = vectors.start * BLOCK..vectors.end * BLOCK;
+        // SAFETY: this part is this thread's.
+        let total = unsafe { total.slice_mut(places.clone()) };
+        let first = |chunk: usize| &gradients[chunk * stride..][places.clone()];
+        let mut starts = blocks.starts(0..chunks);
+        match [(); 3].map(|()| starts.next().map(first)) {
+            [Some(only), None, _] => total.copy_from_slice(only),
+            [Some(left), Some(right), None] => add_two(simd, left, right, total),
+            _ => {
+                let mut sums = [simd.splat(0.0); MAX_CHUNKS];
+                for (place, total) in places.step_by(S::LANES).zip(total.chunks_exact_mut(S::LANES))
+                {
+                    for chunk in blocks.starts(0..chunks) {
+                        sums[chunk] = load(simd, gradients, chunk * stride + place);
+                    }
+                    for (to, from) in blocks.rest() {
+                        sums[to] = simd.add(sums[to], sums[from]);
+                    }
+                    store(simd, total, 0, sums[0]);
                 }
-                // SAFETY: this part is this thread's.
-                store(simd, unsafe { total.slice_mut(place..place + S::LANES) }, 0, sum);
             }
         }
     }
@@ -311,6 +363,39 @@ impl Layouts {
         // SAFETY: as above.
         unsafe { new.slice_mut(weights.key_bias.clone()) }
             .copy_from_slice(&old[weights.key_bias.clone()]);
+    }
+}
+
+/// Sums the first `len` floats of each of `N` chunks, `stride` apart, into those of the first.
+#[inline(always)]
+fn sum_block<S: Simd, const N: usize>(simd: S, chunks: &mut [f32], len: usize, stride: usize) {
+    for place in (0..len).step_by(S::LANES) {
+        let mut sums = [simd.splat(0.0); N];
+        for (chunk, sum) in sums.iter_mut().enumerate() {
+            *sum = load(simd, chunks, chunk * stride + place);
+        }
+        let mut half = 1;
+        while half < N {
+            for left in (0..N).step_by(2 * half) {
+                sums[left] = simd.add(sums[left], sums[left + half]);
+            }
+            half *= 2;
+        }
+        store(simd, chunks, place, sums[0]);
+    }
+}
+
+/// `to = left + right`, of which one comes from another core: asked for well before, as that takes
+/// long.
+#[inline(always)]
+fn add_two<S: Simd>(simd: S, left: &[f32], right: &[f32], to: &mut [f32]) {
+    const AHEAD: usize = 32 * MAX_LANES;
+    assert!(left.len() == to.len() && right.len() == to.len());
+    for place in (0..to.len()).step_by(S::LANES) {
+        simd.prefetch(left.as_ptr().wrapping_add(place + AHEAD).cast());
+        simd.prefetch(right.as_ptr().wrapping_add(place + AHEAD).cast());
+        let sum = simd.add(load(simd, left, place), load(simd, right, place));
+        store(simd, to, place, sum);
     }
 }
 

@@ -20,9 +20,8 @@ const MOST_BLOCKS: usize = 64;
 /// Vectors in a block between these bounds.
 const BLOCK_VECTORS: usize = 4;
 
-/// Floats of nothing between what members write: a page. A prefetcher runs on to the end of a page,
-/// also into lines that another core is writing, which has to fetch them back: 3 % of a step.
-const APART: usize = 4096 / size_of::<f32>();
+/// Floats of nothing between what members write: 3 % of a step.
+const APART: usize = crate::buffer::APART / size_of::<f32>();
 
 /// Vectors of one member that are computed together, at most `widest`.
 #[derive(Clone, Debug, PartialEq, Eq)]
