@@ -35,7 +35,6 @@ pub struct Mlp<'data> {
     pixels: Buffer<u8>,
     hidden: Buffer<f32>,
     parts: Buffer<f32>,
-    gradient: Buffer<f32>,
     plan: Plan,
     counts: Counts,
 }
@@ -80,7 +79,6 @@ impl<'data> Mlp<'data> {
             pixels: Buffer::zeroed(BATCHES * layout.groups * GROUP_BYTES),
             hidden: Buffer::zeroed(layout.hidden_start(threads)),
             parts: Buffer::zeroed(2 * layout.logits_len()),
-            gradient: Buffer::zeroed(threads * layout.groups * CLASSES * GROUP),
             plan,
             counts: Counts::default(),
             engine,
@@ -153,7 +151,6 @@ impl Session for Mlp<'_> {
             pixels: self.pixels.share(),
             hidden: self.hidden.share(),
             parts: self.parts.share(),
-            gradient: self.gradient.share(),
         };
         let layout = &self.layout;
         let job = &self.job;

@@ -5,10 +5,11 @@ use super::first_layer::{Pass, Samples};
 use super::layout::{Layout, Tile};
 use super::plan::Plan;
 use super::second_layer::{activate, backward, logits, softmax_gradient, sum_logits};
-use crate::buffer::Shared;
+use crate::buffer::{Buffer, Shared};
 use crate::simd::{Kernel, MAX_LANES, Simd};
 use crate::team::Member;
 use mnist::{CLASSES, Split};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Batches of pixels at hand: one updates, the next goes forward, the one after that is whole, and
@@ -18,14 +19,22 @@ pub(super) const BATCHES: usize = 4;
 /// The buffers of a session, for all members.
 #[derive(Clone, Copy)]
 pub(super) struct Memory<'a> {
-    pub w1: Shared<'a, f32>,       // (tile)(784, tile's vectors, lanes)
-    pub b1: Shared<'a, f32>,       // (vector, lanes)
-    pub w2: Shared<'a, f32>,       // (vector, 10, lanes)
-    pub b2: Shared<'a, f32>,       // (10)
-    pub pixels: Shared<'a, u8>,    // (BATCHES, group)(GROUP_BYTES)
-    pub hidden: Shared<'a, f32>,   // (member)(2 batches, group, its vectors, ROOM, lanes)
-    pub parts: Shared<'a, f32>,    // (2 batches, block, group, 10, GROUP)
-    pub gradient: Shared<'a, f32>, // (member, group, 10, GROUP)
+    pub w1: Shared<'a, f32>,     // (tile)(784, tile's vectors, lanes)
+    pub b1: Shared<'a, f32>,     // (vector, lanes)
+    pub w2: Shared<'a, f32>,     // (vector, 10, lanes)
+    pub b2: Shared<'a, f32>,     // (10)
+    pub pixels: Shared<'a, u8>,  // (BATCHES, group)(GROUP_BYTES)
+    pub hidden: Shared<'a, f32>, // (member)(2 batches, group, its vectors, ROOM, lanes)
+    pub parts: Shared<'a, f32>,  // (2 batches, block, group, 10, GROUP)
+}
+
+/// What a member has to itself for a run: copies, as a CPU fetches ahead what lies behind the data that
+/// it works on, and would take another member's from its core.
+struct Own {
+    b1: Buffer<f32>,       // (its vectors, lanes)
+    w2: Buffer<f32>,       // (its vectors, 10, lanes)
+    b2: [f32; CLASSES],    // updated by every member alike
+    gradient: Buffer<f32>, // of the logits, (group, 10, GROUP)
 }
 
 /// Training steps over an order of samples.
@@ -75,6 +84,46 @@ impl Train<'_> {
     /// Floats between groups in [`Train::hidden`].
     fn hidden_stride(&self) -> usize {
         self.layout.share(self.member.index()).len() * ROOM * self.layout.lanes
+    }
+
+    /// Where in `b1` this member's part lies, and in `w2`.
+    fn own_ranges(&self) -> [Range<usize>; 2] {
+        let Range { start, end } = self.layout.share(self.member.index());
+        [1, CLASSES].map(|rows| {
+            let vector = rows * self.layout.lanes;
+            start * vector..end * vector
+        })
+    }
+
+    /// # Safety
+    /// Nobody writes to the weights now.
+    unsafe fn copies(&self) -> Own {
+        let [b1, w2] = self.own_ranges();
+        let mut b2 = [0.0; CLASSES];
+        // SAFETY: says the caller.
+        unsafe {
+            b2.copy_from_slice(self.memory.b2.slice(0..CLASSES));
+            Own {
+                b1: Buffer::from(self.memory.b1.slice(b1)),
+                w2: Buffer::from(self.memory.w2.slice(w2)),
+                b2,
+                gradient: Buffer::zeroed(self.layout.groups * CLASSES * GROUP),
+            }
+        }
+    }
+
+    /// # Safety
+    /// Every member has its copies.
+    unsafe fn copy_back(&self, own: &Own) {
+        let [b1, w2] = self.own_ranges();
+        // SAFETY: each member's own parts, and the last bias by one; nobody reads them now.
+        unsafe {
+            self.memory.b1.slice_mut(b1).copy_from_slice(&own.b1);
+            self.memory.w2.slice_mut(w2).copy_from_slice(&own.w2);
+            if self.member.index() == 0 {
+                self.memory.b2.slice_mut(0..CLASSES).copy_from_slice(&own.b2);
+            }
+        }
     }
 
     /// Turns this member's part of a step's images and asks for those of the next.
@@ -141,8 +190,9 @@ impl Train<'_> {
 
     /// The hidden values and this member's parts of the logits, from the first layer's sums.
     #[inline(always)]
-    fn finish_forward<S: Simd>(&self, simd: S, step: usize) {
+    fn finish_forward<S: Simd>(&self, simd: S, own: &Own, step: usize) {
         let layout = self.layout;
+        let first = layout.share(self.member.index()).start;
         for block in self.member.share(layout.blocks) {
             let vectors = layout.block(block);
             for (group, samples) in self.batch(step).chunks(GROUP).enumerate() {
@@ -151,8 +201,9 @@ impl Train<'_> {
                 let part = (block * layout.groups + group) * CLASSES * GROUP;
                 // SAFETY: this member's values and parts.
                 unsafe {
-                    let bias = self.memory.b1.as_ptr().add(vectors.start * S::LANES);
-                    let weights = self.memory.w2.as_ptr().add(vectors.start * CLASSES * S::LANES);
+                    let within = (vectors.start - first) * S::LANES;
+                    let bias = own.b1.as_ptr().add(within);
+                    let weights = own.w2.as_ptr().add(within * CLASSES);
                     activate(simd, values, bias, vectors.len(), samples.len());
                     let part = self.parts(step).add(part);
                     logits(simd, values, weights, vectors.len(), samples.len(), part);
@@ -164,14 +215,9 @@ impl Train<'_> {
     /// Loss and gradient of a step's logits, which every member computes for itself rather than
     /// wait for another. Returns the mean loss.
     #[inline(always)]
-    fn loss_gradient<S: Simd>(
-        &self,
-        simd: S,
-        step: usize,
-        bias: &mut [f32; CLASSES],
-        gradient: *mut f32,
-    ) -> f32 {
+    fn loss_gradient<S: Simd>(&self, simd: S, step: usize, own: &mut Own) -> f32 {
         let layout = self.layout;
+        let gradient = own.gradient.as_mut_ptr();
         let count = self.batch(step).len();
         let scale = -self.learning_rate / count as f32;
         let mut loss = 0.0f64;
@@ -183,7 +229,7 @@ impl Train<'_> {
                 unsafe {
                     let parts = self.parts(step).add(group * CLASSES * GROUP);
                     let stride = layout.groups * CLASSES * GROUP;
-                    let logits = sum_logits(simd, parts, stride, layout.blocks, bias, first);
+                    let logits = sum_logits(simd, parts, stride, layout.blocks, &own.b2, first);
                     let labels = simd.load_bytes(self.pixels(step, group).add(LABELS + first));
                     let (d, plain, inside_log) = softmax_gradient(simd, &logits, labels, scale);
                     for class in 0..CLASSES {
@@ -205,7 +251,7 @@ impl Train<'_> {
                 loss += product.ln();
             }
         }
-        for (bias, &d) in bias.iter_mut().zip(&bias_gradient) {
+        for (bias, &d) in own.b2.iter_mut().zip(&bias_gradient) {
             *bias += simd.sum(d);
         }
         (loss / count as f64) as f32
@@ -217,17 +263,15 @@ impl Kernel for Train<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let (layout, memory, member) = (self.layout, self.memory, self.member);
+        let (layout, member) = (self.layout, self.member);
         let steps = self.steps();
         if steps == 0 {
             return;
         }
         let tiles = &layout.tiles[member.index()];
-        let gradient_len = layout.groups * CLASSES * GROUP;
-        let gradient = memory.gradient.as_ptr().wrapping_add(member.index() * gradient_len);
-        let mut b2 = [0.0; CLASSES];
-        // SAFETY: nobody writes to it before the last barrier.
-        b2.copy_from_slice(unsafe { memory.b2.slice(0..CLASSES) });
+        // SAFETY: nobody writes before the last barrier.
+        let mut own = unsafe { self.copies() };
+        let first = layout.share(member.index()).start;
 
         self.prepare(simd, 0);
         member.barrier();
@@ -236,18 +280,19 @@ impl Kernel for Train<'_> {
             let computed = self.first_layer(simd, tile, None, 0);
             pairs += if tile.vectors.start == 0 { computed } else { 0 };
         }
-        self.finish_forward(simd, 0);
+        self.finish_forward(simd, &own, 0);
         self.prepare(simd, 1);
         self.prepare(simd, 2);
         member.barrier();
         for step in 0..steps {
-            let loss = self.loss_gradient(simd, step, &mut b2, gradient);
+            let loss = self.loss_gradient(simd, step, &mut own);
             if member.index() == 0 {
                 // SAFETY: only this member writes losses, one per step.
                 unsafe { self.step_loss.slice_mut(step..step + 1)[0] = loss };
             }
             for tile in tiles {
                 for vector in tile.vectors.clone() {
+                    let within = (vector - first) * S::LANES;
                     // SAFETY: this member's vectors.
                     unsafe {
                         backward(
@@ -255,24 +300,22 @@ impl Kernel for Train<'_> {
                             self.batch(step).len(),
                             self.hidden(step, vector),
                             self.hidden_stride(),
-                            gradient,
-                            memory.w2.as_ptr().add(vector * CLASSES * S::LANES),
-                            memory.b1.as_ptr().add(vector * S::LANES),
+                            own.gradient.as_ptr(),
+                            own.w2.as_mut_ptr().add(within * CLASSES),
+                            own.b1.as_mut_ptr().add(within),
                         );
                     }
                 }
                 let computed = self.first_layer(simd, tile, Some(step), step + 1);
                 pairs += if tile.vectors.start == 0 { computed } else { 0 };
             }
-            self.finish_forward(simd, step + 1);
+            self.finish_forward(simd, &own, step + 1);
             let arrival = member.arrive();
             self.prepare(simd, step + 3);
             member.wait(arrival);
         }
         self.pairs.fetch_add(pairs, Ordering::Relaxed);
-        if member.index() == 0 {
-            // SAFETY: the others read it before the barriers.
-            unsafe { memory.b2.slice_mut(0..CLASSES).copy_from_slice(&b2) };
-        }
+        // SAFETY: they were made before the first barrier.
+        unsafe { self.copy_back(&own) };
     }
 }
