@@ -5,20 +5,21 @@
 #   machine      1 min   multiply-adds and bandwidths
 #   frameworks  10 min   ours beside JAX and PyTorch, three rounds; first `trainmark setup JAX PyTorch`
 #   scaling      4 min   hidden units, batch and epochs, three rounds; threads, nine
+#   threads      1 min   more threads than one, at the same steps in turns
 #   densities    1 min   the MLP's two ways of the first layer
-#   together     1 min   the start, one thread and two, and trainings beside each other
+#   together     1 min   the start, and trainings beside each other
 # Each part leaves FOLDER/PART.md and its result files; one that is measured again replaces only its own.
 # MNIST is looked for as the trainer does: $TRAINMARK_DATA, ./data, the user's cache. Let nothing else run.
 set -euo pipefail
-[ $# -ge 1 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2; }
 mkdir -p "$1"
 folder=$(cd "$1" && pwd)
 shift
 cd "$(dirname "$0")/.."
-all="machine frameworks scaling densities together"
+all="machine frameworks scaling threads densities together"
 parts=${*:-$all}
 cargo build --release --quiet --package trainmark --package mnist-classic
-cargo bench --quiet --package trainmark-backend-cpu --bench densities --no-run
+cargo bench --quiet --package trainmark-backend-cpu --no-run
 bin=${CARGO_TARGET_DIR:-target}/release
 
 # The seconds that a training says of itself: set-up, and training loop.
@@ -59,6 +60,11 @@ scaling() {
     python3 records/tables.py "$folder/scaling"
 }
 
+threads() {
+    printf '## Threads at the same steps, in turns\n\n'
+    cargo bench --quiet --package trainmark-backend-cpu --bench threads
+}
+
 densities() {
     printf '## Dense images: which way the first layer takes\n\n'
     printf 'Seconds of an epoch of 10,000 images, one thread, H=512; medians of five interleaved rounds.\n\n'
@@ -66,28 +72,25 @@ densities() {
 }
 
 together() {
-    printf '## One thread, two, two trainings at once, and the start\n\n'
-    printf 'An epoch by the trainer alone, without the harness; seconds of the training loop, and until its first step;\n'
-    printf 'medians of nine, one thread and two in turns. Beside another one: two trainings of two threads each.\n\n'
-    printf '| model | until the first step | one thread | two | faster | two, beside another one | times |\n'
-    printf '|---|---|---|---|---|---|---|\n'
+    printf '## The start, and two trainings at once\n\n'
+    printf 'An epoch on two threads by the trainer alone, without the harness; seconds until its first step, and of the\n'
+    printf 'training loop, alone and beside another such training; medians of nine, and of both in five.\n\n'
+    printf '| model | until the first step | alone | beside another one | times |\n|---|---|---|---|---|\n'
     for model in mlp 'mlp --hidden 256' cnn attention; do
         for _ in 1 2 3 4 5 6 7 8 9; do
-            train "$model" 1 >&3
             train "$model" 2
-        done >"$folder/alone" 3>"$folder/one"
+        done >"$folder/alone"
         for _ in 1 2 3 4 5; do
             train "$model" 2 >"$folder/first" &
             train "$model" 2 >"$folder/second"
             wait
             cat "$folder/first" "$folder/second"
         done >"$folder/beside"
-        one=$(median 2 <"$folder/one")
         alone=$(median 2 <"$folder/alone")
         beside=$(median 2 <"$folder/beside")
-        awk -v m="$model" -v r="$(median 1 <"$folder/alone")" -v o="$one" -v a="$alone" -v b="$beside" \
-            'BEGIN { printf "| %s | %s | %s | %s | %.2fx | %s | %.2fx |\n", m, r, o, a, o / a, b, b / a }'
-        rm "$folder/alone" "$folder/one" "$folder/first" "$folder/second" "$folder/beside"
+        awk -v m="$model" -v r="$(median 1 <"$folder/alone")" -v a="$alone" -v b="$beside" \
+            'BEGIN { printf "| %s | %s | %s | %s | %.2fx |\n", m, r, a, b, b / a }'
+        rm "$folder/alone" "$folder/first" "$folder/second" "$folder/beside"
     done
 }
 
