@@ -2,11 +2,11 @@
 //!
 //! A step's samples are cut into chunks, and these between the threads. Each thread sums the gradients
 //! of its chunks, as far as they make up blocks of [a tree](crate::tree), and after a barrier the
-//! blocks' sums are added up and the parameters updated ([`fold`]). That end of the step takes 13 us
-//! of 560 on one thread. Two threads do all of it alike, each with a model of its own, as long as the
-//! model is small: to cut the work between them means to exchange the sum, the new weights and the
-//! folded ones, which between two cores far apart (a round trip of 450 ns) made a step 330 us long,
-//! not 297; where they are near it costs 4 us of 285. More threads, or a larger model, cut it.
+//! blocks' sums are added up and the parameters updated ([`fold`]). Two threads do all of that end
+//! alike, each with a model of its own, as long as the model is small: to cut it between them means
+//! to exchange the sum, the new weights and the folded ones, which between cores that are far apart
+//! takes much longer than to compute them twice, and between near ones as long. More threads, or a
+//! larger model, cut it.
 mod fold;
 mod layout;
 mod product;
