@@ -24,6 +24,9 @@ struct Args {
     /// Only an MLP, with so many hidden units: with 16 it is in four blocks, which is soon done
     #[arg(long)]
     hidden: Option<usize>,
+    /// Steps of each; after three, every buffer that takes turns is at its first place again
+    #[arg(long, default_value_t = 6)]
+    steps: usize,
 }
 
 /// On an H100 the fused MLP splits an image in four, two and one parts for these widths.
@@ -48,7 +51,7 @@ fn main() -> Result<()> {
     let mut runs = 0;
     for model in models {
         let images = Images::Sparse;
-        let (batch_size, last_batch, count, learning_rate, seed) = (32, 5, 6, 0.02, 7);
+        let (batch_size, last_batch, count, learning_rate, seed) = (32, 5, args.steps, 0.02, 7);
         let case = Case { model, images, batch_size, last_batch, count, learning_rate, seed };
         let data = case.data();
         let trial = case.trial(&data);
