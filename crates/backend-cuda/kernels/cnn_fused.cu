@@ -19,8 +19,7 @@ constexpr u32 COLUMNS = SIDE + 2;         // with a border of zeros
 constexpr u32 STRIDE = BATCH_ROWS + 1;    // of samples, padded against bank conflicts
 constexpr u32 FEATURES = HALF + 1;        // of fc in a block: its pooled values, and 1 for the bias
 constexpr u32 FC_STRIDE = 16;
-constexpr u32 EXCHANGE_WARPS = 4;
-constexpr u32 EXCHANGE_THREADS = EXCHANGE_WARPS * WARP; // a word for each: 32 samples, 4 words
+constexpr u32 EXCHANGE_WARPS = 4; // a word for each thread: 32 samples, 4 words
 constexpr u32 GRADIENT_WARPS = 4;         // add up the filter's gradient while the others update fc
 constexpr u32 ROW_WORDS = SIDE / 4;       // of four pixels
 constexpr u32 COPIES_OF_PIXELS = BATCH_ROWS * ROWS * ROW_WORDS / THREADS; // words of a thread: 2
@@ -277,10 +276,11 @@ __device__ __forceinline__ float *fc_parameter(const CnnBlock &own, u32 output, 
 extern "C" __global__ void __launch_bounds__(THREADS, 2) cnn_epoch(const CnnFused run) {
     Shared &shared = *reinterpret_cast<Shared *>(shared_arena());
     const u32 thread = thread_index(), block = block_index();
+    const u32 warp = uniform(thread / WARP);
     const u32 last = batch_of(run.steps - 1, run.batch, run.samples).count;
     CnnBlock own{run,          shared,
                  thread,       thread % WARP,
-                 thread / WARP, block,
+                 warp,         block,
                  block / HALF, block % HALF,
                  run.learning_rate / static_cast<float>(run.batch),
                  run.learning_rate / static_cast<float>(last),
@@ -307,7 +307,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) cnn_epoch(const CnnFuse
     own.load_pixels();
     own.store_pixels(0);
     own.find_images(1);
-    const bool exchanges = thread < EXCHANGE_THREADS;
+    const bool exchanges = warp < EXCHANGE_WARPS;
     if (exchanges) {
         const u32 first = image_at(run, 0, own.sample());
         own.next_label = first != ~0u ? run.labels[first] : ~0u;

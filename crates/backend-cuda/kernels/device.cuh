@@ -51,8 +51,15 @@ __device__ __forceinline__ u32 thread_index() {
     return index;
 }
 
-// Hides how a number was found, so that the compiler keeps it instead of finding it again.
+// Hides how a number was found, so that the compiler finds it here and keeps it instead of finding it
+// again, or later, when there is no time.
 __device__ __forceinline__ void keep(u32 &number) { asm volatile("" : "+r"(number)); }
+
+template <class T> __device__ __forceinline__ void keep(T *&pointer) {
+    u64 address = reinterpret_cast<u64>(pointer);
+    asm volatile("" : "+l"(address));
+    pointer = reinterpret_cast<T *>(address);
+}
 
 __device__ __forceinline__ u32 block_index() {
     u32 index;
@@ -60,7 +67,13 @@ __device__ __forceinline__ u32 block_index() {
     return index;
 }
 
-// Named barriers (1 to 15): `threads` counts those that wait and those that only arrive.
+// A number that all lanes of a warp have, so that the compiler knows that they do: what is decided by it
+// is decided for whole warps, and after it no shuffle, vote or barrier begins with a test whether all lanes
+// are there.
+__device__ __forceinline__ u32 uniform(u32 number) { return __shfl_sync(ALL_LANES, number, 0); }
+
+// Named barriers (1 to 15), reached by whole warps: `threads` counts those that wait and those that only
+// arrive.
 __device__ __forceinline__ void barrier_sync(u32 name, u32 threads) {
     asm volatile("barrier.cta.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");
 }

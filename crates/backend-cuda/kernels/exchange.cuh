@@ -145,6 +145,8 @@ template <u32 WARPS> struct Owner {
     // Waits for all blocks' shares of `sample`, adds them and sends the sums.
     __device__ __forceinline__ void reply(u32 step, u32 tag, u32 sample) const {
         const Word *words = shares + (step % 2 * BATCH_ROWS + sample) * (WORDS * blocks);
+        Word *to = sums + step % 2 * SUMS_TURN + sample * WORDS;
+        keep(to);
         float3 sum = receive_sum(words, first_block, tag);
         for (u32 more = TOGETHER * STRIDE; more < blocks; more += TOGETHER * STRIDE) {
             const float3 next = receive_sum(words + more * WORDS, first_block + more, tag);
@@ -167,7 +169,7 @@ template <u32 WARPS> struct Owner {
                 const float4 more = scratch[from * WORDS + lane % WORDS];
                 total = float4{total.x + more.x, total.y + more.y, total.z + more.z, 0.0f};
             }
-            send(sums + step % 2 * SUMS_TURN + sample * WORDS, total.x, total.y, total.z, tag);
+            send(to, total.x, total.y, total.z, tag);
         }
     }
 

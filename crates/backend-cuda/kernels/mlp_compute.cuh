@@ -3,56 +3,72 @@
 #pragma once
 #include "mlp_fused.cuh"
 
-// One parameter of fc2 or of fc1.bias and the gradient's factors, which eight lanes multiply and add
-// up, four samples each. Where they are is found out once: a step's time is short.
+// One parameter of fc2 or of fc1.bias and the gradient's factors, which two lanes multiply and add up,
+// half of the samples each. The exchange warps wait for it, so where everything is is found out before
+// the step begins: as numbers of floats from the beginning of shared memory.
 template <u32 SIBLINGS> struct OutputSum {
     static constexpr u32 OWN = Split<SIBLINGS>::OWN;
     static constexpr u32 OUTPUTS = CLASSES * (OWN + 1); // of fc2, the bias behind the weights
-    static constexpr u32 NUMBERS = OUTPUTS + OWN;
-    static constexpr u32 AT_A_TIME = COMPUTE_THREADS / 8;
-    static constexpr u32 ROUNDS = (NUMBERS + AT_A_TIME - 1) / AT_A_TIME;
-    const float *delta; // of the first of the lane's samples, even steps
-    const float *input; // likewise
-    float *parameter;   // even steps' (fc1.bias alternates)
-    u32 delta_turn, delta_stride, parameter_turn;
+    static constexpr u32 HALF = BATCH_ROWS / 2;
+    u32 delta, input, parameter;      // the lane's first, of even steps (fc1.bias alternates)
+    u32 delta_turn, parameter_turn;   // from there to odd steps'
+    u32 deltas, inputs, from, to;     // of one step
+    float factor;                     // likewise
     bool writes, scaled;
 
-    __device__ __forceinline__ void find(Shared<SIBLINGS> &shared, u32 thread, u32 round) {
-        const u32 wanted = round * AT_A_TIME + thread / 8;
-        const u32 number = min(wanted, NUMBERS - 1);
-        const u32 sample = thread % 8;
+    __device__ __forceinline__ void find(const Shared<SIBLINGS> &shared, u32 thread) {
+        const float *begin = reinterpret_cast<const float *>(&shared);
+        const u32 wanted = thread / 2;
+        const u32 number = min(wanted, OutputUpdate<SIBLINGS>::NUMBERS - 1);
+        const u32 sample = thread % 2 * HALF;
         scaled = number < OUTPUTS;
-        writes = sample == 0 && wanted < NUMBERS;
+        writes = sample == 0 && wanted < OutputUpdate<SIBLINGS>::NUMBERS;
         const u32 class_ = number / (OWN + 1), unit = number % (OWN + 1);
         const u32 own = number - OUTPUTS;
-        input = &shared.hidden[0][sample][scaled ? unit : OWN];
-        delta = scaled ? &shared.logit_delta[0][sample][class_] : &shared.delta[0][own][sample];
-        delta_turn = scaled ? BATCH_ROWS * CLASS_STRIDE : OWN * SAMPLE_STRIDE;
-        delta_stride = scaled ? 8 * CLASS_STRIDE : 8;
-        parameter = scaled ? &shared.output[class_][unit] : &shared.bias1[0][own];
+        input = &shared.hidden[0][scaled ? unit : OWN][sample] - begin;
+        delta = (scaled ? &shared.logit_delta[0][class_][sample] : &shared.delta[0][own][sample]) -
+                begin;
+        delta_turn = (scaled ? CLASS_STRIDE : OWN) * SAMPLE_STRIDE;
+        parameter = (scaled ? &shared.output[class_][unit] : &shared.bias1[0][own]) - begin;
         parameter_turn = scaled ? 0 : OWN;
     }
 
-    __device__ __forceinline__ void add(u32 step, float rate) const {
+    __device__ __forceinline__ void find_places(u32 step, float rate) {
         const u32 turn = step % 2;
-        const float *deltas = delta + turn * delta_turn;
-        constexpr u32 STRIDE = Shared<SIBLINGS>::HIDDEN_STRIDE;
-        const float *inputs = input + turn * (BATCH_ROWS * STRIDE);
-        float sum = 0.0f;
+        deltas = delta + turn * delta_turn;
+        inputs = input + turn * ((OWN + 1) * SAMPLE_STRIDE);
+        from = parameter + turn * parameter_turn;
+        to = parameter + (1 - turn) * parameter_turn;
+        factor = scaled ? -rate : 1.0f; // deltas of hidden units hold the rate and the sign already
+        keep(deltas);
+        keep(inputs);
+        keep(from);
+        keep(to);
+    }
+
+    __device__ __forceinline__ void add(Shared<SIBLINGS> &shared) const {
+        float *begin = reinterpret_cast<float *>(&shared);
+        float4 sums{};
 #pragma unroll
-        for (u32 index = 0; index < 4; ++index) {
-            sum += deltas[index * delta_stride] * inputs[index * 8 * STRIDE];
+        for (u32 index = 0; index < HALF / 4; ++index) {
+            const float4 a = reinterpret_cast<const float4 *>(begin + deltas)[index];
+            const float4 b = reinterpret_cast<const float4 *>(begin + inputs)[index];
+            sums.x += a.x * b.x;
+            sums.y += a.y * b.y;
+            sums.z += a.z * b.z;
+            sums.w += a.w * b.w;
         }
-        const float old = parameter[turn * parameter_turn];
+        const float old = begin[from];
+        float sum = (sums.x + sums.y) + (sums.z + sums.w);
         sum += __shfl_xor_sync(ALL_LANES, sum, 1);
-        sum += __shfl_xor_sync(ALL_LANES, sum, 2);
-        sum += __shfl_xor_sync(ALL_LANES, sum, 4);
         if (writes) {
-            // Deltas of hidden units hold the rate and the sign already.
-            parameter[(1 - turn) * parameter_turn] = old + (scaled ? -rate : 1.0f) * sum;
+            begin[to] = old + factor * sum;
         }
     }
 };
+
+// The warp that looks up which images come: the last, which has no words to wait for.
+constexpr u32 LOOK_UP_WARP = COMPUTE_WARPS - 1;
 
 // A compute warp: groups of pixels `warp`, `warp + 8`, ... of the block's part, for 16 units.
 template <u32 SIBLINGS> struct ComputeWarp {
@@ -61,8 +77,8 @@ template <u32 SIBLINGS> struct ComputeWarp {
     const MlpFused &run;
     Shared<SIBLINGS> &shared;
     u32 thread, lane, warp; // of the compute threads
-    u32 later;              // warp 0: image of row `lane` of the step after those in shared.images
-    OutputSum<SIBLINGS> output_sums[OutputSum<SIBLINGS>::ROUNDS];
+    u32 later;              // of one warp: image of row `lane` of the step after those in shared.images
+    OutputSum<SIBLINGS> output_sum; // of the warps that have some
     // Times 2^100: (group, unit g or g + 8, pixels 4t, 4t + 2, 4t + 1, 4t + 3)
     float weights[Sizes::WARP_GROUPS][2][4];
 
@@ -113,7 +129,7 @@ template <u32 SIBLINGS> struct ComputeWarp {
         }
     }
 
-    // Of warp 0: makes `step`'s images known, whose look-up began a step ago, and begins the next
+    // Of one warp: makes `step`'s images known, whose look-up began a step ago, and begins the next
     // step's. The pixels themselves will be copied a step from now: meanwhile one block for each
     // row and part brings them from memory to the L2 cache for all.
     __device__ __forceinline__ void publish_images(u32 step) {
@@ -150,25 +166,30 @@ template <u32 SIBLINGS> struct ComputeWarp {
         copy_async_commit();
     }
 
-    // Begins to copy the inner products between `step` and the next one.
+    // Begins to copy the inner products between `step` and the next one, where a step begins: all blocks
+    // ask for the same lines at once, and what they have to tell each other waits for that. Anywhere else
+    // in a step was slower.
     __device__ __forceinline__ void copy_gram(u32 step) const {
         constexpr u32 CHUNKS = BATCH_ROWS * BATCH_ROWS / 4;
-        static_assert(CHUNKS <= COMPUTE_THREADS, "a copy for each thread");
-        if (step + 1 < run.steps && thread < CHUNKS) {
+        static_assert(CHUNKS <= COMPUTE_THREADS, "a thread for each copy");
+        constexpr u32 FIRST = COMPUTE_WARPS - CHUNKS / WARP; // those before it have fc2 to update
+        if (step + 1 < run.steps && warp >= FIRST) {
+            const u32 chunk = thread - FIRST * WARP;
             const float *from = run.gram + static_cast<u64>(step) * BATCH_ROWS * BATCH_ROWS;
-            copy_async(&shared.gram[step % 2][thread / 8][thread % 8 * 4], from + thread * 4, 16);
+            copy_async(&shared.gram[step % 2][chunk / 8][chunk % 8 * 4], from + chunk * 4, 16);
         }
         copy_async_commit();
     }
 
     // The siblings' deltas of `step` join the block's own in the fragments.
     __device__ __forceinline__ void receive_deltas(u32 step) const {
-        static_assert(PAIR_THREADS <= COMPUTE_THREADS, "a word for each thread");
+        static_assert(PAIR_WARPS <= COMPUTE_WARPS, "a word for each thread");
         const u32 unit = thread / PAIRS, pair = thread % PAIRS;
-        const u32 from = unit / Sizes::OWN;
-        if (thread < PAIR_THREADS && from != part.sibling) {
+        const u32 from = warp / Sizes::OWN_WARPS;
+        if (warp < PAIR_WARPS && from != part.sibling) {
             const Word *word = part.delta_word(step, from, unit % Sizes::OWN, pair);
-            store_fragment(shared, step, unit, pair, receive_bits(word, run.first_tag + step));
+            const u32 place = fragment_place(step, unit, pair);
+            store_fragment(shared, place, receive_bits(word, run.first_tag + step));
         }
     }
 
@@ -270,7 +291,7 @@ template <u32 SIBLINGS> struct ComputeWarp {
 
     // Adds up the warps' shares of the product of `step` and gives each sibling those of its units.
     __device__ __forceinline__ void send_products(u32 step) const {
-        if (thread >= PAIR_THREADS) {
+        if (warp >= PAIR_WARPS) {
             return;
         }
         const u32 unit = thread / PAIRS, pair = thread % PAIRS;
@@ -282,7 +303,7 @@ template <u32 SIBLINGS> struct ComputeWarp {
             sum.x += share.x;
             sum.y += share.y;
         }
-        const u32 to = unit / Sizes::OWN, own = unit % Sizes::OWN;
+        const u32 to = warp / Sizes::OWN_WARPS, own = unit % Sizes::OWN;
         if (to == part.sibling) {
             store_product(step, to, own, pair, sum);
         } else {
@@ -292,9 +313,9 @@ template <u32 SIBLINGS> struct ComputeWarp {
     }
 
     __device__ __forceinline__ void receive_products(u32 step) const {
-        const u32 from = thread / (Sizes::OWN * PAIRS);
+        const u32 from = warp / Sizes::OWN_WARPS;
         const u32 own = thread / PAIRS % Sizes::OWN, pair = thread % PAIRS;
-        if (thread < PAIR_THREADS && from != part.sibling) {
+        if (warp < PAIR_WARPS && from != part.sibling) {
             const Word *word = part.product_word(step, part.sibling, from, own, pair);
             const float3 share = receive(word, run.first_tag + step);
             store_product(step, from, own, pair, float2{share.x, share.y});
@@ -307,26 +328,16 @@ template <u32 SIBLINGS> struct ComputeWarp {
         shared.product[step % 2][from][pair * 2 + 1][own] = share.y;
     }
 
-    // fc2 and fc1.bias += the deltas of `step` times what they saw.
-    __device__ __forceinline__ void update_output(u32 step) const {
-#pragma unroll
-        for (u32 round = 0; round < OutputSum<SIBLINGS>::ROUNDS; ++round) {
-            output_sums[round].add(step, part.rate_of(step));
-        }
-    }
 };
 
 template <u32 SIBLINGS>
 __device__ __forceinline__ void compute(const Part<SIBLINGS> &part, u32 thread) {
     const MlpFused &run = part.run;
-    const u32 warp = thread / WARP;
+    const u32 warp = uniform(thread / WARP);
     ComputeWarp<SIBLINGS> own{part, run, part.shared, thread, thread % WARP, warp};
     own.load_weights();
-#pragma unroll
-    for (u32 round = 0; round < OutputSum<SIBLINGS>::ROUNDS; ++round) {
-        own.output_sums[round].find(part.shared, thread, round);
-    }
-    if (warp == 0) {
+    own.output_sum.find(part.shared, thread);
+    if (warp == LOOK_UP_WARP) {
         own.later = image_at(run, 0, own.lane);
         own.publish_images(0);
         own.publish_images(1);
@@ -336,7 +347,7 @@ __device__ __forceinline__ void compute(const Part<SIBLINGS> &part, u32 thread) 
     own.copy_pixels(1);
     copy_async_wait<0>();
     barrier_sync(COMPUTE_MEETS, COMPUTE_THREADS); // the pixels are there
-    if (warp == 0) {
+    if (warp == LOOK_UP_WARP) {
         own.publish_images(2);
     }
     own.multiply(0);
@@ -346,9 +357,11 @@ __device__ __forceinline__ void compute(const Part<SIBLINGS> &part, u32 thread) 
     barrier_sync(STEP_DONE, THREADS);
     for (u32 step = 0; step < run.steps; ++step) {
         own.copy_gram(step);
+        if (step > 0 && warp < OutputUpdate<SIBLINGS>::WARPS) {
+            own.output_sum.add(part.shared); // of the step before
+            barrier_arrive(OUTPUT_UPDATED, OutputUpdate<SIBLINGS>::MEETING);
+        }
         if (step > 0) {
-            own.update_output(step - 1);
-            barrier_arrive(OUTPUT_UPDATED, THREADS);
             own.receive_deltas(step - 1);
             barrier_sync(COMPUTE_MEETS, COMPUTE_THREADS); // all fragments are there
             own.update_weights(step - 1);
@@ -358,15 +371,18 @@ __device__ __forceinline__ void compute(const Part<SIBLINGS> &part, u32 thread) 
             barrier_sync(COMPUTE_MEETS, COMPUTE_THREADS); // all shares are there
             own.send_products(step + 1);
             own.copy_pixels(step + 2);
-            if (warp == 0) {
+            if (warp == LOOK_UP_WARP) {
                 own.publish_images(step + 3);
             }
             own.receive_products(step + 1);
         }
+        own.output_sum.find_places(step, part.rate_of(step));
         copy_async_wait<0>();
         barrier_sync(STEP_DONE, THREADS);
     }
-    own.update_output(run.steps - 1);
+    if (warp < OutputUpdate<SIBLINGS>::WARPS) {
+        own.output_sum.add(part.shared);
+    }
     own.receive_deltas(run.steps - 1);
     barrier_sync(COMPUTE_MEETS, COMPUTE_THREADS);
     own.update_weights(run.steps - 1);

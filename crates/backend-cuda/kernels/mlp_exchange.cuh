@@ -17,8 +17,11 @@ __device__ __forceinline__ float4 add_product(float4 sums, float factor, float4 
                   sums.z + factor * values.z, sums.w + factor * values.w};
 }
 
-__device__ __forceinline__ float dot(float4 a, float4 b) {
-    return (a.x * b.x + a.y * b.y) + (a.z * b.z + a.w * b.w);
+__device__ __forceinline__ float add_dot(float sum, float4 a, float4 b) {
+    sum += a.x * b.x;
+    sum += a.y * b.y;
+    sum += a.z * b.z;
+    return sum + a.w * b.w;
 }
 
 // An exchange warp: eight samples of the step, four lanes for each. A lane of a sample has one word
@@ -32,11 +35,16 @@ template <u32 SIBLINGS> struct ExchangeWarp {
     Word *shares;     // of even steps
     const Word *sums; // likewise
     u32 label, next_label, later_image; // of this step, the next, and the one after
+    // Where things of a step are, in shared arrays by number. They are found out while the warp has to
+    // wait, as what is left of a step is bound by how many instructions follow each other.
+    Word *share;                                     // to send
+    u32 gram_at, delta_at, product_at, hidden_at, bias1_at, output_at;
     float hidden[Sizes::SETS];               // of unit `word` of each set
     float4 output[Sizes::SETS][WORD_VALUES]; // fc2.weight, of this word's classes
     float bias[WORD_VALUES];                 // fc2.bias, likewise
     QuadSoftmax softmax;                     // of the last logits that came
     u32 loss_place;                          // and where its loss belongs; ~0: nowhere
+    u32 keeps_loss;                          // whether it is this block that stores the sample's loss
 
     __device__ __forceinline__ void begin(u32 thread) {
         lane = thread % WARP;
@@ -47,9 +55,31 @@ template <u32 SIBLINGS> struct ExchangeWarp {
         keep(word);
         shares = share_word(run.exchange, sample, word, part.block);
         sums = sum_word(run.exchange, part.block % COPIES, sample, word);
+        output_at = word * (WORD_VALUES * Shared<SIBLINGS>::OUTPUT_STRIDE);
+        keep(output_at);
+        find_places(0);
         loss_place = ~0u;
+        keeps_loss = sample % gridDim.x == part.block;
+        keep(keeps_loss); // a division
         next_label = label_of(image_at(run, 0, sample));
         later_image = image_at(run, 1, sample);
+    }
+
+    // Of what `step` uses until its shares are sent.
+    __device__ __forceinline__ void find_places(u32 step) {
+        const u32 now = step % 2, before = (step + 1) % 2;
+        share = shares + now * (BATCH_ROWS * WORDS) * gridDim.x;
+        gram_at = (before * BATCH_ROWS + sample) * SAMPLE_STRIDE + word * 8;
+        delta_at = before * Sizes::OWN * SAMPLE_STRIDE + word * 8;
+        product_at = ((now * SIBLINGS + word) * PRODUCT_ROWS + sample) * Sizes::OWN;
+        hidden_at = (now * (Sizes::OWN + 1) + word) * SAMPLE_STRIDE + sample;
+        bias1_at = (step > 0 ? before : 0) * Sizes::OWN + word;
+        keep(share);
+        keep(gram_at);
+        keep(delta_at);
+        keep(product_at);
+        keep(hidden_at);
+        keep(bias1_at);
     }
 
     // Looks up what the samples of the next steps are, so early that nobody waits for it.
@@ -66,40 +96,40 @@ template <u32 SIBLINGS> struct ExchangeWarp {
     // Hidden values of `step`, from the product that is one update behind. Each lane of a sample
     // takes one sibling's product, and a quarter of the samples whose update is missing.
     __device__ __forceinline__ void hidden_values(u32 step) {
-        const u32 now = step % 2, before = (step + 1) % 2;
-        const float4 *gram =
-            reinterpret_cast<const float4 *>(shared.gram[before][sample]) + word * 2;
+        const float4 *gram = reinterpret_cast<const float4 *>(&shared.gram[0][0][0] + gram_at);
 #pragma unroll
         for (u32 set = 0; set < Sizes::SETS; ++set) {
             float4 sums{};
-            if (word < SIBLINGS) {
-                const float4 product =
-                    reinterpret_cast<const float4 *>(shared.product[now][word][sample])[set];
-                sums = add_product(sums, PRODUCT_UNIT, product);
-            }
             if (step > 0) {
                 float *of_unit[UNIT_SET] = {&sums.x, &sums.y, &sums.z, &sums.w};
+                const float *deltas =
+                    &shared.delta[0][0][0] + delta_at + set * UNIT_SET * SAMPLE_STRIDE;
 #pragma unroll
                 for (u32 index = 0; index < 2; ++index) {
-                    const float4 g = gram[index];
 #pragma unroll
                     for (u32 unit = 0; unit < UNIT_SET; ++unit) {
-                        const float *delta = shared.delta[before][set * UNIT_SET + unit];
-                        *of_unit[unit] +=
-                            dot(reinterpret_cast<const float4 *>(delta)[word * 2 + index], g);
+                        const float *delta = deltas + unit * SAMPLE_STRIDE;
+                        *of_unit[unit] = add_dot(
+                            *of_unit[unit], reinterpret_cast<const float4 *>(delta)[index],
+                            gram[index]);
                     }
                 }
             }
-            const u32 own = set * UNIT_SET + word;
-            const float bias1 = shared.bias1[step > 0 ? before : 0][own];
+            if (SIBLINGS == WORDS || word < SIBLINGS) {
+                const float *product = &shared.product[0][0][0][0] + product_at;
+                sums = add_product(sums, PRODUCT_UNIT,
+                                   reinterpret_cast<const float4 *>(product)[set]);
+            }
+            const float bias1 = (&shared.bias1[0][0] + bias1_at)[set * UNIT_SET];
             hidden[set] = relu(sum_of_four_lanes(sums, lane) + bias1);
-            shared.hidden[now][sample][own] = hidden[set];
+            (&shared.hidden[0][0][0] + hidden_at)[set * UNIT_SET * SAMPLE_STRIDE] = hidden[set];
         }
     }
 
     // The block's share of the logits of `step`.
-    __device__ __forceinline__ void send_shares(u32 step, u32 tag) {
-        float share[WORD_VALUES] = {};
+    __device__ __forceinline__ void send_shares(u32 tag) {
+        const float *rows = &shared.output[0][0] + output_at;
+        float values[WORD_VALUES] = {};
 #pragma unroll
         for (u32 set = 0; set < Sizes::SETS; ++set) {
             const u32 first = lane / WORDS * WORDS;
@@ -109,16 +139,15 @@ template <u32 SIBLINGS> struct ExchangeWarp {
                                    __shfl_sync(ALL_LANES, hidden[set], first + 3)};
 #pragma unroll
             for (u32 index = 0; index < WORD_VALUES; ++index) {
-                const float *row = shared.output[word * WORD_VALUES + index];
+                const float *row = rows + index * Shared<SIBLINGS>::OUTPUT_STRIDE;
                 output[set][index] = reinterpret_cast<const float4 *>(row)[set];
-                share[index] += dot(of_sample, output[set][index]);
+                values[index] = add_dot(values[index], of_sample, output[set][index]);
             }
         }
-        const u32 turn = step % 2 * (BATCH_ROWS * WORDS) * gridDim.x;
-        send(shares + turn, share[0], share[1], share[2], tag);
+        send(share, values[0], values[1], values[2], tag);
 #pragma unroll
         for (u32 index = 0; index < WORD_VALUES; ++index) {
-            bias[index] = shared.output[word * WORD_VALUES + index][Sizes::OWN];
+            bias[index] = rows[index * Shared<SIBLINGS>::OUTPUT_STRIDE + Sizes::OWN];
         }
     }
 
@@ -129,13 +158,32 @@ template <u32 SIBLINGS> struct ExchangeWarp {
         const Batch batch = batch_of(step, run.batch, run.samples);
         const float rate = part.rate_of(step);
         const bool exists = sample < batch.count;
-        const float3 logits = receive(sums + now * SUMS_TURN, tag);
+        const Word *from = sums + now * SUMS_TURN;
+        u32 logit_delta_at = (now * CLASS_STRIDE + word * WORD_VALUES) * SAMPLE_STRIDE + sample;
+        u32 own_delta_at = (now * Sizes::OWN + word) * SAMPLE_STRIDE + sample;
+        Word *sibling_delta = part.delta_word(step, part.sibling, word, sample / 2);
+        u32 fragments[Sizes::SETS];
+#pragma unroll
+        for (u32 set = 0; set < Sizes::SETS; ++set) {
+            const u32 unit = part.sibling * Sizes::OWN + set * UNIT_SET + word;
+            fragments[set] = fragment_place(step, unit, sample / 2);
+            keep(fragments[set]);
+        }
+        const bool stores_loss = exists && keeps_loss != 0 && label / WORD_VALUES == word;
+        loss_place = stores_loss ? batch.first + sample : ~0u;
+        keep(loss_place);
+        keep(from);
+        keep(logit_delta_at);
+        keep(own_delta_at);
+        keep(sibling_delta);
+
+        const float3 logits = receive(from, tag);
         softmax.of(float3{logits.x + bias[0], logits.y + bias[1], logits.z + bias[2]}, word, label);
-        float *logit_delta = &shared.logit_delta[now][sample][word * WORD_VALUES];
 #pragma unroll
         for (u32 index = 0; index < WORD_VALUES; ++index) {
             softmax.delta[index] = exists ? softmax.delta[index] : 0.0f;
-            logit_delta[index] = softmax.delta[index];
+            (&shared.logit_delta[0][0][0] + logit_delta_at)[index * SAMPLE_STRIDE] =
+                softmax.delta[index];
         }
 #pragma unroll
         for (u32 set = 0; set < Sizes::SETS; ++set) {
@@ -147,18 +195,15 @@ template <u32 SIBLINGS> struct ExchangeWarp {
             const float sum = sum_of_four_lanes(sums, lane);
             const float delta = hidden[set] > 0.0f ? -rate * sum : 0.0f;
             const float neighbour = __shfl_xor_sync(ALL_LANES, delta, WORDS); // next sample's
-            const u32 own = set * UNIT_SET + word;
-            shared.delta[now][own][sample] = delta;
+            (&shared.delta[0][0][0] + own_delta_at)[set * UNIT_SET * SAMPLE_STRIDE] = delta;
             if (sample % 2 == 0) {
                 const uint3 parts = cut(delta * DELTA_SCALE, neighbour * DELTA_SCALE);
                 if (SIBLINGS > 1) {
-                    send(part.delta_word(step, part.sibling, own, sample / 2), parts, tag);
+                    send(sibling_delta + set * (UNIT_SET * PAIRS), parts, tag);
                 }
-                store_fragment(shared, step, part.sibling * Sizes::OWN + own, sample / 2, parts);
+                store_fragment(shared, fragments[set], parts);
             }
         }
-        const bool keeps_loss = sample % gridDim.x == part.block && label / WORD_VALUES == word;
-        loss_place = exists && keeps_loss ? batch.first + sample : ~0u;
     }
 
     // Of the last logits that came. Nobody waits for it, so it is left for when there is time.
@@ -179,14 +224,15 @@ __device__ __forceinline__ void exchange(const Part<SIBLINGS> &part, u32 thread)
     barrier_sync(STEP_DONE, THREADS);
     for (u32 step = 0; step < run.steps; ++step) {
         const u32 tag = run.first_tag + step;
-        own.look_ahead(step);
         own.hidden_values(step);
         if (step > 0) {
-            barrier_sync(OUTPUT_UPDATED, THREADS);
+            barrier_sync(OUTPUT_UPDATED, OutputUpdate<SIBLINGS>::MEETING);
         }
-        own.send_shares(step, tag);
+        own.send_shares(tag);
         owner.reply_all(step, tag, part.block);
         own.store_loss();
+        own.look_ahead(step);
+        own.find_places(step + 1);
         own.receive_logits(step, tag);
         barrier_sync(STEP_DONE, THREADS);
     }

@@ -67,11 +67,11 @@ template <u32 SIBLINGS> __device__ __forceinline__ void mlp_epoch(const MlpFused
         shared.output[CLASSES + thread][OWN] = 0.0f;
     }
     if (thread < 2 * BATCH_ROWS) {
-        shared.hidden[thread / BATCH_ROWS][thread % BATCH_ROWS][OWN] = 1.0f;
+        shared.hidden[thread / BATCH_ROWS][OWN][thread % BATCH_ROWS] = 1.0f;
     }
     __syncthreads();
 
-    if (thread < EXCHANGE_THREADS) {
+    if (uniform(thread / WARP) < EXCHANGE_WARPS) {
         exchange<SIBLINGS>(part, thread);
     } else {
         compute<SIBLINGS>(part, thread - EXCHANGE_THREADS);

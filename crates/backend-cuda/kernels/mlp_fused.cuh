@@ -13,10 +13,11 @@ constexpr u32 GROUP = 16;                                  // pixels: 16 bytes, 
 constexpr u32 ROW_GROUPS = PIXELS / GROUP;                 // 49 of an image
 constexpr u32 PARTS = 3;                                   // bf16 of a float32
 constexpr u32 PAIRS = BATCH_ROWS / 2;                      // of neighbouring samples
-constexpr u32 PAIR_THREADS = UNITS * PAIRS;                // one for each unit and pair: 256
+constexpr u32 PAIR_WARPS = UNITS * PAIRS / WARP;           // a thread for each unit and pair: 8
 constexpr u32 UNIT_SET = 4;                                // own units of an exchange warp at a time
 constexpr u32 SAMPLE_STRIDE = BATCH_ROWS + 4;              // padded against bank conflicts
 constexpr u32 PARTIAL_STRIDE = BATCH_ROWS + 8;             // likewise
+constexpr u32 PRODUCT_ROWS = BATCH_ROWS + 2;               // likewise
 
 // Named barriers; 0 is __syncthreads'. In step t, which lasts from one STEP_DONE to the next,
 //
@@ -40,7 +41,7 @@ constexpr u32 PARTIAL_STRIDE = BATCH_ROWS + 8;             // likewise
 // compute-sanitizer's racecheck reports some of these pairs all the same: docs/cuda.md says which, and
 // why they are no races.
 constexpr u32 STEP_DONE = 1;      // all: deltas and the next product are there
-constexpr u32 OUTPUT_UPDATED = 2; // compute warps arrive: fc2 and the biases are those of this step
+constexpr u32 OUTPUT_UPDATED = 2; // some compute warps arrive: fc2 and the biases are those of this step
 constexpr u32 COMPUTE_MEETS = 3;  // compute warps
 constexpr u32 SHARES_SUMMED = 4;  // exchange warps
 
@@ -60,6 +61,7 @@ struct MlpFused : Run {
 template <u32 SIBLINGS> struct Split {
     static constexpr u32 OWN = UNITS / SIBLINGS;                     // own units
     static constexpr u32 SETS = OWN / UNIT_SET;
+    static constexpr u32 OWN_WARPS = OWN * PAIRS / WARP;             // a thread for each of their pairs
     static constexpr u32 MOST_GROUPS = (ROW_GROUPS + SIBLINGS - 1) / SIBLINGS; // odd: no conflicts
     static constexpr u32 ROW_BYTES = MOST_GROUPS * GROUP;
     static constexpr u32 WARP_GROUPS = (MOST_GROUPS + COMPUTE_WARPS - 1) / COMPUTE_WARPS;
@@ -73,19 +75,29 @@ template <u32 SIBLINGS> struct Split {
     }
 };
 
+// Parameters of fc2 and fc1.bias that a block owns, and the compute warps that update them, two lanes
+// for each.
+template <u32 SIBLINGS> struct OutputUpdate {
+    static constexpr u32 OWN = Split<SIBLINGS>::OWN;
+    static constexpr u32 NUMBERS = CLASSES * (OWN + 1) + OWN;
+    static constexpr u32 WARPS = (2 * NUMBERS + WARP - 1) / WARP;
+    static constexpr u32 MEETING = WARPS * WARP + EXCHANGE_THREADS; // threads at OUTPUT_UPDATED
+    static_assert(WARPS <= COMPUTE_WARPS, "one parameter for two lanes");
+};
+
 template <u32 SIBLINGS> struct __align__(16) Shared {
     static constexpr u32 OWN = Split<SIBLINGS>::OWN;
-    static constexpr u32 HIDDEN_STRIDE = OWN + 5; // odd against bank conflicts
+    static constexpr u32 OUTPUT_STRIDE = OWN + 4;
     u8 pixels[3][BATCH_ROWS * Split<SIBLINGS>::ROW_BYTES]; // steps t - 1, t, t + 1 in turn
     uint4 fragments[2][PARTS][2][WARP];                    // deltas of 16 units: (part, half batch)
     float partial[COMPUTE_WARPS][UNITS][PARTIAL_STRIDE];   // each warp's share of the product
-    float product[2][SIBLINGS][BATCH_ROWS + 2][OWN];       // each sibling's, own units; padded
+    float product[2][SIBLINGS][PRODUCT_ROWS][OWN];         // each sibling's, own units; padded
     float gram[2][BATCH_ROWS][SAMPLE_STRIDE];              // (next row, row)
     float delta[2][OWN][SAMPLE_STRIDE];                    // -rate dLoss/dPreactivation
     float4 sums[EXCHANGE_WARPS * WORDS];                   // of the owned sample's logits
-    float output[CLASS_STRIDE][OWN + 4];                   // fc2.weight, and fc2.bias behind it
-    float logit_delta[2][BATCH_ROWS][CLASS_STRIDE];
-    float hidden[2][BATCH_ROWS][HIDDEN_STRIDE];            // and a 1, the input of fc2.bias
+    float output[CLASS_STRIDE][OUTPUT_STRIDE];             // fc2.weight, and fc2.bias behind it
+    float logit_delta[2][CLASS_STRIDE][SAMPLE_STRIDE];
+    float hidden[2][OWN + 1][SAMPLE_STRIDE];               // and a 1, the input of fc2.bias
     float bias1[2][OWN];
     u32 images[2][BATCH_ROWS];                             // of steps t + 2, t + 3 in turn; ~0: none
 };
@@ -135,15 +147,19 @@ __device__ __forceinline__ uint3 cut(float first, float second) {
 __device__ __forceinline__ u32 even_pixels(u32 bytes) { return bytes & 0x00ff00ffu; }
 __device__ __forceinline__ u32 odd_pixels(u32 bytes) { return __byte_perm(bytes, 0, 0x4341); }
 
-// Puts the cut deltas of a unit (of 16) and a pair of samples where `update_weights` wants them.
-template <u32 SIBLINGS>
-__device__ __forceinline__ void store_fragment(Shared<SIBLINGS> &shared, u32 step, u32 unit,
-                                               u32 pair, uint3 parts) {
+constexpr u32 PART_STRIDE = 2 * WARP * 4; // of fragments, in words
+
+// Where `update_weights` wants the cut deltas of a unit (of 16) and a pair of samples, in words.
+__device__ __forceinline__ u32 fragment_place(u32 step, u32 unit, u32 pair) {
     const u32 half = pair / 8;
     const u32 lane = unit % 8 * 4 + pair % 4;
     const u32 element = unit / 8 + pair % 8 / 4 * 2; // of the lane's four words
-    u32 *to = reinterpret_cast<u32 *>(&shared.fragments[step % 2][0][half][lane]) + element;
-    constexpr u32 PART_STRIDE = 2 * WARP * 4;
+    return step % 2 * (PARTS * PART_STRIDE) + (half * WARP + lane) * 4 + element;
+}
+
+template <u32 SIBLINGS>
+__device__ __forceinline__ void store_fragment(Shared<SIBLINGS> &shared, u32 place, uint3 parts) {
+    u32 *to = &shared.fragments[0][0][0][0].x + place;
     to[0] = parts.x;
     to[PART_STRIDE] = parts.y;
     to[2 * PART_STRIDE] = parts.z;

@@ -42,9 +42,9 @@ impl Spread {
         let product = 2 * siblings * own * (BATCH_ROWS + 2);
         let gram = 2 * BATCH_ROWS * SAMPLE_STRIDE;
         let delta = 2 * own * SAMPLE_STRIDE;
-        let hidden = 2 * BATCH_ROWS * (own + 5);
+        let hidden = 2 * (own + 1) * SAMPLE_STRIDE;
         let output = CLASS_STRIDE * (own + 4);
-        let logit_delta = 2 * BATCH_ROWS * CLASS_STRIDE;
+        let logit_delta = 2 * CLASS_STRIDE * SAMPLE_STRIDE;
         let sums = EXCHANGE_WARPS * 4 * 4;
         let bias1 = 2 * own;
         let images = 2 * BATCH_ROWS;
