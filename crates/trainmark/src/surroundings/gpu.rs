@@ -1,8 +1,8 @@
 //! NVIDIA's GPUs through NVML: clocks, throttling, energy, and whose memory is on them.
 //!
 //! The library is loaded at run time; without it, or without a device, every figure is absent with
-//! the reason. Written against NVML's documentation; a machine without a driver proves only that
-//! it stays silent there.
+//! the reason. Memory, energy and the highest clock were read on an H100 (docs/cuda.md); throttling and
+//! other processes were never met, and are written against NVML's documentation.
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper::bitmasks::device::ThrottleReasons;
