@@ -18,7 +18,23 @@
 
 mod barrier;
 mod cores;
+#[cfg(target_os = "linux")]
 mod seats;
+
+/// On other systems members run where they are put.
+#[cfg(not(target_os = "linux"))]
+mod seats {
+    pub struct Seats;
+
+    impl Seats {
+        pub fn new(_threads: usize, _cpus: usize) -> Seats {
+            Seats
+        }
+
+        #[allow(clippy::unused_self)] // on Linux it looks
+        pub fn keep_apart(&self, _member: usize) {}
+    }
+}
 
 pub use cores::available_cores;
 

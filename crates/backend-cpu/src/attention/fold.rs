@@ -26,7 +26,7 @@ use std::ops::Range;
 /// Rows of a tile; blocks are two of them.
 const TILE: usize = 8;
 const TOKEN_TILE: usize = 7;
-/// Multiply-adds of folding the weights up to which every thread folds all of them.
+/// Multiply-adds of folding the weights up to which two threads fold all of them, each.
 const SMALL: usize = 200_000;
 const PIXEL_SCALE: f32 = 1.0 / 255.0;
 

@@ -214,24 +214,24 @@ struct Model<'run> {
 }
 
 /// A thread's own model.
-struct Copy {
+struct OwnModel {
     weights: [Buffer<f32>; 2],
     folded: Buffer<f32>,
     total: Buffer<f32>,
 }
 
-impl Copy {
+impl OwnModel {
     /// Of the parameters in the `current` of the two, and what is folded from them.
     ///
     /// # Safety
     /// Nobody writes to the model now.
-    unsafe fn of(layouts: &Layouts, model: Model<'_>, current: usize) -> Copy {
+    unsafe fn of(layouts: &Layouts, model: Model<'_>, current: usize) -> OwnModel {
         // SAFETY: says the caller.
         let (weights, folded) = unsafe {
             let weights = model.weights[current].slice(0..layouts.weights.len);
             (weights, model.folded.slice(0..layouts.folded.len))
         };
-        Copy {
+        OwnModel {
             weights: [(); 2].map(|()| Buffer::from(weights)),
             folded: Buffer::from(folded),
             total: Buffer::zeroed(layouts.gradient.len),
@@ -275,10 +275,10 @@ impl Kernel for Train<'_> {
     fn run<S: Simd>(self, simd: S) {
         let Train { member, order, step } = self;
         // SAFETY: it is written back only after the next barrier.
-        let copy = || unsafe { Copy::of(step.layouts, step.model, step.first) };
-        let mut copy = (member.threads() == 2 && step.layouts.small()).then(copy);
+        let own = || unsafe { OwnModel::of(step.layouts, step.model, step.first) };
+        let mut own = (member.threads() == 2 && step.layouts.small()).then(own);
         member.barrier(); // until all have their copies
-        let model = copy.as_mut().map_or(step.model, Copy::model);
+        let model = own.as_mut().map_or(step.model, OwnModel::model);
         let blocks = |samples: usize| Blocks::new(member.shares(chunks(samples)));
         let whole = blocks(step.job.batch_size);
         let mut work = Work::new(step.layouts.widths);
@@ -290,10 +290,10 @@ impl Kernel for Train<'_> {
             step.finish(simd, member, model, (index, batch.len()), &blocks, &work);
         }
         step.active_tokens.fetch_add(active_tokens, Ordering::Relaxed);
-        if let (0, Some(copy)) = (member.index(), copy) {
+        if let (0, Some(own)) = (member.index(), own) {
             let steps = order.len().div_ceil(step.job.batch_size);
             // SAFETY: the others have copies of their own, which they have made.
-            unsafe { copy.write_back(step.model, (step.first + steps) % 2) };
+            unsafe { own.write_back(step.model, (step.first + steps) % 2) };
         }
     }
 }

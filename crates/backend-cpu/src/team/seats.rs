@@ -5,7 +5,7 @@
 //! and is not fetched away because it has run just now. For a team that meets every 50 us that is
 //! two to four times the time. So a member that waits long notes its CPU, and if one with a lower
 //! number has noted the same, it moves to another. It is free to be moved again at once: threads
-//! that are tied to CPUs do badly beside any other process.
+//! that are tied to CPUs do badly beside any other process. Linux only.
 
 use super::Line;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,8 +15,7 @@ use std::time::{Duration, Instant};
 /// knows better.
 const LEAST_STAY: Duration = Duration::from_millis(1);
 
-/// The members' CPUs. Empty where they cannot be kept apart: more members than CPUs, or a system
-/// that has no way to move a thread.
+/// The members' CPUs. Empty where they cannot be kept apart: more members than CPUs.
 pub struct Seats {
     seats: Vec<Line<Seat>>,
     start: Instant,
@@ -31,13 +30,12 @@ struct Seat {
 
 impl Seats {
     pub fn new(threads: usize, cpus: usize) -> Seats {
-        let seats = if threads > cpus || !cfg!(target_os = "linux") { 0 } else { threads };
+        let seats = if threads > cpus { 0 } else { threads };
         let seat = |_| Line(Seat { cpu: AtomicU64::new(0), moved: AtomicU64::new(0) });
         Seats { seats: (0..seats).map(seat).collect(), start: Instant::now() }
     }
 
     /// To be called by a member that waits: moves it if one with a lower number runs on its CPU.
-    #[cfg(target_os = "linux")]
     pub fn keep_apart(&self, member: usize) {
         let Some(Line(own)) = self.seats.get(member) else { return };
         let cpu = rustix::thread::sched_getcpu();
@@ -56,15 +54,10 @@ impl Seats {
             own.cpu.store(cpu as u64 + 1, Ordering::Relaxed);
         }
     }
-
-    #[cfg(not(target_os = "linux"))]
-    #[allow(clippy::unused_self)] // on Linux it looks
-    pub fn keep_apart(&self, _member: usize) {}
 }
 
 /// Moves the calling thread to a CPU that is not `taken`, of those that it may run on, and ties it
 /// to none. Returns the CPU; none if there is no such CPU or the system refuses.
-#[cfg(target_os = "linux")]
 fn leave(taken: impl Iterator<Item = usize>) -> Option<usize> {
     use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity};
     let allowed = sched_getaffinity(None).ok()?;
@@ -79,7 +72,7 @@ fn leave(taken: impl Iterator<Item = usize>) -> Option<usize> {
     Some(cpu)
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
