@@ -10,7 +10,7 @@
 //! To sleep soon is a trap. Waking a thread takes longer than a step, on a virtual machine 100 us
 //! and more, so that the one who woke it waits for it at the next barrier, sleeps as well, and has
 //! to be woken in its turn: one hiccup goes on for dozens of steps. Nor does the system always run
-//! two members on two CPUs that are free: see [`Seats`].
+//! two members on two CPUs that are free: see `Seats`.
 //!
 //! With one member there is no thread and no atomic operation. The team never decides what is
 //! computed: kernels split their sums into blocks that depend on the sizes alone, so that results
