@@ -1,23 +1,22 @@
-//! Downloads MNIST: four compressed files from public mirrors, over HTTPS.
+//! Downloads MNIST: four compressed files from public mirrors, over HTTPS. [`download`] does the same for
+//! any file.
 //!
-//! What a server says is believed about nothing but progress: a file counts as downloaded when its
-//! decompressed bytes have the SHA-256 of MNIST ([`MNIST_SHA256`]). Until then it is called
-//! `NAME.gz.part`, from where a later call goes on (HTTP range requests, RFC 9110 section 14); then
-//! it is renamed. Mirrors compress differently, so a part that one began and another finished may be
-//! wrong: it is thrown away and the file fetched from its beginning.
+//! What a server says is believed about nothing but progress: a file counts as downloaded when the caller's
+//! check of its bytes says so. For MNIST that is the SHA-256 of the decompressed bytes ([`MNIST_SHA256`]),
+//! since mirrors compress differently. Until then it has a temporary name; then it is renamed. A connection
+//! that breaks is tried again from the beginning: the files have 11 MB together.
 //!
 //! `ureq` with `rustls` and `ring` needs nothing installed but the C compiler; `aws-lc` in place of
 //! `ring` would take several times as long to build.
 
 use crate::identity::{FILES, KINDS, MNIST_SHA256};
-use crate::idx::{self, Kind};
-use crate::{Error, identity};
-use std::fs::{self, File, OpenOptions};
+use crate::{Error, identity, idx};
+use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-use ureq::http::StatusCode;
-use ureq::http::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};
+use std::time::{Duration, Instant};
+use tempfile::NamedTempFile;
+use ureq::http::header::CONTENT_LENGTH;
 
 /// Folders on the web that hold the four files, tried in this order.
 pub const MIRRORS: [&str; 2] = [
@@ -25,20 +24,23 @@ pub const MIRRORS: [&str; 2] = [
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
 ];
 
-/// A compressed file is about 10 MB at most; a server that sends more sends something else.
-const MAX_BYTES: u64 = 64 << 20;
-/// Connections to one mirror for one file, each going on where the last was cut.
-const ATTEMPTS: usize = 4;
+/// Connections to one server for one file.
+const ATTEMPTS: usize = 3;
 
 /// How to download.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Folders on the web, tried in this order; each URL ends in a slash, or is given one.
-    pub mirrors: Vec<String>,
     /// How long a connection may take to be made.
     pub connect_timeout: Duration,
     /// How long a server may send nothing.
     pub idle_timeout: Duration,
+    /// How long all of it may take: a server that sends a byte a second is never silent.
+    pub timeout: Duration,
+    /// A server that sends more sends something else.
+    pub most_bytes: u64,
+    /// Whether addresses that begin with `http://` are allowed. The check of the bytes finds what was changed
+    /// on the way, but everybody on the way sees what is fetched.
+    pub without_tls: bool,
     /// Whether to go through the proxy that `HTTPS_PROXY` and the like name.
     pub environment_proxy: bool,
 }
@@ -46,9 +48,11 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            mirrors: MIRRORS.map(str::to_owned).to_vec(),
             connect_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(30),
+            timeout: Duration::from_secs(600),
+            most_bytes: 64 << 20, // the largest of MNIST's files has 10 MB
+            without_tls: false,
             environment_proxy: true,
         }
     }
@@ -57,10 +61,7 @@ impl Default for Options {
 /// How far one file is. Reported at its beginning, after each piece, and at its end.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress<'a> {
-    /// The file's name, and which of the four it is, from 0.
     pub file: &'a str,
-    pub index: usize,
-    /// Bytes that are here, those of an earlier call included.
     pub bytes: u64,
     /// Bytes of the whole file, once a server has said so.
     pub total_bytes: Option<u64>,
@@ -68,52 +69,94 @@ pub struct Progress<'a> {
     pub done: bool,
 }
 
-/// Makes sure that `directory` has MNIST's four files, verified, and returns their names.
+/// Makes sure that `directory` has MNIST's four files, verified, and returns their names. Each of `mirrors`
+/// is a folder on the web, tried in this order.
 ///
-/// Files that are there and right are kept; those that are there and wrong are replaced. Two
-/// processes that do it at once wait for each other.
+/// Files that are there and right are kept; those that are there and wrong are replaced.
 ///
 /// # Errors
-/// If no mirror has a file ([`Error::Download`]; the message says what each mirror did), or the
-/// folder cannot be written. What was downloaded so far stays and is not downloaded again.
+/// As [`download`].
 pub fn fetch(
     directory: &Path,
+    mirrors: &[String],
     options: &Options,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<[PathBuf; 4], Error> {
-    fetch_files(directory, &MNIST_SHA256, options, progress)
+    fetch_files(directory, &MNIST_SHA256, mirrors, options, progress)
 }
 
 fn fetch_files(
     directory: &Path,
     sha256: &[&str; 4],
+    mirrors: &[String],
     options: &Options,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<[PathBuf; 4], Error> {
-    fs::create_dir_all(directory)
-        .map_err(|cause| Error::io(directory, "create the folder", cause))?;
-    let lock_path = directory.join(".fetch.lock");
-    let lock = File::create(&lock_path).map_err(|cause| Error::io(&lock_path, "write", cause))?;
-    // Released when the file is closed. Without it two processes would mix their parts, and the
-    // checksum would say so.
-    let _ = lock.lock();
-
-    let agent = agent(options);
-    let mut paths = FILES.map(|name| directory.join(format!("{name}.gz")));
-    for (index, path) in paths.iter_mut().enumerate() {
-        let name = format!("{}.gz", FILES[index]);
-        let mut transfer = Transfer {
-            agent: &agent,
-            part: directory.join(format!("{name}.part")),
-            kind: KINDS[index],
-            sha256: sha256[index],
-            report: &mut |bytes, total_bytes, done| {
-                progress(Progress { file: &name, index, bytes, total_bytes, done });
-            },
+    let deadline = Instant::now() + options.timeout;
+    let paths = FILES.map(|name| directory.join(format!("{name}.gz")));
+    for (index, path) in paths.iter().enumerate() {
+        let address =
+            |mirror: &String| format!("{}/{}.gz", mirror.trim_end_matches('/'), FILES[index]);
+        let urls: Vec<String> = mirrors.iter().map(address).collect();
+        let is_right = |file: &Path| {
+            idx::read(file, KINDS[index])
+                .is_ok_and(|plain| identity::sha256(&plain) == sha256[index])
         };
-        transfer.complete(path, &options.mirrors)?;
+        let left = Options { timeout: deadline - Instant::now(), ..options.clone() };
+        download(path, &urls, &is_right, &left, progress)?;
     }
     Ok(paths)
+}
+
+/// Makes sure that a file is there and right: as it is, or from the first of these addresses that has it.
+///
+/// # Errors
+/// If no address has it ([`Error::Download`]; the message says what became of each), one of them is not
+/// allowed, or the folder cannot be written. Nothing is left behind then.
+pub fn download(
+    path: &Path,
+    urls: &[String],
+    is_right: &dyn Fn(&Path) -> bool,
+    options: &Options,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<(), Error> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut report = |bytes, total_bytes, done| {
+        progress(Progress { file: &name, bytes, total_bytes, done });
+    };
+    let failed = |troubles: String| Error::Download { path: path.to_path_buf(), troubles };
+    if let Some(url) = urls.iter().find(|url| !url.starts_with("https://") && !options.without_tls)
+    {
+        return Err(failed(format!(
+            "{url}: is not fetched over TLS, and only --without-tls allows that"
+        )));
+    }
+    if !is_right(path) {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(folder)
+            .map_err(|cause| Error::io(folder, "create the folder", cause))?;
+        let deadline = Instant::now() + options.timeout;
+        let agent = agent(options);
+        let mut troubles = Vec::new();
+        let mut found = None;
+        for url in urls {
+            match from_server(&agent, url, folder, is_right, (deadline, options), &mut report) {
+                Ok(file) => {
+                    found = Some(file);
+                    break;
+                }
+                Err(Trouble::Local(cause)) => return Err(Error::io(path, "write", cause)),
+                Err(Trouble::Cut(what) | Trouble::Refused(what)) => {
+                    troubles.push(format!("{url}: {what}"));
+                }
+            }
+        }
+        let file = found.ok_or_else(|| failed(troubles.join("; ")))?;
+        file.persist(path).map_err(|it| Error::io(path, "rename the download to", it.error))?;
+    }
+    let bytes = path.metadata().map_err(|cause| Error::io(path, "read", cause))?.len();
+    report(bytes, Some(bytes), true);
+    Ok(())
 }
 
 fn agent(options: &Options) -> ureq::Agent {
@@ -121,6 +164,7 @@ fn agent(options: &Options) -> ureq::Agent {
     let builder = if options.environment_proxy { builder } else { builder.proxy(None) };
     builder
         .http_status_as_error(false)
+        .https_only(!options.without_tls) // after a redirect too
         .accept_encoding("identity") // the file as it is
         .user_agent(concat!("trainmark/", env!("CARGO_PKG_VERSION")))
         .timeout_connect(Some(options.connect_timeout))
@@ -132,169 +176,96 @@ fn agent(options: &Options) -> ureq::Agent {
 
 /// Why one connection did not end with the right file.
 enum Trouble {
-    /// It may go on from what is there: the connection broke.
+    /// The connection broke: another may not.
     Cut(String),
-    /// This mirror has no such file, or not the right one.
+    /// This server has no such file, or not the right one.
     Refused(String),
-    /// Nothing to do with the mirror.
-    Local(Error),
+    /// Nothing to do with the server.
+    Local(std::io::Error),
 }
 
-/// One file on its way.
-struct Transfer<'a> {
-    agent: &'a ureq::Agent,
-    part: PathBuf,
-    kind: Kind,
-    sha256: &'a str,
-    report: &'a mut dyn FnMut(u64, Option<u64>, bool),
-}
+type Report<'a> = dyn FnMut(u64, Option<u64>, bool) + 'a;
 
-impl Transfer<'_> {
-    /// Brings the file to `path` from the first mirror that has it.
-    fn complete(&mut self, path: &Path, mirrors: &[String]) -> Result<(), Error> {
-        if self.is_right(path) {
-            return self.finish(path);
-        }
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut troubles = Vec::new();
-        for mirror in mirrors {
-            let url = format!("{}/{name}", mirror.trim_end_matches('/'));
-            match self.fill_from(&url) {
-                Ok(()) => {
-                    fs::rename(&self.part, path)
-                        .map_err(|cause| Error::io(path, "rename the download to", cause))?;
-                    return self.finish(path);
-                }
-                Err(Trouble::Local(error)) => return Err(error),
-                Err(Trouble::Cut(what) | Trouble::Refused(what)) => {
-                    troubles.push(format!("{url}: {what}"));
-                }
+/// The right file, under a temporary name in the folder.
+fn from_server(
+    agent: &ureq::Agent,
+    url: &str,
+    folder: &Path,
+    is_right: &dyn Fn(&Path) -> bool,
+    (deadline, options): (Instant, &Options),
+    report: &mut Report,
+) -> Result<NamedTempFile, Trouble> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // As any new file: the user's umask decides who else may read it.
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let mut attempt = 1;
+    loop {
+        let mut part = builder.prefix(".fetch-").tempfile_in(folder).map_err(Trouble::Local)?;
+        match receive(agent, url, &mut part, (deadline, options), report) {
+            Ok(()) if is_right(part.path()) => return Ok(part),
+            Ok(()) => {
+                return Err(Trouble::Refused(
+                    "not the file that is wanted: wrong checksum".to_owned(),
+                ));
             }
-        }
-        let path = path.to_path_buf();
-        Err(Error::Download { path, troubles: troubles.join("; ") })
-    }
-
-    fn finish(&mut self, path: &Path) -> Result<(), Error> {
-        let bytes = path.metadata().map_err(|cause| Error::io(path, "read", cause))?.len();
-        (self.report)(bytes, Some(bytes), true);
-        Ok(())
-    }
-
-    /// Whether a file, decompressed, is the one that is wanted.
-    fn is_right(&self, path: &Path) -> bool {
-        idx::read(path, self.kind).is_ok_and(|plain| identity::sha256(&plain) == self.sha256)
-    }
-
-    /// Fills the part from one mirror until it is the right file.
-    fn fill_from(&mut self, url: &str) -> Result<(), Trouble> {
-        let mut last = Trouble::Refused("no attempt".to_owned());
-        for _ in 0..ATTEMPTS {
-            let before = self.part_bytes();
-            match self.receive(url, before) {
-                Ok(()) if self.is_right(&self.part) => return Ok(()),
-                Ok(()) => {
-                    self.discard()?;
-                    last = Trouble::Refused("the file is not MNIST's: wrong checksum".to_owned());
-                    // What came from elsewhere may have been at fault, so once more as a whole.
-                    if before == 0 {
-                        return Err(last);
-                    }
-                }
-                // Once more only if it got further.
-                Err(Trouble::Cut(what)) if self.part_bytes() > before => last = Trouble::Cut(what),
-                Err(trouble) => return Err(trouble),
-            }
-        }
-        Err(last)
-    }
-
-    fn part_bytes(&self) -> u64 {
-        self.part.metadata().map_or(0, |metadata| metadata.len())
-    }
-
-    fn discard(&self) -> Result<(), Trouble> {
-        match fs::remove_file(&self.part) {
-            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
-                Err(Trouble::Local(Error::io(&self.part, "remove", cause)))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// One connection: appends to the part what comes after its `have` bytes, or replaces the part
-    /// if the server sends all.
-    fn receive(&mut self, url: &str, have: u64) -> Result<(), Trouble> {
-        let mut request = self.agent.get(url);
-        if have > 0 {
-            request = request.header(RANGE, format!("bytes={have}-"));
-        }
-        let mut response = request.call().map_err(|error| Trouble::Cut(error.to_string()))?;
-        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
-        let length = header(CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
-        let (from, total) = match response.status() {
-            StatusCode::OK => (0, length),
-            StatusCode::PARTIAL_CONTENT => match header(CONTENT_RANGE).and_then(parse_range) {
-                Some((first, total)) if first == have => (have, total),
-                _ if have > 0 => {
-                    self.discard()?;
-                    return self.receive(url, 0);
-                }
-                _ => return Err(Trouble::Refused("a part that was not asked for".to_owned())),
-            },
-            // More is here than the server has: all of it, or something else.
-            StatusCode::RANGE_NOT_SATISFIABLE if have > 0 => return Ok(()),
-            status => return Err(Trouble::Refused(status.to_string())),
-        };
-        if total.is_some_and(|total| total > MAX_BYTES) {
-            return Err(Trouble::Refused(format!("a file of more than {MAX_BYTES} bytes")));
-        }
-        self.append(response.body_mut().as_reader(), from, total)
-    }
-
-    fn append(
-        &mut self,
-        mut body: impl Read,
-        from: u64,
-        total: Option<u64>,
-    ) -> Result<(), Trouble> {
-        let mut open = OpenOptions::new();
-        open.create(true).write(true).truncate(from == 0).append(from > 0);
-        let failed = |cause| Trouble::Local(Error::io(&self.part, "write", cause));
-        let mut part = open.open(&self.part).map_err(failed)?;
-        let mut bytes = from;
-        let mut piece = vec![0; 64 << 10];
-        loop {
-            (self.report)(bytes, total, false);
-            let read = body.read(&mut piece).map_err(|cause| Trouble::Cut(cause.to_string()))?;
-            if read == 0 {
-                break;
-            }
-            bytes += read as u64;
-            if bytes > MAX_BYTES {
-                return Err(Trouble::Refused(format!("a file of more than {MAX_BYTES} bytes")));
-            }
-            part.write_all(&piece[..read]).map_err(failed)?;
-        }
-        match total {
-            Some(total) if bytes < total => {
-                Err(Trouble::Cut(format!("the connection ended after {bytes} of {total} bytes")))
-            }
-            _ => Ok(()),
+            Err(Trouble::Cut(_)) if attempt < ATTEMPTS && Instant::now() < deadline => attempt += 1,
+            Err(trouble) => return Err(trouble),
         }
     }
 }
 
-/// First byte and length of the whole, from `bytes 100-199/200`.
-fn parse_range(value: &str) -> Option<(u64, Option<u64>)> {
-    let (range, total) = value.strip_prefix("bytes ")?.split_once('/')?;
-    Some((range.split_once('-')?.0.parse().ok()?, total.parse().ok()))
+/// One connection.
+fn receive(
+    agent: &ureq::Agent,
+    url: &str,
+    part: &mut NamedTempFile,
+    (deadline, options): (Instant, &Options),
+    report: &mut Report,
+) -> Result<(), Trouble> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let request = agent.get(url).config().timeout_global(Some(left)).build();
+    let mut response = request.call().map_err(|error| Trouble::Cut(error.to_string()))?;
+    if !response.status().is_success() {
+        return Err(Trouble::Refused(response.status().to_string()));
+    }
+    let length = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let total = length.and_then(|length| length.parse::<u64>().ok());
+    let too_much = || Trouble::Refused(format!("a file of more than {} bytes", options.most_bytes));
+    if total.is_some_and(|total| total > options.most_bytes) {
+        return Err(too_much());
+    }
+    let mut body = response.body_mut().as_reader();
+    let (mut bytes, mut piece) = (0, vec![0; 64 << 10]);
+    loop {
+        report(bytes, total, false);
+        match body.read(&mut piece).map_err(|cause| Trouble::Cut(cause.to_string()))? {
+            0 => break,
+            read => {
+                bytes += read as u64;
+                if bytes > options.most_bytes {
+                    return Err(too_much());
+                }
+                part.write_all(&piece[..read]).map_err(Trouble::Local)?;
+            }
+        }
+    }
+    match total {
+        Some(total) if bytes < total => {
+            Err(Trouble::Cut(format!("the connection ended after {bytes} of {total} bytes")))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::PIXELS;
+    use crate::idx::Kind;
     use flate2::{Compression, write::GzEncoder};
     use std::io::{BufRead, BufReader};
     use std::net::{TcpListener, TcpStream};
@@ -303,10 +274,7 @@ mod tests {
     /// How a mirror answers one request.
     #[derive(Clone, Copy)]
     enum Answer {
-        /// As it should, ranges included.
         Right,
-        /// All from the beginning, whatever was asked for.
-        NoRanges,
         Status(&'static str),
         /// Announces all, sends so many bytes, hangs up.
         Cut(usize),
@@ -316,67 +284,62 @@ mod tests {
         Short,
         /// Never answers, until the client gives up.
         Silent,
+        /// Announces all, and sends a byte every tenth of a second.
+        Drips,
     }
 
     /// A mirror on the loopback interface. Its answers to the first requests are scripted, the
-    /// others are `Right`; it keeps the beginning of each request's range.
+    /// others are `Right`; it counts the requests.
     struct Mirror {
         url: String,
-        requests: Arc<Mutex<Vec<Option<usize>>>>,
+        requests: Arc<Mutex<usize>>,
     }
 
     impl Mirror {
         fn new(level: u32, script: &'static [Answer]) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let url = format!("http://{}/mnist/", listener.local_addr().unwrap());
-            let requests = Arc::new(Mutex::new(Vec::new()));
+            let requests = Arc::new(Mutex::new(0));
             let log = Arc::clone(&requests);
             // Ends with the test's process.
             std::thread::spawn(move || {
                 for stream in listener.incoming() {
                     let mut stream = stream.unwrap();
-                    let Some((path, from)) = read_request(&stream) else { continue };
+                    let Some(path) = read_request(&stream) else { continue };
                     let count = {
                         let mut log = log.lock().unwrap();
-                        log.push(from);
-                        log.len()
+                        *log += 1;
+                        *log
                     };
                     let answer = script.get(count - 1).copied().unwrap_or(Answer::Right);
                     // The client may hang up whenever it likes.
-                    let _ = reply(&mut stream, answer, &path, from, level);
+                    let _ = reply(&mut stream, answer, &path, level);
                 }
             });
             Self { url, requests }
         }
 
-        fn ranges(&self) -> Vec<Option<usize>> {
-            self.requests.lock().unwrap().clone()
+        fn requests(&self) -> usize {
+            *self.requests.lock().unwrap()
         }
     }
 
-    fn read_request(stream: &TcpStream) -> Option<(String, Option<usize>)> {
+    fn read_request(stream: &TcpStream) -> Option<String> {
         let mut lines = BufReader::new(stream).lines();
         let path = lines.next()?.ok()?.split(' ').nth(1)?.to_owned();
-        let mut from = None;
-        for line in lines.map_while(Result::ok).take_while(|line| !line.is_empty()) {
-            if let Some(range) = line.to_ascii_lowercase().strip_prefix("range: bytes=") {
-                from = range.trim_end_matches('-').parse().ok();
-            }
-        }
-        Some((path, from))
+        lines.map_while(Result::ok).take_while(|line| !line.is_empty()).count();
+        Some(path)
     }
 
     fn reply(
         stream: &mut TcpStream,
         answer: Answer,
         path: &str,
-        from: Option<usize>,
         level: u32,
     ) -> std::io::Result<()> {
         let index = FILES.iter().position(|name| path == format!("/mnist/{name}.gz")).unwrap();
         let mut file = compressed(index, level);
-        let length = file.len();
-        let mut head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}");
+        let mut length = file.len();
         match answer {
             Answer::Status(status) => {
                 return write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
@@ -384,32 +347,22 @@ mod tests {
             Answer::Silent => {
                 return stream.read(&mut [0]).map(|_| ());
             }
-            Answer::Right if from.is_some_and(|from| from >= length) => {
-                head = "HTTP/1.1 416 Range Not Satisfiable\r\nContent-Length: 0".to_owned();
-                file.clear();
-            }
-            Answer::Right | Answer::Cut(_) => {
-                if let Some(from) = from {
-                    let rest = length - from;
-                    head = format!(
-                        "HTTP/1.1 206 Partial Content\r\nContent-Length: {rest}\r\n\
-                         Content-Range: bytes {from}-{}/{length}",
-                        length - 1
-                    );
-                    file.drain(..from);
-                }
-                if let Answer::Cut(bytes) = answer {
-                    file.truncate(bytes);
-                }
-            }
-            Answer::NoRanges => {}
+            Answer::Right | Answer::Drips => {}
+            Answer::Cut(bytes) => file.truncate(bytes),
             Answer::Corrupt => file[length / 2] ^= 4,
             Answer::Short => {
-                head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}", length - 10);
-                file.truncate(length - 10);
+                length -= 10;
+                file.truncate(length);
             }
         }
-        write!(stream, "{head}\r\nConnection: close\r\n\r\n")?;
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n")?;
+        if matches!(answer, Answer::Drips) {
+            for byte in file {
+                stream.write_all(&[byte])?;
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            return Ok(());
+        }
         stream.write_all(&file)
     }
 
@@ -430,23 +383,29 @@ mod tests {
     }
 
     /// Patient enough for a busy machine.
-    fn fetch_from(folder: &Path, mirrors: &[&Mirror]) -> Result<[PathBuf; 4], Error> {
-        fetch_within(folder, mirrors, Duration::from_secs(60))
+    fn patient() -> Options {
+        let long = Duration::from_secs(60);
+        Options {
+            connect_timeout: long,
+            idle_timeout: long,
+            without_tls: true,
+            environment_proxy: false,
+            ..Options::default()
+        }
     }
 
-    fn fetch_within(
+    fn fetch_from(folder: &Path, mirrors: &[&Mirror]) -> Result<[PathBuf; 4], Error> {
+        fetch_with(folder, mirrors, &patient())
+    }
+
+    fn fetch_with(
         folder: &Path,
         mirrors: &[&Mirror],
-        idle_timeout: Duration,
+        options: &Options,
     ) -> Result<[PathBuf; 4], Error> {
-        let options = Options {
-            mirrors: mirrors.iter().map(|mirror| mirror.url.clone()).collect(),
-            connect_timeout: Duration::from_secs(60),
-            idle_timeout,
-            environment_proxy: false,
-        };
+        let mirrors: Vec<String> = mirrors.iter().map(|mirror| mirror.url.clone()).collect();
         let sha256: [String; 4] = std::array::from_fn(|index| identity::sha256(&plain(index)));
-        fetch_files(folder, &sha256.each_ref().map(String::as_str), &options, &mut |_| {})
+        fetch_files(folder, &sha256.each_ref().map(String::as_str), &mirrors, options, &mut |_| {})
     }
 
     fn assert_complete(folder: &Path) {
@@ -455,8 +414,7 @@ mod tests {
             assert_eq!(idx::read(&path, KINDS[index]).unwrap()[..], plain(index), "{name}");
         }
         let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
-        let parts = names.filter(|name| name.to_string_lossy().ends_with(".part")).count();
-        assert_eq!(parts, 0);
+        assert_eq!(names.filter(|name| name.to_string_lossy().starts_with('.')).count(), 0);
     }
 
     #[test]
@@ -467,61 +425,51 @@ mod tests {
         assert_eq!(paths[3], folder.path().join("t10k-labels-idx1-ubyte.gz"));
         assert_complete(folder.path());
         fetch_from(folder.path(), &[&mirror]).unwrap();
-        assert_eq!(mirror.ranges(), [None; 4]);
+        assert_eq!(mirror.requests(), 4);
     }
 
     #[test]
-    fn a_cut_connection_is_taken_up_where_it_broke() {
+    fn a_connection_that_breaks_is_tried_again() {
         let folder = tempfile::tempdir().unwrap();
         let mirror = Mirror::new(6, &[Answer::Cut(100), Answer::Cut(50)]);
         fetch_from(folder.path(), &[&mirror]).unwrap();
         assert_complete(folder.path());
-        assert_eq!(mirror.ranges()[..3], [None, Some(100), Some(150)]);
-        assert_eq!(mirror.ranges().len(), 6);
+        assert_eq!(mirror.requests(), 6);
     }
 
     #[test]
-    fn a_part_of_an_earlier_call_is_used() {
+    #[cfg(unix)]
+    fn a_link_where_the_file_belongs_is_replaced_and_its_target_left_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let part = folder.path().join("train-images-idx3-ubyte.gz.part");
-        fs::write(&part, &compressed(0, 6)[..77]).unwrap();
-        let mirror = Mirror::new(6, &[]);
-        fetch_from(folder.path(), &[&mirror]).unwrap();
-        assert_complete(folder.path());
-        assert_eq!(mirror.ranges()[0], Some(77));
-    }
-
-    #[test]
-    fn a_part_that_is_already_all_is_used() {
-        let folder = tempfile::tempdir().unwrap();
-        let part = folder.path().join("train-images-idx3-ubyte.gz.part");
-        fs::write(&part, compressed(0, 6)).unwrap();
-        let mirror = Mirror::new(6, &[]);
-        fetch_from(folder.path(), &[&mirror]).unwrap();
-        assert_complete(folder.path());
-        assert_eq!(mirror.ranges().len(), 4); // the first was answered with 416
-    }
-
-    #[test]
-    fn a_part_that_does_not_fit_is_thrown_away() {
-        // Begun by a mirror that compresses otherwise; the same, but too long; and rubbish.
-        for part in [compressed(0, 1)[..90].to_vec(), vec![7; 100_000], b"rubbish".to_vec()] {
-            let folder = tempfile::tempdir().unwrap();
-            fs::write(folder.path().join("train-images-idx3-ubyte.gz.part"), &part).unwrap();
-            let mirror = Mirror::new(6, &[]);
-            fetch_from(folder.path(), &[&mirror]).unwrap();
-            assert_complete(folder.path());
-            assert_eq!(mirror.ranges()[..2], [Some(part.len()), None]);
+        let target = folder.path().join("precious");
+        fs::write(&target, "precious").unwrap();
+        for name in ["train-images-idx3-ubyte.gz", "train-images-idx3-ubyte.gz.part"] {
+            std::os::unix::fs::symlink(&target, folder.path().join(name)).unwrap();
         }
+        fetch_from(folder.path(), &[&Mirror::new(6, &[])]).unwrap();
+        assert_complete(folder.path());
+        assert_eq!(fs::read(&target).unwrap(), b"precious");
     }
 
     #[test]
-    fn a_server_without_ranges_starts_over() {
+    fn a_server_that_drips_is_given_up_when_the_time_is_over() {
         let folder = tempfile::tempdir().unwrap();
-        let mirror = Mirror::new(6, &[Answer::Cut(100), Answer::NoRanges]);
-        fetch_from(folder.path(), &[&mirror]).unwrap();
-        assert_complete(folder.path());
-        assert_eq!(mirror.ranges()[..2], [None, Some(100)]);
+        let mirror = Mirror::new(6, &[Answer::Drips, Answer::Drips, Answer::Drips]);
+        let options = Options { timeout: Duration::from_secs(2), ..patient() };
+        let begun = Instant::now();
+        assert!(fetch_with(folder.path(), &[&mirror], &options).is_err());
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
+    }
+
+    #[test]
+    fn an_address_without_tls_is_refused_unless_that_is_allowed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mirror = Mirror::new(6, &[]);
+        let options = Options { without_tls: false, ..patient() };
+        let error = fetch_with(folder.path(), &[&mirror], &options).unwrap_err().to_string();
+        assert!(error.contains("--without-tls"), "{error}");
+        assert_eq!(mirror.requests(), 0);
     }
 
     #[test]
@@ -531,41 +479,31 @@ mod tests {
             &[Answer::Status("503 Service Unavailable")],
             &[Answer::Corrupt],
             &[Answer::Short],
-            &[Answer::Silent],
+            &[Answer::Silent, Answer::Silent, Answer::Silent],
         ];
         for (index, script) in script.into_iter().enumerate() {
             let folder = tempfile::tempdir().unwrap();
             let (bad, good) = (Mirror::new(6, script), Mirror::new(1, &[]));
             // The good one must not be taken for a silent one.
-            let patience = Duration::from_secs(if index == 4 { 5 } else { 60 });
-            fetch_within(folder.path(), &[&bad, &good], patience).unwrap();
+            let idle_timeout = Duration::from_secs(if index == 4 { 5 } else { 60 });
+            let options = Options { idle_timeout, ..patient() };
+            fetch_with(folder.path(), &[&bad, &good], &options).unwrap();
             assert_complete(folder.path());
-            assert_eq!((bad.ranges().len(), good.ranges()), (4, vec![None]), "script {index}");
+            let asked = if index == 4 { 6 } else { 4 };
+            assert_eq!((bad.requests(), good.requests()), (asked, 1), "script {index}");
         }
     }
 
     #[test]
-    fn a_part_of_one_mirror_is_finished_by_another_that_has_the_same_bytes() {
-        let folder = tempfile::tempdir().unwrap();
-        let dying = Mirror::new(6, &[Answer::Cut(60), Answer::Cut(0)]);
-        let good = Mirror::new(6, &[]);
-        fetch_from(folder.path(), &[&dying, &good]).unwrap();
-        assert_complete(folder.path());
-        assert_eq!(good.ranges(), [Some(60)]);
-    }
-
-    #[test]
-    fn when_all_fail_the_error_says_what_each_did_and_the_part_is_kept() {
+    fn when_all_fail_the_error_says_what_each_did() {
         let folder = tempfile::tempdir().unwrap();
         let missing = Mirror::new(6, &[Answer::Status("404 Not Found")]);
-        let dying = Mirror::new(6, &[Answer::Cut(60), Answer::Cut(0)]);
+        let dying = Mirror::new(6, &[Answer::Cut(60), Answer::Cut(0), Answer::Cut(1)]);
         let error = fetch_from(folder.path(), &[&missing, &dying]).unwrap_err().to_string();
         let file = "train-images-idx3-ubyte.gz";
         assert!(error.starts_with(folder.path().join(file).to_str().unwrap()), "{error}");
         assert!(error.contains(&format!("{}{file}: 404 Not Found; ", missing.url)), "{error}");
         assert!(error.contains(&format!("{}{file}: ", dying.url)) && !error.contains('\n'));
-        let part = folder.path().join(format!("{file}.part"));
-        assert_eq!(fs::read(part).unwrap(), compressed(0, 6)[..60]);
     }
 
     #[test]
@@ -579,16 +517,13 @@ mod tests {
     #[test]
     fn progress_grows_to_the_length_of_the_file_and_ends() {
         let folder = tempfile::tempdir().unwrap();
-        let mirror = Mirror::new(6, &[Answer::Cut(100)]);
-        let options = Options {
-            mirrors: vec![mirror.url.trim_end_matches('/').to_owned()],
-            environment_proxy: false,
-            ..Options::default()
-        };
+        let mirror = Mirror::new(6, &[]);
         let sha256: [String; 4] = std::array::from_fn(|index| identity::sha256(&plain(index)));
-        let mut reports = Vec::new();
-        fetch_files(folder.path(), &sha256.each_ref().map(String::as_str), &options, &mut |now| {
-            reports.push((now.index, now.bytes, now.total_bytes, now.done));
+        let (sha256, mut reports) = (sha256.each_ref().map(String::as_str), Vec::new());
+        let mirrors = [mirror.url.trim_end_matches('/').to_owned()];
+        fetch_files(folder.path(), &sha256, &mirrors, &patient(), &mut |now| {
+            let index = FILES.iter().position(|name| now.file.strip_suffix(".gz") == Some(name));
+            reports.push((index.unwrap(), now.bytes, now.total_bytes, now.done));
         })
         .unwrap();
         assert!(reports.is_sorted_by_key(|&(index, bytes, _, done)| (index, bytes, done)));
@@ -605,6 +540,6 @@ mod tests {
         plain_server.url = plain_server.url.replace("http://", "https://");
         let error = fetch_from(folder.path(), &[&plain_server]).unwrap_err().to_string();
         assert!(error.contains("https://127.0.0.1"), "{error}");
-        assert!(plain_server.ranges().is_empty());
+        assert_eq!(plain_server.requests(), 0);
     }
 }

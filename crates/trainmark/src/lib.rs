@@ -56,5 +56,4 @@ pub mod stats;
 pub mod suite;
 pub mod trainer;
 pub mod transcript;
-pub mod trust;
 pub mod verify;

@@ -13,11 +13,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Two for each partition: `all`, which is the default, `fragile`, `slow` and `island`.
-const NODES: [&str; 8] = ["node1", "node2", "node3", "node4", "node5", "node6", "node7", "node8"];
-/// These see nothing of what is in the cluster's folder [`HIDDEN`].
-const ISLAND: [&str; 2] = ["node7", "node8"];
-const HIDDEN: &str = "hidden";
+/// Two for each partition: `all`, which is the default, `fragile` and `slow`.
+const NODES: [&str; 6] = ["node1", "node2", "node3", "node4", "node5", "node6"];
 
 struct Cluster {
     folder: TempDir,
@@ -53,19 +50,8 @@ impl Cluster {
         eventually("munged listens", || munge.join("socket").exists());
         fs::write(cluster.conf(), cluster.configuration()).unwrap();
         cluster.daemon("slurmctld", &["-D", "-c"]);
-        let hidden = cluster.folder.path().join(HIDDEN);
-        fs::create_dir(&hidden).unwrap();
         for node in NODES {
-            match ISLAND.contains(&node) {
-                false => cluster.daemon("slurmd", &["-D", "-N", node]),
-                true => {
-                    let apart = format!(
-                        "mount -t tmpfs -o size=1m none '{}' && exec slurmd -D -N {node}",
-                        hidden.display()
-                    );
-                    cluster.daemon("unshare", &["--mount", "sh", "-c", &apart]);
-                }
-            }
+            cluster.daemon("slurmd", &["-D", "-N", node]);
         }
         eventually("all nodes are idle", || {
             let idle = cluster.call("sinfo", &["-h", "-N", "-t", "idle", "-o", "%N"]);
@@ -109,8 +95,7 @@ impl Cluster {
         }
         text + "PartitionName=all Nodes=node1,node2 Default=YES MaxTime=INFINITE State=UP\n\
                 PartitionName=fragile Nodes=node3,node4 MaxTime=INFINITE State=UP\n\
-                PartitionName=slow Nodes=node5,node6 MaxTime=INFINITE State=UP\n\
-                PartitionName=island Nodes=node7,node8 MaxTime=INFINITE State=UP\n"
+                PartitionName=slow Nodes=node5,node6 MaxTime=INFINITE State=UP\n"
     }
 
     fn daemon(&mut self, program: &str, words: &[&str]) {
@@ -254,14 +239,6 @@ impl<'a> Place<'a> {
             writeln!(suite, "models.{name} = {{ prefix = \"{name}\" }}").unwrap();
         }
         fs::write(place.path("suite.toml"), suite).unwrap();
-        place
-    }
-
-    /// The same with an output folder that the nodes of the island do not see.
-    fn beyond_the_sea(cluster: &'a Cluster, names: &[&str], script: &str) -> Place<'a> {
-        let mut place = Place::new(cluster, names, script);
-        let name = place.folder.path().file_name().unwrap();
-        place.out = cluster.folder.path().join(HIDDEN).join(name);
         place
     }
 
@@ -412,8 +389,15 @@ fn a_cancelled_job_and_a_task_over_its_limit_are_rows_of_their_own(cluster: &Clu
     assert!(reason.contains("over the scheduler's time limit"), "{reason}");
 }
 
-fn a_task_whose_node_dies_runs_again_on_another(cluster: &Cluster, place: Place, flags: &[&str]) {
-    let child = place.begin(flags).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+fn a_task_whose_node_dies_runs_again_on_another(cluster: &Cluster) {
+    let dying = "if [ ! -e go ]; then touch go; sleep 240; fi";
+    let place = Place::new(cluster, &["a"], dying);
+    let child = place
+        .begin(&["--partition", "fragile"])
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let go = place.path("go");
     eventually_on(cluster, "the task has begun", move || go.exists());
     let (_, node) = place.ran().remove(0);
@@ -430,111 +414,16 @@ fn a_task_over_its_memory_limit_is_out_of_memory(cluster: &Cluster) {
     // 300 MB in the shell's own memory, and time enough to be seen with them.
     let script = "x=$(head -c 300000000 /dev/zero | tr '\\0' a); sleep 60";
     let more = ["--task-memory", "100M"];
-    for place in [
-        (Place::new(cluster, &["a"], script), &[][..]),
-        (Place::beyond_the_sea(cluster, &["a"], script), &ISLAND_FLAGS[..]),
-    ] {
-        let (place, flags) = place;
-        let output = place.begin(&[flags, &more].concat()).output().unwrap();
-        assert_eq!(output.status.code(), Some(i32::from(protocol::exit::FAILURE)));
-        assert_eq!(place.statuses("a"), ["out_of_memory"], "{}", place.result("a"));
-        let reason = place.result("a")["reason"].as_str().unwrap().to_owned();
-        assert!(reason.contains("over the scheduler's memory limit"), "{reason}");
-    }
+    let place = Place::new(cluster, &["a"], script);
+    let output = place.begin(&more).output().unwrap();
+    assert_eq!(output.status.code(), Some(i32::from(protocol::exit::FAILURE)));
+    assert_eq!(place.statuses("a"), ["out_of_memory"], "{}", place.result("a"));
+    let reason = place.result("a")["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains("over the scheduler's memory limit"), "{reason}");
 }
 
 /// A trainer that waits, in the folder of its suite, to be told.
 const UNTIL_GO: &str = "until [ -e go ]; do sleep 0.2; done";
-
-const ISLAND_FLAGS: [&str; 3] = ["--no-shared-folder", "--partition", "island"];
-
-fn without_a_shared_folder_results_come_back_through_the_spool(cluster: &Cluster) {
-    let marker = cluster.folder.path().join(HIDDEN).join("marker");
-    fs::write(&marker, "").unwrap();
-    let script = format!("[ ! -e '{}' ] || exit 9; sleep 1", marker.display());
-    let place = Place::beyond_the_sea(cluster, &["a", "b", "c"], &script);
-    let flags =
-        [&ISLAND_FLAGS[..], &["--repeats", "2", "--array-limit", "2", "--measure"]].concat();
-    let output = place.begin(&flags).output().unwrap();
-    succeeded(&output);
-    for model in ["a", "b", "c"] {
-        assert_eq!(place.statuses(model), ["measured", "measured"], "{}", place.result(model));
-        // Measured on the node, before its first task.
-        assert!(place.result(model)["capability"]["cpu"].is_object());
-    }
-    let ran = place.ran();
-    assert_eq!(ran.len(), 6);
-    for node in ISLAND {
-        assert!(ran.iter().any(|(_, it)| it == node), "{ran:?}");
-    }
-}
-
-fn without_a_shared_folder_a_dead_submitting_process_loses_nothing(cluster: &Cluster) {
-    let place = Place::beyond_the_sea(cluster, &["a", "b", "c"], UNTIL_GO);
-    let mut words = ISLAND_FLAGS.to_vec();
-    words.extend(["--array-limit", "2"]);
-    let mut child =
-        place.begin(&words).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    eventually("two tasks have begun", || place.ran().len() == 2);
-    child.kill().unwrap();
-    child.wait().unwrap();
-    fs::write(place.path("go"), "").unwrap();
-    let output = place.command(&["--resume"]).output().unwrap();
-    succeeded(&output);
-    // Two were under way; their own sruns brought them home.
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("2 tasks were submitted before and are followed"), "{said}");
-    let mut models: Vec<String> = place.ran().into_iter().map(|(model, _)| model).collect();
-    models.sort();
-    assert_eq!(models, ["a", "b", "c"], "nothing runs twice");
-    for model in ["a", "b", "c"] {
-        assert_eq!(place.statuses(model), ["measured"]);
-    }
-}
-
-fn without_a_shared_folder_what_lost_its_srun_runs_again(cluster: &Cluster) {
-    let place = Place::beyond_the_sea(cluster, &["a"], "[ -e go ] || sleep 240");
-    let mut child =
-        place.begin(&ISLAND_FLAGS).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    eventually("a task has begun", || !place.ran().is_empty());
-    child.kill().unwrap();
-    child.wait().unwrap();
-    // The submitting host goes down: nobody is left to take the result.
-    for process in fs::read_dir("/proc").unwrap().flatten() {
-        let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
-        let words = String::from_utf8_lossy(&words).into_owned();
-        let cwd = fs::read_link(process.path().join("cwd")).unwrap_or_default();
-        if words.starts_with("srun\0") && cwd == place.folder.path() {
-            let pid = process.file_name().into_string().unwrap();
-            Command::new("kill").args(["-KILL", &pid]).status().unwrap();
-        }
-    }
-    fs::write(place.path("go"), "").unwrap();
-    succeeded(&place.command(&["--resume"]).output().unwrap());
-    assert_eq!(place.statuses("a"), ["measured"], "{}", place.result("a"));
-    assert_eq!(place.ran().len(), 2);
-}
-
-fn without_a_shared_folder_ctrl_c_cancels_and_resume_runs_the_rest(cluster: &Cluster) {
-    let place = Place::beyond_the_sea(cluster, &["a", "b", "c"], "[ -e go ] || sleep 240");
-    let mut words = ISLAND_FLAGS.to_vec();
-    words.extend(["--array-limit", "2"]);
-    let child = place.begin(&words).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    eventually("two tasks have begun", || place.ran().len() == 2);
-    let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(i32::from(protocol::exit::INTERRUPTED)));
-    let batch = fs::read_dir(place.out.join("slurm")).unwrap().flatten().next().unwrap();
-    let batch = batch.file_name().into_string().unwrap();
-    let active = cluster.call("squeue", &["-h", "-o", "%j"]);
-    assert!(!active.contains(&batch), "{active}");
-    fs::write(place.path("go"), "").unwrap();
-    succeeded(&place.command(&["--resume"]).output().unwrap());
-    for model in ["a", "b", "c"] {
-        assert_eq!(place.statuses(model), ["measured"], "{}", place.result(model));
-    }
-}
 
 #[test]
 fn slurm_runs_suites_and_survives_what_clusters_do() {
@@ -556,26 +445,13 @@ fn slurm_runs_suites_and_survives_what_clusters_do() {
     let cluster = Cluster::start();
     std::thread::scope(|scope| {
         let cluster = &cluster;
-        let dying = "if [ ! -e go ]; then touch go; sleep 240; fi";
-        scope.spawn(move || {
-            let place = Place::new(cluster, &["a"], dying);
-            let flags = ["--partition", "fragile"];
-            a_task_whose_node_dies_runs_again_on_another(cluster, place, &flags);
-        });
+        scope.spawn(|| a_task_whose_node_dies_runs_again_on_another(cluster));
         scope.spawn(|| a_cancelled_job_and_a_task_over_its_limit_are_rows_of_their_own(cluster));
         scope.spawn(|| {
             a_suite_is_spread_over_the_nodes_and_every_repeat_is_collected(cluster);
             a_submitting_process_that_dies_is_replaced_and_nothing_runs_twice(cluster);
             ctrl_c_cancels_the_jobs_and_resume_runs_the_rest(cluster);
             a_task_over_its_memory_limit_is_out_of_memory(cluster);
-        });
-        scope.spawn(|| {
-            without_a_shared_folder_results_come_back_through_the_spool(cluster);
-            without_a_shared_folder_a_dead_submitting_process_loses_nothing(cluster);
-            without_a_shared_folder_what_lost_its_srun_runs_again(cluster);
-            without_a_shared_folder_ctrl_c_cancels_and_resume_runs_the_rest(cluster);
-            let place = Place::beyond_the_sea(cluster, &["a"], dying);
-            a_task_whose_node_dies_runs_again_on_another(cluster, place, &ISLAND_FLAGS);
         });
     });
 }
@@ -601,12 +477,6 @@ fn without_slurm_the_error_says_what_is_missing_and_the_script_can_be_seen() {
         assert!(script.contains(line), "{script}");
     }
     assert!(script.contains("%3\n"), "{script}");
-    let output = run(&["--dry-run", "--gpus", "2", "--no-shared-folder", "--no-node-measure"]);
-    succeeded(&output);
-    let line = String::from_utf8(output.stdout).unwrap();
-    assert!(line.starts_with("srun --job-name=trainmark-BATCH.0.1 --nodes=1"), "{line}");
-    assert!(line.contains("--gres=gpu:2"), "{line}");
-    assert!(line.ends_with("task --order - --result - --index 0 < order.json\n"), "{line}");
     let output = run(&[]);
     assert_eq!(output.status.code(), Some(i32::from(protocol::exit::FAILURE)));
     let error = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -47,12 +47,7 @@ pub struct Cluster {
     /// The scheduler's memory limit of a task, for example `8G`
     #[arg(long, value_name = "SIZE", value_parser = memory)]
     task_memory: Option<u64>,
-    /// The nodes do not see the output folder: each task has an srun here (32 at the same time, or
-    /// --array-limit) that brings its result back. Program, suite, trainers and data must be on the
-    /// nodes, at the same paths
-    #[arg(long)]
-    no_shared_folder: bool,
-    /// A further option of sbatch or srun, as it is, for example `--account=lab`
+    /// A further option of sbatch, as it is, for example `--account=lab`
     #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
     sbatch: Vec<String>,
     /// Do not measure each type of node (`trainmark machine`) before its first task
@@ -78,7 +73,6 @@ impl Cluster {
             memory_bytes: self.task_memory,
             more: self.sbatch.clone(),
             measure_nodes: !self.no_node_measure,
-            shared_folder: !self.no_shared_folder,
         })
     }
 }

@@ -3,14 +3,14 @@
 use crate::cmd::report::print;
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use mnist::fetch::{Options, Progress};
+use mnist::fetch::{MIRRORS, Options, Progress};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Download MNIST into the user's cache.
 ///
-/// The four files come from public mirrors over HTTPS and are verified by SHA-256. An interrupted
-/// download goes on where it stopped.
+/// The four files come from public mirrors over HTTPS and are verified by SHA-256. A
+/// connection that breaks is tried again.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Folder for the files; without it the user's cache, where `trainmark run` finds them
@@ -19,6 +19,9 @@ pub struct Args {
     /// Download from here instead of the public mirrors; may be given several times
     #[arg(long, value_name = "URL")]
     mirror: Vec<String>,
+    /// Allow mirrors whose address begins with `http://`
+    #[arg(long)]
+    without_tls: bool,
 }
 
 /// Runs the verb.
@@ -32,14 +35,15 @@ pub fn run(args: Args) -> Result<ExitCode> {
             .context("there is no home directory; name a folder with --out")?
             .join("mnist"),
     };
-    let mut options = Options::default();
-    if !args.mirror.is_empty() {
-        options.mirrors = args.mirror;
-    }
+    let mirrors = match args.mirror.is_empty() {
+        true => MIRRORS.map(str::to_owned).to_vec(),
+        false => args.mirror,
+    };
+    let options = Options { without_tls: args.without_tls, ..Options::default() };
     let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(
         "{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left",
     )?);
-    mnist::fetch::fetch(&folder, &options, &mut |progress: Progress| {
+    mnist::fetch::fetch(&folder, &mirrors, &options, &mut |progress: Progress| {
         bar.set_message(progress.file.to_owned());
         bar.set_length(progress.total_bytes.unwrap_or(progress.bytes));
         bar.set_position(progress.bytes);

@@ -12,7 +12,7 @@ use crate::result::{ResultFile, Sample, Status};
 use crate::schedule::Schedule;
 use crate::suite::LoadedSuite;
 use crate::trainer::Plain;
-use crate::{data, launch, trust};
+use crate::{data, launch};
 use anyhow::{Context, Result, anyhow, bail};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -80,7 +80,6 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     let loaded = LoadedSuite::find(args.suite.as_deref())?;
     let case = choose(args, &loaded)?;
-    trust::check(&loaded, trust::Named::ByUser, false)?;
     let label = case.label(&loaded.suite);
     let cancel = launch::CancelToken::new().context("cannot listen for Ctrl-C")?;
     let handle = cancel.clone();

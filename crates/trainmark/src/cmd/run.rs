@@ -16,7 +16,7 @@ use crate::slurm::{self, Scheduler, Slurm};
 use crate::suite::LoadedSuite;
 use crate::trainer::Watch;
 use crate::verify::FILE;
-use crate::{data, launch, trainer, trust};
+use crate::{data, launch, trainer};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
 use serde_json::Value;
@@ -41,9 +41,6 @@ pub struct Args {
         "threads", "set", "data", "allow_software", "target_accuracy", "warm_up", "list", "dry_run", "memory_limit", "cpus",
     ])]
     resume: bool,
-    /// Run a suite from elsewhere without showing its commands first
-    #[arg(long)]
-    yes: bool,
     #[command(flatten)]
     what: What,
     /// Folder for the result files
@@ -167,7 +164,6 @@ pub fn run(given: &Args) -> Result<ExitCode> {
         let (loaded, cases) = planned(&args, Some(&past.began))?;
         let progress = past.progress();
         eprintln!("Going on with the run {}", console::one_line(&progress));
-        trust::check(&loaded, trust::Named::ByJournal, given.yes)?;
         return begin(&args, &loaded, &cases, journal, Some(past));
     }
     let (loaded, cases) = planned(given, None)?;
@@ -182,7 +178,6 @@ pub fn run(given: &Args) -> Result<ExitCode> {
     if given.cluster.executor == Kind::Slurm {
         Scheduler.check()?;
     }
-    trust::check(&loaded, trust::Named::ByUser, given.yes)?;
     let journal = open_folder(&given.out)?;
     if let Some(past) = journal.unfinished() {
         let (out, resume) = (given.out.display(), resume_command(&given.out));

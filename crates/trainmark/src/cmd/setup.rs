@@ -5,7 +5,7 @@ use crate::report::console::one_line;
 use crate::setup::{SetupError, Site, State};
 use crate::suite::{LoadedSuite, Trainer};
 use crate::trainer::Plain;
-use crate::{launch, trainer, trust};
+use crate::{launch, trainer};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -47,9 +47,6 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             format!("there is no {IN_CHECKOUT} here; name a suite: --suite FILE")
         })?,
     };
-    if !args.list {
-        trust::check(&loaded, trust::Named::ByUser, false)?;
-    }
     let mut failures = 0;
     for declared in selected(&loaded, &args.trainer)? {
         let line = match args.list {

@@ -8,24 +8,22 @@ use crate::execute::{Bench, Round};
 use crate::executor::Order;
 use crate::report::console;
 use crate::result;
-use crate::slurm::spool::result_line;
 use crate::{data, launch, trainer};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Run one task of an order.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The order, as JSON; `-` reads it from standard input
+    /// The order, as JSON
     #[arg(long, value_name = "FILE")]
     order: PathBuf,
     /// Which of its tasks, from 0
     #[arg(long, value_name = "N")]
     index: usize,
-    /// Where the result file goes; one that is there is replaced. `-` prints it, as one line
+    /// Where the result file goes; one that is there is replaced
     #[arg(long, value_name = "FILE")]
     result: PathBuf,
 }
@@ -36,14 +34,7 @@ pub struct Args {
 /// If the order cannot be carried out, or the result cannot be written.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let named = || format!("--order {}", args.order.display());
-    let text = match args.order.as_os_str() == "-" {
-        true => {
-            let mut text = Vec::new();
-            std::io::stdin().lock().read_to_end(&mut text).with_context(named)?;
-            text
-        }
-        false => std::fs::read(&args.order).with_context(named)?,
-    };
+    let text = files::read(&args.order, files::Kind::ORDER).with_context(named)?;
     let order: Order = serde_json::from_slice(&text).with_context(named)?;
     if order.harness != env!("CARGO_PKG_VERSION") {
         let own = env!("CARGO_PKG_VERSION");
@@ -75,10 +66,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Bench::new(&loaded, &dataset, &trainers, order.settings.clone(), order.run.clone())?;
     let result = bench.run_once(case, task.round, &cancel, &mut |_| {})?;
     let hint = || format!("--result {}: cannot be written", args.result.display());
-    match args.result.as_os_str() == "-" {
-        true => std::io::stdout().write_all(result_line(&result)?.as_bytes()).with_context(hint)?,
-        false => result::replace(&args.result, &result).with_context(hint)?,
-    }
+    result::replace(&args.result, &result).with_context(hint)?;
     let round = match task.round {
         Round::WarmUp => "warm-up".to_owned(),
         Round::Number(number) => format!("round {}", number + 1),

@@ -3,15 +3,13 @@
 //! and to collect what its tasks leave behind.
 //!
 //! A *batch* is one job array. It has a folder of its own below the output folder, which all nodes
-//! must see under the same path (for those that do not, [`spool`] takes another way): the order ([`Order`]), the script, a log and a result file per
-//! task. Each array task runs `trainmark task`, which is `trainmark run`'s own inner half, so a
+//! must see under the same path: the order ([`Order`]), the script, a log and a result file per task. Each array task runs `trainmark task`, which is `trainmark run`'s own inner half, so a
 //! result from a node is the same file as one from here. The journal knows a batch before Slurm does:
 //! a submitting process that dies at any moment is replaced by `--resume`, which finds the jobs again by
 //! their name, and what they have finished in the meantime.
 
 mod scheduler;
 mod script;
-pub mod spool;
 
 pub use scheduler::{JobId, Scheduler, SchedulerError, State};
 pub use script::{Request, render};
@@ -22,6 +20,7 @@ use crate::launch::CancelToken;
 use crate::plan::Case;
 use crate::result::{ResultFile, Sample, Status};
 use anyhow::{Context, Result};
+use files::Kind;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -38,7 +37,7 @@ const FILE_PATIENCE: Duration = Duration::from_secs(30);
 /// After a cancellation, for the tasks to write what they have.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(15);
 /// Bytes of a task's log that go into a record.
-const TAIL: usize = 4000;
+const TAIL: u64 = 4000;
 
 /// What the journal keeps of a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,8 +65,7 @@ pub struct Slurm<'a> {
     pub cancel: &'a CancelToken,
     pub scheduler: Scheduler,
     pub request: Request,
-    /// The output folder, absolute, on a file system that the nodes share unless the request says
-    /// otherwise.
+    /// The output folder, absolute, on a file system that the nodes share.
     pub out: PathBuf,
 }
 
@@ -77,8 +75,8 @@ struct Open {
     /// Its batch, and its index in the batch's order.
     batch: Batch,
     index: usize,
-    /// Of the array; a task of its own is known by its job's name.
-    job: Option<JobId>,
+    /// Of the array.
+    job: JobId,
     submissions: u32,
     /// Since when its job has ended without a result file.
     ended: Option<Instant>,
@@ -108,9 +106,6 @@ enum Step {
 
 impl Executor for Slurm<'_> {
     fn run(&mut self, tasks: &[Task], desk: &mut dyn Desk) -> Result<()> {
-        if !self.request.shared_folder {
-            return self.run_spooled(tasks, desk);
-        }
         let (mut open, mut rest) = self.adopt(tasks, desk)?;
         if !open.is_empty() {
             eprintln!("{} tasks were submitted before and are followed", open.len());
@@ -159,8 +154,7 @@ impl Slurm<'_> {
                     continue;
                 }
                 if let Some(at) = rest.iter().position(|task| same(&task)) {
-                    let (task, batch) = (rest.remove(at), batch.clone());
-                    let job = Some(job.clone());
+                    let (task, batch, job) = (rest.remove(at), batch.clone(), job.clone());
                     open.push(Open { task, batch, index, job, submissions: 1, ended: None });
                 }
             }
@@ -194,8 +188,8 @@ impl Slurm<'_> {
         for inner in ["results", "logs"] {
             std::fs::create_dir(batch.folder.join(inner)).with_context(hint)?;
         }
-        std::fs::write(batch.folder.join("order.json"), serde_json::to_vec(&order)?)
-            .with_context(hint)?;
+        let order = serde_json::to_vec(&order)?;
+        files::replace(&batch.folder.join("order.json"), &order).with_context(hint)?;
         desk.note(serde_json::to_value(Note::new(&batch, None))?)?;
         Ok(batch)
     }
@@ -209,7 +203,7 @@ impl Slurm<'_> {
         eprintln!("Slurm job {job}: {} tasks, logs in {}", tasks.len(), logs.display());
         desk.note(serde_json::to_value(Note::new(&batch, Some(job.clone())))?)?;
         let opened = |(index, &task): (usize, &Task)| {
-            let (batch, job) = (batch.clone(), Some(job.clone()));
+            let (batch, job) = (batch.clone(), job.clone());
             Open { task, batch, index, job, submissions: 1, ended: None }
         };
         Ok(tasks.iter().enumerate().map(opened).collect())
@@ -218,7 +212,7 @@ impl Slurm<'_> {
     fn submit_script(&self, folder: &Path, job_name: &str, indices: &[usize]) -> Result<JobId> {
         let script = render(&self.request, folder, job_name, indices)?;
         let path = folder.join("job.sh");
-        std::fs::write(&path, script).with_context(|| path.display().to_string())?;
+        files::replace(&path, script.as_bytes()).with_context(|| path.display().to_string())?;
         Ok(self.scheduler.submit(&path)?)
     }
 
@@ -231,10 +225,7 @@ impl Slurm<'_> {
             let states = self.states(&open)?;
             let mut still = Vec::new();
             for mut it in open {
-                let job = it.job.clone();
-                let (Some(job), Some(states)) =
-                    (&job, job.as_ref().and_then(|job| states.get(job)))
-                else {
+                let Some(states) = states.get(&it.job) else {
                     still.push(it); // the controller does not answer: nothing is known
                     continue;
                 };
@@ -244,11 +235,10 @@ impl Slurm<'_> {
                     Step::Wait => still.push(it),
                     Step::Done(result) => desk.end(it.task, *result)?,
                     Step::Again(word) => {
-                        eprintln!("Slurm job {job}_{}: {word}; submitted again", it.index);
+                        eprintln!("Slurm job {}_{}: {word}; submitted again", it.job, it.index);
                         it.submissions += 1;
-                        let name = format!("trainmark-again-{job}");
-                        let again = self.submit_script(&it.batch.folder, &name, &[it.index])?;
-                        it.job = Some(again);
+                        let name = format!("trainmark-again-{}", it.job);
+                        it.job = self.submit_script(&it.batch.folder, &name, &[it.index])?;
                         still.push(it);
                     }
                 }
@@ -276,7 +266,7 @@ impl Slurm<'_> {
     /// What came of a task: its job's state, if the scheduler still knows it, and its result, if there is
     /// one.
     fn look_at(&self, open: &mut Open, state: Option<State>, written: Option<ResultFile>) -> Step {
-        let job = open.job_words();
+        let job = format!("job {}_{}", open.job, open.index);
         let failed = |open: &Open, status: Status, what: String| {
             Step::Done(Box::new(self.failure(open, status, format!("{job}: {what}"))))
         };
@@ -297,14 +287,10 @@ impl Slurm<'_> {
                 Step::Wait
             }
             (Some(State::Completed) | None, Some(result)) => Step::Done(Box::new(result)),
-            // No job, and its srun has ended: it was refused.
-            (None, None) if !self.request.shared_folder => {
-                failed(open, Status::NotStarted, last_line(&open.log()).to_owned())
-            }
             // Ended or forgotten, but no file yet: wait for a slow file system.
             (Some(State::Completed) | None, None) => {
                 let since = *open.ended.get_or_insert_with(Instant::now);
-                if since.elapsed() < FILE_PATIENCE && self.request.shared_folder {
+                if since.elapsed() < FILE_PATIENCE {
                     return Step::Wait;
                 }
                 let log = open.log();
@@ -381,33 +367,17 @@ impl Open {
         self.batch.folder.join("results").join(format!("{}.json", self.index))
     }
 
-    /// How a person finds it in the queue.
-    fn job_words(&self) -> String {
-        match &self.job {
-            Some(job) => format!("job {job}_{}", self.index),
-            None => format!("job {}.{}.{}", self.batch.job_name(), self.index, self.submissions),
-        }
-    }
-
-    fn log_path(&self) -> PathBuf {
-        let name = match &self.job {
-            Some(job) => format!("{job}_{}.log", self.index),
-            None => format!("{}.log", self.index),
-        };
-        self.batch.folder.join("logs").join(name)
-    }
-
     /// The end of what the task printed, on its latest submission.
     fn log(&self) -> String {
-        let bytes = std::fs::read(self.log_path()).unwrap_or_default();
-        let tail = &bytes[bytes.len().saturating_sub(TAIL)..];
-        String::from_utf8_lossy(tail).trim().to_owned()
+        let path = self.batch.folder.join("logs").join(format!("{}_{}.log", self.job, self.index));
+        let tail = files::read_end(&path, Kind::LOG, TAIL).unwrap_or_default();
+        String::from_utf8_lossy(&tail).trim().to_owned()
     }
 }
 
 /// Each once.
 fn jobs(open: &[Open]) -> BTreeSet<&JobId> {
-    open.iter().filter_map(|it| it.job.as_ref()).collect()
+    open.iter().map(|it| &it.job).collect()
 }
 
 /// Slurm's own lines in a task's log begin with it, `slurmstepd-node1: error:` for example.
@@ -428,12 +398,12 @@ fn last_line(log: &str) -> &str {
 }
 
 fn read_order(folder: &Path) -> Result<Order> {
-    Ok(serde_json::from_slice(&std::fs::read(folder.join("order.json"))?)?)
+    Ok(serde_json::from_slice(&files::read(&folder.join("order.json"), Kind::ORDER)?)?)
 }
 
 /// Result files are there whole or not at all.
 fn read_result(path: &Path) -> Option<ResultFile> {
-    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    serde_json::from_slice(&files::read(path, Kind::RESULT).ok()?).ok()
 }
 
 /// The script of a batch that is not submitted, for `--dry-run`.
@@ -441,9 +411,6 @@ fn read_result(path: &Path) -> Option<ResultFile> {
 /// # Errors
 /// If a path cannot stand in a script.
 pub fn preview(request: &Request, out: &Path, tasks: usize) -> Result<String> {
-    if !request.shared_folder {
-        return spool::preview(request);
-    }
     let indices: Vec<usize> = (0..tasks.min(LARGEST_ARRAY)).collect();
     render(request, &out.join(FOLDER).join("BATCH"), "trainmark-BATCH", &indices)
 }

@@ -1,6 +1,5 @@
 //! Slurm's commands, as far as they are needed: `sbatch`, `squeue`, `sacct`, `scancel`.
 
-use super::spool::ByName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -140,29 +139,6 @@ impl Scheduler {
         Ok(Some(states))
     }
 
-    /// The user's jobs whose names begin with one of these and a dot, by name; those that the scheduler
-    /// has forgotten are missing. `None` while the controller does not answer.
-    ///
-    /// # Errors
-    /// If Slurm is not there.
-    pub(super) fn states_by_name(
-        &self,
-        prefixes: &[String],
-    ) -> Result<Option<ByName>, SchedulerError> {
-        let read = |said: &str| -> ByName {
-            said.lines().filter_map(|line| named_state(line, prefixes)).collect()
-        };
-        let queued = match call("squeue", &["-h", "--me", "--states=all", "--format=%j|%A|%T"]) {
-            Ok(said) => read(&said),
-            Err(SchedulerError::Refused { .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let history = ["-n", "-P", "-X", "-S", "now-1hour", "--format=JobName,JobIDRaw,State"];
-        let mut states = call("sacct", &history).map(|said| read(&said)).unwrap_or_default();
-        states.extend(queued);
-        Ok(Some(states))
-    }
-
     /// The job of a name, if it was submitted.
     ///
     /// # Errors
@@ -201,17 +177,6 @@ fn task_state(line: &str, job: &JobId) -> Option<(usize, State)> {
     let (number, index) = task.split_once('_')?;
     (number == job.0).then_some(())?;
     Some((index.parse().ok()?, State::parse(state)))
-}
-
-/// `trainmark-RUN-0001.3.1|124|RUNNING`.
-fn named_state(line: &str, prefixes: &[String]) -> Option<(String, (JobId, State))> {
-    let (rest, state) = line.rsplit_once('|')?;
-    let (name, job) = rest.rsplit_once('|')?;
-    let ours = |prefix: &String| {
-        name.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('.'))
-    };
-    prefixes.iter().any(ours).then_some(())?;
-    Some((name.to_owned(), (JobId::parse(job)?, State::parse(state))))
 }
 
 fn call(program: &'static str, words: &[&str]) -> Result<String, SchedulerError> {
@@ -260,14 +225,6 @@ mod tests {
         assert_eq!(task_state("12_3|RUNNING", &job), Some((3, State::Running)));
         for line in ["12|RUNNING", "13_3|RUNNING", "12_[4-9]|PENDING", "12_3.batch|FAILED", ""] {
             assert_eq!(task_state(line, &job), None, "{line}");
-        }
-        let ours = ["trainmark-r-0001".to_owned()];
-        let found = named_state("trainmark-r-0001.3.1|12|TIMEOUT", &ours).unwrap();
-        assert_eq!(found, ("trainmark-r-0001.3.1".into(), (job, State::TimedOut)));
-        for line in
-            ["trainmark-r-00011.3.1|12|RUNNING", "other|12|RUNNING", "trainmark-r-0001.0.1|RUNNING"]
-        {
-            assert_eq!(named_state(line, &ours), None, "{line}");
         }
         assert!(JobId::parse("12; rm").is_none());
         assert!(JobId::parse("").is_none());

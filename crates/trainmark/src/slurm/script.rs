@@ -23,13 +23,10 @@ pub struct Request {
     pub time: Duration,
     /// The scheduler's memory limit of a task, in bytes.
     pub memory_bytes: Option<u64>,
-    /// Further options of `sbatch` or `srun`, as they are.
+    /// Further options of `sbatch`, as they are.
     pub more: Vec<String>,
     /// Whether a node is measured (`trainmark machine`) before its first task.
     pub measure_nodes: bool,
-    /// Whether the nodes see the output folder; if not, results come back through the submitting
-    /// host's own spool.
-    pub shared_folder: bool,
 }
 
 /// The script of an array over these indices of the order in `folder`.
@@ -84,14 +81,6 @@ exec \"$TRAINMARK\" task --order \"$BATCH/order.json\" --index \"$SLURM_ARRAY_TA
     Ok(script)
 }
 
-/// The options of an `srun` for one task.
-pub fn srun_options(request: &Request, job_name: &str) -> Vec<String> {
-    let mut options = vec![format!("--job-name={job_name}"), "--nodes=1".to_owned()];
-    options.push("--chdir=/".to_owned()); // this host's folders are not the node's
-    options.extend(wishes(request));
-    options
-}
-
 /// What is asked of the scheduler for a task, however it is submitted.
 fn wishes(request: &Request) -> Vec<String> {
     let mut options = vec![format!("--time={}", minutes(request.time)), "--ntasks=1".to_owned()];
@@ -124,7 +113,7 @@ fn minutes(time: Duration) -> u64 {
     time.as_secs().div_ceil(60).max(1)
 }
 
-pub(super) fn quoted(path: &Path) -> Result<String> {
+fn quoted(path: &Path) -> Result<String> {
     match path.to_str() {
         Some(text) if !text.contains('\n') => Ok(format!("'{}'", text.replace('\'', r"'\''"))),
         _ => bail!("{}: cannot stand in a batch script", path.display()),
@@ -148,7 +137,6 @@ mod tests {
             memory_bytes: Some(1 << 30),
             more: vec!["--account=lab 7".into()],
             measure_nodes: true,
-            shared_folder: true,
         }
     }
 
