@@ -1,8 +1,8 @@
 //! Where noise records are: beside the user's other state of programs, one file for each row and
 //! machine, the newest replacing the one before.
 
-use super::{NoiseRecord, SCHEMA_VERSION};
-use crate::machine::Machine;
+use crate::noise::{NoiseRecord, SCHEMA_VERSION};
+use measure::machine::Machine;
 use std::path::{Path, PathBuf};
 
 /// Keeps a record. Returns its file.
@@ -28,7 +28,7 @@ fn keep_in(folder: &Path, record: &NoiseRecord) -> std::io::Result<PathBuf> {
     std::fs::create_dir_all(folder)?;
     let hardware = hardware(&record.machine);
     let row = format!("{}\n{}\n{}\n{hardware}", record.executable, record.model, record.backend);
-    let digest = crate::provenance::sha256_of_bytes(row.as_bytes());
+    let digest = measure::provenance::sha256_of_bytes(row.as_bytes());
     let path = folder.join(format!("{}.json", &digest[..16]));
     let file = tempfile::NamedTempFile::new_in(folder)?;
     serde_json::to_writer_pretty(&file, record)?;

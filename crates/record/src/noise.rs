@@ -7,10 +7,8 @@
 //! Every difference that is claimed is a false one, and the size of what was found by chance is the
 //! floor below which nothing is claimed.
 
-pub mod store;
-
-use crate::machine::Machine;
-use crate::stats::{self, Speedup, Verdict};
+use measure::machine::Machine;
+use crate::stats::{self, Speedup};
 use serde::{Deserialize, Serialize};
 
 /// The version of the keys of a record.
@@ -77,7 +75,7 @@ pub struct Claims {
 impl Claims {
     fn add(&mut self, speedup: &Speedup) {
         self.comparisons += 1;
-        self.claims += usize::from(speedup.verdict(0.0) != Verdict::NoDifferenceShown);
+        self.claims += usize::from(speedup.verdict(0.0).is_difference());
     }
 
     /// The false-positive rate.

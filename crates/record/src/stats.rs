@@ -114,35 +114,6 @@ pub struct Speedup {
     pub interval: Option<Interval>,
 }
 
-/// What a comparison may claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    Faster,
-    Slower,
-    /// The interval contains 1, or the effect is not above the noise floor, or there are too few
-    /// samples for an interval.
-    NoDifferenceShown,
-}
-
-impl Speedup {
-    /// The claim, given the machine's noise floor: a ratio must differ from 1 by more than this.
-    pub fn verdict(&self, noise_floor: f64) -> Verdict {
-        let Some(interval) = self.interval else {
-            return Verdict::NoDifferenceShown;
-        };
-        if self.ratio.ln().abs() <= noise_floor.ln_1p() {
-            Verdict::NoDifferenceShown
-        } else if interval.low > 1.0 {
-            Verdict::Faster
-        } else if interval.high < 1.0 {
-            Verdict::Slower
-        } else {
-            Verdict::NoDifferenceShown
-        }
-    }
-}
-
 /// Of rows that ran in the same rounds: `base[i]` and `new[i]` are the positive times of round `i`.
 /// `None` of no rounds.
 pub fn paired_speedup(base: &[f64], new: &[f64]) -> Option<Speedup> {
@@ -281,6 +252,7 @@ pub fn smallest_shown(deviation: f64, rounds: usize) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::verdict::Verdict;
     use rand_chacha::ChaCha8Rng;
     use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -344,7 +316,7 @@ mod tests {
         // Too few rounds for an interval: nothing is claimed, however large the ratio.
         assert_eq!(
             paired_speedup(&base[..5], &new[..5]).unwrap().verdict(0.0),
-            Verdict::NoDifferenceShown
+            Verdict::Inconclusive
         );
     }
 
@@ -352,7 +324,7 @@ mod tests {
     fn an_effect_within_the_noise_floor_is_not_claimed() {
         let base = [1.0; 8];
         let new = [0.99; 8];
-        assert_eq!(paired_speedup(&base, &new).unwrap().verdict(0.02), Verdict::NoDifferenceShown);
+        assert_eq!(paired_speedup(&base, &new).unwrap().verdict(0.02), Verdict::NoDifference);
         assert_eq!(paired_speedup(&base, &new).unwrap().verdict(0.005), Verdict::Faster);
     }
 
@@ -384,7 +356,7 @@ mod tests {
                 let speedups = [paired_speedup(&base, &new), unpaired_speedup(&base, &new)];
                 for (claims, speedup) in claims.iter_mut().zip(speedups) {
                     let verdict = speedup.unwrap().verdict(0.0);
-                    *claims += usize::from(verdict != Verdict::NoDifferenceShown);
+                    *claims += usize::from(verdict.is_difference());
                 }
             }
             // 1000 trials at a true rate of 5 %: the count's own 99 % interval ends at 66.

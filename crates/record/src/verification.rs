@@ -1,8 +1,8 @@
 //! What came of verifying, and the file beside the result files that keeps it.
 //! `schema/verification.schema.json` says the same to other programs.
 
-use crate::machine::Machine;
-use crate::result;
+use measure::machine::Machine;
+use crate::write;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -127,7 +127,7 @@ pub struct Verification {
     /// SHA-256 of the trainer's program.
     #[serde(default)]
     pub program_sha256: Option<String>,
-    /// SHA-256 over what the program was given to run ([`crate::identity::sources_digest`]).
+    /// SHA-256 over what the program was given to run (scripts, inputs, set-up).
     #[serde(default)]
     pub sources_sha256: Option<String>,
     #[serde(default)]
@@ -226,7 +226,7 @@ impl VerificationFile {
     /// # Errors
     /// If the folder or the disk refuses.
     pub fn write(&self, folder: &Path) -> std::io::Result<()> {
-        result::replace(&folder.join(FILE), self)
+        write::replace(&folder.join(FILE), self)
     }
 }
 

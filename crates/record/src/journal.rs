@@ -12,9 +12,10 @@
 //! people, so a clock that jumps changes nothing. When a run begins and no older one is left to be
 //! taken up again, the journal begins anew: finished runs are in their result files.
 
-use crate::identity::Identity;
-use crate::provenance::Moment;
-use crate::result::{ResultFile, RunIdentity, Status, sync_directory};
+use crate::fingerprint::Fingerprint;
+use measure::provenance::Moment;
+use crate::write::sync_directory;
+use crate::{Record, RunIdentity, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
@@ -34,7 +35,7 @@ const HOLDER_PATIENCE: Duration = Duration::from_secs(10);
 /// One line.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-enum Record {
+enum Line {
     /// A process has opened the journal.
     Opened(Holder),
     Began(Box<Began>),
@@ -121,11 +122,11 @@ impl Began {
 /// What came of one training.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ran {
-    pub identity: Identity,
+    pub identity: Fingerprint,
     /// The result file's name.
     pub file: String,
     /// Of one sample, or of none and a reason.
-    pub result: ResultFile,
+    pub result: Record,
 }
 
 /// A run that the journal tells of.
@@ -140,7 +141,7 @@ pub struct PastRun {
 impl PastRun {
     /// For people: when it began and how far it came.
     pub fn progress(&self) -> String {
-        let mut done: Vec<&Identity> = Vec::new();
+        let mut done: Vec<&Fingerprint> = Vec::new();
         for ran in &self.ran {
             if ran.result.status != Status::Interrupted && !done.contains(&&ran.identity) {
                 done.push(&ran.identity);
@@ -194,7 +195,7 @@ impl Journal {
         }
         let mut journal = Journal { file, path, len: scan.len, runs: scan.runs, warnings };
         journal.cut()?;
-        journal.append(&Record::Opened(Holder::own()))?;
+        journal.append(&Line::Opened(Holder::own()))?;
         Ok(journal)
     }
 
@@ -216,7 +217,7 @@ impl Journal {
         if self.unfinished().is_none() && self.len > 0 {
             (self.runs, self.len) = (Vec::new(), 0);
             self.cut()?;
-            self.append(&Record::Opened(Holder::own()))?;
+            self.append(&Line::Opened(Holder::own()))?;
         }
         // Two processes of one id in one second: clocks jump, and ids come again.
         let taken = |id: &str| self.runs.iter().any(|run| run.began.run.id == id);
@@ -227,7 +228,7 @@ impl Journal {
             number += 1;
         }
         let run = began.run.clone();
-        self.append(&Record::Began(Box::new(began)))?;
+        self.append(&Line::Began(Box::new(began)))?;
         Ok(run)
     }
 
@@ -236,16 +237,16 @@ impl Journal {
     /// # Errors
     /// If the disk refuses.
     pub fn resume(&mut self, run: &str) -> io::Result<()> {
-        self.append(&Record::Resumed { run: run.to_owned() })
+        self.append(&Line::Resumed { run: run.to_owned() })
     }
 
     /// A training has ended. It is on the disk when this returns.
     ///
     /// # Errors
     /// If the disk refuses; the journal is as it was then.
-    pub fn ran(&mut self, identity: Identity, file: &str, result: ResultFile) -> io::Result<()> {
+    pub fn ran(&mut self, identity: Fingerprint, file: &str, result: Record) -> io::Result<()> {
         let file = file.to_owned();
-        self.append(&Record::Ran(Box::new(Ran { identity, file, result })))
+        self.append(&Line::Ran(Box::new(Ran { identity, file, result })))
     }
 
     /// Keeps an executor's note.
@@ -253,7 +254,7 @@ impl Journal {
     /// # Errors
     /// If the disk refuses.
     pub fn note(&mut self, note: Value) -> io::Result<()> {
-        self.append(&Record::Noted { note })
+        self.append(&Line::Noted { note })
     }
 
     /// The run is done.
@@ -261,7 +262,7 @@ impl Journal {
     /// # Errors
     /// If the disk refuses.
     pub fn finish(&mut self) -> io::Result<()> {
-        self.append(&Record::Finished(At::now(None)))
+        self.append(&Line::Finished(At::now(None)))
     }
 
     /// The run stops here and can be taken up again.
@@ -269,10 +270,10 @@ impl Journal {
     /// # Errors
     /// If the disk refuses.
     pub fn stop(&mut self, why: &str) -> io::Result<()> {
-        self.append(&Record::Stopped(At::now(Some(why))))
+        self.append(&Line::Stopped(At::now(Some(why))))
     }
 
-    fn append(&mut self, record: &Record) -> io::Result<()> {
+    fn append(&mut self, record: &Line) -> io::Result<()> {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
         match self.file.write_all(&line).and_then(|()| self.file.sync_data()) {
@@ -377,11 +378,11 @@ impl Scan {
         }
     }
 
-    fn take(&mut self, record: Record) {
+    fn take(&mut self, record: Line) {
         let current = self.current.and_then(|index| self.runs.get_mut(index));
         match (record, current) {
-            (Record::Opened(holder), _) => self.holder = Some(holder),
-            (Record::Began(began), _) => {
+            (Line::Opened(holder), _) => self.holder = Some(holder),
+            (Line::Began(began), _) => {
                 let newer = began.version > VERSION;
                 self.damaged += usize::from(newer);
                 let run = PastRun {
@@ -394,12 +395,12 @@ impl Scan {
                 self.runs.push(run);
                 self.current = Some(self.runs.len() - 1);
             }
-            (Record::Resumed { run }, _) => {
+            (Line::Resumed { run }, _) => {
                 self.current = self.runs.iter().position(|known| known.began.run.id == run);
             }
-            (Record::Ran(ran), Some(run)) => run.ran.push(*ran),
-            (Record::Noted { note }, Some(run)) => run.notes.push(note),
-            (Record::Finished(_), Some(run)) => run.finished = true,
+            (Line::Ran(ran), Some(run)) => run.ran.push(*ran),
+            (Line::Noted { note }, Some(run)) => run.notes.push(note),
+            (Line::Finished(_), Some(run)) => run.finished = true,
             _ => {}
         }
     }
@@ -414,8 +415,8 @@ mod tests {
         Began::new(run, vec!["--quick".into()], None, "data".into(), 3)
     }
 
-    fn identity(model: &str) -> Identity {
-        Identity { model: model.into(), ..Identity::default() }
+    fn identity(model: &str) -> Fingerprint {
+        Fingerprint { model: model.into(), ..Fingerprint::default() }
     }
 
     #[test]
@@ -424,7 +425,7 @@ mod tests {
         let mut journal = Journal::open(folder.path()).unwrap();
         assert!(journal.unfinished().is_none());
         journal.begin(began("a", "2026")).unwrap();
-        journal.ran(identity("mlp"), "x.json", ResultFile::default()).unwrap();
+        journal.ran(identity("mlp"), "x.json", Record::default()).unwrap();
         journal.note(Value::from(7)).unwrap();
         drop(journal);
         let mut journal = Journal::open(folder.path()).unwrap();
@@ -449,7 +450,7 @@ mod tests {
         let mut journal = Journal::open(folder.path()).unwrap();
         journal.begin(began("a", "2026")).unwrap();
         for model in ["mlp", "cnn", "attention"] {
-            journal.ran(identity(model), "x.json", ResultFile::default()).unwrap();
+            journal.ran(identity(model), "x.json", Record::default()).unwrap();
         }
         drop(journal);
         let whole = std::fs::read(&path).unwrap();

@@ -6,7 +6,7 @@
 //! something was skipped: a trainer that does not declare that is *implausible*, and so is one whose
 //! achieved rate exceeds the peak.
 
-use crate::result::{Sample, TrainerRecord};
+use crate::{Sample, TrainerRecord};
 use machine::Capability;
 use serde::{Deserialize, Serialize};
 
@@ -140,7 +140,7 @@ fn peak(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::result::Timing;
+    use crate::Timing;
     use machine::{Cpu, FmaRate};
 
     fn capability() -> Capability {

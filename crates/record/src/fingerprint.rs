@@ -1,0 +1,30 @@
+//! When two trainings are of the same thing: the same row, the same data, the same program. A finished
+//! row is skipped by this, so it must change whenever another training would come out.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// What makes two trainings comparable.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    pub trainer: String,
+    pub model: String,
+    pub backend: String,
+    pub config: Map<String, Value>,
+    pub dataset_sha256: String,
+    /// Of the trainer's program; `None` if there is none.
+    pub program_sha256: Option<String>,
+    /// Of the command, the environment that the suite sets, the scripts that the command names, the
+    /// trainer's `inputs`, and what its set-up was made from.
+    pub command_sha256: String,
+}
+
+impl Fingerprint {
+    /// Whether it is the same row of the suite on the same data, whatever program trains it.
+    pub fn same_row(&self, other: &Fingerprint) -> bool {
+        let key = |it: &Fingerprint| {
+            (it.trainer.clone(), it.model.clone(), it.backend.clone(), it.dataset_sha256.clone())
+        };
+        key(self) == key(other) && self.config == other.config
+    }
+}

@@ -1,0 +1,26 @@
+//! The record of a training and all that follows from records alone: statistics, comparisons, verdicts.
+//! It knows no suite, starts nothing and prints nothing.
+#![forbid(unsafe_code)]
+
+pub mod change;
+pub mod file_name;
+pub mod fingerprint;
+pub mod journal;
+pub mod noise;
+pub mod noise_store;
+pub mod old;
+pub mod race;
+mod result;
+pub mod roofline;
+pub mod state;
+pub mod stats;
+mod status;
+pub mod task;
+pub mod verification;
+pub mod write;
+
+pub use result::{
+    CurvePoint, DatasetRecord, LimitsRecord, MEGABYTE, MeterRecord, Metrics, Record, RecordError,
+    RunIdentity, SCHEMA_VERSION, Sample, Throughput, Timing, TrainerRecord,
+};
+pub use status::Status;
