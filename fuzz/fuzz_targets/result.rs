@@ -7,7 +7,7 @@ use trainmark::report::{
     Collection, Options, Summary, bmf, console, csv, html, json, jsonl, markdown, mlperf, openmetrics,
     parquet,
 };
-use trainmark::result::ResultFile;
+use trainmark::report::old_result::ResultFile;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(result) = serde_json::from_slice::<ResultFile>(bytes) {

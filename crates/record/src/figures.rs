@@ -161,7 +161,10 @@ pub fn of<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<Figure> {
 }
 
 /// The figure of that name, a hyphen for an underscore: of these records, or a meter of theirs.
-pub fn named<'a>(name: &str, records: impl IntoIterator<Item = &'a Record> + Clone) -> Option<Figure> {
+pub fn named<'a>(
+    name: &str,
+    records: impl IntoIterator<Item = &'a Record> + Clone,
+) -> Option<Figure> {
     let name = name.replace('-', "_");
     let key = match name.as_str() {
         "wall" => "wall_s",
@@ -232,7 +235,12 @@ impl Figure {
     /// specification's, is one sample of round 0.
     pub fn samples(&self, record: &Record) -> Vec<(u32, f64)> {
         if record.samples.is_empty() {
-            return self.of(record).filter(|_| record.status.completed()).map(|it| (0, it)).into_iter().collect();
+            return self
+                .of(record)
+                .filter(|_| record.status.completed())
+                .map(|it| (0, it))
+                .into_iter()
+                .collect();
         }
         let completed = record.counted().filter(|sample| sample.status.completed());
         completed.filter_map(|sample| Some((sample.round, self.of_sample(sample)?))).collect()

@@ -3,8 +3,8 @@
 //! A sample is known by its run, its row and its round, never by its file: a copy, or a link, adds nothing
 //! and is named in [`Folder::duplicates`].
 
-use crate::verification::{self, Verification, VerificationFile};
 use crate::Record;
+use crate::verification::{self, Verification, VerificationFile};
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -155,7 +155,8 @@ impl Folder {
         let mut dropped: HashSet<usize> = HashSet::new();
         for mut places in by_origin.into_values().filter(|places| places.len() > 1) {
             // The sort is stable: of equals the first name is kept.
-            places.sort_by_key(|&place| std::cmp::Reverse(self.entries[place].record.samples.len()));
+            places
+                .sort_by_key(|&place| std::cmp::Reverse(self.entries[place].record.samples.len()));
             let first = places[0];
             for &place in &places[1..] {
                 let kept = &self.entries[first];
@@ -230,7 +231,8 @@ mod tests {
 
     #[test]
     fn of_two_files_of_one_row_each_sample_counts_once() {
-        let found = folder(&[("a.json", &record("r", &[0, 1])), ("b.json", &record("r", &[1, 2, 3]))]);
+        let found =
+            folder(&[("a.json", &record("r", &[0, 1])), ("b.json", &record("r", &[1, 2, 3]))]);
         let rounds = |it: &Entry| it.record.samples.iter().map(|it| it.round).collect::<Vec<_>>();
         assert_eq!(found.entries.iter().map(rounds).collect::<Vec<_>>(), [vec![0], vec![1, 2, 3]]);
     }

@@ -13,9 +13,9 @@
 //! taken up again, the journal begins anew: finished runs are in their result files.
 
 use crate::fingerprint::Fingerprint;
-use measure::provenance::Moment;
 use crate::write::sync_directory;
 use crate::{Record, RunIdentity, Status};
+use measure::provenance::Moment;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;

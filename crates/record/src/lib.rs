@@ -3,8 +3,10 @@
 #![forbid(unsafe_code)]
 
 pub mod change;
+pub mod figures;
 pub mod file_name;
 pub mod fingerprint;
+pub mod folder;
 pub mod journal;
 pub mod noise;
 pub mod noise_store;
@@ -16,6 +18,7 @@ pub mod state;
 pub mod stats;
 mod status;
 pub mod task;
+pub mod verdict;
 pub mod verification;
 pub mod write;
 
@@ -24,3 +27,4 @@ pub use result::{
     RunIdentity, SCHEMA_VERSION, Sample, Throughput, Timing, TrainerRecord,
 };
 pub use status::Status;
+pub use verdict::Verdict;

@@ -7,8 +7,8 @@
 //! Every difference that is claimed is a false one, and the size of what was found by chance is the
 //! floor below which nothing is claimed.
 
-use measure::machine::Machine;
 use crate::stats::{self, Speedup};
+use measure::machine::Machine;
 use serde::{Deserialize, Serialize};
 
 /// The version of the keys of a record.

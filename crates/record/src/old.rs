@@ -75,8 +75,7 @@ fn upgrade_sample(sample: &mut Map<String, Value>) {
     let mut seconds = 0.0; // an epoch's own, then; since the start, now
     let points = epochs.iter().map(|epoch| {
         seconds += epoch["seconds"].as_f64().unwrap_or_default();
-        let mut point =
-            json!({"epoch": epoch["epoch"], "seconds": seconds, "loss": epoch["loss"]});
+        let mut point = json!({"epoch": epoch["epoch"], "seconds": seconds, "loss": epoch["loss"]});
         if epoch["accuracy_percent"].is_number() {
             point["metrics"] = json!({ ACCURACY: epoch["accuracy_percent"] });
         }

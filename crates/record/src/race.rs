@@ -52,7 +52,8 @@ impl Race {
         let target = target(&record.config)?;
         let (metric, of_metric) = record.task().quality()?;
         let tested = |sample: &&Sample| {
-            let known = |sample: &Sample| sample.curve.iter().any(|it| it.metrics.contains_key(metric));
+            let known =
+                |sample: &Sample| sample.curve.iter().any(|it| it.metrics.contains_key(metric));
             sample.status.completed() && known(sample)
         };
         let tested: Vec<&Sample> = record.counted().filter(tested).collect();

@@ -15,6 +15,7 @@ use crate::status::Status;
 use crate::task::{KeyRecord, TaskRecord};
 use measure::environment::Environment;
 use measure::machine::Machine;
+pub use measure::meters::MeterRecord;
 use measure::surroundings::Surroundings;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -135,20 +136,6 @@ pub struct Throughput {
     pub value: Option<f64>,
     /// What is counted, for example `tokens`.
     pub unit: String,
-}
-
-/// A meter besides the headline figures.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct MeterRecord {
-    /// The median over the samples; null if there is none.
-    pub value: Option<f64>,
-    /// Where it comes from and what it covers.
-    pub source: Option<String>,
-    /// Whether the figure means what its name says, in every sample.
-    pub valid: bool,
-    /// Why there is no figure, or why it is not valid.
-    pub reason: Option<String>,
 }
 
 /// One `trainmark run`.
@@ -419,9 +406,8 @@ impl Record {
         };
         self.metrics.training_time_seconds =
             self.median("training_time_seconds", timing(Timing::cpu_s));
-        self.metrics.peak_memory_mb = self.median("peak_memory_mb", |sample| {
-            Some(sample.peak_memory_bytes? as f64 / MEGABYTE)
-        });
+        self.metrics.peak_memory_mb = self
+            .median("peak_memory_mb", |sample| Some(sample.peak_memory_bytes? as f64 / MEGABYTE));
         self.peak_memory_bytes =
             self.metrics.peak_memory_mb.map(|megabytes| (megabytes * MEGABYTE).round() as u64);
         let on_device = |sample: &Sample| sample.device_peak_bytes.map(|bytes| bytes as f64);

@@ -1,10 +1,10 @@
 //! What may be said of two sets of samples of one figure. Every comparison of the harness, in a report, of
 //! two sides, in a history or for a noise floor, is decided here and nowhere else.
 
+use crate::Record;
 use crate::figures::Figure;
 use crate::stats::{self, Interval, Speedup};
 use crate::task::Better;
-use crate::Record;
 use serde::{Deserialize, Serialize};
 
 /// What a comparison may claim.
@@ -114,7 +114,8 @@ fn paired(figure: &Figure, base: &Record, new: &Record) -> Option<Speedup> {
     let pair = |(round, value): (u32, f64)| {
         Some((value, of_new.iter().find(|(other, _)| *other == round)?.1))
     };
-    let (base, new): (Vec<f64>, Vec<f64>) = figure.samples(base).into_iter().filter_map(pair).unzip();
+    let (base, new): (Vec<f64>, Vec<f64>) =
+        figure.samples(base).into_iter().filter_map(pair).unzip();
     let found = speedup(figure.better, &base, &new, stats::paired_speedup)?;
     found.interval.is_some().then_some(found)
 }

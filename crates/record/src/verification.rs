@@ -1,8 +1,9 @@
 //! What came of verifying, and the file beside the result files that keeps it.
 //! `schema/verification.schema.json` says the same to other programs.
 
+use crate::task::KeyRecord;
+use crate::{old, write};
 use measure::machine::Machine;
-use crate::write;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -77,19 +78,7 @@ impl fmt::Display for Grade {
     }
 }
 
-impl From<nn::conformance::Grade> for Grade {
-    fn from(grade: nn::conformance::Grade) -> Grade {
-        match grade {
-            nn::conformance::Grade::BitEqual => Grade::BitEqual,
-            nn::conformance::Grade::Float32 => Grade::Float32,
-            nn::conformance::Grade::Tf32 => Grade::Tf32,
-            nn::conformance::Grade::Bf16 => Grade::Bf16,
-            nn::conformance::Grade::Different => Grade::Different,
-        }
-    }
-}
-
-/// One combination, verified or not.
+/// One row, verified or not.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Verification {
     pub executable: String,
@@ -149,14 +138,17 @@ pub struct QuantityRecord {
     pub of_change: Option<f64>,
 }
 
-/// Keys of a configuration that do not change what a step computes.
-const IRRELEVANT: [&str; 2] = ["epochs", "seed"];
-
-/// Whether two configurations differ at most in how long and from which random weights they train.
-pub fn same_training(one: &Map<String, Value>, other: &Map<String, Value>) -> bool {
-    let relevant = |key: &&String| !IRRELEVANT.contains(&key.as_str());
-    let keys = |map: &Map<String, Value>| map.keys().filter(relevant).count();
-    keys(one) == keys(other)
+/// Whether two configurations differ at most in what does not change the steps, such as how long and from
+/// which random weights they train. `keys` are those that the suite declares.
+pub fn same_training(
+    one: &Map<String, Value>,
+    other: &Map<String, Value>,
+    keys: &BTreeMap<String, KeyRecord>,
+) -> bool {
+    let declared = |key: &str| keys.get(key).or_else(|| old::KEYS.get(key));
+    let relevant = |key: &&String| declared(key).is_none_or(|key| key.changes_steps);
+    let count = |map: &Map<String, Value>| map.keys().filter(relevant).count();
+    count(one) == count(other)
         && one
             .iter()
             .filter(|(key, _)| relevant(key))
@@ -172,10 +164,10 @@ impl Verification {
         }
     }
 
-    fn is_of_the_same_combination(&self, other: &Verification) -> bool {
+    fn is_of_the_same_row(&self, other: &Verification) -> bool {
         (&self.executable, &self.model, &self.backend)
             == (&other.executable, &other.model, &other.backend)
-            && same_training(&self.config, &other.config)
+            && same_training(&self.config, &other.config, &BTreeMap::new())
     }
 }
 
@@ -216,8 +208,7 @@ impl VerificationFile {
     /// Adds what was found now; what was known of the same combination is replaced.
     pub fn take_in(&mut self, found: Vec<Verification>) {
         self.schema_version = SCHEMA_VERSION;
-        self.verifications
-            .retain(|old| !found.iter().any(|new| new.is_of_the_same_combination(old)));
+        self.verifications.retain(|old| !found.iter().any(|new| new.is_of_the_same_row(old)));
         self.verifications.extend(found);
     }
 
@@ -242,7 +233,7 @@ mod tests {
     #[test]
     fn epochs_and_seed_change_nothing_and_everything_else_does() {
         let known = config(json!({"epochs": 1, "seed": 3, "hidden_size": 512}));
-        let same = |other: Value| same_training(&known, &config(other));
+        let same = |other: Value| same_training(&known, &config(other), &BTreeMap::new());
         assert!(same(json!({"hidden_size": 512, "seed": 42, "epochs": 5})));
         assert!(same(json!({"hidden_size": 512})));
         assert!(!same(json!({"hidden_size": 256, "epochs": 1, "seed": 3})));
@@ -251,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_found_anew_replaces_what_was_known_of_the_same_combination_only() {
+    fn what_is_found_anew_replaces_what_was_known_of_the_same_row_only() {
         let of = |backend: &str, grade: Grade| -> Verification {
             let text = json!({"executable": "e", "model": "m", "backend": backend,
                 "config": {"hidden_size": 1}, "grade": grade});

@@ -67,4 +67,3 @@ pub fn sync_directory(directory: &Path) -> std::io::Result<()> {
         other => other,
     }
 }
-

@@ -7,15 +7,16 @@
 use crate::execute::{Bench, Round};
 use crate::executor::{Desk, Executor, Task};
 use crate::file_name::FileName;
-use crate::identity::Identity;
 use crate::journal::{Journal, PastRun, Ran};
 use crate::launch::CancelToken;
 use crate::plan::Case;
 use crate::progress::Progress;
-use crate::result::{self, ResultFile, Status};
 use crate::schedule::Schedule;
 use crate::transcript::Transcript;
 use anyhow::{Context, Result};
+use record::fingerprint::Fingerprint;
+use record::write;
+use record::{Record, Status};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -24,8 +25,8 @@ use std::time::Instant;
 /// A combination on its way: its result so far, and the file that holds it.
 pub struct Row {
     pub case: Case,
-    pub result: ResultFile,
-    identity: Identity,
+    pub result: Record,
+    identity: Fingerprint,
     name: FileName,
     /// The file's name, once it is settled.
     file: Option<String>,
@@ -50,7 +51,7 @@ impl Row {
     }
 
     /// Takes what one more training brought.
-    fn absorb(&mut self, mut part: ResultFile) {
+    fn absorb(&mut self, mut part: Record) {
         self.known = true;
         if part.samples.is_empty() && !self.result.samples.is_empty() {
             // Trained before, and now not even started: what was measured stays.
@@ -118,7 +119,7 @@ impl<'a> Campaign<'a> {
         let mut remarks = Vec::new();
         for index in 0..self.rows.len() {
             let row = &mut self.rows[index];
-            let same = |ran: &&Ran| ran.identity.same_combination(&row.identity);
+            let same = |ran: &&Ran| ran.identity.same_row(&row.identity);
             let Some(last) = past.ran.iter().rfind(same) else { continue };
             // An interrupted training is to be run again, and so is what could not be trained then.
             let counts = |ran: &&Ran| {
@@ -220,7 +221,7 @@ impl<'a> Campaign<'a> {
     }
 
     /// Journal first: what is in it is not lost, whatever happens to the file.
-    fn keep(&mut self, index: usize, part: ResultFile) -> Result<()> {
+    fn keep(&mut self, index: usize, part: Record) -> Result<()> {
         let row = &self.rows[index];
         let file = row.file.clone().unwrap_or_else(|| row.name.first_free(self.out));
         let hint = self.cannot_write(row);
@@ -238,11 +239,11 @@ impl<'a> Campaign<'a> {
             let row = &self.rows[index];
             let hint = || self.cannot_write(row);
             let path = self.out.join(row.file.as_deref().unwrap_or_default());
-            let id = |result: &ResultFile| result.run.as_ref().map(|run| run.id.clone());
+            let id = |result: &Record| result.run.as_ref().map(|run| run.id.clone());
             let own = row.written || read(&path).is_some_and(|found| id(&found) == id(&row.result));
             if own {
-                result::replace(&path, &row.result).with_context(hint)?;
-            } else if !result::write_new(&path, &row.result).with_context(hint)? {
+                write::replace(&path, &row.result).with_context(hint)?;
+            } else if !write::write_new(&path, &row.result).with_context(hint)? {
                 let file = row.name.first_free(self.out);
                 let renamed = without_samples(&row.result);
                 let hint = self.cannot_write(row);
@@ -256,8 +257,8 @@ impl<'a> Campaign<'a> {
     }
 }
 
-fn without_samples(result: &ResultFile) -> ResultFile {
-    ResultFile { samples: Vec::new(), ..result.clone() }
+fn without_samples(result: &Record) -> Record {
+    Record { samples: Vec::new(), ..result.clone() }
 }
 
 /// The name that the journal has for a file, within its folder whatever the journal says.
@@ -266,7 +267,7 @@ fn file_of(ran: &Ran) -> String {
 }
 
 /// A result file, if there is one.
-fn read(path: &Path) -> Option<ResultFile> {
+fn read(path: &Path) -> Option<Record> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
@@ -284,7 +285,7 @@ impl Desk for Campaign<'_> {
         self.progress.epoch(task.row, said, self.rows[task.row].case.epochs());
     }
 
-    fn end(&mut self, task: Task, part: ResultFile) -> Result<()> {
+    fn end(&mut self, task: Task, part: Record) -> Result<()> {
         // A warm-up that failed is worth a record, and the rounds to come are spared.
         let fine = part.samples.iter().all(|sample| sample.status.completed());
         let warm_up = task.round == Round::WarmUp && fine && !part.samples.is_empty();

@@ -3,20 +3,16 @@
 
 use crate::data::Dataset;
 use crate::environment::Environment;
-use crate::identity::{self, Identity};
+use crate::identity;
 use crate::judge::{self, Evidence};
 use crate::launch::{self, CancelToken, MemoryLimit, Outcome, Stream};
 use crate::machine::Machine;
 use crate::meter::{Meters, Reading};
 use crate::meters::{self, MeterRecord};
-use crate::noise::{self, NoiseFloor, NoiseRecord};
+use crate::noise::{NoiseFloor, NoiseRecord};
 use crate::plan::{self, Case, Places};
 use crate::provenance::{self, Moment};
 use crate::race;
-use crate::result::{
-    AccuracySource, DatasetRecord, LimitsRecord, ResultFile, RunIdentity, SCHEMA_VERSION, Sample,
-    Status, Timing, TrainerRecord,
-};
 use crate::roofline;
 use crate::score;
 use crate::scratch::Scratch;
@@ -24,8 +20,15 @@ use crate::secret::Secrets;
 use crate::suite::LoadedSuite;
 use crate::surroundings::{Observer, Surroundings, placement};
 use crate::trainer::{NotReady, Ready};
-use crate::transcript::Transcript;
+use crate::transcript::{EpochRecord, Transcript};
 use anyhow::{Context, Result, anyhow};
+use record::fingerprint::Fingerprint;
+use record::task::Source;
+use record::{CurvePoint, old};
+use record::{
+    DatasetRecord, LimitsRecord, Record, RunIdentity, SCHEMA_VERSION, Sample, Status, Timing,
+    TrainerRecord,
+};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -42,12 +45,14 @@ pub enum Round {
 }
 
 /// What a run tells of its combination besides the sample.
-struct Record {
+struct Told {
     trainer: TrainerRecord,
     /// Whether it compiled the step, if it said so.
     compiled: Option<bool>,
     sources: Origins,
     missing: Origins,
+    /// Who measured the quality.
+    source: Option<Source>,
     meters: BTreeMap<String, MeterRecord>,
 }
 
@@ -130,7 +135,7 @@ impl<'a> Bench<'a> {
                  of its peak in reports"
             );
         }
-        let noise = noise::store::of_machine(&machine);
+        let noise = record::noise_store::of_machine(&machine);
         let observer = Observer::new();
         let environment = Environment::detect(observer.gpus());
         Ok(Bench {
@@ -170,9 +175,9 @@ impl<'a> Bench<'a> {
     }
 
     /// What makes two runs of a combination comparable.
-    pub fn identity(&self, case: &Case) -> Identity {
+    pub fn identity(&self, case: &Case) -> Fingerprint {
         let ready = self.trainers[&case.trainer].as_ref().ok();
-        Identity::new(self.loaded, case, ready, &self.dataset.sha256, self.settings.allow_software)
+        identity::of(self.loaded, case, ready, &self.dataset.sha256, self.settings.allow_software)
     }
 
     /// Runs a combination once: a result file of one sample, or of none and a reason if it could
@@ -187,13 +192,13 @@ impl<'a> Bench<'a> {
         round: Round,
         cancel: &CancelToken,
         on_line: &mut dyn FnMut(&Transcript),
-    ) -> Result<ResultFile> {
+    ) -> Result<Record> {
         let mut result = self.blank(case);
         let ready = match self.ready(case) {
             Ok(ready) => ready,
             Err((status, reason)) => return Ok(not_trained(result, status, reason)),
         };
-        let target = result.target_accuracy_percent;
+        let target = result.targets.get(old::ACCURACY).copied();
         for attempt in 0..=self.settings.retry_noisy {
             let (mut sample, record) = self.train(case, target, ready, cancel, on_line)?;
             if sample.status == Status::Unavailable {
@@ -216,7 +221,10 @@ impl<'a> Bench<'a> {
             result.compiled = record.compiled.unwrap_or(result.compiled);
             (result.sources, result.missing) = (record.sources, record.missing);
             record.meters.clone_into(&mut result.meters);
-            result.trainer = Some(record.trainer);
+            result.trainer = Some(Box::new(record.trainer));
+            if let (Some(task), Some(source)) = (&mut result.task, record.source) {
+                task.metrics.entry(old::ACCURACY.to_owned()).or_default().source = Some(source);
+            }
             result.add_sample(sample);
             if !again {
                 break;
@@ -226,11 +234,11 @@ impl<'a> Bench<'a> {
     }
 
     /// A combination before its first run, begun now.
-    pub fn blank(&self, case: &Case) -> ResultFile {
+    pub fn blank(&self, case: &Case) -> Record {
         let moment = Moment::now();
         let declared = &self.loaded.suite.trainers[case.trainer];
         let suite = &self.loaded.suite;
-        ResultFile {
+        Record {
             executable: declared.name.clone(),
             model: case.model.clone(),
             backend: case.backend.clone(),
@@ -238,18 +246,24 @@ impl<'a> Bench<'a> {
             config: case.config.clone(),
             schema_version: SCHEMA_VERSION,
             compiled: declared.compiled.contains(&case.backend),
-            run: Some(RunIdentity { started: moment.utc, ..self.run.clone() }),
-            dataset: Some(DatasetRecord {
+            run: Some(Box::new(RunIdentity { started: moment.utc, ..self.run.clone() })),
+            dataset: Some(Box::new(DatasetRecord {
                 name: self.dataset.name.clone(),
                 sha256: Some(self.dataset.sha256.clone()),
-            }),
-            target_accuracy_percent: race::target(&case.config)
-                .or_else(|| suite.target(&case.model, &self.dataset.name, case.epochs())),
-            machine: Some(self.machine.clone()),
-            capability: self.capability.clone(),
-            environment: Some(self.environment.clone()),
-            noise_floor: NoiseFloor::of(&self.noise, &declared.name, &case.model, &case.backend),
-            ..ResultFile::default()
+            })),
+            task: Some(Box::new(old::TASK.clone())),
+            keys: old::KEYS.clone(),
+            targets: race::target(&case.config)
+                .or_else(|| suite.target(&case.model, &self.dataset.name, case.epochs()))
+                .map(|target| (old::ACCURACY.to_owned(), target))
+                .into_iter()
+                .collect(),
+            machine: Some(Box::new(self.machine.clone())),
+            capability: self.capability.clone().map(Box::new),
+            environment: Some(Box::new(self.environment.clone())),
+            noise_floor: NoiseFloor::of(&self.noise, &declared.name, &case.model, &case.backend)
+                .map(Box::new),
+            ..Record::default()
         }
     }
 
@@ -292,7 +306,7 @@ impl<'a> Bench<'a> {
         ready: &Ready,
         cancel: &CancelToken,
         on_line: &mut dyn FnMut(&Transcript),
-    ) -> Result<(Sample, Record)> {
+    ) -> Result<(Sample, Told)> {
         // A folder of its own, gone when it is scored: what another trainer predicted is nowhere.
         let own = tempfile::Builder::new().prefix("run-").tempdir_in(self.scratch.path());
         let own = own.context("cannot make a folder for the predictions")?;
@@ -366,17 +380,18 @@ impl<'a> Bench<'a> {
         let mut sample = sample(status, reason, &outcome, &said, judge::accuracy(&said, &scored));
         self.look_around(&mut sample, surroundings);
         self.hide_secrets(&mut sample);
-        let (sources, missing) = origins(&outcome.meters, &sample);
+        let source = judge::accuracy(&said, &scored).map(|(_, source)| source);
+        let (sources, missing) = origins(&outcome.meters, &sample, source);
         let noisy = !sample.disturbances.is_empty();
         let (meters, counters) =
             meters::records(&outcome.meters, sample.surroundings.as_ref(), noisy);
         sample.counters.extend(counters);
-        Ok((sample, Record { trainer, compiled: said.compiled, sources, missing, meters }))
+        Ok((sample, Told { trainer, compiled: said.compiled, sources, missing, source, meters }))
     }
 }
 
 /// A combination that could not be trained.
-fn not_trained(mut result: ResultFile, status: Status, reason: String) -> ResultFile {
+fn not_trained(mut result: Record, status: Status, reason: String) -> Record {
     for figure in ["training_time_seconds", "peak_memory_mb", "test_accuracy_percent"] {
         let why = "the combination was not trained".to_owned();
         result.missing.insert(figure.to_owned(), why);
@@ -398,7 +413,7 @@ fn sample(
     reason: Option<String>,
     outcome: &Outcome,
     said: &Transcript,
-    accuracy: Option<(f64, AccuracySource)>,
+    accuracy: Option<(f64, Source)>,
 ) -> Sample {
     let meters = &outcome.meters;
     let timing = Timing {
@@ -420,9 +435,12 @@ fn sample(
         timing,
         peak_memory_bytes: meters.peak_memory_bytes.value(),
         device_peak_bytes: said.device_peak_bytes,
-        test_accuracy_percent: accuracy.map(|(percent, _)| percent),
-        accuracy_source: accuracy.map(|(_, source)| source),
-        epochs: said.epochs.clone(),
+        metrics: accuracy
+            .map(|(percent, _)| (old::ACCURACY.to_owned(), percent))
+            .into_iter()
+            .collect(),
+        curve: curve(&said.epochs),
+        work: None,
         steps: said.steps,
         dense_flop: said.dense_flop,
         executed_flop: said.executed_flop,
@@ -434,6 +452,22 @@ fn sample(
         stdout_tail: tail(&outcome.stdout_tail),
         stderr_tail: tail(&outcome.stderr_tail),
     }
+}
+
+fn curve(epochs: &[EpochRecord]) -> Vec<CurvePoint> {
+    let mut seconds = 0.0;
+    let points = epochs.iter().map(|epoch| {
+        seconds += epoch.seconds;
+        let metrics = epoch.accuracy_percent.map(|it| (old::ACCURACY.to_owned(), it));
+        CurvePoint {
+            step: None,
+            epoch: Some(f64::from(epoch.epoch)),
+            seconds: Some(seconds),
+            loss: epoch.loss,
+            metrics: metrics.into_iter().collect(),
+        }
+    });
+    points.collect()
 }
 
 fn notes(outcome: &Outcome) -> Vec<String> {
@@ -453,7 +487,7 @@ fn notes(outcome: &Outcome) -> Vec<String> {
 }
 
 /// For each figure of the file where it comes from, or why it is not there.
-fn origins(meters: &Meters, sample: &Sample) -> (Origins, Origins) {
+fn origins(meters: &Meters, sample: &Sample, source: Option<Source>) -> (Origins, Origins) {
     let mut sources = BTreeMap::new();
     let mut missing = BTreeMap::new();
     fn metered<T: Copy>(name: &str, reading: &Reading<T>) -> (String, Result<String, String>) {
@@ -470,9 +504,9 @@ fn origins(meters: &Meters, sample: &Sample) -> (Origins, Origins) {
         };
         (name.to_owned(), origin)
     };
-    let accuracy = match sample.accuracy_source {
-        Some(AccuracySource::Scored) => Ok("the trainer's predictions, scored by the harness"),
-        Some(AccuracySource::Claimed) => Ok("claimed by the trainer"),
+    let accuracy = match source {
+        Some(Source::Scored) => Ok("the trainer's predictions, scored by the harness"),
+        Some(Source::Claimed) => Ok("claimed by the trainer"),
         None => Err("the trainer told none"),
     };
     let own = |text: &str| text.to_owned();

@@ -8,10 +8,10 @@
 use crate::execute::{Bench, Round, Settings};
 use crate::launch::CancelToken;
 use crate::plan::Case;
-use crate::result::{ResultFile, RunIdentity};
 use crate::suite::{LoadedSuite, SuiteError};
 use crate::transcript::Transcript;
 use anyhow::Result;
+use record::{Record, RunIdentity};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -55,7 +55,7 @@ pub trait Desk {
     ///
     /// # Errors
     /// If it cannot be kept.
-    fn end(&mut self, task: Task, result: ResultFile) -> Result<()>;
+    fn end(&mut self, task: Task, result: Record) -> Result<()>;
 
     /// Keeps a note of the executor's in the journal, on the disk when this returns: for example
     /// the number of a job that a later `--resume` has to find again.

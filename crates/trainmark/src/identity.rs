@@ -14,55 +14,29 @@ use crate::provenance::sha256_of_file;
 use crate::setup::{self, Site};
 use crate::suite::{Argument, LoadedSuite};
 use crate::trainer::Ready;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use record::fingerprint::Fingerprint;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
 /// Files named by a command that are larger than this are data, not scripts.
 const LARGEST_SCRIPT_BYTES: u64 = 16 << 20;
 
-/// What makes two runs comparable.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Identity {
-    pub trainer: String,
-    pub model: String,
-    pub backend: String,
-    pub config: Map<String, Value>,
-    pub dataset_sha256: String,
-    /// Of the trainer's program; `None` if there is none.
-    pub program_sha256: Option<String>,
-    /// Of the command, the environment that the suite sets, the scripts that the command names, the
-    /// trainer's `inputs`, and what its set-up was made from.
-    pub command_sha256: String,
-}
-
-impl Identity {
-    /// Of a combination. `ready` is its trainer, if that can be started.
-    pub fn new(
-        loaded: &LoadedSuite,
-        case: &Case,
-        ready: Option<&Ready>,
-        dataset_sha256: &str,
-        allow_software: bool,
-    ) -> Identity {
-        Identity {
-            trainer: loaded.suite.trainers[case.trainer].name.clone(),
-            model: case.model.clone(),
-            backend: case.backend.clone(),
-            config: case.config.clone(),
-            dataset_sha256: dataset_sha256.to_owned(),
-            program_sha256: ready.and_then(|ready| ready.sha256.clone()),
-            command_sha256: command_digest(loaded, case, allow_software),
-        }
-    }
-
-    /// Whether it is the same row of the suite on the same data, whatever program trains it.
-    pub fn same_combination(&self, other: &Identity) -> bool {
-        let key = |it: &Identity| {
-            (it.trainer.clone(), it.model.clone(), it.backend.clone(), it.dataset_sha256.clone())
-        };
-        key(self) == key(other) && self.config == other.config
+/// Of a row. `ready` is its trainer, if that can be started.
+pub fn of(
+    loaded: &LoadedSuite,
+    case: &Case,
+    ready: Option<&Ready>,
+    dataset_sha256: &str,
+    allow_software: bool,
+) -> Fingerprint {
+    Fingerprint {
+        trainer: loaded.suite.trainers[case.trainer].name.clone(),
+        model: case.model.clone(),
+        backend: case.backend.clone(),
+        config: case.config.clone(),
+        dataset_sha256: dataset_sha256.to_owned(),
+        program_sha256: ready.and_then(|ready| ready.sha256.clone()),
+        command_sha256: command_digest(loaded, case, allow_software),
     }
 }
 
@@ -175,11 +149,11 @@ mod tests {
         LoadedSuite::of_text(text, "s.toml", folder.to_owned()).unwrap()
     }
 
-    fn identity(loaded: &LoadedSuite, program_sha256: &str) -> Identity {
+    fn identity(loaded: &LoadedSuite, program_sha256: &str) -> Fingerprint {
         let case = plan::plan(&loaded.suite, &plan::Selection::default()).unwrap().remove(0);
         let sha256 = Some(program_sha256.to_owned());
         let ready = Ready { program: "sh".into(), sha256, probe: None };
-        Identity::new(loaded, &case, Some(&ready), "data", false)
+        of(loaded, &case, Some(&ready), "data", false)
     }
 
     #[test]
@@ -196,7 +170,7 @@ mod tests {
         std::fs::write(&script, "two").unwrap();
         let edited = identity(&loaded, "aa");
         assert_ne!(first, edited, "another script under the same interpreter");
-        assert!(first.same_combination(&edited));
+        assert!(first.same_row(&edited));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //! predictions score.
 
 use crate::launch::{Exit, Outcome};
-use crate::result::Status;
 use crate::transcript::Transcript;
+use record::Status;
 
 /// Accuracies are printed with two decimals: a claim may differ from the score by rounding.
 const CLAIM_TOLERANCE_PERCENT: f64 = 0.01;
@@ -108,7 +108,7 @@ fn spoke(evidence: &Evidence) -> Option<(Status, String)> {
         return Some((Status::NoOutput, "exit code 0, but nothing on standard output".to_owned()));
     }
     let wanted = "neither predictions nor a line `Test Accuracy: 95.67%`";
-    Some((Status::NoAccuracy, wanted.to_owned()))
+    Some((Status::NoQuality, wanted.to_owned()))
 }
 
 /// A run whose words contradict what the harness knows.
@@ -172,8 +172,8 @@ fn converged(evidence: &Evidence) -> (Status, Option<String>) {
 pub fn accuracy(
     said: &Transcript,
     scored: &Result<Option<f64>, String>,
-) -> Option<(f64, crate::result::AccuracySource)> {
-    use crate::result::AccuracySource::{Claimed, Scored};
+) -> Option<(f64, record::task::Source)> {
+    use record::task::Source::{Claimed, Scored};
     match scored {
         Ok(Some(percent)) => Some((*percent, Scored)),
         _ => said.claimed_percent.map(|percent| (percent, Claimed)),
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn each_kind_of_silence_has_its_status() {
         assert_eq!(well(&[], Ok(None)), Status::NoOutput);
-        assert_eq!(well(&["hello"], Ok(None)), Status::NoAccuracy);
+        assert_eq!(well(&["hello"], Ok(None)), Status::NoQuality);
         assert_eq!(well(&[":::TRAINMARK {"], Ok(None)), Status::Garbled);
         assert_eq!(well(&["Test Accuracy: 95%"], Err("2 predictions".into())), Status::Garbled);
     }

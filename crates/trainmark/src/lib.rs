@@ -23,36 +23,29 @@ macro_rules! eprint {
 pub use measure::{
     environment, launch, machine, meter, meters, provenance, scratch, secret, surroundings,
 };
+/// What is known of a training; callers name `record` directly as they are touched.
+pub use record::{change, file_name, journal, noise, race, roofline, state, stats};
 
 pub mod campaign;
 pub mod capability;
-pub mod change;
 pub mod cli;
 pub mod cmd;
 pub mod compare;
 pub mod data;
 pub mod execute;
 pub mod executor;
-pub mod file_name;
 pub mod history;
 pub mod identity;
-pub mod journal;
 pub mod judge;
 pub mod live;
 pub mod mllog;
-pub mod noise;
 pub mod plan;
 pub mod progress;
-pub mod race;
 pub mod report;
-pub mod result;
-pub mod roofline;
 pub mod schedule;
 pub mod score;
 pub mod setup;
 pub mod slurm;
-pub mod state;
-pub mod stats;
 pub mod suite;
 pub mod trainer;
 pub mod transcript;

@@ -4,7 +4,7 @@
 //! Pure: a [`View`] and a size in, lines out. [`crate::progress`] draws them.
 
 use crate::report::console::one_line;
-use crate::result::Status;
+use record::Status;
 use std::time::Duration;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 

@@ -15,7 +15,7 @@
 //!
 //! Everything else, losses among it (MLPerf's are of single steps), is passed over.
 
-use crate::result::EpochRecord;
+use crate::transcript::EpochRecord;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 

@@ -6,12 +6,12 @@ use crate::execute::Round;
 use crate::live::{Line, State, Step, View};
 use crate::plan::Case;
 use crate::report::console::one_line;
-use crate::result::{ResultFile, Sample, Status};
 use crate::schedule::Schedule;
 use crate::suite::Suite;
 use crate::trainer::{NotReady, Watch};
 use crate::transcript::Transcript;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use record::{Record, Sample, Status};
 use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -71,7 +71,7 @@ impl<'a> Progress<'a> {
     }
 
     /// So many runs of a row had been done before.
-    pub fn skip(&mut self, row: usize, runs: usize, result: &ResultFile) {
+    pub fn skip(&mut self, row: usize, runs: usize, result: &Record) {
         let mut view = self.view();
         view.done += runs;
         if runs > 0 {
@@ -136,7 +136,7 @@ impl<'a> Progress<'a> {
     }
 
     /// What became of the row's last run.
-    fn outcome(&self, result: &ResultFile, file: Option<&Path>) -> String {
+    fn outcome(&self, result: &Record, file: Option<&Path>) -> String {
         let Some(sample) = result.samples.last() else {
             let reason = one_line(result.reason.as_deref().unwrap_or_default());
             return format!("{} ({reason})", self.paint(result.status));
@@ -148,7 +148,7 @@ impl<'a> Progress<'a> {
         }
         let seconds =
             |value: Option<f64>| value.map_or("?".to_owned(), |value| format!("{value:.3} s"));
-        let accuracy = sample.test_accuracy_percent;
+        let accuracy = sample.metrics.get(record::old::ACCURACY);
         let accuracy = accuracy.map_or("?".to_owned(), |percent| format!("{percent:.2} %"));
         let trained = match sample.timing.train_s {
             Some(train_s) => format!("trained in {}", seconds(Some(train_s))),
@@ -254,7 +254,7 @@ impl Painter {
 }
 
 /// What a row's line shows after a run.
-fn settle(line: &mut Line, result: &ResultFile) {
+fn settle(line: &mut Line, result: &Record) {
     let last: Option<&Sample> = result.samples.last();
     line.last_wall_s = last.and_then(|sample| sample.timing.wall_s).or(line.last_wall_s);
     line.seconds = match result.status {
@@ -270,7 +270,7 @@ fn settle(line: &mut Line, result: &ResultFile) {
         true => {
             let seconds = result.timing.train_s.or(result.timing.wall_s);
             let seconds = seconds.map_or(String::new(), |seconds| format!("{seconds:.3} s"));
-            let accuracy = result.metrics.test_accuracy_percent;
+            let accuracy = result.quality();
             let accuracy = accuracy.map_or(String::new(), |percent| format!(", {percent:.2} %"));
             let runs = if line.runs > 1 { format!(", {} runs", line.runs) } else { String::new() };
             let below = if status == Status::NotConverged { ", not converged" } else { "" };
@@ -281,7 +281,7 @@ fn settle(line: &mut Line, result: &ResultFile) {
 }
 
 /// How often the last round was repeated for its noise, and what disturbs what now stands for it.
-fn noise(result: &ResultFile) -> String {
+fn noise(result: &Record) -> String {
     let Some(last) = result.samples.last() else { return String::new() };
     let again = result.samples.iter().rev().skip(1).take_while(|it| it.superseded).count();
     let mut text = match again {

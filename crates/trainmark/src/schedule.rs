@@ -4,10 +4,10 @@
 //! into a result. In rounds, whatever the machine does hits all rows alike, and what a round has in
 //! common cancels out of the ratio of two rows.
 
-use crate::result::ResultFile;
 use crate::stats::Interval;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use record::Record;
 use std::time::Duration;
 
 /// Below so many rounds there is no 95 % interval to look at.
@@ -47,7 +47,7 @@ impl Schedule {
     }
 
     /// Whether another round is due after `rounds` of them, `elapsed` after the first began.
-    pub fn goes_on(&self, rounds: u32, elapsed: Duration, results: &[&ResultFile]) -> bool {
+    pub fn goes_on(&self, rounds: u32, elapsed: Duration, results: &[&Record]) -> bool {
         if rounds == 0 {
             return true;
         }
@@ -68,7 +68,7 @@ impl Schedule {
 }
 
 /// The interval of what speed-ups are computed from.
-fn headline(result: &ResultFile) -> Option<&Interval> {
+fn headline(result: &Record) -> Option<&Interval> {
     let figure = if result.timing.train_s.is_some() { "train_s" } else { "wall_s" };
     result.intervals.get(figure)
 }
@@ -76,7 +76,7 @@ fn headline(result: &ResultFile) -> Option<&Interval> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::result::{Sample, Timing};
+    use record::{Sample, Timing};
 
     fn schedule(repeats: u32, until: Option<f64>) -> Schedule {
         Schedule { repeats, until, max_time: None, warm_up: false, seed: 42 }
@@ -96,8 +96,8 @@ mod tests {
         }
     }
 
-    fn row(times: &[f64]) -> ResultFile {
-        let mut result = ResultFile::default();
+    fn row(times: &[f64]) -> Record {
+        let mut result = Record::default();
         for &time in times {
             let timing = Timing { train_s: Some(time), ..Timing::default() };
             result.add_sample(Sample { timing, ..Sample::default() });

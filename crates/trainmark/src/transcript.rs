@@ -1,11 +1,21 @@
 //! What a trainer said: its output lines, understood. Bounded in memory whatever it prints.
 
 use crate::mllog::{self, Log};
-use crate::result::EpochRecord;
 use protocol::Event;
 
 /// Epochs that are kept of one run; a trainer that reports more is cut off, loudly.
 const MOST_EPOCHS: usize = 100_000;
+
+/// One epoch, as the trainer says.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct EpochRecord {
+    /// Counted from 1.
+    pub epoch: u32,
+    /// Null when it was not finite.
+    pub loss: Option<f64>,
+    pub seconds: f64,
+    pub accuracy_percent: Option<f64>,
+}
 
 /// What has been understood of a trainer's output so far.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -49,7 +49,7 @@ fn is_set_up(test: &str, folder: &str, command: &str) -> bool {
 fn one_line_of_shell_is_measured_and_scored() {
     let result = result_of("examples/shell/suite.toml", &[]);
     assert_eq!(result["status"], "measured", "{result}");
-    assert_eq!(result["accuracy_source"], "scored");
+    assert_eq!(result["task"]["metrics"]["test_accuracy_percent"]["source"], "scored");
     let percent = result["metrics"]["test_accuracy_percent"].as_f64().unwrap();
     assert!((5.0..20.0).contains(&percent), "about a tenth of the digits are ones: {percent}");
 }
@@ -63,7 +63,7 @@ fn scikit_learn_trains_on_the_same_data_from_a_suite_of_its_own() {
     }
     let result = result_of("examples/scikit-learn/suite.toml", &["--hidden", "64"]);
     let timing = &result["timing"];
-    assert_eq!(result["accuracy_source"], "scored", "{result}");
+    assert_eq!(result["task"]["metrics"]["test_accuracy_percent"]["source"], "scored", "{result}");
     assert!(result["metrics"]["test_accuracy_percent"].as_f64().unwrap() > 80.0, "{result}");
     assert!(timing["train_s"].as_f64().unwrap() < timing["wall_s"].as_f64().unwrap());
     assert_eq!(result["dataset"]["name"], "digits");
@@ -80,7 +80,10 @@ fn jax_trains_each_model() {
             "suites/frameworks.toml",
             &["--trainer", "JAX", "--backend", "cpu", "--model", model],
         );
-        assert_eq!(result["accuracy_source"], "scored", "{result}");
+        assert_eq!(
+            result["task"]["metrics"]["test_accuracy_percent"]["source"], "scored",
+            "{result}"
+        );
         assert_eq!(result["compiled"], true);
         assert!(result["metrics"]["test_accuracy_percent"].as_f64().unwrap() > least, "{result}");
         assert!(result["timing"]["compile_s"].as_f64().unwrap() > 0.0);

@@ -103,7 +103,7 @@ fn one_that_claims_a_hundred_percent_is_believed_only_as_far_as_its_predictions_
     let claim = "echo Test Accuracy: 100.00%";
     check(&format!("{zeros}; {claim}"), &[], "misreported", "its predictions score 10.00 %");
     let claimed = check(claim, &[], "measured", "");
-    assert_eq!(claimed["accuracy_source"], "claimed");
+    assert_eq!(claimed["task"]["metrics"]["test_accuracy_percent"]["source"], "claimed");
     check(&fake("lie"), &[], "garbled", "more than 10 predictions for 10 test images");
 }
 
@@ -130,7 +130,13 @@ fn no_trainer_can_return_the_predictions_of_another() {
         .iter()
         .map(|result| {
             let epochs = result["config"]["epochs"].as_i64().unwrap();
-            (epochs, result["accuracy_source"].as_str().unwrap_or_default().to_owned())
+            (
+                epochs,
+                result["task"]["metrics"]["test_accuracy_percent"]["source"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned(),
+            )
         })
         .collect();
     found.sort();

@@ -26,7 +26,12 @@ fn union(place: &Place) -> Vec<String> {
         .map(|result| {
             let samples = result["samples"].as_array().unwrap().iter();
             let samples: Vec<String> = samples
-                .map(|s| format!("{} {} {}", s["round"], s["status"], s["test_accuracy_percent"]))
+                .map(|s| {
+                    format!(
+                        "{} {} {}",
+                        s["round"], s["status"], s["metrics"]["test_accuracy_percent"]
+                    )
+                })
                 .collect();
             format!("{} {} {samples:?}", result["config"], result["status"])
         })
@@ -72,7 +77,7 @@ fn start(place: &Place, suite: &Path, more: &[&str]) -> Child {
 fn every_file_is_valid(place: &Place) {
     for name in place.result_names().iter().filter(|name| name.ends_with(".json")) {
         let text = std::fs::read(place.path("out").join(name)).unwrap();
-        let result: trainmark::result::ResultFile = serde_json::from_slice(&text)
+        let result: record::Record = serde_json::from_slice(&text)
             .unwrap_or_else(|error| panic!("{name} of {} bytes: {error}", text.len()));
         assert!(!result.samples.is_empty(), "{name}");
     }

@@ -3,7 +3,7 @@
 use crate::cmd::{baseline, run};
 use crate::compare::{self, Metric, Options, Set, json, junit, markdown, table};
 use crate::report::console::{Style, one_line};
-use crate::result::{ResultFile, SCHEMA_VERSION};
+use crate::report::old_result::{ResultFile, SCHEMA_VERSION};
 use crate::verify::{FILE, VerificationFile};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};

@@ -4,16 +4,16 @@ use crate::cmd::report::print;
 use crate::cmd::run;
 use crate::execute::{Bench, Limits, Round, Settings, new_run};
 use crate::machine::Machine;
-use crate::noise::{Analysis, NoiseRecord, SCHEMA_VERSION, WINDOW, store};
+use crate::noise::{Analysis, NoiseRecord, SCHEMA_VERSION, WINDOW};
 use crate::plan::{self, Case, Selection};
 use crate::provenance::Moment;
 use crate::report::console::one_line;
-use crate::result::{ResultFile, Sample, Status};
 use crate::schedule::Schedule;
 use crate::suite::LoadedSuite;
 use crate::trainer::Plain;
 use crate::{data, launch};
 use anyhow::{Context, Result, anyhow, bail};
+use record::{Record, Sample, Status};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -130,7 +130,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         backend: case.backend.clone(),
         config: case.config.clone(),
         dataset: dataset.name.clone(),
-        machine: a.machine.clone().unwrap_or_else(Machine::detect),
+        machine: a.machine.as_deref().cloned().unwrap_or_else(Machine::detect),
         figure: figure.to_owned(),
         rounds,
         a_first,
@@ -142,7 +142,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         false => print(&describe(&record, &label, &disturbances(&rows)))?,
     }
     if !args.dry {
-        let file = store::keep(&record).context("the noise floor cannot be kept")?;
+        let file = record::noise_store::keep(&record).context("the noise floor cannot be kept")?;
         eprintln!("Kept in {}", file.display());
     }
     Ok(ExitCode::from(protocol::exit::SUCCESS))
@@ -171,7 +171,7 @@ fn train(
     args: &Args,
     bench: &Bench,
     case: &Case,
-    rows: &mut [ResultFile; 2],
+    rows: &mut [Record; 2],
     cancel: &launch::CancelToken,
 ) -> Result<Vec<bool>> {
     let schedule = Schedule {
@@ -212,7 +212,7 @@ fn train(
 }
 
 /// The seconds of each round's two runs, the first to run first, and which clock's they are.
-fn pairs(a: &ResultFile, b: &ResultFile, a_first: &[bool]) -> (Vec<[f64; 2]>, &'static str) {
+fn pairs(a: &Record, b: &Record, a_first: &[bool]) -> (Vec<[f64; 2]>, &'static str) {
     type Clock = fn(&Sample) -> Option<f64>;
     let clocks: [(Clock, &str); 2] =
         [(|it| it.timing.train_s, "train_s"), (|it| it.timing.wall_s, "wall_s")];
@@ -230,7 +230,7 @@ fn pairs(a: &ResultFile, b: &ResultFile, a_first: &[bool]) -> (Vec<[f64; 2]>, &'
 }
 
 /// How often each kind of disturbance was seen, by its first words.
-fn disturbances(rows: &[ResultFile; 2]) -> Vec<(String, usize)> {
+fn disturbances(rows: &[Record; 2]) -> Vec<(String, usize)> {
     let mut kinds: Vec<(String, usize)> = Vec::new();
     for words in rows.iter().flat_map(|row| &row.samples).flat_map(|it| &it.disturbances) {
         let kind = words.split(|c: char| c.is_ascii_digit()).next().unwrap_or_default();
@@ -294,10 +294,10 @@ fn describe(record: &NoiseRecord, label: &str, kinds: &[(String, usize)]) -> Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::result::Timing;
+    use record::Timing;
 
-    fn row(times: &[(Option<f64>, f64)]) -> ResultFile {
-        let mut result = ResultFile::default();
+    fn row(times: &[(Option<f64>, f64)]) -> Record {
+        let mut result = Record::default();
         for &(train_s, wall) in times {
             let timing = Timing { train_s, wall_s: Some(wall), ..Timing::default() };
             result.add_sample(Sample { timing, ..Sample::default() });

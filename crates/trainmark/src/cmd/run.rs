@@ -10,7 +10,6 @@ use crate::plan::{self, Case, Places, Selection};
 use crate::progress::Progress;
 use crate::race;
 use crate::report::{Collection, Options, Summary, console};
-use crate::result::{Status, WRITING};
 use crate::schedule::Schedule;
 use crate::slurm::{self, Scheduler, Slurm};
 use crate::suite::LoadedSuite;
@@ -19,6 +18,8 @@ use crate::verify::FILE;
 use crate::{data, launch, trainer};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
+use record::Status;
+use record::write::WRITING;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -316,7 +317,7 @@ fn conclude(
 ) -> Result<ExitCode> {
     let mut results = Collection::default();
     for (row, file) in rows.iter().filter_map(|row| Some((row, row.file()?))) {
-        results.add(file, &row.result).map_err(|reason| anyhow!("{file}: {reason}"))?;
+        results.add(file, &(&row.result).into()).map_err(|reason| anyhow!("{file}: {reason}"))?;
     }
     if let Ok(bytes) = std::fs::read(args.out.join(FILE)) {
         // What is wrong with it, `trainmark report` says.

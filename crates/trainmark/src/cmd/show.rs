@@ -2,7 +2,7 @@
 
 use crate::report::console::Style;
 use crate::report::full;
-use crate::result::{ResultFile, SCHEMA_VERSION};
+use crate::report::old_result::{ResultFile, SCHEMA_VERSION};
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
 use std::process::ExitCode;

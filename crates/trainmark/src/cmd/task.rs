@@ -7,9 +7,9 @@
 use crate::execute::{Bench, Round};
 use crate::executor::Order;
 use crate::report::console;
-use crate::result;
 use crate::{data, launch, trainer};
 use anyhow::{Context, Result, bail};
+use record::write;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -66,7 +66,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Bench::new(&loaded, &dataset, &trainers, order.settings.clone(), order.run.clone())?;
     let result = bench.run_once(case, task.round, &cancel, &mut |_| {})?;
     let hint = || format!("--result {}: cannot be written", args.result.display());
-    result::replace(&args.result, &result).with_context(hint)?;
+    write::replace(&args.result, &result).with_context(hint)?;
     let round = match task.round {
         Round::WarmUp => "warm-up".to_owned(),
         Round::Number(number) => format!("round {}", number + 1),

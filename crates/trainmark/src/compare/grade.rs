@@ -2,7 +2,7 @@
 
 use super::Identity;
 use crate::machine::Machine;
-use crate::result::ResultFile;
+use crate::report::old_result::ResultFile;
 use crate::verify::{Grade, Verification, same_training};
 use serde::Serialize;
 
@@ -89,7 +89,7 @@ fn holds(result: &ResultFile, it: &Verification) -> bool {
     let program = trainer.and_then(|trainer| trainer.sha256.as_deref());
     let sources = trainer.and_then(|trainer| trainer.sources_sha256.as_deref());
     (&result.executable, &result.model, &result.backend) == (&it.executable, &it.model, &it.backend)
-        && same_training(&result.config, &it.config)
+        && same_training(&result.config, &it.config, &std::collections::BTreeMap::new())
         && agree(program, it.program_sha256.as_deref())
         && agree(sources, it.sources_sha256.as_deref())
         && agree(result.machine.as_ref().map(hardware), it.machine.as_ref().map(hardware))

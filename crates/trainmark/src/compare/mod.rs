@@ -17,9 +17,10 @@ pub use grade::{GradeOutcome, GradeRow};
 pub use side::{Identity, Side};
 
 use crate::machine::Machine;
-use crate::result::{ResultFile, Sample, Status};
-use crate::stats::{self, Speedup, Verdict};
+use crate::report::old_result::{ResultFile, Sample, Status};
+use crate::stats::{self, Speedup};
 use crate::verify::Verification;
+use record::Verdict;
 use serde::Serialize;
 
 /// What is compared. Each has a direction in which it is better.
@@ -57,7 +58,9 @@ impl Metric {
             Metric::TrainS => timing.train_s,
             Metric::Wall => timing.wall_s,
             Metric::Cpu => Some(timing.user_s? + timing.system_s?),
-            Metric::Memory => Some(sample.peak_memory_bytes? as f64 / crate::result::MEGABYTE),
+            Metric::Memory => {
+                Some(sample.peak_memory_bytes? as f64 / crate::report::old_result::MEGABYTE)
+            }
             Metric::Accuracy => sample.test_accuracy_percent,
         };
         value.filter(|value| *value > 0.0) // a ratio needs one
@@ -152,7 +155,7 @@ pub enum Outcome {
     Regression,
     /// It completed before and does not now, or fell below its target accuracy.
     StatusLost,
-    NoDifferenceShown,
+    NoDifference,
     /// One of the sides has nothing to compare.
     NotComparable,
 }
@@ -165,7 +168,7 @@ impl Outcome {
             Outcome::Worse => "worse, within the gate",
             Outcome::Regression => "REGRESSION",
             Outcome::StatusLost => "STATUS LOST",
-            Outcome::NoDifferenceShown => "no difference shown",
+            Outcome::NoDifference => "no difference shown",
             Outcome::NotComparable => "not comparable",
         }
     }
@@ -331,7 +334,7 @@ fn outcome(base: Status, new: Status, gain: Option<Speedup>, options: &Options) 
         Verdict::Faster => Outcome::Better,
         Verdict::Slower if gain.ratio.recip() > 1.0 + options.gate => Outcome::Regression,
         Verdict::Slower => Outcome::Worse,
-        Verdict::NoDifferenceShown => Outcome::NoDifferenceShown,
+        _ => Outcome::NoDifference,
     }
 }
 
@@ -378,7 +381,7 @@ fn program_differences(base: &Side, new: &Side) -> Vec<String> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::result::Timing;
+    use crate::report::old_result::Timing;
 
     /// A row with these train times.
     pub(crate) fn result(backend: &str, times: &[f64]) -> ResultFile {
@@ -424,7 +427,7 @@ pub(crate) mod tests {
         assert_eq!(outcome_of(&BASE, &scaled(1.10)), Outcome::Regression);
         assert_eq!(outcome_of(&BASE, &scaled(1.025)), Outcome::Worse);
         assert_eq!(outcome_of(&BASE, &scaled(0.9)), Outcome::Better);
-        assert_eq!(outcome_of(&BASE, &scaled(1.0)), Outcome::NoDifferenceShown);
+        assert_eq!(outcome_of(&BASE, &scaled(1.0)), Outcome::NoDifference);
     }
 
     #[test]
@@ -438,7 +441,7 @@ pub(crate) mod tests {
                 compare_results(&[result("cpu", &BASE)], std::slice::from_ref(&noisy), &options);
             compared.unwrap().rows[0].outcome
         };
-        assert_eq!(outcome(None), Outcome::NoDifferenceShown);
+        assert_eq!(outcome(None), Outcome::NoDifference);
         assert_eq!(outcome(Some(0.01)), Outcome::Regression);
     }
 
@@ -453,7 +456,7 @@ pub(crate) mod tests {
 
     #[test]
     fn too_few_samples_show_nothing_however_large_the_difference() {
-        assert_eq!(outcome_of(&[1.0], &[9.0]), Outcome::NoDifferenceShown);
+        assert_eq!(outcome_of(&[1.0], &[9.0]), Outcome::NoDifference);
     }
 
     #[test]
@@ -507,8 +510,8 @@ pub(crate) mod tests {
     fn trained(dataset: &str, precision: &str, threads: usize) -> ResultFile {
         let mut row = result("cpu", &BASE);
         let (name, sha256) = (dataset.to_owned(), Some(format!("{dataset:-<64}")));
-        row.dataset = Some(crate::result::DatasetRecord { name, sha256 });
-        row.trainer = Some(crate::result::TrainerRecord {
+        row.dataset = Some(crate::report::old_result::DatasetRecord { name, sha256 });
+        row.trainer = Some(crate::report::old_result::TrainerRecord {
             precision: Some(precision.into()),
             threads: Some(threads),
             ..Default::default()

@@ -1,7 +1,7 @@
 //! One side of a comparison: its result files by identity.
 
 use crate::machine::Machine;
-use crate::result::{ResultFile, Sample, Status};
+use crate::report::old_result::{ResultFile, Sample, Status};
 use serde::{Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -191,7 +191,7 @@ pub fn samples(result: &ResultFile) -> Vec<Sample> {
     vec![Sample {
         status: result.status,
         timing,
-        peak_memory_bytes: megabytes.map(|it| (it * crate::result::MEGABYTE) as u64),
+        peak_memory_bytes: megabytes.map(|it| (it * crate::report::old_result::MEGABYTE) as u64),
         test_accuracy_percent: result.metrics.test_accuracy_percent,
         ..Sample::default()
     }]

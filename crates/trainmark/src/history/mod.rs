@@ -104,7 +104,9 @@ fn one_series(
         let after = &values[at..end.min(at + COMPARED)];
         // After over before.
         let Some(size) = stats::unpaired_speedup(after, before) else { continue };
-        if size.verdict(noise_floor) == stats::Verdict::NoDifferenceShown {
+        if size.verdict(noise_floor) != record::Verdict::Faster
+            && size.verdict(noise_floor) != record::Verdict::Slower
+        {
             continue;
         }
         let commits = match (&points[at - 1].git_commit, &points[at].git_commit) {

@@ -6,7 +6,9 @@ use crate::machine::Machine;
 use crate::noise::NoiseFloor;
 use crate::race::{Race, RaceSpeedUp};
 use crate::report::compare::SpeedUp;
-use crate::result::{AccuracySource, DatasetRecord, Metrics, ResultFile, Status, Timing};
+use crate::report::old_result::{
+    AccuracySource, DatasetRecord, Metrics, ResultFile, Status, Timing,
+};
 use crate::verify::{Verification, VerificationFile};
 use foldhash::fast::RandomState;
 use indexmap::{Equivalent, IndexSet};
@@ -118,7 +120,7 @@ impl Row {
 
     /// How soon the target of `--target-accuracy` was reached.
     pub fn race(&self) -> Option<Race> {
-        self.rare.as_ref()?.race
+        self.rare.as_ref()?.race.clone()
     }
 
     pub fn race_speed_up(&self) -> Option<RaceSpeedUp> {
@@ -478,7 +480,7 @@ fn rare(headline: &Headline) -> Option<Box<Rare>> {
         share: it.share,
         declared: it.declared,
     });
-    let race = headline.race.as_deref().copied();
+    let race = headline.race.as_deref().cloned();
     let any = roofline.is_some() || race.is_some();
     any.then(|| Box::new(Rare { roofline, race, race_speed_up: None }))
 }

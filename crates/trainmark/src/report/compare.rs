@@ -6,10 +6,11 @@
 
 use super::collection::{Collection, Id, Row, Turn};
 use crate::race::RaceSpeedUp;
-use crate::result::Status;
-use crate::stats::{self, Interval, Speedup, Verdict};
+use crate::report::old_result::Status;
+use crate::stats::{self, Interval, Speedup};
 use crate::suite::{ReferenceRow, Suite};
 use foldhash::fast::RandomState;
+use record::Verdict;
 use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
@@ -149,7 +150,7 @@ pub(super) fn judge(collection: &mut Collection, suite: Option<&Suite>) {
         if row.status == Status::Measured {
             let accuracy = row.metrics().test_accuracy_percent;
             row.status = match (accuracy, row.target_accuracy_percent) {
-                (None, _) => Status::NoAccuracy,
+                (None, _) => Status::NoQuality,
                 (Some(accuracy), Some(target)) if accuracy < target => Status::NotConverged,
                 _ => Status::Measured,
             };
@@ -237,7 +238,7 @@ fn speed_up(group: &mut [Row], reference: (Id, Id), noise_floor: &dyn Fn(&Row) -
             let interval = found.and_then(|found| found.interval);
             // What is printed and what is claimed are of one piece.
             let factor = interval.map_or(factor, |_| found.map_or(factor, |it| it.ratio));
-            let verdict = found.map_or(Verdict::NoDifferenceShown, |it| it.verdict(floor));
+            let verdict = found.map_or(Verdict::NoDifference, |it| it.verdict(floor));
             Some(SpeedUp { factor, basis, interval, verdict })
         };
         let race = against.race().zip(row.race());
@@ -424,13 +425,13 @@ mod tests {
         assert!(1.04 < interval.low && interval.high < 1.07, "{interval:?}");
         // Of another run there is nothing to pair: the drift hides it.
         let (hidden, text) = verdict(&new, json!({"run": {"id": "s"}}));
-        assert_eq!((hidden.verdict, text.as_str()), (Verdict::NoDifferenceShown, "1.05x ~"));
+        assert_eq!((hidden.verdict, text.as_str()), (Verdict::NoDifference, "1.05x ~"));
         // Nor is it claimed where the machine's noise is larger.
         let floor = json!({"noise_floor": {"share": 0.08, "measured": "t", "row": "r"}});
-        assert_eq!(verdict(&new, floor).0.verdict, Verdict::NoDifferenceShown);
+        assert_eq!(verdict(&new, floor).0.verdict, Verdict::NoDifference);
         // Too few rounds: the number without a claim.
         let (few, text) = verdict(&new[..1], json!({}));
-        assert_eq!((few.interval, few.verdict), (None, Verdict::NoDifferenceShown), "{text}");
+        assert_eq!((few.interval, few.verdict), (None, Verdict::NoDifference), "{text}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::exhibit::Exhibit;
 use super::notes::is_claimed;
 use super::summary::{Identity, Summary};
 use super::text::{self, count, decimal, visible};
-use crate::result::Status;
+use crate::report::old_result::Status;
 use comfy_table::{
     Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, LineStyle, Table, Width,
 };

@@ -6,9 +6,10 @@ use super::collection::Row;
 use super::compare::{Basis, Reference};
 use super::summary::{Identity, Summary};
 use super::text::{self, count, visible};
-use crate::result::{ResultFile, Sample, Status};
-use crate::stats::{self, Interval, Speedup, Verdict};
+use crate::report::old_result::{ResultFile, Sample, Status};
+use crate::stats::{self, Interval, Speedup};
 use indexmap::{IndexMap, IndexSet};
+use record::Verdict;
 use serde_json::Value;
 
 /// Up to so many rows each is an entry, and so many entries are shown.
@@ -431,7 +432,7 @@ impl Entry<'_> {
 
     /// Whether that is a difference.
     pub fn difference_is_shown(&self) -> Option<bool> {
-        self.verdict().map(|it| it != Verdict::NoDifferenceShown)
+        self.verdict().map(|it| it != Verdict::NoDifference)
     }
 
     /// Of its runs, how many were disturbed, how many of those were repeated, and by what.

@@ -3,7 +3,7 @@
 
 use super::console::{Style, one_line};
 use super::text;
-use crate::result::{ResultFile, Sample};
+use crate::report::old_result::{ResultFile, Sample};
 use comfy_table::{Cell, CellAlignment, LineStyle, Table};
 use std::fmt::Write;
 
@@ -172,7 +172,8 @@ impl Page {
             let seconds =
                 |it: Option<f64>| right(it.map_or(text::UNKNOWN.into(), |it| format!("{it:.4}")));
             let cpu = timing.user_s.and_then(|user| Some(user + timing.system_s?));
-            let memory = sample.peak_memory_bytes.map(|it| it as f64 / crate::result::MEGABYTE);
+            let memory =
+                sample.peak_memory_bytes.map(|it| it as f64 / crate::report::old_result::MEGABYTE);
             table.add_row([
                 right((sample.round + 1).to_string()),
                 Cell::new(sample.status),

@@ -3,7 +3,7 @@
 
 use super::plain;
 use crate::race::Race;
-use crate::result::{AccuracySource, Metrics, SCHEMA_VERSION, Status, Timing};
+use crate::report::old_result::{AccuracySource, Metrics, SCHEMA_VERSION, Status, Timing};
 use crate::roofline::Roofline;
 use serde::Deserialize;
 use serde_json::value::RawValue;

@@ -6,7 +6,7 @@ use super::compare::Reference;
 use super::summary::Summary;
 use super::text;
 use crate::machine::Machine;
-use crate::result::{DatasetRecord, Status, Timing};
+use crate::report::old_result::{DatasetRecord, Status, Timing};
 use crate::verify::Grade;
 use serde::Serialize;
 use serde::ser::Serializer;

@@ -22,6 +22,7 @@ pub mod jsonl;
 pub mod markdown;
 pub mod mlperf;
 mod notes;
+pub mod old_result;
 pub mod openmetrics;
 pub mod parquet;
 mod plain;

@@ -5,10 +5,11 @@ use super::compare::SpeedUp;
 use super::summary::{Options, Summary};
 use super::text::{self, count};
 use crate::machine::Machine;
-use crate::result::{AccuracySource, Status};
-use crate::stats::{self, Verdict};
+use crate::report::old_result::{AccuracySource, Status};
+use crate::stats;
 use crate::verify::Grade;
 use indexmap::IndexMap;
+use record::Verdict;
 
 /// Reasons and files that are listed one by one; the rest are counted.
 const LISTED: usize = 20;
@@ -79,7 +80,7 @@ fn shown(summary: &Summary) -> Option<String> {
         }
         None => note += " (not measured here: `trainmark noise`)",
     }
-    let unshown = |it: &SpeedUp| it.interval.is_some() && it.verdict == Verdict::NoDifferenceShown;
+    let unshown = |it: &SpeedUp| it.interval.is_some() && it.verdict == Verdict::NoDifference;
     if speed_ups().any(|it| unshown(&it)) {
         note += "; ~ marks those of which no difference is shown";
     }

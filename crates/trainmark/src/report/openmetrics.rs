@@ -17,7 +17,7 @@ const FAMILIES: [Family; 6] = [
         row.metrics().training_time_seconds
     }),
     ("peak_memory_bytes", "bytes", "Peak resident memory of the process tree.", |row| {
-        Some(row.metrics().peak_memory_mb? * crate::result::MEGABYTE)
+        Some(row.metrics().peak_memory_mb? * crate::report::old_result::MEGABYTE)
     }),
     ("test_accuracy_ratio", "ratio", "Share of the test set that was predicted right.", |row| {
         Some(row.metrics().test_accuracy_percent? / 100.0)

@@ -4,7 +4,7 @@
 //! an exponent.
 
 use super::headline::Headline;
-use crate::result::Metrics;
+use crate::report::old_result::Metrics;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 

@@ -7,7 +7,7 @@
 //! code and a second way beside it where containers forbid it: left out.)
 
 use super::collection::{Collection, Skipped};
-use crate::result::ResultFile;
+use crate::report::old_result::ResultFile;
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 use rustix::io::{Errno, retry_on_intr};

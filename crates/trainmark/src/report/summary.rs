@@ -7,12 +7,12 @@ use super::tally::Tally;
 use super::{notes, text, verified};
 use crate::machine::Machine;
 use crate::noise::NoiseFloor;
-use crate::result::{DatasetRecord, ResultFile, Status};
-use crate::stats::Verdict;
+use crate::report::old_result::{DatasetRecord, ResultFile, Status};
 use crate::suite::Suite;
 use crate::verify::{Grade, Verification};
 use foldhash::fast::RandomState;
 use indexmap::{IndexMap, IndexSet};
+use record::Verdict;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -363,7 +363,7 @@ impl Summary {
             Basis::Wall => " (wall)",
             Basis::Cpu => " (CPU)",
         };
-        let unshown = speed_up.interval.is_some() && speed_up.verdict == Verdict::NoDifferenceShown;
+        let unshown = speed_up.interval.is_some() && speed_up.verdict == Verdict::NoDifference;
         let unshown = if unshown { " ~" } else { "" };
         Cow::Owned(format!("{factor}x{mark}{unshown}"))
     }

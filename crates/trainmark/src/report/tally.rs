@@ -3,7 +3,7 @@
 
 use super::collection::{Collection, Id, Row};
 use super::compare::Basis;
-use crate::result::{AccuracySource, Status};
+use crate::report::old_result::{AccuracySource, Status};
 use foldhash::fast::RandomState;
 use indexmap::IndexSet;
 use std::collections::BTreeMap;

@@ -41,7 +41,7 @@ fn holds(collection: &Collection, row: &Row, it: &Verification) -> bool {
     let program = row.program.map(|id| collection.text_of(id));
     let sources = row.sources.map(|id| collection.text_of(id));
     let machine = row.machine.map(|id| collection.machine_of(id));
-    same_training(collection.config_of(row.config), &it.config)
+    same_training(collection.config_of(row.config), &it.config, &std::collections::BTreeMap::new())
         && same_where_known(program, it.program_sha256.as_deref(), |a, b| a == b)
         && same_where_known(sources, it.sources_sha256.as_deref(), |a, b| a == b)
         && same_where_known(machine, it.machine.as_ref(), |a, b| {

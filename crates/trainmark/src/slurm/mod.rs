@@ -18,9 +18,9 @@ use crate::execute::{Bench, Round};
 use crate::executor::{Desk, Executor, Order, Task};
 use crate::launch::CancelToken;
 use crate::plan::Case;
-use crate::result::{ResultFile, Sample, Status};
 use anyhow::{Context, Result};
 use files::Kind;
+use record::{Record, Sample, Status};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -101,7 +101,7 @@ enum Step {
     Wait,
     /// Its node failed, in Slurm's word: it is to be submitted again.
     Again(String),
-    Done(Box<ResultFile>),
+    Done(Box<Record>),
 }
 
 impl Executor for Slurm<'_> {
@@ -265,7 +265,7 @@ impl Slurm<'_> {
 
     /// What came of a task: its job's state, if the scheduler still knows it, and its result, if there is
     /// one.
-    fn look_at(&self, open: &mut Open, state: Option<State>, written: Option<ResultFile>) -> Step {
+    fn look_at(&self, open: &mut Open, state: Option<State>, written: Option<Record>) -> Step {
         let job = format!("job {}_{}", open.job, open.index);
         let failed = |open: &Open, status: Status, what: String| {
             Step::Done(Box::new(self.failure(open, status, format!("{job}: {what}"))))
@@ -321,7 +321,7 @@ impl Slurm<'_> {
     }
 
     /// A record of what the scheduler did to a task.
-    fn failure(&self, open: &Open, status: Status, reason: String) -> ResultFile {
+    fn failure(&self, open: &Open, status: Status, reason: String) -> Record {
         let mut result = self.bench.blank(&self.cases[open.task.row]);
         // Not this machine's: nobody has said what the node is.
         (result.machine, result.capability) = (None, None);
@@ -402,7 +402,7 @@ fn read_order(folder: &Path) -> Result<Order> {
 }
 
 /// Result files are there whole or not at all.
-fn read_result(path: &Path) -> Option<ResultFile> {
+fn read_result(path: &Path) -> Option<Record> {
     serde_json::from_slice(&files::read(path, Kind::RESULT).ok()?).ok()
 }
 

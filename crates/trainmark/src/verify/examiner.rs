@@ -2,7 +2,6 @@
 //! fewer, to find the first step and what went wrong in it.
 
 use super::exchange::{Answer, answer, ask};
-use super::record::{Grade, QuantityRecord, Verification};
 use super::yardstick::Yardsticks;
 use crate::identity;
 use crate::judge;
@@ -10,7 +9,6 @@ use crate::launch::{self, CancelToken, Stream};
 use crate::machine::Machine;
 use crate::plan::{self, Case, Places};
 use crate::provenance::Moment;
-use crate::result::Status;
 use crate::scratch::Scratch;
 use crate::suite::LoadedSuite;
 use crate::trainer::{NotReady, Ready};
@@ -18,6 +16,8 @@ use crate::transcript::Transcript;
 use anyhow::{Context, Result, anyhow};
 use nn::conformance::{Comparison, Outcome, Quantity, Trial};
 use protocol::verify::Request;
+use record::Status;
+use record::verification::{Grade, QuantityRecord, Verification};
 use std::path::Path;
 use std::time::Duration;
 
@@ -144,7 +144,7 @@ impl Examiner<'_> {
             found.reason = Some(format!(
                 "{}, {said} float32: {}",
                 found.grade.sentence(),
-                named(&worse, |quantity| Grade::from(quantity.grade) > Grade::Float32)
+                named(&worse, |quantity| grade_of(quantity.grade) > Grade::Float32)
             ));
         }
         Ok(Ok(()))
@@ -304,11 +304,11 @@ fn with(mut found: Verification, grade: Grade, reason: String) -> Verification {
 
 /// Takes over a comparison: its grade, its quantities, and in words what is different.
 fn note(found: &mut Verification, comparison: &Comparison) {
-    found.grade = comparison.grade.into();
+    found.grade = grade_of(comparison.grade);
     let finite = |value: f64| Some(value).filter(|value| value.is_finite());
     let quantities = comparison.quantities.iter().map(|quantity| {
         let record = QuantityRecord {
-            grade: quantity.grade.into(),
+            grade: grade_of(quantity.grade),
             of_magnitude: finite(quantity.of_magnitude),
             of_change: finite(quantity.of_change),
         };
@@ -372,4 +372,14 @@ fn difference(one: &Outcome, other: &Outcome) -> Option<String> {
         }
     }
     (!parts.is_empty()).then(|| parts.join("; "))
+}
+/// The reference's grade as records have it.
+fn grade_of(grade: nn::conformance::Grade) -> Grade {
+    match grade {
+        nn::conformance::Grade::BitEqual => Grade::BitEqual,
+        nn::conformance::Grade::Float32 => Grade::Float32,
+        nn::conformance::Grade::Tf32 => Grade::Tf32,
+        nn::conformance::Grade::Bf16 => Grade::Bf16,
+        nn::conformance::Grade::Different => Grade::Different,
+    }
 }

@@ -5,11 +5,10 @@
 
 mod examiner;
 mod exchange;
-mod record;
 mod yardstick;
 
 pub use examiner::Examiner;
-pub use record::{
+pub use record::verification::{
     FILE, Grade, QuantityRecord, SCHEMA_VERSION, Verification, VerificationFile, same_training,
 };
 pub use yardstick::Yardsticks;

@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use trainmark::environment::{Environment, GpuState};
 use trainmark::noise::{Analysis, NoiseFloor, NoiseRecord};
 use trainmark::race::Race;
-use trainmark::result::{
+use trainmark::report::old_result::{
     AccuracySource, DatasetRecord, EpochRecord, LimitsRecord, MeterRecord, Metrics, ResultFile,
     RunIdentity, SCHEMA_VERSION, Sample, Status, Timing, TrainerRecord,
 };

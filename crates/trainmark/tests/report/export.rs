@@ -6,8 +6,8 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use std::io::Write;
 use std::process::{Command, Stdio};
+use trainmark::report::old_result::ResultFile;
 use trainmark::report::{Summary, bmf, csv, full, jsonl, mlperf, openmetrics, parquet as table};
-use trainmark::result::ResultFile;
 
 fn written(write: impl FnOnce(&Summary, &mut Vec<u8>) -> std::io::Result<()>, set: &str) -> String {
     let mut bytes = Vec::new();

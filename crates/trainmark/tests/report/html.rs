@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use trainmark::report::exhibit::Exhibit;
+use trainmark::report::old_result::ResultFile;
 use trainmark::report::{Summary, chart, html};
-use trainmark::result::ResultFile;
 
 pub fn as_html(summary: &Summary) -> String {
     let mut bytes = Vec::new();

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use trainmark::machine::Machine;
 use trainmark::race::{self, Race};
-use trainmark::report::{Collection, Options, Summary, exhibit};
-use trainmark::result::{
+use trainmark::report::old_result::{
     AccuracySource, DatasetRecord, EpochRecord, ResultFile, RunIdentity, Sample, Status, Timing,
     TrainerRecord,
 };
+use trainmark::report::{Collection, Options, Summary, exhibit};
 
 /// A row of the study.
 pub struct Row {

@@ -5,7 +5,7 @@ use super::plot::{Measure, Plot, Series};
 use super::{Chart, Table};
 use crate::report::compare::Basis;
 use crate::report::exhibit::{Entry, Panel};
-use crate::result::EpochRecord;
+use crate::report::old_result::EpochRecord;
 use maud::html;
 
 pub const LEAD: &str = "The run whose time is nearest to the median stands for its row. Loss is the mean \

@@ -4,7 +4,7 @@ use super::axis::{Axis, Origin, three_digits};
 use super::{Chart, Table, WIDTH, at, fitted, mark};
 use crate::report::compare::Basis;
 use crate::report::exhibit::{Entry, Panel};
-use crate::result::Status;
+use crate::report::old_result::Status;
 use maud::{Markup, html};
 
 pub const LEAD: &str = "Each dot is one run, from top to bottom in the order in which they ran; the \

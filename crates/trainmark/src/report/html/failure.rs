@@ -3,8 +3,8 @@
 use super::{SHOWN, lines, status_look};
 use crate::report::collection::Row;
 use crate::report::exhibit::Exhibit;
+use crate::report::old_result::{ResultFile, Sample, Status};
 use crate::report::text::{self, count, visible};
-use crate::result::{ResultFile, Sample, Status};
 use indexmap::{IndexMap, IndexSet};
 use maud::{Markup, html};
 

@@ -16,7 +16,7 @@ use super::exhibit::Exhibit;
 use super::json;
 use super::summary::Summary;
 use super::text::{count, visible};
-use crate::result::Status;
+use crate::report::old_result::Status;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};

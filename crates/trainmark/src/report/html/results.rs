@@ -8,8 +8,8 @@ use crate::report::exhibit::{Entry, Exhibit, Panel};
 use crate::report::notes::is_claimed;
 use crate::report::summary::{Identity, Summary};
 use crate::report::text::{self, count, visible};
-use crate::stats::Verdict;
 use maud::{Markup, html};
+use record::Verdict;
 use std::collections::BTreeSet;
 
 /// Disturbances that are listed.
@@ -86,7 +86,7 @@ fn verdict_words(entry: &Entry) -> Option<&'static str> {
     entry.verdict().map(|it| match it {
         Verdict::Faster => "faster",
         Verdict::Slower => "slower",
-        Verdict::NoDifferenceShown => "no difference shown",
+        _ => "no difference shown",
     })
 }
 
@@ -300,7 +300,7 @@ fn verdict(summary: &Summary, entry: &Entry) -> Markup {
     let class = match entry.verdict() {
         Some(Verdict::Faster) => "good",
         Some(Verdict::Slower) => "bad",
-        Some(Verdict::NoDifferenceShown) | None => "absent",
+        _ => "absent",
     };
     let names = (summary.executable(entry.row), summary.backend(entry.row));
     let is_reference =
