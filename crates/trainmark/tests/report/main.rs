@@ -1,13 +1,10 @@
 //! `trainmark report` from result files to reports.
 
-mod browser;
-mod command;
+// Their study comes back with crates/report: mod browser, command, html, study.
 mod contract;
 mod export;
 mod golden;
-mod html;
 mod properties;
-mod study;
 
 use std::path::{Path, PathBuf};
 use trainmark::report::{Collection, Options, Summary, console, json, markdown, read};
