@@ -2,6 +2,7 @@
 //!
 //! Read once for each run of a suite. What cannot be known is null, and `missing` says why.
 
+use crate::group::Place;
 use crate::surroundings::Gpus;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -63,7 +64,7 @@ impl Environment {
         let cpuinfo = read("/proc/cpuinfo").unwrap_or_default();
         let cpu_flags = cpu_flags(&cpuinfo);
         let meminfo = read("/proc/meminfo").unwrap_or_default();
-        let (memory_limit_bytes, cpu_limit_cores) = limits(&read);
+        let (memory_limit_bytes, cpu_limit_cores) = limits(&Place::all());
         let clocks = gpus.clocks();
         let mut environment = Environment {
             governor: governor(&read),
@@ -205,35 +206,24 @@ fn container(read: Read) -> Option<String> {
 }
 
 /// The least memory in bytes and the fewest cores that any group on the way up allows.
-fn limits(read: Read) -> (Option<u64>, Option<f64>) {
-    let groups = read("/proc/self/cgroup").unwrap_or_default();
-    let (mut memory, mut cores): (Option<u64>, Option<f64>) = (None, None);
-    for line in groups.lines() {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
-        let mount = match controllers {
-            "" => "/sys/fs/cgroup".to_owned(),
-            names => format!("/sys/fs/cgroup/{names}"),
-        };
-        let mut place = path.trim_end_matches('/').to_owned();
-        loop {
-            let file = |name: &str| read(&format!("{mount}{place}/{name}"));
-            let bytes = file("memory.max").or_else(|| file("memory.limit_in_bytes"));
-            // Version 1 says "no limit" with a number beyond any memory.
-            let bytes = bytes.and_then(|text| text.parse::<u64>().ok()).filter(|it| *it < 1 << 60);
-            memory = [memory, bytes].into_iter().flatten().min();
-            let quota = file("cpu.max").and_then(|text| quota_of(&text)).or_else(|| {
-                let (quota, period) = (file("cpu.cfs_quota_us")?, file("cpu.cfs_period_us")?);
-                quota_of(&format!("{quota} {period}"))
-            });
-            cores = [cores, quota].into_iter().flatten().reduce(f64::min);
-            match place.rfind('/') {
-                Some(end) => place.truncate(end),
-                None => break,
-            }
-        }
-    }
-    (memory, cores)
+fn limits(places: &[Place]) -> (Option<u64>, Option<f64>) {
+    let folders = |controller| {
+        let places = places.iter().filter(move |place| place.has(controller));
+        places.flat_map(Place::upwards).map(|folder| {
+            |name: &str| Some(std::fs::read_to_string(folder.join(name)).ok()?.trim().to_owned())
+        })
+    };
+    let memory = folders("memory").filter_map(|file| {
+        let bytes = file("memory.max").or_else(|| file("memory.limit_in_bytes"))?;
+        // Version 1 says "no limit" with a number beyond any memory.
+        bytes.parse::<u64>().ok().filter(|bytes| *bytes < 1 << 60)
+    });
+    let cores = folders("cpu").filter_map(|file| {
+        quota_of(&file("cpu.max").or_else(|| {
+            Some(format!("{} {}", file("cpu.cfs_quota_us")?, file("cpu.cfs_period_us")?))
+        })?)
+    });
+    (memory.min(), cores.reduce(f64::min))
 }
 
 /// `200000 100000` is two cores; `max` and -1 are no limit.
@@ -295,21 +285,29 @@ mod tests {
 
     #[test]
     fn the_narrowest_limit_on_the_way_up_counts_in_both_versions() {
-        let second = files(&[
-            ("/proc/self/cgroup", "0::/a/b\n"),
-            ("/sys/fs/cgroup/a/memory.max", "1000000"),
-            ("/sys/fs/cgroup/a/b/memory.max", "max"),
-            ("/sys/fs/cgroup/a/b/cpu.max", "150000 100000"),
-            ("/sys/fs/cgroup/a/cpu.max", "max 100000"),
-        ]);
-        assert_eq!(limits(&second), (Some(1_000_000), Some(1.5)));
-        let first = files(&[
-            ("/proc/self/cgroup", "4:memory:/x\n2:cpu:/x\n"),
-            ("/sys/fs/cgroup/memory/x/memory.limit_in_bytes", "9223372036854771712"),
-            ("/sys/fs/cgroup/cpu/x/cpu.cfs_quota_us", "-1"),
-            ("/sys/fs/cgroup/cpu/x/cpu.cfs_period_us", "100000"),
-        ]);
-        assert_eq!(limits(&first), (None, None));
+        let limits_of = |groups: &str, files: &[(&str, &str)]| {
+            let mount = tempfile::tempdir().unwrap();
+            for (path, text) in files {
+                let path = mount.path().join(path);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, text).unwrap();
+            }
+            limits(&Place::among(groups, mount.path()))
+        };
+        let second = [
+            ("cgroup.controllers", "cpu memory"),
+            ("a/memory.max", "1000000\n"),
+            ("a/b/memory.max", "max\n"),
+            ("a/b/cpu.max", "150000 100000\n"),
+            ("a/cpu.max", "max 100000\n"),
+        ];
+        assert_eq!(limits_of("0::/a/b\n", &second), (Some(1_000_000), Some(1.5)));
+        let first = [
+            ("memory/x/memory.limit_in_bytes", "9223372036854771712"),
+            ("cpu/x/cpu.cfs_quota_us", "-1"),
+            ("cpu/x/cpu.cfs_period_us", "100000"),
+        ];
+        assert_eq!(limits_of("4:memory:/x\n2:cpu:/x\n", &first), (None, None));
     }
 
     #[test]

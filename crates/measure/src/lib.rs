@@ -5,13 +5,17 @@
 #![deny(unsafe_code)]
 
 pub mod account;
+mod attempt;
 pub mod environment;
+mod group;
 pub mod launch;
 pub mod machine;
 pub mod meter;
-pub mod meters;
+mod process;
 pub mod provenance;
 pub mod scratch;
 pub mod secret;
 pub mod surroundings;
 pub mod text;
+
+pub use attempt::{Attempt, attempt};

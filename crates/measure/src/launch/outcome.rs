@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// All that the harness knows of one trainer when nothing of it is left.
-#[derive(Clone, Debug)]
+/// The launcher tells it but for the output, which the harness itself reads.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Outcome {
     pub exit: Exit,
     /// The evidence, in words, that the trainer ran out of memory: the kernel's out-of-memory
@@ -29,6 +30,42 @@ pub struct Outcome {
     /// Processes of the tree that not even SIGKILL ended (a hung driver or network file system).
     pub survivors: u64,
 }
+
+impl Outcome {
+    /// Of a trainer of which nothing was measured, for this reason.
+    pub fn unmeasured(exit: Exit, reason: &str) -> Outcome {
+        Outcome {
+            exit,
+            out_of_memory: None,
+            memory_limited_by: None,
+            address_space_bytes: None,
+            meters: Meters::absent(reason),
+            stdout_tail: String::new(),
+            stderr_tail: String::new(),
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+            stragglers: Stragglers::default(),
+            survivors: 0,
+        }
+    }
+}
+
+/// The launcher's messages to the harness, a line of JSON each. If its socket closes before the second one,
+/// it has died. The harness sends it a [`super::Job`], then perhaps [`STOP`] and [`KILL`]; if the
+/// socket closes, the launcher kills the tree.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Message {
+    /// The id of the trainer's main process, which leads its own process group.
+    Started { main: i32 },
+    /// Nothing of its tree is left.
+    Ended(Box<Outcome>),
+}
+
+/// Ask the tree to end, and kill it after a grace.
+pub const STOP: u8 = b's';
+/// Kill the tree now.
+pub const KILL: u8 = b'k';
 
 /// How the trainer's main process ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,4 +119,6 @@ pub struct Stragglers {
     pub count: u64,
     /// Whether some did not end within the grace and had to be stopped.
     pub stopped: bool,
+    /// Whether they were computing when they were stopped: their work was not done.
+    pub cut_off: bool,
 }

@@ -1,7 +1,7 @@
 //! The start of the trainer's main process, in the launcher.
 
-use super::memory::Enforced;
-use super::wire::Request;
+use super::job::Job;
+use super::limit::Memory;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -9,21 +9,21 @@ use std::process::{Command, Stdio};
 
 /// Starts it in a process group of its own, with nothing to read. Returns its id, or why it cannot
 /// be started. Its standard output and error are the launcher's own.
-pub fn start_trainer(request: &Request, limit: &Enforced) -> Result<i32, String> {
-    let program = Path::new(&request.program);
-    if let Some(cwd) = &request.cwd
+pub fn start_trainer(job: &Job, memory: &mut Memory) -> Result<i32, String> {
+    let program = Path::new(&job.program);
+    if let Some(cwd) = &job.cwd
         && !Path::new(cwd).is_dir()
     {
         return Err(format!("its working directory {} is no directory", cwd.display()));
     }
     let mut command = Command::new(program);
-    command.args(&request.args).envs(request.env.iter().map(|(key, value)| (key, value)));
+    command.args(&job.args).envs(job.env.iter().map(|(key, value)| (key, value)));
     command.stdin(Stdio::null()).process_group(0);
-    if let Some(cwd) = &request.cwd {
+    if let Some(cwd) = &job.cwd {
         command.current_dir(cwd);
     }
-    let mut spawn = || limit.start(|| command.spawn());
-    let spawned = match &request.cpus {
+    let mut spawn = || memory.start(|| command.spawn());
+    let spawned = match &job.cpus {
         None => spawn(),
         Some(cpus) => on_cpus(cpus, spawn)?,
     };
@@ -31,7 +31,7 @@ pub fn start_trainer(request: &Request, limit: &Enforced) -> Result<i32, String>
         Ok(mut child) => {
             let pid = i32::try_from(child.id())
                 .map_err(|_| format!("process id {} overflows", child.id()))?;
-            if let Err(reason) = limit.bound(pid) {
+            if let Err(reason) = memory.bound(pid) {
                 let _ = child.kill(); // it may have ended
                 let _ = child.wait();
                 return Err(reason);

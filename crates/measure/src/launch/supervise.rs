@@ -1,18 +1,21 @@
 //! The harness's side of a launch: feeds the launcher, reads the trainer's output, passes on a
 //! request to stop, and cleans up if the launcher itself is lost.
 
-use super::launcher::{KILL_PATIENCE, TERM_GRACE};
+use super::cancel::CancelToken;
+use super::job::{Job, LaunchError, Stream, withhold};
+use super::outcome::{Exit, KILL, Message, Outcome, STOP};
 use super::output::Lines;
-use super::tree::{self, kill_leftovers};
-use super::wire::{KILL, Message, Report, Request, STOP};
-use super::{CancelToken, Exit, Job, LAUNCHER_ARG, LaunchError, Outcome, Stragglers, Stream};
-use crate::meter::Meters;
+use super::tree::{self, Foster};
+use super::watch::{KILL_PATIENCE, TERM_GRACE};
+use crate::group;
+use crate::process::LAUNCHER_ARG;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -44,13 +47,14 @@ pub fn run(
     cancel: &CancelToken,
 ) -> Result<Outcome, LaunchError> {
     let mut launch = Launch::start(job)?;
-    let verdict = launch.watch(job, on_line, cancel);
-    launch.finish(verdict, on_line, cancel)
+    let told = launch.watch(job, on_line, cancel);
+    launch.finish(told, on_line, cancel)
 }
 
 /// A launcher at work.
 struct Launch {
     process: Child,
+    foster: Option<Foster>,
     /// Tells this launch's processes from all others.
     mark: String,
     socket: UnixStream,
@@ -62,11 +66,8 @@ struct Launch {
     stderr: Output<ChildStderr>,
 }
 
-/// What became of the launcher.
-enum Verdict {
-    Ended(Box<Report>),
-    Lost(String),
-}
+/// What the launcher tells at the end, or what became of it.
+type Told = Result<Box<Outcome>, String>;
 
 impl Launch {
     fn start(job: &Job) -> Result<Launch, LaunchError> {
@@ -74,17 +75,18 @@ impl Launch {
         let mark = new_mark();
         let mut command = Command::new(&job.launcher_exe);
         command.arg(LAUNCHER_ARG).env(tree::MARK, &mark).stdin(Stdio::from(OwnedFd::from(theirs)));
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let spawned = with_signals_blocked(|| command.spawn());
+        withhold(&mut command).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let spawned = with_signals_blocked(|| Foster::start(|| command.spawn()));
         // It holds the launcher's end of the socket, which must close with the launcher.
         drop(command);
-        let mut process = spawned
+        let (mut process, foster) = spawned
             .map_err(|source| LaunchError::Spawn { exe: job.launcher_exe.clone(), source })?;
         let (Some(stdout), Some(stderr)) = (process.stdout.take(), process.stderr.take()) else {
             unreachable!("both were asked for as pipes");
         };
         let mut launch = Launch {
             process,
+            foster,
             mark,
             socket,
             heard: Vec::new(),
@@ -98,16 +100,8 @@ impl Launch {
 
     /// A launcher that has died already is noticed later, with all else that is known of it.
     fn request(&mut self, job: &Job) -> io::Result<()> {
-        let request = Request {
-            program: from_here(&job.program)?.into_os_string(),
-            args: job.args.clone(),
-            env: job.env.clone(),
-            cwd: job.cwd.clone().map(PathBuf::into_os_string),
-            timeout: job.timeout,
-            memory_limit: job.memory_limit,
-            cpus: job.cpus.clone(),
-        };
-        let mut line = serde_json::to_vec(&request)?;
+        let job = Job { program: from_here(&job.program)?, ..job.clone() };
+        let mut line = serde_json::to_vec(&job)?;
         line.push(b'\n');
         // Something that is no launcher may never read.
         self.socket.set_write_timeout(Some(LAUNCHER_PATIENCE))?;
@@ -123,7 +117,7 @@ impl Launch {
         job: &Job,
         on_line: &mut dyn FnMut(Stream, &str),
         cancel: &CancelToken,
-    ) -> Verdict {
+    ) -> Told {
         let start = Instant::now();
         let mut silent_at = job.timeout.map(|timeout| start + timeout + LAUNCHER_PATIENCE);
         let mut requests_passed_on = 0;
@@ -138,15 +132,15 @@ impl Launch {
                 silent_at = Some(silent_at.map_or(silent, |at| at.min(silent)));
             }
             if let Err(error) = self.wait(silent_at, (requests_passed_on == 0).then_some(cancel)) {
-                return Verdict::Lost(format!("cannot wait for the launcher: {error}"));
+                return Err(format!("cannot wait for the launcher: {error}"));
             }
             self.stdout.read(&mut |line| on_line(Stream::Stdout, line));
             self.stderr.read(&mut |line| on_line(Stream::Stderr, line));
-            if let Some(verdict) = self.listen() {
-                return verdict;
+            if let Some(told) = self.listen() {
+                return told;
             }
             if silent_at.is_some_and(|at| Instant::now() >= at) {
-                return Verdict::Lost("the launcher does not answer".to_owned());
+                return Err("the launcher does not answer".to_owned());
             }
         }
     }
@@ -176,21 +170,21 @@ impl Launch {
     }
 
     /// Takes what the launcher says, if it says anything.
-    fn listen(&mut self) -> Option<Verdict> {
+    fn listen(&mut self) -> Option<Told> {
         let mut chunk = [0; 4096];
         loop {
             match self.socket.read(&mut chunk) {
-                Ok(0) => return Some(Verdict::Lost("the launcher has died".to_owned())),
+                Ok(0) => return Some(Err("the launcher has died".to_owned())),
                 Ok(count) => self.heard.extend_from_slice(&chunk[..count]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
-                Err(error) => return Some(Verdict::Lost(format!("launcher: {error}"))),
+                Err(error) => return Some(Err(format!("launcher: {error}"))),
             }
             while let Some(end) = memchr::memchr(b'\n', &self.heard) {
                 let line: Vec<u8> = self.heard.drain(..=end).collect();
                 match serde_json::from_slice(&line) {
                     Ok(Message::Started { main }) => self.main = Some(main),
-                    Ok(Message::Ended(report)) => return Some(Verdict::Ended(report)),
+                    Ok(Message::Ended(outcome)) => return Some(Ok(outcome)),
                     Err(error) => return Some(not_understood(&error.to_string())),
                 }
             }
@@ -202,49 +196,40 @@ impl Launch {
 
     fn finish(
         mut self,
-        verdict: Verdict,
+        told: Told,
         on_line: &mut dyn FnMut(Stream, &str),
         cancel: &CancelToken,
     ) -> Result<Outcome, LaunchError> {
         // Its work is done, or it hangs. Waiting for it after SIGKILL takes no time.
         let _ = self.process.kill();
         self.process.wait().map_err(LaunchError::Channel)?;
-        let report = match verdict {
-            Verdict::Ended(report) => *report,
-            Verdict::Lost(reason) => self.lost(reason, cancel),
-        };
+        let outcome = told.map_or_else(|reason| self.lost(reason, cancel), |outcome| *outcome);
         // All writers are dead now. Should one have survived, the end never comes: only what is
         // there is read.
         self.stdout.drain(&mut |line| on_line(Stream::Stdout, line));
         self.stderr.drain(&mut |line| on_line(Stream::Stderr, line));
         Ok(Outcome {
-            exit: report.exit,
-            out_of_memory: report.out_of_memory,
-            memory_limited_by: report.memory_limited_by,
-            address_space_bytes: report.address_space_bytes,
-            meters: report.meters,
             stdout_tail: self.stdout.lines.tail(),
             stderr_tail: self.stderr.lines.tail(),
             stdout_bytes: self.stdout.lines.bytes(),
             stderr_bytes: self.stderr.lines.bytes(),
-            stragglers: report.stragglers,
-            survivors: report.survivors,
+            ..outcome
         })
     }
 
-    fn lost(&self, reason: String, cancel: &CancelToken) -> Report {
-        let survivors = kill_leftovers(self.process.id(), &self.mark, self.main);
-        let meters = Meters::absent(&reason);
+    fn lost(&self, reason: String, cancel: &CancelToken) -> Outcome {
+        let (found, survivors) = self
+            .foster
+            .as_ref()
+            .map_or((0, 0), |foster| foster.kill_leftovers(&self.mark, self.main));
+        group::remove_all_left_over();
+        let reason = match found {
+            0 => reason,
+            _ => format!("{reason}; {found} processes that it left were found and killed"),
+        };
+        let meters_reason = reason.clone();
         let exit = if cancel.is_cancelled() { Exit::Cancelled } else { Exit::Lost(reason) };
-        Report {
-            exit,
-            out_of_memory: None,
-            memory_limited_by: None,
-            address_space_bytes: None,
-            meters,
-            stragglers: Stragglers::default(),
-            survivors,
-        }
+        Outcome { survivors, ..Outcome::unmeasured(exit, &meters_reason) }
     }
 }
 
@@ -265,8 +250,8 @@ fn with_signals_blocked<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<
     started
 }
 
-fn not_understood(what: &str) -> Verdict {
-    Verdict::Lost(format!("the launcher's answer is not understood: {what}"))
+fn not_understood(what: &str) -> Told {
+    Err(format!("the launcher's answer is not understood: {what}"))
 }
 
 /// A value of its own for each launch of each harness on this machine.
@@ -280,11 +265,12 @@ fn new_mark() -> String {
 }
 
 /// A path with a folder in it is meant from here; a bare name is searched for in `PATH`.
-fn from_here(program: &Path) -> io::Result<PathBuf> {
-    if program.components().count() > 1 || program.as_os_str().as_encoded_bytes().contains(&b'/') {
-        std::path::absolute(program)
+fn from_here(program: &OsString) -> io::Result<OsString> {
+    let path = Path::new(program);
+    if path.components().count() > 1 || program.as_encoded_bytes().contains(&b'/') {
+        std::path::absolute(path).map(Into::into)
     } else {
-        Ok(program.to_owned())
+        Ok(program.clone())
     }
 }
 

@@ -1,22 +1,40 @@
 //! Signals to all of a trainer's process tree.
 
-pub use platform::{Tree, kill_leftovers};
+pub use platform::{Foster, Tree};
+
+use super::watch::{KILL_INTERVAL, KILL_PATIENCE};
+use std::time::Instant;
 
 /// Every process of one launch carries this variable, with the launch's own value, so that what is
 /// left of a tree can be found even when its launcher was killed.
 pub const MARK: &str = "TRAINMARK_LAUNCH";
 
+impl Tree {
+    /// The last resort when watching itself has failed.
+    pub fn kill_until_gone(&self) {
+        let give_up = Instant::now() + KILL_PATIENCE;
+        while self.alive() > 0 && Instant::now() < give_up {
+            self.kill();
+            std::thread::sleep(KILL_INTERVAL);
+        }
+    }
+}
+
 #[cfg(target_os = "linux")]
 mod platform {
-    use crate::meter::proc::{self, Stat};
+    use crate::process::{self, Stat};
     use rustix::io::Errno;
     use rustix::process::{
         Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open, pidfd_send_signal,
     };
+    use std::collections::BTreeSet;
     use std::fs;
+    use std::io;
+    use std::process::Child;
+    use std::sync::{Mutex, PoisonError};
     use std::time::{Duration, Instant};
 
-    /// How long [`kill_leftovers`] goes on looking.
+    /// How long [`Foster::kill_leftovers`] goes on looking.
     const LEFTOVER_PATIENCE: Duration = Duration::from_secs(5);
 
     /// All processes below this one, whatever group or session they have moved to: this process is
@@ -66,8 +84,12 @@ mod platform {
             }
         }
 
+        pub fn pids(&self) -> Vec<i32> {
+            process::descendants(self.root)
+        }
+
         fn stats(&self) -> impl Iterator<Item = Stat> {
-            proc::descendants(self.root).into_iter().filter_map(Stat::read)
+            self.pids().into_iter().filter_map(Stat::read)
         }
     }
 
@@ -87,27 +109,93 @@ mod platform {
         }
     }
 
-    /// Kills what a launcher that died itself has left behind: the processes of its session and
-    /// those that carry its mark. Returns how many it could not end.
-    pub fn kill_leftovers(session: u32, mark: &str, _main: Option<i32>) -> u64 {
-        let marked = format!("{}={mark}", super::MARK);
-        let belongs = |stat: &Stat| {
-            stat.session as u32 == session
-                || fs::read(format!("/proc/{}/environ", stat.pid)).is_ok_and(|environ| {
-                    environ.split(|&byte| byte == 0).any(|entry| entry == marked.as_bytes())
-                })
-        };
-        let give_up = Instant::now() + LEFTOVER_PATIENCE;
-        loop {
-            let mut left = proc::all_processes();
-            left.retain(|stat| stat.is_alive() && belongs(stat));
-            if left.is_empty() || Instant::now() >= give_up {
-                return left.len() as u64;
+    /// The launchers of this process that are at work.
+    static AT_WORK: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+    /// A launcher's children, should it die before them: while there is one of these, this process is a
+    /// subreaper too, and gets them. So one is found that has left its session, cleared its environment
+    /// and killed its launcher.
+    #[derive(Debug)]
+    pub struct Foster {
+        launcher: Stat,
+    }
+
+    impl Foster {
+        /// Starts a launcher.
+        pub fn start(
+            start: impl FnOnce() -> io::Result<Child>,
+        ) -> io::Result<(Child, Option<Foster>)> {
+            let mut at_work = AT_WORK.lock().unwrap_or_else(PoisonError::into_inner);
+            // Where it is refused, as before Linux 3.4, the marks have to do.
+            let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+            let child = start()?;
+            let launcher = Stat::read(child.id() as i32);
+            at_work.extend(launcher.map(|stat| stat.pid));
+            Ok((child, launcher.map(|launcher| Foster { launcher })))
+        }
+
+        /// The children that came from a launcher: not in this process's own session, which a launcher
+        /// leaves for good, and none of the launchers.
+        fn adopted(&self, all: &[Stat]) -> Vec<Stat> {
+            let own = rustix::process::getpid().as_raw_nonzero().get();
+            let session = Stat::read(own).map(|stat| stat.session);
+            let at_work = AT_WORK.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_adopted = |stat: &&Stat| {
+                stat.parent == own
+                    && Some(stat.session) != session
+                    && stat.start_ticks >= self.launcher.start_ticks
+                    && !at_work.contains(&stat.pid)
+            };
+            all.iter().filter(is_adopted).copied().collect()
+        }
+
+        /// Kills what the launcher, which has died, has left behind: the processes of its session, those
+        /// that carry its mark, and those that have become this process's own with all below them.
+        /// Returns how many were found, and how many of them it could not end.
+        pub fn kill_leftovers(&self, mark: &str, _main: Option<i32>) -> (u64, u64) {
+            let marked = format!("{}={mark}", super::MARK);
+            let is_ours = |stat: &Stat| {
+                stat.session == self.launcher.pid
+                    || fs::read(format!("/proc/{}/environ", stat.pid)).is_ok_and(|environ| {
+                        environ.split(|&byte| byte == 0).any(|entry| entry == marked.as_bytes())
+                    })
+            };
+            let mut found = BTreeSet::new();
+            let give_up = Instant::now() + LEFTOVER_PATIENCE;
+            loop {
+                let all = process::all_processes();
+                let adopted = self.adopted(&all);
+                let mut left: BTreeSet<i32> = adopted.iter().map(|stat| stat.pid).collect();
+                for stat in &adopted {
+                    left.extend(process::descendants_by_parents(stat.pid, &all));
+                    // One that has ended is buried, or nobody would.
+                    let pid = Pid::from_raw(stat.pid);
+                    let _ = rustix::process::waitpid(pid, rustix::process::WaitOptions::NOHANG);
+                }
+                let mut left: Vec<&Stat> = all
+                    .iter()
+                    .filter(|stat| stat.is_alive() && (left.contains(&stat.pid) || is_ours(stat)))
+                    .collect();
+                left.retain(|stat| stat.is_still_there());
+                found.extend(left.iter().map(|stat| (stat.pid, stat.start_ticks)));
+                if left.is_empty() || Instant::now() >= give_up {
+                    return (found.len() as u64, left.len() as u64);
+                }
+                for stat in left {
+                    send(stat, Signal::KILL);
+                }
+                std::thread::sleep(Duration::from_millis(5));
             }
-            for stat in &left {
-                send(stat, Signal::KILL);
+        }
+    }
+
+    impl Drop for Foster {
+        fn drop(&mut self) {
+            let mut at_work = AT_WORK.lock().unwrap_or_else(PoisonError::into_inner);
+            at_work.remove(&self.launcher.pid);
+            if at_work.is_empty() {
+                let _ = rustix::process::set_child_subreaper(None);
             }
-            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
@@ -137,6 +225,10 @@ mod platform {
             u64::from(self.group.is_some_and(|group| test_kill_process_group(group).is_ok()))
         }
 
+        pub fn pids(&self) -> Vec<i32> {
+            Vec::new()
+        }
+
         pub fn terminate(&self) {
             self.send(Signal::TERM);
             self.send(Signal::CONT);
@@ -154,10 +246,23 @@ mod platform {
         }
     }
 
-    /// Kills the main process's group. Returns 1 if it still has members.
-    pub fn kill_leftovers(_session: u32, _mark: &str, main: Option<i32>) -> u64 {
-        let tree = Tree { group: main.and_then(Pid::from_raw) };
-        tree.kill();
-        tree.alive()
+    /// Orphans become the system's children, not this process's.
+    #[derive(Debug)]
+    pub struct Foster;
+
+    impl Foster {
+        pub fn start(
+            start: impl FnOnce() -> std::io::Result<std::process::Child>,
+        ) -> std::io::Result<(std::process::Child, Option<Foster>)> {
+            Ok((start()?, Some(Foster)))
+        }
+
+        /// Kills the main process's group. Of a group nobody knows more than whether it has members.
+        pub fn kill_leftovers(&self, _mark: &str, main: Option<i32>) -> (u64, u64) {
+            let tree = Tree { group: main.and_then(Pid::from_raw) };
+            let found = tree.alive();
+            tree.kill();
+            (found, tree.alive())
+        }
     }
 }

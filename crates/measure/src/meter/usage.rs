@@ -1,97 +1,88 @@
 //! From the kernel's account of waited-for children to [`Meters`].
 
-use super::{Cpu, EventCounts, Meters, Reading, TreeSample, Waited};
+use super::meters::Meters;
+use super::reading::Reading;
+use super::sample::{Cpu, TreeSample};
+use crate::process;
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use std::time::Duration;
 
 /// Bytes per unit of `ru_maxrss`.
-const MAXRSS_UNIT: u64 = if cfg!(target_os = "linux") { 1024 } else { 1 };
+const MAXRSS_UNIT: f64 = if cfg!(target_os = "linux") { 1024.0 } else { 1.0 };
 /// `ru_inblock` and `ru_oublock` count these on Linux, whatever the device's block size.
-const BLOCK_BYTES: u64 = 512;
+const BLOCK_BYTES: f64 = 512.0;
 /// Sampled CPU time counts as more than the kernel's account only beyond this much, in seconds and
 /// as a factor: sampling rounds to clock ticks, of 10 ms each, per process.
 const LOST_CPU_S: f64 = 0.2;
 const LOST_CPU_FACTOR: f64 = 1.05;
-
-/// How long a trainer took.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Span {
-    /// From just before the start of the main process until it was reaped.
-    pub main: Duration,
-    /// From the same start until the last process of the tree was reaped.
-    pub tree: Duration,
-}
-
-impl Meters {
-    /// What the kernel has added up for all waited-for descendants of this process, which must
-    /// have had no other children than the one trainer. `survivors` are processes that could not be
-    /// stopped, so that nobody could wait for them.
-    pub(crate) fn of_children(
-        span: Span,
-        sample: &TreeSample,
-        survivors: u64,
-        cgroup_peak_bytes: Reading<u64>,
-        events: EventCounts,
-    ) -> Meters {
-        let clock = "monotonic clock of the launcher";
-        let wall_s = Reading::measured(
-            span.main.as_secs_f64(),
-            format!("{clock}, from before the main process started until it was reaped"),
-        );
-        let tree_wall_s = Reading::measured(
-            span.tree.as_secs_f64(),
-            format!("{clock}, from before the main process started until its tree was reaped"),
-        );
-        let usage = match getrusage(UsageWho::RUSAGE_CHILDREN) {
-            Ok(usage) => usage,
-            Err(error) => {
-                let absent = Meters::absent(&format!("getrusage failed: {error}"));
-                return Meters { wall_s, tree_wall_s, ..absent };
-            }
-        };
-        let (user_s, system_s) = cpu_readings(&usage, sample, survivors);
-        let largest_process_bytes = match &sample.waited {
-            Some(waited) => largest_waited(waited),
-            None => largest_process(&usage, survivors),
-        };
-        let tree_pss_bytes = tree_pss(sample);
-        let count = |value: i64| {
-            u64::try_from(value).map_or_else(
-                |_| Reading::absent("the kernel's counter overflowed"),
-                |value| Reading::measured(value, children_source(survivors)),
-            )
-        };
-        let blocks = |value: i64| match storage_is_accounted() {
-            Ok(()) => match u64::try_from(value).ok().and_then(|n| n.checked_mul(BLOCK_BYTES)) {
-                Some(bytes) => Reading::measured(bytes, children_source(survivors)),
-                None => Reading::absent("the kernel's counter overflowed"),
-            },
-            Err(reason) => Reading::absent(reason),
-        };
-        Meters {
-            wall_s,
-            tree_wall_s,
-            user_s,
-            system_s,
-            peak_memory_bytes: larger(&largest_process_bytes, &tree_pss_bytes),
-            largest_process_bytes,
-            tree_pss_bytes,
-            phys_footprint_bytes: phys_footprint(sample),
-            processes: processes(sample),
-            minor_faults: count(usage.minor_page_faults()),
-            major_faults: count(usage.major_page_faults()),
-            voluntary_switches: count(usage.voluntary_context_switches()),
-            involuntary_switches: count(usage.involuntary_context_switches()),
-            storage_read_bytes: blocks(usage.block_reads()),
-            storage_written_bytes: blocks(usage.block_writes()),
-            cgroup_peak_bytes,
-            events,
-        }
-    }
-}
-
 /// Which processes the sums of `wait4` cover.
 const WAIT4: &str = "wait4, by the launcher: the main process and all that it waited for";
+
+/// How long a trainer took, from just before the start of its main process.
+#[derive(Clone, Copy, Debug)]
+pub struct Wall {
+    /// Until the main process was reaped.
+    pub main: Duration,
+    /// Until the last process that worked ended.
+    pub work: Duration,
+}
+
+/// CPU seconds of all processes that this one has waited for.
+pub fn waited_cpu_s() -> f64 {
+    getrusage(UsageWho::RUSAGE_CHILDREN).map_or(0.0, |usage| cpu_of(&usage).total_s())
+}
+
+/// What the kernel has added up for all waited-for descendants of this process, which must have had
+/// no other children than the one trainer. `survivors` are processes that could not be stopped, so
+/// that nobody could wait for them.
+pub fn meters(wall: Wall, sample: &TreeSample, survivors: u64) -> Meters {
+    let mut meters = Meters::absent("this system does not tell it");
+    meters.set("wall_s", wall_reading(wall));
+    let usage = match getrusage(UsageWho::RUSAGE_CHILDREN) {
+        Ok(usage) => usage,
+        Err(error) => {
+            let mut absent = Meters::absent(&format!("getrusage failed: {error}"));
+            absent.set("wall_s", wall_reading(wall));
+            return absent;
+        }
+    };
+    let children = children_source(survivors);
+    let (cpu, source) = cpu_reading(&usage, sample, &children);
+    meters.set("user_s", Reading::measured(cpu.user_s, source.clone()));
+    meters.set("system_s", Reading::measured(cpu.system_s, source));
+    let (largest, tree) = (largest_process(&usage, sample, &children), tree_pss(sample));
+    meters.set("peak_memory_bytes", larger(&largest, &tree));
+    meters.set("largest_process_bytes", largest);
+    meters.set("tree_pss_bytes", tree);
+    meters.set("phys_footprint_bytes", phys_footprint(sample));
+    meters.set("processes", processes(sample));
+    for (name, value) in [
+        ("minor_faults", usage.minor_page_faults()),
+        ("major_faults", usage.major_page_faults()),
+        ("voluntary_switches", usage.voluntary_context_switches()),
+        ("involuntary_switches", usage.involuntary_context_switches()),
+    ] {
+        meters.set(name, Reading::measured(value as f64, children.clone()));
+    }
+    for (name, blocks) in [
+        ("storage_read_bytes", usage.block_reads()),
+        ("storage_written_bytes", usage.block_writes()),
+    ] {
+        let bytes = storage_is_accounted().map(|()| blocks as f64 * BLOCK_BYTES);
+        meters.set(name, Reading::of(bytes.map_err(str::to_owned), children.clone()));
+    }
+    meters
+}
+
+fn wall_reading(wall: Wall) -> Reading {
+    let later_s = wall.work.saturating_sub(wall.main).as_secs_f64();
+    let clock = "monotonic clock of the launcher, from before the main process started until";
+    let until = match later_s < 0.01 {
+        true => "it was reaped".to_owned(),
+        false => format!("the last process that worked ended, {later_s:.2} s after the main one"),
+    };
+    Reading::measured(wall.work.max(wall.main).as_secs_f64(), format!("{clock} {until}"))
+}
 
 /// Which processes the kernel's sums cover.
 fn children_source(survivors: u64) -> String {
@@ -106,41 +97,45 @@ fn children_source(survivors: u64) -> String {
     }
 }
 
-/// The kernel's sums, unless more CPU time than that was seen: a process that ignores SIGCHLD lets
-/// its children vanish without anybody waiting for them, and their time is in no sum.
-fn cpu_readings(
-    usage: &Usage,
-    sample: &TreeSample,
-    survivors: u64,
-) -> (Reading<f64>, Reading<f64>) {
+fn cpu_of(usage: &Usage) -> Cpu {
     let seconds =
         |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
-    if let Some(Waited { cpu, .. }) = sample.waited {
-        let [user, system] = [cpu.user_s, cpu.system_s].map(|s| Reading::measured(s, WAIT4));
-        return (user, system);
-    }
-    let summed = Cpu { user_s: seconds(usage.user_time()), system_s: seconds(usage.system_time()) };
-    let (cpu, source) = match sample.cpu {
-        Some(seen) if seen.total_s() > summed.total_s() * LOST_CPU_FACTOR + LOST_CPU_S => (
-            seen,
-            "/proc/PID/stat, sampled: at least this much; some processes were never waited for, \
-             so that the kernel's sum lacks them"
-                .to_owned(),
-        ),
-        _ => (summed, children_source(survivors)),
-    };
-    (Reading::measured(cpu.user_s, source.clone()), Reading::measured(cpu.system_s, source))
+    Cpu { user_s: seconds(usage.user_time()), system_s: seconds(usage.system_time()) }
 }
 
-/// The figure of a process cannot fall below the launcher's own peak, which its child inherits.
-fn largest_process(usage: &Usage, survivors: u64) -> Reading<u64> {
-    let peak = match u64::try_from(usage.max_rss()).ok().and_then(|n| n.checked_mul(MAXRSS_UNIT)) {
-        Some(0) | None => return Reading::absent("the kernel gave no peak resident set size"),
-        Some(peak) => peak,
+/// The kernel's sums, unless more CPU time than that was seen: a process that ignores SIGCHLD lets
+/// its children vanish without anybody waiting for them, and their time is in no sum.
+fn cpu_reading(usage: &Usage, sample: &TreeSample, children: &str) -> (Cpu, String) {
+    if let Some(waited) = sample.waited {
+        return (waited.cpu, WAIT4.to_owned());
+    }
+    let summed = cpu_of(usage);
+    match sample.cpu {
+        Some(seen) if seen.total_s() > summed.total_s() * LOST_CPU_FACTOR + LOST_CPU_S => {
+            let words = "/proc/PID/stat, sampled: at least this much; some processes were never \
+                         waited for, so that the kernel's sum lacks them";
+            (seen, words.to_owned())
+        }
+        _ => (summed, children.to_owned()),
+    }
+}
+
+/// The figure of a process cannot fall below the launcher's own peak, which its child inherits: the
+/// launcher's own, not its `ru_maxrss`, which starts at the peak of the harness, its parent.
+fn largest_process(usage: &Usage, sample: &TreeSample, children: &str) -> Reading {
+    let (peak, source) = match &sample.waited {
+        Some(waited) => (
+            waited.largest_resident_bytes as f64,
+            format!("ru_maxrss of the largest process, {WAIT4}"),
+        ),
+        None => (
+            usage.max_rss() as f64 * MAXRSS_UNIT,
+            format!("ru_maxrss of the largest single process, {children}"),
+        ),
     };
-    let source = format!("ru_maxrss of the largest single process, {}", children_source(survivors));
-    match own_peak_bytes() {
-        Some(floor) if peak <= floor => Reading::measured(
+    match process::own_peak_bytes() {
+        _ if peak <= 0.0 => Reading::absent("the kernel gave no peak resident set size"),
+        Some(floor) if sample.waited.is_none() && peak <= floor as f64 => Reading::measured(
             peak,
             format!("{source}; at most this much: the launcher's own peak hides anything less"),
         ),
@@ -148,46 +143,28 @@ fn largest_process(usage: &Usage, survivors: u64) -> Reading<u64> {
     }
 }
 
-/// Not `ru_maxrss` of this process: that one starts at the peak of the harness, its parent.
-#[cfg(target_os = "linux")]
-fn own_peak_bytes() -> Option<u64> {
-    super::proc::own_peak_bytes()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn own_peak_bytes() -> Option<u64> {
-    None
-}
-
-fn largest_waited(waited: &Waited) -> Reading<u64> {
-    match waited.largest_resident_bytes {
-        0 => Reading::absent("the kernel gave no peak resident set size"),
-        peak => Reading::measured(peak, format!("ru_maxrss of the largest process, {WAIT4}")),
-    }
-}
-
 /// The lifetime's peak of one process is exact; the sum over several is sampled, and can only be
 /// too small.
-fn phys_footprint(sample: &TreeSample) -> Reading<u64> {
+fn phys_footprint(sample: &TreeSample) -> Reading {
     let largest = sample.waited.and_then(|waited| waited.largest_footprint_bytes);
     let looks = sample.looks;
     match largest {
         None => Reading::absent("only macOS counts physical footprints"),
         Some(largest) if sample.peak_bytes > largest => Reading::measured(
-            sample.peak_bytes,
+            sample.peak_bytes as f64,
             format!(
                 "ri_phys_footprint, largest sum over the tree's {} processes in {looks} looks",
                 sample.peak_processes
             ),
         ),
         Some(largest) => Reading::measured(
-            largest,
+            largest as f64,
             "ri_lifetime_max_phys_footprint of the main process, read before it was buried",
         ),
     }
 }
 
-fn tree_pss(sample: &TreeSample) -> Reading<u64> {
+fn tree_pss(sample: &TreeSample) -> Reading {
     if !cfg!(target_os = "linux") || sample.waited.is_some() {
         return Reading::absent("this system does not show a process tree's shared memory");
     }
@@ -202,7 +179,7 @@ fn tree_pss(sample: &TreeSample) -> Reading<u64> {
         "proportional set sizes"
     };
     Reading::measured(
-        sample.peak_bytes,
+        sample.peak_bytes as f64,
         format!(
             "largest sum of {measure} of the tree's {} processes in {looks}",
             sample.peak_processes
@@ -210,19 +187,19 @@ fn tree_pss(sample: &TreeSample) -> Reading<u64> {
     )
 }
 
-fn processes(sample: &TreeSample) -> Reading<u64> {
+fn processes(sample: &TreeSample) -> Reading {
     match sample.most_processes {
         0 => Reading::absent("the process tree was not looked at"),
         n if cfg!(target_os = "linux") => {
-            Reading::measured(n, "most processes seen at once in /proc, sampled")
+            Reading::measured(n as f64, "most processes seen at once in /proc, sampled")
         }
-        n => Reading::measured(n, "most processes seen at once, sampled"),
+        n => Reading::measured(n as f64, "most processes seen at once, sampled"),
     }
 }
 
 /// The peak of the tree. A control group's `memory.peak` is deliberately no candidate: it counts
 /// the page cache of the files that the trainer read as well.
-fn larger(process: &Reading<u64>, tree: &Reading<u64>) -> Reading<u64> {
+fn larger(process: &Reading, tree: &Reading) -> Reading {
     match (process.value(), tree.value()) {
         (Some(process_bytes), Some(tree_bytes)) if tree_bytes > process_bytes => tree.clone(),
         (None, Some(_)) => tree.clone(),
@@ -242,10 +219,11 @@ fn storage_is_accounted() -> Result<(), &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sample::Waited;
     use super::*;
 
-    fn bytes(value: u64) -> Reading<u64> {
-        Reading::measured(value, value.to_string())
+    fn bytes(value: u64) -> Reading {
+        Reading::measured(value as f64, value.to_string())
     }
 
     #[test]
@@ -275,16 +253,29 @@ mod tests {
         waited.note(&ended(250, 3000, Some(500)));
         waited.note(&ended(500, 2000, Some(700)));
         let sample = TreeSample { waited: Some(waited), ..TreeSample::default() };
-        let span = Span { main: Duration::from_secs(1), tree: Duration::from_secs(1) };
-        let absent = Reading::absent("not here");
-        let events = EventCounts::absent("not here");
-        let meters = Meters::of_children(span, &sample, 0, absent, events);
-        assert_eq!(meters.user_s, Reading::measured(0.75, WAIT4));
-        assert_eq!(meters.system_s, Reading::measured(0.002, WAIT4));
-        assert_eq!(meters.largest_process_bytes.value(), Some(3000));
-        assert_eq!(meters.peak_memory_bytes, meters.largest_process_bytes, "as `time -l` has it");
-        assert_eq!(meters.phys_footprint_bytes.value(), Some(700));
-        assert!(meters.phys_footprint_bytes.source().unwrap().contains("lifetime_max"));
+        let second = Duration::from_secs(1);
+        let meters = meters(Wall { main: second, work: second }, &sample, 0);
+        assert_eq!(meters["user_s"], Reading::measured(0.75, WAIT4));
+        assert_eq!(meters["system_s"], Reading::measured(0.002, WAIT4));
+        assert_eq!(meters["largest_process_bytes"].value(), Some(3000.0));
+        assert_eq!(meters["peak_memory_bytes"], meters["largest_process_bytes"], "as `time -l`");
+        assert_eq!(meters["phys_footprint_bytes"].value(), Some(700.0));
+        assert!(meters["phys_footprint_bytes"].source().unwrap().contains("lifetime_max"));
+        assert!(meters["cgroup_peak_bytes"].reason().is_some(), "nobody has set it");
+    }
+
+    #[test]
+    fn wall_time_reaches_to_the_last_process_that_worked_and_says_so() {
+        let wall = |work_ms| {
+            wall_reading(Wall {
+                main: Duration::from_millis(20),
+                work: Duration::from_millis(work_ms),
+            })
+        };
+        assert_eq!(wall(1120).value(), Some(1.12));
+        assert!(wall(1120).source().unwrap().ends_with("ended, 1.10 s after the main one"));
+        assert_eq!(wall(20).value(), Some(0.02));
+        assert!(wall(20).source().unwrap().ends_with("until it was reaped"));
     }
 
     #[test]
@@ -298,7 +289,7 @@ mod tests {
             looks: 5,
             ..TreeSample::default()
         };
-        assert_eq!(phys_footprint(&several).value(), Some(900));
+        assert_eq!(phys_footprint(&several).value(), Some(900.0));
         assert!(phys_footprint(&several).source().unwrap().contains("3 processes in 5 looks"));
         assert_eq!(phys_footprint(&TreeSample::default()).value(), None);
     }

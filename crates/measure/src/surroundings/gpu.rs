@@ -4,6 +4,7 @@
 //! the reason. Memory, energy and the highest clock were read on an H100 (docs/cuda.md); throttling and
 //! other processes were never met, and are written against NVML's documentation.
 
+use crate::process;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::bitmasks::device::ThrottleReasons;
 use nvml_wrapper::enum_wrappers::device::Clock;
@@ -220,15 +221,9 @@ fn slowdowns(reasons: ThrottleReasons) -> impl Iterator<Item = String> {
 }
 
 /// All processes below this one.
-#[cfg(target_os = "linux")]
 fn own_tree() -> HashSet<u32> {
     let own = std::process::id() as i32;
-    crate::meter::proc::descendants(own).into_iter().map(|pid| pid as u32).collect()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn own_tree() -> HashSet<u32> {
-    HashSet::new()
+    process::descendants(own).into_iter().map(|pid| pid as u32).collect()
 }
 
 #[cfg(test)]

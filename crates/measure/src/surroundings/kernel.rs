@@ -1,8 +1,9 @@
 //! Linux's counters of what the whole machine does: `/proc/stat`, the processes beside ours, heat,
 //! quotas.
 
-use super::{Busy, Surroundings};
-use crate::meter::proc::{self, Stat};
+use super::seen::{Busy, Surroundings};
+use crate::group::{Place, counter};
+use crate::process::{self, Stat};
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use std::collections::{HashMap, HashSet};
@@ -40,7 +41,7 @@ impl Counters {
         Counters {
             cpu: stat.and_then(|text| cpu_ticks(&text, &cores)),
             own_s: own_s(),
-            processes: proc::all_processes().iter().map(identity_and_ticks).collect(),
+            processes: process::all_processes().iter().map(identity_and_ticks).collect(),
             load_average: fs::read_to_string("/proc/loadavg").ok().and_then(|text| first(&text)),
             thermal_throttles,
             quota_throttled_s: quota_throttled_s(),
@@ -162,38 +163,18 @@ fn thermal_throttles(cores: &[usize]) -> Option<u64> {
         .then(|| of_cores.iter().sum::<u64>() + package.unwrap_or(0))
 }
 
-/// The time that this process's control group, or one above it, was kept from running.
+/// The time that this process's control group, or one above it, was kept from running:
+/// `throttled_usec` of version 2, `throttled_time` in nanoseconds of version 1.
 fn quota_throttled_s() -> Option<f64> {
-    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let mut longest: Option<f64> = None;
-    for line in groups.lines() {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
-        let mount = match controllers {
-            "" => "/sys/fs/cgroup".to_owned(),
-            names if names.split(',').any(|name| name == "cpu") => {
-                format!("/sys/fs/cgroup/{}", if names == "cpu" { "cpu" } else { "cpu,cpuacct" })
-            }
-            _ => continue,
-        };
-        // In a container the path is the host's; its own group is then at the root.
-        for place in
-            [format!("{mount}{}/cpu.stat", path.trim_end_matches('/')), format!("{mount}/cpu.stat")]
-        {
-            let seconds = fs::read_to_string(place).ok().and_then(|text| throttled_s(&text));
-            longest = [longest, seconds].into_iter().flatten().reduce(f64::max);
-        }
-    }
-    longest
+    let places = Place::all();
+    let folders = places.iter().filter(|place| place.has("cpu")).flat_map(Place::upwards);
+    let texts = folders.filter_map(|folder| fs::read_to_string(folder.join("cpu.stat")).ok());
+    texts.filter_map(|text| throttled_s(&text)).reduce(f64::max)
 }
 
-/// `throttled_usec` of version 2, `throttled_time` in nanoseconds of version 1.
 fn throttled_s(text: &str) -> Option<f64> {
-    text.lines().find_map(|line| match line.split_once(' ')? {
-        ("throttled_usec", value) => value.trim().parse::<f64>().ok().map(|us| us / 1e6),
-        ("throttled_time", value) => value.trim().parse::<f64>().ok().map(|ns| ns / 1e9),
-        _ => None,
-    })
+    let microseconds = counter(text, "throttled_usec").map(|us| us as f64 / 1e6);
+    microseconds.or_else(|| counter(text, "throttled_time").map(|ns| ns as f64 / 1e9))
 }
 
 fn first(text: &str) -> Option<f64> {

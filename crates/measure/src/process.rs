@@ -1,10 +1,21 @@
-//! The few fields of Linux's `/proc` that measuring and stopping a process tree need.
+//! The few fields of Linux's `/proc` that measuring and stopping a process tree need. On other systems
+//! there is no such process.
 //!
 //! Read by hand and not through a library: the launcher does it fifty times a second beside the
 //! trainer, so it reads only these fields and allocates next to nothing.
 
 use std::fs;
 use std::path::Path;
+
+/// The first argument that turns the harness's binary into a launcher. `main` looks for it before
+/// anything else, so that nothing that the harness sets up counts as the trainer's.
+pub const LAUNCHER_ARG: &str = "__launch";
+
+/// Whether this process is a launcher at work: its id may have passed to another program.
+pub fn is_launcher(pid: u32) -> bool {
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    command.split(|&byte| byte == 0).any(|word| word == LAUNCHER_ARG.as_bytes())
+}
 
 /// One process as `/proc/PID/stat` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +112,8 @@ pub fn all_processes() -> Vec<Stat> {
         .collect()
 }
 
-fn descendants_by_parents(root: i32, all: &[Stat]) -> Vec<i32> {
+/// The same of a list of processes.
+pub fn descendants_by_parents(root: i32, all: &[Stat]) -> Vec<i32> {
     let mut found = vec![root];
     let mut next = 0;
     while next < found.len() {

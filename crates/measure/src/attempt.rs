@@ -1,0 +1,36 @@
+//! One training as it is measured: a launch, and what else the machine did meanwhile.
+
+use crate::launch::{self, CancelToken, Job, LaunchError, Outcome, Stream};
+use crate::surroundings::{Observer, Surroundings};
+
+/// What came of a [`Job`].
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// With the figures that come from the surroundings among its meters.
+    pub outcome: Outcome,
+    pub surroundings: Surroundings,
+    /// Why the sample is noisy, in words; nothing if it is not.
+    pub disturbances: Vec<String>,
+}
+
+/// Runs a job ([`launch::run`]) while an observer looks at the machine. The round trip between a pair of
+/// cores is measured on both sides of it ([`crate::surroundings::placement::pair`]).
+///
+/// # Errors
+/// If the launcher cannot be started.
+pub fn attempt(
+    job: &Job,
+    pair: Result<[usize; 2], String>,
+    observer: &mut Observer,
+    on_line: &mut dyn FnMut(Stream, &str),
+    cancel: &CancelToken,
+) -> Result<Attempt, LaunchError> {
+    let window = observer.open(pair);
+    let mut outcome = launch::run(job, on_line, cancel)?;
+    let surroundings = observer.close(window);
+    let disturbances = surroundings.disturbances(observer.usual());
+    for (name, reading) in surroundings.readings(!disturbances.is_empty()) {
+        outcome.meters.set(name, reading);
+    }
+    Ok(Attempt { outcome, surroundings, disturbances })
+}

@@ -1,0 +1,68 @@
+//! What was seen of a process tree while it ran and as its processes were waited for.
+
+use crate::account::Ended;
+use std::time::Duration;
+
+/// What looking at a process tree again and again has shown.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TreeSample {
+    /// Most processes alive at one look.
+    pub most_processes: u64,
+    /// Largest sum of the memory of several processes, and of how many; 0 if there was never more than
+    /// one. Proportional set sizes on Linux, physical footprints on macOS.
+    pub peak_bytes: u64,
+    pub peak_processes: u64,
+    /// For some process the resident size had to stand in for the proportional one.
+    pub resident_stood_in: bool,
+    pub looks: u64,
+    /// Longest time between two looks.
+    pub longest_interval: Duration,
+    /// CPU time that was seen in the processes: less than they used, for each by what it used after
+    /// it was last looked at.
+    pub cpu: Option<Cpu>,
+    /// What `wait4` said of each process that was waited for; not where the kernel's own sum over
+    /// them is all of the tree.
+    pub waited: Option<Waited>,
+}
+
+impl TreeSample {
+    /// Another look, at so many processes.
+    pub fn note(&mut self, processes: u64, bytes: u64) {
+        self.most_processes = self.most_processes.max(processes);
+        if processes > 1 && bytes > self.peak_bytes {
+            (self.peak_bytes, self.peak_processes) = (bytes, processes);
+        }
+    }
+}
+
+/// What `wait4` has said of the processes that were waited for, together.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Waited {
+    pub cpu: Cpu,
+    pub largest_resident_bytes: u64,
+    /// Peak of the largest physical footprint, where the system has such a thing.
+    pub largest_footprint_bytes: Option<u64>,
+}
+
+impl Waited {
+    #[cfg_attr(target_os = "linux", allow(dead_code))] // there only its tests do
+    pub fn note(&mut self, ended: &Ended) {
+        self.cpu.user_s += ended.user.as_secs_f64();
+        self.cpu.system_s += ended.system.as_secs_f64();
+        self.largest_resident_bytes = self.largest_resident_bytes.max(ended.largest_resident_bytes);
+        self.largest_footprint_bytes = self.largest_footprint_bytes.max(ended.footprint_bytes);
+    }
+}
+
+/// CPU time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cpu {
+    pub user_s: f64,
+    pub system_s: f64,
+}
+
+impl Cpu {
+    pub fn total_s(self) -> f64 {
+        self.user_s + self.system_s
+    }
+}

@@ -1,0 +1,107 @@
+//! The figures that come from the surroundings of a launch: energy, and the memory of GPUs.
+
+use super::seen::Surroundings;
+use crate::meter::Reading;
+
+/// The counters of RAPL are refreshed every millisecond: over a second that is a part in a thousand.
+const CPU_ENERGY_WINDOW_S: f64 = 1.0;
+/// NVML's are refreshed at intervals of up to two seconds.
+const DEVICE_ENERGY_WINDOW_S: f64 = 20.0;
+
+impl Surroundings {
+    /// By name. `noisy` is whether others computed meanwhile: energy is everybody's who did, and needs a
+    /// window that is long against the time between two updates of its counter.
+    pub fn readings(&self, noisy: bool) -> [(&'static str, Reading); 3] {
+        let invalid = |least_s: f64| {
+            let window_s = self.window_s;
+            if window_s < least_s {
+                Some(format!("a run of {window_s:.1} s is too short: {least_s:.0} s are needed"))
+            } else {
+                let why = "others computed meanwhile, and it cannot be told whose it is";
+                noisy.then(|| why.to_owned())
+            }
+        };
+        let cpu = self.cpu_energy_uj.map(|energy| energy as f64);
+        let cpu = Reading::of(
+            cpu.ok_or_else(|| self.why_missing("cpu_energy_uj")),
+            "RAPL (/sys/class/powercap), all packages, start of the launcher to its end",
+        );
+        let energy = self.sum(|device| device.energy_uj.filter(|_| device.used));
+        let energy = Reading::of(energy, "NVML's total energy of the boards that the trainer used");
+        let memory = self.sum(|device| device.peak_bytes);
+        let source = "NVML per process, ten times a second: largest sum of the trainer's processes";
+        [
+            ("cpu_energy_uj", cpu.but_invalid(invalid(CPU_ENERGY_WINDOW_S))),
+            ("device_energy_uj", energy.but_invalid(invalid(DEVICE_ENERGY_WINDOW_S))),
+            ("device_memory_bytes", Reading::of(memory, source)),
+        ]
+    }
+
+    /// Of all GPUs that have the figure.
+    fn sum(&self, figure: impl Fn(&super::gpu::Device) -> Option<u64>) -> Result<f64, String> {
+        let figures: Vec<u64> = self.devices.iter().filter_map(figure).collect();
+        match (figures.is_empty(), self.devices.is_empty()) {
+            (false, _) => Ok(figures.iter().sum::<u64>() as f64),
+            (true, true) => Err(self.why_missing("devices")),
+            (true, false) => Err("no process of the trainer's was seen on a GPU".to_owned()),
+        }
+    }
+
+    fn why_missing(&self, name: &str) -> String {
+        self.missing.get(name).cloned().unwrap_or_else(|| "it was not looked for".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::gpu::Device;
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn seen(window_s: f64) -> Surroundings {
+        let device = Device {
+            used: true,
+            energy_uj: Some(5_000_000),
+            peak_bytes: Some(1 << 30),
+            ..Device::default()
+        };
+        Surroundings {
+            window_s,
+            cpu_energy_uj: Some(7_000_000),
+            devices: vec![device],
+            ..Surroundings::default()
+        }
+    }
+
+    fn readings(seen: &Surroundings, noisy: bool) -> BTreeMap<&'static str, Reading> {
+        seen.readings(noisy).into()
+    }
+
+    #[test]
+    fn energy_of_a_short_run_or_beside_others_is_there_but_not_valid() {
+        let valid = |window_s: f64, noisy: bool| {
+            let readings = readings(&seen(window_s), noisy);
+            (readings["cpu_energy_uj"].valid, readings["device_energy_uj"].valid)
+        };
+        assert_eq!(valid(0.5, false), (false, false));
+        assert_eq!(valid(5.0, false), (true, false));
+        assert_eq!(valid(30.0, false), (true, true));
+        assert_eq!(valid(30.0, true), (false, false));
+        let short = &readings(&seen(0.5), false)["cpu_energy_uj"];
+        assert_eq!(short.value(), Some(7e6));
+        assert!(short.reason().unwrap().contains("too short"));
+    }
+
+    #[test]
+    fn each_figure_has_a_source_or_a_reason() {
+        for (name, reading) in readings(&seen(1.0), false) {
+            assert_eq!(reading.value.is_some(), reading.source.is_some(), "{name}");
+            assert!(reading.valid || reading.reason.is_some(), "{name}");
+        }
+        let nothing = readings(&Surroundings::default(), false);
+        assert_eq!(nothing["device_memory_bytes"].value(), None);
+        let idle = Surroundings { devices: vec![Device::default()], ..Surroundings::default() };
+        let reason = readings(&idle, false)["device_energy_uj"].reason().unwrap().to_owned();
+        assert_eq!(reason, "no process of the trainer's was seen on a GPU");
+    }
+}
