@@ -15,7 +15,7 @@ use crate::status::Status;
 use crate::task::{KeyRecord, TaskRecord};
 use measure::environment::Environment;
 use measure::machine::Machine;
-pub use measure::meters::MeterRecord;
+pub use measure::meter::Reading as MeterRecord;
 use measure::surroundings::Surroundings;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

@@ -8,7 +8,6 @@ use crate::judge::{self, Evidence};
 use crate::launch::{self, CancelToken, MemoryLimit, Outcome, Stream};
 use crate::machine::Machine;
 use crate::meter::{Meters, Reading};
-use crate::meters::{self, MeterRecord};
 use crate::noise::{NoiseFloor, NoiseRecord};
 use crate::plan::{self, Case, Places};
 use crate::provenance::{self, Moment};
@@ -18,10 +17,11 @@ use crate::score;
 use crate::scratch::Scratch;
 use crate::secret::Secrets;
 use crate::suite::LoadedSuite;
-use crate::surroundings::{Observer, Surroundings, placement};
+use crate::surroundings::{Observer, placement};
 use crate::trainer::{NotReady, Ready};
 use crate::transcript::{EpochRecord, Transcript};
 use anyhow::{Context, Result, anyhow};
+use measure::Attempt;
 use record::fingerprint::Fingerprint;
 use record::task::Source;
 use record::{CurvePoint, old};
@@ -53,7 +53,7 @@ struct Told {
     missing: Origins,
     /// Who measured the quality.
     source: Option<Source>,
-    meters: BTreeMap<String, MeterRecord>,
+    meters: BTreeMap<String, Reading>,
 }
 
 /// A text for each figure, by its name.
@@ -328,7 +328,7 @@ impl<'a> Bench<'a> {
         let mut job = launch::Job::new(&words[0])?;
         job.args = words[1..].iter().map(Into::into).collect();
         job.env = environment.iter().map(|(name, value)| (name.into(), value.into())).collect();
-        job.cwd = Some(self.loaded.root.clone());
+        job.cwd = Some(self.loaded.root.clone().into());
         job.timeout = Some(self.settings.timeout);
         job.memory_limit = self.settings.limits.memory;
         job.cpus = self.settings.limits.cpus.clone();
@@ -342,9 +342,8 @@ impl<'a> Bench<'a> {
         let sources = identity::sources_digest(self.loaded, case);
         let cpus = self.settings.limits.cpus.as_deref();
         let pair = placement::pair(&case.backend, case.config.get("threads"), cpus);
-        let window = self.observer.borrow().open(pair);
-        let outcome = launch::run(&job, &mut listen, cancel)?;
-        let surroundings = self.observer.borrow_mut().close(window);
+        let Attempt { outcome, surroundings, disturbances } =
+            measure::attempt(&job, pair, &mut self.observer.borrow_mut(), &mut listen, cancel)?;
         let scored = score::score(&predictions, &self.dataset.test_labels);
         let trainer = TrainerRecord {
             command: words,
@@ -378,14 +377,17 @@ impl<'a> Bench<'a> {
             implausible,
         });
         let mut sample = sample(status, reason, &outcome, &said, judge::accuracy(&said, &scored));
-        self.look_around(&mut sample, surroundings);
+        (sample.disturbances, sample.surroundings) = (disturbances, Some(surroundings));
         self.hide_secrets(&mut sample);
         let source = judge::accuracy(&said, &scored).map(|(_, source)| source);
         let (sources, missing) = origins(&outcome.meters, &sample, source);
-        let noisy = !sample.disturbances.is_empty();
-        let (meters, counters) =
-            meters::records(&outcome.meters, sample.surroundings.as_ref(), noisy);
-        sample.counters.extend(counters);
+        let meters: BTreeMap<String, Reading> = outcome
+            .meters
+            .details()
+            .map(|(name, reading)| (name.to_owned(), reading.clone()))
+            .collect();
+        let counts = meters.iter().map(|(name, it)| Some((name.clone(), it.count()?)));
+        sample.counters.extend(counts.flatten());
         Ok((sample, Told { trainer, compiled: said.compiled, sources, missing, source, meters }))
     }
 }
@@ -400,14 +402,6 @@ fn not_trained(mut result: Record, status: Status, reason: String) -> Record {
     result
 }
 
-impl Bench<'_> {
-    /// Marks a noisy sample.
-    fn look_around(&self, sample: &mut Sample, surroundings: Surroundings) {
-        sample.disturbances = surroundings.disturbances(self.observer.borrow().usual());
-        sample.surroundings = Some(surroundings);
-    }
-}
-
 fn sample(
     status: Status,
     reason: Option<String>,
@@ -417,9 +411,9 @@ fn sample(
 ) -> Sample {
     let meters = &outcome.meters;
     let timing = Timing {
-        wall_s: meters.wall_s.value(),
-        user_s: meters.user_s.value(),
-        system_s: meters.system_s.value(),
+        wall_s: meters["wall_s"].value(),
+        user_s: meters["user_s"].value(),
+        system_s: meters["system_s"].value(),
         setup_s: said.setup_s,
         compile_s: said.compile_s,
         train_s: said.train_s,
@@ -433,7 +427,7 @@ fn sample(
         status,
         reason,
         timing,
-        peak_memory_bytes: meters.peak_memory_bytes.value(),
+        peak_memory_bytes: meters["peak_memory_bytes"].count(),
         device_peak_bytes: said.device_peak_bytes,
         metrics: accuracy
             .map(|(percent, _)| (old::ACCURACY.to_owned(), percent))
@@ -490,13 +484,10 @@ fn notes(outcome: &Outcome) -> Vec<String> {
 fn origins(meters: &Meters, sample: &Sample, source: Option<Source>) -> (Origins, Origins) {
     let mut sources = BTreeMap::new();
     let mut missing = BTreeMap::new();
-    fn metered<T: Copy>(name: &str, reading: &Reading<T>) -> (String, Result<String, String>) {
-        let origin = match reading {
-            Reading::Measured { source, .. } => Ok(source.clone()),
-            Reading::Absent { reason } => Err(reason.clone()),
-        };
-        (name.to_owned(), origin)
-    }
+    let metered = |name: &str, reading: &Reading| {
+        let reason = || reading.reason.clone().unwrap_or_default();
+        (name.to_owned(), reading.source.clone().ok_or_else(reason))
+    };
     let said = |name: &str, value: Option<f64>| {
         let origin = match value {
             Some(_) => Ok("the trainer's own clock, as it reports".to_owned()),
@@ -518,11 +509,11 @@ fn origins(meters: &Meters, sample: &Sample, source: Option<Source>) -> (Origins
     let timing = &sample.timing;
     let origins = [
         ("training_time_seconds".to_owned(), cpu),
-        metered("peak_memory_mb", &meters.peak_memory_bytes),
+        metered("peak_memory_mb", &meters["peak_memory_bytes"]),
         ("test_accuracy_percent".to_owned(), accuracy.map(own).map_err(own)),
-        metered("wall_s", &meters.wall_s),
-        metered("user_s", &meters.user_s),
-        metered("system_s", &meters.system_s),
+        metered("wall_s", &meters["wall_s"]),
+        metered("user_s", &meters["user_s"]),
+        metered("system_s", &meters["system_s"]),
         said("setup_s", timing.setup_s),
         said("compile_s", timing.compile_s),
         said("train_s", timing.train_s),
@@ -530,7 +521,7 @@ fn origins(meters: &Meters, sample: &Sample, source: Option<Source>) -> (Origins
         said("device_s", timing.device_s),
     ];
     // Beside the resident size, where the system has it.
-    if let Some(source) = meters.phys_footprint_bytes.source() {
+    if let Some(source) = meters["phys_footprint_bytes"].source() {
         sources.insert("phys_footprint_bytes".to_owned(), source.to_owned());
     }
     for (name, origin) in origins {

@@ -40,7 +40,12 @@ pub fn ended(outcome: &Outcome) -> Option<(Status, String)> {
     let Outcome { exit, out_of_memory, stderr_tail, address_space_bytes, .. } = outcome;
     let last_words = last_line(stderr_tail).map(|line| format!(": {line}")).unwrap_or_default();
     match exit {
-        Exit::Code(code) if *code == i32::from(protocol::exit::SUCCESS) => None,
+        Exit::Code(code) if *code == i32::from(protocol::exit::SUCCESS) => {
+            let cut_off = outcome.stragglers.cut_off;
+            let why = "its main process ended, but others of its processes still computed 5 s later \
+                       and had to be stopped: its work was not done";
+            cut_off.then(|| (Status::Failed, why.to_owned()))
+        }
         Exit::Code(code) if *code == i32::from(protocol::exit::UNAVAILABLE) => {
             let reason = last_line(stderr_tail).unwrap_or("the trainer does not say why");
             Some((Status::Unavailable, strip_error(reason).to_owned()))
@@ -118,7 +123,7 @@ fn lied(evidence: &Evidence) -> Option<(Status, String)> {
         && (claimed - scored).abs() > CLAIM_TOLERANCE_PERCENT
     {
         format!("it claims {claimed:.2} %, its predictions score {scored:.2} %")
-    } else if let Some(wall) = evidence.outcome.meters.wall_s.value()
+    } else if let Some(wall) = evidence.outcome.meters["wall_s"].value()
         && let claimed = clocked(said)
         && claimed > wall + CLOCK_TOLERANCE_S
     {
@@ -195,25 +200,13 @@ fn strip_error(line: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::launch::{Signal, Stragglers};
-    use crate::meter::{Meters, Reading};
+    use crate::launch::Signal;
+    use crate::meter::Reading;
 
     fn outcome(exit: Exit) -> Outcome {
-        let mut meters = Meters::absent("not measured");
-        meters.wall_s = Reading::measured(10.0, "test");
-        Outcome {
-            exit,
-            out_of_memory: None,
-            memory_limited_by: None,
-            address_space_bytes: None,
-            meters,
-            stdout_tail: String::new(),
-            stderr_tail: String::new(),
-            stdout_bytes: 0,
-            stderr_bytes: 0,
-            stragglers: Stragglers::default(),
-            survivors: 0,
-        }
+        let mut outcome = Outcome::unmeasured(exit, "not measured");
+        outcome.meters.set("wall_s", Reading::measured(10.0, "test"));
+        outcome
     }
 
     fn judged(

@@ -263,7 +263,7 @@ fn ask(
     let failed = |what: String| NotReady::NotStarted(format!("`{shown}` {what}"));
     let mut job = launch::Job::new(&words[0]).map_err(|error| failed(error.to_string()))?;
     job.args = words[1..].iter().map(Into::into).collect();
-    job.cwd = Some(loaded.root.clone());
+    job.cwd = Some(loaded.root.clone().into());
     job.timeout = Some(PROBE_TIMEOUT);
     let mut answer = String::new();
     let mut collect = |stream: launch::Stream, line: &str| {

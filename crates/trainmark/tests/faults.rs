@@ -61,7 +61,7 @@ fn the_trainer_gets_its_environment_folder_and_clean_descriptors_and_signals() {
     let folder = tempfile::tempdir().unwrap();
     let mut job = fake(&["environment"]);
     job.env = vec![("FAKE_VARIABLE".into(), "a b\"c".into())];
-    job.cwd = Some(folder.path().to_owned());
+    job.cwd = Some(folder.path().into());
     let (outcome, lines) = run(&job);
     assert_eq!(outcome.exit, Exit::Code(0));
     let has = |line: &str| assert!(lines.iter().any(|l| l == line), "{line:?} not in {lines:?}");
@@ -75,6 +75,28 @@ fn the_trainer_gets_its_environment_folder_and_clean_descriptors_and_signals() {
         Command::new(FAKE_TRAINER).arg("environment").stdin(Stdio::null()).output().unwrap();
     let plain = String::from_utf8(plain.stdout).unwrap();
     has(plain.lines().find(|line| line.starts_with("descriptors")).unwrap());
+}
+
+#[test]
+fn what_leads_to_later_steps_of_a_workflow_is_kept_from_the_trainer() {
+    // In a process of its own: this one's environment is that of all its tests.
+    let test = "a_harness_in_a_workflow";
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--ignored", "--nocapture"])
+        .envs(launch::WITHHELD.map(|name| (name, "/nobody/gets/this")))
+        .env("GITHUB_SHA", "may-be-known")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("may-be-known"), "{said}");
+    assert!(!said.contains("/nobody/gets/this"), "{said}");
+}
+
+#[test]
+#[ignore = "not a test of its own: another runs it in a process of its own"]
+fn a_harness_in_a_workflow() {
+    let (_, lines) = run(&program("env", &[]));
+    println!("{}", lines.join("\n"));
 }
 
 #[test]
@@ -100,7 +122,7 @@ fn a_trainer_that_ignores_sigterm_is_killed_with_all_its_children() {
     let outcome = run_quietly(&job);
     assert_eq!(outcome.exit, Exit::TimedOut);
     assert_eq!(outcome.survivors, 0);
-    assert!(outcome.meters.processes.value() > Some(5), "{:?}", outcome.meters.processes);
+    assert!(outcome.meters["processes"].count() > Some(5), "{:?}", outcome.meters["processes"]);
     assert_eq!(processes_with(word), Vec::<u32>::new());
 }
 
@@ -111,10 +133,51 @@ fn a_daemon_that_left_its_session_is_found_stopped_and_counted() {
     assert!(!is_alive(daemon));
     assert_eq!(outcome.exit, Exit::Code(0));
     assert_eq!(outcome.stragglers.count, 1);
-    assert!(outcome.stragglers.stopped);
+    assert!(outcome.stragglers.stopped && outcome.stragglers.cut_off);
     assert_eq!(outcome.survivors, 0);
-    let cpu_s = outcome.meters.user_s.value().unwrap();
+    let wall_s = outcome.meters["wall_s"].value().unwrap();
+    assert!((4.5..6.5).contains(&wall_s), "it computed until it was stopped, not for {wall_s} s");
+    let cpu_s = outcome.meters["user_s"].value().unwrap();
     assert!(cpu_s > 0.2, "the daemon spun for eight seconds, but only {cpu_s} s were counted");
+}
+
+#[test]
+fn a_daemon_that_only_waits_costs_no_wall_time_when_it_is_stopped() {
+    let script = "setsid sleep 300 > /dev/null 2>&1 < /dev/null & sleep 0.3";
+    let outcome = run_quietly(&program("/bin/sh", &["-c", script]));
+    assert_eq!((outcome.exit, outcome.stragglers.count), (Exit::Code(0), 1));
+    assert!(outcome.stragglers.stopped && !outcome.stragglers.cut_off);
+    let wall_s = outcome.meters["wall_s"].value().unwrap();
+    assert!((0.3..2.0).contains(&wall_s), "{wall_s} s");
+}
+
+#[test]
+fn a_daemon_that_hides_and_kills_its_launcher_is_found_and_the_row_says_so() {
+    let word = format!("hidden-daemon-of-{}", std::process::id());
+    let hidden = format!("kill -9 $LAUNCHER; exec setsid sh -c 'sleep 304; # {word}'");
+    let script = format!(
+        "export LAUNCHER=$PPID; setsid env -i LAUNCHER=$PPID sh -c \"{}\" & sleep 305",
+        hidden.replace('$', "\\$")
+    );
+    let outcome = run_quietly(&program("/bin/sh", &["-c", &script]));
+    let Exit::Lost(reason) = &outcome.exit else { panic!("{:?}", outcome.exit) };
+    assert!(reason.contains("processes that it left were found and killed"), "{reason}");
+    assert_eq!(outcome.survivors, 0);
+    assert_eq!(processes_with(&word), Vec::<u32>::new());
+}
+
+#[test]
+fn a_killed_launcher_leaves_no_control_group() {
+    let script = "cat /proc/self/cgroup; kill -9 $PPID; exec sleep 306";
+    let (outcome, lines) = run(&program("/bin/sh", &["-c", script]));
+    assert!(matches!(outcome.exit, Exit::Lost(_)), "{:?}", outcome.exit);
+    let own = lines.iter().find_map(|line| line.split('/').find(|it| it.starts_with("trainmark-")));
+    let Some(own) = own else {
+        skipped("a_killed_launcher_leaves_no_control_group", "no control group may be made here");
+        return;
+    };
+    let find = || Command::new("find").args(["/sys/fs/cgroup", "-name", own]).output().unwrap();
+    eventually("its group is removed", || find().stdout.is_empty());
 }
 
 #[test]
@@ -142,7 +205,7 @@ fn a_token_that_was_cancelled_before_stops_the_next_trainer_too() {
     cancel.cancel();
     let (outcome, _) = run_with(&fake(&["sleep", "300"]), &cancel);
     assert_eq!(outcome.exit, Exit::Cancelled);
-    assert!(outcome.meters.wall_s.value().is_some(), "the launcher itself did not hear of it");
+    assert!(outcome.meters["wall_s"].value().is_some(), "the launcher itself did not hear of it");
 }
 
 /// Returns how it ended, and the trainer's wall time in seconds.
@@ -150,7 +213,7 @@ fn cancelled_when_it_prints(arguments: &[&str], requests: usize) -> (Exit, f64) 
     let cancel = CancelToken::new().unwrap();
     let mut on_line = |_: Stream, _: &str| (0..requests).for_each(|_| cancel.cancel());
     let outcome = launch::run(&fake(arguments), &mut on_line, &cancel).unwrap();
-    (outcome.exit, outcome.meters.wall_s.value().unwrap())
+    (outcome.exit, outcome.meters["wall_s"].value().unwrap())
 }
 
 #[test]
@@ -167,7 +230,7 @@ fn a_trainer_that_kills_its_launcher_is_lost_and_found() {
     let (outcome, lines) = run(&fake(&["kill-parent"]));
     assert!(matches!(outcome.exit, Exit::Lost(_)), "{:?}", outcome.exit);
     assert_eq!(outcome.survivors, 0);
-    assert_eq!(outcome.meters.user_s.value(), None);
+    assert_eq!(outcome.meters["user_s"].value(), None);
     assert!(!is_alive(number_in(&lines, "main") as u32));
 }
 
@@ -293,7 +356,7 @@ fn a_trainer_that_closes_its_output_is_waited_for() {
     let (outcome, lines) = run(&fake(&["close-output"]));
     assert_eq!(outcome.exit, Exit::Code(0));
     assert_eq!(lines, ["Test Accuracy: 50.00%"]);
-    assert!(outcome.meters.wall_s.value().unwrap() >= 0.3);
+    assert!(outcome.meters["wall_s"].value().unwrap() >= 0.3);
 }
 
 #[test]
@@ -303,7 +366,7 @@ fn a_trainer_that_outgrows_its_memory_limit_is_killed_and_says_why() {
     let outcome = run_quietly(&job);
     assert_eq!(outcome.exit, Exit::OverMemoryLimit);
     assert!(outcome.out_of_memory.unwrap().contains("100000000"));
-    let peak = outcome.meters.peak_memory_bytes.value().unwrap();
+    let peak = outcome.meters["peak_memory_bytes"].count().unwrap();
     assert!(peak >= 100 * MB, "{peak} bytes");
 
     let mut job = fake(&["hold-twice", "80", "300"]);

@@ -72,10 +72,32 @@ fn a_control_group_of_its_own_ends_a_trainer_with_all_its_children_at_the_limit(
 
     let fine = result_under(PLAIN, &["--memory-limit", "80M", "--memory-limit-by", "group"]);
     assert_eq!(fine["status"], "measured", "{fine}");
+    // The group that limits measures too.
+    for result in [&result, &fine] {
+        let peak =
+            result["samples"][0]["counters"]["cgroup_peak_bytes"].as_f64().unwrap_or_default();
+        assert!(peak > 100e3 && peak <= 80e6, "{result}");
+    }
     // Other tests of this file may have one of their own just now; none has for long.
     let left: Vec<PathBuf> =
         control_groups().into_iter().filter(|folder| !others.contains(folder)).collect();
     support::eventually("all groups are removed", || left.iter().all(|folder| !folder.exists()));
+}
+
+#[test]
+fn one_that_moves_itself_out_of_its_control_group_is_limited_all_the_same() {
+    let test = "one_that_moves_itself_out_of_its_control_group";
+    let move_out = "for procs in /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/memory/cgroup.procs; do \
+                    echo $$ > $procs; done 2>/dev/null; grep -q trainmark- /proc/self/cgroup && exit 7; ";
+    let result = result_under(&format!("{move_out}{}", leak()), &["--memory-limit", "60M"]);
+    if !text(limits(&result), "memory_by").starts_with("control group") {
+        skipped(test, text(limits(&result), "memory_by"));
+    } else if result["status"] == "failed" {
+        skipped(test, "a trainer may not leave its group here");
+    } else {
+        assert_eq!(result["status"], "out_of_memory", "{result}");
+        assert!(text(&result, "reason").contains("had left its control group"), "{result}");
+    }
 }
 
 #[test]

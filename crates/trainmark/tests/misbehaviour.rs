@@ -82,10 +82,14 @@ fn trainers_that_hang_are_stopped_whatever_they_do_against_it() {
 }
 
 #[test]
-fn one_that_forks_away_is_measured_and_what_it_left_is_stopped_and_noted() {
-    let result = check(&fake("detach"), &[], "measured", "");
+fn one_that_forks_its_work_away_is_never_ranked_before_the_work_is_done() {
+    let result = check(&fake("detach"), &[], "failed", "its work was not done");
     let notes = result["samples"][0]["notes"].to_string();
     assert!(notes.contains("1 processes outlived the trainer, and had to be stopped"), "{notes}");
+    let result = check(&fake("orphan-burn 0.5"), &[], "measured", "");
+    let timing = &result["samples"][0]["timing"];
+    assert!(timing["wall_s"].as_f64() >= Some(0.5), "{timing}");
+    assert!(timing["user_s"].as_f64() >= Some(0.4), "{timing}");
 }
 
 #[test]

@@ -6,12 +6,12 @@
 //! `schema/result.schema.json` says the same to other programs.
 
 use crate::environment::Environment;
-pub use crate::meters::MeterRecord;
 use crate::noise::NoiseFloor;
 use crate::race::Race;
 use crate::roofline::Roofline;
 use crate::stats::Interval;
 use crate::surroundings::Surroundings;
+pub use measure::meter::Reading as MeterRecord;
 pub use record::Status;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

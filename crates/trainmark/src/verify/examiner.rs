@@ -276,7 +276,7 @@ impl Examiner<'_> {
         let mut job = launch::Job::new(&words[0])?;
         job.args = words[1..].iter().map(Into::into).collect();
         job.env = environment.iter().map(|(name, value)| (name.into(), value.into())).collect();
-        job.cwd = Some(self.loaded.root.clone());
+        job.cwd = Some(self.loaded.root.clone().into());
         job.timeout = Some(self.timeout);
         Ok(job)
     }
