@@ -112,8 +112,7 @@ pub fn read_end(path: &Path, kind: Kind, most: u64) -> io::Result<Vec<u8>> {
 }
 
 fn too_large(bytes: u64, kind: Kind) -> io::Error {
-    let most = kind.most_bytes / MIB;
-    let said = format!("has {bytes} bytes; {kind} may have {most} MiB");
+    let said = format!("has {bytes} bytes; {kind} may have {}", kind.most_bytes);
     io::Error::new(ErrorKind::FileTooLarge, said)
 }
 

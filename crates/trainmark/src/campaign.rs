@@ -1,28 +1,29 @@
-//! A run of a suite on its way: its rows, what they have so far, and where that is kept.
+//! A run on its way: its rows, the samples that they have so far, and where those are kept.
 //!
-//! Every training that ends goes into the journal first and then into its result file, which is
-//! thus complete after each. With what the journal holds of an earlier attempt the same rows go on
-//! where they stopped.
+//! Every training that ends goes into the journal first and then into its row's result file, which is thus
+//! complete after each. With what the journal holds of an earlier attempt the same rows go on where they
+//! stopped. A run without a folder keeps its samples in memory.
 
-use crate::execute::{Bench, Round};
 use crate::executor::{Desk, Executor, Task};
-use crate::file_name::FileName;
-use crate::journal::{Journal, PastRun, Ran};
-use crate::launch::CancelToken;
 use crate::plan::Case;
 use crate::progress::Progress;
+use crate::runner::{Round, Runner};
 use crate::schedule::Schedule;
 use crate::transcript::Transcript;
 use anyhow::{Context, Result};
+use files::Kind;
+use measure::launch::CancelToken;
+use record::file_name::FileName;
 use record::fingerprint::Fingerprint;
+use record::journal::{Journal, PastRun, Ran};
 use record::write;
 use record::{Record, Status};
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// A combination on its way: its result so far, and the file that holds it.
+/// A row on its way: its result so far, and the file that holds it.
 pub struct Row {
     pub case: Case,
     pub result: Record,
@@ -39,7 +40,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// Whether another run of it could tell more.
+    /// Whether another sample could tell more.
     pub fn repeatable(&self) -> bool {
         self.result.samples.iter().all(|sample| sample.status.completed())
             && !(self.known && self.result.samples.is_empty())
@@ -76,37 +77,41 @@ impl Row {
     }
 }
 
-/// One run of a suite.
+/// Where a run is kept.
+pub struct Keeper {
+    pub journal: Journal,
+    /// The folder of the result files.
+    pub out: PathBuf,
+}
+
+/// One run.
 pub struct Campaign<'a> {
     pub rows: Vec<Row>,
-    journal: Journal,
+    keeper: Option<Keeper>,
     notes: Vec<Value>,
-    /// Where result files go.
-    out: &'a Path,
-    bench: &'a Bench<'a>,
+    runner: &'a Runner<'a>,
     cancel: &'a CancelToken,
     progress: Progress<'a>,
 }
 
 impl<'a> Campaign<'a> {
-    /// The rows of a plan, before their first run.
+    /// The rows of a plan, before their first sample.
     pub fn new(
-        bench: &'a Bench<'a>,
-        cases: &[Case],
-        journal: Journal,
-        out: &'a Path,
+        runner: &'a Runner<'a>,
+        rows: &[Case],
+        keeper: Option<Keeper>,
         progress: Progress<'a>,
         cancel: &'a CancelToken,
     ) -> Campaign<'a> {
         let row = |case: &Case| {
-            let result = bench.blank(case);
+            let result = runner.blank(case);
             let name = FileName::new(&case.prefix, &case.backend, &case.config, &result.timestamp);
-            let identity = bench.identity(case);
+            let identity = runner.identity(case);
             let (case, done) = (case.clone(), BTreeSet::new());
             Row { case, result, identity, name, file: None, written: false, known: false, done }
         };
-        let rows = cases.iter().map(row).collect();
-        Campaign { rows, journal, notes: Vec::new(), out, bench, cancel, progress }
+        let rows = rows.iter().map(row).collect();
+        Campaign { rows, keeper, notes: Vec::new(), runner, cancel, progress }
     }
 
     /// Takes what an earlier attempt has brought, and writes again what of it is not on the disk.
@@ -141,7 +146,7 @@ impl<'a> Campaign<'a> {
                 // Its file is replaced by whatever comes of it now.
                 row.file = Some(file_of(last));
             } else {
-                let label = row.case.label(&self.bench.loaded().suite);
+                let label = row.case.label(&self.runner.loaded().suite);
                 remarks.push(format!(
                     "{label}: another program or command than before; it runs anew, {} stays",
                     last.file
@@ -154,23 +159,7 @@ impl<'a> Campaign<'a> {
         Ok(remarks)
     }
 
-    /// Writes a row's file if it is not as it should be.
-    fn restore(&mut self, index: usize) -> Result<()> {
-        let row = &self.rows[index];
-        let path = self.out.join(row.file.as_deref().unwrap_or_default());
-        if read(&path).as_ref() == Some(&row.result) {
-            self.rows[index].written = true;
-            return Ok(());
-        }
-        self.write(index)
-    }
-
-    fn cannot_write(&self, row: &Row) -> String {
-        let label = row.case.label(&self.bench.loaded().suite);
-        format!("the result of {label} cannot be written to {}", self.out.display())
-    }
-
-    /// Runs the rounds. The journal says at the end whether all of it is done.
+    /// Takes the samples. The journal says at the end whether all of it is done.
     ///
     /// # Errors
     /// If a result cannot be kept, or the executor cannot go on.
@@ -178,11 +167,12 @@ impl<'a> Campaign<'a> {
         let rounds = self.rounds(schedule, executor);
         self.progress.finish();
         rounds?;
+        let Some(Keeper { journal, .. }) = &mut self.keeper else { return Ok(()) };
         let written = match self.cancel.reason() {
-            None => self.journal.finish(),
-            Some(why) => self.journal.stop(why),
+            None => journal.finish(),
+            Some(why) => journal.stop(why),
         };
-        written.with_context(|| format!("{} cannot be written", self.journal.path().display()))
+        written.with_context(|| format!("{} cannot be written", journal.path().display()))
     }
 
     fn rounds(&mut self, schedule: &Schedule, executor: &mut dyn Executor) -> Result<()> {
@@ -222,38 +212,55 @@ impl<'a> Campaign<'a> {
 
     /// Journal first: what is in it is not lost, whatever happens to the file.
     fn keep(&mut self, index: usize, part: Record) -> Result<()> {
-        let row = &self.rows[index];
-        let file = row.file.clone().unwrap_or_else(|| row.name.first_free(self.out));
-        let hint = self.cannot_write(row);
-        self.journal.ran(row.identity.clone(), &file, part.clone()).context(hint)?;
+        let hint = self.cannot_write(index);
         let row = &mut self.rows[index];
-        row.file = Some(file);
+        if let Some(keeper) = &mut self.keeper {
+            let file = row.file.clone().unwrap_or_else(|| row.name.first_free(&keeper.out));
+            keeper.journal.ran(row.identity.clone(), &file, part.clone()).context(hint)?;
+            row.file = Some(file);
+        }
         row.absorb(part);
         self.write(index)
+    }
+
+    /// Writes a row's file if it is not as it should be.
+    fn restore(&mut self, index: usize) -> Result<()> {
+        let Some(keeper) = &self.keeper else { return Ok(()) };
+        let row = &mut self.rows[index];
+        let path = keeper.out.join(row.file.as_deref().unwrap_or_default());
+        row.written = read(&path).as_ref() == Some(&row.result);
+        if row.written { Ok(()) } else { self.write(index) }
     }
 
     /// Writes a row's file, whole or not at all. A file that is not of this run is never replaced,
     /// should one have got the name in between: the row gets another one.
     fn write(&mut self, index: usize) -> Result<()> {
+        let hint = self.cannot_write(index);
+        let Some(keeper) = &mut self.keeper else { return Ok(()) };
+        let row = &mut self.rows[index];
         loop {
-            let row = &self.rows[index];
-            let hint = || self.cannot_write(row);
-            let path = self.out.join(row.file.as_deref().unwrap_or_default());
+            let path = keeper.out.join(row.file.as_deref().unwrap_or_default());
             let id = |result: &Record| result.run.as_ref().map(|run| run.id.clone());
             let own = row.written || read(&path).is_some_and(|found| id(&found) == id(&row.result));
             if own {
-                write::replace(&path, &row.result).with_context(hint)?;
-            } else if !write::write_new(&path, &row.result).with_context(hint)? {
-                let file = row.name.first_free(self.out);
+                write::replace(&path, &row.result).with_context(|| hint.clone())?;
+            } else if !write::write_new(&path, &row.result).with_context(|| hint.clone())? {
+                let file = row.name.first_free(&keeper.out);
                 let renamed = without_samples(&row.result);
-                let hint = self.cannot_write(row);
-                self.journal.ran(row.identity.clone(), &file, renamed).context(hint)?;
-                self.rows[index].file = Some(file);
+                let said = keeper.journal.ran(row.identity.clone(), &file, renamed);
+                said.with_context(|| hint.clone())?;
+                row.file = Some(file);
                 continue;
             }
-            self.rows[index].written = true;
+            row.written = true;
             return Ok(());
         }
+    }
+
+    fn cannot_write(&self, index: usize) -> String {
+        let label = self.rows[index].case.label(&self.runner.loaded().suite);
+        let out = self.keeper.as_ref().map(|keeper| keeper.out.display().to_string());
+        format!("the result of {label} cannot be written to {}", out.unwrap_or_default())
     }
 }
 
@@ -268,7 +275,7 @@ fn file_of(ran: &Ran) -> String {
 
 /// A result file, if there is one.
 fn read(path: &Path) -> Option<Record> {
-    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    serde_json::from_slice(&files::read(path, Kind::RESULT).ok()?).ok()
 }
 
 impl Desk for Campaign<'_> {
@@ -292,13 +299,18 @@ impl Desk for Campaign<'_> {
         if !warm_up {
             self.keep(task.row, part)?;
         }
-        self.progress.end(task.row, &self.rows[task.row], task.round, self.out);
+        let row = &self.rows[task.row];
+        let folder = self.keeper.as_ref().map(|keeper| keeper.out.as_path());
+        let file = folder.and_then(|folder| Some(folder.join(row.file()?)));
+        self.progress.end(task.row, &row.result, task.round, file.as_deref());
         Ok(())
     }
 
     fn note(&mut self, note: Value) -> Result<()> {
-        let hint = format!("{} cannot be written", self.journal.path().display());
-        self.journal.note(note.clone()).context(hint)?;
+        if let Some(Keeper { journal, .. }) = &mut self.keeper {
+            let hint = format!("{} cannot be written", journal.path().display());
+            journal.note(note.clone()).context(hint)?;
+        }
         self.notes.push(note);
         Ok(())
     }

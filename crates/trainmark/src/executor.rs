@@ -1,13 +1,11 @@
-//! Where the runs of a suite take place: the seam between what has to be run and what runs it.
+//! Where the samples of a run are taken: the seam between what has to be trained and what trains it.
 //!
-//! The unit of work is a [`Task`]: one combination, one repeat. What comes of it is a result file
-//! with that one sample (`execute.rs` makes it, here or, through `trainmark task`, on another
-//! machine). An [`Executor`] decides when and where tasks run; a [`Desk`] decides whether a task is
+//! The unit of work is a [`Task`]: one row, one round. What comes of it is a result file with that one
+//! sample ([`Runner::sample`] makes it, here or, through `trainmark task`, on another machine). An [`Executor`] decides when and where tasks run; a [`Desk`] decides whether a task is
 //! still wanted, keeps what comes of it and shows it. Neither knows how the other does it.
 
-use crate::execute::{Bench, Round, Settings};
-use crate::launch::CancelToken;
 use crate::plan::Case;
+use crate::runner::{Round, Runner, Settings};
 use crate::suite::{LoadedSuite, SuiteError};
 use crate::transcript::Transcript;
 use anyhow::Result;
@@ -16,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::PathBuf;
 
-/// One run of one combination.
+/// One sample of one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
-    /// The combination, as an index into the plan.
+    /// As an index into the plan.
     pub row: usize,
     pub round: Round,
 }
@@ -45,7 +43,7 @@ pub trait Executor {
 /// Keeps what an executor brings.
 pub trait Desk {
     /// A task is about to start. False if it is no longer wanted: the user has cancelled, or its
-    /// combination has failed before, which a repeat would not mend.
+    /// row has failed before, which a repeat would not mend.
     fn begin(&mut self, task: Task) -> bool;
 
     /// What its trainer has said so far, for display.
@@ -70,9 +68,8 @@ pub trait Desk {
 
 /// Runs tasks on this machine, one at a time: two at once would measure each other.
 pub struct Local<'a> {
-    pub bench: &'a Bench<'a>,
-    pub cases: &'a [Case],
-    pub cancel: &'a CancelToken,
+    pub runner: &'a Runner<'a>,
+    pub rows: &'a [Case],
 }
 
 impl Executor for Local<'_> {
@@ -81,9 +78,8 @@ impl Executor for Local<'_> {
             if !desk.begin(task) {
                 continue;
             }
-            let case = &self.cases[task.row];
             let mut on_line = |said: &Transcript| desk.said(task, said);
-            let result = self.bench.run_once(case, task.round, self.cancel, &mut on_line)?;
+            let result = self.runner.sample(&self.rows[task.row], task.round, &mut on_line)?;
             desk.end(task, result)?;
         }
         Ok(())
@@ -105,25 +101,25 @@ pub struct Order {
     pub data: PathBuf,
     pub dataset_sha256: String,
     pub settings: Settings,
-    pub cases: Vec<Case>,
+    pub rows: Vec<Case>,
     /// What an index means.
     pub tasks: Vec<Task>,
 }
 
 impl Order {
     /// For these tasks of a run.
-    pub fn new(bench: &Bench, cases: &[Case], tasks: &[Task]) -> Order {
-        let loaded = bench.loaded();
+    pub fn new(runner: &Runner, rows: &[Case], tasks: &[Task]) -> Order {
+        let loaded = runner.loaded();
         Order {
             harness: env!("CARGO_PKG_VERSION").to_owned(),
-            run: bench.run().clone(),
+            run: runner.run.clone(),
             suite: loaded.text.clone(),
             origin: loaded.origin.clone(),
             root: loaded.root.clone(),
-            data: bench.dataset().directory.clone(),
-            dataset_sha256: bench.dataset().sha256.clone(),
-            settings: bench.settings().clone(),
-            cases: cases.to_vec(),
+            data: runner.dataset.directory.clone(),
+            dataset_sha256: runner.dataset.sha256.clone(),
+            settings: runner.settings.clone(),
+            rows: rows.to_vec(),
             tasks: tasks.to_vec(),
         }
     }

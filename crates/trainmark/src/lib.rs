@@ -11,13 +11,6 @@ macro_rules! eprintln {
         let _ = ::std::writeln!(::std::io::stderr(), $($words)*);
     }};
 }
-/// As [`eprintln!`].
-macro_rules! eprint {
-    ($($words:tt)*) => {{
-        use ::std::io::Write as _;
-        let _ = ::std::write!(::std::io::stderr(), $($words)*);
-    }};
-}
 
 /// What starts and measures; callers name `measure` directly as they are touched.
 pub use measure::{environment, launch, machine, meter, provenance, scratch, secret, surroundings};
@@ -28,9 +21,9 @@ pub mod campaign;
 pub mod capability;
 pub mod cli;
 pub mod cmd;
+pub mod command;
 pub mod compare;
 pub mod data;
-pub mod execute;
 pub mod executor;
 pub mod history;
 pub mod identity;
@@ -40,11 +33,15 @@ pub mod mllog;
 pub mod plan;
 pub mod progress;
 pub mod report;
+pub mod runner;
+pub mod sample;
 pub mod schedule;
 pub mod score;
+pub mod seal;
 pub mod setup;
 pub mod slurm;
 pub mod suite;
 pub mod trainer;
 pub mod transcript;
+pub mod units;
 pub mod verify;

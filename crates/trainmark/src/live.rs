@@ -3,7 +3,8 @@
 //!
 //! Pure: a [`View`] and a size in, lines out. [`crate::progress`] draws them.
 
-use crate::report::console::one_line;
+use crate::command::Purpose;
+use measure::text::one_line;
 use record::Status;
 use std::time::Duration;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
@@ -21,7 +22,7 @@ pub struct View {
     pub done: usize,
 }
 
-/// One combination.
+/// One row.
 #[derive(Clone, Debug, Default)]
 pub struct Line {
     pub label: String,
@@ -42,7 +43,7 @@ pub enum State {
     Waiting,
     /// Its trainer is built, or asked what it can do here; with the last that was said meanwhile.
     GettingReady {
-        step: Step,
+        purpose: Purpose,
         since: Duration,
         said: String,
     },
@@ -54,22 +55,6 @@ pub enum State {
     },
     /// With what there is to say of it.
     Ended(Status, String),
-}
-
-/// What makes a trainer ready.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    Building,
-    Probing,
-}
-
-impl Step {
-    fn word(self) -> &'static str {
-        match self {
-            Step::Building => "building",
-            Step::Probing => "probing",
-        }
-    }
 }
 
 impl View {
@@ -165,11 +150,12 @@ impl Line {
         match &self.state {
             State::Waiting if self.runs == 0 => ('·', "waiting".to_owned()),
             State::Waiting => ('·', self.so_far(best)),
-            State::GettingReady { step, since, said } => {
+            State::GettingReady { purpose, since, said } => {
                 let said = one_line(said.trim());
                 let said = if said.is_empty() { said } else { format!(", {said}").into() };
                 let taken = time(now.saturating_sub(*since));
-                ('◌', format!("{} {taken}{said}", step.word()))
+                let word = if *purpose == Purpose::Build { "building" } else { "probing" };
+                ('◌', format!("{word} {taken}{said}"))
             }
             State::Running { since, epoch, epochs, loss } => {
                 let mut text = format!("running {}", time(now.saturating_sub(*since)));
@@ -261,12 +247,12 @@ mod tests {
         };
         let done = |text: &str| State::Ended(Status::Measured, text.to_owned());
         let building = State::GettingReady {
-            step: Step::Building,
+            purpose: Purpose::Build,
             since: Duration::from_secs(58),
             said: "   Compiling serde\u{1b}[2K v1.0 ".to_owned(),
         };
         let probing = State::GettingReady {
-            step: Step::Probing,
+            purpose: Purpose::Probe,
             since: Duration::from_secs(64),
             said: String::new(),
         };

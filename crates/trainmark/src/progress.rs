@@ -1,16 +1,16 @@
 //! What the user sees while a suite runs: the whole matrix, alive, on a terminal; a line per
-//! combination when piped. All of it goes to standard error.
+//! sample when piped. All of it goes to standard error.
 
-use crate::campaign::Row;
-use crate::execute::Round;
-use crate::live::{Line, State, Step, View};
+use crate::command::Purpose;
+use crate::live::{Line, State, View};
 use crate::plan::Case;
-use crate::report::console::one_line;
+use crate::runner::Round;
 use crate::schedule::Schedule;
 use crate::suite::Suite;
 use crate::trainer::{NotReady, Watch};
 use crate::transcript::Transcript;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use measure::text::one_line;
 use record::{Record, Sample, Status};
 use std::io::IsTerminal;
 use std::path::Path;
@@ -24,9 +24,9 @@ const DRAW_EVERY: Duration = Duration::from_millis(200);
 
 /// The progress of one run.
 pub struct Progress<'a> {
-    suite: &'a Suite,
     /// The trainer of each line.
     trainers: Vec<&'a str>,
+    labels: Vec<String>,
     rounds: bool,
     view: Arc<Mutex<View>>,
     began: Instant,
@@ -42,7 +42,7 @@ struct Painter {
 }
 
 impl<'a> Progress<'a> {
-    /// For these combinations in these rounds.
+    /// For these rows in these rounds.
     pub fn new(suite: &'a Suite, cases: &[Case], schedule: &Schedule) -> Progress<'a> {
         let rounds = schedule.repeats + u32::from(schedule.warm_up);
         let line = |case: &Case| Line {
@@ -61,8 +61,9 @@ impl<'a> Progress<'a> {
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let painter = terminal.then(|| Painter::start(Arc::clone(&view), began, colour));
         let rounds = rounds > 1 || schedule.until.is_some();
+        let labels = cases.iter().map(|case| one_line(&case.label(suite)).into_owned()).collect();
         let trainers = cases.iter().map(|case| &*suite.trainers[case.trainer].name).collect();
-        Progress { suite, trainers, rounds, view, began, painter, colour }
+        Progress { trainers, labels, rounds, view, began, painter, colour }
     }
 
     fn view(&self) -> MutexGuard<'_, View> {
@@ -80,7 +81,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// A combination begins.
+    /// A sample begins.
     pub fn begin(&mut self, row: usize) {
         let since = self.began.elapsed();
         self.view().lines[row].state = State::Running { since, epoch: 0, epochs: 0, loss: None };
@@ -94,17 +95,18 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// A combination ended.
-    pub fn end(&mut self, index: usize, row: &Row, round: Round, out: &Path) {
-        let outcome = match (round, row.file()) {
-            (Round::WarmUp, None) => "done, not recorded".to_owned(),
-            (_, file) => self.outcome(&row.result, file.map(|file| out.join(file)).as_deref()),
+    /// A sample ended.
+    pub fn end(&mut self, index: usize, result: &Record, round: Round, file: Option<&Path>) {
+        let recorded = !result.samples.is_empty() || result.reason.is_some();
+        let outcome = match round {
+            Round::WarmUp if !recorded => "done, not recorded".to_owned(),
+            _ => self.outcome(result, file),
         };
-        let label = self.label_of(&row.case, round);
+        let label = self.label_of(index, round);
         let mut view = self.view();
         view.done += 1;
         view.lines[index].runs += 1;
-        settle(&mut view.lines[index], &row.result);
+        settle(&mut view.lines[index], result);
         let all = view.runs.map_or("?".to_owned(), |runs| runs.to_string());
         let line = format!("[{}/{all}] {label}: {outcome}", view.done);
         drop(view);
@@ -126,13 +128,9 @@ impl<'a> Progress<'a> {
         lines.filter(|(_, of)| **of == trainer).for_each(|(line, _)| line.state = state.clone());
     }
 
-    fn label_of(&self, case: &Case, round: Round) -> String {
-        let round = match round {
-            _ if !self.rounds => String::new(),
-            Round::WarmUp => " (warm-up)".to_owned(),
-            Round::Number(number) => format!(" (round {})", number + 1),
-        };
-        one_line(&case.label(self.suite)).into_owned() + &round
+    fn label_of(&self, index: usize, round: Round) -> String {
+        let round = if self.rounds { round.to_string() } else { String::new() };
+        format!("{}{round}", self.labels[index])
     }
 
     /// What became of the row's last run.
@@ -197,15 +195,15 @@ impl Watch for Progress<'_> {
         self.painter.is_some()
     }
 
-    fn step(&mut self, trainer: &str, step: Step, said: &str) {
+    fn step(&mut self, trainer: &str, purpose: Purpose, said: &str) {
         let began = |state: &State| match state {
-            State::GettingReady { step: known, since, .. } if *known == step => Some(*since),
+            State::GettingReady { purpose: known, since, .. } if *known == purpose => Some(*since),
             _ => None,
         };
         let line = self.trainers.iter().position(|of| *of == trainer);
         let known = line.and_then(|line| began(&self.view().lines[line].state));
         let since = known.unwrap_or_else(|| self.began.elapsed());
-        self.set_trainer(trainer, &State::GettingReady { step, since, said: said.to_owned() });
+        self.set_trainer(trainer, &State::GettingReady { purpose, since, said: said.to_owned() });
     }
 
     fn settled(&mut self, trainer: &str, not_ready: Option<&NotReady>) {

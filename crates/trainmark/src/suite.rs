@@ -3,7 +3,7 @@
 //! A suite is TOML; CONTRIBUTING.md explains it by example. Nothing in it is code: commands are
 //! lists of arguments, placeholders are filled in literally, no shell is involved.
 
-use crate::setup::Declared;
+use crate::setup::needs::Declared;
 use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};

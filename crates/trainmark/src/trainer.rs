@@ -1,21 +1,20 @@
 //! Making trainers ready: building them, and asking them what they can do here.
 
-use crate::cmd::run::quote;
-use crate::launch;
-use crate::live::Step;
-use crate::plan::{fixed_command, program};
-use crate::provenance::{resolve_program, sha256_of_file};
-use crate::report::console::one_line;
+use crate::command::{self, Agenda, Command, Purpose, quote};
+use crate::plan::{self, Case};
 use crate::setup::{self, Due, Site, State};
 use crate::suite::{LoadedSuite, Trainer};
+use measure::launch::{self, CancelToken};
+use measure::provenance::{resolve_program, sha256_of_file};
+use measure::text::one_line;
 use protocol::Probe;
 use record::Status;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::io::Read;
+use std::io::{self, BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::ExitStatus;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 /// How long `--probe` may take.
@@ -74,11 +73,11 @@ impl NotReady {
 
 /// Who looks on while trainers, by their names, are made ready.
 pub trait Watch {
-    /// Whether it shows each step itself. Else a builder's output goes to standard error as it comes.
+    /// Whether it shows each step itself. Else all that a builder says is told.
     fn shows_steps(&self) -> bool;
 
-    /// A step begins, or its program said something.
-    fn step(&mut self, trainer: &str, step: Step, said: &str);
+    /// A trainer is built or probed, or its program said something.
+    fn step(&mut self, trainer: &str, purpose: Purpose, said: &str);
 
     /// A trainer is ready, or cannot be.
     fn settled(&mut self, trainer: &str, not_ready: Option<&NotReady>);
@@ -95,7 +94,7 @@ impl Watch for Plain {
         false
     }
 
-    fn step(&mut self, _: &str, _: Step, _: &str) {}
+    fn step(&mut self, _: &str, _: Purpose, _: &str) {}
 
     fn settled(&mut self, _: &str, _: Option<&NotReady>) {}
 
@@ -104,41 +103,56 @@ impl Watch for Plain {
     }
 }
 
+/// Trainers by their index in the suite.
+pub type Trainers = BTreeMap<usize, Result<Ready, NotReady>>;
+
+/// Builds and probes every trainer of some rows, each once.
+pub fn make_ready(
+    agenda: &Agenda,
+    rows: &[Case],
+    cancel: &CancelToken,
+    watch: &mut dyn Watch,
+) -> Trainers {
+    let one = |trainer: usize| {
+        let name = &agenda.loaded.suite.trainers[trainer].name;
+        let ready =
+            build(agenda, trainer, watch).and_then(|()| ready(agenda, trainer, cancel, watch));
+        if let Err(reason) = &ready {
+            watch.tell(&format!("warning: {}", one_line(&format!("{name}: {reason}"))));
+        }
+        watch.settled(name, ready.as_ref().err());
+        (trainer, ready)
+    };
+    command::trainers(rows).into_iter().map(one).collect()
+}
+
 /// Builds a trainer as its suite says.
 ///
 /// # Errors
 /// If the builder cannot be started or ends badly.
-pub fn build(
-    loaded: &LoadedSuite,
-    trainer: &Trainer,
-    watch: &mut dyn Watch,
-) -> Result<(), NotReady> {
-    // The built-in suite comes without sources: its trainers were installed beside the harness.
-    if trainer.build.is_empty() || loaded.is_built_in() {
+pub fn build(agenda: &Agenda, trainer: usize, watch: &mut dyn Watch) -> Result<(), NotReady> {
+    let name = &agenda.loaded.suite.trainers[trainer].name;
+    let Some(command) = agenda.build(trainer).map_err(NotReady::BuildFailed)? else {
         return Ok(());
-    }
-    let words = fixed_command(loaded, trainer, &trainer.build).map_err(NotReady::BuildFailed)?;
-    let shown = words.join(" ");
-    let mut command = Command::new(&words[0]);
-    command.args(&words[1..]).current_dir(&loaded.root).stdin(Stdio::null());
-    let status = if watch.shows_steps() {
-        watch.step(&trainer.name, Step::Building, "");
-        let mut last = VecDeque::new();
-        let status = overheard(command, &mut |line| {
-            watch.step(&trainer.name, Step::Building, line);
-            last.truncate(BUILDERS_LAST_LINES - 1);
-            last.push_front(line.to_owned());
-        });
-        if !matches!(&status, Ok(status) if status.success()) {
-            for line in last.iter().rev() {
-                watch.tell(&one_line(line));
-            }
-        }
-        status
-    } else {
-        watch.tell(&one_line(&format!("Building {}: {shown}", trainer.name)));
-        command.stdout(std::io::stderr()).status()
     };
+    let shown = command.shown();
+    let tells = !watch.shows_steps();
+    if tells {
+        watch.tell(&one_line(&format!("Building {name}: {shown}")));
+    }
+    watch.step(name, Purpose::Build, "");
+    let mut last = VecDeque::new();
+    let status = overheard(&command, &mut |line| {
+        if tells {
+            watch.tell(&one_line(line));
+        }
+        watch.step(name, Purpose::Build, line);
+        last.truncate(BUILDERS_LAST_LINES - 1);
+        last.push_front(line.to_owned());
+    });
+    if !tells && !matches!(&status, Ok(status) if status.success()) {
+        last.iter().rev().for_each(|line| watch.tell(&one_line(line)));
+    }
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(NotReady::BuildFailed(format!("`{shown}` ended with {status}"))),
@@ -148,47 +162,32 @@ pub fn build(
 
 /// Runs a program and hears each line that it says. What it leaves behind (compilers have daemons) may
 /// keep its output open: that is not waited for.
-fn overheard(
-    mut command: Command,
-    on_line: &mut dyn FnMut(&str),
-) -> std::io::Result<std::process::ExitStatus> {
-    let (mut output, input) = std::io::pipe()?;
-    let mut child = command.stdout(input.try_clone()?).stderr(input).spawn()?;
-    drop(command); // it has the pipe open too
-    let listen = Timespec { tv_sec: 0, tv_nsec: LISTEN.subsec_nanos().into() };
-    let (mut ended, mut heard, mut chunk) = (None, Vec::new(), [0; 4096]);
+fn overheard(command: &Command, on_line: &mut dyn FnMut(&str)) -> io::Result<ExitStatus> {
+    let (output, input) = io::pipe()?;
+    let mut child = command.process().stdout(input.try_clone()?).stderr(input).spawn()?;
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        let lines = BufReader::new(output).split(b'\n').map_while(Result::ok);
+        lines.map(|line| sender.send(line)).take_while(Result::is_ok).count()
+    });
+    let mut ended = None;
     loop {
-        // What it said before its end is in the pipe by then, however late this process is to look.
-        match poll(&mut [PollFd::new(&output, PollFlags::IN)], Some(&listen)) {
-            Ok(0) if ended.is_some() => break,
-            Ok(0) => {
-                ended = child.try_wait()?;
-                continue;
+        match lines.recv_timeout(LISTEN) {
+            Ok(line) => {
+                let line = String::from_utf8_lossy(&line);
+                // What a bar was drawn over with is its last state.
+                let last = line.trim_end().rsplit('\r').next().unwrap_or_default();
+                if !last.is_empty() {
+                    on_line(last);
+                }
             }
-            Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(error) => return Err(error.into()),
-        }
-        let count = output.read(&mut chunk)?;
-        heard.extend_from_slice(&chunk[..count]);
-        while let Some(end) = memchr::memchr(b'\n', &heard) {
-            say(&heard.drain(..=end).collect::<Vec<u8>>(), on_line);
-        }
-        if count == 0 {
-            break;
+            Err(RecvTimeoutError::Disconnected) => break,
+            // What it said before its end has been heard by then.
+            Err(RecvTimeoutError::Timeout) if ended.is_some() => break,
+            Err(RecvTimeoutError::Timeout) => ended = child.try_wait()?,
         }
     }
-    say(&heard, on_line);
     ended.map_or_else(|| child.wait(), Ok)
-}
-
-/// What a bar was drawn over with is its last state.
-fn say(line: &[u8], on_line: &mut dyn FnMut(&str)) {
-    let line = String::from_utf8_lossy(line);
-    let last = line.trim_end().rsplit('\r').next().unwrap_or_default();
-    if !last.is_empty() {
-        on_line(last);
-    }
 }
 
 /// Finds a trainer's program and asks it what it can do on this machine.
@@ -196,21 +195,23 @@ fn say(line: &[u8], on_line: &mut dyn FnMut(&str)) {
 /// # Errors
 /// If the program is not there, or its probe does not answer as it should.
 pub fn ready(
-    loaded: &LoadedSuite,
-    trainer: &Trainer,
-    allow_software: bool,
-    cancel: &launch::CancelToken,
+    agenda: &Agenda,
+    trainer: usize,
+    cancel: &CancelToken,
     watch: &mut dyn Watch,
 ) -> Result<Ready, NotReady> {
-    let named = program(loaded, trainer).map_err(NotReady::NotStarted)?;
-    if let Some(reason) = not_set_up(loaded, trainer, watch) {
+    let loaded = agenda.loaded;
+    let declared = &loaded.suite.trainers[trainer];
+    watch.step(&declared.name, Purpose::Probe, "");
+    let named = plan::program(loaded, declared).map_err(NotReady::NotStarted)?;
+    if let Some(reason) = not_set_up(loaded, declared, watch) {
         return Err(NotReady::NotSetUp(reason));
     }
-    if let Err(reason) = setup::digest_of(&loaded.root, &trainer.inputs) {
+    if let Err(reason) = setup::digest_of(&loaded.root, &declared.inputs) {
         return Err(NotReady::NotStarted(format!("the suite's `inputs`: {reason}")));
     }
     let Some(program) = resolve_program(&named) else {
-        let hint = match trainer.build.is_empty() {
+        let hint = match declared.build.is_empty() {
             true => "install it, or name its path in the suite's `program`".to_owned(),
             // Nothing was built: its sources are not here.
             false if loaded.is_built_in() => format!(
@@ -223,10 +224,8 @@ pub fn ready(
         let reason = format!("the program {} is not there: {hint}", named.display());
         return Err(NotReady::NotStarted(reason));
     };
-    let probe = match trainer.probe.is_empty() {
-        true => None,
-        false => Some(ask(loaded, trainer, allow_software, cancel)?),
-    };
+    let probe = agenda.probe(trainer).map_err(NotReady::NotStarted)?;
+    let probe = probe.map(|command| ask(&command, cancel)).transpose()?;
     Ok(Ready { sha256: sha256_of_file(&program).ok(), program, probe })
 }
 
@@ -249,21 +248,9 @@ fn not_set_up(loaded: &LoadedSuite, trainer: &Trainer, watch: &mut dyn Watch) ->
     }
 }
 
-fn ask(
-    loaded: &LoadedSuite,
-    trainer: &Trainer,
-    allow_software: bool,
-    cancel: &launch::CancelToken,
-) -> Result<Probe, NotReady> {
-    let mut words = fixed_command(loaded, trainer, &trainer.probe).map_err(NotReady::NotStarted)?;
-    if allow_software {
-        words.extend(trainer.allow_software.iter().cloned());
-    }
-    let shown = words.join(" ");
-    let failed = |what: String| NotReady::NotStarted(format!("`{shown}` {what}"));
-    let mut job = launch::Job::new(&words[0]).map_err(|error| failed(error.to_string()))?;
-    job.args = words[1..].iter().map(Into::into).collect();
-    job.cwd = Some(loaded.root.clone().into());
+fn ask(command: &Command, cancel: &CancelToken) -> Result<Probe, NotReady> {
+    let failed = |what: String| NotReady::NotStarted(format!("`{}` {what}", command.shown()));
+    let mut job = command.job().map_err(|error| failed(error.to_string()))?;
     job.timeout = Some(PROBE_TIMEOUT);
     let mut answer = String::new();
     let mut collect = |stream: launch::Stream, line: &str| {
@@ -315,8 +302,8 @@ mod tests {
             true
         }
 
-        fn step(&mut self, trainer: &str, step: Step, said: &str) {
-            self.0.push(format!("{trainer} {step:?} {said}"));
+        fn step(&mut self, trainer: &str, purpose: Purpose, said: &str) {
+            self.0.push(format!("{trainer} {purpose:?} {said}"));
         }
 
         fn settled(&mut self, _: &str, _: Option<&NotReady>) {}
@@ -333,7 +320,9 @@ mod tests {
         );
         let loaded = LoadedSuite::of_text(text, "mine.toml", std::env::temp_dir()).unwrap();
         let mut heard = Heard::default();
-        let result = build(&loaded, &loaded.suite.trainers[0], &mut heard);
+        let data = std::path::Path::new("data");
+        let agenda = Agenda { loaded: &loaded, data, allow_software: false };
+        let result = build(&agenda, 0, &mut heard);
         (result, heard.0)
     }
 
@@ -341,7 +330,7 @@ mod tests {
     fn a_build_is_heard_line_by_line_and_what_it_leaves_behind_is_not_waited_for() {
         let (result, heard) = built("echo one; echo 'a bar\\ranother' >&2; sleep 20 & echo two");
         assert_eq!(result, Ok(()));
-        let lines = ["", "one", "another", "two"].map(|line| format!("T Building {line}"));
+        let lines = ["", "one", "another", "two"].map(|line| format!("T Build {line}"));
         assert_eq!(heard, lines);
     }
 

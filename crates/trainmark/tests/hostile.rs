@@ -93,3 +93,38 @@ fn of_the_environment_only_what_the_harness_set_is_recorded_and_no_secret_at_all
     }
     assert!(!said(&output).contains("tok-0123456789"), "{}", said(&output));
 }
+
+#[test]
+fn a_trainer_that_changes_the_data_is_misreported_and_stops_the_run() {
+    let place = Place::new();
+    let labels = place.path("data").join("t10k-labels-idx1-ubyte");
+    let script = format!(
+        "[ \"$(wc -l < starts)\" != 2 ] || printf 7 | dd of='{}' bs=1 seek=9 conv=notrunc; \
+         echo 'Test Accuracy: 95.67%'",
+        labels.display()
+    );
+    let suite = place.suite(&format!("echo x >> starts; {script}"), "root = '.'");
+    let output = place.run(&suite, &["--repeats", "4"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("the data is no longer what it was"), "{}", said(&output));
+    let result = place.results().pop().unwrap();
+    let statuses: Vec<&str> = result["samples"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|sample| sample["status"].as_str().unwrap())
+        .collect();
+    assert_eq!(statuses, ["measured", "misreported"]);
+    let reason = result["samples"][1]["reason"].as_str().unwrap();
+    assert!(reason.contains("t10k-labels-idx1-ubyte"), "{reason}");
+}
+
+#[test]
+fn data_that_was_only_touched_is_the_same_data() {
+    let place = Place::new();
+    let script = "touch ../data/t10k-labels-idx1-ubyte data/t10k-labels-idx1-ubyte; \
+                  echo 'Test Accuracy: 95.67%'";
+    let output = place.run(&place.suite(script, "root = '.'"), &["--repeats", "2"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(place.results()[0]["samples"].as_array().unwrap().len(), 2);
+}

@@ -337,7 +337,7 @@ fn a_task_of_an_order_is_run_alone_and_gives_one_result_file() {
     let place = Place::new();
     let suite = place.suite(PLAIN, "");
     let loaded = trainmark::suite::LoadedSuite::find(Some(&suite)).unwrap();
-    let cases = trainmark::plan::plan(&loaded.suite, &Default::default()).unwrap();
+    let rows = trainmark::plan::plan(&loaded.suite, &Default::default()).unwrap();
     // Through JSON, as another program would write it.
     let order = serde_json::json!({
         "harness": env!("CARGO_PKG_VERSION"),
@@ -347,7 +347,7 @@ fn a_task_of_an_order_is_run_alone_and_gives_one_result_file() {
         "data": place.path("data"), "dataset_sha256": dataset_sha256(&place),
         "settings": { "quick": false, "allow_software": false, "limits": {},
                       "timeout": { "secs": 60, "nanos": 0 } },
-        "cases": cases, "tasks": [{ "row": 0, "round": { "number": 7 } }],
+        "rows": rows, "tasks": [{ "row": 0, "round": { "number": 7 } }],
     });
     std::fs::write(place.path("order.json"), order.to_string()).unwrap();
     let run = |index: &str| {

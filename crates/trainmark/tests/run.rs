@@ -125,7 +125,7 @@ fn each_way_to_fail_is_a_status_of_its_own() {
     check("echo no disk >&2; exit 3", "failed", "exit code 3: no disk");
     check("kill -SEGV $$", "crashed", "SIGSEGV");
     check("true", "no_output", "");
-    check("echo hello", "no_accuracy", "Test Accuracy");
+    check("echo hello", "no_quality", "Test Accuracy");
     check("printf 'Test Accuracy: \\377\\376%%\\n'", "garbled", "no number");
     check("echo Test Accuracy: 0.95", "garbled", "percent sign");
     check(

@@ -1,26 +1,26 @@
-//! The options of `trainmark run` that say where its combinations run.
+//! The options of `trainmark run` that say where its samples are taken.
 
-use crate::cmd::run::duration;
 use crate::slurm::Request;
+use crate::units;
 use anyhow::{Context, Result};
 use std::time::Duration;
 
 /// What a task needs besides the time of its training: data, probe, start of the job.
 const OVERHEAD: Duration = Duration::from_secs(120);
 
-/// Where combinations run.
+/// Where samples are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
     /// On this machine, one after the other
     Local,
-    /// On a cluster, as a Slurm job array with one task for each combination and repeat
+    /// On a cluster, as a Slurm job array with one task for each row and round
     Slurm,
 }
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Cluster")]
 pub struct Cluster {
-    /// Where combinations run; docs/cluster.md explains `slurm`
+    /// Where samples are taken; docs/cluster.md explains `slurm`
     #[arg(long, value_enum, default_value = "local")]
     pub executor: Kind,
     /// Partition of the nodes
@@ -41,11 +41,12 @@ pub struct Cluster {
     /// Each task has its node to itself
     #[arg(long)]
     exclusive: bool,
-    /// After which the scheduler ends a task; without it the combination's time-out and two minutes
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    /// After which the scheduler ends a task; without it the sample's time-out and two minutes
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
     task_time: Option<Duration>,
-    /// The scheduler's memory limit of a task, for example `8G`
-    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    /// The scheduler's memory limit of a task, for example `8G` (of 10^9 bytes) or
+    /// `8GiB`
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
     task_memory: Option<u64>,
     /// A further option of sbatch, as it is, for example `--account=lab`
     #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
@@ -56,7 +57,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// What is asked of the scheduler for combinations that may take so long.
+    /// What is asked of the scheduler for samples that may take so long.
     ///
     /// # Errors
     /// If it is not known where this program is.
@@ -74,36 +75,5 @@ impl Cluster {
             more: self.sbatch.clone(),
             measure_nodes: !self.no_node_measure,
         })
-    }
-}
-
-/// `512M`, `8G`, `1T`: powers of 1024, as Slurm counts.
-fn memory(text: &str) -> Result<u64, String> {
-    let (number, unit) = text.split_at(text.trim_end_matches(char::is_alphabetic).len());
-    let shift = match unit {
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => return Err("give a number with M, G or T".to_owned()),
-    };
-    let number: u64 =
-        number.parse().map_err(|_| "give a whole number with M, G or T".to_owned())?;
-    match number.checked_mul(1 << shift) {
-        Some(bytes) if bytes > 0 => Ok(bytes),
-        _ => Err("give more than 0, and less than all there is".to_owned()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_is_read_with_its_unit() {
-        assert_eq!(memory("512M"), Ok(512 << 20));
-        assert_eq!(memory("8G"), Ok(8 << 30));
-        for wrong in ["", "8", "G", "0G", "8K", "8GB", "-1G", "99999999999T"] {
-            assert!(memory(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! `trainmark compare BASE NEW`: what became faster, slower, larger, worse; and the gate.
 
-use crate::cmd::{baseline, run};
+use crate::cmd::baseline;
 use crate::compare::{self, Metric, Options, Set, json, junit, markdown, table};
 use crate::report::console::{Style, one_line};
 use crate::report::old_result::{ResultFile, SCHEMA_VERSION};
@@ -23,14 +23,14 @@ pub struct Args {
     /// Folder or file with results, or the name of a baseline
     new: PathBuf,
     /// A regression below this does not count, for example `3%`
-    #[arg(long, value_name = "PERCENT", value_parser = run::percent, default_value = "3%")]
+    #[arg(long, value_name = "PERCENT", value_parser = crate::units::percent, default_value = "3%")]
     gate: f64,
     /// What to compare
     #[arg(long, value_enum, value_delimiter = ',', default_value = "train-s")]
     metric: Vec<Metric>,
     /// Claim no difference smaller than this, for example `1%`; without it, the noise floor that
     /// `trainmark noise` found and the files carry
-    #[arg(long, value_name = "PERCENT", value_parser = run::percent)]
+    #[arg(long, value_name = "PERCENT", value_parser = crate::units::percent)]
     noise_floor: Option<f64>,
     #[arg(long, value_enum, default_value = "table")]
     format: Format,

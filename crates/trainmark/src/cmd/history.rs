@@ -1,7 +1,6 @@
 //! `trainmark history`: every combination over many runs, and where it changed.
 
 use super::report::{nothing_to_report, warn};
-use super::run;
 use crate::compare::Metric;
 use crate::history::{History, json, markdown, table};
 use crate::report::console::Style;
@@ -26,7 +25,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "train-s")]
     metric: Metric,
     /// Report no change smaller than this, for example `2%`
-    #[arg(long, value_name = "PERCENT", value_parser = run::percent, default_value = "1%")]
+    #[arg(long, value_name = "PERCENT", value_parser = crate::units::percent, default_value = "1%")]
     noise_floor: f64,
     #[arg(long, value_enum, default_value = "table")]
     format: Format,

@@ -15,3 +15,4 @@ pub mod shell;
 pub mod show;
 pub mod task;
 pub mod verify;
+pub mod what;

@@ -1,23 +1,28 @@
-//! `trainmark noise`: one row against itself.
+//! `trainmark noise`: a run of one row beside itself.
 
+use crate::campaign::Campaign;
 use crate::cmd::report::print;
-use crate::cmd::run;
-use crate::execute::{Bench, Limits, Round, Settings, new_run};
-use crate::machine::Machine;
-use crate::noise::{Analysis, NoiseRecord, SCHEMA_VERSION, WINDOW};
+use crate::cmd::what;
+use crate::command::{self, Agenda, Purpose};
+use crate::data;
+use crate::executor::Local;
 use crate::plan::{self, Case, Selection};
-use crate::provenance::Moment;
-use crate::report::console::one_line;
+use crate::progress::Progress;
+use crate::runner::{Limits, Runner, Settings, cancelled_by_signals, new_run};
 use crate::schedule::Schedule;
 use crate::suite::LoadedSuite;
-use crate::trainer::Plain;
-use crate::{data, launch};
+use crate::trainer::make_ready;
+use crate::units;
 use anyhow::{Context, Result, anyhow, bail};
-use record::{Record, Sample, Status};
+use measure::machine::Machine;
+use measure::provenance::Moment;
+use measure::text::one_line;
+use record::noise::{Analysis, NoiseRecord, SCHEMA_VERSION, WINDOW};
+use record::{Record, Sample, noise_store};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Run one row against itself: what difference can this machine show now?
 ///
@@ -50,24 +55,27 @@ pub struct Args {
     /// Train on a software imitation of a device
     #[arg(long)]
     allow_software: bool,
-    /// Time after which a run is stopped, for example `90s`, `10m`
-    #[arg(long, value_name = "TIME", value_parser = run::duration)]
+    /// Time after which a sample is stopped, for example `90s`, `10m`
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
     timeout: Option<Duration>,
-    /// Rounds, of two runs each
+    /// Rounds, of two samples each
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(WINDOW as i64..))]
     rounds: u32,
     /// Rounds of one comparison
     #[arg(long, value_name = "N", default_value_t = WINDOW as u32, value_parser = clap::value_parser!(u32).range(WINDOW as i64..))]
     window: u32,
     /// No round begins later than this
-    #[arg(long, value_name = "TIME", value_parser = run::duration, default_value = "5m")]
+    #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "5m")]
     max_time: Duration,
     /// Print the record as JSON
     #[arg(long)]
     json: bool,
     /// Only print: keep nothing for later runs
     #[arg(long)]
-    dry: bool,
+    no_store: bool,
+    /// Show every command that would be executed, word by word, and run nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Runs the verb.
@@ -80,37 +88,55 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     let loaded = LoadedSuite::find(args.suite.as_deref())?;
     let case = choose(args, &loaded)?;
+    let rows = [case.clone(), case.clone()];
+    if args.dry_run {
+        let data = data::place(args.data.as_deref())?;
+        let agenda = Agenda { loaded: &loaded, data: &data, allow_software: args.allow_software };
+        let commands = agenda.commands(&rows[..1], Purpose::Train).map_err(|it| anyhow!(it))?;
+        print(&command::listing(&commands))?;
+        return Ok(ExitCode::from(protocol::exit::SUCCESS));
+    }
     let label = case.label(&loaded.suite);
-    let cancel = launch::CancelToken::new().context("cannot listen for Ctrl-C")?;
-    let handle = cancel.clone();
-    ctrlc::set_handler(move || handle.cancel()).context("cannot listen for Ctrl-C")?;
+    let cancel = cancelled_by_signals()?;
     let dataset = data::prepare(args.data.as_deref())?;
     eprintln!("{label} against itself, {} rounds; data {dataset}", args.rounds);
-    let trainers = run::make_ready(
-        &loaded,
-        std::slice::from_ref(&case),
-        args.allow_software,
-        &cancel,
-        &mut Plain,
-    );
+    let schedule = Schedule {
+        repeats: args.rounds,
+        until: None,
+        max_time: Some(args.max_time),
+        warm_up: true,
+        seed: 0,
+    };
+    let mut progress = Progress::new(&loaded.suite, &rows, &schedule);
+    let (data, allow_software) = (&dataset.directory, args.allow_software);
+    let agenda = Agenda { loaded: &loaded, data, allow_software };
+    let trainers = make_ready(&agenda, &rows, &cancel, &mut progress);
     let settings = Settings {
         quick: args.quick,
-        allow_software: args.allow_software,
+        allow_software,
         timeout: args.timeout.unwrap_or(Duration::from_secs_f64(loaded.suite.timeout_s)),
         retry_noisy: 0, // the noise is what is asked for
         limits: Limits::default(),
     };
     let run = new_run(&loaded, args.quick);
-    let bench = Bench::new(&loaded, &dataset, &trainers, settings, run)?;
-    let mut rows = [bench.blank(&case), bench.blank(&case)];
-    let a_first = match train(args, &bench, &case, &mut rows, &cancel) {
-        Err(error) if cancel.is_cancelled() => {
-            eprintln!("error: {}", one_line(&format!("{error:#}")));
-            return Ok(ExitCode::from(protocol::exit::INTERRUPTED));
+    let runner = Runner::new(agenda, &dataset, &trainers, (settings, run), &cancel)?;
+    let mut campaign = Campaign::new(&runner, &rows, None, progress, &cancel);
+    campaign.train(&schedule, &mut Local { runner: &runner, rows: &rows })?;
+    if let Some(why) = cancel.reason() {
+        eprintln!("error: {why}; nothing is kept");
+        return Ok(ExitCode::from(protocol::exit::INTERRUPTED));
+    }
+    let [a, b] = &campaign.rows[..] else { unreachable!("there are two rows") };
+    for row in [a, b] {
+        if !row.repeatable() {
+            let reason = one_line(row.result.reason.as_deref().unwrap_or_default()).into_owned();
+            bail!("the row does not complete: {}: {reason}", row.result.status);
         }
-        other => other?,
-    };
-    let [a, b] = &rows;
+    }
+    let rows = [&a.result, &b.result];
+    let a_first: Vec<bool> =
+        (0..a.result.samples.len() as u32).map(|round| schedule.order(round, 2)[0] == 0).collect();
+    let [a, b] = rows;
     let (rounds, figure) = pairs(a, b, &a_first);
     let Some(analysis) = Analysis::new(&rounds, &a_first, args.window as usize) else {
         bail!(
@@ -139,10 +165,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     };
     match args.json {
         true => print(&format!("{}\n", serde_json::to_string_pretty(&record)?))?,
-        false => print(&describe(&record, &label, &disturbances(&rows)))?,
+        false => print(&describe(&record, &label, &disturbances(rows)))?,
     }
-    if !args.dry {
-        let file = record::noise_store::keep(&record).context("the noise floor cannot be kept")?;
+    if !args.no_store {
+        let file = noise_store::keep(&record).context("the noise floor cannot be kept")?;
         eprintln!("Kept in {}", file.display());
     }
     Ok(ExitCode::from(protocol::exit::SUCCESS))
@@ -151,7 +177,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 /// The one row: the first that the filters leave, of the suite's reference if there are none.
 fn choose(args: &Args, loaded: &LoadedSuite) -> Result<Case> {
     let mut config = BTreeMap::new();
-    run::set(&args.set, &mut config)?;
+    what::set(&args.set, &mut config)?;
     let reference = loaded.suite.reference.as_ref();
     let trainer = args.trainer.clone().or_else(|| Some(reference?.trainer.clone()));
     let backend = args.backend.clone().or_else(|| Some(reference?.backend.clone()));
@@ -166,52 +192,7 @@ fn choose(args: &Args, loaded: &LoadedSuite) -> Result<Case> {
     cases.into_iter().next().context("the suite has no row")
 }
 
-/// Runs the rounds; for each, whether A came first.
-fn train(
-    args: &Args,
-    bench: &Bench,
-    case: &Case,
-    rows: &mut [Record; 2],
-    cancel: &launch::CancelToken,
-) -> Result<Vec<bool>> {
-    let schedule = Schedule {
-        repeats: args.rounds,
-        until: None,
-        max_time: Some(args.max_time),
-        warm_up: true,
-        seed: 0,
-    };
-    let once = |round| bench.run_once(case, round, cancel, &mut |_| {});
-    once(Round::WarmUp)?;
-    let start = Instant::now();
-    let mut a_first = Vec::new();
-    for round in 0..args.rounds {
-        if start.elapsed() >= args.max_time {
-            break;
-        }
-        let order = schedule.order(round, 2);
-        for &index in &order {
-            let result = once(Round::Number(round))?;
-            if cancel.is_cancelled() {
-                bail!("interrupted; nothing is kept");
-            }
-            if !matches!(result.status, Status::Measured | Status::NotConverged) {
-                let reason = one_line(result.reason.as_deref().unwrap_or_default()).into_owned();
-                bail!("the row does not complete: {}: {reason}", result.status);
-            }
-            rows[index].machine = result.machine;
-            for sample in result.samples {
-                rows[index].add_sample(sample);
-            }
-        }
-        a_first.push(order[0] == 0);
-        eprint!("\r{} of {} rounds", round + 1, args.rounds);
-    }
-    eprintln!();
-    Ok(a_first)
-}
-
-/// The seconds of each round's two runs, the first to run first, and which clock's they are.
+/// The seconds of each round's two samples, the first to run first, and which clock's they are.
 fn pairs(a: &Record, b: &Record, a_first: &[bool]) -> (Vec<[f64; 2]>, &'static str) {
     type Clock = fn(&Sample) -> Option<f64>;
     let clocks: [(Clock, &str); 2] =
@@ -230,9 +211,9 @@ fn pairs(a: &Record, b: &Record, a_first: &[bool]) -> (Vec<[f64; 2]>, &'static s
 }
 
 /// How often each kind of disturbance was seen, by its first words.
-fn disturbances(rows: &[Record; 2]) -> Vec<(String, usize)> {
+fn disturbances(rows: [&Record; 2]) -> Vec<(String, usize)> {
     let mut kinds: Vec<(String, usize)> = Vec::new();
-    for words in rows.iter().flat_map(|row| &row.samples).flat_map(|it| &it.disturbances) {
+    for words in rows.into_iter().flat_map(|row| &row.samples).flat_map(|it| &it.disturbances) {
         let kind = words.split(|c: char| c.is_ascii_digit()).next().unwrap_or_default();
         let kind = kind.trim().trim_end_matches(':').to_owned();
         match kinds.iter_mut().find(|known| known.0 == kind) {

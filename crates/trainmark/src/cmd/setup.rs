@@ -1,12 +1,14 @@
 //! `trainmark setup`: makes trainers ready to run on this machine.
 
 use crate::cmd::report::print;
-use crate::report::console::one_line;
+use crate::command::{self, Agenda, Command};
+use crate::runner::cancelled_by_signals;
 use crate::setup::{SetupError, Site, State};
 use crate::suite::{LoadedSuite, Trainer};
-use crate::trainer::Plain;
-use crate::{launch, trainer};
-use anyhow::{Context, Result, bail};
+use crate::trainer::{self, Plain};
+use anyhow::{Context, Result, anyhow, bail};
+use measure::launch::CancelToken;
+use measure::text::one_line;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -31,6 +33,9 @@ pub struct Args {
     /// Show what is set up and what is not, and do nothing
     #[arg(long)]
     list: bool,
+    /// Show every command that would be executed, word by word, and run nothing
+    #[arg(long)]
+    dry_run: bool,
     /// Show what the commands print, instead of keeping it in a file
     #[arg(long, short)]
     verbose: bool,
@@ -47,11 +52,23 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             format!("there is no {IN_CHECKOUT} here; name a suite: --suite FILE")
         })?,
     };
+    let agenda = Agenda { loaded: &loaded, data: Path::new(""), allow_software: false };
+    let selected = selected(&loaded, &args.trainer)?;
+    if args.dry_run {
+        let mut commands = Vec::new();
+        for trainer in selected {
+            commands.extend(due(&agenda, trainer).map_err(|reason| anyhow!(reason))?);
+        }
+        print(&command::listing(&commands))?;
+        return Ok(ExitCode::from(protocol::exit::SUCCESS));
+    }
+    let cancel = cancelled_by_signals()?;
     let mut failures = 0;
-    for declared in selected(&loaded, &args.trainer)? {
+    for trainer in selected {
+        let declared = &loaded.suite.trainers[trainer];
         let line = match args.list {
             true => Ok(look(&loaded, declared)),
-            false => make_ready(&loaded, declared, args.verbose),
+            false => make_ready(&agenda, trainer, args.verbose, &cancel),
         };
         let line = line.unwrap_or_else(|reason| {
             failures += 1;
@@ -65,15 +82,26 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }))
 }
 
-fn selected<'a>(loaded: &'a LoadedSuite, names: &[String]) -> Result<Vec<&'a Trainer>> {
+/// The trainers that are meant, as indices.
+fn selected(loaded: &LoadedSuite, names: &[String]) -> Result<Vec<usize>> {
     let trainers = &loaded.suite.trainers;
     let known = |name: &String| trainers.iter().any(|trainer| trainer.name == *name);
     if let Some(stranger) = names.iter().find(|name| !known(name)) {
         let list: Vec<&str> = trainers.iter().map(|trainer| trainer.name.as_str()).collect();
         bail!("{stranger}: the suite {} has {}", loaded.origin, list.join(", "));
     }
-    let wanted = |trainer: &&Trainer| names.is_empty() || names.contains(&trainer.name);
-    Ok(trainers.iter().filter(wanted).collect())
+    let wanted = |index: &usize| names.is_empty() || names.contains(&trainers[*index].name);
+    Ok((0..trainers.len()).filter(wanted).collect())
+}
+
+/// What would be executed for a trainer: its set-up or its build, and its probe.
+fn due(agenda: &Agenda, trainer: usize) -> Result<Vec<Command>, String> {
+    let mut commands = match Site::of(agenda.loaded, &agenda.loaded.suite.trainers[trainer]) {
+        Some(site) => site.due()?,
+        None => agenda.build(trainer)?.into_iter().collect(),
+    };
+    commands.extend(agenda.probe(trainer)?);
+    Ok(commands)
 }
 
 /// What `--list` says of a trainer.
@@ -88,7 +116,14 @@ fn look(loaded: &LoadedSuite, declared: &Trainer) -> String {
 }
 
 /// Sets a trainer up, and asks it whether it can run. The line that says how it went, or why it failed.
-fn make_ready(loaded: &LoadedSuite, declared: &Trainer, verbose: bool) -> Result<String, String> {
+fn make_ready(
+    agenda: &Agenda,
+    trainer: usize,
+    verbose: bool,
+    cancel: &CancelToken,
+) -> Result<String, String> {
+    let loaded = agenda.loaded;
+    let declared = &loaded.suite.trainers[trainer];
     let clock = Instant::now();
     let mut did = "nothing to set up".to_owned();
     if let Some(site) = Site::of(loaded, declared) {
@@ -108,11 +143,10 @@ fn make_ready(loaded: &LoadedSuite, declared: &Trainer, verbose: bool) -> Result
             did = format!("set up in {seconds:.1} s: {shown}, {megabytes:.0} MB");
         }
     } else if !declared.build.is_empty() {
-        trainer::build(loaded, declared, &mut Plain).map_err(|reason| reason.to_string())?;
+        trainer::build(agenda, trainer, &mut Plain).map_err(|reason| reason.to_string())?;
         did = "built".to_owned();
     }
-    let cancel = launch::CancelToken::new().map_err(|error| error.to_string())?;
-    let ready = trainer::ready(loaded, declared, false, &cancel, &mut Plain);
+    let ready = trainer::ready(agenda, trainer, cancel, &mut Plain);
     let ready = ready.map_err(|reason| format!("{did}, but {reason}"))?;
     let missing: Vec<String> = declared
         .backends

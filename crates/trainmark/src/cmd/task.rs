@@ -1,14 +1,16 @@
 //! `trainmark task`: one task of an order, in a process of its own and perhaps on another machine.
 //!
-//! Executors start it; it runs one combination once, exactly as `trainmark run` would, and writes the
+//! Executors start it; it trains one row once, exactly as `trainmark run` would, and writes the
 //! result file of that one sample where it is told, whole or not at all. It touches no journal and no
 //! other result: whoever gave the order collects.
 
-use crate::execute::{Bench, Round};
+use crate::command::Agenda;
+use crate::data;
 use crate::executor::Order;
-use crate::report::console;
-use crate::{data, launch, trainer};
+use crate::runner::{Runner, cancelled_by_signals};
+use crate::trainer::{self, Plain};
 use anyhow::{Context, Result, bail};
+use measure::text::one_line;
 use record::write;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -43,36 +45,28 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let tasks = order.tasks.len();
     let task = order.tasks.get(args.index);
     let task = task.with_context(|| format!("--index {}: there are {tasks} tasks", args.index))?;
-    let case = order.cases.get(task.row).context("the order's task has no combination")?;
+    let row = order.rows.get(task.row).context("the order's task has no row")?;
     let loaded = order.loaded()?;
-    let declared = loaded.suite.trainers.get(case.trainer).context("no such trainer")?;
-
-    let cancel = launch::CancelToken::new().context("cannot listen for signals")?;
-    let handle = cancel.clone();
-    ctrlc::set_handler(move || handle.cancel()).context("cannot listen for signals")?;
+    if row.trainer >= loaded.suite.trainers.len() {
+        bail!("{}: its row has no trainer", named());
+    }
+    let cancel = cancelled_by_signals()?;
     let dataset = data::prepare(Some(&order.data))?;
     if dataset.sha256 != order.dataset_sha256 {
         bail!("{}: is other data here than where the order was given", order.data.display());
     }
-    let ready = trainer::ready(
-        &loaded,
-        declared,
-        order.settings.allow_software,
-        &cancel,
-        &mut trainer::Plain,
-    );
-    let trainers = BTreeMap::from([(case.trainer, ready)]);
-    let bench =
-        Bench::new(&loaded, &dataset, &trainers, order.settings.clone(), order.run.clone())?;
-    let result = bench.run_once(case, task.round, &cancel, &mut |_| {})?;
+    let allow_software = order.settings.allow_software;
+    let agenda = Agenda { loaded: &loaded, data: &dataset.directory, allow_software };
+    // It was built where the order was given.
+    let ready = trainer::ready(&agenda, row.trainer, &cancel, &mut Plain);
+    let trainers = BTreeMap::from([(row.trainer, ready)]);
+    let of_run = (order.settings.clone(), order.run.clone());
+    let runner = Runner::new(agenda, &dataset, &trainers, of_run, &cancel)?;
+    let result = runner.sample(row, task.round, &mut |_| {})?;
     let hint = || format!("--result {}: cannot be written", args.result.display());
     write::replace(&args.result, &result).with_context(hint)?;
-    let round = match task.round {
-        Round::WarmUp => "warm-up".to_owned(),
-        Round::Number(number) => format!("round {}", number + 1),
-    };
-    let label = case.label(&loaded.suite);
-    eprintln!("{}, {round}: {}", console::one_line(&label), result.status);
+    let label = row.label(&loaded.suite);
+    eprintln!("{}{}: {}", one_line(&label), task.round, result.status);
     Ok(ExitCode::from(match cancel.is_cancelled() {
         true => protocol::exit::INTERRUPTED,
         false => protocol::exit::SUCCESS,

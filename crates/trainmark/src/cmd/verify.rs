@@ -1,20 +1,20 @@
 //! `trainmark verify`: do the trainers all train the same thing?
 
-use super::run::{What, make_ready, selection};
 use crate::cmd::report::print;
-use crate::machine::Machine;
+use crate::cmd::what::{What, selection};
+use crate::command::{self, Agenda, Purpose};
+use crate::data;
 use crate::plan::{self, Case};
-use crate::report::console;
+use crate::runner::{Limits, Runner, Settings, cancelled_by_signals, new_run};
 use crate::suite::LoadedSuite;
-use crate::trainer::Plain;
+use crate::trainer::{Plain, make_ready};
 use crate::verify::{Examiner, FILE, Grade, Verification, VerificationFile, Yardsticks};
-use crate::{data, launch};
 use anyhow::{Context, Result, anyhow};
+use measure::text::one_line;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
-/// Compare ten training steps of every combination with a float64 reference.
+/// Compare ten training steps of every row with a float64 reference.
 ///
 /// Each trainer that takes part (docs/trainer.md) begins with the same weights, takes the same ten steps
 /// and hands out its losses and parameters. The grades go into `verification.json` in the folder of the
@@ -28,6 +28,9 @@ pub struct Args {
     /// Folder of the result files, where the grades go
     #[arg(long, value_name = "DIR", default_value = "benchmarks")]
     out: PathBuf,
+    /// Show every command that would be executed, word by word, and run nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Runs the verb.
@@ -38,34 +41,41 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let loaded = LoadedSuite::find(args.what.suite.as_deref())?;
     let cases = plan::plan(&loaded.suite, &selection(&args.what)?).map_err(|it| anyhow!(it))?;
     let cases = distinct(cases);
+    let allow_software = args.what.allow_software;
+    if args.dry_run {
+        let data = data::place(args.what.data.as_deref())?;
+        let agenda = Agenda { loaded: &loaded, data: &data, allow_software };
+        let commands = agenda.commands(&cases, Purpose::Verify).map_err(|it| anyhow!(it))?;
+        print(&command::listing(&commands))?;
+        return Ok(ExitCode::from(protocol::exit::SUCCESS));
+    }
     let cannot_write = || format!("--out {}: cannot be written to", args.out.display());
     std::fs::create_dir_all(&args.out).with_context(cannot_write)?;
     let known = VerificationFile::read(&args.out);
     let known = known.map_err(|it| anyhow!("{}: {it}", args.out.join(FILE).display()))?;
     let mut file = known.unwrap_or_default();
 
-    let cancel = launch::CancelToken::new().context("cannot listen for Ctrl-C")?;
-    let handle = cancel.clone();
-    ctrlc::set_handler(move || handle.cancel()).context("cannot listen for Ctrl-C")?;
+    let cancel = cancelled_by_signals()?;
     let dataset = data::prepare(args.what.data.as_deref())?;
-    eprintln!("Suite {} ({}), {} combinations", loaded.suite.name, loaded.origin, cases.len());
+    eprintln!("Suite {} ({}), {} rows", loaded.suite.name, loaded.origin, cases.len());
     eprintln!("Data  {dataset}");
     let train = mnist::Source::open(&dataset.directory)?.load()?.train;
-    let trainers = make_ready(&loaded, &cases, args.what.allow_software, &cancel, &mut Plain);
-
-    let timeout = Duration::from_secs_f64(loaded.suite.timeout_s);
-    let examiner = Examiner {
-        loaded: &loaded,
-        data: (&dataset.directory, &dataset.name),
-        machine: Machine::detect(),
-        timeout: args.what.timeout.unwrap_or(timeout),
-        allow_software: args.what.allow_software,
-        cancel: &cancel,
+    let agenda = Agenda { loaded: &loaded, data: &dataset.directory, allow_software };
+    let trainers = make_ready(&agenda, &cases, &cancel, &mut Plain);
+    let settings = Settings {
+        quick: args.what.quick,
+        allow_software,
+        timeout: args.what.timeout_of(&loaded),
+        retry_noisy: 0,
+        limits: Limits::default(),
     };
+    let run = new_run(&loaded, args.what.quick);
+    let runner = Runner::new(agenda, &dataset, &trainers, (settings, run), &cancel)?;
+    let examiner = Examiner { runner: &runner };
     let mut yardsticks = Yardsticks::new(&train);
     let mut found = Vec::new();
     for case in &cases {
-        let examined = examiner.examine(case, &trainers[&case.trainer], &mut yardsticks)?;
+        let examined = examiner.examine(case, &mut yardsticks)?;
         let Some(verification) = examined else { break };
         print(&format!("{}\n", line(&case.label(&loaded.suite), &verification)))?;
         found.push(verification.clone());
@@ -82,7 +92,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::from(if wrong { protocol::exit::FAILURE } else { protocol::exit::SUCCESS }))
 }
 
-/// Each combination with one epoch, for trainers that know nothing of verification; those that differ
+/// Each row with one epoch, for trainers that know nothing of verification; those that differ
 /// in nothing else, once.
 fn distinct(cases: Vec<Case>) -> Vec<Case> {
     let mut distinct: Vec<Case> = Vec::new();
@@ -97,7 +107,7 @@ fn distinct(cases: Vec<Case>) -> Vec<Case> {
     distinct
 }
 
-/// One combination for the terminal.
+/// One row for the terminal.
 fn line(label: &str, found: &Verification) -> String {
     let mut line = format!("{label:<36} {}", found.grade);
     if let Some(reason) = &found.reason {
@@ -108,7 +118,7 @@ fn line(label: &str, found: &Verification) -> String {
         (Some(false), Some(what)) => line += &format!("; not the same twice: {what}"),
         _ => {}
     }
-    console::one_line(&line).into_owned()
+    one_line(&line).into_owned()
 }
 
 /// `5 of 7 equal to the reference, 1 different, 1 not verified`.

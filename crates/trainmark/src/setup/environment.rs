@@ -1,61 +1,55 @@
 //! Locked Python environments: `python -m venv`, then `pip install --require-hashes`.
 
+use super::runner::SetupError;
 use super::stamp::Stamp;
-use super::{Runner, SetupError};
+use measure::provenance::resolve_program;
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Names the Python that environments are made with.
 const CHOICE: &str = "TRAINMARK_PYTHON";
+/// For suites that do not say.
+const OLDEST: &str = "3.9";
 /// Tried in this order without a choice: the newest has the newest frameworks.
 const CANDIDATES: [&str; 5] = ["python3.14", "python3.13", "python3.12", "python3.11", "python3"];
 
-/// Installs a lock into an environment and returns the Python that it was made with. What an
-/// interrupted installation of the same lock left there is used (`continues`); anything else is
-/// removed first.
-///
-/// # Errors
-/// [`SetupError::Unavailable`] if there is no suitable Python, or no wheel for this machine.
-pub fn make(
-    place: &Path,
-    lock: &Path,
-    oldest: Option<&str>,
-    continues: bool,
-    runner: &Runner,
-    say: &mut dyn FnMut(&str),
-) -> Result<PathBuf, SetupError> {
-    let base = find(oldest)?;
-    let python = python_in(place);
-    if !(continues && answers(python.as_os_str()).is_some()) {
-        if place.exists() {
-            fs::remove_dir_all(place).map_err(|error| {
-                SetupError::Failed(format!("cannot remove {}: {error}", place.display()))
-            })?;
-        }
-        say(&format!("making {} with {}", place.display(), base.display()));
-        let text = |path: &Path| path.display().to_string();
-        runner.run(&[text(&base), "-m".into(), "venv".into(), text(place)])?;
-    }
-    say(&format!("installing {}", lock.display()));
-    let words = [
-        // The lock is complete: nothing that it does not name is ever installed, and nothing is built.
-        &python.display().to_string(),
-        "-m",
-        "pip",
-        "install",
-        "--require-hashes",
-        "--no-deps",
-        "--only-binary=:all:",
-        "--no-input",
-        "--disable-pip-version-check",
-        "--progress-bar=off",
-        "-r",
-        &lock.display().to_string(),
-    ];
-    runner.run(&words.map(str::to_owned))?;
-    Ok(base)
+/// The words that make an environment.
+pub fn make(python: &Path, place: &Path) -> Vec<String> {
+    [text(python), "-m".into(), "venv".into(), text(place)].to_vec()
+}
+
+/// The words that install a lock into it. The lock is complete: nothing that it does not name is ever
+/// installed, and nothing is built.
+pub fn install(place: &Path, lock: &Path) -> Vec<String> {
+    let pip = "-m pip install --require-hashes --no-deps --only-binary=:all: --no-input \
+               --disable-pip-version-check --progress-bar=off -r";
+    let mut words = vec![text(&python_in(place))];
+    words.extend(pip.split(' ').map(str::to_owned));
+    words.push(text(lock));
+    words
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// Whether there is an environment that can be gone on with.
+pub fn works(place: &Path) -> bool {
+    answers(python_in(place).as_os_str()).is_some()
+}
+
+/// The Python that [`find`] will most likely find, without starting any: the first that is there.
+pub fn likely(oldest: Option<&str>) -> Option<PathBuf> {
+    let is_there = |candidate: &OsString| {
+        let program = resolve_program(Path::new(candidate))?;
+        let name = program.canonicalize().ok()?.file_name()?.to_string_lossy().into_owned();
+        let version = name.strip_prefix("python").and_then(number);
+        version
+            .is_none_or(|version| Some(version) >= number(oldest.unwrap_or(OLDEST)))
+            .then_some(())
+    };
+    candidates().into_iter().find(|it| is_there(it).is_some()).map(PathBuf::from)
 }
 
 /// Whether the user has not chosen another Python since.
@@ -78,15 +72,21 @@ fn python_in(environment: &Path) -> PathBuf {
     }
 }
 
-fn find(oldest: Option<&str>) -> Result<PathBuf, SetupError> {
-    let oldest = oldest.unwrap_or("3.9");
-    let choice = chosen();
-    let candidates: Vec<OsString> = match &choice {
-        Some(choice) => vec![choice.clone()],
+fn candidates() -> Vec<OsString> {
+    match chosen() {
+        Some(choice) => vec![choice],
         None => CANDIDATES.map(OsString::from).to_vec(),
-    };
+    }
+}
+
+/// The first Python that is new enough and can make environments.
+///
+/// # Errors
+/// [`SetupError::Unavailable`] if there is none.
+pub fn find(oldest: Option<&str>) -> Result<PathBuf, SetupError> {
+    let oldest = oldest.unwrap_or(OLDEST);
     let mut found = Vec::new();
-    for candidate in candidates {
+    for candidate in candidates() {
         if let Some(version) = answers(&candidate) {
             if number(&version) >= number(oldest) {
                 return Ok(candidate.into());
@@ -94,7 +94,7 @@ fn find(oldest: Option<&str>) -> Result<PathBuf, SetupError> {
             found.push(format!("{} is {version}", candidate.display()));
         }
     }
-    let found = match (found.is_empty(), &choice) {
+    let found = match (found.is_empty(), chosen()) {
         (false, _) => found.join(", "),
         (true, Some(choice)) => format!("${CHOICE}, {}, does not answer", choice.display()),
         (true, None) => "none was found".to_owned(),

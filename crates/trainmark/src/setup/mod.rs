@@ -6,70 +6,24 @@
 //! set-up is no set-up, and one whose lock or files have changed is made anew.
 
 mod environment;
+pub mod needs;
+mod runner;
 mod stamp;
 
+use crate::command::{Command, Purpose};
 use crate::plan;
 use crate::suite::{LoadedSuite, Trainer};
-use serde::Deserialize;
+use files::Kind;
+use measure::provenance::resolve_program;
+use needs::{Declared, Lock, Setup};
+use runner::Runner;
+pub use runner::SetupError;
 use stamp::Stamp;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 /// Where everything of a set-up is, under the suite's root.
 const FOLDER: &str = ".trainmark";
-
-/// What a trainer needs, in the suite file.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-pub enum Declared {
-    /// The same as the trainer of that name.
-    SameAs(String),
-    Own(Box<Setup>),
-}
-
-/// A set-up.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Setup {
-    /// Lock files of a Python environment (pip's requirements, with hashes); the first that is for
-    /// this machine is installed into `.trainmark/environments/NAME`.
-    #[serde(default)]
-    pub locks: Vec<Lock>,
-    /// The oldest Python that the locks are for, for example `3.11`.
-    #[serde(default)]
-    pub python: Option<String>,
-    /// Commands that are run from the suite's root, after the environment is there.
-    #[serde(default)]
-    pub commands: Vec<Vec<String>>,
-    /// Files and folders of which a change calls for another set-up.
-    #[serde(default)]
-    pub inputs: Vec<PathBuf>,
-}
-
-/// A lock file and the machines that it is for; what is left out matches all.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Lock {
-    pub file: PathBuf,
-    /// `linux`, `macos`, `windows`.
-    #[serde(default)]
-    pub system: Option<String>,
-    /// `x86_64`, `aarch64`.
-    #[serde(default)]
-    pub machine: Option<String>,
-    /// Only where this file is, for example a GPU's device.
-    #[serde(default)]
-    pub if_exists: Option<PathBuf>,
-}
-
-impl Lock {
-    fn is_for_this_machine(&self) -> bool {
-        self.system.as_deref().is_none_or(|system| system == std::env::consts::OS)
-            && self.machine.as_deref().is_none_or(|machine| machine == std::env::consts::ARCH)
-            && self.if_exists.as_deref().is_none_or(Path::exists)
-    }
-}
 
 /// How far a trainer is.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,17 +52,6 @@ impl Due {
             Due::Changed => "set up from what has changed since",
         }
     }
-}
-
-/// Why a set-up did not succeed: one line.
-#[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    /// Not to be had on this machine.
-    #[error("{0}")]
-    Unavailable(String),
-    /// It should have worked.
-    #[error("{0}")]
-    Failed(String),
 }
 
 /// The set-up of one trainer.
@@ -188,7 +131,7 @@ impl<'a> Site<'a> {
         };
         fs::create_dir_all(self.folder()).map_err(|error| failed("cannot be made", error))?;
         // Two at once would work in the same environment; the second waits, and finds all done.
-        let turn = File::create(self.folder().join(format!("{}.lock", self.name)))
+        let turn = files::create(&self.folder().join(format!("{}.lock", self.name)))
             .map_err(|error| failed("cannot be written to", error))?;
         if turn.try_lock().is_err() {
             say("waiting for another set-up of it");
@@ -201,37 +144,65 @@ impl<'a> Site<'a> {
         };
         let fingerprint = self.fingerprint()?;
         let continues = due == Due::Interrupted
-            && fs::read_to_string(self.unfinished()).is_ok_and(|begun| begun == fingerprint);
+            && files::read_text(&self.unfinished(), Kind::NOTE).is_ok_and(|it| it == fingerprint);
         let _ = fs::remove_file(self.stamp());
-        fs::write(self.unfinished(), &fingerprint)
+        files::replace(&self.unfinished(), fingerprint.as_bytes())
             .map_err(|error| failed("cannot be written to", error))?;
-        let runner = Runner { folder: &self.loaded.root, log: (!verbose).then(|| self.log()) };
+        let runner = Runner { log: (!verbose).then(|| self.log()) };
         if !verbose {
             let _ = fs::remove_file(self.log());
         }
-        let mut python = None;
-        if let Some(lock) = self.lock {
-            let place = self.environment();
-            let lock = self.loaded.root.join(&lock.file);
-            let oldest = self.setup.python.as_deref();
-            python = Some(environment::make(&place, &lock, oldest, continues, &runner, say)?);
+        let base = self.lock.map(|_| environment::find(self.setup.python.as_deref()));
+        let base = base.transpose()?;
+        let made = self.lock.is_some() && continues && environment::works(&self.environment());
+        if self.lock.is_some() && !made && self.environment().exists() {
+            fs::remove_dir_all(self.environment())
+                .map_err(|error| failed("the old environment cannot be removed", error))?;
         }
-        for command in &self.setup.commands {
-            let words = plan::fixed_command(self.loaded, self.trainer, command)
-                .map_err(SetupError::Failed)?;
-            say(&words.join(" "));
-            runner.run(&words)?;
+        for command in self.commands(base.as_deref(), made).map_err(SetupError::Failed)? {
+            say(&command.shown());
+            runner.run(&command)?;
         }
         if !self.program_is_there() {
             let program = plan::program(self.loaded, self.trainer).unwrap_or_default();
             let reason = format!("everything ran, but {} is not there", program.display());
             return Err(SetupError::Failed(reason));
         }
-        Stamp { fingerprint, python }
+        Stamp { fingerprint, python: base }
             .write(&self.stamp())
             .map_err(|error| failed("cannot be written to", error))?;
         let _ = fs::remove_file(self.unfinished());
         Ok(())
+    }
+
+    /// What a set-up would execute now, as far as that is known before it begins; nothing where all is there.
+    ///
+    /// # Errors
+    /// If the suite's words cannot be filled in.
+    pub fn due(&self) -> Result<Vec<Command>, String> {
+        match self.state() {
+            State::Due(_) => {
+                self.commands(environment::likely(self.setup.python.as_deref()).as_deref(), false)
+            }
+            State::Ready | State::Unavailable(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// All commands of a set-up, but for the making of an environment that is `made` already.
+    fn commands(&self, python: Option<&Path>, made: bool) -> Result<Vec<Command>, String> {
+        let root = &self.loaded.root;
+        let plain = |words| Command::plain(Purpose::SetUp, words, root);
+        let mut commands = Vec::new();
+        if let Some(lock) = self.lock {
+            let (place, lock) = (self.environment(), root.join(&lock.file));
+            let python = python.unwrap_or(Path::new("python3"));
+            commands.extend((!made).then(|| plain(environment::make(python, &place))));
+            commands.push(plain(environment::install(&place, &lock)));
+        }
+        for words in &self.setup.commands {
+            commands.push(plain(plan::fixed_command(self.loaded, self.trainer, words)?));
+        }
+        Ok(commands)
     }
 
     fn folder(&self) -> PathBuf {
@@ -254,7 +225,7 @@ impl<'a> Site<'a> {
     fn program_is_there(&self) -> bool {
         plan::program(self.loaded, self.trainer)
             .ok()
-            .and_then(|program| crate::provenance::resolve_program(&program))
+            .and_then(|program| resolve_program(&program))
             .is_some()
     }
 
@@ -280,102 +251,4 @@ pub fn digest_of(root: &Path, inputs: &[PathBuf]) -> Result<String, String> {
 fn slug(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
     name.chars().map(plain).collect()
-}
-
-/// Runs the commands of a set-up.
-struct Runner<'a> {
-    folder: &'a Path,
-    /// Where their output goes; standard error if there is none.
-    log: Option<PathBuf>,
-}
-
-impl Runner<'_> {
-    fn run(&self, words: &[String]) -> Result<(), SetupError> {
-        let shown = words.join(" ");
-        let (output, errors) = self.streams()?;
-        let status = Command::new(&words[0])
-            .args(&words[1..])
-            .current_dir(self.folder)
-            .stdin(Stdio::null())
-            .stdout(output)
-            .stderr(errors)
-            .status()
-            .map_err(|error| SetupError::Failed(format!("`{shown}` does not start: {error}")))?;
-        if status.success() {
-            return Ok(());
-        }
-        let said = self.log.as_deref().map(last_words).unwrap_or_default();
-        let log = self.log.as_ref().map_or(String::new(), |log| format!("; see {}", log.display()));
-        let reason = format!("`{}` ended with {status}: {said}{log}", shorten(&shown));
-        match said.contains("No matching distribution found") && !self.is_offline() {
-            true => Err(SetupError::Unavailable(said)),
-            false => Err(SetupError::Failed(reason)),
-        }
-    }
-
-    fn streams(&self) -> Result<(Stdio, Stdio), SetupError> {
-        let Some(log) = &self.log else {
-            return Ok((std::io::stderr().into(), Stdio::inherit()));
-        };
-        let open = || -> std::io::Result<(Stdio, Stdio)> {
-            let file = File::options().create(true).append(true).open(log)?;
-            Ok((file.try_clone()?.into(), file.into()))
-        };
-        open().map_err(|error| SetupError::Failed(format!("{}: {error}", log.display())))
-    }
-
-    /// Whether pip said that it reached nobody: it then finds no version of anything either.
-    fn is_offline(&self) -> bool {
-        let log = self.log.as_deref().and_then(|log| fs::read_to_string(log).ok());
-        log.is_some_and(|log| {
-            log.contains("connection broken") || log.contains("Failed to establish")
-        })
-    }
-}
-
-/// The line of a log that says what went wrong: the last that begins like an error, else the last.
-fn last_words(log: &Path) -> String {
-    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    let text = text.unwrap_or_default();
-    let lines = || text.lines().rev().map(str::trim).filter(|line| !line.is_empty());
-    let is_error = |line: &&str| line.to_ascii_lowercase().starts_with("error");
-    let line = lines().find(is_error).or_else(|| lines().next()).unwrap_or("it said nothing");
-    shorten(line)
-}
-
-fn shorten(line: &str) -> String {
-    match line.char_indices().nth(300) {
-        Some((end, _)) => format!("{}...", &line[..end]),
-        None => line.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lock_is_for_the_machines_that_it_names() {
-        let lock = |text: &str| toml::from_str::<Lock>(text).unwrap();
-        assert!(lock("file = \"a\"").is_for_this_machine());
-        let here = format!(
-            "file = \"a\"\nsystem = \"{}\"\nmachine = \"{}\"",
-            std::env::consts::OS,
-            std::env::consts::ARCH
-        );
-        assert!(lock(&here).is_for_this_machine());
-        assert!(!lock("file = \"a\"\nsystem = \"plan9\"").is_for_this_machine());
-        assert!(!lock("file = \"a\"\nif_exists = \"/no/such/device\"").is_for_this_machine());
-    }
-
-    #[test]
-    fn the_line_that_says_what_went_wrong_is_found() {
-        let log = tempfile::NamedTempFile::new().unwrap();
-        let text = "Collecting x\nERROR: Hash mismatch\n  Expected aa\n  Got bb\n\n";
-        fs::write(log.path(), text).unwrap();
-        assert_eq!(last_words(log.path()), "ERROR: Hash mismatch");
-        fs::write(log.path(), "one\ntwo\n").unwrap();
-        assert_eq!(last_words(log.path()), "two");
-        assert_eq!(slug("PyTorch compiled"), "pytorch-compiled");
-    }
 }

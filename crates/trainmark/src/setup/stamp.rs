@@ -1,11 +1,14 @@
 //! The record of a set-up that was finished.
 
+use files::Kind;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// Of what a trainer is made from.
+const INPUT: Kind = Kind { name: "an input of a trainer", most_bytes: 1 << 30 };
 /// Folders within inputs that are made and not written.
 const MADE: [&str; 2] = ["target", "__pycache__"];
 
@@ -21,7 +24,7 @@ pub struct Stamp {
 impl Stamp {
     /// `None` if there is none, or none that can be read.
     pub fn read(file: &Path) -> Option<Stamp> {
-        serde_json::from_slice(&fs::read(file).ok()?).ok()
+        serde_json::from_slice(&files::read(file, Kind::NOTE).ok()?).ok()
     }
 
     /// Writes it whole or not at all.
@@ -29,11 +32,7 @@ impl Stamp {
     /// # Errors
     /// If that fails.
     pub fn write(&self, file: &Path) -> io::Result<()> {
-        let folder = file.parent().unwrap_or(Path::new("."));
-        let temporary = tempfile::NamedTempFile::new_in(folder)?;
-        fs::write(temporary.path(), serde_json::to_vec(self)?)?;
-        temporary.persist(file)?;
-        Ok(())
+        files::replace(file, &serde_json::to_vec(self)?)
     }
 }
 
@@ -62,7 +61,7 @@ pub fn fingerprint<'a>(
 fn add(digest: &mut Sha256, root: &Path, path: &Path) -> io::Result<()> {
     let full = root.join(path);
     if !full.is_dir() {
-        let content = fs::read(&full)?;
+        let content = files::read(&full, INPUT)?;
         digest.update(path.as_os_str().as_encoded_bytes());
         digest.update(content.len().to_le_bytes());
         digest.update(&content);

@@ -14,12 +14,12 @@ mod script;
 pub use scheduler::{JobId, Scheduler, SchedulerError, State};
 pub use script::{Request, render};
 
-use crate::execute::{Bench, Round};
 use crate::executor::{Desk, Executor, Order, Task};
-use crate::launch::CancelToken;
 use crate::plan::Case;
+use crate::runner::{Round, Runner};
 use anyhow::{Context, Result};
 use files::Kind;
+use measure::launch::CancelToken;
 use record::{Record, Sample, Status};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,8 +60,8 @@ pub const FOLDER: &str = "slurm";
 
 /// Runs tasks as arrays of jobs.
 pub struct Slurm<'a> {
-    pub bench: &'a Bench<'a>,
-    pub cases: &'a [Case],
+    pub runner: &'a Runner<'a>,
+    pub rows: &'a [Case],
     pub cancel: &'a CancelToken,
     pub scheduler: Scheduler,
     pub request: Request,
@@ -147,7 +147,7 @@ impl Slurm<'_> {
             for (index, ordered) in order.tasks.iter().enumerate() {
                 let same = |task: &&Task| {
                     task.round == ordered.round
-                        && order.cases.get(ordered.row) == self.cases.get(task.row)
+                        && order.rows.get(ordered.row) == self.rows.get(task.row)
                 };
                 // What the user cancelled is to be run again.
                 if states.get(&index) == Some(&State::Cancelled) {
@@ -170,8 +170,8 @@ impl Slurm<'_> {
 
     /// Writes a batch, and the first note of it.
     fn new_batch(&self, tasks: &[Task], desk: &mut dyn Desk) -> Result<Batch> {
-        let order = Order::new(self.bench, self.cases, tasks);
-        let run = &self.bench.run().id;
+        let order = Order::new(self.runner, self.rows, tasks);
+        let run = &self.runner.run.id;
         let parent = self.out.join(FOLDER);
         let hint = || format!("{}: no batch can be written there", parent.display());
         std::fs::create_dir_all(&parent).with_context(hint)?;
@@ -322,7 +322,7 @@ impl Slurm<'_> {
 
     /// A record of what the scheduler did to a task.
     fn failure(&self, open: &Open, status: Status, reason: String) -> Record {
-        let mut result = self.bench.blank(&self.cases[open.task.row]);
+        let mut result = self.runner.blank(&self.rows[open.task.row]);
         // Not this machine's: nobody has said what the node is.
         (result.machine, result.capability) = (None, None);
         let round = match open.task.round {

@@ -1,38 +1,26 @@
-//! One combination, verified: the trainer takes the steps twice; where it is different, again with
+//! One row, verified: the trainer takes the steps twice; where it is different, again with
 //! fewer, to find the first step and what went wrong in it.
 
 use super::exchange::{Answer, answer, ask};
 use super::yardstick::Yardsticks;
+use crate::command::Purpose;
 use crate::identity;
 use crate::judge;
-use crate::launch::{self, CancelToken, Stream};
-use crate::machine::Machine;
-use crate::plan::{self, Case, Places};
-use crate::provenance::Moment;
-use crate::scratch::Scratch;
-use crate::suite::LoadedSuite;
-use crate::trainer::{NotReady, Ready};
-use crate::transcript::Transcript;
-use anyhow::{Context, Result, anyhow};
+use crate::plan::Case;
+use crate::runner::{Ended, Runner};
+use anyhow::{Context, Result};
+use measure::provenance::Moment;
 use nn::conformance::{Comparison, Outcome, Quantity, Trial};
 use protocol::verify::Request;
 use record::Status;
 use record::verification::{Grade, QuantityRecord, Verification};
-use std::path::Path;
-use std::time::Duration;
 
 /// Quantities that a reason names.
 const NAMED: usize = 3;
 
-/// What all examinations share.
+/// Examines the rows of a run.
 pub struct Examiner<'a> {
-    pub loaded: &'a LoadedSuite,
-    /// The folder of the data and the dataset's name.
-    pub data: (&'a Path, &'a str),
-    pub machine: Machine,
-    pub timeout: Duration,
-    pub allow_software: bool,
-    pub cancel: &'a CancelToken,
+    pub runner: &'a Runner<'a>,
 }
 
 /// What a trainer made of some steps.
@@ -50,31 +38,32 @@ enum Trouble {
 }
 
 impl Examiner<'_> {
-    /// Verifies a combination; `None` if the user stopped it.
+    /// Verifies a row; `None` if the user stopped it.
     ///
     /// # Errors
     /// If the harness itself cannot go on.
     pub fn examine(
         &self,
         case: &Case,
-        ready: &Result<Ready, NotReady>,
         yardsticks: &mut Yardsticks,
     ) -> Result<Option<Verification>> {
-        let declared = &self.loaded.suite.trainers[case.trainer];
-        let mut found = self.blank(case, ready.as_ref().ok());
-        let ready = match ready {
-            Err(reason) => return Ok(Some(with(found, Grade::Failed, reason.to_string()))),
-            Ok(ready) => ready,
-        };
-        if let Some(reason) = ready.unavailable(&declared.name, &case.backend, &case.model) {
-            return Ok(Some(with(found, Grade::Unavailable, reason)));
+        let mut found = self.blank(case);
+        match self.runner.ready(case) {
+            Ok(_) => {}
+            Err((Status::Unavailable, reason)) => {
+                return Ok(Some(with(found, Grade::Unavailable, reason)));
+            }
+            Err((status, reason)) => {
+                let reason = format!("{status}: {reason}");
+                return Ok(Some(with(found, Grade::Failed, reason)));
+            }
         }
         let trial = match yardsticks.trial(case) {
             Err(reason) => return Ok(Some(with(found, Grade::NotVerified, reason))),
             Ok(trial) => trial,
         };
         found.steps = trial.steps().count;
-        let examined = self.both(case, ready, &trial, &mut found)?;
+        let examined = self.both(case, &trial, &mut found)?;
         match examined {
             Ok(()) => Ok(Some(found)),
             Err(Trouble::Known(grade, reason)) => Ok(Some(with(found, grade, reason))),
@@ -82,11 +71,13 @@ impl Examiner<'_> {
         }
     }
 
-    fn blank(&self, case: &Case, ready: Option<&Ready>) -> Verification {
+    fn blank(&self, case: &Case) -> Verification {
+        let (runner, loaded) = (self.runner, self.runner.loaded());
+        let ready = runner.trainers[&case.trainer].as_ref().ok();
         let mut config = case.config.clone();
         config.shift_remove("epochs");
         Verification {
-            executable: self.loaded.suite.trainers[case.trainer].name.clone(),
+            executable: loaded.suite.trainers[case.trainer].name.clone(),
             model: case.model.clone(),
             backend: case.backend.clone(),
             config,
@@ -98,10 +89,10 @@ impl Examiner<'_> {
             quantities: Default::default(),
             steps: 0,
             precision: None,
-            dataset: Some(self.data.1.to_owned()),
+            dataset: Some(runner.dataset.name.clone()),
             program_sha256: ready.and_then(|ready| ready.sha256.clone()),
-            sources_sha256: Some(identity::sources_digest(self.loaded, case)),
-            machine: Some(self.machine.clone()),
+            sources_sha256: Some(identity::sources_digest(loaded, case)),
+            machine: Some(runner.machine.clone()),
             verified: Moment::now().utc,
         }
     }
@@ -110,16 +101,15 @@ impl Examiner<'_> {
     fn both(
         &self,
         case: &Case,
-        ready: &Ready,
         trial: &Trial,
         found: &mut Verification,
     ) -> Result<Result<(), Trouble>> {
         let steps = trial.steps().count;
-        let first = match self.take(case, ready, trial, steps)? {
+        let first = match self.take(case, trial, steps)? {
             Ok(take) => take,
             Err(trouble) => return Ok(Err(trouble)),
         };
-        let second = match self.take(case, ready, trial, steps)? {
+        let second = match self.take(case, trial, steps)? {
             Ok(take) => take,
             Err(Trouble::Known(grade, reason)) => {
                 let reason = format!("the second of two times: {reason}");
@@ -136,7 +126,7 @@ impl Examiner<'_> {
         let worse = if other.grade > one.grade { other } else { one };
         note(found, &worse);
         if found.grade == Grade::Different {
-            return self.locate(case, ready, trial, found);
+            return self.locate(case, trial, found);
         }
         let claimed = found.precision.as_deref().unwrap_or("float32");
         if found.grade > Grade::Float32 && claimed == "float32" {
@@ -154,7 +144,6 @@ impl Examiner<'_> {
     fn locate(
         &self,
         case: &Case,
-        ready: &Ready,
         trial: &Trial,
         found: &mut Verification,
     ) -> Result<Result<(), Trouble>> {
@@ -162,7 +151,7 @@ impl Examiner<'_> {
         let mut at = None;
         let mut next = 1; // most faults show at once
         while equal + 1 < different {
-            match self.take(case, ready, trial, next)? {
+            match self.take(case, trial, next)? {
                 Ok(take) => {
                     let comparison = trial.grade(&take.outcome);
                     if comparison.grade == nn::conformance::Grade::Different {
@@ -195,14 +184,7 @@ impl Examiner<'_> {
     }
 
     /// Starts the trainer for the first so many steps.
-    fn take(
-        &self,
-        case: &Case,
-        ready: &Ready,
-        trial: &Trial,
-        steps: usize,
-    ) -> Result<Result<Take, Trouble>> {
-        let folder = Scratch::new()?;
+    fn take(&self, case: &Case, trial: &Trial, steps: usize) -> Result<Result<Take, Trouble>> {
         let Steps { batch_size, learning_rate } = Steps::of(case, trial);
         let request = Request {
             protocol: protocol::VERSION,
@@ -212,16 +194,10 @@ impl Examiner<'_> {
             batch_size,
             learning_rate,
         };
-        ask(folder.path(), trial, &request).context("cannot write a verification's files")?;
-        let job = self.job(case, ready, folder.path())?;
-        let mut said = Transcript::default();
-        let mut listen = |stream: Stream, line: &str| {
-            if stream == Stream::Stdout {
-                said.line(line);
-            }
-        };
-        let outcome = launch::run(&job, &mut listen, self.cancel)?;
-        match judge::ended(&outcome) {
+        let prepared = self.runner.prepare(case, Purpose::Verify)?;
+        ask(prepared.folder(), trial, &request).context("cannot write a verification's files")?;
+        let Ended { attempt, said, .. } = self.runner.start(&prepared, case, &mut |_| {})?;
+        match judge::ended(&attempt.outcome) {
             None => {}
             Some((Status::Interrupted, _)) => return Ok(Err(Trouble::Cancelled)),
             Some((Status::Unavailable, reason)) => {
@@ -232,7 +208,7 @@ impl Examiner<'_> {
                 return Ok(Err(Trouble::Known(Grade::Failed, reason)));
             }
         }
-        let trouble = match answer(folder.path(), trial.initial().model(), steps) {
+        let trouble = match answer(prepared.folder(), trial.initial().model(), steps) {
             Ok(Answer::Steps(outcome)) => {
                 return Ok(Ok(Take { outcome, precision: said.precision }));
             }
@@ -253,36 +229,9 @@ impl Examiner<'_> {
         };
         Ok(Err(trouble))
     }
-
-    /// The command of a run, with the folder of the verification in the environment.
-    fn job(&self, case: &Case, ready: &Ready, folder: &Path) -> Result<launch::Job> {
-        let suite = &self.loaded.suite;
-        let predictions = folder.join("predictions");
-        let places = Places {
-            program: &ready.program,
-            data: self.data.0,
-            predictions: &predictions,
-            allow_software: self.allow_software,
-        };
-        let words = plan::command(suite, case, &places).map_err(|reason| anyhow!(reason))?;
-        let mut environment = plan::environment(suite, case);
-        let text = |path: &Path| path.display().to_string();
-        environment.extend([
-            (protocol::env::PROTOCOL.to_owned(), protocol::VERSION.to_string()),
-            (protocol::env::DATA.to_owned(), text(self.data.0)),
-            (protocol::env::PREDICTIONS.to_owned(), text(&predictions)),
-            (protocol::env::VERIFY.to_owned(), text(folder)),
-        ]);
-        let mut job = launch::Job::new(&words[0])?;
-        job.args = words[1..].iter().map(Into::into).collect();
-        job.env = environment.iter().map(|(name, value)| (name.into(), value.into())).collect();
-        job.cwd = Some(self.loaded.root.clone().into());
-        job.timeout = Some(self.timeout);
-        Ok(job)
-    }
 }
 
-/// How the steps are taken, as the combination says it.
+/// How the steps are taken, as the row says it.
 struct Steps {
     batch_size: usize,
     learning_rate: f64,
@@ -373,6 +322,7 @@ fn difference(one: &Outcome, other: &Outcome) -> Option<String> {
     }
     (!parts.is_empty()).then(|| parts.join("; "))
 }
+
 /// The reference's grade as records have it.
 fn grade_of(grade: nn::conformance::Grade) -> Grade {
     match grade {

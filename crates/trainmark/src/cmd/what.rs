@@ -1,0 +1,148 @@
+//! The options that say what is trained, and how long one sample may take: those of `run` and `verify`.
+
+use crate::plan::Selection;
+use crate::suite::LoadedSuite;
+use crate::units;
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What is trained.
+#[derive(Clone, Debug, clap::Args)]
+pub struct What {
+    /// Suite file; without it the default suite (suites/mnist.toml, also built in)
+    #[arg(long, value_name = "FILE")]
+    pub suite: Option<PathBuf>,
+    /// Quick verification: one epoch instead of five
+    #[arg(long)]
+    pub quick: bool,
+    /// Only these trainers
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub trainer: Vec<String>,
+    /// Only these models
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub model: Vec<String>,
+    /// Only these backends
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    pub backend: Vec<String>,
+    /// Hidden units to train with, of the models that have them
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub hidden: Vec<u64>,
+    /// Epochs to train
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub epochs: Vec<u64>,
+    /// Samples in a training step
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub batch: Vec<u64>,
+    /// Seed of the initial weights and of the batch order
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub seed: Vec<u64>,
+    /// Learning rate
+    #[arg(long, value_name = "RATE", value_delimiter = ',')]
+    pub lr: Vec<f64>,
+    /// Threads of each trainer; without it each trainer's own choice
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub threads: Vec<u64>,
+    /// Any other configuration key of the suite, for example `d_model=64`
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Folder with the four IDX files, or `digits` for the embedded dataset; without it
+    /// $TRAINMARK_DATA, ./data, the user's cache, and at last `digits`
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Train on software imitations of devices too; their rows are marked and never ranked
+    #[arg(long)]
+    pub allow_software: bool,
+    /// Time after which a sample is stopped, for example `90s`, `10m`
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    pub timeout: Option<Duration>,
+}
+
+impl What {
+    /// How long a sample may take.
+    pub fn timeout_of(&self, loaded: &LoadedSuite) -> Duration {
+        self.timeout.unwrap_or(Duration::from_secs_f64(loaded.suite.timeout_s))
+    }
+}
+
+/// The rows that the options ask for.
+///
+/// # Errors
+/// If a value cannot be meant.
+pub fn selection(args: &What) -> Result<Selection> {
+    let mut config = BTreeMap::new();
+    let numbers = [
+        ("hidden_size", "--hidden", &args.hidden),
+        ("epochs", "--epochs", &args.epochs),
+        ("batch_size", "--batch", &args.batch),
+        ("threads", "--threads", &args.threads),
+    ];
+    for (key, flag, values) in numbers {
+        twice(flag, values)?;
+        if values.contains(&0) {
+            bail!("{flag} 0: give at least 1");
+        }
+        if !values.is_empty() {
+            config.insert(key.to_owned(), values.iter().map(|&value| value.into()).collect());
+        }
+    }
+    if !args.seed.is_empty() {
+        config.insert("seed".to_owned(), args.seed.iter().map(|&seed| seed.into()).collect());
+    }
+    twice("--seed", &args.seed)?;
+    twice("--lr", &args.lr)?;
+    if let [whole, part] = args.lr[..]
+        && [whole, part].iter().all(|rate| rate.fract() == 0.0)
+    {
+        bail!(
+            "--lr {whole},{part}: is that {whole}.{part}, or two rates? Write {whole}.{part} or {whole}.0,{part}.0"
+        );
+    }
+    if let Some(rate) = args.lr.iter().find(|rate| !(rate.is_finite() && **rate > 0.0)) {
+        bail!("--lr {rate}: give a positive number");
+    }
+    if !args.lr.is_empty() {
+        config.insert("learning_rate".to_owned(), args.lr.iter().map(|&lr| lr.into()).collect());
+    }
+    set(&args.set, &mut config)?;
+    Ok(Selection {
+        trainers: args.trainer.clone(),
+        models: args.model.clone(),
+        backends: args.backend.clone(),
+        config,
+        quick: args.quick,
+    })
+}
+
+/// Adds the values of `--set KEY=VALUE`.
+///
+/// # Errors
+/// If one is something else.
+pub fn set(settings: &[String], config: &mut BTreeMap<String, Vec<Value>>) -> Result<()> {
+    for setting in settings {
+        let (key, value) = setting
+            .split_once('=')
+            .filter(|(key, _)| !key.is_empty())
+            .with_context(|| format!("--set {setting}: give KEY=VALUE"))?;
+        let value = serde_json::from_str::<Value>(value)
+            .ok()
+            .filter(|value| value.is_number() || value.is_boolean())
+            .unwrap_or_else(|| Value::from(value));
+        config.entry(key.to_owned()).or_default().push(value);
+    }
+    Ok(())
+}
+
+/// A value that stands twice in a list would train every row twice.
+fn twice<T: PartialEq + Display>(flag: &str, values: &[T]) -> Result<()> {
+    let again = values.iter().enumerate().find(|(at, value)| values[..*at].contains(value));
+    match again {
+        None => Ok(()),
+        Some((_, value)) => {
+            bail!("{flag}: {value} is there twice; --repeats trains a row several times")
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! The commands that a verb executes: set-ups, builds, probes, trainings, verifications.
+//!
+//! An [`Agenda`] makes each of them, in one place. `--dry-run` prints what it makes, and nothing else of a
+//! suite is ever executed: whoever starts a program of a suite takes a [`Command`].
+
+use crate::plan::{self, Case, Places};
+use crate::suite::LoadedSuite;
+use measure::launch::{Job, LaunchError};
+use measure::provenance::resolve_program;
+use measure::text::one_line;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Stands for the folder of a single attempt, which has a new name each time.
+const EACH_TIME: &str = "EACH-TIME";
+
+/// What a command is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    SetUp,
+    Build,
+    Probe,
+    Train,
+    Verify,
+}
+
+/// For `--dry-run`.
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Purpose::SetUp => "set up",
+            Purpose::Build => "build",
+            Purpose::Probe => "probe",
+            Purpose::Train => "train",
+            Purpose::Verify => "verify, in ten steps or fewer, several times",
+        })
+    }
+}
+
+/// One program to be started, with all that it is given.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Command {
+    pub purpose: Purpose,
+    /// The program and its arguments; never empty.
+    pub words: Vec<String>,
+    /// On top of the harness's own environment.
+    pub environment: BTreeMap<String, String>,
+    pub directory: PathBuf,
+}
+
+impl Command {
+    /// Without an environment of its own.
+    pub fn plain(purpose: Purpose, words: Vec<String>, directory: &Path) -> Command {
+        Command { purpose, words, environment: BTreeMap::new(), directory: directory.to_owned() }
+    }
+
+    /// To be launched and measured.
+    ///
+    /// # Errors
+    /// If the path of this executable cannot be found out.
+    pub fn job(&self) -> Result<Job, LaunchError> {
+        let mut job = Job::new(&self.words[0])?;
+        job.args = self.words[1..].iter().map(Into::into).collect();
+        let variables = self.environment.iter();
+        job.env = variables.map(|(name, value)| (name.into(), value.into())).collect();
+        job.cwd = Some(self.directory.clone().into());
+        Ok(job)
+    }
+
+    /// To be started as it is.
+    pub fn process(&self) -> std::process::Command {
+        let mut process = std::process::Command::new(&self.words[0]);
+        process.args(&self.words[1..]).envs(&self.environment).current_dir(&self.directory);
+        process.stdin(std::process::Stdio::null());
+        measure::launch::withhold(&mut process);
+        process
+    }
+
+    /// The words in one line, for messages.
+    pub fn shown(&self) -> String {
+        self.words.join(" ")
+    }
+}
+
+/// As a POSIX shell takes it.
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, value) in &self.environment {
+            write!(f, "{name}={} ", quote(value))?;
+        }
+        let words: Vec<String> = self.words.iter().map(|word| quote(word)).collect();
+        f.write_str(&words.join(" "))
+    }
+}
+
+/// A word as a POSIX shell takes it. Control characters, which a terminal would obey, are shown and no longer
+/// the word's own.
+pub fn quote(word: &str) -> String {
+    let quoted = shlex::try_quote(word).map(|word| word.into_owned());
+    one_line(&quoted.unwrap_or_else(|_| format!("{word:?}"))).into_owned()
+}
+
+/// The commands of a list, a line each, under a comment wherever something else is done.
+pub fn listing(commands: &[Command]) -> String {
+    let mut text = String::new();
+    let mut last = None;
+    for command in commands {
+        let head = (command.purpose, &command.directory);
+        if last != Some(head) {
+            let folder = command.directory.display().to_string();
+            text += &format!("# {}, in {}\n", command.purpose, one_line(&folder));
+            last = Some(head);
+        }
+        text += &format!("{command}\n");
+    }
+    text
+}
+
+/// What is to be done with a suite, and with what.
+#[derive(Clone, Copy)]
+pub struct Agenda<'a> {
+    pub loaded: &'a LoadedSuite,
+    /// The folder of the data.
+    pub data: &'a Path,
+    pub allow_software: bool,
+}
+
+impl Agenda<'_> {
+    /// Builds a trainer; `None` if there is nothing to build.
+    ///
+    /// # Errors
+    /// If the suite's words cannot be filled in.
+    pub fn build(&self, trainer: usize) -> Result<Option<Command>, String> {
+        let declared = &self.loaded.suite.trainers[trainer];
+        // The built-in suite comes without sources: its trainers were installed beside the harness.
+        if declared.build.is_empty() || self.loaded.is_built_in() {
+            return Ok(None);
+        }
+        let words = plan::fixed_command(self.loaded, declared, &declared.build)?;
+        Ok(Some(Command::plain(Purpose::Build, words, &self.loaded.root)))
+    }
+
+    /// Asks a trainer what it can do here; `None` if the suite declares no such command.
+    ///
+    /// # Errors
+    /// If the suite's words cannot be filled in.
+    pub fn probe(&self, trainer: usize) -> Result<Option<Command>, String> {
+        let declared = &self.loaded.suite.trainers[trainer];
+        if declared.probe.is_empty() {
+            return Ok(None);
+        }
+        let mut words = plan::fixed_command(self.loaded, declared, &declared.probe)?;
+        if self.allow_software {
+            words.extend(declared.allow_software.iter().cloned());
+        }
+        Ok(Some(Command::plain(Purpose::Probe, words, &self.loaded.root)))
+    }
+
+    /// Trains a row, or verifies it: the same command, and another environment. `folder` belongs to this
+    /// attempt alone.
+    ///
+    /// # Errors
+    /// If the suite's words cannot be filled in.
+    pub fn attempt(&self, row: &Case, purpose: Purpose, folder: &Path) -> Result<Command, String> {
+        let declared = &self.loaded.suite.trainers[row.trainer];
+        let named = plan::program(self.loaded, declared)?;
+        let program = resolve_program(&named).unwrap_or(named);
+        let predictions = folder.join("predictions");
+        let (data, allow_software) = (self.data, self.allow_software);
+        let places = Places { program: &program, data, predictions: &predictions, allow_software };
+        let words = plan::command(&self.loaded.suite, row, &places)?;
+        let mut environment = plan::environment(&self.loaded.suite, row);
+        let text = |path: &Path| path.display().to_string();
+        environment.extend([
+            (protocol::env::PROTOCOL.to_owned(), protocol::VERSION.to_string()),
+            (protocol::env::DATA.to_owned(), text(data)),
+            (protocol::env::PREDICTIONS.to_owned(), text(&predictions)),
+        ]);
+        if purpose == Purpose::Verify {
+            environment.insert(protocol::env::VERIFY.to_owned(), text(folder));
+        }
+        Ok(Command { purpose, words, environment, directory: self.loaded.root.clone() })
+    }
+
+    /// All that is executed for these rows, each command once however often it is repeated: of every trainer
+    /// the build and the probe, then the rows.
+    ///
+    /// # Errors
+    /// If the suite's words cannot be filled in.
+    pub fn commands(&self, rows: &[Case], purpose: Purpose) -> Result<Vec<Command>, String> {
+        let mut commands = Vec::new();
+        for trainer in trainers(rows) {
+            commands.extend(self.build(trainer)?);
+            commands.extend(self.probe(trainer)?);
+        }
+        for row in rows {
+            commands.push(self.attempt(row, purpose, Path::new(EACH_TIME))?);
+        }
+        Ok(commands)
+    }
+}
+
+/// The trainers of some rows, each once, in the order of their first rows.
+pub fn trainers(rows: &[Case]) -> Vec<usize> {
+    let mut trainers = Vec::new();
+    for row in rows {
+        if !trainers.contains(&row.trainer) {
+            trainers.push(row.trainer);
+        }
+    }
+    trainers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_for_the_shell_and_drive_no_terminal() {
+        assert_eq!(quote("--epochs"), "--epochs");
+        assert_eq!(quote("--lr=0.01"), "'--lr=0.01'");
+        assert_eq!(quote("it's; rm"), r#""it's; rm""#);
+        assert_eq!(quote(""), "''");
+        assert!(!quote("a\u{1b}[2J'\\ü").contains('\u{1b}'));
+    }
+}

@@ -1,0 +1,433 @@
+//! A run's trainings, one after the other: start a row's trainer, measure it, judge what it did, and say what
+//! came of it as a result file of one sample. Nothing is written here: whoever asked keeps it.
+//!
+//! Everything that starts a row's trainer comes through [`Runner::start`]: rounds, noise, verification, and
+//! the tasks of a cluster.
+
+use crate::capability;
+use crate::command::{Agenda, Command, Purpose};
+use crate::data::{self, Dataset};
+use crate::identity;
+use crate::judge::{self, Evidence};
+use crate::plan::Case;
+use crate::sample;
+use crate::score;
+use crate::seal::Seal;
+use crate::suite::LoadedSuite;
+use crate::trainer::{Ready, Trainers};
+use crate::transcript::Transcript;
+use anyhow::{Context, Result, anyhow};
+use measure::Attempt;
+use measure::environment::Environment;
+use measure::launch::{CancelToken, MemoryLimit, Outcome, Stream};
+use measure::machine::Machine;
+use measure::provenance::{self, Moment};
+use measure::scratch::Scratch;
+use measure::secret::Secrets;
+use measure::surroundings::{Observer, placement};
+use record::fingerprint::Fingerprint;
+use record::noise::{NoiseFloor, NoiseRecord};
+use record::{
+    DatasetRecord, LimitsRecord, Record, RunIdentity, SCHEMA_VERSION, Sample, Status, Timing,
+    TrainerRecord, noise_store, old, race, roofline,
+};
+use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Why a run stops whose data a trainer has changed.
+pub const DATA_CHANGED: &str = "stopped because the data is no longer what it was";
+
+/// Which sample of a row it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Round {
+    /// Trained, and not recorded.
+    WarmUp,
+    /// Counted from 0.
+    Number(u32),
+}
+
+/// Behind the label of a row.
+impl fmt::Display for Round {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Round::WarmUp => f.write_str(" (warm-up)"),
+            Round::Number(number) => write!(f, " (round {})", number + 1),
+        }
+    }
+}
+
+/// What the user decides of a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Settings {
+    pub quick: bool,
+    /// Whether software imitations of devices may be trained on.
+    pub allow_software: bool,
+    /// Of one sample.
+    pub timeout: Duration,
+    /// How often a noisy sample is repeated.
+    #[serde(default)]
+    pub retry_noisy: u32,
+    pub limits: Limits,
+}
+
+/// What a trainer may have of the machine; all of it where nothing is said.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    pub memory: Option<MemoryLimit>,
+    /// Logical cores.
+    pub cpus: Option<Vec<usize>>,
+}
+
+/// The identity of a run of the suite that begins now.
+pub fn new_run(loaded: &LoadedSuite, quick: bool) -> RunIdentity {
+    let started = Moment::now();
+    RunIdentity {
+        id: format!("{}-{}", started.timestamp, std::process::id()),
+        suite: loaded.suite.name.clone(),
+        quick,
+        started: started.utc,
+        git_commit: provenance::git_commit(&loaded.root),
+        harness: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// A token that Ctrl-C, SIGTERM and SIGHUP cancel.
+///
+/// # Errors
+/// If the system does not let us listen.
+pub fn cancelled_by_signals() -> Result<CancelToken> {
+    let listen = || "cannot listen for Ctrl-C";
+    let cancel = CancelToken::new().with_context(listen)?;
+    let handle = cancel.clone();
+    ctrlc::set_handler(move || handle.cancel()).with_context(listen)?;
+    Ok(cancel)
+}
+
+/// Everything that the samples of one run share.
+pub struct Runner<'a> {
+    pub agenda: Agenda<'a>,
+    pub dataset: &'a Dataset,
+    pub trainers: &'a Trainers,
+    pub settings: Settings,
+    pub run: RunIdentity,
+    pub machine: Machine,
+    cancel: &'a CancelToken,
+    capability: Option<::machine::Capability>,
+    observer: RefCell<Observer>,
+    noise: Vec<NoiseRecord>,
+    environment: Environment,
+    scratch: Scratch,
+    secrets: Secrets,
+    seal: RefCell<Seal>,
+}
+
+/// One start of a row's trainer that is being prepared.
+pub struct Prepared {
+    pub command: Command,
+    /// Of this attempt alone, gone when it is dropped: what another trainer predicted is nowhere.
+    folder: TempDir,
+}
+
+impl Prepared {
+    /// Predictions, and what a verification exchanges.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// A start that has ended.
+pub struct Ended {
+    pub attempt: Attempt,
+    pub said: Transcript,
+    /// The file that is no longer what it was, if there is one.
+    changed: Option<String>,
+}
+
+impl<'a> Runner<'a> {
+    /// Looks at the machine once.
+    ///
+    /// # Errors
+    /// If there is no place for temporary files.
+    pub fn new(
+        agenda: Agenda<'a>,
+        dataset: &'a Dataset,
+        trainers: &'a Trainers,
+        (settings, run): (Settings, RunIdentity),
+        cancel: &'a CancelToken,
+    ) -> Result<Runner<'a>> {
+        let machine = Machine::detect();
+        let capability = capability::kept().unwrap_or_else(|error| {
+            eprintln!("warning: {error}");
+            None
+        });
+        if capability.is_none() {
+            eprintln!(
+                "note: this machine was not measured yet; `trainmark machine` does it, for the share \
+                 of its peak in reports"
+            );
+        }
+        let observer = Observer::new();
+        Ok(Runner {
+            agenda,
+            dataset,
+            trainers,
+            settings,
+            run,
+            cancel,
+            capability,
+            noise: noise_store::of_machine(&machine),
+            environment: Environment::detect(observer.gpus()),
+            observer: RefCell::new(observer),
+            scratch: Scratch::new()?,
+            secrets: Secrets::of_environment(),
+            seal: RefCell::new(Seal::of(std::slice::from_ref(&dataset.directory))),
+            machine,
+        })
+    }
+
+    /// The suite of the rows.
+    pub fn loaded(&self) -> &'a LoadedSuite {
+        self.agenda.loaded
+    }
+
+    /// What makes two samples of a row comparable.
+    pub fn identity(&self, row: &Case) -> Fingerprint {
+        let ready = self.trainers[&row.trainer].as_ref().ok();
+        let software = self.settings.allow_software;
+        identity::of(self.loaded(), row, ready, &self.dataset.sha256, software)
+    }
+
+    /// A row's trainer, if it can run it here.
+    ///
+    /// # Errors
+    /// What its rows have come to, and why.
+    pub fn ready(&self, row: &Case) -> Result<&Ready, (Status, String)> {
+        let name = &self.loaded().suite.trainers[row.trainer].name;
+        let ready = self.trainers[&row.trainer].as_ref();
+        let ready =
+            ready.map_err(|not_ready| (not_ready.status(), not_ready.reason().to_owned()))?;
+        match ready.unavailable(name, &row.backend, &row.model) {
+            None => Ok(ready),
+            Some(reason) => Err((Status::Unavailable, reason)),
+        }
+    }
+
+    /// Prepares a training or a verification of a row.
+    ///
+    /// # Errors
+    /// If there is no place for its files, or its command cannot be filled in.
+    pub fn prepare(&self, row: &Case, purpose: Purpose) -> Result<Prepared> {
+        let folder = tempfile::Builder::new().prefix("run-").tempdir_in(self.scratch.path());
+        let folder = folder.context("cannot make a folder for the predictions")?;
+        let command = self.agenda.attempt(row, purpose, folder.path()).map_err(|it| anyhow!(it))?;
+        Ok(Prepared { command, folder })
+    }
+
+    /// Starts it, and returns when nothing of it is left. `on_line` sees what the trainer has said so far,
+    /// after each of its lines.
+    ///
+    /// # Errors
+    /// If the harness itself cannot go on: the launcher fails.
+    pub fn start(
+        &self,
+        prepared: &Prepared,
+        row: &Case,
+        on_line: &mut dyn FnMut(&Transcript),
+    ) -> Result<Ended> {
+        let mut job = prepared.command.job()?;
+        job.timeout = Some(self.settings.timeout);
+        job.memory_limit = self.settings.limits.memory;
+        job.cpus = self.settings.limits.cpus.clone();
+        let mut said = Transcript::default();
+        let mut listen = |stream: Stream, line: &str| {
+            if stream == Stream::Stdout {
+                said.line(line);
+                on_line(&said);
+            }
+        };
+        let cpus = self.settings.limits.cpus.as_deref();
+        let pair = placement::pair(&row.backend, row.config.get("threads"), cpus);
+        let observer = &mut self.observer.borrow_mut();
+        let attempt = measure::attempt(&job, pair, observer, &mut listen, self.cancel)?;
+        Ok(Ended { attempt, said, changed: self.changed_data() })
+    }
+
+    /// A file of the data that is not as it was: then nothing that follows would train on what the record
+    /// says, and the run stops.
+    fn changed_data(&self) -> Option<String> {
+        let broken = self.seal.borrow().broken()?.display().to_string();
+        // Perhaps somebody has only touched it.
+        let directory = &self.dataset.directory;
+        let seal = Seal::of(std::slice::from_ref(directory));
+        if data::prepare(Some(directory)).is_ok_and(|now| now.sha256 == self.dataset.sha256) {
+            *self.seal.borrow_mut() = seal;
+            return None;
+        }
+        self.cancel.cancel_because(DATA_CHANGED);
+        Some(broken)
+    }
+
+    /// Trains a row once: a result file of one sample, or of none and a reason if it could not be trained.
+    /// A noisy sample may be repeated: the result has each of them then, of which only the last counts.
+    ///
+    /// # Errors
+    /// If the harness itself cannot go on.
+    pub fn sample(
+        &self,
+        row: &Case,
+        round: Round,
+        on_line: &mut dyn FnMut(&Transcript),
+    ) -> Result<Record> {
+        let mut result = self.blank(row);
+        let ready = match self.ready(row) {
+            Ok(ready) => ready,
+            Err((status, reason)) => return Ok(sample::not_trained(result, status, reason)),
+        };
+        for again in 0..=self.settings.retry_noisy {
+            let mut sample = self.train(row, ready, &mut result, on_line)?;
+            if sample.status == Status::Unavailable {
+                // What it cost to find that out is no figure of this row.
+                let reason = sample.reason.unwrap_or_default();
+                return Ok(sample::not_trained(self.blank(row), Status::Unavailable, reason));
+            }
+            if let Round::Number(number) = round {
+                sample.round = number;
+            }
+            sample.superseded = again < self.settings.retry_noisy
+                && round != Round::WarmUp
+                && sample.status.completed()
+                && !sample.disturbances.is_empty()
+                && !self.cancel.is_cancelled();
+            let done = !sample.superseded;
+            result.add_sample(sample);
+            if done {
+                break;
+            }
+        }
+        Ok(result)
+    }
+
+    /// A row before its first sample, begun now.
+    pub fn blank(&self, row: &Case) -> Record {
+        let moment = Moment::now();
+        let suite = &self.loaded().suite;
+        let declared = &suite.trainers[row.trainer];
+        let target = race::target(&row.config)
+            .or_else(|| suite.target(&row.model, &self.dataset.name, row.epochs()));
+        let noise_floor = NoiseFloor::of(&self.noise, &declared.name, &row.model, &row.backend);
+        Record {
+            executable: declared.name.clone(),
+            model: row.model.clone(),
+            backend: row.backend.clone(),
+            timestamp: moment.timestamp,
+            config: row.config.clone(),
+            schema_version: SCHEMA_VERSION,
+            compiled: declared.compiled.contains(&row.backend),
+            run: Some(Box::new(RunIdentity { started: moment.utc, ..self.run.clone() })),
+            dataset: Some(Box::new(DatasetRecord {
+                name: self.dataset.name.clone(),
+                sha256: Some(self.dataset.sha256.clone()),
+            })),
+            task: Some(Box::new(old::TASK.clone())),
+            keys: old::KEYS.clone(),
+            targets: target.map(|target| (old::ACCURACY.to_owned(), target)).into_iter().collect(),
+            machine: Some(Box::new(self.machine.clone())),
+            capability: self.capability.clone().map(Box::new),
+            environment: Some(Box::new(self.environment.clone())),
+            noise_floor: noise_floor.map(Box::new),
+            ..Record::default()
+        }
+    }
+
+    /// One training: its sample, and what it tells of its row besides that.
+    fn train(
+        &self,
+        row: &Case,
+        ready: &Ready,
+        result: &mut Record,
+        on_line: &mut dyn FnMut(&Transcript),
+    ) -> Result<Sample> {
+        let sources = identity::sources_digest(self.loaded(), row);
+        let prepared = self.prepare(row, Purpose::Train)?;
+        let Ended { attempt, said, changed } = self.start(&prepared, row, on_line)?;
+        let (outcome, said) = (&attempt.outcome, &said);
+        let predictions = prepared.folder().join("predictions");
+        let scored = score::score(&predictions, &self.dataset.test_labels);
+        let trainer = TrainerRecord {
+            command: prepared.command.words.clone(),
+            environment: prepared.command.environment.clone(),
+            sha256: ready.sha256.clone(),
+            sources_sha256: Some(sources),
+            version: said.version.clone(),
+            device: said.device.clone(),
+            path: said.path.clone(),
+            threads: said.threads,
+            precision: said.precision.clone(),
+            parameters: said.parameters,
+            software: said.software,
+            limits: self.limits(outcome),
+        };
+        let claim = Sample {
+            dense_flop: said.dense_flop,
+            executed_flop: said.executed_flop,
+            timing: Timing { train_s: said.train_s, ..Timing::default() },
+            ..Sample::default()
+        };
+        let capability = self.capability.as_ref();
+        let (mut status, mut reason) = judge::judge(&Evidence {
+            outcome,
+            said,
+            scored: &scored,
+            epochs: row.epochs(),
+            dataset: (&self.dataset.name, &self.dataset.sha256),
+            target_percent: result.targets.get(old::ACCURACY).copied(),
+            implausible: roofline::implausible(&claim, &trainer, &row.backend, capability),
+        });
+        if let Some(file) = changed {
+            let words = format!("the data changed while it trained: {file}");
+            (status, reason) = (Status::Misreported, Some(words));
+        } else if status == Status::Interrupted {
+            reason = self.cancel.reason().map(str::to_owned).or(reason);
+        }
+        let accuracy = judge::accuracy(said, &scored);
+        let mut sample = sample::sample((status, reason), outcome, said, accuracy);
+        sample.disturbances = attempt.disturbances;
+        sample.surroundings = Some(attempt.surroundings);
+        self.hide_secrets(&mut sample);
+        let source = accuracy.map(|(_, source)| source);
+        (result.sources, result.missing) = sample::origins(&outcome.meters, &sample, source);
+        if let (Some(task), Some(_)) = (&mut result.task, source) {
+            task.metrics.entry(old::ACCURACY.to_owned()).or_default().source = source;
+        }
+        let details = outcome.meters.details();
+        result.meters = details.map(|(name, reading)| (name.to_owned(), reading.clone())).collect();
+        let counts = result.meters.iter().map(|(name, it)| Some((name.clone(), it.count()?)));
+        sample.counters.extend(counts.flatten());
+        result.compiled = said.compiled.unwrap_or(result.compiled);
+        result.trainer = Some(Box::new(trainer));
+        Ok(sample)
+    }
+
+    /// In all that a trainer's own words may have got into.
+    fn hide_secrets(&self, sample: &mut Sample) {
+        let texts = [&mut sample.reason, &mut sample.stdout_tail, &mut sample.stderr_tail];
+        let texts = texts.into_iter().flatten().chain(&mut sample.notes);
+        texts.for_each(|text| self.secrets.hide(text));
+    }
+
+    fn limits(&self, outcome: &Outcome) -> LimitsRecord {
+        LimitsRecord {
+            timeout_s: Some(self.settings.timeout.as_secs_f64()),
+            memory_bytes: self.settings.limits.memory.map(|limit| limit.bytes),
+            memory_by: outcome.memory_limited_by.clone(),
+            address_space_bytes: outcome.address_space_bytes,
+            cpus: self.settings.limits.cpus.clone(),
+        }
+    }
+}

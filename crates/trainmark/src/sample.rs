@@ -1,0 +1,152 @@
+//! What an outcome says, as the record keeps it: a sample, and for each figure where it comes from.
+
+use crate::transcript::{EpochRecord, Transcript};
+use measure::launch::{Exit, Outcome};
+use measure::meter::{Meters, Reading};
+use record::task::Source;
+use record::{CurvePoint, Record, Sample, Status, Timing, old};
+use std::collections::BTreeMap;
+
+/// A text for each figure, by its name.
+pub type Origins = BTreeMap<String, String>;
+
+/// A row that could not be trained.
+pub fn not_trained(mut result: Record, status: Status, reason: String) -> Record {
+    for figure in ["training_time_seconds", "peak_memory_mb", "test_accuracy_percent"] {
+        let why = "the row was not trained".to_owned();
+        result.missing.insert(figure.to_owned(), why);
+    }
+    (result.status, result.reason) = (status, Some(reason));
+    result
+}
+
+/// The sample of an outcome, but for its surroundings and its counters.
+pub fn sample(
+    (status, reason): (Status, Option<String>),
+    outcome: &Outcome,
+    said: &Transcript,
+    accuracy: Option<(f64, Source)>,
+) -> Sample {
+    let meters = &outcome.meters;
+    let timing = Timing {
+        wall_s: meters["wall_s"].value(),
+        user_s: meters["user_s"].value(),
+        system_s: meters["system_s"].value(),
+        setup_s: said.setup_s,
+        compile_s: said.compile_s,
+        train_s: said.train_s,
+        eval_s: said.eval_s,
+        device_s: said.device_s,
+    };
+    let completed = status.completed();
+    let tail = |text: &str| (!completed && !text.is_empty()).then(|| text.to_owned());
+    Sample {
+        round: 0,
+        status,
+        reason,
+        timing,
+        peak_memory_bytes: meters["peak_memory_bytes"].count(),
+        device_peak_bytes: said.device_peak_bytes,
+        metrics: accuracy
+            .map(|(percent, _)| (old::ACCURACY.to_owned(), percent))
+            .into_iter()
+            .collect(),
+        curve: curve(&said.epochs),
+        work: None,
+        steps: said.steps,
+        dense_flop: said.dense_flop,
+        executed_flop: said.executed_flop,
+        counters: BTreeMap::new(),
+        notes: notes(outcome),
+        disturbances: Vec::new(),
+        superseded: false,
+        surroundings: None,
+        stdout_tail: tail(&outcome.stdout_tail),
+        stderr_tail: tail(&outcome.stderr_tail),
+    }
+}
+
+fn curve(epochs: &[EpochRecord]) -> Vec<CurvePoint> {
+    let mut seconds = 0.0;
+    let points = epochs.iter().map(|epoch| {
+        seconds += epoch.seconds;
+        let metrics = epoch.accuracy_percent.map(|it| (old::ACCURACY.to_owned(), it));
+        CurvePoint {
+            step: None,
+            epoch: Some(f64::from(epoch.epoch)),
+            seconds: Some(seconds),
+            loss: epoch.loss,
+            metrics: metrics.into_iter().collect(),
+        }
+    });
+    points.collect()
+}
+
+fn notes(outcome: &Outcome) -> Vec<String> {
+    let mut notes = Vec::new();
+    let stragglers = outcome.stragglers;
+    if stragglers.count > 0 {
+        let stopped = if stragglers.stopped { ", and had to be stopped" } else { "" };
+        notes.push(format!("{} processes outlived the trainer{stopped}", stragglers.count));
+    }
+    if let (Exit::Code(_), Some(evidence)) = (&outcome.exit, &outcome.out_of_memory) {
+        notes.push(format!("out of memory: {evidence}"));
+    }
+    if outcome.survivors > 0 {
+        notes.push(format!("{} processes could not be killed", outcome.survivors));
+    }
+    notes
+}
+
+/// For each figure of the file where it comes from, or why it is not there.
+pub fn origins(meters: &Meters, sample: &Sample, source: Option<Source>) -> (Origins, Origins) {
+    let mut sources = BTreeMap::new();
+    let mut missing = BTreeMap::new();
+    let metered = |name: &str, reading: &Reading| {
+        let reason = || reading.reason.clone().unwrap_or_default();
+        (name.to_owned(), reading.source.clone().ok_or_else(reason))
+    };
+    let said = |name: &str, value: Option<f64>| {
+        let origin = match value {
+            Some(_) => Ok("the trainer's own clock, as it reports".to_owned()),
+            None => Err("the trainer does not report it".to_owned()),
+        };
+        (name.to_owned(), origin)
+    };
+    let accuracy = match source {
+        Some(Source::Scored) => Ok("the trainer's predictions, scored by the harness"),
+        Some(Source::Claimed) => Ok("claimed by the trainer"),
+        None => Err("the trainer told none"),
+    };
+    let own = |text: &str| text.to_owned();
+    let cpu = "timing.user_s + timing.system_s".to_owned();
+    let cpu = match (sample.timing.user_s, sample.timing.system_s) {
+        (Some(_), Some(_)) => Ok(cpu),
+        _ => Err(format!("{cpu}: one of them is missing")),
+    };
+    let timing = &sample.timing;
+    let origins = [
+        ("training_time_seconds".to_owned(), cpu),
+        metered("peak_memory_mb", &meters["peak_memory_bytes"]),
+        ("test_accuracy_percent".to_owned(), accuracy.map(own).map_err(own)),
+        metered("wall_s", &meters["wall_s"]),
+        metered("user_s", &meters["user_s"]),
+        metered("system_s", &meters["system_s"]),
+        said("setup_s", timing.setup_s),
+        said("compile_s", timing.compile_s),
+        said("train_s", timing.train_s),
+        said("eval_s", timing.eval_s),
+        said("device_s", timing.device_s),
+    ];
+    // Beside the resident size, where the system has it.
+    if let Some(source) = meters["phys_footprint_bytes"].source() {
+        sources.insert("phys_footprint_bytes".to_owned(), source.to_owned());
+    }
+    for (name, origin) in origins {
+        match origin {
+            Ok(source) => sources.insert(name, source),
+            Err(reason) => missing.insert(name, reason),
+        };
+    }
+    (sources, missing)
+}

@@ -1,0 +1,98 @@
+//! Files that nobody may change while they are used: the data of a run, which every trainer can write to that
+//! runs as the same user.
+//!
+//! Looking at the times and sizes of files costs nothing beside a training; a trainer could forge all but the
+//! time of the last change of the inode, which only root can set. Where a time has changed, the caller looks
+//! at the bytes.
+
+use std::fs::Metadata;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Files at most: a folder of more is watched in its first ones.
+const MOST_FILES: usize = 10_000;
+
+/// How some files were.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seal(Vec<(PathBuf, Look)>);
+
+type Look = Option<(u64, u64, u64, i64, i64, i64, i64)>;
+
+impl Seal {
+    /// Of files and of all files in folders, as they are now.
+    pub fn of(paths: &[PathBuf]) -> Seal {
+        let mut files = Vec::new();
+        let mut open = paths.to_vec();
+        while let Some(path) = open.pop()
+            && files.len() < MOST_FILES
+        {
+            match entries(&path) {
+                Ok(inner) => open.extend(inner),
+                Err(_) => files.push((path.clone(), std::fs::metadata(&path).ok().map(look))),
+            }
+        }
+        files.sort();
+        Seal(files)
+    }
+
+    /// A file that is not as it was, if there is one.
+    pub fn broken(&self) -> Option<&Path> {
+        let changed =
+            |(path, then): &&(PathBuf, Look)| std::fs::metadata(path).ok().map(look) != *then;
+        self.0.iter().find(changed).map(|(path, _)| path.as_path())
+    }
+}
+
+fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()
+}
+
+#[cfg(unix)]
+fn look(file: Metadata) -> (u64, u64, u64, i64, i64, i64, i64) {
+    use std::os::unix::fs::MetadataExt;
+    (
+        file.dev(),
+        file.ino(),
+        file.len(),
+        file.mtime(),
+        file.mtime_nsec(),
+        file.ctime(),
+        file.ctime_nsec(),
+    )
+}
+
+#[cfg(not(unix))]
+fn look(file: Metadata) -> (u64, u64, u64, i64, i64, i64, i64) {
+    (0, 0, file.len(), 0, 0, 0, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_written_replaced_or_removed_breaks_the_seal() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        let (a, b) = (folder.path().join("a"), inner.join("b"));
+        let fresh = || {
+            std::fs::write(&a, "one").unwrap();
+            std::fs::write(&b, "two").unwrap();
+            let seal = Seal::of(&[folder.path().to_owned()]);
+            assert_eq!(seal.broken(), None);
+            std::thread::sleep(std::time::Duration::from_millis(20)); // clocks of file systems tick
+            seal
+        };
+        let seal = fresh();
+        std::fs::write(&b, "twx").unwrap();
+        assert_eq!(seal.broken(), Some(b.as_path()));
+        let seal = fresh();
+        std::fs::write(folder.path().join("c"), "one").unwrap();
+        std::fs::rename(folder.path().join("c"), &a).unwrap();
+        assert_eq!(seal.broken(), Some(a.as_path()));
+        let seal = fresh();
+        std::fs::remove_file(&a).unwrap();
+        assert_eq!(seal.broken(), Some(a.as_path()));
+    }
+}
