@@ -9,6 +9,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+const NO_CPUFREQ: &str = "the system does not show it (no cpufreq)";
+const UNSAID: &str = "the kernel does not say";
+const NO_MEMINFO: &str = "no /proc/meminfo";
+const NO_LIMIT: &str = "no limit is set or visible";
+
 /// The state of a machine, for the record.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -61,63 +66,50 @@ impl Environment {
     /// Asks the system.
     pub fn detect(gpus: &Gpus) -> Environment {
         let read = |path: &str| Some(std::fs::read_to_string(path).ok()?.trim().to_owned());
-        let cpuinfo = read("/proc/cpuinfo").unwrap_or_default();
-        let cpu_flags = cpu_flags(&cpuinfo);
+        let cpu_flags = cpu_flags(&read("/proc/cpuinfo").unwrap_or_default());
         let meminfo = read("/proc/meminfo").unwrap_or_default();
-        let (memory_limit_bytes, cpu_limit_cores) = limits(&Place::all());
-        let clocks = gpus.clocks();
-        let mut environment = Environment {
-            governor: governor(&read),
-            turbo: turbo(&read),
-            smt: read("/sys/devices/system/cpu/smt/active").map(|text| text == "1"),
-            numa_nodes: read("/sys/devices/system/node/online").and_then(|it| listed(&it)),
-            caches: caches(&read),
-            huge_pages: read("/sys/kernel/mm/transparent_hugepage/enabled")
-                .and_then(|text| bracketed(&text)),
-            available_memory_bytes: kib(&meminfo, "MemAvailable:"),
-            swap_bytes: kib(&meminfo, "SwapTotal:"),
-            virtual_machine: (!cpu_flags.is_empty())
-                .then(|| cpu_flags.iter().any(|flag| flag == "hypervisor")),
-            container: container(&read),
-            memory_limit_bytes,
-            cpu_limit_cores,
-            gpus: clocks
-                .into_iter()
-                .map(|(sm_mhz_max, sm_mhz_application)| GpuState { sm_mhz_max, sm_mhz_application })
-                .collect(),
-            gpu_driver: gpus.driver(),
-            compilers: compilers(),
-            libraries: libraries(),
-            cpu_flags,
-            missing: BTreeMap::new(),
-        };
-        environment.explain(gpus);
-        environment
+        let (memory_limit, cpu_limit) = limits(&Place::all());
+        let huge_pages = read("/sys/kernel/mm/transparent_hugepage/enabled");
+        let hypervisor = cpu_flags.iter().any(|flag| flag == "hypervisor");
+        let mut it = Environment::default();
+        it.governor = it.known("governor", governor(&read), NO_CPUFREQ);
+        it.turbo = it.known("turbo", turbo(&read), NO_CPUFREQ);
+        let smt = read("/sys/devices/system/cpu/smt/active").map(|text| text == "1");
+        it.smt = it.known("smt", smt, UNSAID);
+        let nodes = read("/sys/devices/system/node/online").and_then(|text| listed(&text));
+        it.numa_nodes = it.known("numa_nodes", nodes, UNSAID);
+        let caches = Some(caches(&read)).filter(|caches| !caches.is_empty());
+        it.caches = it.known("caches", caches, UNSAID).unwrap_or_default();
+        let huge_pages = huge_pages.and_then(|text| bracketed(&text));
+        it.huge_pages = it.known("huge_pages", huge_pages, "the kernel has none");
+        let available = kib(&meminfo, "MemAvailable:");
+        it.available_memory_bytes = it.known("available_memory_bytes", available, NO_MEMINFO);
+        it.swap_bytes = it.known("swap_bytes", kib(&meminfo, "SwapTotal:"), NO_MEMINFO);
+        let virtual_machine = (!cpu_flags.is_empty()).then_some(hypervisor);
+        let why = "the CPU's flags are not known";
+        it.virtual_machine = it.known("virtual_machine", virtual_machine, why);
+        it.container = it.known("container", container(&read), "this system has no such signs");
+        it.memory_limit_bytes = it.known("memory_limit_bytes", memory_limit, NO_LIMIT);
+        it.cpu_limit_cores = it.known("cpu_limit_cores", cpu_limit, NO_LIMIT);
+        let why = gpus.reason().unwrap_or("the driver does not say");
+        it.gpu_driver = it.known("gpu_driver", gpus.driver(), why);
+        let flags = Some(cpu_flags).filter(|flags| !flags.is_empty());
+        it.cpu_flags = it.known("cpu_flags", flags, "/proc/cpuinfo lists none").unwrap_or_default();
+        let clocks = gpus.clocks().into_iter();
+        it.gpus = clocks
+            .map(|(max, set)| GpuState { sm_mhz_max: max, sm_mhz_application: set })
+            .collect();
+        it.compilers = versions(&[("rustc", "rustc"), ("cc", "cc"), ("nvcc", "nvcc")]);
+        it.libraries = versions(&[("libc", "ldd")]);
+        it
     }
 
-    fn explain(&mut self, gpus: &Gpus) {
-        let reasons = [
-            (self.cpu_flags.is_empty(), "cpu_flags", "/proc/cpuinfo lists none"),
-            (self.governor.is_none(), "governor", "the system does not show one (no cpufreq)"),
-            (self.turbo.is_none(), "turbo", "the system does not show it (no cpufreq)"),
-            (self.smt.is_none(), "smt", "the kernel does not say"),
-            (self.numa_nodes.is_none(), "numa_nodes", "the kernel does not say"),
-            (self.caches.is_empty(), "caches", "the kernel does not say"),
-            (self.huge_pages.is_none(), "huge_pages", "the kernel has none"),
-            (self.available_memory_bytes.is_none(), "available_memory_bytes", "no /proc/meminfo"),
-            (self.swap_bytes.is_none(), "swap_bytes", "no /proc/meminfo"),
-            (self.virtual_machine.is_none(), "virtual_machine", "the CPU's flags are not known"),
-            (self.container.is_none(), "container", "this system has no such signs"),
-            (self.memory_limit_bytes.is_none(), "memory_limit_bytes", "no limit is set or visible"),
-            (self.cpu_limit_cores.is_none(), "cpu_limit_cores", "no limit is set or visible"),
-        ];
-        for (_, name, reason) in reasons.into_iter().filter(|(absent, ..)| *absent) {
-            self.missing.insert(name.to_owned(), reason.to_owned());
+    /// A figure, or a note of the reason why there is none.
+    fn known<T>(&mut self, name: &str, figure: Option<T>, why: &str) -> Option<T> {
+        if figure.is_none() {
+            self.missing.insert(name.to_owned(), why.to_owned());
         }
-        if self.gpu_driver.is_none() {
-            let reason = gpus.reason().unwrap_or("the driver does not say").to_owned();
-            self.missing.insert("gpu_driver".to_owned(), reason);
-        }
+        figure
     }
 }
 
@@ -168,10 +160,10 @@ fn caches(read: Read) -> BTreeMap<String, u64> {
         else {
             break;
         };
-        let bytes = match size.strip_suffix('K') {
-            Some(kib) => kib.parse::<u64>().ok().map(|kib| kib << 10),
-            None => size.strip_suffix('M').and_then(|it| it.parse::<u64>().ok()).map(|it| it << 20),
-        };
+        let (number, unit) = size.split_at(size.len().saturating_sub(1));
+        let shift = if unit == "M" { 20 } else { 10 };
+        let bytes = number.parse::<u64>().ok().filter(|_| matches!(unit, "K" | "M"));
+        let bytes = bytes.map(|count| count << shift);
         if let Some(bytes) = bytes {
             caches.insert(format!("L{level} {}", kind.to_lowercase()), bytes);
         }
@@ -233,26 +225,16 @@ fn quota_of(text: &str) -> Option<f64> {
     (quota > 0.0 && period > 0.0).then_some(quota / period)
 }
 
-/// First lines of `--version`.
-fn compilers() -> BTreeMap<String, String> {
-    let versions = ["rustc", "cc", "nvcc"].map(|name| (name, version(name, "--version")));
-    let known = versions.into_iter().filter_map(|(name, line)| Some((name.to_owned(), line?)));
-    known.collect()
+/// The first lines of `--version` of programs, each under a name.
+fn versions(programs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let version = |&(name, program): &(&str, &str)| Some((name.to_owned(), version(program)?));
+    programs.iter().filter_map(version).collect()
 }
 
-fn libraries() -> BTreeMap<String, String> {
-    let libc = version("ldd", "--version").map(|line| ("libc".to_owned(), line));
-    libc.into_iter().collect()
-}
-
-fn version(program: &str, flag: &str) -> Option<String> {
-    let output = Command::new(program)
-        .arg(flag)
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .ok()
-        .filter(|output| output.status.success())?;
+fn version(program: &str) -> Option<String> {
+    let mut command = Command::new(program);
+    command.arg("--version").stdin(Stdio::null()).stderr(Stdio::null());
+    let output = command.output().ok().filter(|output| output.status.success())?;
     let text = String::from_utf8_lossy(&output.stdout);
     // nvcc's version stands in its last lines.
     let line = text.lines().find(|line| line.chars().any(|c| c.is_ascii_digit()))?;

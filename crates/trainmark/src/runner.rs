@@ -103,7 +103,7 @@ pub fn new_run(loaded: &LoadedSuite, quick: bool) -> RunIdentity {
 /// If the system does not let us listen.
 pub fn cancelled_by_signals() -> Result<CancelToken> {
     let listen = || "cannot listen for Ctrl-C";
-    let cancel = CancelToken::new().with_context(listen)?;
+    let cancel = CancelToken::default();
     let handle = cancel.clone();
     ctrlc::set_handler(move || handle.cancel()).with_context(listen)?;
     Ok(cancel)

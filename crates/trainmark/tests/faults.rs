@@ -47,7 +47,7 @@ fn a_program_that_cannot_be_started_says_why() {
 fn a_launcher_that_is_none_is_an_error_or_lost_but_never_a_hang() {
     let mut job = fake(&["succeed"]);
     job.launcher_exe = "/no/such/harness".into();
-    let cancel = CancelToken::new().unwrap();
+    let cancel = CancelToken::default();
     let error = launch::run(&job, &mut |_, _| {}, &cancel).unwrap_err();
     assert!(matches!(error, LaunchError::Spawn { .. }), "{error}");
     job.launcher_exe = "/bin/true".into();
@@ -201,7 +201,7 @@ fn a_second_request_to_stop_skips_the_grace() {
 
 #[test]
 fn a_token_that_was_cancelled_before_stops_the_next_trainer_too() {
-    let cancel = CancelToken::new().unwrap();
+    let cancel = CancelToken::default();
     cancel.cancel();
     let (outcome, _) = run_with(&fake(&["sleep", "300"]), &cancel);
     assert_eq!(outcome.exit, Exit::Cancelled);
@@ -210,7 +210,7 @@ fn a_token_that_was_cancelled_before_stops_the_next_trainer_too() {
 
 /// Returns how it ended, and the trainer's wall time in seconds.
 fn cancelled_when_it_prints(arguments: &[&str], requests: usize) -> (Exit, f64) {
-    let cancel = CancelToken::new().unwrap();
+    let cancel = CancelToken::default();
     let mut on_line = |_: Stream, _: &str| (0..requests).for_each(|_| cancel.cancel());
     let outcome = launch::run(&fake(arguments), &mut on_line, &cancel).unwrap();
     (outcome.exit, outcome.meters["wall_s"].value().unwrap())
@@ -305,7 +305,7 @@ fn a_gigabyte_on_either_stream_takes_bounded_memory() {
     let before = own_peak_bytes();
     let mut longest = 0;
     let mut count = 0_u64;
-    let cancel = CancelToken::new().unwrap();
+    let cancel = CancelToken::default();
     let outcome = launch::run(
         &fake(&["stderr-without-newline", "1000"]),
         &mut |_: Stream, line: &str| longest = longest.max(line.len()),
@@ -380,7 +380,7 @@ fn a_callback_that_panics_leaves_no_trainer_behind() {
     let word = format!("panic-{}", std::process::id());
     let script = format!("echo go; sleep 303 # {word}");
     let job = program("/bin/sh", &["-c", &script]);
-    let cancel = CancelToken::new().unwrap();
+    let cancel = CancelToken::default();
     let panicked = std::panic::catch_unwind(|| {
         let _ = launch::run(&job, &mut |_, _| panic!("on purpose"), &cancel);
     });

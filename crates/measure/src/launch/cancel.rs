@@ -1,8 +1,5 @@
 //! A request to stop, from a signal handler or another thread.
 
-use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -10,29 +7,17 @@ use std::sync::{Arc, OnceLock};
 pub const STOPPED_BY_USER: &str = "stopped by the user";
 
 /// Stops running trainers. Clones share one state.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct CancelToken(Arc<Shared>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
     requests: AtomicUsize,
     /// Why, in words for the record.
     reason: OnceLock<&'static str>,
-    /// Becomes readable at the first request and stays so: nobody reads it empty.
-    wake_read: UnixStream,
-    wake_write: UnixStream,
 }
 
 impl CancelToken {
-    /// # Errors
-    /// If the system has no file descriptors left.
-    pub fn new() -> io::Result<Self> {
-        let (wake_read, wake_write) = UnixStream::pair()?;
-        wake_write.set_nonblocking(true)?;
-        let (requests, reason) = (AtomicUsize::new(0), OnceLock::new());
-        Ok(CancelToken(Arc::new(Shared { requests, reason, wake_read, wake_write })))
-    }
-
     /// The first call asks running trainers to end and kills them after a grace; the second kills
     /// them at once.
     pub fn cancel(&self) {
@@ -43,11 +28,7 @@ impl CancelToken {
     pub fn cancel_because(&self, reason: &'static str) {
         // Before the request: whoever sees the one sees the other.
         let _ = self.0.reason.set(reason);
-        if self.0.requests.fetch_add(1, Ordering::SeqCst) == 0 {
-            // One byte into an empty socket buffer always fits; were it lost, `run` would still
-            // notice the counter a moment later.
-            let _ = (&self.0.wake_write).write(&[1]);
-        }
+        self.0.requests.fetch_add(1, Ordering::SeqCst);
     }
 
     pub fn is_cancelled(&self) -> bool {
@@ -62,10 +43,5 @@ impl CancelToken {
     /// How often [`CancelToken::cancel`] was called.
     pub(super) fn requests(&self) -> usize {
         self.0.requests.load(Ordering::SeqCst)
-    }
-
-    /// Readable from the first request on.
-    pub(super) fn wake_fd(&self) -> BorrowedFd<'_> {
-        self.0.wake_read.as_fd()
     }
 }

@@ -39,13 +39,11 @@ fn serve() -> io::Result<()> {
     SigSet::empty().thread_set_mask()?;
     let tree = Tree::adopt()?;
     let harness = UnixStream::from(rustix::stdio::stdin().try_clone_to_owned()?);
-    let mut reader = BufReader::new(&harness);
+    let mut words = BufReader::new(harness.try_clone()?);
     let mut line = String::new();
-    reader.read_line(&mut line)?;
+    words.read_line(&mut line)?;
     let job: Job = serde_json::from_str(&line)?;
-    // A request to stop may have come along with it.
-    let heard = reader.buffer().to_vec();
-    if let Some(outcome) = supervise(&job, &heard, tree, &harness)? {
+    if let Some(outcome) = supervise(&job, words, tree, &harness)? {
         send(&harness, &Message::Ended(Box::new(outcome)))?;
     }
     Ok(())
@@ -60,7 +58,7 @@ fn send(mut harness: &UnixStream, message: &Message) -> io::Result<()> {
 /// `None` if the harness has gone. The control group goes even when nobody wants its figure any more.
 fn supervise(
     job: &Job,
-    heard: &[u8],
+    words: BufReader<UnixStream>,
     mut tree: Tree,
     harness: &UnixStream,
 ) -> io::Result<Option<Outcome>> {
@@ -81,10 +79,9 @@ fn supervise(
     tree.set_main(main);
     // From here on there is no way out but through the end of the tree.
     let mut watch = Watch::new(main, start, job.timeout, &memory, &tree);
-    watch.hear(heard, Instant::now());
     // A harness that has died since is noticed by listening.
     let _ = send(harness, &Message::Started { main });
-    let wanted = watch.until_over(harness).inspect_err(|_| tree.kill_until_gone())?;
+    let wanted = watch.until_over(words).inspect_err(|_| tree.kill_until_gone())?;
     if !wanted {
         return Ok(None);
     }

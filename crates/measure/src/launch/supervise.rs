@@ -5,31 +5,35 @@ use super::cancel::CancelToken;
 use super::job::{Job, LaunchError, Stream, withhold};
 use super::outcome::{Exit, KILL, Message, Outcome, STOP};
 use super::output::Lines;
-use super::tree::{self, Foster};
-use super::watch::{KILL_PATIENCE, TERM_GRACE};
+use super::tree::{Foster, KILL_PATIENCE, MARK};
+use super::watch::TERM_GRACE;
 use crate::group;
 use crate::process::LAUNCHER_ARG;
 use nix::sys::signal::{SigSet, SigmaskHow};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::ffi::OsString;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 /// The launcher has the clock. Only if it is silent for so much longer than the slowest stop can
 /// take does the harness act itself.
 const LAUNCHER_PATIENCE: Duration =
     Duration::from_secs(TERM_GRACE.as_secs() + KILL_PATIENCE.as_secs() + 10);
-/// After the first request to stop the harness looks this often whether there is a second.
+/// Between two looks whether there is a request to stop.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(50);
-/// More than a pipe holds: what may still be read once all writers are dead.
-const LEFT_IN_PIPE: u64 = 4 * 1024 * 1024;
+/// What is read at once of a stream: as much as a pipe holds by default.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// Chunks that wait to be taken. A trainer that writes faster than its lines are understood has to wait.
+const CHUNKS: usize = 4;
+/// Once all writers are dead the end of a stream comes at once, unless one has survived.
+const END_PATIENCE: Duration = Duration::from_secs(1);
 /// A message of the launcher is a few kilobytes; one that never ends must not fill the memory.
-const LONGEST_MESSAGE: usize = 1024 * 1024;
+const LONGEST_MESSAGE: u64 = 1024 * 1024;
 
 /// Starts the trainer and returns when nothing of its tree is left. `on_line` gets every line of
 /// both streams as the trainer writes them: without its end, invalid UTF-8 replaced, cut after
@@ -58,12 +62,19 @@ struct Launch {
     /// Tells this launch's processes from all others.
     mark: String,
     socket: UnixStream,
-    /// A message of the launcher that has not come to its end yet.
-    heard: Vec<u8>,
+    heard: Receiver<Heard>,
     /// The trainer's main process.
     main: Option<i32>,
-    stdout: Output<ChildStdout>,
-    stderr: Output<ChildStderr>,
+    /// Of standard output and standard error.
+    lines: (Lines, Lines),
+}
+
+/// What the threads that read bring.
+enum Heard {
+    Output(Stream, Vec<u8>),
+    Launcher(Message),
+    /// The launcher says no more, and why.
+    Lost(String),
 }
 
 /// What the launcher tells at the end, or what became of it.
@@ -74,7 +85,7 @@ impl Launch {
         let (socket, theirs) = UnixStream::pair().map_err(LaunchError::Channel)?;
         let mark = new_mark();
         let mut command = Command::new(&job.launcher_exe);
-        command.arg(LAUNCHER_ARG).env(tree::MARK, &mark).stdin(Stdio::from(OwnedFd::from(theirs)));
+        command.arg(LAUNCHER_ARG).env(MARK, &mark).stdin(Stdio::from(OwnedFd::from(theirs)));
         withhold(&mut command).stdout(Stdio::piped()).stderr(Stdio::piped());
         let spawned = with_signals_blocked(|| Foster::start(|| command.spawn()));
         // It holds the launcher's end of the socket, which must close with the launcher.
@@ -84,17 +95,17 @@ impl Launch {
         let (Some(stdout), Some(stderr)) = (process.stdout.take(), process.stderr.take()) else {
             unreachable!("both were asked for as pipes");
         };
-        let mut launch = Launch {
-            process,
-            foster,
-            mark,
-            socket,
-            heard: Vec::new(),
-            main: None,
-            stdout: Output::new(stdout),
-            stderr: Output::new(stderr),
+        let (sender, heard) = sync_channel(CHUNKS);
+        let lines = (Lines::default(), Lines::default());
+        let mut launch = Launch { process, foster, mark, socket, heard, main: None, lines };
+        let begin = || {
+            launch.request(job)?;
+            let socket = launch.socket.try_clone()?;
+            in_thread(&sender, move |sender| listen(socket, sender))?;
+            in_thread(&sender, move |sender| read(stdout, Stream::Stdout, sender))?;
+            in_thread(&sender, move |sender| read(stderr, Stream::Stderr, sender))
         };
-        launch.request(job).map_err(LaunchError::Channel)?;
+        begin().map_err(LaunchError::Channel)?;
         Ok(launch)
     }
 
@@ -106,9 +117,6 @@ impl Launch {
         // Something that is no launcher may never read.
         self.socket.set_write_timeout(Some(LAUNCHER_PATIENCE))?;
         let _ = self.socket.write_all(&line);
-        self.socket.set_nonblocking(true)?;
-        rustix::io::ioctl_fionbio(&self.stdout.pipe, true)?;
-        rustix::io::ioctl_fionbio(&self.stderr.pipe, true)?;
         Ok(())
     }
 
@@ -118,12 +126,10 @@ impl Launch {
         on_line: &mut dyn FnMut(Stream, &str),
         cancel: &CancelToken,
     ) -> Told {
-        let start = Instant::now();
-        let mut silent_at = job.timeout.map(|timeout| start + timeout + LAUNCHER_PATIENCE);
+        let mut silent_at = job.timeout.map(|timeout| Instant::now() + timeout + LAUNCHER_PATIENCE);
         let mut requests_passed_on = 0;
         loop {
-            let requests = cancel.requests().min(2);
-            while requests_passed_on < requests {
+            while requests_passed_on < cancel.requests().min(2) {
                 let word = if requests_passed_on == 0 { STOP } else { KILL };
                 // A launcher that does not listen any more is found out below.
                 let _ = self.socket.write(&[word]);
@@ -131,13 +137,13 @@ impl Launch {
                 let silent = Instant::now() + LAUNCHER_PATIENCE;
                 silent_at = Some(silent_at.map_or(silent, |at| at.min(silent)));
             }
-            if let Err(error) = self.wait(silent_at, (requests_passed_on == 0).then_some(cancel)) {
-                return Err(format!("cannot wait for the launcher: {error}"));
-            }
-            self.stdout.read(&mut |line| on_line(Stream::Stdout, line));
-            self.stderr.read(&mut |line| on_line(Stream::Stderr, line));
-            if let Some(told) = self.listen() {
-                return told;
+            match self.heard.recv_timeout(CANCEL_INTERVAL) {
+                Ok(Heard::Output(stream, chunk)) => self.feed(stream, &chunk, on_line),
+                Ok(Heard::Launcher(Message::Started { main })) => self.main = Some(main),
+                Ok(Heard::Launcher(Message::Ended(outcome))) => return Ok(outcome),
+                Ok(Heard::Lost(reason)) => return Err(reason),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err("nobody listens".to_owned()),
             }
             if silent_at.is_some_and(|at| Instant::now() >= at) {
                 return Err("the launcher does not answer".to_owned());
@@ -145,53 +151,12 @@ impl Launch {
         }
     }
 
-    /// Sleeps until there is something to read, the first request to stop, or a time.
-    fn wait(&self, until: Option<Instant>, cancel: Option<&CancelToken>) -> io::Result<()> {
-        let mut fds = vec![PollFd::new(&self.socket, PollFlags::IN)];
-        if !self.stdout.ended {
-            fds.push(PollFd::new(&self.stdout.pipe, PollFlags::IN));
-        }
-        if !self.stderr.ended {
-            fds.push(PollFd::new(&self.stderr.pipe, PollFlags::IN));
-        }
-        let mut left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        match cancel {
-            Some(cancel) => fds.push(PollFd::from_borrowed_fd(cancel.wake_fd(), PollFlags::IN)),
-            None => left = Some(left.map_or(CANCEL_INTERVAL, |left| left.min(CANCEL_INTERVAL))),
-        }
-        let timeout = left.map(|left| Timespec {
-            tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        });
-        match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Takes what the launcher says, if it says anything.
-    fn listen(&mut self) -> Option<Told> {
-        let mut chunk = [0; 4096];
-        loop {
-            match self.socket.read(&mut chunk) {
-                Ok(0) => return Some(Err("the launcher has died".to_owned())),
-                Ok(count) => self.heard.extend_from_slice(&chunk[..count]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
-                Err(error) => return Some(Err(format!("launcher: {error}"))),
-            }
-            while let Some(end) = memchr::memchr(b'\n', &self.heard) {
-                let line: Vec<u8> = self.heard.drain(..=end).collect();
-                match serde_json::from_slice(&line) {
-                    Ok(Message::Started { main }) => self.main = Some(main),
-                    Ok(Message::Ended(outcome)) => return Some(Ok(outcome)),
-                    Err(error) => return Some(not_understood(&error.to_string())),
-                }
-            }
-            if self.heard.len() > LONGEST_MESSAGE {
-                return Some(not_understood("a message without end"));
-            }
-        }
+    fn feed(&mut self, stream: Stream, chunk: &[u8], on_line: &mut dyn FnMut(Stream, &str)) {
+        let lines = match stream {
+            Stream::Stdout => &mut self.lines.0,
+            Stream::Stderr => &mut self.lines.1,
+        };
+        lines.feed(chunk, &mut |line| on_line(stream, line));
     }
 
     fn finish(
@@ -204,32 +169,36 @@ impl Launch {
         let _ = self.process.kill();
         self.process.wait().map_err(LaunchError::Channel)?;
         let outcome = told.map_or_else(|reason| self.lost(reason, cancel), |outcome| *outcome);
-        // All writers are dead now. Should one have survived, the end never comes: only what is
-        // there is read.
-        self.stdout.drain(&mut |line| on_line(Stream::Stdout, line));
-        self.stderr.drain(&mut |line| on_line(Stream::Stderr, line));
+        let give_up = Instant::now() + END_PATIENCE;
+        while let left = give_up.saturating_duration_since(Instant::now())
+            && let Ok(heard) = self.heard.recv_timeout(left)
+        {
+            if let Heard::Output(stream, chunk) = heard {
+                self.feed(stream, &chunk, on_line);
+            }
+        }
+        let (stdout, stderr) = &mut self.lines;
+        stdout.finish(&mut |line| on_line(Stream::Stdout, line));
+        stderr.finish(&mut |line| on_line(Stream::Stderr, line));
         Ok(Outcome {
-            stdout_tail: self.stdout.lines.tail(),
-            stderr_tail: self.stderr.lines.tail(),
-            stdout_bytes: self.stdout.lines.bytes(),
-            stderr_bytes: self.stderr.lines.bytes(),
+            stdout_tail: stdout.tail(),
+            stderr_tail: stderr.tail(),
+            stdout_bytes: stdout.bytes(),
+            stderr_bytes: stderr.bytes(),
             ..outcome
         })
     }
 
     fn lost(&self, reason: String, cancel: &CancelToken) -> Outcome {
-        let (found, survivors) = self
-            .foster
-            .as_ref()
-            .map_or((0, 0), |foster| foster.kill_leftovers(&self.mark, self.main));
+        let leftovers = |foster: &Foster| foster.kill_leftovers(&self.mark, self.main);
+        let (found, survivors) = self.foster.as_ref().map_or((0, 0), leftovers);
         group::remove_all_left_over();
         let reason = match found {
             0 => reason,
             _ => format!("{reason}; {found} processes that it left were found and killed"),
         };
-        let meters_reason = reason.clone();
-        let exit = if cancel.is_cancelled() { Exit::Cancelled } else { Exit::Lost(reason) };
-        Outcome { survivors, ..Outcome::unmeasured(exit, &meters_reason) }
+        let exit = if cancel.is_cancelled() { Exit::Cancelled } else { Exit::Lost(reason.clone()) };
+        Outcome { survivors, ..Outcome::unmeasured(exit, &reason) }
     }
 }
 
@@ -241,6 +210,47 @@ impl Drop for Launch {
     }
 }
 
+/// A thread that reads and sends. It ends with what it reads, or when nobody takes what it sends.
+fn in_thread(
+    sender: &SyncSender<Heard>,
+    work: impl FnOnce(&SyncSender<Heard>) + Send + 'static,
+) -> io::Result<()> {
+    let sender = sender.clone();
+    std::thread::Builder::new().stack_size(256 * 1024).spawn(move || work(&sender)).map(drop)
+}
+
+fn read(mut pipe: impl Read, stream: Stream, sender: &SyncSender<Heard>) {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        match pipe.read(&mut chunk) {
+            Ok(count @ 1..)
+                if sender.send(Heard::Output(stream, chunk[..count].into())).is_ok() => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            _ => return,
+        }
+    }
+}
+
+/// Takes what the launcher says, a line each.
+fn listen(socket: UnixStream, sender: &SyncSender<Heard>) {
+    let mut reader = BufReader::new(socket);
+    loop {
+        let mut line = Vec::new();
+        let heard = match (&mut reader).take(LONGEST_MESSAGE).read_until(b'\n', &mut line) {
+            Ok(0) => Heard::Lost("the launcher has died".to_owned()),
+            Ok(_) => serde_json::from_slice(&line).map_or_else(
+                |error| Heard::Lost(format!("the launcher's answer is not understood: {error}")),
+                Heard::Launcher,
+            ),
+            Err(error) => Heard::Lost(format!("launcher: {error}")),
+        };
+        let last = matches!(heard, Heard::Lost(_) | Heard::Launcher(Message::Ended(_)));
+        if sender.send(heard).is_err() || last {
+            return;
+        }
+    }
+}
+
 /// A child inherits what is blocked: until the launcher has left the terminal's session and caught
 /// the signals that end programs, a Ctrl-C would end it with its work half done.
 fn with_signals_blocked<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
@@ -248,10 +258,6 @@ fn with_signals_blocked<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<
     let started = start();
     before.thread_set_mask()?;
     started
-}
-
-fn not_understood(what: &str) -> Told {
-    Err(format!("the launcher's answer is not understood: {what}"))
 }
 
 /// A value of its own for each launch of each harness on this machine.
@@ -266,58 +272,8 @@ fn new_mark() -> String {
 
 /// A path with a folder in it is meant from here; a bare name is searched for in `PATH`.
 fn from_here(program: &OsString) -> io::Result<OsString> {
-    let path = Path::new(program);
-    if path.components().count() > 1 || program.as_encoded_bytes().contains(&b'/') {
-        std::path::absolute(path).map(Into::into)
-    } else {
-        Ok(program.clone())
-    }
-}
-
-/// One of the two streams.
-struct Output<P> {
-    pipe: P,
-    lines: Lines,
-    ended: bool,
-}
-
-impl<P: Read + AsFd> Output<P> {
-    fn new(pipe: P) -> Self {
-        Output { pipe, lines: Lines::default(), ended: false }
-    }
-
-    /// Reads once, so that one stream cannot starve the other or a request to stop. Returns the
-    /// number of bytes.
-    fn read(&mut self, on_line: &mut dyn FnMut(&str)) -> usize {
-        if self.ended {
-            return 0;
-        }
-        // A pipe holds 64 KiB by default.
-        let mut chunk = [0; 64 * 1024];
-        match self.pipe.read(&mut chunk) {
-            Ok(0) => self.ended = true,
-            Ok(count) => {
-                self.lines.feed(&chunk[..count], on_line);
-                return count;
-            }
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                ) => {}
-            Err(_) => self.ended = true,
-        }
-        0
-    }
-
-    fn drain(&mut self, on_line: &mut dyn FnMut(&str)) {
-        let mut total = 0;
-        while total < LEFT_IN_PIPE {
-            match self.read(on_line) {
-                0 => break,
-                count => total += count as u64,
-            }
-        }
-        self.lines.finish(on_line);
+    match program.as_encoded_bytes().contains(&b'/') {
+        true => std::path::absolute(Path::new(program)).map(Into::into),
+        false => Ok(program.clone()),
     }
 }

@@ -2,9 +2,12 @@
 
 pub use platform::{Foster, Tree};
 
-use super::watch::{KILL_INTERVAL, KILL_PATIENCE};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+/// A process that still runs so long after SIGKILL hangs in the kernel.
+pub const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two rounds of SIGKILL: a process that forks while it is being killed needs a second one.
+pub const KILL_INTERVAL: Duration = Duration::from_millis(5);
 /// Every process of one launch carries this variable, with the launch's own value, so that what is
 /// left of a tree can be found even when its launcher was killed.
 pub const MARK: &str = "TRAINMARK_LAUNCH";
@@ -23,10 +26,7 @@ impl Tree {
 #[cfg(target_os = "linux")]
 mod platform {
     use crate::process::{self, Stat};
-    use rustix::io::Errno;
-    use rustix::process::{
-        Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open, pidfd_send_signal,
-    };
+    use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpid};
     use std::collections::BTreeSet;
     use std::fs;
     use std::io;
@@ -93,19 +93,13 @@ mod platform {
         }
     }
 
-    /// To this very process: should its id have passed to another one, nobody is signalled. A
-    /// process that is gone is what the sender wanted.
+    /// To this very process: should its id have passed to another one by now, nobody is signalled.
+    /// A process that is gone is what the sender wanted.
     fn send(stat: &Stat, signal: Signal) {
-        let Some(pid) = Pid::from_raw(stat.pid) else { return };
-        match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(fd) if stat.is_still_there() => {
-                let _ = pidfd_send_signal(fd, signal);
-            }
-            // Before Linux 5.3.
-            Err(Errno::NOSYS) if stat.is_still_there() => {
-                let _ = kill_process(pid, signal);
-            }
-            _ => {}
+        if let Some(pid) = Pid::from_raw(stat.pid)
+            && stat.is_still_there()
+        {
+            let _ = kill_process(pid, signal);
         }
     }
 
@@ -169,8 +163,7 @@ mod platform {
                 for stat in &adopted {
                     left.extend(process::descendants_by_parents(stat.pid, &all));
                     // One that has ended is buried, or nobody would.
-                    let pid = Pid::from_raw(stat.pid);
-                    let _ = rustix::process::waitpid(pid, rustix::process::WaitOptions::NOHANG);
+                    let _ = waitpid(Pid::from_raw(stat.pid), WaitOptions::NOHANG);
                 }
                 let mut left: Vec<&Stat> = all
                     .iter()

@@ -16,15 +16,14 @@
 
 use super::limit::Memory;
 use super::outcome::{Exit, KILL, Outcome, STOP, Signal, Stragglers};
-use super::tree::Tree;
+use super::tree::{KILL_INTERVAL, KILL_PATIENCE, Tree};
 use crate::account::{Ended, wait_for_any};
 use crate::meter::{TreeSampler, Wall, meters, waited_cpu_s};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 /// Processes that outlive the main one may finish their work for this long; longer, and the
@@ -32,10 +31,6 @@ use std::time::{Duration, Instant};
 const STRAGGLER_GRACE: Duration = Duration::from_secs(5);
 /// Between SIGTERM and SIGKILL: enough to write a checkpoint, short for whoever pressed Ctrl-C.
 pub const TERM_GRACE: Duration = Duration::from_secs(3);
-/// A process that still runs so long after SIGKILL hangs in the kernel.
-pub const KILL_PATIENCE: Duration = Duration::from_secs(10);
-/// Between two rounds of SIGKILL: a process that forks while it is being killed needs a second one.
-pub const KILL_INTERVAL: Duration = Duration::from_millis(5);
 /// Between two looks at a process group whose members are not the launcher's children.
 const GROUP_INTERVAL: Duration = Duration::from_millis(20);
 /// Stragglers that use more than this share of a core over this time compute: the kernel tells CPU time
@@ -43,56 +38,45 @@ const GROUP_INTERVAL: Duration = Duration::from_millis(20);
 const WORK_WINDOW: Duration = Duration::from_millis(100);
 const WORK_SHARE: f64 = 0.15;
 
-/// One process that was waited for.
-struct Reaped {
-    ended: Ended,
-    at: Instant,
+/// What the launcher's two other threads notice.
+enum Event {
+    /// A process was waited for.
+    Reaped(Ended, Instant),
+    /// There is no child left to wait for.
+    NoChildLeft,
+    /// The harness has said this.
+    Word(u8),
+    HarnessGone,
 }
 
-/// A thread that waits for all children, so that the main loop need not ask again and again. The
-/// channel closes when there are none left.
-struct Reaper {
-    ended: Receiver<Reaped>,
-    /// Readable at every message and at the end.
-    wake: UnixStream,
-}
-
-impl Reaper {
-    fn start() -> io::Result<Reaper> {
-        let (wake, waker) = UnixStream::pair()?;
-        wake.set_nonblocking(true)?;
-        waker.set_nonblocking(true)?;
-        let (sender, ended) = channel();
-        std::thread::Builder::new()
-            .stack_size(128 * 1024)
-            .spawn(move || wait_for_all(&sender, waker))?;
-        Ok(Reaper { ended, wake })
+/// Waits for all children, so that nobody need ask again and again.
+fn reap(sender: &Sender<Event>) {
+    loop {
+        let event = match wait_for_any() {
+            Ok(ended) => Event::Reaped(ended, Instant::now()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(_) => Event::NoChildLeft,
+        };
+        let last = matches!(event, Event::NoChildLeft);
+        if sender.send(event).is_err() || last {
+            return;
+        }
     }
 }
 
-/// Ends when there is no child left; the two ends it holds close with it.
-fn wait_for_all(sender: &Sender<Reaped>, mut waker: UnixStream) {
-    loop {
-        match wait_for_any() {
-            Ok(ended) => {
-                if sender.send(Reaped { ended, at: Instant::now() }).is_err() {
-                    return;
-                }
-                // A full buffer is readable enough.
-                let _ = waker.write(&[0]);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return,
-        }
+fn listen(harness: BufReader<UnixStream>, sender: &Sender<Event>) {
+    let words = harness.bytes().map_while(Result::ok).map(Event::Word);
+    for event in words.chain([Event::HarnessGone]) {
+        let _ = sender.send(event);
     }
 }
 
 #[derive(Clone, Copy, Debug)]
 enum State {
     Running,
-    Straggling { until: Instant },
-    Stopping { until: Instant },
-    Killing { next: Instant, give_up: Instant },
+    Straggling,
+    Stopping,
+    Killing { give_up: Instant },
     Over { survivors: u64 },
 }
 
@@ -122,6 +106,8 @@ pub struct Watch<'a> {
     main: i32,
     start: Instant,
     deadline: Option<Instant>,
+    /// When the state changes by itself, or the next round of SIGKILL is due.
+    until: Option<Instant>,
     memory: &'a Memory,
     sampler: TreeSampler,
     tree: &'a Tree,
@@ -145,10 +131,12 @@ impl<'a> Watch<'a> {
         memory: &'a Memory,
         tree: &'a Tree,
     ) -> Self {
+        let deadline = timeout.map(|timeout| start + timeout);
         Watch {
             main,
             start,
-            deadline: timeout.map(|timeout| start + timeout),
+            deadline,
+            until: deadline,
             memory,
             sampler: TreeSampler::new(rustix::process::getpid().as_raw_nonzero().get()),
             tree,
@@ -164,89 +152,64 @@ impl<'a> Watch<'a> {
     }
 
     /// Until the tree is gone. False if the harness has gone too.
-    pub fn until_over(&mut self, harness: &UnixStream) -> io::Result<bool> {
-        let reaper = Reaper::start()?;
+    pub fn until_over(&mut self, harness: BufReader<UnixStream>) -> io::Result<bool> {
+        // This end stays open, so that waiting for events never fails at once.
+        let (sender, events) = channel();
+        let (to_reap, to_listen) = (sender.clone(), sender);
+        let thread = || std::thread::Builder::new().stack_size(128 * 1024);
+        let keep_open = to_reap.clone();
+        thread().spawn(move || reap(&to_reap))?;
+        thread().spawn(move || listen(harness, &to_listen))?;
         while !matches!(self.state, State::Over { .. }) {
-            self.wait(harness, &reaper.wake)?;
-            self.reap(&reaper.ended);
-            self.listen(harness)?;
+            let mut due = self.until.map_or(self.sampler.next(), |it| it.min(self.sampler.next()));
+            if self.children_gone {
+                due = due.min(Instant::now() + GROUP_INTERVAL);
+            }
+            let left = due.saturating_duration_since(Instant::now());
+            let first = events.recv_timeout(left).ok();
+            first.into_iter().chain(events.try_iter()).for_each(|event| self.take(event));
             self.advance(Instant::now());
         }
+        drop(keep_open);
         Ok(!self.harness_gone)
     }
 
-    /// Sleeps until a child ends, the harness speaks, or something is due.
-    fn wait(&self, harness: &UnixStream, wake: &UnixStream) -> io::Result<()> {
-        let mut due = self.sampler.next();
-        if self.children_gone {
-            due = due.min(Instant::now() + GROUP_INTERVAL);
-        }
-        due = match self.state {
-            State::Running => self.deadline.map_or(due, |deadline| due.min(deadline)),
-            State::Straggling { until } | State::Stopping { until } => due.min(until),
-            State::Killing { next, .. } => due.min(next),
-            State::Over { .. } => return Ok(()),
-        };
-        let left = due.saturating_duration_since(Instant::now());
-        let timeout = Timespec {
-            tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        };
-        // A closed socket is always readable: it must not keep the launcher busy.
-        let mut fds = Vec::with_capacity(2);
-        if !self.children_gone {
-            fds.push(PollFd::new(wake, PollFlags::IN));
-        }
-        if !self.harness_gone {
-            fds.push(PollFd::new(harness, PollFlags::IN));
-        }
-        match poll(&mut fds, Some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let mut sink = [0; 64];
-        while matches!((&*wake).read(&mut sink), Ok(n) if n > 0) {}
-        Ok(())
-    }
-
-    /// Takes note of the processes that have ended.
-    fn reap(&mut self, ended: &Receiver<Reaped>) {
-        loop {
-            match ended.try_recv() {
-                Ok(reaped) => {
-                    self.last_reaped = reaped.at;
-                    self.sampler.ended(&reaped.ended);
-                    if reaped.ended.pid == self.main && self.ended.is_none() {
-                        self.ended = Some((reaped.ended.status, reaped.at));
-                        self.main_ended();
-                    }
+    fn take(&mut self, event: Event) {
+        let now = Instant::now();
+        match event {
+            Event::Reaped(ended, at) => {
+                self.last_reaped = at;
+                self.sampler.ended(&ended);
+                if ended.pid == self.main && self.ended.is_none() {
+                    self.ended = Some((ended.status, at));
+                    self.main_ended(now);
                 }
-                Err(TryRecvError::Empty) => return,
-                Err(TryRecvError::Disconnected) => {
-                    self.children_gone = true;
-                    // Where there are no subreapers, members of the main process's group may still run.
-                    if cfg!(target_os = "linux") || self.tree.alive() == 0 {
-                        self.state = State::Over { survivors: 0 };
-                    }
-                    return;
+            }
+            Event::NoChildLeft => self.children_gone = true,
+            Event::Word(word @ (STOP | KILL)) => {
+                self.stop(Stopped::Cancelled, now);
+                if word == KILL {
+                    self.kill(now);
                 }
+            }
+            Event::Word(_) => {}
+            Event::HarnessGone => {
+                self.harness_gone = true;
+                self.kill(now);
             }
         }
     }
 
-    fn main_ended(&mut self) {
+    fn main_ended(&mut self, now: Instant) {
         if matches!(self.state, State::Running) {
-            let now = Instant::now();
             let grace_end = now + STRAGGLER_GRACE;
-            let until = self.deadline.map_or(grace_end, |deadline| deadline.min(grace_end));
-            self.stragglers.count = self.tree.alive();
-            self.work = self.cpu_s().map(|cpu_s| Work {
-                since: now,
-                cpu_s,
-                goes_on: self.stragglers.count > 0,
-                until: now,
-            });
-            self.state = State::Straggling { until };
+            self.until = Some(self.deadline.map_or(grace_end, |it| it.min(grace_end)));
+            self.state = State::Straggling;
+            let count = self.tree.alive();
+            self.stragglers.count = count;
+            let cpu_s = self.cpu_s();
+            self.work =
+                cpu_s.map(|cpu_s| Work { since: now, cpu_s, goes_on: count > 0, until: now });
         }
     }
 
@@ -259,7 +222,7 @@ impl<'a> Watch<'a> {
     fn see_work(&mut self, now: Instant) {
         let Some(Work { since, cpu_s: before_s, .. }) = self.work else { return };
         let window = now - since;
-        if window < WORK_WINDOW || !matches!(self.state, State::Straggling { .. }) {
+        if window < WORK_WINDOW || !matches!(self.state, State::Straggling) {
             return;
         }
         let (Some(cpu_s), Some(work)) = (self.cpu_s(), &mut self.work) else { return };
@@ -270,43 +233,14 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// What the harness says.
-    fn listen(&mut self, mut harness: &UnixStream) -> io::Result<()> {
-        if self.harness_gone {
-            return Ok(());
-        }
-        let mut words = [0; 16];
-        harness.set_nonblocking(true)?;
-        let heard = harness.read(&mut words);
-        harness.set_nonblocking(false)?;
-        let now = Instant::now();
-        match heard {
-            Ok(count @ 1..) => self.hear(&words[..count], now),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                ) => {}
-            Ok(0) | Err(_) => {
-                self.harness_gone = true;
-                self.kill(now);
-            }
-        }
-        Ok(())
-    }
-
-    pub fn hear(&mut self, words: &[u8], now: Instant) {
-        for word in words.iter().filter(|word| matches!(**word, STOP | KILL)) {
-            self.stop(Stopped::Cancelled, now);
-            if *word == KILL {
-                self.kill(now);
-            }
-        }
-    }
-
     /// Does what is due.
     fn advance(&mut self, now: Instant) {
-        if now >= self.sampler.next() && !matches!(self.state, State::Over { .. }) {
+        // Where there are no subreapers, members of the main process's group may still run.
+        if self.children_gone && (cfg!(target_os = "linux") || self.tree.alive() == 0) {
+            self.state = State::Over { survivors: 0 };
+            return;
+        }
+        if now >= self.sampler.next() {
             let resident = self.sampler.look(self.memory.is_watched());
             if let Some(evidence) = self.memory.is_over(resident, || self.tree.pids()) {
                 // No grace: it would go on growing.
@@ -315,20 +249,20 @@ impl<'a> Watch<'a> {
             }
             self.see_work(now);
         }
+        if self.until.is_none_or(|until| now < until) {
+            return;
+        }
         match self.state {
-            State::Running if self.deadline.is_some_and(|deadline| now >= deadline) => {
-                self.stop(Stopped::TimedOut, now);
-            }
-            State::Straggling { until } if now >= until => self.stop(Stopped::TimedOut, now),
-            State::Stopping { until } if now >= until => self.kill(now),
-            State::Killing { give_up, .. } if now >= give_up => {
+            State::Running | State::Straggling => self.stop(Stopped::TimedOut, now),
+            State::Stopping => self.kill(now),
+            State::Killing { give_up } if now >= give_up => {
                 self.state = State::Over { survivors: self.tree.alive().max(1) };
             }
-            State::Killing { next, give_up } if now >= next => {
+            State::Killing { .. } => {
                 self.tree.kill();
-                self.state = State::Killing { next: now + KILL_INTERVAL, give_up };
+                self.until = Some(now + KILL_INTERVAL);
             }
-            _ => {}
+            State::Over { .. } => {}
         }
     }
 
@@ -336,7 +270,7 @@ impl<'a> Watch<'a> {
     fn stop(&mut self, why: Stopped, now: Instant) {
         match self.state {
             State::Running => self.stopped = Some(why),
-            State::Straggling { .. } => {
+            State::Straggling => {
                 self.stragglers.stopped = true;
                 if let Some(work) = &mut self.work {
                     self.stragglers.cut_off = work.goes_on;
@@ -346,13 +280,14 @@ impl<'a> Watch<'a> {
             _ => return,
         }
         self.tree.terminate();
-        self.state = State::Stopping { until: now + TERM_GRACE };
+        (self.state, self.until) = (State::Stopping, Some(now + TERM_GRACE));
     }
 
     fn kill(&mut self, now: Instant) {
         if !matches!(self.state, State::Killing { .. } | State::Over { .. }) {
             self.tree.kill();
-            self.state = State::Killing { next: now + KILL_INTERVAL, give_up: now + KILL_PATIENCE };
+            self.state = State::Killing { give_up: now + KILL_PATIENCE };
+            self.until = Some(now + KILL_INTERVAL);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The energy that the CPU's packages use, by the counters of RAPL (`/sys/class/powercap`).
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The counters at one moment, in microjoules, by their zone's folder; with the value at which each
@@ -14,36 +15,27 @@ impl Energy {
     }
 
     fn read_from(folder: &Path) -> Energy {
-        let Ok(entries) = std::fs::read_dir(folder) else {
-            return Energy(Err("the system shows no energy counters (RAPL)".to_owned()));
-        };
-        let mut zones = BTreeMap::new();
-        let mut refused = false;
-        for path in entries.flatten().map(|entry| entry.path()) {
+        let (mut zones, mut reason) =
+            (BTreeMap::new(), "the system shows no energy counters (RAPL)");
+        for path in fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
             // Whole packages: `intel-rapl:0`, also on AMD. Their parts are `intel-rapl:0:1`.
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let is_package = name.starts_with("intel-rapl:") && name.matches(':').count() == 1;
-            if !is_package {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if !name.starts_with("intel-rapl:") || name.matches(':').count() != 1 {
                 continue;
             }
-            let number = |file: &str| {
-                std::fs::read_to_string(path.join(file)).map(|text| text.trim().parse::<u64>().ok())
-            };
-            match (number("energy_uj"), number("max_energy_range_uj")) {
-                (Ok(Some(energy)), Ok(Some(range))) => {
-                    zones.insert(path.clone(), (energy, range));
+            let read = |file: &str| fs::read_to_string(path.join(file));
+            match (read("energy_uj"), read("max_energy_range_uj")) {
+                (Ok(energy), Ok(range)) => {
+                    let numbers = energy.trim().parse().ok().zip(range.trim().parse().ok());
+                    zones.extend(numbers.map(|numbers| (path.clone(), numbers)));
                 }
                 (Err(error), _) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                    refused = true;
+                    reason = "only root may read the energy counters here (RAPL)";
                 }
                 _ => {}
             }
         }
-        Energy(match (zones.is_empty(), refused) {
-            (false, _) => Ok(zones),
-            (true, true) => Err("only root may read the energy counters here (RAPL)".to_owned()),
-            (true, false) => Err("the system shows no energy counters (RAPL)".to_owned()),
-        })
+        Energy(if zones.is_empty() { Err(reason.to_owned()) } else { Ok(zones) })
     }
 
     /// Microjoules of all packages since then.
@@ -54,10 +46,7 @@ impl Energy {
             let Some((now, _)) = after.get(&zone) else {
                 return Err("an energy counter has disappeared".to_owned());
             };
-            sum += match now.checked_sub(energy) {
-                Some(used) => used,
-                None => range.saturating_sub(energy) + now,
-            };
+            sum += now.checked_sub(energy).unwrap_or_else(|| range.saturating_sub(energy) + now);
         }
         match sum {
             0 => Err("the energy counters stand still".to_owned()),

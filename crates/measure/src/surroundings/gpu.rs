@@ -27,6 +27,8 @@ pub struct Device {
     /// As NVML counts them.
     pub index: u32,
     pub name: String,
+    /// Tells it from all others, whatever its index is to whom.
+    pub uuid: Option<String>,
     /// Whether a process of the trainer's was seen on it.
     pub used: bool,
     /// Largest memory that the trainer's processes held on it at any look, in bytes.
@@ -86,20 +88,24 @@ impl Gpus {
 
     /// Largest SM clock, and the one that an administrator has set for applications, of each GPU.
     pub fn clocks(&self) -> Vec<(Option<u32>, Option<u32>)> {
-        let Ok(nvml) = &self.0 else { return Vec::new() };
-        let count = nvml.device_count().unwrap_or(0);
-        let devices = (0..count).filter_map(|index| nvml.device_by_index(index).ok());
-        devices
-            .map(|device| {
-                (device.max_clock_info(Clock::SM).ok(), device.applications_clock(Clock::SM).ok())
-            })
-            .collect()
+        let clocks = |device: nvml_wrapper::Device| {
+            (device.max_clock_info(Clock::SM).ok(), device.applications_clock(Clock::SM).ok())
+        };
+        self.devices().map(|(_, device)| clocks(device)).collect()
+    }
+
+    fn devices(&self) -> impl Iterator<Item = (u32, nvml_wrapper::Device<'_>)> {
+        let nvml = self.0.iter();
+        let of = |nvml: &Arc<Nvml>| nvml.device_count().unwrap_or(0);
+        nvml.flat_map(move |nvml| {
+            (0..of(nvml)).filter_map(|index| Some((index, nvml.device_by_index(index).ok()?)))
+        })
     }
 }
 
 /// The GPUs between two moments.
 pub struct Window {
-    nvml: Result<Arc<Nvml>, String>,
+    gpus: Gpus,
     devices: Vec<Watched>,
 }
 
@@ -112,23 +118,21 @@ struct Watched {
 
 impl Window {
     pub fn open(gpus: &Gpus) -> Window {
-        let nvml = gpus.0.clone();
-        let count = nvml.as_ref().map_or(0, |nvml| nvml.device_count().unwrap_or(0));
-        let mut devices = Vec::new();
-        for index in 0..count {
-            let Some(device) = nvml.as_ref().ok().and_then(|nvml| nvml.device_by_index(index).ok())
-            else {
-                continue;
-            };
-            let name = device.name().unwrap_or_else(|_| "unknown".to_owned());
+        let watched = |(index, device): (u32, nvml_wrapper::Device)| {
             let before: HashSet<u32> = processes(&device).into_iter().map(|it| it.0).collect();
-            devices.push(Watched {
-                device: Device { index, name, others: before.len(), ..Device::default() },
+            Watched {
+                device: Device {
+                    index,
+                    name: device.name().unwrap_or_else(|_| "unknown".to_owned()),
+                    uuid: device.uuid().ok(),
+                    others: before.len(),
+                    ..Device::default()
+                },
                 energy_before_mj: device.total_energy_consumption().ok(),
                 before,
-            });
-        }
-        Window { nvml, devices }
+            }
+        };
+        Window { gpus: gpus.clone(), devices: gpus.devices().map(watched).collect() }
     }
 
     /// Whether there is nothing to look at.
@@ -136,64 +140,59 @@ impl Window {
         self.devices.is_empty()
     }
 
+    fn each(&mut self, mut look: impl FnMut(&nvml_wrapper::Device, &mut Watched)) {
+        for (index, device) in self.gpus.devices() {
+            let watched = self.devices.iter_mut().find(|watched| watched.device.index == index);
+            watched.into_iter().for_each(|watched| look(&device, watched));
+        }
+    }
+
     /// Looks whose memory is on the devices, and if wanted what their clocks are.
     pub fn look(&mut self, at_clocks: bool) {
-        let Ok(nvml) = &self.nvml else { return };
-        if self.devices.is_empty() {
+        if self.is_empty() {
             return;
         }
-        let own = own_tree();
-        for watched in &mut self.devices {
-            let Ok(device) = nvml.device_by_index(watched.device.index) else { continue };
-            let seen = processes(&device);
+        let own = process::descendants(std::process::id() as i32);
+        self.each(|device, Watched { device: seen, before, .. }| {
             // In a container NVML may tell the host's process ids: then what came after the
             // trainer's start is taken for the trainer's.
-            let is_own = |pid: &u32| own.contains(pid) || !watched.before.contains(pid);
+            let is_own = |pid: u32| own.contains(&(pid as i32)) || !before.contains(&pid);
             let mine: Vec<Option<u64>> =
-                seen.iter().filter(|(pid, _)| is_own(pid)).map(|(_, bytes)| *bytes).collect();
+                processes(device).into_iter().filter(|it| is_own(it.0)).map(|it| it.1).collect();
             if mine.is_empty() {
-                continue;
+                return;
             }
-            let known: u64 = mine.iter().flatten().sum();
-            let seen = &mut watched.device;
             seen.used = true;
-            if known > 0 {
-                seen.peak_bytes = seen.peak_bytes.max(Some(known));
-            }
+            let known: u64 = mine.iter().flatten().sum();
+            seen.peak_bytes = seen.peak_bytes.max(Some(known).filter(|&bytes| bytes > 0));
             if !at_clocks {
-                continue;
+                return;
             }
             if let Ok(mhz) = device.clock_info(Clock::SM) {
                 seen.sm_mhz_low = Some(seen.sm_mhz_low.map_or(mhz, |low| low.min(mhz)));
                 seen.sm_mhz_high = seen.sm_mhz_high.max(Some(mhz));
             }
-            if let Ok(reasons) = device.current_throttle_reasons() {
-                seen.throttled.extend(slowdowns(reasons));
-            }
-        }
+            seen.throttled
+                .extend(device.current_throttle_reasons().into_iter().flat_map(slowdowns));
+        });
     }
 
     /// Reads the counters for the last time.
     pub fn close(&mut self) {
-        let Ok(nvml) = &self.nvml else { return };
-        for watched in &mut self.devices {
-            let after = nvml
-                .device_by_index(watched.device.index)
-                .and_then(|device| device.total_energy_consumption());
-            watched.device.energy_uj = watched
-                .energy_before_mj
-                .zip(after.ok())
-                .and_then(|(before, after)| after.checked_sub(before)?.checked_mul(1000));
-        }
+        self.each(|device, watched| {
+            let energy_mj = watched.energy_before_mj.zip(device.total_energy_consumption().ok());
+            let used = energy_mj.and_then(|(before, after)| after.checked_sub(before));
+            watched.device.energy_uj = used.and_then(|used_mj| used_mj.checked_mul(1000));
+        });
     }
 
     /// The devices, or why there are none.
     pub fn result(self) -> Result<Vec<Device>, String> {
-        self.nvml?;
-        if self.devices.is_empty() {
-            return Err("NVML knows no device".to_owned());
+        self.gpus.0?;
+        match self.devices.is_empty() {
+            true => Err("NVML knows no device".to_owned()),
+            false => Ok(self.devices.into_iter().map(|watched| watched.device).collect()),
         }
-        Ok(self.devices.into_iter().map(|watched| watched.device).collect())
     }
 }
 
@@ -218,12 +217,6 @@ fn slowdowns(reasons: ThrottleReasons) -> impl Iterator<Item = String> {
         | ThrottleReasons::HW_THERMAL_SLOWDOWN
         | ThrottleReasons::HW_POWER_BRAKE_SLOWDOWN;
     (reasons & slow).iter_names().map(|(name, _)| name.to_lowercase())
-}
-
-/// All processes below this one.
-fn own_tree() -> HashSet<u32> {
-    let own = std::process::id() as i32;
-    process::descendants(own).into_iter().map(|pid| pid as u32).collect()
 }
 
 #[cfg(test)]

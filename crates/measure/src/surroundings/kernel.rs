@@ -1,5 +1,5 @@
 //! Linux's counters of what the whole machine does: `/proc/stat`, the processes beside ours, heat,
-//! quotas.
+//! quotas. On other systems there is none of it.
 
 use super::seen::{Busy, Surroundings};
 use crate::group::{Place, counter};
@@ -52,43 +52,26 @@ impl Counters {
     /// What happened between these counters and later ones, read when the trainer's whole tree has
     /// been waited for.
     pub fn until(self, after: Counters, window_s: f64) -> Surroundings {
-        let mut seen = Surroundings {
-            window_s,
-            cores: after.cores.len(),
-            load_average: self.load_average,
-            ..Surroundings::default()
-        };
         let ticks_per_s = rustix::param::clock_ticks_per_second() as f64;
-        let mut absent = |name: &str, reason: &str| {
-            seen.missing.insert(name.to_owned(), reason.to_owned());
-        };
-        if self.load_average.is_none() {
-            absent("load_average", "/proc/loadavg cannot be read");
-        }
-        match (self.cpu, after.cpu) {
-            (Some(before), Some(now)) => {
-                let busy_s = now.busy.saturating_sub(before.busy) as f64 / ticks_per_s;
-                let own_s = after.own_s - self.own_s;
-                // Ticks and exact times differ by a little, either way.
-                seen.other_cpu_s = Some((busy_s - own_s).max(0.0));
-                let steal = now.steal.saturating_sub(before.steal);
-                seen.steal_s = Some(steal as f64 / ticks_per_s);
-            }
-            _ => {
-                absent("other_cpu_s", "/proc/stat cannot be read");
-                absent("steal_s", "/proc/stat cannot be read");
-            }
-        }
-        match (self.thermal_throttles, after.thermal_throttles) {
-            (Some(before), Some(now)) => {
-                seen.thermal_throttles = Some(now.saturating_sub(before));
-            }
-            _ => absent("thermal_throttles", "the kernel does not count them on this CPU"),
-        }
-        match (self.quota_throttled_s, after.quota_throttled_s) {
-            (Some(before), Some(now)) => seen.quota_throttled_s = Some((now - before).max(0.0)),
-            _ => absent("quota_throttled_s", "no control group with a CPU controller is visible"),
-        }
+        let mut seen = Surroundings { window_s, cores: after.cores.len(), ..Default::default() };
+        let load = self.load_average.ok_or("the system shows no /proc/loadavg");
+        seen.load_average = seen.known("load_average", load);
+        let ticks = self.cpu.zip(after.cpu).ok_or("the system shows no /proc/stat");
+        let seconds = |before: u64, now: u64| now.saturating_sub(before) as f64 / ticks_per_s;
+        // Ticks and exact times differ by a little, either way.
+        let own_s = after.own_s - self.own_s;
+        let others = ticks.map(|(before, now)| (seconds(before.busy, now.busy) - own_s).max(0.0));
+        seen.other_cpu_s = seen.known("other_cpu_s", others);
+        let steal = ticks.map(|(before, now)| seconds(before.steal, now.steal));
+        seen.steal_s = seen.known("steal_s", steal);
+        let heat = self.thermal_throttles.zip(after.thermal_throttles);
+        let heat = heat.map(|(before, now)| now.saturating_sub(before));
+        let heat = heat.ok_or("the kernel does not count them on this CPU");
+        seen.thermal_throttles = seen.known("thermal_throttles", heat);
+        let quota = self.quota_throttled_s.zip(after.quota_throttled_s);
+        let quota = quota.map(|(before, now)| (now - before).max(0.0));
+        let quota = quota.ok_or("no control group with a CPU controller is visible");
+        seen.quota_throttled_s = seen.known("quota_throttled_s", quota);
         seen.busiest = busiest(&self.processes, &after.processes, ticks_per_s);
         seen
     }

@@ -11,7 +11,6 @@
 mod clocks;
 mod energy;
 mod gpu;
-#[cfg(target_os = "linux")]
 mod kernel;
 mod observer;
 pub mod placement;

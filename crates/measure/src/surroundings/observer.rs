@@ -1,10 +1,11 @@
 //! Opens a window on the machine just before a trainer starts, and closes it when all of it has gone.
 
+use super::clocks::Clocks;
+use super::energy::Energy;
 use super::gpu::{self, Gpus};
-#[cfg(target_os = "linux")]
-use super::kernel;
+use super::kernel::Counters;
+use super::placement::{self, RoundTrips};
 use super::seen::{Surroundings, Usual};
-use super::{clocks, energy, placement};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ pub struct Observer {
     gpus: Gpus,
     /// The highest clock in any window.
     highest_mhz: Option<f64>,
-    round_trips: placement::RoundTrips,
+    round_trips: RoundTrips,
 }
 
 /// A window that is open.
@@ -28,21 +29,17 @@ pub struct Window {
     /// The cores to measure between, or why nothing is to be measured; and what was.
     pair: Result<[usize; 2], String>,
     round_trip: Result<u64, String>,
-    energy: energy::Energy,
-    #[cfg(target_os = "linux")]
-    before: kernel::Counters,
+    energy: Energy,
+    before: Counters,
     /// Ends the thread by being dropped.
     stop: Sender<()>,
-    looker: Option<JoinHandle<Looks>>,
+    looker: Option<JoinHandle<(Clocks, gpu::Window)>>,
 }
-
-/// What the thread saw.
-type Looks = (clocks::Clocks, gpu::Window);
 
 impl Observer {
     /// Finds out what there is to look at.
     pub fn new() -> Observer {
-        Observer { gpus: Gpus::load(), highest_mhz: None, round_trips: Default::default() }
+        Observer { gpus: Gpus::load(), highest_mhz: None, round_trips: RoundTrips::default() }
     }
 
     /// The GPUs as NVML knows them.
@@ -61,89 +58,52 @@ impl Observer {
         let round_trip = placement::round_trip_ns(&pair);
         let gpus = self.gpus.clone();
         let (stop, stopped) = channel();
-        let looker = std::thread::Builder::new()
-            .name("surroundings".to_owned())
-            .spawn(move || {
-                let mut clocks = clocks::Clocks::new();
-                let mut devices = gpu::Window::open(&gpus);
-                // A trainer may be on a GPU for a fraction of a second only.
-                let looks = if devices.is_empty() { 1 } else { DEVICE_LOOKS };
-                for look in 1.. {
-                    let ended = stopped.recv_timeout(INTERVAL / looks);
-                    if ended != Err(RecvTimeoutError::Timeout) {
-                        break;
-                    }
-                    // The first look at clocks comes after they have had time to rise.
-                    let at_clocks = look % looks == 0;
-                    if at_clocks {
-                        clocks.look();
-                    }
-                    devices.look(at_clocks);
+        let looker = std::thread::Builder::new().name("surroundings".to_owned()).spawn(move || {
+            let (mut clocks, mut devices) = (Clocks::new(), gpu::Window::open(&gpus));
+            // A trainer may be on a GPU for a fraction of a second only.
+            let looks = if devices.is_empty() { 1 } else { DEVICE_LOOKS };
+            // The first look at clocks comes after they have had time to rise.
+            for look in 1.. {
+                if stopped.recv_timeout(INTERVAL / looks) != Err(RecvTimeoutError::Timeout) {
+                    break;
                 }
-                devices.close();
-                (clocks, devices)
-            })
-            .ok();
+                let at_clocks = look % looks == 0;
+                if at_clocks {
+                    clocks.look();
+                }
+                devices.look(at_clocks);
+            }
+            devices.close();
+            (clocks, devices)
+        });
         Window {
-            #[cfg(target_os = "linux")]
-            before: kernel::Counters::read(),
-            energy: energy::Energy::read(),
+            before: Counters::read(),
+            energy: Energy::read(),
             start: Instant::now(),
             pair,
             round_trip,
             stop,
-            looker,
+            looker: looker.ok(),
         }
     }
 
     /// Closes it: all of the trainer has gone.
     pub fn close(&mut self, window: Window) -> Surroundings {
         let window_s = window.start.elapsed().as_secs_f64();
-        #[cfg(target_os = "linux")]
-        let mut seen = window.before.until(kernel::Counters::read(), window_s);
-        #[cfg(not(target_os = "linux"))]
-        let mut seen = elsewhere(window_s);
-        match window.energy.until(energy::Energy::read()) {
-            Ok(microjoules) => seen.cpu_energy_uj = Some(microjoules),
-            Err(reason) => {
-                seen.missing.insert("cpu_energy_uj".to_owned(), reason);
-            }
-        }
-        let mut trip = |name: &str, measured: Result<u64, String>| match measured {
-            Ok(ns) => {
-                self.round_trips.take(ns);
-                Some(ns)
-            }
-            Err(reason) => {
-                seen.missing.insert(name.to_owned(), reason);
-                None
-            }
-        };
-        seen.round_trip_before_ns = trip("round_trip_before_ns", window.round_trip);
+        let mut seen = window.before.until(Counters::read(), window_s);
+        seen.cpu_energy_uj = seen.known("cpu_energy_uj", window.energy.until(Energy::read()));
         let after = placement::round_trip_ns(&window.pair);
-        seen.round_trip_after_ns = trip("round_trip_after_ns", after);
+        seen.round_trip_before_ns = seen.known("round_trip_before_ns", window.round_trip);
+        seen.round_trip_after_ns = seen.known("round_trip_after_ns", after);
+        let trips = [seen.round_trip_before_ns, seen.round_trip_after_ns];
+        trips.into_iter().flatten().for_each(|ns| self.round_trips.take(ns));
         drop(window.stop);
         let looked = window.looker.and_then(|thread| thread.join().ok());
-        match looked {
-            Some((clocks, devices)) => {
-                match clocks.range() {
-                    Ok((low, high)) => (seen.mhz_low, seen.mhz_high) = (Some(low), Some(high)),
-                    Err(reason) => {
-                        seen.missing.insert("mhz_low".to_owned(), reason.clone());
-                        seen.missing.insert("mhz_high".to_owned(), reason);
-                    }
-                }
-                match devices.result() {
-                    Ok(devices) => seen.devices = devices,
-                    Err(reason) => {
-                        seen.missing.insert("devices".to_owned(), reason);
-                    }
-                }
-            }
-            None => {
-                let reason = "the thread that looks at clocks and GPUs could not be started";
-                seen.missing.insert("devices".to_owned(), reason.to_owned());
-            }
+        let looked = looked.ok_or("the thread that looks at clocks and GPUs could not be started");
+        if let Some((clocks, devices)) = seen.known("devices", looked) {
+            seen.mhz_low = seen.known("mhz_low", clocks.range().map(|it| it.0));
+            seen.mhz_high = seen.known("mhz_high", clocks.range().map(|it| it.1));
+            seen.devices = seen.known("devices", devices.result()).unwrap_or_default();
         }
         let highest = [self.highest_mhz, seen.mhz_high].into_iter().flatten();
         self.highest_mhz = highest.reduce(f64::max);
@@ -154,17 +114,6 @@ impl Observer {
 impl Default for Observer {
     fn default() -> Self {
         Observer::new()
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn elsewhere(window_s: f64) -> Surroundings {
-    let reason = "this system does not tell it without special rights".to_owned();
-    let figures = ["load_average", "other_cpu_s", "steal_s", "thermal_throttles"];
-    Surroundings {
-        window_s,
-        missing: figures.map(|name| (name.to_owned(), reason.clone())).into(),
-        ..Surroundings::default()
     }
 }
 

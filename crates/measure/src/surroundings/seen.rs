@@ -68,6 +68,15 @@ pub struct Usual {
 }
 
 impl Surroundings {
+    /// A figure, or a note of the reason why there is none.
+    pub(super) fn known<T>(
+        &mut self,
+        name: &str,
+        figure: Result<T, impl Into<String>>,
+    ) -> Option<T> {
+        figure.map_err(|reason| self.missing.insert(name.to_owned(), reason.into())).ok()
+    }
+
     /// Why the sample is noisy, in words; nothing if it is not.
     pub fn disturbances(&self, usual: Usual) -> Vec<String> {
         let mut found = Vec::new();
@@ -77,16 +86,10 @@ impl Surroundings {
             && other_s > TICKS_S
             && other_s / window_s > allowed
         {
-            let names: Vec<String> = self
-                .busiest
-                .iter()
-                .filter(|busy| busy.cpu_s > TICKS_S / 2.0)
-                .map(|busy| format!("{} {:.2}", busy.name, busy.cpu_s / window_s))
-                .collect();
-            let names = match names.is_empty() {
-                true => String::new(),
-                false => format!(" ({})", names.join(", ")),
-            };
+            let busiest = self.busiest.iter().filter(|busy| busy.cpu_s > TICKS_S / 2.0);
+            let cores = |busy: &Busy| format!("{} {:.2}", busy.name, busy.cpu_s / window_s);
+            let names = busiest.map(cores).collect::<Vec<_>>().join(", ");
+            let names = if names.is_empty() { names } else { format!(" ({names})") };
             found.push(format!("other processes used {:.2} cores{names}", other_s / window_s));
         }
         if let Some(steal_s) = self.steal_s

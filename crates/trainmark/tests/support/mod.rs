@@ -34,12 +34,12 @@ pub fn run_with(job: &Job, cancel: &CancelToken) -> (Outcome, Vec<String>) {
 }
 
 pub fn run(job: &Job) -> (Outcome, Vec<String>) {
-    run_with(job, &CancelToken::new().expect("two descriptors"))
+    run_with(job, &CancelToken::default())
 }
 
 /// Runs it without keeping anything.
 pub fn run_quietly(job: &Job) -> Outcome {
-    let cancel = CancelToken::new().expect("two descriptors");
+    let cancel = CancelToken::default();
     launch::run(job, &mut |_, _| {}, &cancel).expect("the launcher starts")
 }
 
