@@ -102,10 +102,9 @@ pub fn new_run(loaded: &LoadedSuite, quick: bool) -> RunIdentity {
 /// # Errors
 /// If the system does not let us listen.
 pub fn cancelled_by_signals() -> Result<CancelToken> {
-    let listen = || "cannot listen for Ctrl-C";
     let cancel = CancelToken::default();
     let handle = cancel.clone();
-    ctrlc::set_handler(move || handle.cancel()).with_context(listen)?;
+    ctrlc::set_handler(move || handle.cancel()).context("cannot listen for Ctrl-C")?;
     Ok(cancel)
 }
 
