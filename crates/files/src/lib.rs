@@ -30,8 +30,8 @@ pub struct Kind {
 const MIB: u64 = 1 << 20;
 
 impl Kind {
-    /// One row: 10,000 samples with their curves are some 50 MB.
-    pub const RESULT: Kind = Kind { name: "a result file", most_bytes: 64 * MIB };
+    /// One row: a thousand samples with curves of a hundred points are some 10 MB.
+    pub const RESULT: Kind = Kind { name: "a result file", most_bytes: 16 * MIB };
     pub const VERIFICATION: Kind = Kind { name: "a file of verifications", most_bytes: 64 * MIB };
     /// All samples of all runs that are not finished.
     pub const JOURNAL: Kind = Kind { name: "a journal", most_bytes: 1024 * MIB };
@@ -174,20 +174,25 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_folder(folder)
 }
 
-/// Moves what has a name out of the way: to `NAME.damaged`, `NAME.damaged-2` and so on. Returns the new name.
+/// Moves what has a name out of the way ([`aside`]). Returns the new name.
 ///
 /// # Errors
 /// If the folder refuses.
 pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let aside = aside(path);
+    std::fs::rename(path, &aside)?;
+    Ok(aside)
+}
+
+/// The first of `NAME.damaged`, `NAME.damaged-2` and so on that nothing has.
+pub fn aside(path: &Path) -> PathBuf {
     let name = |number: usize| {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(if number == 1 { ".damaged".to_owned() } else { format!(".damaged-{number}") });
         path.with_file_name(name)
     };
     let free = |aside: &PathBuf| aside.symlink_metadata().is_err();
-    let Some(aside) = (1..).map(name).find(free) else { unreachable!("the numbers do not end") };
-    std::fs::rename(path, &aside)?;
-    Ok(aside)
+    (1..).map(name).find(free).unwrap_or_else(|| unreachable!("the numbers do not end"))
 }
 
 /// Makes a new name in a folder survive a power cut.

@@ -10,9 +10,6 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Larger files are left out. A result file of a thousand samples is a hundredth of it.
-const MAX_BYTES: u64 = 16 << 20;
-
 /// Why nothing could be read: one line.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
@@ -107,7 +104,7 @@ fn list(folder: &Path, except: Option<&Path>) -> io::Result<Vec<PathBuf>> {
 
 fn read_file(path: &Path, file: String) -> Found {
     let skipped = |file: String, reason: String| Found::Skipped(Skipped { file, reason });
-    let bytes = match read_bytes(path) {
+    let bytes = match files::read(path, files::Kind::RESULT) {
         Ok(bytes) => bytes,
         Err(reason) => return skipped(file, reason.to_string()),
     };
@@ -122,18 +119,6 @@ fn read_file(path: &Path, file: String) -> Found {
         Ok(record) => Found::Record(Box::new(Entry { file, record })),
         Err(reason) => skipped(file, reason.to_string()),
     }
-}
-
-fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
-    // Opening a pipe would wait for its writer.
-    let metadata = std::fs::metadata(path)?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("is no regular file"));
-    }
-    if metadata.len() > MAX_BYTES {
-        return Err(io::Error::other(format!("is larger than {} MiB", MAX_BYTES >> 20)));
-    }
-    std::fs::read(path)
 }
 
 /// A row of one run; a row of the specification's own files has only its moment.

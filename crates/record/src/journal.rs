@@ -5,7 +5,13 @@
 //! before the next thing happens. A run writes [`Began`] with its command line, then [`Ran`] for
 //! every training that ended, *before* the result file that holds it, and at last `finished`. So at
 //! whatever moment the harness dies, no finished training is lost, and a result file that is missing
-//! or old is written again by `--resume`. A line that was cut off by the death is cut away.
+//! or old is written again by `--resume`.
+//!
+//! Each line says of which run, row and round it is, so that no damage to one line moves another into the
+//! wrong run, and begins with a checksum of the rest. A line that is damaged is named and left out; one that
+//! stands there twice counts once. Nothing that was not understood is ever overwritten: before a journal begins
+//! anew, one with damaged lines is copied to `journal.jsonl.damaged`. Only a last line without an end, which its
+//! writer's death has cut off, is cut away: nobody was told that it was kept.
 //!
 //! The open journal is locked: there is one run at a time in a folder. The lock is the kernel's and
 //! goes with the process, however it dies. Order in the file is what counts; the times in it are for
@@ -13,47 +19,61 @@
 //! taken up again, the journal begins anew: finished runs are in their result files.
 
 use crate::fingerprint::Fingerprint;
-use crate::write::sync_directory;
 use crate::{Record, RunIdentity, Status};
-use measure::provenance::Moment;
+use files::Kind;
+use measure::provenance::{Moment, sha256_of_bytes};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
 use std::fs::{File, TryLockError};
-use std::io::{self, BufRead, BufReader, Seek, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The journal's name in the output folder. Not `.json`: it is no result file.
 pub const NAME: &str = "journal.jsonl";
 /// Of the lines. A harness that knows only older ones must not take a run up again.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// What each line begins with; the checksum's digits and the rest follow.
+const CHECK: &str = "{\"check\":\"";
+/// Digits of the checksum, of the line's SHA-256 from behind it to the end.
+const DIGITS: usize = 16;
+/// A longer line is none of ours.
+const LONGEST_LINE: u64 = 16 << 20;
+/// Damaged lines whose numbers are named.
+const NAMED: usize = 5;
 /// The one that holds the lock may not have written its name yet: on a busy machine with a slow disk that
 /// takes seconds.
 const HOLDER_PATIENCE: Duration = Duration::from_secs(10);
 
-/// One line.
+/// A line, behind its checksum.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-enum Line {
+struct Entry {
+    /// `None` of what is no run's.
+    run: Option<String>,
+    /// Of a training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    row: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    round: Option<u32>,
+    #[serde(flatten)]
+    event: Event,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", content = "of", rename_all = "snake_case")]
+enum Event {
     /// A process has opened the journal.
     Opened(Holder),
     Began(Box<Began>),
-    /// A run that had stopped is taken up again; what follows belongs to it.
-    Resumed {
-        run: String,
-    },
+    /// A run that had stopped is taken up again.
+    Resumed(At),
     Ran(Box<Ran>),
-    Noted {
-        note: Value,
-    },
+    Noted(Value),
     /// All of it is done.
     Finished(At),
     /// It ended before that, in an orderly way.
     Stopped(At),
-    /// Of a newer harness.
-    #[serde(other)]
-    Unknown,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -67,6 +87,25 @@ impl At {
     fn now(why: Option<&str>) -> At {
         At { utc: Moment::now().utc, why: why.map(str::to_owned) }
     }
+}
+
+impl Entry {
+    /// With its checksum and its end.
+    fn line(&self) -> io::Result<Vec<u8>> {
+        let text = serde_json::to_string(self)?;
+        let rest = format!("\",{}\n", &text[1..]);
+        Ok(format!("{CHECK}{}{rest}", check_of(rest.trim_end().as_bytes())).into_bytes())
+    }
+
+    /// A line without its end; `None` if it is damaged, or no line of ours.
+    fn parse(line: &[u8]) -> Option<Entry> {
+        let (check, rest) = line.strip_prefix(CHECK.as_bytes())?.split_at_checked(DIGITS)?;
+        (check_of(rest).as_bytes() == check).then(|| serde_json::from_slice(line).ok())?
+    }
+}
+
+fn check_of(rest: &[u8]) -> String {
+    sha256_of_bytes(rest)[..DIGITS].to_owned()
 }
 
 /// The process that has a journal open.
@@ -103,8 +142,8 @@ pub struct Began {
     /// meant from wherever the run began.
     pub suite: Option<PathBuf>,
     pub data: PathBuf,
-    /// How many combinations the plan has.
-    pub combinations: usize,
+    /// How many rows the plan has.
+    pub rows: usize,
 }
 
 impl Began {
@@ -113,15 +152,20 @@ impl Began {
         words: Vec<String>,
         suite: Option<PathBuf>,
         data: PathBuf,
-        combinations: usize,
+        rows: usize,
     ) -> Began {
-        Began { version: VERSION, run, words, suite, data, combinations }
+        Began { version: VERSION, run, words, suite, data, rows }
     }
 }
 
 /// What came of one training.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ran {
+    /// The row, as an index into the plan, and the round; none of what could not be trained.
+    #[serde(skip)]
+    pub row: usize,
+    #[serde(skip)]
+    pub round: Option<u32>,
     pub identity: Fingerprint,
     /// The result file's name.
     pub file: String,
@@ -147,8 +191,18 @@ impl PastRun {
                 done.push(&ran.identity);
             }
         }
-        let (begun, all) = (done.len(), self.began.combinations);
-        format!("begun {:?}, {begun} of {all} combinations have results", self.began.run.started)
+        let (begun, all) = (done.len(), self.began.rows);
+        format!("begun {:?}, {begun} of {all} rows have results", self.began.run.started)
+    }
+
+    /// Whether there is such a training already. What was interrupted or could not be trained may be tried again.
+    fn has(&self, new: &Ran) -> bool {
+        let counts =
+            |ran: &Ran| !ran.result.samples.is_empty() && ran.result.status != Status::Interrupted;
+        let same = |ran: &Ran| {
+            (ran.row, ran.round) == (new.row, new.round) && ran.identity == new.identity
+        };
+        counts(new) && self.ran.iter().any(|ran| counts(ran) && same(ran))
     }
 }
 
@@ -159,6 +213,8 @@ pub enum JournalError {
     Locked(String),
     #[error("the journal {NAME} cannot be written: {0}")]
     Unusable(#[from] io::Error),
+    #[error("the journal {NAME} has {0} bytes, which is no journal of ours: move it away")]
+    TooLarge(u64),
 }
 
 /// An output folder's journal, open and locked.
@@ -169,6 +225,10 @@ pub struct Journal {
     /// Bytes of whole lines.
     len: u64,
     runs: Vec<PastRun>,
+    /// The run that is at work.
+    run: Option<String>,
+    /// Whether something in it was not understood.
+    damaged: bool,
     /// What had to be left out or done without, for people.
     pub warnings: Vec<String>,
 }
@@ -177,25 +237,32 @@ impl Journal {
     /// Opens a folder's journal, makes it if there is none, and locks it until it is dropped.
     ///
     /// # Errors
-    /// If another process has it, or the folder or the disk refuses.
+    /// If another process has it, a link has its name, or the folder or the disk refuses.
     pub fn open(folder: &Path) -> Result<Journal, JournalError> {
         let path = folder.join(NAME);
         let is_new = !path.exists();
-        let mut file = File::options().read(true).append(true).create(true).open(&path)?;
+        let mut file = files::append(&path)?;
         let mut warnings = Vec::new();
         lock(&file, &path, &mut warnings)?;
         if is_new {
-            sync_directory(folder)?;
+            files::sync_folder(folder)?;
+        }
+        let bytes = file.metadata()?.len();
+        if bytes > Kind::JOURNAL.most_bytes {
+            return Err(JournalError::TooLarge(bytes));
         }
         let mut scan = Scan::default();
         scan.read(&mut file)?;
-        if scan.damaged > 0 {
-            let lines = scan.damaged;
-            warnings.push(format!("{NAME}: {lines} lines cannot be understood and are left out"));
-        }
-        let mut journal = Journal { file, path, len: scan.len, runs: scan.runs, warnings };
+        warnings.extend(scan.warnings());
+        let damaged = !(scan.damaged.is_empty() && scan.strangers == 0);
+        let (len, runs) = (scan.len, scan.runs);
+        let mut journal = Journal { file, path, len, runs, run: None, damaged, warnings };
         journal.cut()?;
-        journal.append(&Line::Opened(Holder::own()))?;
+        if scan.unended {
+            journal.file.write_all(b"\n")?;
+            journal.len += 1;
+        }
+        journal.append(Event::Opened(Holder::own()))?;
         Ok(journal)
     }
 
@@ -215,9 +282,12 @@ impl Journal {
     /// If the disk refuses.
     pub fn begin(&mut self, mut began: Began) -> io::Result<RunIdentity> {
         if self.unfinished().is_none() && self.len > 0 {
-            (self.runs, self.len) = (Vec::new(), 0);
+            if self.damaged {
+                self.copy_aside()?;
+            }
+            (self.runs, self.len, self.damaged) = (Vec::new(), 0, false);
             self.cut()?;
-            self.append(&Line::Opened(Holder::own()))?;
+            self.append(Event::Opened(Holder::own()))?;
         }
         // Two processes of one id in one second: clocks jump, and ids come again.
         let taken = |id: &str| self.runs.iter().any(|run| run.began.run.id == id);
@@ -228,7 +298,8 @@ impl Journal {
             number += 1;
         }
         let run = began.run.clone();
-        self.append(&Line::Began(Box::new(began)))?;
+        self.run = Some(run.id.clone());
+        self.append(Event::Began(Box::new(began)))?;
         Ok(run)
     }
 
@@ -237,16 +308,25 @@ impl Journal {
     /// # Errors
     /// If the disk refuses.
     pub fn resume(&mut self, run: &str) -> io::Result<()> {
-        self.append(&Line::Resumed { run: run.to_owned() })
+        self.run = Some(run.to_owned());
+        self.append(Event::Resumed(At::now(None)))
     }
 
-    /// A training has ended. It is on the disk when this returns.
+    /// A training of a row has ended. It is on the disk when this returns.
     ///
     /// # Errors
     /// If the disk refuses; the journal is as it was then.
-    pub fn ran(&mut self, identity: Fingerprint, file: &str, result: Record) -> io::Result<()> {
-        let file = file.to_owned();
-        self.append(&Line::Ran(Box::new(Ran { identity, file, result })))
+    pub fn ran(
+        &mut self,
+        row: usize,
+        identity: Fingerprint,
+        file: &str,
+        result: Record,
+    ) -> io::Result<()> {
+        let round = result.samples.last().map(|sample| sample.round);
+        let event =
+            Event::Ran(Box::new(Ran { row, round, identity, file: file.to_owned(), result }));
+        self.write(&Entry { run: self.run.clone(), row: Some(row), round, event })
     }
 
     /// Keeps an executor's note.
@@ -254,7 +334,7 @@ impl Journal {
     /// # Errors
     /// If the disk refuses.
     pub fn note(&mut self, note: Value) -> io::Result<()> {
-        self.append(&Line::Noted { note })
+        self.append(Event::Noted(note))
     }
 
     /// The run is done.
@@ -262,7 +342,7 @@ impl Journal {
     /// # Errors
     /// If the disk refuses.
     pub fn finish(&mut self) -> io::Result<()> {
-        self.append(&Line::Finished(At::now(None)))
+        self.append(Event::Finished(At::now(None)))
     }
 
     /// The run stops here and can be taken up again.
@@ -270,12 +350,15 @@ impl Journal {
     /// # Errors
     /// If the disk refuses.
     pub fn stop(&mut self, why: &str) -> io::Result<()> {
-        self.append(&Line::Stopped(At::now(Some(why))))
+        self.append(Event::Stopped(At::now(Some(why))))
     }
 
-    fn append(&mut self, record: &Line) -> io::Result<()> {
-        let mut line = serde_json::to_vec(record)?;
-        line.push(b'\n');
+    fn append(&mut self, event: Event) -> io::Result<()> {
+        self.write(&Entry { run: self.run.clone(), row: None, round: None, event })
+    }
+
+    fn write(&mut self, entry: &Entry) -> io::Result<()> {
+        let line = entry.line()?;
         match self.file.write_all(&line).and_then(|()| self.file.sync_data()) {
             Ok(()) => {
                 self.len += line.len() as u64;
@@ -295,6 +378,17 @@ impl Journal {
             self.file.set_len(self.len)?;
             self.file.sync_data()?;
         }
+        Ok(())
+    }
+
+    /// Keeps all that the journal has, readable or not, under another name: its lock stays with this file.
+    fn copy_aside(&mut self) -> io::Result<()> {
+        let aside = files::aside(&self.path);
+        self.file.rewind()?;
+        let mut copy = File::create_new(&aside)?;
+        io::copy(&mut self.file, &mut copy)?;
+        copy.sync_all()?;
+        self.warnings.push(format!("{NAME} begins anew; what it had is in {}", aside.display()));
         Ok(())
     }
 }
@@ -325,7 +419,7 @@ fn lock(file: &File, path: &Path, warnings: &mut Vec<String>) -> Result<(), Jour
             }
         }
         let mut scan = Scan::default();
-        let read = File::open(path).and_then(|mut file| scan.read(&mut file));
+        let read = files::open(path, Kind::JOURNAL).and_then(|(mut file, _)| scan.read(&mut file));
         match scan.holder {
             Some(holder) if read.is_ok() && holder.may_be_alive() => {
                 return Err(JournalError::Locked(holder.to_string()));
@@ -351,11 +445,17 @@ impl Holder {
 struct Scan {
     /// Bytes up to the end of the last whole line.
     len: u64,
+    /// Whether the last line is whole but for its end.
+    unended: bool,
     runs: Vec<PastRun>,
-    /// The run that lines belong to, as an index into `runs`.
-    current: Option<usize>,
     holder: Option<Holder>,
-    damaged: usize,
+    /// Lines so far, and the numbers of those that cannot be understood.
+    lines: usize,
+    damaged: Vec<usize>,
+    /// Numbers of lines that stand there twice.
+    doubled: Vec<usize>,
+    /// Lines of runs whose beginning is not there, or of a newer harness.
+    strangers: usize,
 }
 
 impl Scan {
@@ -365,44 +465,85 @@ impl Scan {
         let mut line = Vec::new();
         loop {
             line.clear();
-            reader.read_until(b'\n', &mut line)?;
-            if line.pop() != Some(b'\n') {
-                // The end, or a line that was cut off by the death of its writer.
+            reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+            let mut bytes = line.len() as u64;
+            let mut ended = line.last() == Some(&b'\n');
+            let whole = ended || bytes < LONGEST_LINE;
+            while !ended && bytes > 0 && !line.is_empty() && !whole {
+                // The rest of a line that is too long, piece by piece.
+                line.clear();
+                bytes += reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)? as u64;
+                ended = line.last() == Some(&b'\n');
+            }
+            if bytes == 0 {
                 return Ok(());
             }
-            self.len += line.len() as u64 + 1;
-            match serde_json::from_slice(&line) {
-                Ok(record) => self.take(record),
-                Err(_) => self.damaged += 1,
+            self.lines += 1;
+            let entry = Entry::parse(line.strip_suffix(b"\n").unwrap_or(&line)).filter(|_| whole);
+            if !ended && entry.is_none() {
+                // Cut off by the death of its writer.
+                return Ok(());
+            }
+            self.len += bytes;
+            self.unended = !ended;
+            match entry {
+                Some(entry) => self.take(entry),
+                None => self.damaged.push(self.lines),
             }
         }
     }
 
-    fn take(&mut self, record: Line) {
-        let current = self.current.and_then(|index| self.runs.get_mut(index));
-        match (record, current) {
-            (Line::Opened(holder), _) => self.holder = Some(holder),
-            (Line::Began(began), _) => {
+    fn take(&mut self, entry: Entry) {
+        let Entry { run, row, round, event } = entry;
+        let known = self.runs.iter_mut().rfind(|known| Some(&known.began.run.id) == run.as_ref());
+        match (event, known) {
+            (Event::Opened(holder), _) => self.holder = Some(holder),
+            (Event::Began(began), None) => {
                 let newer = began.version > VERSION;
-                self.damaged += usize::from(newer);
-                let run = PastRun {
-                    began: *began,
-                    ran: Vec::new(),
-                    notes: Vec::new(),
-                    // What this harness does not understand it cannot take up again.
-                    finished: newer,
-                };
-                self.runs.push(run);
-                self.current = Some(self.runs.len() - 1);
+                self.strangers += usize::from(newer);
+                // What this harness does not understand it cannot take up again.
+                let (ran, notes) = (Vec::new(), Vec::new());
+                self.runs.push(PastRun { began: *began, ran, notes, finished: newer });
             }
-            (Line::Resumed { run }, _) => {
-                self.current = self.runs.iter().position(|known| known.began.run.id == run);
+            (Event::Ran(ran), Some(run)) => {
+                let ran = Ran { row: row.unwrap_or_default(), round, ..*ran };
+                match run.has(&ran) {
+                    true => self.doubled.push(self.lines),
+                    false => run.ran.push(ran),
+                }
             }
-            (Line::Ran(ran), Some(run)) => run.ran.push(*ran),
-            (Line::Noted { note }, Some(run)) => run.notes.push(note),
-            (Line::Finished(_), Some(run)) => run.finished = true,
-            _ => {}
+            (Event::Noted(note), Some(run)) => run.notes.push(note),
+            (Event::Finished(_), Some(run)) => {
+                run.finished = true;
+                // They are in their result files.
+                run.ran = Vec::new();
+            }
+            (Event::Began(_), Some(_)) => self.doubled.push(self.lines),
+            (Event::Resumed(_) | Event::Stopped(_), Some(_)) => {}
+            (_, None) => self.strangers += 1,
         }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let lines = |numbers: &[usize]| {
+            let named: Vec<String> = numbers.iter().take(NAMED).map(usize::to_string).collect();
+            let more = numbers.len().saturating_sub(NAMED);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let word = if numbers.len() == 1 { "line" } else { "lines" };
+            format!("{NAME}: {word} {}{more}", named.join(", "))
+        };
+        let mut warnings = Vec::new();
+        if !self.damaged.is_empty() {
+            warnings.push(format!("{}: damaged, and left out", lines(&self.damaged)));
+        }
+        if !self.doubled.is_empty() {
+            warnings.push(format!("{}: there twice, and counted once", lines(&self.doubled)));
+        }
+        if self.strangers > 0 {
+            let number = self.strangers;
+            warnings.push(format!("{NAME}: {number} lines are of runs that cannot be taken up"));
+        }
+        warnings
     }
 }
 
@@ -425,14 +566,14 @@ mod tests {
         let mut journal = Journal::open(folder.path()).unwrap();
         assert!(journal.unfinished().is_none());
         journal.begin(began("a", "2026")).unwrap();
-        journal.ran(identity("mlp"), "x.json", Record::default()).unwrap();
+        journal.ran(0, identity("mlp"), "x.json", sample(0)).unwrap();
         journal.note(Value::from(7)).unwrap();
         drop(journal);
         let mut journal = Journal::open(folder.path()).unwrap();
         let run = journal.unfinished().unwrap();
         assert_eq!((run.ran.len(), run.ran[0].file.as_str()), (1, "x.json"));
         assert_eq!((run.began.words.len(), &run.notes), (1, &vec![Value::from(7)]));
-        assert_eq!(run.progress(), "begun \"2026\", 1 of 3 combinations have results");
+        assert_eq!(run.progress(), "begun \"2026\", 1 of 3 rows have results");
         journal.resume("a").unwrap();
         journal.finish().unwrap();
         drop(journal);
@@ -449,8 +590,8 @@ mod tests {
         let path = folder.path().join(NAME);
         let mut journal = Journal::open(folder.path()).unwrap();
         journal.begin(began("a", "2026")).unwrap();
-        for model in ["mlp", "cnn", "attention"] {
-            journal.ran(identity(model), "x.json", Record::default()).unwrap();
+        for (row, model) in ["mlp", "cnn", "attention"].into_iter().enumerate() {
+            journal.ran(row, identity(model), "x.json", sample(0)).unwrap();
         }
         drop(journal);
         let whole = std::fs::read(&path).unwrap();
@@ -459,7 +600,9 @@ mod tests {
             |cut: &usize| whole[cut.saturating_sub(2)..(cut + 2).min(whole.len())].contains(&b'\n');
         for cut in (0..=whole.len()).filter(|cut| cut % 97 == 0 || near_an_end(cut)) {
             std::fs::write(&path, &whole[..cut]).unwrap();
-            let lines = whole[..cut].iter().filter(|&&byte| byte == b'\n').count();
+            let mut lines = whole[..cut].iter().filter(|&&byte| byte == b'\n').count();
+            // Only its end is missing.
+            lines += usize::from(whole.get(cut) == Some(&b'\n'));
             let mut journal = Journal::open(folder.path()).unwrap();
             assert_eq!(journal.warnings, Vec::<String>::new());
             let found = journal.unfinished().map(|run| run.ran.len());
@@ -479,10 +622,110 @@ mod tests {
         journal.file.write_all(b"garbage \xff\n\0\0\0\0").unwrap();
         drop(journal);
         let journal = Journal::open(folder.path()).unwrap();
-        assert!(journal.warnings[0].contains("1 lines"), "{:?}", journal.warnings);
+        assert!(journal.warnings[0].contains("line 3: damaged"), "{:?}", journal.warnings);
         assert!(journal.unfinished().is_some());
         let text = std::fs::read(journal.path()).unwrap();
         assert!(!text.contains(&0));
+    }
+
+    /// A record of one sample.
+    fn sample(round: u32) -> Record {
+        let mut record = Record::default();
+        record.add_sample(crate::Sample { round, ..Default::default() });
+        record
+    }
+
+    /// A journal of two runs that stopped, the second with two rounds of two rows.
+    fn two_runs(folder: &Path) -> Vec<u8> {
+        let mut journal = Journal::open(folder).unwrap();
+        journal.begin(began("first", "2026")).unwrap();
+        journal.ran(0, identity("mlp"), "x.json", sample(0)).unwrap();
+        journal.stop("stopped").unwrap();
+        drop(journal);
+        let mut journal = Journal::open(folder).unwrap();
+        journal.begin(began("second", "2026")).unwrap();
+        for round in 0..2 {
+            for (row, model) in ["mlp", "cnn"].into_iter().enumerate() {
+                journal.ran(row, identity(model), "y.json", sample(round)).unwrap();
+            }
+        }
+        std::fs::read(journal.path()).unwrap()
+    }
+
+    fn counts(journal: &Journal) -> Vec<(String, usize)> {
+        journal.runs.iter().map(|run| (run.began.run.id.clone(), run.ran.len())).collect()
+    }
+
+    #[test]
+    fn whatever_line_is_damaged_doubled_or_gone_the_others_stay_in_their_run_and_it_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = two_runs(folder.path());
+        let lines: Vec<&[u8]> = whole.split_inclusive(|&byte| byte == b'\n').collect();
+        let path = folder.path().join(NAME);
+        for (at, line) in lines.iter().enumerate() {
+            let others = |replaced: Vec<u8>| {
+                [lines[..at].concat(), replaced, lines[at + 1..].concat()].concat()
+            };
+            // One byte, in the middle and behind the checksum.
+            for byte in [line.len() / 2, 30] {
+                let mut damaged = line.to_vec();
+                damaged[byte] ^= 1;
+                std::fs::write(&path, others(damaged)).unwrap();
+                let journal = Journal::open(folder.path()).unwrap();
+                let said = journal.warnings.join("; ");
+                assert!(said.contains(&format!("line {}: damaged", at + 1)), "{at}: {said}");
+                let found = counts(&journal);
+                match at {
+                    1 => assert_eq!(found, [("second".to_owned(), 4)]),
+                    5 => assert_eq!(found, [("first".to_owned(), 1)]),
+                    _ => {
+                        let lost = |range: std::ops::Range<usize>| usize::from(range.contains(&at));
+                        let first = ("first".to_owned(), 1 - lost(2..3));
+                        assert_eq!(found, [first, ("second".to_owned(), 4 - lost(6..10))], "{at}");
+                    }
+                }
+            }
+            std::fs::write(&path, others([*line, *line].concat())).unwrap();
+            let journal = Journal::open(folder.path()).unwrap();
+            assert_eq!(counts(&journal), [("first".to_owned(), 1), ("second".to_owned(), 4)]);
+            let said = journal.warnings.join("; ");
+            let twice = said.contains(&format!("line {}: there twice", at + 2));
+            assert_eq!(twice, matches!(at, 1 | 2 | 5..=9), "{at}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_journal_that_is_not_understood_is_kept_under_another_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = two_runs(folder.path());
+        let path = folder.path().join(NAME);
+        let text = String::from_utf8(whole).unwrap().replace("\"began\"", "\"bagan\"");
+        std::fs::write(&path, &text).unwrap();
+        let mut journal = Journal::open(folder.path()).unwrap();
+        assert!(journal.unfinished().is_none());
+        journal.begin(began("new", "2026")).unwrap();
+        let kept = std::fs::read_to_string(folder.path().join("journal.jsonl.damaged")).unwrap();
+        assert!(kept.starts_with(&text));
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
+    }
+
+    #[test]
+    fn a_link_a_pipe_and_a_huge_file_are_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(NAME);
+        let target = folder.path().join("target");
+        std::fs::write(&target, "precious").unwrap();
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        let error = Journal::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("a link has this name"), "{error}");
+        assert_eq!(std::fs::read(&target).unwrap(), b"precious");
+        std::fs::remove_file(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert!(Journal::open(folder.path()).is_err());
+        std::fs::remove_file(&path).unwrap();
+        File::create(&path).unwrap().set_len(6 << 30).unwrap();
+        let error = Journal::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("6442450944 bytes"), "{error}");
     }
 
     #[test]

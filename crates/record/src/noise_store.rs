@@ -30,20 +30,20 @@ fn keep_in(folder: &Path, record: &NoiseRecord) -> std::io::Result<PathBuf> {
     let row = format!("{}\n{}\n{}\n{hardware}", record.executable, record.model, record.backend);
     let digest = measure::provenance::sha256_of_bytes(row.as_bytes());
     let path = folder.join(format!("{}.json", &digest[..16]));
-    let file = tempfile::NamedTempFile::new_in(folder)?;
-    serde_json::to_writer_pretty(&file, record)?;
-    file.persist(&path).map_err(|error| error.error)?;
+    files::replace(&path, &serde_json::to_vec_pretty(record)?)?;
     Ok(path)
 }
 
 fn read_from(folder: &Path, machine: &Machine) -> Vec<NoiseRecord> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let files = entries.flatten().map(|entry| entry.path());
-    let records = files
+    let paths = entries.flatten().map(|entry| entry.path());
+    let records = paths
         .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
-        .filter_map(|path| serde_json::from_slice::<NoiseRecord>(&std::fs::read(path).ok()?).ok());
+        .filter_map(|path| {
+            serde_json::from_slice(&files::read(&path, files::Kind::NOTE).ok()?).ok()
+        });
     records
-        .filter(|record| record.schema_version == SCHEMA_VERSION)
+        .filter(|record: &NoiseRecord| record.schema_version == SCHEMA_VERSION)
         .filter(|record| hardware(&record.machine) == hardware(machine))
         .collect()
 }

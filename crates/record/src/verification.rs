@@ -185,7 +185,7 @@ impl VerificationFile {
     /// # Errors
     /// One line if there is something else under its name, or one of a newer version.
     pub fn read(folder: &Path) -> Result<Option<VerificationFile>, String> {
-        match std::fs::read(folder.join(FILE)) {
+        match files::read(&folder.join(FILE), files::Kind::VERIFICATION) {
             Ok(bytes) => VerificationFile::parse(&bytes).map(Some),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(format!("cannot be read: {error}")),

@@ -216,7 +216,7 @@ impl<'a> Campaign<'a> {
         let row = &mut self.rows[index];
         if let Some(keeper) = &mut self.keeper {
             let file = row.file.clone().unwrap_or_else(|| row.name.first_free(&keeper.out));
-            keeper.journal.ran(row.identity.clone(), &file, part.clone()).context(hint)?;
+            keeper.journal.ran(index, row.identity.clone(), &file, part.clone()).context(hint)?;
             row.file = Some(file);
         }
         row.absorb(part);
@@ -247,7 +247,7 @@ impl<'a> Campaign<'a> {
             } else if !write::write_new(&path, &row.result).with_context(|| hint.clone())? {
                 let file = row.name.first_free(&keeper.out);
                 let renamed = without_samples(&row.result);
-                let said = keeper.journal.ran(row.identity.clone(), &file, renamed);
+                let said = keeper.journal.ran(index, row.identity.clone(), &file, renamed);
                 said.with_context(|| hint.clone())?;
                 row.file = Some(file);
                 continue;

@@ -182,7 +182,7 @@ fn a_folder_with_a_run_that_stopped_says_so_and_can_also_begin_anew() {
     assert!(output.status.success());
     let words = said(&output);
     assert!(words.contains("note: a run has stopped in "), "{words}");
-    assert!(words.contains("of 4 combinations have results"), "{words}");
+    assert!(words.contains("of 4 rows have results"), "{words}");
     assert!(words.contains("trainmark run --resume --out "), "{words}");
     // The old one can still be taken up, and then there is none left.
     let resume =
