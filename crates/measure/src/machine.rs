@@ -25,6 +25,12 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// Whether another is the same hardware, whatever its name, system and kernel.
+    pub fn is_same_hardware(&self, other: &Machine) -> bool {
+        (&self.cpu, self.cores, self.threads, &self.architecture, &self.gpus)
+            == (&other.cpu, other.cores, other.threads, &other.architecture, &other.gpus)
+    }
+
     /// Asks the operating system.
     pub fn detect() -> Machine {
         use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};

@@ -15,6 +15,9 @@ pub const DATA: u8 = 65;
 pub const UNAVAILABLE: u8 = 69;
 /// Training broke down: a loss that is not finite (`EX_SOFTWARE`).
 pub const NOT_FINITE: u8 = 70;
+/// Too little is known to say that nothing became worse (`EX_TEMPFAIL`): `trainmark compare` wants more
+/// samples.
+pub const INCONCLUSIVE: u8 = 75;
 /// The time for all of it was up (as GNU's `timeout`).
 pub const TIMED_OUT: u8 = 124;
 /// Interrupted by the user (128 + SIGINT).

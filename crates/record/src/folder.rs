@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 /// Why nothing could be read: one line.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
-    #[error("{0}: there is no such folder or file; `trainmark run` writes to benchmarks/")]
+    #[error("--input {0}: there is no such folder or file; `trainmark run` writes to benchmarks/")]
     Missing(String),
-    #[error("{path}: {reason}")]
+    #[error("--input {path}: {reason}")]
     Unreadable { path: String, reason: io::Error },
 }
 

@@ -3,10 +3,12 @@
 #![forbid(unsafe_code)]
 
 pub mod change;
+pub mod comparison;
 pub mod figures;
 pub mod file_name;
 pub mod fingerprint;
 pub mod folder;
+pub mod history;
 pub mod journal;
 pub mod noise;
 pub mod noise_store;
@@ -17,6 +19,7 @@ pub mod roofline;
 pub mod state;
 pub mod stats;
 mod status;
+pub mod summary;
 pub mod task;
 pub mod verdict;
 pub mod verification;
@@ -27,4 +30,5 @@ pub use result::{
     RunIdentity, SCHEMA_VERSION, Sample, Throughput, Timing, TrainerRecord,
 };
 pub use status::Status;
+pub use summary::{Reference, Summary};
 pub use verdict::Verdict;

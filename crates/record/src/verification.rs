@@ -2,7 +2,7 @@
 //! `schema/verification.schema.json` says the same to other programs.
 
 use crate::task::KeyRecord;
-use crate::{old, write};
+use crate::{Record, old, write};
 use measure::machine::Machine;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -162,6 +162,23 @@ impl Verification {
             Some(reason) => reason.clone(),
             None => self.grade.sentence().to_owned(),
         }
+    }
+
+    /// Whether it holds for a record: of the same training, program and hardware, where both say which.
+    pub fn holds_for(&self, record: &Record) -> bool {
+        fn agree<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {
+            one.is_none() || other.is_none() || one == other
+        }
+        let trainer = record.trainer.as_ref();
+        let program = trainer.and_then(|trainer| trainer.sha256.as_deref());
+        let sources = trainer.and_then(|trainer| trainer.sources_sha256.as_deref());
+        let hardware = |it: &Machine| (it.cpu.clone(), it.architecture.clone(), it.gpus.clone());
+        (&record.executable, &record.model, &record.backend)
+            == (&self.executable, &self.model, &self.backend)
+            && same_training(&record.config, &self.config, &record.keys)
+            && agree(program, self.program_sha256.as_deref())
+            && agree(sources, self.sources_sha256.as_deref())
+            && agree(record.machine.as_deref().map(hardware), self.machine.as_ref().map(hardware))
     }
 
     fn is_of_the_same_row(&self, other: &Verification) -> bool {

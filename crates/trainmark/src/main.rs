@@ -4,7 +4,7 @@
 use clap::Parser;
 use std::process::ExitCode;
 use trainmark::cli::{Cli, Verb};
-use trainmark::{cmd, data, launch, report};
+use trainmark::{cmd, data, launch};
 
 fn main() -> ExitCode {
     // Before anything else: the launcher must stay as small as it can.

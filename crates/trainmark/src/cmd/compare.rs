@@ -1,21 +1,24 @@
 //! `trainmark compare BASE NEW`: what became faster, slower, larger, worse; and the gate.
 
+use super::report::{print, warn};
 use crate::cmd::baseline;
-use crate::compare::{self, Metric, Options, Set, json, junit, markdown, table};
-use crate::report::console::{Style, one_line};
-use crate::report::old_result::{ResultFile, SCHEMA_VERSION};
-use crate::verify::{FILE, VerificationFile};
 use anyhow::{Context, Result, bail};
-use std::path::{Path, PathBuf};
+use record::comparison::{self, Conclusion, Options};
+use record::folder::{self, Folder};
+use record::verification::{FILE, VerificationFile};
+use report::compare::{json, junit, markdown, table};
+use report::console::{Style, one_line};
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Compare two sets of result files, and fail if something became worse.
 ///
 /// A difference is claimed only where the 95 % interval of the ratio excludes 1; that needs at least
-/// four runs of a row on each side (`trainmark run --repeats 4`). The exit code is 1 only for a shown
+/// four samples of a row on each side (`trainmark run --repeats 4`). The exit code is 1 only for a shown
 /// regression beyond the gate, or for a row that no longer completes, no longer reaches its target, or
-/// whose verification grade (`trainmark verify`) is worse than it was. It is 65 where the two sides cannot
-/// be compared.
+/// whose verification grade (`trainmark verify`) is worse than it was. It is 75 where too little is known
+/// to say that there is none, and 65 where the two sides cannot be compared.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Folder or file with results, or the name of a baseline
@@ -25,9 +28,9 @@ pub struct Args {
     /// A regression below this does not count, for example `3%`
     #[arg(long, value_name = "PERCENT", value_parser = crate::units::percent, default_value = "3%")]
     gate: f64,
-    /// What to compare
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "train-s")]
-    metric: Vec<Metric>,
+    /// What to compare: any figure or metric, for example `train_s`, `throughput`, `quality`
+    #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "train_s")]
+    metric: Vec<String>,
     /// Claim no difference smaller than this, for example `1%`; without it, the noise floor that
     /// `trainmark noise` found and the files carry
     #[arg(long, value_name = "PERCENT", value_parser = crate::units::percent)]
@@ -37,6 +40,12 @@ pub struct Args {
     /// Compare even what differs in dataset, precision or threads, and times of different machines
     #[arg(long)]
     anyway: bool,
+    /// Compare rows that differ in this key, for example `precision`
+    #[arg(long, value_name = "KEY", value_delimiter = ',')]
+    across: Vec<String>,
+    /// End with 0 where too little is known
+    #[arg(long)]
+    allow_inconclusive: bool,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -66,72 +75,47 @@ pub fn run(args: Args) -> Result<ExitCode> {
 fn gate(args: Args) -> Result<ExitCode> {
     let (base, new) = (read(&args.base)?, read(&args.new)?);
     let options = Options {
-        metrics: args.metric,
+        figures: args.metric,
         gate: args.gate,
         noise_floor: args.noise_floor,
         anyway: args.anyway,
+        across: args.across,
     };
     let hint = || format!("{} and {}", args.base.display(), args.new.display());
-    let comparison = compare::compare(&base, &new, &options).with_context(hint)?;
-    let text = match args.format {
-        Format::Table => table::render(&comparison, Style::stdout()),
-        Format::Markdown => markdown::render(&comparison),
-        Format::Json => json::render(&comparison),
-        Format::Junit => junit::render(&comparison),
-    };
-    super::report::print(&text)?;
-    let code = match comparison.has_regression() {
-        true => protocol::exit::FAILURE,
-        false => protocol::exit::SUCCESS,
-    };
-    Ok(ExitCode::from(code))
+    let comparison = comparison::compare(&base, &new, &options).with_context(hint)?;
+    print(&match args.format {
+        Format::Table => table(&comparison, Style::stdout()),
+        Format::Markdown => markdown(&comparison),
+        Format::Json => json(&comparison),
+        Format::Junit => junit(&comparison),
+    })?;
+    Ok(ExitCode::from(match comparison.conclusion {
+        Conclusion::Regression => protocol::exit::FAILURE,
+        Conclusion::Inconclusive if !args.allow_inconclusive => protocol::exit::INCONCLUSIVE,
+        Conclusion::Inconclusive | Conclusion::Pass => protocol::exit::SUCCESS,
+    }))
 }
 
-/// The result files of a side, with their samples, and what was verified. Files that are neither are
-/// named and left out.
-fn read(side: &Path) -> Result<Set> {
+/// The records of a side, and what was verified.
+fn read(side: &Path) -> Result<Folder> {
     let place = match side.exists() {
         true => side.to_owned(),
         false => baseline::folder(side).with_context(|| {
             format!("{}: there is no such folder, file or baseline", side.display())
         })?,
     };
-    // A file's verification is beside it.
-    let mut folder = place.parent().unwrap_or(Path::new("")).to_owned();
-    let mut files = vec![place.clone()];
-    if place.is_dir() {
-        let entries = std::fs::read_dir(&place).with_context(|| place.display().to_string())?;
-        files = entries.flatten().map(|entry| entry.path()).collect();
-        files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
-        files.retain(|file| !file.ends_with(FILE));
-        files.sort();
-        folder = place.clone();
-    }
-    let mut set = Set::default();
-    for file in files {
-        match read_file(&file) {
-            Ok(result) => set.results.push(result),
-            Err(error) => warn(&format!("{}: {error:#}; left out", file.display())),
-        }
-    }
-    if set.results.is_empty() {
+    let mut folder = folder::read(std::slice::from_ref(&place), None)?;
+    warn(&folder);
+    if folder.entries.is_empty() {
         bail!("{}: there is no result file", side.display());
     }
-    match VerificationFile::read(&folder) {
-        Ok(found) => set.verifications = found.unwrap_or_default().verifications,
-        Err(reason) => warn(&format!("{} {reason}; left out", folder.join(FILE).display())),
+    if !place.is_dir() {
+        // A file's verification is beside it.
+        let beside = place.parent().unwrap_or(Path::new(""));
+        match VerificationFile::read(beside) {
+            Ok(found) => folder.verifications = found.unwrap_or_default().verifications,
+            Err(reason) => eprintln!("warning: {FILE} {}; left out", one_line(&reason)),
+        }
     }
-    Ok(set)
-}
-
-fn warn(text: &str) {
-    eprintln!("warning: {}", one_line(text));
-}
-
-fn read_file(file: &Path) -> Result<ResultFile> {
-    let result: ResultFile = serde_json::from_slice(&std::fs::read(file)?)?;
-    if result.schema_version > SCHEMA_VERSION {
-        bail!("schema_version {} is newer than this program", result.schema_version);
-    }
-    Ok(result)
+    Ok(folder)
 }

@@ -1,29 +1,25 @@
-//! `trainmark history`: every combination over many runs, and where it changed.
+//! `trainmark history`: every row over many runs, and where it changed.
 
-use super::report::{nothing_to_report, warn};
-use crate::compare::Metric;
-use crate::history::{History, json, markdown, table};
-use crate::report::console::Style;
-use crate::report::read::read;
-use crate::report::{Options, Summary};
-use crate::suite::{BUILT_IN, Suite};
-use anyhow::{Context, Result};
-use std::path::PathBuf;
+use super::report::{Input, print};
+use anyhow::{Result, anyhow};
+use record::figures;
+use record::history::History;
+use report::console::Style;
+use report::history::{json, markdown, table};
 use std::process::ExitCode;
 
-/// Show each combination over time, from the result files of many runs, and where it changed.
+/// Show each row over time, from the result files of many runs, and where it changed.
 ///
 /// A change is claimed where a permutation test says that chance alone makes one in at most 1 % of
 /// stretches without any; that needs four runs on either side. The commits are those that the result
 /// files name.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folder with result files; single files and several of either are taken too
-    #[arg(long, value_name = "DIR", num_args = 1.., default_value = "benchmarks")]
-    input: Vec<PathBuf>,
-    /// Which figure
-    #[arg(long, value_enum, default_value = "train-s")]
-    metric: Metric,
+    #[command(flatten)]
+    input: Input,
+    /// Any figure or metric, for example `train_s`, `throughput`, `quality`
+    #[arg(long, value_name = "NAME", default_value = "train_s")]
+    metric: String,
     /// Report no change smaller than this, for example `2%`
     #[arg(long, value_name = "PERCENT", value_parser = crate::units::percent, default_value = "1%")]
     noise_floor: f64,
@@ -46,20 +42,18 @@ enum Format {
 /// # Errors
 /// If the input cannot be read or holds nothing to show.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let collection = read(&args.input, None)?;
-    warn(&collection);
-    if collection.is_empty() {
-        return Err(nothing_to_report(&args.input, &collection));
-    }
-    let suite = Suite::parse(BUILT_IN, "built in")?;
-    let options = Options { suite: Some(&suite), ..Options::default() };
-    let summary = Summary::new(collection, &options)?;
-    let history = History::new(&summary, args.metric, args.noise_floor);
-    let text = match args.format {
-        Format::Table => table::render(&history, Style::stdout()),
-        Format::Markdown => markdown::render(&history),
-        Format::Json => json::render(&history).context("the history as JSON")?,
-    };
-    super::report::print(&text)?;
+    let summary = args.input.summarize(None)?;
+    let records = summary.rows.iter().map(|row| &row.record);
+    let figure = figures::named(&args.metric, records).ok_or_else(|| {
+        let known: Vec<&str> = summary.figures.iter().map(|figure| &*figure.key).collect();
+        anyhow!("--metric {}: there is no such figure; there are {}", args.metric, known.join(", "))
+    })?;
+    let label = |row: &record::summary::Row| report::table::label(&summary, row, false);
+    let history = History::new(&summary, &figure, args.noise_floor, label);
+    print(&match args.format {
+        Format::Table => table(&history, Style::stdout()),
+        Format::Markdown => markdown(&history),
+        Format::Json => json(&history),
+    })?;
     Ok(ExitCode::from(protocol::exit::SUCCESS))
 }

@@ -1,12 +1,12 @@
 //! `trainmark report`: result files in, reports out.
 
-use crate::report::collection::Collection;
-use crate::report::exhibit::{self, Exhibit};
-use crate::report::read::{read, whole};
-use crate::report::{Options, Reference, Summary, chart, console, html, json, markdown};
 use crate::suite::{BUILT_IN, Suite};
 use anyhow::{Context, Result, anyhow, bail};
 use rayon::prelude::*;
+use record::folder::{self, Folder};
+use record::summary::Options;
+use record::{Record, Reference, Summary, old};
+use report::{Exhibit, chart, console, html, json, markdown};
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
@@ -16,19 +16,69 @@ use std::process::ExitCode;
 const LISTED: usize = 50;
 /// Bytes of an existing file that are looked at before it is replaced.
 const LOOKED_AT: u64 = 16 << 20;
-/// Of these, as many are enough to tell a report of ours by how it begins, white space aside.
-const HEAD: u64 = 256;
-const REPORT_BEGINS: &str = "{\"summary\":{\"total_benchmarks\":";
-const MARKDOWN_BEGINS: &str = "# ";
+
+/// Which result files, and how they are compared: what all verbs that read folders have in common.
+#[derive(Debug, clap::Args)]
+pub struct Input {
+    /// Folder with result files; single files and several of either are taken too
+    #[arg(long, value_name = "DIR", num_args = 1.., default_value = "benchmarks")]
+    pub input: Vec<PathBuf>,
+    /// Of rows that differ in nothing but when they ran, keep only the newest
+    #[arg(long)]
+    latest: bool,
+    /// Whose rows the speed-ups are against, for example PyTorch/cpu
+    #[arg(long, value_name = "EXECUTABLE/BACKEND")]
+    reference: Option<Reference>,
+    /// Compare rows that differ in this configuration key, for example `precision`
+    #[arg(long, value_name = "KEY", value_delimiter = ',')]
+    across: Vec<String>,
+}
+
+impl Input {
+    /// Reads the files, names those that are left out, and sums the rest up. `except` is about to be
+    /// replaced.
+    ///
+    /// # Errors
+    /// If the input cannot be read or holds nothing.
+    pub fn summarize(&self, except: Option<&Path>) -> Result<Summary> {
+        let folder = folder::read(&self.input, except)?;
+        warn(&folder);
+        if folder.entries.is_empty() {
+            return Err(nothing_to_report(&self.input, &folder));
+        }
+        let suite = Suite::parse(BUILT_IN, "built in")?;
+        let target = |record: &Record| target(&suite, record);
+        let options = Options {
+            reference: self.reference.clone(),
+            preferred: suite.reference.as_ref().map(preferred),
+            latest: self.latest,
+            across: self.across.clone(),
+            target: Some(&target),
+        };
+        Ok(Summary::new(folder, &options)?)
+    }
+}
+
+/// A suite's reference as records know it.
+pub(super) fn preferred(row: &crate::suite::ReferenceRow) -> Reference {
+    let (executable, backend) = (row.trainer.clone(), row.backend.clone());
+    Reference { executable, backend, ..Reference::default() }
+}
+
+/// The built-in suite's target of files that name none.
+fn target(suite: &Suite, record: &Record) -> Option<(String, f64)> {
+    let epochs = record.config.get("epochs").and_then(serde_json::Value::as_u64).unwrap_or(0);
+    let target = suite.target(&record.model, &old::TASK.name, epochs)?;
+    Some((old::TASK.quality.clone()?, target))
+}
 
 /// Make reports from a folder of result files: JSON, Markdown, HTML, charts.
 ///
 /// Without any of the options that name a report, the table is printed, with a bar for each row's time.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folder with result files; single files and several of either are taken too
-    #[arg(long, value_name = "DIR", num_args = 1.., default_value = "benchmarks")]
-    input: Vec<PathBuf>,
+    #[command(flatten)]
+    input: Input,
     /// Where the JSON report goes; `-` is standard output
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -44,12 +94,6 @@ pub struct Args {
     /// Print the summary too, with its notes
     #[arg(long)]
     verbose: bool,
-    /// Of rows that differ in nothing but when they ran, keep only the newest
-    #[arg(long)]
-    latest: bool,
-    /// Whose rows the speed-ups are against, for example MNISTClassic/cpu
-    #[arg(long, value_name = "EXECUTABLE/BACKEND")]
-    reference: Option<Reference>,
 }
 
 /// Runs the verb.
@@ -57,18 +101,22 @@ pub struct Args {
 /// # Errors
 /// If the input cannot be read, holds nothing to report, or a report cannot be written.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let reports: Vec<(&str, &Path)> =
-        [("--output", &args.output), ("--markdown", &args.markdown), ("--html", &args.html)]
-            .into_iter()
-            .filter_map(|(flag, path)| Some((flag, path.as_deref()?)))
-            .collect();
-    for (index, (flag, path)) in reports.iter().enumerate() {
+    let named = [
+        ("--output", "JSON", &args.output),
+        ("--markdown", "Markdown", &args.markdown),
+        ("--html", "HTML", &args.html),
+    ];
+    let reports: Vec<(&str, &str, &Path)> = named
+        .into_iter()
+        .filter_map(|(flag, kind, path)| Some((flag, kind, path.as_deref()?)))
+        .collect();
+    for (index, (flag, _, path)) in reports.iter().enumerate() {
         check_target(flag, path)?;
-        if let Some((other, _)) = reports[..index].iter().find(|(_, other)| other == path) {
+        if let Some((other, ..)) = reports[..index].iter().find(|(.., other)| other == path) {
             bail!("{flag} {}: is the name for {other} too", path.display());
         }
     }
-    let summary = summarize(&args)?;
+    let summary = args.input.summarize(args.output.as_deref())?;
     let charts = match &args.charts {
         Some(folder) => write_charts(folder, &summary)?,
         None => Vec::new(),
@@ -76,7 +124,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let links = links(&charts, args.markdown.as_deref());
     let written: Vec<Result<()>> = reports
         .par_iter()
-        .map(|(flag, path)| {
+        .map(|(flag, _, path)| {
             write(flag, path, |to| match *flag {
                 "--output" => json::write(&summary, to),
                 "--markdown" => markdown::write(&summary, &links, to),
@@ -85,30 +133,17 @@ pub fn run(args: Args) -> Result<ExitCode> {
         })
         .collect();
     written.into_iter().collect::<Result<()>>()?;
+    let stdout_is_taken = reports.iter().any(|(.., path)| is_stdout(path));
     if args.verbose || (reports.is_empty() && args.charts.is_none()) {
-        show(reports.iter().any(|(_, path)| is_stdout(path)), &summary)?;
+        show(stdout_is_taken, &summary)?;
+    }
+    for (_, kind, path) in reports.iter().filter(|(.., path)| !is_stdout(path)) {
+        let line = format!("{kind} report saved to {}\n", path.display());
+        if stdout_is_taken { eprint!("{line}") } else { print(&line)? }
     }
     // The process ends: nobody needs its hundred thousand pieces of memory one by one.
     std::mem::forget(summary);
     Ok(ExitCode::from(protocol::exit::SUCCESS))
-}
-
-/// Reads the input and sums it up.
-fn summarize(args: &Args) -> Result<Summary> {
-    let collection = read(&args.input, args.output.as_deref())?;
-    warn(&collection);
-    if collection.is_empty() {
-        return Err(nothing_to_report(&args.input, &collection));
-    }
-    let suite = Suite::parse(BUILT_IN, "built in")?;
-    let reference = args.reference.clone();
-    let options = Options { reference, latest: args.latest, suite: Some(&suite) };
-    let mut summary = Summary::new(collection, &options)?;
-    if args.html.is_some() || args.charts.is_some() {
-        let needed = exhibit::needed(&summary);
-        summary.keep_files(needed, |row| whole(&args.input, row.file()));
-    }
-    Ok(summary)
 }
 
 /// Writes every chart as a file. Their titles and paths.
@@ -148,9 +183,9 @@ fn links(charts: &[(String, PathBuf)], markdown: Option<&Path>) -> Vec<markdown:
 }
 
 /// Why there is nothing in these inputs.
-pub(super) fn nothing_to_report(inputs: &[PathBuf], collection: &Collection) -> anyhow::Error {
+fn nothing_to_report(inputs: &[PathBuf], folder: &Folder) -> anyhow::Error {
     let inputs: Vec<String> = inputs.iter().map(|it| it.display().to_string()).collect();
-    let reason = match collection.skipped.len() {
+    let reason = match folder.skipped.len() {
         0 => "there is no .json file".to_owned(),
         number => format!("no result file among {number} .json"),
     };
@@ -163,37 +198,26 @@ fn is_stdout(path: &Path) -> bool {
 
 /// Refuses to replace a result file: it cannot be made again.
 pub(super) fn check_target(flag: &str, path: &Path) -> Result<()> {
-    if is_stdout(path) || !path.is_file() {
-        return Ok(());
-    }
+    let mut bytes = Vec::new();
     // What cannot be read is no reason: writing it will say more.
-    if is_result_file(path).unwrap_or(false) {
+    let read = File::open(path).and_then(|file| file.take(LOOKED_AT).read_to_end(&mut bytes));
+    if !is_stdout(path) && path.is_file() && read.is_ok() && Record::parse(&bytes).is_ok() {
         bail!("{flag} {}: is a result file, which a report must not replace", path.display());
     }
     Ok(())
 }
 
-fn is_result_file(path: &Path) -> std::io::Result<bool> {
-    let mut file = File::open(path)?;
-    let mut bytes = Vec::new();
-    // Mostly it is the report of before, which may be large: its first words tell.
-    (&mut file).take(HEAD).read_to_end(&mut bytes)?;
-    let head = bytes.iter().copied().filter(|byte| !byte.is_ascii_whitespace());
-    let is_report = head.take(REPORT_BEGINS.len()).eq(REPORT_BEGINS.bytes());
-    if is_report || bytes.starts_with(MARKDOWN_BEGINS.as_bytes()) {
-        return Ok(false);
+/// Names the files that are left out and those that only repeat others.
+pub(super) fn warn(folder: &Folder) {
+    let left_out = folder.skipped.iter().map(|it| format!("{}: {}", it.file, it.reason));
+    let repeated = folder.duplicates.iter();
+    let repeated =
+        repeated.map(|it| format!("{}: {}; it does not count again", it.file, it.reason));
+    let lines: Vec<String> = left_out.chain(repeated).collect();
+    for line in lines.iter().take(LISTED) {
+        eprintln!("warning: {}", console::one_line(line));
     }
-    file.take(LOOKED_AT).read_to_end(&mut bytes)?;
-    Ok(Collection::default().add_bytes("", &bytes).is_ok())
-}
-
-/// Names the files that are left out.
-pub(super) fn warn(collection: &Collection) {
-    for skipped in collection.skipped.iter().take(LISTED) {
-        let line = format!("{}: {}", skipped.file, skipped.reason);
-        eprintln!("warning: {}", console::one_line(&line));
-    }
-    let more = collection.skipped.len().saturating_sub(LISTED);
+    let more = lines.len().saturating_sub(LISTED);
     if more > 0 {
         eprintln!("warning: {more} more files are left out");
     }
@@ -201,14 +225,11 @@ pub(super) fn warn(collection: &Collection) {
 
 /// Prints the summary where it does not disturb a report on standard output.
 fn show(stdout_is_taken: bool, summary: &Summary) -> Result<()> {
-    let shown = if stdout_is_taken {
-        let text = console::summary(summary, console::Style::stderr());
-        std::io::stderr().lock().write_all(text.as_bytes())
-    } else {
-        let text = console::summary(summary, console::Style::stdout());
-        std::io::stdout().lock().write_all(text.as_bytes())
-    };
-    unless_closed(shown).context("cannot print the summary")
+    if stdout_is_taken {
+        eprint!("{}", console::summary(summary, console::Style::stderr()));
+        return Ok(());
+    }
+    print(&console::summary(summary, console::Style::stdout()))
 }
 
 /// Prints a text whole; a reader that stops reading is no error.
@@ -260,7 +281,7 @@ fn replace(
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".writing-");
+    builder.prefix(record::write::WRITING);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;

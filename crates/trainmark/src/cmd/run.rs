@@ -9,21 +9,23 @@ use crate::data;
 use crate::executor::{Executor, Local};
 use crate::plan::{self, Case};
 use crate::progress::Progress;
-use crate::report::{Collection, Options, Summary, console};
 use crate::runner::{DATA_CHANGED, Limits, Runner, Settings, cancelled_by_signals, new_run};
 use crate::schedule::Schedule;
 use crate::slurm::{self, Scheduler, Slurm};
 use crate::suite::LoadedSuite;
 use crate::trainer::make_ready;
 use crate::units::{self, Cpus};
-use crate::verify::FILE;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
-use files::{Kind as FileKind, WRITING};
+use files::WRITING;
 use measure::launch::{LimitedBy, MemoryLimit};
 use measure::text::one_line;
 use record::journal::{Began, Journal, PastRun};
-use record::{Status, race};
+use record::folder::{Entry, Folder};
+use record::summary::Options;
+use record::verification::VerificationFile;
+use record::{Status, Summary, race};
+use report::console;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -268,19 +270,20 @@ fn conclude(
     rows: &[Row],
     stopped: Option<&str>,
 ) -> Result<ExitCode> {
-    let mut results = Collection::default();
+    let mut folder = Folder::default();
     for (row, file) in rows.iter().filter_map(|row| Some((row, row.file()?))) {
-        results.add(file, &(&row.result).into()).map_err(|reason| anyhow!("{file}: {reason}"))?;
+        let (file, record) = (file.to_owned(), row.result.clone());
+        folder.entries.push(Entry { file, record });
     }
-    if let Ok(bytes) = files::read(&args.out.join(FILE), FileKind::VERIFICATION) {
-        // What is wrong with it, `trainmark report` says.
-        let _ = results.add_bytes(FILE, &bytes);
-    }
-    let files = results.files().count();
+    // What is wrong with it, `trainmark report` says.
+    let verified = VerificationFile::read(&args.out).ok().flatten();
+    folder.verifications = verified.unwrap_or_default().verifications;
+    let files = folder.entries.len();
     let mut text = String::new();
-    if !results.is_empty() {
-        let options = Options { suite: Some(&loaded.suite), ..Options::default() };
-        let (summary, style) = (Summary::new(results, &options)?, console::Style::stdout());
+    if files > 0 {
+        let preferred = loaded.suite.reference.as_ref().map(super::report::preferred);
+        let options = Options { preferred, ..Options::default() };
+        let (summary, style) = (Summary::new(folder, &options)?, console::Style::stdout());
         text += &console::table(&summary, style);
         let notes = console::notes(&summary, style);
         if !notes.is_empty() {

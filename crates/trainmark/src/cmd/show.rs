@@ -1,13 +1,13 @@
 //! `trainmark show`: one result file, in full.
 
-use crate::report::console::Style;
-use crate::report::full;
-use crate::report::old_result::{ResultFile, SCHEMA_VERSION};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use record::Record;
+use report::console::Style;
+use report::full;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Show one result file in full: figures with their intervals and sources, every run, the command.
+/// Show one result file in full: figures with their intervals and sources, every sample, the command.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A result file; several are shown one after the other
@@ -22,14 +22,12 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode> {
     for (index, path) in args.files.iter().enumerate() {
         let name = path.display();
-        let text = std::fs::read(path).with_context(|| format!("{name}: cannot be read"))?;
-        let result: ResultFile = serde_json::from_slice(&text)
+        let text = files::read(path, files::Kind::RESULT)
+            .with_context(|| format!("{name}: cannot be read"))?;
+        let record = Record::parse(&text)
             .with_context(|| format!("{name}: is no result file of `trainmark run`"))?;
-        if result.schema_version > SCHEMA_VERSION {
-            bail!("{name}: was written by a newer trainmark: update this one");
-        }
         let separator = if index > 0 { "\n" } else { "" };
-        super::report::print(&(separator.to_owned() + &full::text(&result, Style::stdout())))?;
+        super::report::print(&(separator.to_owned() + &full::text(&record, Style::stdout())))?;
     }
     Ok(ExitCode::from(protocol::exit::SUCCESS))
 }

@@ -1,0 +1,586 @@
+//! Two sets of result files against each other: what became faster, slower, larger, worse.
+//!
+//! Rows are matched by what was trained, by whom, on what, and how ([`Job`]); all samples of one job are
+//! taken together. [`crate::verdict`] says what the samples show. A *regression* is a shown difference for
+//! the worse beyond the gate, a row that no longer completes or no longer reaches its target, or one whose
+//! verification grade is worse than it was. Where too little is known for any of that, the outcome is
+//! *inconclusive*, which is not a pass.
+
+use crate::figures::{self, Figure};
+use crate::folder::Folder;
+use crate::stats::Interval;
+use crate::verdict::{self, Verdict};
+use crate::verification::{Grade, Verification};
+use crate::{Record, Status, stats};
+use serde::{Serialize, Serializer};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// Samples on each side that an interval takes, of rows that did not take turns.
+pub const FEWEST_SAMPLES: usize = 4;
+
+/// What makes two rows the same job: who trained what, how, on which data.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Job {
+    executable: String,
+    model: String,
+    backend: String,
+    compiled: bool,
+    /// `key=value`, sorted.
+    config: Vec<String>,
+    /// The digest, or the name where there is none.
+    dataset: String,
+    dataset_name: String,
+    precision: Option<String>,
+    threads: Option<usize>,
+}
+
+impl Job {
+    fn of(record: &Record, across: &[String]) -> Job {
+        let config = record.config.iter().filter(|(key, _)| !across.contains(key));
+        let mut config: Vec<String> = config.map(|(key, value)| format!("{key}={value}")).collect();
+        config.sort();
+        let dataset = record.dataset.as_deref().cloned().unwrap_or_default();
+        let trainer = record.trainer.as_ref();
+        let precision = trainer.and_then(|trainer| trainer.precision.clone());
+        Job {
+            executable: record.executable.clone(),
+            model: record.model.clone(),
+            backend: record.backend.clone(),
+            compiled: record.compiled,
+            config,
+            dataset: dataset.sha256.unwrap_or_else(|| dataset.name.clone()),
+            dataset_name: dataset.name,
+            precision: precision.filter(|_| !across.iter().any(|key| key == "precision")),
+            threads: trainer
+                .and_then(|trainer| trainer.threads)
+                .filter(|_| !across.iter().any(|key| key == "threads")),
+        }
+    }
+
+    /// Without those settings that all rows of a table have.
+    pub fn without(&self, shared: &[String]) -> String {
+        let config = self.config.iter().filter(|it| !shared.contains(it)).cloned().collect();
+        Job { config, ..self.clone() }.to_string()
+    }
+
+    /// The same but for what makes its figures incomparable: dataset, precision, threads.
+    fn is_like(&self, other: &Job) -> bool {
+        (&self.executable, &self.model, &self.backend, self.compiled, &self.config)
+            == (&other.executable, &other.model, &other.backend, other.compiled, &other.config)
+    }
+
+    /// A run that crashed may not have come to say its threads and its precision: it is taken for the
+    /// row that agrees with it in all else.
+    fn is_equal_where_told(&self, other: &Job) -> bool {
+        let silent = |it: &Job| it.threads.is_none() && it.precision.is_none();
+        self.is_like(other) && self.dataset == other.dataset && (silent(self) || silent(other))
+    }
+
+    /// What of these three differs, in words: `dataset: one, then another`.
+    fn unlike(&self, other: &Job) -> Vec<String> {
+        let row = format!("{} {} {}", self.executable, self.model, self.backend);
+        let told = |it: &Option<String>| it.clone().unwrap_or_else(|| "unknown".into());
+        let threads = |it: &Job| told(&it.threads.map(|threads| threads.to_string()));
+        let mut unlike = Vec::new();
+        if self.dataset != other.dataset {
+            let digest = |it: &Job| match self.dataset_name == other.dataset_name {
+                true => {
+                    let start: String = it.dataset.chars().take(12).collect();
+                    format!("{} ({start})", it.dataset_name)
+                }
+                false if it.dataset_name.is_empty() => "none".to_owned(),
+                false => it.dataset_name.clone(),
+            };
+            unlike.push(format!("{row}, dataset: {}, then {}", digest(self), digest(other)));
+        }
+        if self.precision != other.precision {
+            let (one, two) = (told(&self.precision), told(&other.precision));
+            unlike.push(format!("{row}, precision: {one}, then {two}"));
+        }
+        if self.threads != other.threads {
+            unlike.push(format!("{row}, threads: {}, then {}", threads(self), threads(other)));
+        }
+        unlike
+    }
+}
+
+/// For a table: who, what, where, and the configuration.
+impl fmt::Display for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.executable, self.model, self.backend)?;
+        if self.compiled {
+            f.write_str(" compiled")?;
+        }
+        self.config.iter().try_for_each(|setting| write!(f, " {setting}"))
+    }
+}
+
+impl Serialize for Job {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// What the user decides.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Names of figures.
+    pub figures: Vec<String>,
+    /// A regression below this is not one; 0.03 is 3 %.
+    pub gate: f64,
+    /// A ratio must differ from 1 by more than this to be claimed; `None`: by more than the noise
+    /// floors that the files carry.
+    pub noise_floor: Option<f64>,
+    /// Compare even what was measured on different machines, or differs in dataset, precision or threads.
+    pub anyway: bool,
+    /// Keys in which rows that are compared may differ.
+    pub across: Vec<String>,
+}
+
+/// One figure of one job on both sides.
+#[derive(Clone, Debug, Serialize)]
+pub struct ComparedRow {
+    #[serde(rename = "identity")]
+    pub job: Job,
+    #[serde(rename = "metric", serialize_with = "key_of")]
+    pub figure: Figure,
+    pub base: Side,
+    pub new: Side,
+    /// New over base: 1.03 is three percent more. `None` where one of them has no sample.
+    pub ratio: Option<f64>,
+    /// The 95 % interval of the ratio; `None` where there are too few samples for one.
+    pub interval: Option<Interval>,
+    pub outcome: Outcome,
+}
+
+fn key_of<S: Serializer>(figure: &Figure, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&figure.key)
+}
+
+/// One side of a row.
+#[derive(Clone, Debug, Serialize)]
+pub struct Side {
+    pub status: Status,
+    pub median: Option<f64>,
+    pub samples: usize,
+}
+
+/// What a row shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Better,
+    /// Worse, but within the gate.
+    Worse,
+    /// Worse beyond the gate.
+    Regression,
+    /// It completed before and does not now, or misses its target.
+    StatusLost,
+    NoDifference,
+    /// Too few samples.
+    Inconclusive,
+    /// One of the sides has nothing to compare.
+    NotComparable,
+}
+
+impl Outcome {
+    /// In words, for tables.
+    pub fn words(self) -> &'static str {
+        match self {
+            Outcome::Better => "better",
+            Outcome::Worse => "worse, within the gate",
+            Outcome::Regression => "REGRESSION",
+            Outcome::StatusLost => "STATUS LOST",
+            Outcome::NoDifference => "no difference shown",
+            Outcome::Inconclusive => "inconclusive",
+            Outcome::NotComparable => "not comparable",
+        }
+    }
+
+    /// Whether the gate closes.
+    pub fn is_regression(self) -> bool {
+        matches!(self, Outcome::Regression | Outcome::StatusLost)
+    }
+}
+
+/// The verification of one job on both sides.
+#[derive(Clone, Debug, Serialize)]
+pub struct GradeRow {
+    #[serde(rename = "identity")]
+    pub job: Job,
+    pub base: Grade,
+    /// `None` if nobody has verified it: then nothing is known, and nothing lost.
+    pub new: Option<Grade>,
+    /// Why the new one is what it is, if it is worse.
+    pub reason: Option<String>,
+    pub outcome: GradeOutcome,
+}
+
+/// What became of a grade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GradeOutcome {
+    Same,
+    Better,
+    /// Further from the reference than before: a regression, whatever the times.
+    GradeLost,
+    /// It was verified before and was not now.
+    Unknown,
+}
+
+impl GradeOutcome {
+    /// In words, for tables.
+    pub fn words(self) -> &'static str {
+        match self {
+            GradeOutcome::Same => "same",
+            GradeOutcome::Better => "better",
+            GradeOutcome::GradeLost => "GRADE LOST",
+            GradeOutcome::Unknown => "not verified now",
+        }
+    }
+}
+
+/// What the whole comparison says to a gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Conclusion {
+    Regression,
+    Inconclusive,
+    Pass,
+}
+
+/// The whole comparison.
+#[derive(Clone, Debug, Serialize)]
+pub struct Comparison {
+    pub conclusion: Conclusion,
+    /// Inconclusive ones first.
+    pub rows: Vec<ComparedRow>,
+    /// Of each job that was verified on the base's side, what was found then and now.
+    pub grades: Vec<GradeRow>,
+    /// What differs besides the figures: datasets, machines, programs, versions.
+    pub differences: Vec<String>,
+    /// Jobs that only one side has, and which side.
+    pub unmatched: Vec<(String, &'static str)>,
+    /// The gate, as a share.
+    pub gate: f64,
+    /// The noise floor, as a share.
+    pub noise_floor: f64,
+}
+
+impl Comparison {
+    /// Settings that all rows have: said once, they leave room in a table.
+    pub fn shared_settings(&self) -> Vec<String> {
+        let mut rows = self.rows.iter().map(|row| &row.job.config);
+        let first = rows.next().cloned().unwrap_or_default();
+        rows.fold(first, |mut shared, settings| {
+            shared.retain(|it| settings.contains(it));
+            shared
+        })
+    }
+
+    /// Rows with this outcome.
+    pub fn count(&self, is: impl Fn(Outcome) -> bool) -> usize {
+        self.rows.iter().filter(|row| is(row.outcome)).count()
+    }
+
+    /// Grades on which the gate closes.
+    pub fn grades_lost(&self) -> usize {
+        self.grades.iter().filter(|row| row.outcome == GradeOutcome::GradeLost).count()
+    }
+}
+
+/// Why two sets are not compared: one line.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    #[error("no row of the one is in the other: {0}")]
+    NothingInCommon(String),
+    #[error("what was trained differs ({0}): such figures cannot be compared; --anyway does it")]
+    Trainings(String),
+    #[error(
+        "they were measured on different machines ({0}): their times cannot be compared; --anyway does it"
+    )]
+    Machines(String),
+    #[error("--metric {0}: there is no such figure; there are {1}")]
+    NoSuchFigure(String, String),
+}
+
+type Jobs<'a> = BTreeMap<Job, Vec<&'a Record>>;
+
+/// Compares `new` with `base`.
+///
+/// # Errors
+/// If no row is in both, if rows differ in what makes figures comparable (dataset, precision, threads), or
+/// if times of different machines would be compared.
+pub fn compare(base: &Folder, new: &Folder, options: &Options) -> Result<Comparison, CompareError> {
+    let records = || base.entries.iter().chain(&new.entries).map(|entry| &entry.record);
+    let figures = wanted(&options.figures, records)?;
+    let floors = records().filter_map(|record| Some(record.noise_floor.as_ref()?.share));
+    let noise_floor = options.noise_floor.unwrap_or(floors.fold(0.0, f64::max));
+    let known = (&base.verifications[..], &new.verifications[..]);
+    let jobs = |folder: &'_ Folder| -> Vec<(Job, usize)> {
+        let entries = folder.entries.iter().enumerate();
+        entries.map(|(place, it)| (Job::of(&it.record, &options.across), place)).collect()
+    };
+    let (base_jobs, new_jobs) = (by_job(base, jobs(base)), by_job(new, jobs(new)));
+    let machines = facts(&base_jobs, &new_jobs, &MACHINE_FACTS);
+    if figures.iter().any(Figure::is_of_machine) && !options.anyway && !machines.is_empty() {
+        return Err(CompareError::Machines(machines.join("; ")));
+    }
+    let pairing = pair(&base_jobs, &new_jobs);
+    let mut differences: Vec<String> =
+        pairing.unlike.iter().flat_map(|(one, other)| one.unlike(other)).collect();
+    differences.dedup(); // sizes of one model differ in the same
+    if !options.anyway && !differences.is_empty() {
+        return Err(CompareError::Trainings(first_few(&differences, "; ")));
+    }
+    let (mut rows, mut grades) = (Vec::new(), Vec::new());
+    for (job, other) in pairing.equal.iter().chain(&pairing.unlike) {
+        let (of_base, of_new) = (&base_jobs[*job], &new_jobs[*other]);
+        let row = |figure: &Figure| {
+            compare_row(job, figure.clone(), of_base, of_new, (options.gate, noise_floor))
+        };
+        rows.extend(figures.iter().map(row));
+        grades.extend(grade_row(job, (of_base, known.0), (of_new, known.1)));
+        differences.extend(settings_that_differ(job, other));
+    }
+    let only =
+        |jobs: &[&Job], side| jobs.iter().map(|job| (job.to_string(), side)).collect::<Vec<_>>();
+    let mut unmatched = only(&pairing.only_base, "base");
+    unmatched.extend(only(&pairing.only_new, "new"));
+    if rows.is_empty() {
+        let shown: Vec<String> =
+            unmatched.iter().map(|(row, side)| format!("{row} ({side})")).collect();
+        return Err(CompareError::NothingInCommon(first_few(&shown, ", ")));
+    }
+    differences.extend(across_differences(&base_jobs, &new_jobs, &options.across));
+    differences.extend(machines);
+    differences.extend(facts(&base_jobs, &new_jobs, &PROGRAM_FACTS));
+    differences.dedup();
+    rows.sort_by_key(|row: &ComparedRow| row.outcome != Outcome::Inconclusive);
+    let gate = options.gate;
+    let conclusion = Conclusion::Pass;
+    let mut found =
+        Comparison { conclusion, rows, grades, differences, unmatched, gate, noise_floor };
+    found.conclusion = match &found {
+        it if it.count(Outcome::is_regression) + it.grades_lost() > 0 => Conclusion::Regression,
+        it if it.count(|it| it == Outcome::Inconclusive) > 0 => Conclusion::Inconclusive,
+        it if it.count(|it| it != Outcome::NotComparable) == 0 => Conclusion::Inconclusive,
+        _ => Conclusion::Pass,
+    };
+    Ok(found)
+}
+
+fn wanted<'a, I>(names: &[String], records: impl Fn() -> I) -> Result<Vec<Figure>, CompareError>
+where
+    I: Iterator<Item = &'a Record> + Clone,
+{
+    let figure = |name: &String| {
+        figures::named(name, records()).ok_or_else(|| {
+            let known = figures::of(records());
+            let known: Vec<&str> = known.iter().map(|figure| &*figure.key).collect();
+            CompareError::NoSuchFigure(name.clone(), known.join(", "))
+        })
+    };
+    names.iter().map(figure).collect()
+}
+
+fn by_job(folder: &Folder, jobs: Vec<(Job, usize)>) -> Jobs<'_> {
+    let mut found = Jobs::new();
+    for (job, place) in jobs {
+        found.entry(job).or_default().push(&folder.entries[place].record);
+    }
+    found
+}
+
+/// Who is compared with whom.
+struct Pairing<'a> {
+    equal: Vec<(&'a Job, &'a Job)>,
+    /// What differs only in dataset, precision or threads.
+    unlike: Vec<(&'a Job, &'a Job)>,
+    only_base: Vec<&'a Job>,
+    only_new: Vec<&'a Job>,
+}
+
+/// Equals first, then those that did not come to say all, then what differs in the least. Two single rows
+/// are compared whatever their settings are: somebody named them.
+fn pair<'a>(base: &'a Jobs, new: &'a Jobs) -> Pairing<'a> {
+    let single = base.len() == 1 && new.len() == 1;
+    let mut only_base: Vec<&Job> = base.keys().collect();
+    let mut only_new: Vec<&Job> = new.keys().collect();
+    let mut take = |fits: &dyn Fn(&Job, &Job) -> bool| {
+        let mut pairs = Vec::new();
+        only_base.retain(|one| match only_new.iter().position(|other| fits(one, other)) {
+            Some(at) => {
+                pairs.push((*one, only_new.remove(at)));
+                false
+            }
+            None => true,
+        });
+        pairs
+    };
+    let mut equal = take(&|one, other| one == other);
+    equal.extend(take(&Job::is_equal_where_told));
+    let mut unlike = take(&|one, other| one.is_like(other) && one.unlike(other).len() == 1);
+    unlike.extend(take(&Job::is_like));
+    let named = take(&|one, other| single && one.model == other.model);
+    for pair in named {
+        match pair.0.unlike(pair.1).is_empty() {
+            true => equal.push(pair),
+            false => unlike.push(pair),
+        }
+    }
+    equal.sort();
+    Pairing { equal, unlike, only_base, only_new }
+}
+
+fn compare_row(
+    job: &Job,
+    figure: Figure,
+    base: &[&Record],
+    new: &[&Record],
+    (gate, floor): (f64, f64),
+) -> ComparedRow {
+    let side = |records: &[&Record]| {
+        let values = records.iter().flat_map(|record| figure.samples(record));
+        let values: Vec<f64> = values.map(|(_, value)| value).collect();
+        // Of several files the first status that is not `measured`.
+        let mut statuses = records.iter().map(|record| record.status);
+        let status = statuses.find(|status| *status != Status::Measured);
+        let median = stats::median(&values);
+        Side { status: status.unwrap_or_default(), median, samples: values.len() }
+    };
+    let change = verdict::compare(&figure, base, new, floor);
+    let (base, new) = (side(base), side(new));
+    let lost = base.status == Status::Measured
+        && !matches!(new.status, Status::Measured | Status::Unavailable);
+    let outcome = match change {
+        _ if lost => Outcome::StatusLost,
+        None => Outcome::NotComparable,
+        Some(change) => match change.verdict {
+            Verdict::Faster => Outcome::Better,
+            Verdict::Slower if change.gain.recip() > 1.0 + gate => Outcome::Regression,
+            Verdict::Slower => Outcome::Worse,
+            Verdict::NoDifference => Outcome::NoDifference,
+            Verdict::Inconclusive => Outcome::Inconclusive,
+            Verdict::NotComparable => Outcome::NotComparable,
+        },
+    };
+    let ratio = change.map(|change| change.ratio(figure.better));
+    let (ratio, interval) = (ratio.map(|it| it.0), ratio.and_then(|it| it.1));
+    ComparedRow { job: job.clone(), figure, base, new, ratio, interval, outcome }
+}
+
+/// `None` if the base was never verified.
+fn grade_row(
+    job: &Job,
+    base: (&[&Record], &[Verification]),
+    new: (&[&Record], &[Verification]),
+) -> Option<GradeRow> {
+    fn newest<'a>(records: &[&Record], known: &'a [Verification]) -> Option<&'a Verification> {
+        let holding = known.iter().filter(|it| records.iter().any(|record| it.holds_for(record)));
+        // RFC 3339 in UTC sorts as text.
+        holding.max_by_key(|it| &it.verified)
+    }
+    // What could not be tried, or has no reference, tells nothing that could be lost.
+    let told = |grade: Grade| !matches!(grade, Grade::Unavailable | Grade::NotVerified);
+    let base = newest(base.0, base.1).filter(|it| told(it.grade))?.grade;
+    // A trainer that no longer takes part has lost its grade; a machine without the device has not.
+    let found = newest(new.0, new.1).filter(|it| it.grade != Grade::Unavailable);
+    let outcome = match found.map(|it| it.grade) {
+        None => GradeOutcome::Unknown,
+        Some(grade) if grade == base => GradeOutcome::Same,
+        // In the order of the grades: from bit-equal to failed, and not verified at all.
+        Some(grade) if grade < base => GradeOutcome::Better,
+        Some(_) => GradeOutcome::GradeLost,
+    };
+    let is_lost = outcome == GradeOutcome::GradeLost;
+    let reason = found.filter(|_| is_lost).map(Verification::explanation);
+    Some(GradeRow { job: job.clone(), base, new: found.map(|it| it.grade), reason, outcome })
+}
+
+type Fact = (&'static str, fn(&Record) -> Option<String>);
+
+/// Without these being equal, times are incomparable.
+const MACHINE_FACTS: [Fact; 5] = [
+    ("CPU", |it| it.machine.as_ref()?.cpu.clone()),
+    ("cores", |it| Some(it.machine.as_ref()?.cores?.to_string())),
+    ("threads", |it| Some(it.machine.as_ref()?.threads?.to_string())),
+    ("architecture", |it| it.machine.as_ref()?.architecture.clone()),
+    ("GPUs", |it| Some(it.machine.as_ref()?.gpus.join(", ")).filter(|gpus| !gpus.is_empty())),
+];
+
+/// These may explain a difference.
+const PROGRAM_FACTS: [Fact; 9] = [
+    ("GPU driver", |it| it.environment.as_ref()?.gpu_driver.clone()),
+    ("compilers", |it| {
+        let compilers = &it.environment.as_ref()?.compilers;
+        let shown = compilers.values().cloned().collect::<Vec<_>>().join(", ");
+        (!shown.is_empty()).then_some(shown)
+    }),
+    ("governor", |it| it.environment.as_ref()?.governor.clone()),
+    ("commit", |it| it.run.as_ref()?.git_commit.clone()),
+    ("harness", |it| Some(it.run.as_ref()?.harness.clone())),
+    ("trainer program", |it| it.trainer.as_ref()?.sha256.clone()),
+    ("what it runs", |it| it.trainer.as_ref()?.sources_sha256.clone()),
+    ("kernel", |it| it.machine.as_ref()?.kernel.clone()),
+    ("operating system", |it| it.machine.as_ref()?.os.clone()),
+];
+
+/// Facts that differ, as `CPU: A, then B`.
+fn facts(base: &Jobs, new: &Jobs, facts: &[Fact]) -> Vec<String> {
+    let of = |jobs: &Jobs, get: fn(&Record) -> Option<String>| -> BTreeSet<String> {
+        jobs.values().flatten().filter_map(|record| get(record)).collect()
+    };
+    facts
+        .iter()
+        .filter_map(|(name, get)| difference(name, &of(base, *get), &of(new, *get)))
+        .collect()
+}
+
+fn across_differences(base: &Jobs, new: &Jobs, across: &[String]) -> Vec<String> {
+    let of = |jobs: &Jobs, key: &str| -> BTreeSet<String> {
+        let values = jobs.values().flatten().filter_map(|record| record.config.get(key));
+        values.map(ToString::to_string).collect()
+    };
+    across.iter().filter_map(|key| difference(key, &of(base, key), &of(new, key))).collect()
+}
+
+/// Settings of two rows that somebody named, where they differ.
+fn settings_that_differ(one: &Job, other: &Job) -> Option<String> {
+    let own = |a: &Job, b: &Job| -> Vec<String> {
+        a.config.iter().filter(|it| !b.config.contains(it)).cloned().collect()
+    };
+    let (base, new) = (own(one, other), own(other, one));
+    let name = |it: &Job| [it.executable.clone(), it.backend.clone()].join(" ");
+    let settings = |own: &[String], it: &Job| match own.is_empty() {
+        true => name(it),
+        false => own.join(" "),
+    };
+    (one.config != other.config || name(one) != name(other))
+        .then(|| format!("{}, then {}", settings(&base, one), settings(&new, other)))
+}
+
+fn difference(name: &str, base: &BTreeSet<String>, new: &BTreeSet<String>) -> Option<String> {
+    let list = |values: &BTreeSet<String>| {
+        let short = |value: &String| match value.len() > 40 && !value.contains(' ') {
+            true => value.chars().take(12).collect(), // a digest
+            false => value.clone(),
+        };
+        match values.is_empty() {
+            true => "unknown".to_owned(),
+            false => values.iter().map(short).collect::<Vec<_>>().join(" and "),
+        }
+    };
+    (base != new).then(|| format!("{name}: {}, then {}", list(base), list(new)))
+}
+
+/// For a line of an error.
+fn first_few(all: &[String], between: &str) -> String {
+    const FEW: usize = 4;
+    let mut text = all[..all.len().min(FEW)].join(between);
+    if all.len() > FEW {
+        text += &format!("{between}and {} more", all.len() - FEW);
+    }
+    text
+}

@@ -1,0 +1,145 @@
+//! Every row over many runs, and where it changed: from the same result files as all reports.
+//!
+//! A change is where [`crate::change`] finds one, [`crate::verdict`] shows it between the runs around it,
+//! and it is larger than the noise floor.
+
+use crate::change;
+use crate::figures::Figure;
+use crate::stats::Interval;
+use crate::summary::{Row, Summary};
+use crate::task::Better;
+use crate::verdict::{self, Verdict};
+use serde::Serialize;
+
+/// Runs on either side of a change that its size is estimated from, at most.
+const COMPARED: usize = 20;
+
+/// A figure of every row over time.
+#[derive(Clone, Debug, Serialize)]
+pub struct History {
+    #[serde(rename = "metric", serialize_with = "key_of")]
+    pub figure: Figure,
+    pub series: Vec<Series>,
+    /// Rows that have no such figure.
+    pub left_out: usize,
+}
+
+fn key_of<S: serde::Serializer>(figure: &Figure, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&figure.key)
+}
+
+/// One row over time.
+#[derive(Clone, Debug, Serialize)]
+pub struct Series {
+    pub label: String,
+    pub points: Vec<Point>,
+    pub changes: Vec<Change>,
+}
+
+/// One run of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Point {
+    pub when: String,
+    pub value: f64,
+    pub git_commit: Option<String>,
+    pub file: String,
+}
+
+/// Where it changed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Change {
+    /// The place of the first run after it.
+    pub at: usize,
+    pub when: String,
+    /// After over before.
+    pub ratio: f64,
+    pub interval: Option<Interval>,
+    pub worse: bool,
+    /// The commits just before and after it, if they are known and differ.
+    pub commits: Option<(String, String)>,
+}
+
+impl History {
+    /// Of all rows that completed. `label` is what people call a row.
+    pub fn new(
+        summary: &Summary,
+        figure: &Figure,
+        noise_floor: f64,
+        label: impl Fn(&Row) -> String,
+    ) -> History {
+        let mut series = Vec::new();
+        let mut left_out = 0;
+        for rows in summary.series() {
+            let completed = rows.iter().copied().filter(|row| row.record.status.completed());
+            let known: Vec<(&Row, f64)> =
+                completed.filter_map(|row| Some((row, figure.of(&row.record)?))).collect();
+            left_out += rows.len() - known.len();
+            if let Some((first, _)) = known.first() {
+                series.push(one_series(label(first), &known, figure.better, noise_floor));
+            }
+        }
+        History { figure: figure.clone(), series, left_out }
+    }
+}
+
+fn one_series(label: String, rows: &[(&Row, f64)], better: Better, noise_floor: f64) -> Series {
+    let point = |(row, value): &(&Row, f64)| Point {
+        when: row.moment().to_owned(),
+        value: *value,
+        git_commit: row.record.run.as_ref().and_then(|run| run.git_commit.clone()),
+        file: row.file.clone(),
+    };
+    let points: Vec<Point> = rows.iter().map(point).collect();
+    let values: Vec<f64> = rows.iter().map(|(_, value)| *value).collect();
+    let found = change::changes(&values);
+    let mut changes = Vec::new();
+    for (index, &at) in found.iter().enumerate() {
+        let begin = if index == 0 { 0 } else { found[index - 1] };
+        let end = found.get(index + 1).copied().unwrap_or(values.len());
+        let before = &values[begin.max(at.saturating_sub(COMPARED))..at];
+        let after = &values[at..end.min(at + COMPARED)];
+        let Some(change) = verdict::compare_values(better, before, after, noise_floor) else {
+            continue;
+        };
+        if !change.verdict.is_difference() {
+            continue;
+        }
+        let commits = match (&points[at - 1].git_commit, &points[at].git_commit) {
+            (Some(before), Some(after)) if before != after => Some((before.clone(), after.clone())),
+            _ => None,
+        };
+        let (ratio, interval) = change.ratio(better);
+        let worse = change.verdict == Verdict::Slower;
+        changes.push(Change { at, when: points[at].when.clone(), ratio, interval, worse, commits });
+    }
+    Series { label, points, changes }
+}
+
+impl Change {
+    /// `1.35x slower [1.31, 1.40], 2026-11-20T10:00:00Z, commit 1a2b3c4 to 5d6e7f8`.
+    pub fn words(&self, figure: &Figure) -> String {
+        let (more, less) = figure.directions();
+        let (word, factor) =
+            if self.ratio > 1.0 { (more, self.ratio) } else { (less, 1.0 / self.ratio) };
+        let interval = self.interval.map_or(String::new(), |it| {
+            let (low, high) = match self.ratio > 1.0 {
+                true => (it.low, it.high),
+                false => (1.0 / it.high, 1.0 / it.low),
+            };
+            format!(" [{low:.2}, {high:.2}]")
+        });
+        let commits = self.commits.as_ref().map_or(String::new(), |(before, after)| {
+            format!(", commit {} to {}", short(before), short(after))
+        });
+        format!("{factor:.2}x {word}{interval}, {}{commits}", self.when)
+    }
+}
+
+/// A commit as people write it, the mark of a changed tree kept.
+fn short(commit: &str) -> String {
+    let (hash, dirty) = match commit.strip_suffix("-dirty") {
+        Some(hash) => (hash, "-dirty"),
+        None => (commit, ""),
+    };
+    format!("{}{dirty}", hash.chars().take(9).collect::<String>())
+}

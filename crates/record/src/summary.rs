@@ -1,0 +1,612 @@
+//! All rows of some folders as every report shows them: what they share, in what they differ, which are
+//! comparable, who is ranked, and how they compare with the reference.
+//!
+//! Rows are comparable when they trained the same model in the same configuration on the same dataset and
+//! the same hardware. Among those, only rows that were measured and reached their target take part, and
+//! never those of a software imitation of a device. Only they choose by which clock a group is compared.
+
+use crate::figures::{self, CLOCKS, Figure};
+use crate::folder::{Folder, Skipped};
+use crate::race::RaceSpeedUp;
+use crate::verdict::{self, Change};
+use crate::verification::{Grade, Verification};
+use crate::{DatasetRecord, Record, RunIdentity, Status};
+use measure::machine::Machine;
+use rayon::prelude::*;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::hash::Hash;
+use std::str::FromStr;
+
+/// Whose rows the speed-ups are against.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Reference {
+    pub executable: String,
+    pub backend: String,
+    /// Configuration that the row must have, for comparisons across a key.
+    #[serde(rename = "where", skip_serializing_if = "Map::is_empty")]
+    pub settings: Map<String, Value>,
+}
+
+impl Reference {
+    fn is(&self, record: &Record) -> bool {
+        (&self.executable, &self.backend) == (&record.executable, &record.backend)
+            && self.settings.iter().all(|(key, value)| record.config.get(key) == Some(value))
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.executable, self.backend)?;
+        self.settings.iter().try_for_each(|(key, value)| write!(f, " {key}={value}"))
+    }
+}
+
+impl FromStr for Reference {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Reference, String> {
+        match text.rsplit_once('/') {
+            Some((executable, backend)) if !executable.is_empty() && !backend.is_empty() => {
+                let (executable, backend) = (executable.to_owned(), backend.to_owned());
+                Ok(Reference { executable, backend, settings: Map::new() })
+            }
+            _ => Err("write EXECUTABLE/BACKEND, for example PyTorch/cpu".to_owned()),
+        }
+    }
+}
+
+/// The metric and the target of files that name none.
+pub type Target<'a> = &'a dyn Fn(&Record) -> Option<(String, f64)>;
+
+/// What the user may choose.
+#[derive(Clone, Default)]
+pub struct Options<'a> {
+    /// Speed-ups are against this row, which must be there. Without it: the preferred one if it was
+    /// measured, else `cpu` of the first executable that was measured on it, else the first row that was.
+    pub reference: Option<Reference>,
+    pub preferred: Option<Reference>,
+    /// Keep only the newest of rows that differ in nothing but when they ran.
+    pub latest: bool,
+    /// Configuration keys in which comparable rows may differ.
+    pub across: Vec<String>,
+    /// For files of version 0.
+    pub target: Option<Target<'a>>,
+}
+
+/// Why there is no summary: one line.
+#[derive(Debug, thiserror::Error)]
+pub enum SummaryError {
+    #[error("--reference {wanted}: there is no such row; there are {known}")]
+    NoSuchReference { wanted: Reference, known: String },
+    #[error("--across {0}: no row has that key; there are {1}")]
+    NoSuchKey(String, String),
+}
+
+/// One line of a table.
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub file: String,
+    pub record: Record,
+    /// Place in [`Summary::groups`].
+    pub group: usize,
+    /// Among the ranked rows of its group, from 1; equals share one.
+    pub rank: Option<u32>,
+    /// Against the reference's row of the same group.
+    pub speed_up: Option<Change>,
+    /// Whether it is that row.
+    pub is_reference: bool,
+    pub race_speed_up: Option<RaceSpeedUp>,
+    /// Place in the verifications.
+    verification: Option<usize>,
+    /// Place in [`Summary::machines`].
+    pub machine: Option<usize>,
+    /// It was verified and computes something else.
+    pub different: bool,
+}
+
+impl Row {
+    /// Whether it takes part in rankings and speed-ups.
+    pub fn is_ranked(&self) -> bool {
+        self.record.status == Status::Measured && !self.is_software() && !self.different
+    }
+
+    /// Whether it ran on a software imitation of a device.
+    pub fn is_software(&self) -> bool {
+        self.record.trainer.as_ref().is_some_and(|trainer| trainer.software)
+    }
+
+    /// The status, and of measured rows what keeps them out of the ranking.
+    pub fn status_words(&self) -> &'static str {
+        match self.record.status {
+            Status::Measured if self.is_software() => "software",
+            status => status.words(),
+        }
+    }
+
+    /// The moment that decides which row is newer: of our own files in UTC, else as it is.
+    pub fn moment(&self) -> &str {
+        self.record.run.as_ref().map_or(&self.record.timestamp, |run| &run.started)
+    }
+
+    fn run(&self) -> Option<&str> {
+        self.record.run.as_ref().map(|run| run.id.as_str())
+    }
+}
+
+/// What tells rows apart besides model and backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Difference {
+    Executable,
+    Task,
+    /// A configuration key.
+    Config(String),
+    Dataset,
+    Machine,
+    Compiled,
+    Timestamp,
+    File,
+}
+
+/// Rows that may be compared with each other.
+#[derive(Clone, Debug, Default)]
+pub struct Group {
+    /// Places of its rows.
+    pub rows: Vec<usize>,
+    /// What they are compared by; `None` where no ranked row has any clock.
+    pub clock: Option<Figure>,
+}
+
+/// Everything that a report says.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// In the order of their files.
+    pub rows: Vec<Row>,
+    pub groups: Vec<Group>,
+    /// All that any row may have, in the order of columns.
+    pub figures: Vec<Figure>,
+    /// `None` if there is nothing to compare with.
+    pub reference: Option<Reference>,
+    /// The distinct values of each configuration key, in the order of the rows; of keys that some row
+    /// lacks, null among them.
+    pub config: Vec<(String, Vec<Value>)>,
+    /// Columns that the rows need to be told apart.
+    pub differences: Vec<Difference>,
+    /// How many rows have each status.
+    pub statuses: BTreeMap<Status, usize>,
+    /// All files are of the specification's own scripts: no status, dataset or clock but theirs.
+    pub only_specification: bool,
+    /// One machine of each hardware.
+    pub machines: Vec<Machine>,
+    pub datasets: Vec<DatasetRecord>,
+    pub skipped: Vec<Skipped>,
+    pub duplicates: Vec<Skipped>,
+    pub verifications: Vec<Verification>,
+    /// Whether files without a target were held to one.
+    pub targets_given: bool,
+    /// Whether only the newest rows were kept.
+    pub latest: bool,
+}
+
+impl Summary {
+    /// Orders, judges and compares the rows.
+    ///
+    /// # Errors
+    /// If the reference or the key that the user named is not there.
+    pub fn new(folder: Folder, options: &Options) -> Result<Summary, SummaryError> {
+        let Folder { entries, skipped, duplicates, verifications } = folder;
+        let row = |entry: crate::folder::Entry| Row {
+            file: entry.file,
+            record: entry.record,
+            group: 0,
+            rank: None,
+            speed_up: None,
+            is_reference: false,
+            race_speed_up: None,
+            verification: None,
+            machine: None,
+            different: false,
+        };
+        let rows = entries.into_iter().map(row).collect();
+        let latest = options.latest;
+        let mut summary =
+            Summary { rows, skipped, duplicates, verifications, latest, ..Summary::default() };
+        summary.only_specification = summary.rows.iter().all(|row| row.record.schema_version == 0);
+        summary.judge(options.target);
+        summary.find_machines();
+        if latest {
+            summary.keep_newest();
+        }
+        summary.find_verifications();
+        summary.group(&options.across)?;
+        summary.reference = summary.choose_reference(options)?;
+        summary.figures = figures::of(summary.rows.iter().map(|row| &row.record));
+        for group in 0..summary.groups.len() {
+            summary.rank(group);
+            summary.compare(group);
+        }
+        for row in &summary.rows {
+            *summary.statuses.entry(row.record.status).or_default() += 1;
+        }
+        let datasets = summary.rows.iter().filter_map(|row| row.record.dataset.as_deref());
+        summary.datasets = distinct(datasets).into_iter().cloned().collect();
+        summary.differences = summary.needed_differences();
+        Ok(summary)
+    }
+
+    /// Sets the target of files that name none, and the status that follows from the target.
+    fn judge(&mut self, target: Option<Target>) {
+        for row in &mut self.rows {
+            let record = &mut row.record;
+            if record.schema_version == 0
+                && let Some((metric, target)) = target.and_then(|target| target(record))
+            {
+                record.targets.insert(metric, target);
+                self.targets_given = true;
+            }
+            if record.status == Status::Measured {
+                let lacks = record.task().quality.is_some() && record.quality().is_none();
+                record.status = match record.missed_target() {
+                    _ if lacks => Status::NoQuality,
+                    Some(_) => Status::NotConverged,
+                    None => Status::Measured,
+                };
+            }
+        }
+    }
+
+    /// Names, systems and kernels may differ: rows of a renamed or updated machine stay comparable.
+    fn find_machines(&mut self) {
+        for row in &mut self.rows {
+            let Some(machine) = row.record.machine.as_deref() else { continue };
+            let same = |known: &Machine| known.is_same_hardware(machine);
+            row.machine = self.machines.iter().position(same).or_else(|| {
+                self.machines.push(machine.clone());
+                Some(self.machines.len() - 1)
+            });
+        }
+    }
+
+    /// Drops all but the newest row of each kind.
+    fn keep_newest(&mut self) {
+        let mut newest: HashMap<String, usize> = HashMap::new();
+        for (place, row) in self.rows.iter().enumerate() {
+            let kept = newest.entry(kind(row, &[])).or_insert(place);
+            if self.rows[*kept].moment() <= row.moment() {
+                *kept = place;
+            }
+        }
+        let kept: BTreeSet<usize> = newest.into_values().collect();
+        let mut place = 0;
+        self.rows.retain(|_| {
+            place += 1;
+            kept.contains(&(place - 1))
+        });
+    }
+
+    fn find_verifications(&mut self) {
+        if self.verifications.is_empty() {
+            return;
+        }
+        for row in &mut self.rows {
+            let holding = self.verifications.iter().enumerate();
+            let holding = holding.filter(|(_, it)| it.holds_for(&row.record));
+            // RFC 3339 in UTC sorts as text; of equals the last one read.
+            let found = holding.max_by_key(|(_, it)| &it.verified);
+            row.verification = found.map(|(place, _)| place);
+            row.different = found.is_some_and(|(_, it)| it.grade == Grade::Different);
+        }
+    }
+
+    /// Numbers the groups of comparable rows by where they first appear.
+    fn group(&mut self, across: &[String]) -> Result<(), SummaryError> {
+        for key in across {
+            if !self.rows.iter().any(|row| row.record.config.contains_key(key)) {
+                let keys = self.rows.iter().flat_map(|row| row.record.config.keys());
+                let keys: Vec<&str> = distinct(keys.map(String::as_str));
+                return Err(SummaryError::NoSuchKey(key.clone(), keys.join(", ")));
+            }
+        }
+        let keys: Vec<String> = self.rows.par_iter().map(|row| comparable(row, across)).collect();
+        let mut numbers: HashMap<String, usize> = HashMap::new();
+        for (place, (row, key)) in self.rows.iter_mut().zip(keys).enumerate() {
+            let next = numbers.len();
+            row.group = *numbers.entry(key).or_insert(next);
+            if row.group == self.groups.len() {
+                self.groups.push(Group::default());
+            }
+            self.groups[row.group].rows.push(place);
+        }
+        Ok(())
+    }
+
+    fn choose_reference(&self, options: &Options) -> Result<Option<Reference>, SummaryError> {
+        let has = |wanted: &Reference| self.rows.iter().any(|row| wanted.is(&row.record));
+        if let Some(wanted) = &options.reference {
+            return match has(wanted) {
+                true => Ok(Some(wanted.clone())),
+                false => Err(self.no_such_reference(wanted.clone())),
+            };
+        }
+        let ranked = || self.rows.iter().filter(|row| row.is_ranked());
+        if let Some(preferred) = &options.preferred
+            && ranked().any(|row| preferred.is(&row.record))
+        {
+            return Ok(Some(preferred.clone()));
+        }
+        let cpu = ranked().find(|row| row.record.backend == "cpu");
+        let name = |row: &Row| {
+            let settings =
+                options.across.iter().filter_map(|key| row.record.config.get_key_value(key));
+            Reference {
+                executable: row.record.executable.clone(),
+                backend: row.record.backend.clone(),
+                settings: settings.map(|(key, value)| (key.clone(), value.clone())).collect(),
+            }
+        };
+        Ok(cpu.or(ranked().next()).map(name))
+    }
+
+    fn no_such_reference(&self, wanted: Reference) -> SummaryError {
+        let name = |row: &Row| format!("{}/{}", row.record.executable, row.record.backend);
+        let names: BTreeSet<String> = self.rows.iter().map(name).collect();
+        let mut known = names.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
+        if names.len() > 10 {
+            known += ", ...";
+        }
+        SummaryError::NoSuchReference { wanted, known }
+    }
+
+    /// Chooses the clock and ranks by it.
+    fn rank(&mut self, group: usize) {
+        let ranked =
+            || self.groups[group].rows.iter().filter(|&&place| self.rows[place].is_ranked());
+        let has = |clock: &&str, place: usize| {
+            self.figure(clock)
+                .and_then(|it| it.of(&self.rows[place].record))
+                .is_some_and(|it| it > 0.0)
+        };
+        let of_all = CLOCKS.iter().find(|clock| ranked().all(|&place| has(clock, place)));
+        let of_any = CLOCKS.iter().find(|clock| ranked().any(|&place| has(clock, place)));
+        let Some(clock) = of_all.filter(|_| ranked().next().is_some()).or(of_any) else { return };
+        let Some(clock) = self.figure(clock).cloned() else { return };
+        let mut order: Vec<(f64, usize)> = ranked()
+            .filter_map(|&place| Some((clock.of(&self.rows[place].record)?, place)))
+            .collect();
+        order.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut last = (f64::NAN, 0);
+        for (index, (seconds, place)) in order.into_iter().enumerate() {
+            if seconds != last.0 {
+                last = (seconds, index as u32 + 1);
+            }
+            self.rows[place].rank = Some(last.1);
+        }
+        self.groups[group].clock = Some(clock);
+    }
+
+    /// Against the reference's row of the same run, else against its newest.
+    fn compare(&mut self, group: usize) {
+        let Group { rows: places, clock: Some(clock) } = &self.groups[group] else { return };
+        let Some(reference) = &self.reference else { return };
+        let references: Vec<usize> = places
+            .iter()
+            .copied()
+            .filter(|&place| self.rows[place].is_ranked() && reference.is(&self.rows[place].record))
+            .collect();
+        let newest = |wanted: &dyn Fn(&Row) -> bool| {
+            let found = references.iter().copied().filter(|&place| wanted(&self.rows[place]));
+            found.max_by_key(|&place| self.rows[place].moment())
+        };
+        let Some(newest_of_all) = newest(&|_| true) else { return };
+        let mut found = Vec::new();
+        for &place in places.iter().filter(|&&place| self.rows[place].is_ranked()) {
+            let row = &self.rows[place];
+            let same_run = || newest(&|other| row.run().is_some() && other.run() == row.run());
+            let against = if references.len() > 1 { same_run() } else { None };
+            let against = against.unwrap_or(newest_of_all);
+            let base = &self.rows[against].record;
+            let change = compare_rows(clock, base, &row.record, against == place);
+            let races = base.race.as_deref().zip(row.record.race.as_deref());
+            let race = races.and_then(|(base, new)| RaceSpeedUp::new(base, new));
+            found.push((place, change, race, against == place));
+        }
+        for (place, change, race, is_reference) in found {
+            let row = &mut self.rows[place];
+            (row.speed_up, row.race_speed_up, row.is_reference) = (change, race, is_reference);
+        }
+    }
+
+    /// The figure of that key.
+    pub fn figure(&self, key: &str) -> Option<&Figure> {
+        self.figures.iter().find(|figure| figure.key == key)
+    }
+
+    /// What verifying the row found, if it was verified.
+    pub fn verification(&self, row: &Row) -> Option<&Verification> {
+        row.verification.map(|place| &self.verifications[place])
+    }
+
+    /// How equal the row's training steps are to the reference's.
+    pub fn grade(&self, row: &Row) -> Grade {
+        self.verification(row).map_or(Grade::NotVerified, |it| it.grade)
+    }
+
+    /// Whether any row was verified, successfully or not.
+    pub fn has_verifications(&self) -> bool {
+        self.rows.iter().any(|row| row.verification.is_some())
+    }
+
+    /// Whether any row was compared with another.
+    pub fn compares(&self) -> bool {
+        self.rows.iter().any(|row| row.speed_up.is_some() && !row.is_reference)
+    }
+
+    /// Whether any row is other than measured on a real device.
+    pub fn has_exceptions(&self) -> bool {
+        self.rows.iter().any(|row| row.status_words() != Status::Measured.words())
+    }
+
+    /// The clocks by which groups are compared, the best first.
+    pub fn clocks(&self) -> Vec<&Figure> {
+        let is_used = |clock: &Figure| {
+            let mut used = self.groups.iter().filter_map(|group| group.clock.as_ref());
+            used.any(|figure| figure.key == clock.key)
+        };
+        CLOCKS.iter().filter_map(|clock| self.figure(clock)).filter(|it| is_used(it)).collect()
+    }
+
+    /// Distinct names of the rows, sorted.
+    pub fn names(&self, name: impl Fn(&Record) -> &str) -> Vec<&str> {
+        let names: BTreeSet<&str> = self.rows.iter().map(|row| name(&row.record)).collect();
+        names.into_iter().collect()
+    }
+
+    /// Distinct runs of `trainmark run`, in the order of the rows.
+    pub fn runs(&self) -> Vec<&RunIdentity> {
+        let mut seen = BTreeSet::new();
+        let runs = self.rows.iter().filter_map(|row| row.record.run.as_deref());
+        runs.filter(|run| seen.insert(run.id.as_str())).collect()
+    }
+
+    /// Configuration that all rows share.
+    pub fn shared_config(&self) -> impl Iterator<Item = (&str, &Value)> {
+        let shared = self.config.iter().filter(|(_, values)| values.len() == 1);
+        shared.map(|(key, values)| (key.as_str(), &values[0]))
+    }
+
+    /// Places of the rows with each group together.
+    pub fn by_group(&self) -> impl Iterator<Item = usize> {
+        self.groups.iter().flat_map(|group| group.rows.iter().copied())
+    }
+
+    /// The rows of each kind, oldest first; kinds in the order of their first rows.
+    pub fn series(&self) -> Vec<Vec<&Row>> {
+        let mut places: HashMap<String, usize> = HashMap::new();
+        let mut series: Vec<Vec<&Row>> = Vec::new();
+        for row in &self.rows {
+            let next = series.len();
+            let place = *places.entry(kind(row, &[])).or_insert(next);
+            series.resize(series.len().max(place + 1), Vec::new());
+            series[place].push(row);
+        }
+        series.iter_mut().for_each(|rows| rows.sort_by_key(|row| row.moment()));
+        series
+    }
+
+    /// Model and backend always stand in a table; these columns come beside them.
+    fn needed_differences(&mut self) -> Vec<Difference> {
+        let rows = || self.rows.iter().map(|row| &row.record);
+        let mut config: Vec<(String, Vec<Value>)> = Vec::new();
+        for key in distinct(rows().flat_map(|record| record.config.keys())) {
+            let values = rows().map(|record| record.config.get(key).unwrap_or(&Value::Null));
+            config.push((key.clone(), distinct_values(values)));
+        }
+        self.config = config;
+        let mut found = Vec::new();
+        let rows = || self.rows.iter().map(|row| &row.record);
+        if differ(rows().map(|record| &record.executable)) {
+            found.push(Difference::Executable);
+        }
+        if differ(rows().map(|record| &record.task().name)) {
+            found.push(Difference::Task);
+        }
+        let keys = self.config.iter().filter(|(_, values)| values.len() > 1);
+        found.extend(keys.map(|(key, _)| Difference::Config(key.clone())));
+        // A row that never ran may not know what it would have run on.
+        let ran = || self.rows.iter().filter(|row| row.record.status.completed());
+        if self.datasets.len() > 1 || differ(ran().map(|row| row.record.dataset.is_some())) {
+            found.push(Difference::Dataset);
+        }
+        if self.machines.len() > 1 || differ(ran().map(|row| row.machine)) {
+            found.push(Difference::Machine);
+        }
+        let count = |of: &(dyn Fn(&Row) -> String + Sync)| {
+            let kinds: std::collections::HashSet<String> = self.rows.par_iter().map(of).collect();
+            kinds.len()
+        };
+        let own = |row: &Row| {
+            format!("{}\n{}\n{}", comparable(row, &[]), row.record.executable, row.record.backend)
+        };
+        let all = self.rows.len();
+        let (without, with) = (count(&own), count(&|row| kind(row, &[])));
+        if without < all {
+            if with > without {
+                found.push(Difference::Compiled);
+            }
+            if with < all {
+                found.push(Difference::Timestamp);
+            }
+            if count(&|row| kind(row, &[]) + "\n" + &row.record.timestamp) < all {
+                found.push(Difference::File);
+            }
+        }
+        found
+    }
+}
+
+/// The figure of both rows, held to the larger of their noise floors. A row is 1.00 of itself.
+fn compare_rows(clock: &Figure, base: &Record, new: &Record, is_same: bool) -> Option<Change> {
+    if is_same {
+        clock.of(new)?;
+        let verdict = verdict::Verdict::NoDifference;
+        return Some(Change { gain: 1.0, interval: None, verdict });
+    }
+    let floor = |record: &Record| record.noise_floor.as_ref().map_or(0.0, |floor| floor.share);
+    verdict::compare(clock, &[base], &[new], floor(base).max(floor(new)))
+}
+
+/// What is the same in rows that may be compared with each other.
+fn comparable(row: &Row, across: &[String]) -> String {
+    use std::fmt::Write;
+    let record = &row.record;
+    let mut key = format!("{}\n{}\n{:?}\n", record.task().name, record.model, row.machine);
+    if let Some(dataset) = &record.dataset {
+        let _ = write!(key, "{}\n{:?}\n", dataset.name, dataset.sha256);
+    }
+    let mut config: Vec<(&String, &Value)> = record.config.iter().collect();
+    config.sort_unstable_by_key(|(key, _)| *key);
+    for (name, value) in config.into_iter().filter(|(key, _)| !across.contains(key)) {
+        // Writing to a string cannot fail.
+        let _ = write!(key, "{name}={value}\n");
+    }
+    key
+}
+
+/// What is the same in repeats of a row.
+fn kind(row: &Row, across: &[String]) -> String {
+    let Record { executable, backend, compiled, .. } = &row.record;
+    format!("{}{executable}\n{backend}\n{compiled}", comparable(row, across))
+}
+
+fn differ<T: PartialEq>(mut values: impl Iterator<Item = T>) -> bool {
+    let first = values.next();
+    first.is_some_and(|first| values.any(|value| value != first))
+}
+
+/// In the order in which they appear.
+fn distinct<T: Hash + Eq + Copy>(values: impl Iterator<Item = T>) -> Vec<T> {
+    let mut seen = std::collections::HashSet::new();
+    let mut last = None;
+    let is_new = |value: &T| {
+        let is_new = last != Some(*value) && seen.insert(*value);
+        last = Some(*value);
+        is_new
+    };
+    values.filter(is_new).collect()
+}
+
+fn distinct_values<'a>(values: impl Iterator<Item = &'a Value>) -> Vec<Value> {
+    let mut seen = std::collections::HashSet::new();
+    let mut last: Option<&Value> = None;
+    let mut found = Vec::new();
+    for value in values {
+        // Neighbours mostly have the same, and then nothing needs to be written out.
+        if last != Some(value) && seen.insert(value.to_string()) {
+            found.push(value.clone());
+        }
+        last = Some(value);
+    }
+    found
+}

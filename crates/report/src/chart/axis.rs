@@ -1,0 +1,172 @@
+//! From figures to positions, and the round figures to label.
+
+/// Beyond this ratio of the largest to the smallest figure an axis is logarithmic.
+const LINEAR_UP_TO: f64 = 8.0;
+/// Figures outside of these are drawn at the axis's end: nothing measured comes near.
+const SMALLEST: f64 = 1e-140;
+const LARGEST: f64 = 1e140;
+
+/// One dimension of a chart.
+#[derive(Clone, Copy, Debug)]
+pub struct Axis {
+    low: f64,
+    high: f64,
+    logarithmic: bool,
+    whole: bool,
+    /// Position of `low` and of `high`.
+    from: f64,
+    to: f64,
+}
+
+/// Where a linear axis may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Lengths are compared.
+    Zero,
+    /// Only differences matter.
+    Free,
+    /// Counted from zero: there is nothing between whole figures.
+    Whole,
+}
+
+impl Axis {
+    /// An axis on which all the figures have a place. `None` if there is no figure.
+    pub fn new(figures: impl IntoIterator<Item = f64>, origin: Origin) -> Option<Axis> {
+        let finite = figures.into_iter().filter(|it| it.is_finite());
+        let figures: Vec<f64> =
+            finite.map(|it| if it.abs() < SMALLEST { 0.0 } else { it }).collect();
+        let smallest = figures.iter().copied().reduce(f64::min)?.min(LARGEST);
+        let largest = figures.iter().copied().reduce(f64::max)?.min(LARGEST);
+        let logarithmic =
+            origin != Origin::Whole && smallest > 0.0 && largest / smallest > LINEAR_UP_TO;
+        let (low, high) = if logarithmic {
+            let margin = (largest / smallest.max(SMALLEST)).powf(0.04);
+            (smallest.max(SMALLEST) / margin, largest * margin)
+        } else {
+            let spread = match largest - smallest {
+                0.0 if largest == 0.0 => 1.0,
+                0.0 => largest.abs() * 0.1,
+                spread => spread,
+            };
+            match origin {
+                Origin::Zero | Origin::Whole => {
+                    (0.0, if largest > 0.0 { largest * 1.04 } else { 1.0 })
+                }
+                Origin::Free => (smallest - 0.09 * spread, largest + 0.09 * spread),
+            }
+        };
+        let whole = origin == Origin::Whole;
+        Some(Axis { low, high, logarithmic, whole, from: 0.0, to: 1.0 })
+    }
+
+    /// The same axis from one position to another.
+    #[must_use]
+    pub fn between(self, from: f64, to: f64) -> Axis {
+        Axis { from, to, ..self }
+    }
+
+    /// Position of a figure, on the axis in any case.
+    pub fn at(&self, figure: f64) -> f64 {
+        let share = if self.logarithmic {
+            (figure.max(SMALLEST) / self.low).ln() / (self.high / self.low).ln()
+        } else {
+            (figure - self.low) / (self.high - self.low)
+        };
+        self.from + share.clamp(0.0, 1.0) * (self.to - self.from)
+    }
+
+    pub fn holds(&self, figure: f64) -> bool {
+        (self.low..=self.high).contains(&figure)
+    }
+
+    pub fn is_logarithmic(&self) -> bool {
+        self.logarithmic
+    }
+
+    pub fn from(&self) -> f64 {
+        self.from
+    }
+
+    pub fn to(&self) -> f64 {
+        self.to
+    }
+
+    /// Round figures in its range, a handful.
+    pub fn ticks(&self) -> Vec<f64> {
+        if self.logarithmic { self.logarithmic_ticks() } else { self.linear_ticks() }
+    }
+
+    fn linear_ticks(&self) -> Vec<f64> {
+        let rough = match self.whole {
+            true => ((self.high - self.low) / 8.0).max(1.0),
+            false => (self.high - self.low) / 5.0,
+        };
+        let power = 10f64.powf(rough.log10().floor());
+        let step = [1.0, 2.0, if self.whole { 5.0 } else { 2.5 }, 5.0, 10.0].map(|it| it * power);
+        let step = step.into_iter().find(|step| *step >= rough).unwrap_or(10.0 * power);
+        let first = (self.low / step).ceil();
+        let count = ((self.high / step).floor() - first).clamp(0.0, 12.0) as usize;
+        (0..=count).map(|it| (first + it as f64) * step).collect()
+    }
+
+    fn logarithmic_ticks(&self) -> Vec<f64> {
+        let decades = (self.high / self.low).log10();
+        let (first, last) = (self.low.log10().floor() as i32, self.high.log10().ceil() as i32);
+        let factors: &[f64] = match decades {
+            it if it <= 1.2 => &[1.0, 2.0, 3.0, 5.0, 7.0],
+            it if it <= 3.2 => &[1.0, 2.0, 5.0],
+            _ => &[1.0],
+        };
+        let every = (decades / 7.0).ceil().max(1.0) as usize;
+        let powers = (first..=last).step_by(every);
+        let ticks = powers.flat_map(|power| factors.iter().map(move |it| it * 10f64.powi(power)));
+        ticks.filter(|tick| (self.low..=self.high).contains(tick)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn axis(figures: &[f64], origin: Origin) -> Axis {
+        Axis::new(figures.iter().copied(), origin).unwrap().between(0.0, 100.0)
+    }
+
+    #[test]
+    fn a_wide_range_is_logarithmic_and_a_narrow_one_begins_at_zero_or_not() {
+        assert!(axis(&[0.1, 1.0], Origin::Zero).is_logarithmic());
+        let zero = axis(&[0.5, 1.0], Origin::Zero);
+        assert!(!zero.is_logarithmic());
+        assert_eq!(zero.at(0.0), 0.0);
+        let free = axis(&[90.0, 95.0], Origin::Free);
+        assert!(free.at(90.0) > 0.0 && free.at(90.0) < 10.0 && free.at(95.0) > 90.0);
+        assert!(Axis::new([], Origin::Free).is_none());
+    }
+
+    #[test]
+    fn ticks_are_round_figures_within_the_range() {
+        assert_eq!(axis(&[0.0, 1.0], Origin::Zero).ticks(), [0.0, 0.25, 0.5, 0.75, 1.0]);
+        assert_eq!(axis(&[0.05, 0.8], Origin::Zero).ticks(), [0.05, 0.1, 0.2, 0.5]);
+        assert_eq!(axis(&[0.01, 1000.0], Origin::Free).ticks().len(), 6);
+    }
+
+    #[test]
+    fn epochs_are_counted() {
+        assert_eq!(axis(&[1.0, 5.0], Origin::Whole).ticks(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(axis(&[1.0, 50.0], Origin::Whole).ticks()[..3], [0.0, 10.0, 20.0]);
+    }
+
+    #[test]
+    fn no_figure_is_too_large_too_small_or_too_strange() {
+        for figures in
+            [&[1e308, 5e-324][..], &[0.0], &[f64::NAN, 1.0], &[1e308, 1e308], &[-1.0], &[5e-324]]
+        {
+            let axis = axis(figures, Origin::Free);
+            let ticks = axis.ticks();
+            assert!(ticks.len() < 20, "{ticks:?}");
+            for figure in figures.iter().chain(&ticks).filter(|it| it.is_finite()) {
+                assert!((0.0..=100.0).contains(&axis.at(*figure)), "{figure} in {figures:?}");
+            }
+        }
+    }
+}

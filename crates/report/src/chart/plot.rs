@@ -1,0 +1,204 @@
+//! Two axes, marks, lines between them, and a legend: what all charts with an x and a y share.
+
+use super::axis::{Axis, Origin};
+use super::{WIDTH, at, fitted, mark};
+use crate::text::{self, short};
+use maud::{Markup, html};
+
+const LEFT: f64 = 54.0;
+const RIGHT: f64 = WIDTH - 10.0;
+const TOP: f64 = 12.0;
+const BOTTOM: f64 = 216.0;
+/// From the x axis to the legend.
+const FOOT: f64 = 44.0;
+const LEGEND_LINE: f64 = 18.0;
+/// Width of a column of the legend's font.
+const COLUMN: f64 = 6.4;
+/// Entries of a legend; the others stand in the table.
+const MAX_LEGEND: usize = 30;
+/// Points of a line up to which each has a mark.
+const MARKED: usize = 30;
+
+/// What one entry shows.
+#[derive(Debug)]
+pub struct Series {
+    pub place: usize,
+    pub contestant: usize,
+    pub label: String,
+    pub points: Vec<(f64, f64)>,
+    /// Radius of the marks.
+    pub radius: f64,
+    pub filled: bool,
+    pub weak: bool,
+}
+
+/// What stands at an axis, and where it may begin.
+#[derive(Clone, Copy, Debug)]
+pub struct Measure<'a> {
+    pub title: &'a str,
+    pub origin: Origin,
+}
+
+/// Of the element that holds all that is a series'.
+fn class(series: &Series) -> String {
+    let weak = if series.weak { " weak" } else { "" };
+    mark::color(series.contestant) + weak
+}
+
+/// A drawing with an x and a y axis.
+#[derive(Debug)]
+pub struct Plot {
+    x: Axis,
+    y: Axis,
+    titles: (String, String),
+}
+
+impl Plot {
+    /// Axes that hold all points; `None` of none. `more` are heights to make room for.
+    pub fn new(x: Measure, y: Measure, series: &[Series], more: Option<f64>) -> Option<Plot> {
+        let points = || series.iter().flat_map(|series| &series.points);
+        let x_axis = Axis::new(points().map(|it| it.0), x.origin)?.between(LEFT, RIGHT);
+        let y_axis = Axis::new(points().map(|it| it.1).chain(more), y.origin)?.between(BOTTOM, TOP);
+        let title = |measure: Measure, axis: &Axis| match axis.is_logarithmic() {
+            true => format!("{}, logarithmic", measure.title),
+            false => measure.title.to_owned(),
+        };
+        let titles = (title(x, &x_axis), title(y, &y_axis));
+        Some(Plot { x: x_axis, y: y_axis, titles })
+    }
+
+    /// Axes that also hold other places, such as those of lines.
+    pub fn wide(x: Measure, y: Measure, series: &[Series], xs: &[f64], ys: &[f64]) -> Option<Plot> {
+        let corners = xs.iter().flat_map(|x| ys.iter().map(|y| (*x, *y)));
+        let all = Series {
+            place: 0,
+            contestant: 0,
+            label: String::new(),
+            points: series.iter().flat_map(|it| it.points.iter().copied()).chain(corners).collect(),
+            radius: 0.0,
+            filled: false,
+            weak: false,
+        };
+        Plot::new(x, y, std::slice::from_ref(&all), None)
+    }
+
+    /// Position of a point.
+    pub fn at(&self, point: (f64, f64)) -> (f64, f64) {
+        (self.x.at(point.0), self.y.at(point.1))
+    }
+
+    /// The grid with its figures and titles.
+    pub fn frame(&self) -> Markup {
+        html! {
+            path.g stroke="currentColor" d=(self.grid()) {}
+            path.a d={ "M" (LEFT) " " (BOTTOM) "H" (RIGHT) } stroke="currentColor" {}
+            g.m font-size="11" {
+                g text-anchor="end" {
+                    @for tick in self.y.ticks() {
+                        text x=(LEFT - 6.0) y=(at(self.y.at(tick) + 4.0)) { (short(tick)) }
+                    }
+                }
+                g text-anchor="middle" {
+                    @for tick in self.x.ticks() {
+                        text x=(at(self.x.at(tick))) y=(BOTTOM + 15.0) { (short(tick)) }
+                    }
+                    text x=(at((LEFT + RIGHT) / 2.0)) y=(BOTTOM + 33.0) { (self.titles.0) }
+                    text transform={ "translate(13 " (at((TOP + BOTTOM) / 2.0)) ") rotate(-90)" } {
+                        (self.titles.1)
+                    }
+                }
+            }
+        }
+    }
+
+    fn grid(&self) -> String {
+        let across = self
+            .y
+            .ticks()
+            .into_iter()
+            .map(|tick| format!("M{LEFT} {}H{RIGHT}", at(self.y.at(tick))));
+        let up = self
+            .x
+            .ticks()
+            .into_iter()
+            .map(|tick| format!("M{} {TOP}V{BOTTOM}", at(self.x.at(tick))));
+        across.chain(up).collect()
+    }
+
+    /// A dashed line across at some height, with its name; nothing if that is not in the plot.
+    pub fn level(&self, height: f64, name: &str) -> Markup {
+        if !self.y.holds(height) {
+            return html! {};
+        }
+        let y = self.y.at(height);
+        html! {
+            g.a {
+                path d={ "M" (LEFT) " " (at(y)) "H" (RIGHT) } stroke="currentColor"
+                    stroke-dasharray="3 3" {}
+                text x=(RIGHT) y=(at(y - 4.0)) text-anchor="end" font-size="11" { (name) }
+            }
+        }
+    }
+
+    /// Lines through each series' points, and a mark at each.
+    pub fn lines(&self, series: &[Series]) -> Markup {
+        html! {
+            @for series in series {
+                g class=(class(series)) data-r=(series.place) {
+                    title { (series.label) }
+                    @if series.points.len() > 1 {
+                        path.l d=(self.path(&series.points)) fill="none"
+                            stroke-dasharray=[mark::dashes(series.contestant)] {}
+                    }
+                    (mark::marks(series.contestant, self.marked(series), series.radius, series.filled))
+                }
+            }
+        }
+    }
+
+    /// The points that have a mark: all, or of very many the last.
+    fn marked(&self, series: &Series) -> impl Iterator<Item = (f64, f64)> {
+        let count = series.points.len();
+        let first = if count <= MARKED { 0 } else { count - 1 };
+        series.points[first..].iter().map(|point| self.at(*point))
+    }
+
+    fn path(&self, points: &[(f64, f64)]) -> String {
+        let points = points.iter().map(|point| {
+            let (x, y) = self.at(*point);
+            format!("{} {}", at(x), at(y))
+        });
+        format!("M{}", points.collect::<Vec<_>>().join("L"))
+    }
+
+    /// The names of the series under the plot, and the height of all.
+    pub fn legend(&self, series: &[&Series]) -> (Markup, f64) {
+        let mut placed = Vec::new();
+        let (mut x, mut y) = (LEFT, BOTTOM + FOOT + 10.0);
+        for series in series.iter().take(MAX_LEGEND) {
+            let label = fitted(&series.label, 52);
+            let width = 28.0 + COLUMN * text::width(&label) as f64;
+            if x > LEFT && x + width > RIGHT {
+                (x, y) = (LEFT, y + LEGEND_LINE);
+            }
+            placed.push((x, y, series, label));
+            x += width;
+        }
+        let more = series.len().saturating_sub(MAX_LEGEND);
+        if more > 0 {
+            y += LEGEND_LINE;
+        }
+        let drawing = html! {
+            @for (x, y, series, label) in &placed {
+                g class=(class(series)) data-r=(series.place) {
+                    (mark::marks(series.contestant, [(x + 5.0, *y)], 4.0, series.filled))
+                    text.t x=(at(x + 14.0)) y=(at(y + 4.0)) { (label) }
+                }
+            }
+            @if more > 0 {
+                text.m x=(LEFT) y=(at(y + 4.0)) { "and " (more) " more" }
+            }
+        };
+        (drawing, y + 14.0)
+    }
+}

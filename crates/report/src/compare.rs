@@ -1,0 +1,209 @@
+//! A comparison of two sides as a table, as Markdown, as JSON and as JUnit XML.
+
+use crate::console::{Style, blank, one_line};
+use crate::markdown::escape_long;
+use crate::text::{UNKNOWN, decimal, three_digits};
+use comfy_table::{Cell, CellAlignment, Color};
+use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
+use record::comparison::{
+    ComparedRow, Comparison, Conclusion, FEWEST_SAMPLES, GradeOutcome, GradeRow, Outcome,
+};
+use record::figures::Figure;
+use std::fmt::Write;
+
+const HEAD: [&str; 6] = ["Row", "Metric", "Base", "New", "Change", "Outcome"];
+
+/// A line of the table, and whether the gate closes on it.
+struct Line {
+    cells: [String; 6],
+    is_bad: bool,
+    is_unsure: bool,
+}
+
+fn lines(comparison: &Comparison) -> Vec<Line> {
+    let shared = comparison.shared_settings();
+    let of_row = |row: &ComparedRow| Line {
+        cells: [
+            row.job.without(&shared),
+            row.figure.title(),
+            value(row.base.median, &row.figure),
+            value(row.new.median, &row.figure),
+            change(row),
+            row.outcome.words().to_owned(),
+        ],
+        is_bad: row.outcome.is_regression(),
+        is_unsure: row.outcome == Outcome::Inconclusive,
+    };
+    // Grades that a person should see: all that are not as they were.
+    let is_shown =
+        |it: &&GradeRow| !matches!(it.outcome, GradeOutcome::Same | GradeOutcome::Unknown);
+    let of_grade = |row: &GradeRow| Line {
+        cells: [
+            row.job.without(&shared),
+            "verification".to_owned(),
+            row.base.words().to_owned(),
+            row.new.map_or(UNKNOWN, |grade| grade.words()).to_owned(),
+            String::new(),
+            row.outcome.words().to_owned(),
+        ],
+        is_bad: row.outcome == GradeOutcome::GradeLost,
+        is_unsure: false,
+    };
+    let grades = comparison.grades.iter().filter(is_shown).map(of_grade);
+    comparison.rows.iter().map(of_row).chain(grades).collect()
+}
+
+/// The table, what else differs, and the verdict.
+pub fn table(comparison: &Comparison, style: Style) -> String {
+    let mut table = blank(style);
+    table.set_header(HEAD);
+    for line in lines(comparison) {
+        table.add_row(line.cells.iter().enumerate().map(|(index, text)| {
+            let cell = Cell::new(one_line(text));
+            match index {
+                2..=4 => cell.set_alignment(CellAlignment::Right),
+                5 if style.color && line.is_bad => cell.fg(Color::Red),
+                5 if style.color && line.is_unsure => cell.fg(Color::Yellow),
+                _ => cell,
+            }
+        }));
+    }
+    let mut text = format!("{table}\n");
+    for line in remarks(comparison) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{}", one_line(&line));
+    }
+    text
+}
+
+/// A comment for a pull request.
+pub fn markdown(comparison: &Comparison) -> String {
+    let mut text = format!("| {} |\n", HEAD.join(" | "));
+    text += "|-----|--------|-----:|----:|-------:|---------|\n";
+    for line in lines(comparison) {
+        let cells = line.cells.each_ref().map(|cell| escape_long(cell));
+        let _ = match line.is_bad {
+            true => writeln!(text, "| {} | **{}** |", cells[..5].join(" | "), cells[5]),
+            false => writeln!(text, "| {} |", cells.join(" | ")),
+        };
+    }
+    text.push('\n');
+    for line in remarks(comparison) {
+        let _ = writeln!(text, "- {}", escape_long(&line));
+    }
+    text
+}
+
+/// The comparison itself, for other programs.
+pub fn json(comparison: &Comparison) -> String {
+    serde_json::to_string_pretty(comparison).unwrap_or_default() + "\n"
+}
+
+/// A test case per row and metric: failed where the gate closes, skipped where nothing is known.
+pub fn junit(comparison: &Comparison) -> String {
+    let mut suite = TestSuite::new("trainmark compare");
+    for row in &comparison.rows {
+        let unknown = matches!(row.outcome, Outcome::Inconclusive | Outcome::NotComparable);
+        let message = format!("{}: {}", row.outcome.words(), change(row));
+        let name = format!("{} {}", row.job, row.figure.title());
+        suite.add_test_case(case(&name, row.outcome.is_regression(), unknown, &message));
+    }
+    for row in &comparison.grades {
+        let new = row.new.map_or(UNKNOWN, |grade| grade.words());
+        let mut message = format!("{}: {} -> {new}", row.outcome.words(), row.base);
+        message.extend(row.reason.iter().map(|reason| format!(": {reason}")));
+        let name = format!("{} verification", row.job);
+        let is_lost = row.outcome == GradeOutcome::GradeLost;
+        suite.add_test_case(case(&name, is_lost, row.new.is_none(), &message));
+    }
+    let mut report = Report::new("trainmark");
+    report.add_test_suite(suite);
+    report.to_string().unwrap_or_default()
+}
+
+fn case(name: &str, failed: bool, skipped: bool, message: &str) -> TestCase {
+    let mut status = match (failed, skipped) {
+        (true, _) => TestCaseStatus::non_success(NonSuccessKind::Failure),
+        (false, true) => TestCaseStatus::skipped(),
+        (false, false) => TestCaseStatus::success(),
+    };
+    if failed || skipped {
+        status.set_message(message);
+    }
+    let mut case = TestCase::new(name, status);
+    case.set_classname("trainmark");
+    case
+}
+
+/// `+3.1 % [+2.0, +4.4]`; without the interval, and with `~`, where there are too few samples for one.
+pub fn change(row: &ComparedRow) -> String {
+    let percent = |ratio: f64| format!("{:+.1}", (ratio - 1.0) * 100.0);
+    match (row.ratio, row.interval) {
+        (None, _) => UNKNOWN.to_owned(),
+        (Some(ratio), None) => format!("~{} %", percent(ratio)),
+        (Some(ratio), Some(interval)) => {
+            format!("{} % [{}, {}]", percent(ratio), percent(interval.low), percent(interval.high))
+        }
+    }
+}
+
+/// A median with the digits that its figure deserves.
+pub(crate) fn value(value: Option<f64>, figure: &Figure) -> String {
+    match value {
+        Some(value) if figure.is_time() => three_digits(value),
+        value => decimal(value),
+    }
+}
+
+/// What stands under the table in every format; the conclusion last.
+fn remarks(comparison: &Comparison) -> Vec<String> {
+    let mut remarks = Vec::new();
+    let shared = comparison.shared_settings();
+    if !shared.is_empty() {
+        remarks.push(format!("All rows: {}", shared.join(" ")));
+    }
+    remarks.extend(comparison.differences.iter().map(|it| format!("Differs: {it}")));
+    remarks.extend(comparison.unmatched.iter().map(|(row, side)| format!("Only in {side}: {row}")));
+    for row in &comparison.grades {
+        match (row.outcome, &row.reason) {
+            (GradeOutcome::GradeLost, Some(reason)) => {
+                remarks.push(format!("Grade lost: {}: {reason}", row.job));
+            }
+            (GradeOutcome::Unknown, _) => remarks.push(format!(
+                "Was {} and is not verified now (trainmark verify): {}",
+                row.base, row.job
+            )),
+            _ => {}
+        }
+    }
+    let number = |count: usize, one: &str, many: &str| match count {
+        1 => format!("1 {one}"),
+        count => format!("{count} {many}"),
+    };
+    let unsure = comparison.count(|it| it == Outcome::Inconclusive);
+    if unsure > 0 {
+        remarks.push(format!(
+            "{}: too few samples for an interval, nothing is known. {FEWEST_SAMPLES} on each side are \
+             enough: trainmark run --repeats {FEWEST_SAMPLES}",
+            number(unsure, "row is inconclusive", "rows are inconclusive")
+        ));
+    } else if comparison.conclusion == Conclusion::Inconclusive {
+        remarks.push("Inconclusive: no row could be compared".to_owned());
+    }
+    let lost = comparison.grades_lost();
+    if lost > 0 {
+        remarks.push(number(lost, "verification grade lost", "verification grades lost"));
+    }
+    let gate = comparison.gate * 100.0;
+    match comparison.count(Outcome::is_regression) {
+        0 if comparison.conclusion == Conclusion::Pass => {
+            remarks.push(format!("No regression shown beyond the gate of {gate:.1} %"));
+        }
+        0 => {}
+        regressions => {
+            let regressions = number(regressions, "regression", "regressions");
+            remarks.push(format!("{regressions} beyond the gate of {gate:.1} %"));
+        }
+    }
+    remarks
+}

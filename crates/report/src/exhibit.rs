@@ -1,0 +1,191 @@
+//! What charts, bars and the HTML report show of a summary: panels of comparable rows, and in each panel
+//! its entries, the fastest first. Of a folder with more rows than a page can show, the first are shown.
+
+use crate::table;
+use crate::text::count;
+use indexmap::IndexSet;
+use record::figures::Figure;
+use record::stats::Interval;
+use record::summary::{Difference, Group, Row, Summary};
+use record::{Record, Sample};
+
+/// Entries that are shown.
+pub const MAX_ENTRIES: usize = 200;
+/// Samples of an entry that are drawn: more would be a blot, and would make the file large.
+const MAX_SAMPLES: usize = 100;
+
+/// The shown part of a summary.
+#[derive(Debug)]
+pub struct Exhibit<'a> {
+    pub summary: &'a Summary,
+    /// Names of who was measured: executable and backend, as far as they differ.
+    pub contestants: Vec<String>,
+    pub panels: Vec<Panel<'a>>,
+    /// Rows that are not shown.
+    pub left_out: usize,
+}
+
+/// Comparable rows: one model in one configuration on one dataset and machine.
+#[derive(Debug)]
+pub struct Panel<'a> {
+    pub title: String,
+    pub entries: Vec<Entry<'a>>,
+    /// Which seconds its charts show.
+    pub clock: Option<&'a Figure>,
+    /// The quality's figure and the target of it.
+    pub quality: Option<&'a Figure>,
+    pub target: Option<f64>,
+}
+
+/// A row with its name and its place.
+#[derive(Debug)]
+pub struct Entry<'a> {
+    /// Place among all entries: what links a row of the table with the marks in the charts.
+    pub place: usize,
+    pub row: &'a Row,
+    pub record: &'a Record,
+    /// Place of its name among the contestants.
+    pub contestant: usize,
+    pub label: String,
+}
+
+impl<'a> Exhibit<'a> {
+    /// The entries of every group.
+    pub fn new(summary: &'a Summary) -> Exhibit<'a> {
+        let mut contestants = IndexSet::new();
+        let mut panels = Vec::new();
+        let mut place = 0;
+        for group in &summary.groups {
+            let room = MAX_ENTRIES - place;
+            if room == 0 {
+                break;
+            }
+            panels.push(panel(summary, group, room, &mut place, &mut contestants));
+        }
+        let left_out = summary.rows.len() - place;
+        Exhibit { summary, contestants: contestants.into_iter().collect(), panels, left_out }
+    }
+
+    pub fn entries(&self) -> impl Iterator<Item = (&Panel<'a>, &Entry<'a>)> {
+        self.panels.iter().flat_map(|panel| panel.entries.iter().map(move |it| (panel, it)))
+    }
+
+    /// What a reader has to know of a folder that is too large to be shown whole.
+    pub fn note(&self) -> Option<String> {
+        let rows = count(self.left_out, "further row");
+        (self.left_out > 0).then(|| format!("{rows} are not shown; the JSON report has all."))
+    }
+}
+
+fn panel<'a>(
+    summary: &'a Summary,
+    group: &'a Group,
+    room: usize,
+    place: &mut usize,
+    contestants: &mut IndexSet<String>,
+) -> Panel<'a> {
+    let clock = group.clock.as_ref();
+    let seconds = |place: &usize| {
+        let known = clock.and_then(|clock| clock.of(&summary.rows[*place].record));
+        known.unwrap_or(f64::INFINITY)
+    };
+    let mut places = group.rows.clone();
+    places.sort_by(|a, b| seconds(a).total_cmp(&seconds(b)));
+    places.truncate(room);
+    let mut entries: Vec<Entry> = Vec::new();
+    for row in places.iter().map(|&place| &summary.rows[place]) {
+        let label = contestant(summary, row);
+        let (contestant, _) = contestants.insert_full(label.clone());
+        entries.push(Entry { place: *place, row, record: &row.record, contestant, label });
+        *place += 1;
+    }
+    // Repeats of one contestant are told apart by when they ran.
+    for index in 0..entries.len() {
+        let own = entries[index].contestant;
+        if entries.iter().filter(|entry| entry.contestant == own).count() > 1 {
+            let time = table::difference(summary, entries[index].row, &Difference::Timestamp);
+            entries[index].label = format!("{}, {time}", entries[index].label);
+        }
+    }
+    let first = &summary.rows[group.rows[0]];
+    let quality = first.record.task().quality.as_deref();
+    Panel {
+        title: title(summary, first),
+        clock,
+        quality: quality.and_then(|quality| summary.figure(quality)),
+        target: quality.and_then(|quality| first.record.targets.get(quality).copied()),
+        entries,
+    }
+}
+
+/// Executable and backend, as far as they tell rows apart.
+fn contestant(summary: &Summary, row: &Row) -> String {
+    let mut label = table::difference(summary, row, &Difference::Executable).into_owned();
+    let backend = crate::text::visible(&row.record.backend, 60);
+    match summary.differences.contains(&Difference::Executable) {
+        true => label = format!("{label} {backend}"),
+        false => label = backend.into_owned(),
+    }
+    if summary.differences.contains(&Difference::Compiled) && row.record.compiled {
+        label += " compiled";
+    }
+    label
+}
+
+/// `mlp, hidden 512`: the model, and in what panels differ.
+fn title(summary: &Summary, row: &Row) -> String {
+    let mut parts = vec![crate::text::visible(&row.record.model, 60).into_owned()];
+    for of in &summary.differences {
+        let value = table::difference(summary, row, of);
+        match of {
+            _ if value == crate::text::UNKNOWN => {}
+            Difference::Config(_) | Difference::Machine => {
+                parts.push(format!("{} {value}", table::title(summary, of).to_lowercase()));
+            }
+            Difference::Dataset | Difference::Task => parts.push(value.into_owned()),
+            _ => {}
+        }
+    }
+    parts.join(", ")
+}
+
+impl<'a> Panel<'a> {
+    /// Entries that have figures worth a mark.
+    pub fn charted(&self) -> impl Iterator<Item = &Entry<'a>> {
+        self.entries.iter().filter(|entry| entry.record.status.completed())
+    }
+}
+
+impl Entry<'_> {
+    /// The interval of the median.
+    pub fn interval(&self, figure: &Figure) -> Option<Interval> {
+        self.record.intervals.get(&*figure.key).copied()
+    }
+
+    /// How many samples its figures are medians of.
+    pub fn sample_count(&self) -> usize {
+        self.record.counted().count().max(1)
+    }
+
+    /// Every sample's value, in their order; of very many, evenly spaced ones of all sizes.
+    pub fn samples(&self, figure: &Figure) -> Vec<f64> {
+        let samples = figure.samples(self.record);
+        let mut samples: Vec<f64> = samples.into_iter().map(|(_, value)| value).collect();
+        if samples.len() > MAX_SAMPLES {
+            samples.sort_by(f64::total_cmp);
+            let last = samples.len() - 1;
+            samples = (0..MAX_SAMPLES).map(|it| samples[it * last / (MAX_SAMPLES - 1)]).collect();
+        }
+        samples
+    }
+
+    /// The sample nearest to the median: it stands for the others where only one can be drawn.
+    pub fn median_sample(&self, figure: &Figure) -> Option<&Sample> {
+        let median = figure.of(self.record)?;
+        let distance = |sample: &&Sample| {
+            figure.of_sample(sample).map_or(f64::MAX, |value| (value - median).abs())
+        };
+        let samples = self.record.counted().filter(|sample| sample.status.completed());
+        samples.min_by(|a, b| distance(a).total_cmp(&distance(b)))
+    }
+}

@@ -1,0 +1,223 @@
+//! One result file in full, for a terminal. A pure function of the file; like every console output it
+//! lets no text of the file reach the terminal as a command.
+
+use crate::console::{Style, blank, one_line};
+use crate::text::{self, BARS, decimal};
+use comfy_table::{Cell, CellAlignment};
+use record::{Record, Sample, figures};
+use std::fmt::Write;
+
+/// Everything that the file says, in sections; what it does not say is left out.
+pub fn text(result: &Record, style: Style) -> String {
+    let mut page = Page { text: String::new(), style };
+    page.title(&format!("{} {} {}", result.executable, result.model, result.backend));
+    page.facts(&identity(result));
+    page.section("Figures", &values(result));
+    page.samples(result);
+    page.curve(&result.samples);
+    page.section("Trainer", &trainer(result));
+    page.section("Machine", &machine(result));
+    page.section("Sources", &listed(&result.sources));
+    page.section("Missing", &listed(&result.missing));
+    page.tails(&result.samples);
+    page.text
+}
+
+type Facts = Vec<(String, String)>;
+
+fn fact(name: &str, value: impl ToString) -> (String, String) {
+    (name.to_owned(), value.to_string())
+}
+
+fn identity(result: &Record) -> Facts {
+    let mut facts = vec![fact("status", result.status)];
+    let mut add = |name: &str, value: Option<String>| {
+        facts.extend(value.map(|value| fact(name, value)));
+    };
+    add("reason", result.reason.clone());
+    add("compiled", result.compiled.then(|| "the step is compiled as a whole".to_owned()));
+    add("started", result.run.as_ref().map(|run| run.started.clone()));
+    let config = result.config.iter();
+    let config: Vec<String> =
+        config.map(|(key, value)| format!("{key} {}", text::scalar(Some(value)))).collect();
+    add("configuration", (!config.is_empty()).then(|| config.join(", ")));
+    add(
+        "dataset",
+        result.dataset.as_deref().map(|dataset| match &dataset.sha256 {
+            Some(sha256) => format!("{} (sha256 {sha256})", dataset.name),
+            None => dataset.name.clone(),
+        }),
+    );
+    for (metric, target) in &result.targets {
+        add("target", Some(format!("{metric} {target}")));
+    }
+    if let Some(run) = &result.run {
+        let quick = if run.quick { ", quick" } else { "" };
+        add(
+            "run",
+            Some(format!("{} of suite {}{quick}, trainmark {}", run.id, run.suite, run.harness)),
+        );
+        add("commit", run.git_commit.clone());
+    }
+    facts
+}
+
+fn values(record: &Record) -> Facts {
+    let known = figures::of([record]).into_iter().filter_map(|figure| {
+        let value = figure.of(record)?;
+        let interval = record.intervals.get(&*figure.key).map_or(String::new(), |it| {
+            format!("  [{:.4}, {:.4}] {:.1} %", it.low, it.high, it.confidence * 100.0)
+        });
+        let claimed = if figure.is_claimed(record) { ", as the trainer claims" } else { "" };
+        Some(fact(&figure.key, format!("{value:.4} {}{interval}{claimed}", figure.unit)))
+    });
+    known.collect()
+}
+
+fn trainer(result: &Record) -> Facts {
+    let Some(trainer) = &result.trainer else { return Vec::new() };
+    let mut facts = Vec::new();
+    let mut add = |name: &str, value: Option<String>| {
+        facts.extend(value.map(|value| fact(name, value)));
+    };
+    add("command", (!trainer.command.is_empty()).then(|| trainer.command.join(" ")));
+    for (name, value) in &trainer.environment {
+        add("environment", Some(format!("{name}={value}")));
+    }
+    add("sha256", trainer.sha256.clone());
+    add("version", trainer.version.clone());
+    add("device", trainer.device.clone());
+    add("software", trainer.software.then(|| "an imitation of a device: never ranked".to_owned()));
+    add("path", trainer.path.clone());
+    add("threads", trainer.threads.map(|threads| threads.to_string()));
+    add("precision", trainer.precision.clone());
+    add("parameters", trainer.parameters.map(|number| number.to_string()));
+    facts
+}
+
+fn machine(result: &Record) -> Facts {
+    // As the file has it, so that a new fact about machines needs no change here.
+    let Some(serde_json::Value::Object(machine)) =
+        result.machine.as_ref().and_then(|machine| serde_json::to_value(machine).ok())
+    else {
+        return Vec::new();
+    };
+    let known = machine.iter().filter(|(_, value)| !value.is_null());
+    known.map(|(name, value)| fact(name, text::scalar(Some(value)))).collect()
+}
+
+fn listed(map: &std::collections::BTreeMap<String, String>) -> Facts {
+    map.iter().map(|(name, value)| fact(name, value)).collect()
+}
+
+struct Page {
+    text: String,
+    style: Style,
+}
+
+// Writing to a string cannot fail.
+impl Page {
+    fn title(&mut self, title: &str) {
+        let title = one_line(title);
+        let _ = match self.style.color {
+            true => writeln!(self.text, "\x1b[1m{title}\x1b[0m"),
+            false => writeln!(self.text, "{title}"),
+        };
+    }
+
+    fn section(&mut self, title: &str, facts: &Facts) {
+        if !facts.is_empty() {
+            self.text.push('\n');
+            self.title(title);
+            self.facts(facts);
+        }
+    }
+
+    fn facts(&mut self, facts: &Facts) {
+        let width = facts.iter().map(|(name, _)| text::width(&one_line(name))).max().unwrap_or(0);
+        for (name, value) in facts {
+            let name = one_line(name);
+            let space = width - text::width(&name);
+            let _ = writeln!(self.text, "  {name}{:space$}  {}", "", one_line(value));
+        }
+    }
+
+    fn samples(&mut self, record: &Record) {
+        let samples = &record.samples;
+        if samples.is_empty() {
+            return;
+        }
+        self.text.push('\n');
+        self.title("Samples");
+        let mut figures = figures::of([record]);
+        figures.retain(|figure| {
+            figure.shown > figures::Shown::OnRequest || figures::CLOCKS.contains(&&*figure.key)
+        });
+        figures.retain(|figure| samples.iter().any(|it| figure.of_sample(it).is_some()));
+        let mut table = blank(Style { width: u16::MAX, color: false });
+        let titles = figures.iter().map(|figure| figure.title().replace(' ', "\n"));
+        let names = ["Round", "Status"].map(str::to_owned).into_iter();
+        table.set_header(names.chain(titles));
+        for sample in samples {
+            let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+            let again = if sample.superseded { " (repeated)" } else { "" };
+            let names = [
+                right((sample.round + 1).to_string()),
+                Cell::new(format!("{}{again}", sample.status)),
+            ];
+            let values = figures.iter().map(|figure| right(decimal(figure.of_sample(sample))));
+            table.add_row(names.into_iter().chain(values));
+        }
+        for line in table.lines() {
+            let _ = writeln!(self.text, "  {}", line.trim_end());
+        }
+        for sample in samples {
+            for note in sample.reason.iter().chain(&sample.notes).chain(&sample.disturbances) {
+                let _ = writeln!(self.text, "  round {}: {}", sample.round + 1, one_line(note));
+            }
+        }
+    }
+
+    /// The losses of the first sample that told them: of the same seed the others are the same.
+    fn curve(&mut self, samples: &[Sample]) {
+        let Some(sample) = samples.iter().find(|sample| !sample.curve.is_empty()) else { return };
+        let losses: Vec<Option<f64>> = sample.curve.iter().map(|point| point.loss).collect();
+        let known = losses.iter().flatten();
+        let low = known.clone().copied().fold(f64::INFINITY, f64::min);
+        let high = known.copied().fold(f64::NEG_INFINITY, f64::max);
+        let bar = |loss: &Option<f64>| match loss {
+            None => '?',
+            Some(loss) if high > low => BARS[((loss - low) / (high - low) * 7.0).round() as usize],
+            Some(_) => BARS[3],
+        };
+        let skipped = sample.curve.len().saturating_sub(40);
+        let shown: String = losses[skipped..].iter().map(bar).collect();
+        self.text.push('\n');
+        self.title(&format!("Curve of round {}   loss {shown}", sample.round + 1));
+        for point in &sample.curve[skipped..] {
+            let mut parts = Vec::new();
+            parts.extend(point.step.map(|step| format!("step {step}")));
+            parts.extend(point.epoch.map(|epoch| format!("epoch {epoch}")));
+            parts.push(point.loss.map_or("loss n/a".to_owned(), |loss| format!("loss {loss:.4}")));
+            parts.extend(point.seconds.map(|seconds| format!("{seconds:.4} s")));
+            parts.extend(point.metrics.iter().map(|(name, value)| format!("{name} {value:.4}")));
+            let _ = writeln!(self.text, "  {}", one_line(&parts.join("  ")));
+        }
+    }
+
+    /// The last words of runs that did not complete.
+    fn tails(&mut self, samples: &[Sample]) {
+        for sample in samples {
+            let tails = [("output", &sample.stdout_tail), ("errors", &sample.stderr_tail)];
+            for (name, tail) in tails {
+                if let Some(tail) = tail {
+                    self.text.push('\n');
+                    self.title(&format!("Last {name} of round {}", sample.round + 1));
+                    for line in tail.lines() {
+                        let _ = writeln!(self.text, "  | {}", one_line(line));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! What the figures mean, in short, and where each came from.
+
+use super::SHOWN;
+use crate::exhibit::Exhibit;
+use crate::text::visible;
+use indexmap::{IndexMap, IndexSet};
+use maud::{Markup, html};
+
+/// Sources of one figure that are listed.
+const MAX_SOURCES: usize = 6;
+
+pub fn method(exhibit: &Exhibit) -> Markup {
+    let mut sources: IndexMap<&str, IndexSet<String>> = IndexMap::new();
+    for (_, entry) in exhibit.entries() {
+        for (figure, source) in entry.record.sources.iter().take(40) {
+            sources.entry(figure).or_default().insert(visible(source, 200).into_owned());
+        }
+    }
+    let is_known = |it: &&record::figures::Figure| {
+        exhibit.entries().any(|(_, entry)| it.of(entry.record).is_some())
+    };
+    html! {
+        p { "Each trainer is a program of its own. A small launcher starts it, one at a time, waits for \
+             everything that it leaves behind, and reports what the operating system says of that tree of \
+             processes. Repeats take turns in rounds over all rows in shuffled order, so that drift and heat \
+             fall on all alike; every sample is kept." }
+        dl {
+            @for figure in exhibit.summary.figures.iter().filter(is_known) {
+                dt { bdi { (visible(&figure.title(), SHOWN)) } } dd { (figure.help) "." }
+            }
+            dt { "Medians and intervals" } dd { "Figures are medians over the samples. A median's interval lies between \
+                two order statistics and needs six samples. A speed-up's interval inverts a rank test: Wilcoxon's \
+                signed-rank test where two rows ran in the same rounds, Mann and Whitney's where they did not. Neither \
+                assumes a distribution; all are 95 %." }
+            dt { "Ranking" } dd { "Only rows that were measured on a real device and reached their target, among rows \
+                of the same model, configuration, dataset and machine." }
+        }
+        @if !sources.is_empty() {
+            h3 { "Where each figure came from" }
+            table { tbody { @for (figure, from) in sources.iter().take(60) {
+                tr {
+                    th scope="row" { bdi { (visible(&figure.replace('_', " "), SHOWN)) } }
+                    td { bdi { (from.iter().take(MAX_SOURCES).map(String::as_str).collect::<Vec<_>>().join("; ")) } }
+                }
+            } } }
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The HTML report: one file that needs nothing else, neither a network nor, but for sorting and
+//! filtering, a script. Light or dark as the reader's system is, readable on a phone, printable.
+//!
+//! Whatever comes out of a result file is put in by `maud`, which escapes it, after `visible` has
+//! taken out what could not be seen. The page's policy lets nothing run and nothing load but the one
+//! script and the one style here, by their hashes, so that even a mistake of ours could do nothing.
+
+mod failure;
+mod machine;
+mod method;
+mod overview;
+mod results;
+
+use crate::chart::{self, Chart, Section};
+use crate::exhibit::Exhibit;
+use crate::text::{count, visible};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use record::Status;
+use record::summary::{Row, Summary};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::io::Write;
+
+const SCRIPT: &str = include_str!("page.js");
+const STYLE: &str = include_str!("page.css");
+/// Characters of a name or a value that are shown.
+const SHOWN: usize = 80;
+
+/// Writes the report.
+///
+/// # Errors
+/// If `to` cannot be written to.
+pub fn write(summary: &Summary, mut to: impl Write) -> std::io::Result<()> {
+    to.write_all(page(summary).into_string().as_bytes())?;
+    to.write_all(b"\n")
+}
+
+fn page(summary: &Summary) -> Markup {
+    let exhibit = Exhibit::new(summary);
+    let charts = chart::sections(&exhibit);
+    let parts = parts(&exhibit, &charts);
+    let style = format!("{}{STYLE}", chart::STYLE);
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta http-equiv="Content-Security-Policy" content=(policy(&style));
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                meta name="generator" content=(concat!("trainmark ", env!("CARGO_PKG_VERSION")));
+                title { (title(summary)) }
+                style { (PreEscaped(&style)) }
+            }
+            body {
+                header {
+                    h1 { (title(summary)) }
+                    (overview::lead(&exhibit))
+                    nav aria-label="Sections" {
+                        @for (name, title, _) in &parts { a href={ "#" (name) } { (title) } " " }
+                    }
+                }
+                main {
+                    @for (name, title, content) in &parts {
+                        section id=(name) aria-labelledby={ (name) "-h" } {
+                            h2 id={ (name) "-h" } { (title) }
+                            (content)
+                        }
+                    }
+                }
+                footer { p {
+                    "Made by " code { (concat!("trainmark ", env!("CARGO_PKG_VERSION"))) } " from "
+                    (count(summary.rows.len(), "result file")) ". Nothing in this page was loaded from anywhere."
+                } }
+                script { (PreEscaped(SCRIPT)) }
+            }
+        }
+    }
+}
+
+/// Name, title and content of each section that has something to say.
+fn parts<'a>(exhibit: &Exhibit, charts: &'a [Section]) -> Vec<(&'a str, &'a str, Markup)> {
+    let mut parts = vec![("results", "Results", results::table(exhibit))];
+    parts.extend(overview::speed_ups(exhibit).map(|it| ("speed-ups", "Speed-ups", it)));
+    parts.extend(charts.iter().map(|it| (it.name, it.title, section(it))));
+    parts.extend(failure::failures(exhibit).map(|it| ("failures", "Failures", it)));
+    parts.extend(machine::machines(exhibit).map(|it| ("machine", "Machine and environment", it)));
+    parts.push(("method", "Method", method::method(exhibit)));
+    parts
+}
+
+/// Nothing may run, load, be sent or embed this page's parts, but the script and the style in it.
+fn policy(style: &str) -> String {
+    let hash = |text: &str| STANDARD.encode(Sha256::digest(text));
+    format!(
+        "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; base-uri 'none'; \
+         form-action 'none'",
+        hash(SCRIPT),
+        hash(style)
+    )
+}
+
+/// `Training benchmark: mnist`, with the suites' names.
+fn title(summary: &Summary) -> String {
+    let suites: BTreeSet<&str> = summary.runs().into_iter().map(|run| &*run.suite).collect();
+    let suites: Vec<_> = suites.iter().take(4).map(|suite| visible(suite, SHOWN)).collect();
+    match suites.is_empty() {
+        true => "Training benchmark".to_owned(),
+        false => format!("Training benchmark: {}", suites.join(", ")),
+    }
+}
+
+fn section(section: &Section) -> Markup {
+    html! {
+        p.lead { (section.lead) }
+        div.charts { @for chart in &section.charts { (figure(chart)) } }
+        @if section.left_out > 0 {
+            p.note { (count(section.left_out, "further panel")) " are not drawn." }
+        }
+    }
+}
+
+fn figure(chart: &Chart) -> Markup {
+    html! {
+        figure id=(chart.name) {
+            figcaption { (chart.title) }
+            (chart.inline())
+            details {
+                summary { "Figures" }
+                div.wide tabindex="0" role="region" aria-label={ "Figures of " (chart.title) } {
+                    table {
+                        thead { tr { @for title in &chart.table.head { th scope="col" { (title) } } } }
+                        tbody {
+                            @for (place, cells) in &chart.table.rows {
+                                tr data-r=(place) {
+                                    @for (index, cell) in cells.iter().enumerate() {
+                                        @if index == 0 { th scope="row" { bdi { (cell) } } }
+                                        @else { td { (cell) } }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A text of several lines, each without what could not be seen.
+fn lines(text: &str, max_chars: usize) -> String {
+    let mut out = String::new();
+    for line in text.lines() {
+        let room = max_chars.saturating_sub(out.chars().count());
+        if room == 0 {
+            out.push('…');
+            break;
+        }
+        out += &visible(&without_colors(line), room);
+        out.push('\n');
+    }
+    out
+}
+
+/// Without the sequences that colour a terminal: a log is easier to read without them.
+fn without_colors(line: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = line;
+    while let Some(start) = rest.find("\u{1b}[") {
+        let after = &rest[start + 2..];
+        let end = after.find(|c: char| !(c.is_ascii_digit() || c == ';'));
+        plain += &rest[..start];
+        match end {
+            Some(end) if after[end..].starts_with('m') => rest = &after[end + 1..],
+            _ => {
+                plain += "\u{1b}[";
+                rest = after;
+            }
+        }
+    }
+    plain + rest
+}
+
+/// A class for the colour and a sign for those who do not see it.
+fn status_look(status: Status, software: bool) -> (&'static str, &'static str) {
+    match status {
+        Status::Measured if software => ("unsure", "≈"),
+        Status::Measured => ("good", "✓"),
+        Status::NotConverged => ("unsure", "▽"),
+        Status::Unavailable => ("absent", "–"),
+        _ => ("bad", "✕"),
+    }
+}
+
+/// The same of a row.
+fn look(row: &Row) -> (&'static str, &'static str) {
+    status_look(row.record.status, row.is_software())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logs_keep_their_lines_and_lose_their_colours_and_commands() {
+        assert_eq!(
+            lines("\u{1b}[1;31merror\u{1b}[0m: x\nb\u{1b}[2Jc", 100),
+            "error: x\nb\u{FFFD}[2Jc\n"
+        );
+        assert_eq!(lines("abc\ndef\nghi", 4), "abc\n…");
+    }
+
+    #[test]
+    fn the_policy_allows_what_is_in_the_page_and_nothing_else() {
+        let policy = policy("a{}");
+        assert!(policy.starts_with("default-src 'none'; script-src 'sha256-"), "{policy}");
+        assert!(!policy.contains("unsafe"), "{policy}");
+    }
+}

@@ -1,0 +1,176 @@
+//! The table of all entries, which the page's script sorts and filters.
+
+use super::{SHOWN, look};
+use crate::exhibit::{Entry, Exhibit, Panel};
+use crate::table::{self, Column};
+use crate::text::{self, three_digits, visible};
+use maud::{Markup, html};
+use record::Verdict;
+use record::summary::{Difference, Summary};
+use std::collections::BTreeSet;
+
+/// With more columns than this, an interval stands under its figure, and paper does without the minor
+/// ones.
+const ROOMY: usize = 10;
+
+/// The controls, the table and its notes.
+pub fn table(exhibit: &Exhibit) -> Markup {
+    let summary = exhibit.summary;
+    let columns = columns(exhibit);
+    let many = exhibit.panels.len() > 1;
+    let head = many.then(|| "Benchmark".to_owned()).into_iter();
+    let head = head.chain(columns.iter().map(|it| it.title(summary)));
+    let head: Vec<String> = head.chain(["Verdict", "Samples"].map(str::to_owned)).collect();
+    html! {
+        (controls(exhibit))
+        div.wide tabindex="0" role="region" aria-labelledby="results-h" {
+            table.figures.dense[head.len() > ROOMY] #results-table {
+                thead { tr {
+                    @for title in &head { th scope="col" { button type="button" disabled { (title) } } }
+                } }
+                tbody {
+                    @for (panel, entry) in exhibit.entries() {
+                        tr data-r=(entry.place) data-model=(visible(&entry.record.model, SHOWN))
+                            data-executable=(visible(&entry.record.executable, SHOWN))
+                            data-backend=(visible(&entry.record.backend, SHOWN))
+                            data-status=(entry.row.status_words()) data-verdict=(verdict(panel, entry))
+                            .best[is_shown_best(entry)] {
+                            @if many { td { bdi { (panel.title) } } }
+                            @for column in &columns { (cell(summary, entry, column)) }
+                            td class=(verdict_class(entry)) { (verdict(panel, entry)) }
+                            td.n data-v=(entry.sample_count()) data-l="Samples" { (entry.sample_count()) }
+                        }
+                    }
+                }
+            }
+        }
+        ul.notes {
+            @for note in crate::notes::notes(summary) { li { bdi { (visible(&note, 2000)) } } }
+            @let shared: Vec<String> = summary.shared_config().take(40).map(setting).collect();
+            @if !shared.is_empty() { li { "All rows: " bdi { (shared.join(", ")) } } }
+        }
+    }
+}
+
+fn setting((key, value): (&str, &serde_json::Value)) -> String {
+    let value = text::scalar(Some(value));
+    format!("{} {}", visible(&key.replace('_', " "), SHOWN), visible(&value, SHOWN))
+}
+
+/// Those of a terminal, without what the panel's title says, and the documents' figures.
+fn columns(exhibit: &Exhibit) -> Vec<Column> {
+    let summary = exhibit.summary;
+    let in_title = |column: &Column| match column {
+        Column::Model => exhibit.panels.len() > 1,
+        Column::Difference(of) => !matches!(
+            of,
+            Difference::Executable
+                | Difference::Compiled
+                | Difference::Timestamp
+                | Difference::File
+        ),
+        _ => false,
+    };
+    let mut columns = table::narrow(summary);
+    columns.retain(|column| !in_title(column));
+    let known = |wanted: &Column| match wanted {
+        Column::Figure(wanted) => columns
+            .iter()
+            .any(|it| matches!(it, Column::Figure(figure) if figure.key == wanted.key)),
+        _ => true,
+    };
+    let more: Vec<Column> = table::wide(summary).into_iter().filter(|it| !known(it)).collect();
+    columns.extend(more);
+    columns
+}
+
+/// Nothing is called the best that the samples do not show.
+fn is_shown_best(entry: &Entry) -> bool {
+    entry.row.rank == Some(1) && entry.row.speed_up.is_some_and(|it| it.verdict == Verdict::Faster)
+}
+
+fn verdict(panel: &Panel, entry: &Entry) -> &'static str {
+    match (entry.row.speed_up, panel.clock) {
+        _ if entry.row.is_reference => "reference",
+        (Some(change), Some(clock)) => change.verdict.words(clock),
+        _ => text::UNKNOWN,
+    }
+}
+
+fn verdict_class(entry: &Entry) -> &'static str {
+    match entry.row.speed_up.filter(|_| !entry.row.is_reference).map(|it| it.verdict) {
+        Some(Verdict::Faster) => "good",
+        Some(Verdict::Slower) => "bad",
+        Some(Verdict::Inconclusive) => "unsure",
+        _ => "absent",
+    }
+}
+
+fn cell(summary: &Summary, entry: &Entry, column: &Column) -> Markup {
+    let row = entry.row;
+    let shown = column.cell(summary, row);
+    match column {
+        Column::Status => {
+            let (class, sign) = look(row);
+            let reason = row.record.reason.as_deref().map(|reason| visible(reason, 300));
+            html! { td class={ "status " (class) } title=[reason] {
+                span aria-hidden="true" { (sign) " " } (shown)
+            } }
+        }
+        Column::Verified => {
+            let reason = summary.verification(row).and_then(|it| it.reason.as_deref());
+            let reason = reason.map(|reason| visible(reason, 300));
+            html! { td .bad[row.different] title=[reason] { (shown) } }
+        }
+        Column::Figure(figure) => match figure.of(&row.record) {
+            None => html! { td.n.m { (text::UNKNOWN) } },
+            Some(value) => html! {
+                td.n data-v=(value) data-l=(figure.title()) {
+                    @if figure.is_time() { (three_digits(value)) } @else { (shown) }
+                    @if let Some(it) = entry.interval(figure).filter(|_| figure.key == "train_s") {
+                        span.interval { " [" (three_digits(it.low)) ", " (three_digits(it.high)) "]" }
+                    }
+                }
+            },
+        },
+        Column::SpeedUp => match row.speed_up {
+            None => html! { td.n.m { (text::UNKNOWN) } },
+            Some(change) => html! { td.n data-v=(change.gain) data-l="Speed-up" { (shown) } },
+        },
+        Column::Model | Column::Backend | Column::Difference(_) => html! { td { bdi { (shown) } } },
+    }
+}
+
+/// A field for text and a choice for each name of which there are several. Without a script they
+/// would do nothing, so they are hidden until it runs.
+fn controls(exhibit: &Exhibit) -> Markup {
+    type Of<'a> = &'a dyn Fn(&Panel, &Entry) -> String;
+    let names: [(&str, &str, Of); 5] = [
+        ("model", "Model", &|_, it| visible(&it.record.model, SHOWN).into_owned()),
+        ("executable", "Executable", &|_, it| visible(&it.record.executable, SHOWN).into_owned()),
+        ("backend", "Backend", &|_, it| visible(&it.record.backend, SHOWN).into_owned()),
+        ("status", "Status", &|_, it| it.row.status_words().to_owned()),
+        ("verdict", "Verdict", &|panel, it| verdict(panel, it).to_owned()),
+    ];
+    let choices = names.map(|(name, title, of)| {
+        let values: BTreeSet<String> = exhibit.entries().map(|(panel, it)| of(panel, it)).collect();
+        (name, title, values)
+    });
+    html! {
+        form #controls hidden {
+            label { "Filter " input type="search" name="text" autocomplete="off" placeholder="any words"; }
+            @for (name, title, values) in choices.iter().filter(|(_, _, values)| values.len() > 1) {
+                label {
+                    (title) " "
+                    select name=(name) {
+                        option value="" { "all" }
+                        // With a sign in front: a name may be empty, which means all.
+                        @for value in values { option value={ "=" (value) } { (value) } }
+                    }
+                }
+            }
+            label.narrow { "Sort " select #sort {} }
+            output #shown aria-live="polite" {}
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The Markdown report, in the specification's layout: its columns come first and in its order, ours
+//! after them, where rows have more to say.
+
+use crate::table::{self, Column};
+use crate::text::{self, visible, width};
+use record::summary::Summary;
+use std::borrow::Cow;
+use std::io::Write;
+
+/// Characters of a name or a value that are shown.
+const SHOWN: usize = 60;
+
+/// What the two columns of seconds are.
+const CLOCKS: &str = "Training Time is user + system CPU time of the trainer's whole process tree; \
+                      Train Loop is the trainer's own clock around its training.";
+
+/// A chart that stands in a file of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub title: String,
+    /// As seen from the report, parts joined by slashes.
+    pub path: String,
+}
+
+/// Writes the report, with the charts at its end if there are any.
+///
+/// # Errors
+/// If `to` cannot be written to.
+pub fn write(summary: &Summary, charts: &[Link], mut to: impl Write) -> std::io::Result<()> {
+    let to = &mut to;
+    writeln!(to, "# Benchmark Report\n\n## Summary\n")?;
+    for (title, value) in facts(summary) {
+        writeln!(to, "- **{title}:** {value}")?;
+    }
+    let shared = summary.shared_config();
+    for (index, (key, value)) in shared.enumerate() {
+        if index == 0 {
+            writeln!(to, "\n### Configuration\n")?;
+        }
+        let value = escape(&text::scalar(Some(value)));
+        writeln!(to, "- **{}:** {value}", escape(&text::title(key)))?;
+    }
+    writeln!(to, "\n## Results\n")?;
+    let columns = table::wide(summary);
+    write_table(summary, &columns, to)?;
+    let has_loops =
+        columns.iter().any(|it| matches!(it, Column::Figure(figure) if figure.key == "train_s"));
+    let notes = crate::notes::notes(summary);
+    let clocks = has_loops.then_some(CLOCKS).into_iter();
+    for (index, note) in clocks.chain(notes.iter().map(String::as_str)).enumerate() {
+        if index == 0 {
+            writeln!(to, "\n## Notes\n")?;
+        }
+        writeln!(to, "- {}", escape_long(note))?;
+    }
+    for (index, Link { title, path }) in charts.iter().enumerate() {
+        if index == 0 {
+            writeln!(to, "\n## Charts")?;
+        }
+        writeln!(to, "\n![{}]({})", escape_long(title), destination(path))?;
+    }
+    Ok(())
+}
+
+/// A path as a link's destination: everything that could end it, as its bytes.
+fn destination(path: &str) -> String {
+    let mut escaped = String::new();
+    for byte in path.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
+                escaped.push(char::from(byte));
+            }
+            byte => escaped += &format!("%{byte:02X}"),
+        }
+    }
+    escaped
+}
+
+/// The bullets of the summary: the specification's three, then ours.
+fn facts(summary: &Summary) -> Vec<(&'static str, String)> {
+    let list = |names: Vec<&str>| names.into_iter().map(escape).collect::<Vec<_>>().join(", ");
+    let mut facts = vec![
+        ("Total Benchmarks", summary.rows.len().to_string()),
+        ("Models", list(summary.names(|record| &record.model))),
+        ("Backends", list(summary.names(|record| &record.backend))),
+    ];
+    if !summary.only_specification {
+        facts.push(("Executables", list(summary.names(|record| &record.executable))));
+    }
+    if !summary.datasets.is_empty() {
+        let labels = summary.datasets.iter().map(|it| table::dataset_label(summary, it));
+        let labels: Vec<String> = labels.collect();
+        facts.push(("Datasets", list(labels.iter().map(String::as_str).collect())));
+    }
+    facts
+}
+
+/// In the order of the files if they are the specification's, else with each group together.
+fn write_table(summary: &Summary, columns: &[Column], to: &mut impl Write) -> std::io::Result<()> {
+    let places: Vec<usize> = match summary.only_specification {
+        true => (0..summary.rows.len()).collect(),
+        false => summary.by_group().collect(),
+    };
+    let cells: Vec<Vec<String>> = columns
+        .iter()
+        .map(|column| {
+            let title = escape(&column.title(summary));
+            let cell = |place: &usize| {
+                let cell = column.cell(summary, &summary.rows[*place]);
+                if column.is_figure() { cell.into_owned() } else { escape(&cell) }
+            };
+            std::iter::once(title).chain(places.iter().map(cell)).collect()
+        })
+        .collect();
+    let widths: Vec<usize> =
+        cells.iter().map(|it| it.iter().map(|it| width(it)).max().unwrap_or(0)).collect();
+    let mut line = String::new();
+    for row in 0..=places.len() {
+        line.clear();
+        for (cells, widest) in cells.iter().zip(&widths) {
+            let cell = &cells[row];
+            line += "| ";
+            line += cell;
+            line.extend(std::iter::repeat_n(' ', widest - width(cell) + 1));
+        }
+        line += "|\n";
+        if row == 0 {
+            widths.iter().for_each(|widest| line += &format!("|{}", "-".repeat(widest + 2)));
+            line += "|\n";
+        }
+        to.write_all(line.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// A name on one line as plain Markdown text: it can end no cell, begin no element, link or HTML.
+fn escape(name: &str) -> String {
+    escape_visible(&visible(name, SHOWN)).into_owned()
+}
+
+/// The same for sentences.
+pub(crate) fn escape_long(sentence: &str) -> String {
+    escape_visible(&visible(sentence, 2000)).into_owned()
+}
+
+fn escape_visible(name: &str) -> Cow<'_, str> {
+    let name = name.trim();
+    if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b" .,:()".contains(&byte)) {
+        return Cow::Borrowed(name);
+    }
+    let mut escaped = String::with_capacity(name.len());
+    let mut before = ' ';
+    let mut rest = name.chars().peekable();
+    while let Some(c) = rest.next() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '\\' | '|' | '`' | '*' | '[' | ']' | '~' | '$' => escaped.extend(['\\', c]),
+            // Inside of a word it is only an underscore.
+            '_' if !(before.is_alphanumeric()
+                && rest.peek().is_some_and(|it| it.is_alphanumeric())) =>
+            {
+                escaped.push_str("\\_");
+            }
+            c => escaped.push(c),
+        }
+        before = c;
+    }
+    Cow::Owned(escaped)
+}

@@ -1,0 +1,143 @@
+//! Names and figures as text that can break nothing: neither a table nor a terminal.
+
+pub use measure::text::{is_deceptive, visible};
+use std::borrow::Cow;
+use unicode_width::UnicodeWidthStr;
+
+/// Stands for a figure or a name that is not known. Readers of tables know it as missing.
+pub const UNKNOWN: &str = "n/a";
+
+/// From almost nothing to all.
+pub(crate) const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
+/// Columns of a terminal or a fixed-width font.
+pub fn width(text: &str) -> usize {
+    match text.bytes().fold(true, |it, byte| it & matches!(byte, b' '..=b'~')) {
+        true => text.len(),
+        false => text.width(),
+    }
+}
+
+/// A figure with two decimals, as the specification prints it; with three digits where two decimals
+/// would lose them, and in powers of ten where that would not fit a table.
+pub fn decimal(figure: Option<f64>) -> String {
+    match figure {
+        None => UNKNOWN.to_owned(),
+        Some(figure) if figure != 0.0 && figure.abs() < 0.095 => three_digits(figure),
+        Some(figure) if figure.abs() < 1e9 => format!("{figure:.2}"),
+        Some(figure) => format!("{figure:.2e}"),
+    }
+}
+
+/// A measured figure with three digits.
+pub fn three_digits(figure: f64) -> String {
+    match figure.abs() {
+        0.0 => "0".to_owned(),
+        size if !(1e-4..1e6).contains(&size) => format!("{figure:.2e}"),
+        size => {
+            let decimals = (2 - size.log10().floor() as i32).clamp(0, 6) as usize;
+            format!("{figure:.decimals$}")
+        }
+    }
+}
+
+/// A round figure without digits that say nothing: `0.05`, `20`, `1e9`.
+pub fn short(figure: f64) -> String {
+    match figure.abs() {
+        0.0 => "0".to_owned(),
+        size if !(1e-4..1e6).contains(&size) => {
+            format!("{figure:e}").split_once('e').map_or_else(String::new, |(digits, power)| {
+                let digits: f64 = digits.parse().unwrap_or(0.0);
+                format!("{}e{power}", (digits * 100.0).round() / 100.0)
+            })
+        }
+        size => {
+            let decimals = (3 - size.log10().floor() as i32).clamp(0, 7) as usize;
+            let text = format!("{figure:.decimals$}");
+            match text.contains('.') {
+                true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+                false => text,
+            }
+        }
+    }
+}
+
+/// `1 row`, `2 rows`, `12,345 rows`.
+pub fn count(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", grouped(number))
+}
+
+/// `12,345`.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `batch_size` as `Batch Size`.
+pub fn title(key: &str) -> String {
+    let words = key.split('_').filter(|word| !word.is_empty());
+    let capital = |word: &str| {
+        let mut letters = word.chars();
+        letters.next().map(|first| first.to_uppercase().chain(letters).collect::<String>())
+    };
+    words.filter_map(capital).collect::<Vec<_>>().join(" ")
+}
+
+/// A configuration value as a person writes it: texts without quotes.
+pub fn scalar(value: Option<&serde_json::Value>) -> Cow<'_, str> {
+    match value {
+        None | Some(serde_json::Value::Null) => Cow::Borrowed(UNKNOWN),
+        Some(serde_json::Value::String(text)) => Cow::Borrowed(text),
+        Some(other) => Cow::Owned(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_seen_is_made_visible() {
+        assert_eq!(visible("cpu", 10), "cpu");
+        assert_eq!(visible("é漢字 عربي", 20), "é漢字 عربي");
+        assert_eq!(
+            visible("a\u{1b}[31mb\u{202e}c\nd\u{200b}", 20),
+            "a\u{FFFD}[31mb\u{FFFD}c d\u{FFFD}"
+        );
+        assert_eq!(visible("c1 \u{9b}31m", 20), "c1 \u{FFFD}31m");
+    }
+
+    #[test]
+    fn long_names_are_cut_by_characters() {
+        assert_eq!(visible("ééééé", 5), "ééééé");
+        assert_eq!(visible("éééééé", 5), "éééé…");
+        assert_eq!(visible("", 5), "");
+    }
+
+    #[test]
+    fn figures_have_two_decimals() {
+        assert_eq!(decimal(Some(123.456)), "123.46");
+        assert_eq!(decimal(Some(0.1)), "0.10");
+        assert_eq!(decimal(Some(0.0)), "0.00");
+        assert_eq!(decimal(Some(0.01234)), "0.0123");
+        assert_eq!(decimal(Some(999_999_999.999)), "1000000000.00");
+        assert_eq!(decimal(Some(1e300)), "1.00e300");
+        assert_eq!(decimal(None), "n/a");
+    }
+
+    #[test]
+    fn counts_and_titles_read_well() {
+        assert_eq!(count(1, "row"), "1 row");
+        assert_eq!(count(1_234_567, "row"), "1,234,567 rows");
+        assert_eq!(title("batch_size"), "Batch Size");
+        assert_eq!(title("__x__y"), "X Y");
+    }
+}
