@@ -6,7 +6,11 @@
 
 use crate::task::Better;
 use crate::{MEGABYTE, Record, Sample};
+use measure::text::visible;
 use std::borrow::Cow;
+
+/// Characters of a label or a unit.
+const SHOWN: usize = 60;
 
 /// Where a figure is shown when it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -140,8 +144,9 @@ pub fn of<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<Figure> {
                 let is_quality = task.quality.as_deref() == Some(name);
                 metrics.push(Figure {
                     key: name.clone().into(),
-                    label: label.clone().into(),
-                    unit: metric.unit.clone().into(),
+                    // Words of a suite, which may hold anything.
+                    label: visible(label, SHOWN).into_owned().into(),
+                    unit: visible(&metric.unit, SHOWN).into_owned().into(),
                     better: metric.better,
                     shown: if is_quality { Everywhere } else { Documents },
                     help: "a metric of the task".into(),
@@ -154,7 +159,7 @@ pub fn of<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<Figure> {
     if let Some(unit) = unit
         && let Some(throughput) = figures.iter_mut().find(|figure| figure.key == "throughput")
     {
-        throughput.unit = format!("{unit}/s").into();
+        throughput.unit = format!("{}/s", visible(unit, SHOWN)).into();
     }
     figures.splice(2..2, metrics);
     figures

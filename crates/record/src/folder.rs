@@ -3,9 +3,10 @@
 //! A sample is known by its run, its row and its round, never by its file: a copy, or a link, adds nothing
 //! and is named in [`Folder::duplicates`].
 
-use crate::Record;
 use crate::verification::{self, Verification, VerificationFile};
+use crate::{Record, RecordError};
 use rayon::prelude::*;
+use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -117,7 +118,21 @@ fn read_file(path: &Path, file: String) -> Found {
     }
     match Record::parse(bytes) {
         Ok(record) => Found::Record(Box::new(Entry { file, record })),
-        Err(reason) => skipped(file, reason.to_string()),
+        Err(error) => skipped(file, reason(bytes, &error)),
+    }
+}
+
+/// What a file is that is no record.
+fn reason(bytes: &[u8], error: &RecordError) -> String {
+    let found = serde_json::from_slice::<Value>(bytes);
+    match found.as_ref().map(Value::as_object) {
+        Err(_) if bytes.trim_ascii().is_empty() => "is empty".to_owned(),
+        Err(error) => format!("is not JSON: {error}"),
+        Ok(None) => "is no JSON object".to_owned(),
+        Ok(Some(object)) if object.contains_key("results") => {
+            "is a report, not a result file".to_owned()
+        }
+        Ok(Some(_)) => error.to_string(),
     }
 }
 

@@ -297,9 +297,28 @@ impl LimitsRecord {
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     #[error("{0}")]
-    Json(#[from] serde_path_to_error::Error<serde_json::Error>),
+    Json(serde_json::Error),
+    #[error("{0}")]
+    Key(#[from] serde_path_to_error::Error<serde_json::Error>),
     #[error("schema_version {0} is newer than this program, which knows {SCHEMA_VERSION}")]
     Newer(u32),
+}
+
+impl RecordError {
+    /// Names the key that is wrong, which takes longer than to say that something is.
+    fn of(bytes: &[u8], error: serde_json::Error) -> RecordError {
+        let version = serde_json::from_slice::<Value>(bytes)
+            .ok()
+            .and_then(|file| u32::try_from(file.get("schema_version")?.as_u64()?).ok());
+        if let Some(newer) = version.filter(|version| *version > SCHEMA_VERSION) {
+            return RecordError::Newer(newer);
+        }
+        let mut json = serde_json::Deserializer::from_slice(bytes);
+        match serde_path_to_error::deserialize::<_, Record>(&mut json) {
+            Err(error) => RecordError::Key(error),
+            Ok(_) => RecordError::Json(error), // what follows the object
+        }
+    }
 }
 
 impl Record {
@@ -308,18 +327,9 @@ impl Record {
     /// # Errors
     /// If it is no record; the error names the key.
     pub fn parse(bytes: &[u8]) -> Result<Record, RecordError> {
-        // The error of serde_json names a line and a column; the slower way also names the key.
-        let read = || -> Result<Record, RecordError> {
-            let mut json = serde_json::Deserializer::from_slice(bytes);
-            let record = serde_path_to_error::deserialize(&mut json)?;
-            json.end().map_err(|error| {
-                serde_path_to_error::Error::new(serde_path_to_error::Track::new().path(), error)
-            })?;
-            Ok(record)
-        };
         let record = match serde_json::from_slice::<Record>(bytes) {
             Ok(record) => record,
-            Err(_) => read()?,
+            Err(error) => return Err(RecordError::of(bytes, error)),
         };
         match record.schema_version {
             0 | SCHEMA_VERSION => Ok(record),

@@ -184,8 +184,6 @@ pub struct Summary {
     pub skipped: Vec<Skipped>,
     pub duplicates: Vec<Skipped>,
     pub verifications: Vec<Verification>,
-    /// Whether files without a target were held to one.
-    pub targets_given: bool,
     /// Whether only the newest rows were kept.
     pub latest: bool,
 }
@@ -244,7 +242,6 @@ impl Summary {
                 && let Some((metric, target)) = target.and_then(|target| target(record))
             {
                 record.targets.insert(metric, target);
-                self.targets_given = true;
             }
             if record.status == Status::Measured {
                 let lacks = record.task().quality.is_some() && record.quality().is_none();

@@ -159,7 +159,7 @@ fn bar(share: f64, length: usize) -> String {
 
 /// The notes, a paragraph each; nothing if there are none.
 pub fn notes(summary: &Summary, style: Style) -> String {
-    let notes = crate::notes::notes(summary);
+    let notes = crate::notes::notes(summary, true);
     let notes = notes.iter().map(|note| wrapped("- ", &visible(note, 2000), style));
     let out: String = notes.collect();
     if out.is_empty() { out } else { format!("\n{out}") }

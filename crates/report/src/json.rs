@@ -86,7 +86,7 @@ fn head(summary: &Summary) -> Head<'_> {
         figures: summary.figures.iter().map(figure).collect(),
         skipped_files: summary.skipped.len(),
         duplicate_files: summary.duplicates.len(),
-        notes: crate::notes::notes(summary),
+        notes: crate::notes::notes(summary, true),
     }
 }
 
@@ -188,8 +188,12 @@ fn verified(summary: &Summary, row: &Row) -> Value {
     let Some(it) = summary.verification(row).filter(|_| grade != Grade::NotVerified) else {
         return json!({ "grade": grade });
     };
-    json!({
+    let mut found = json!({
         "grade": grade, "reason": it.reason, "first_step": it.first_step,
         "deterministic": it.deterministic, "verified": it.verified,
-    })
+    });
+    if let Some(found) = found.as_object_mut() {
+        found.retain(|_, value| !value.is_null());
+    }
+    found
 }

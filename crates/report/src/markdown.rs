@@ -45,7 +45,7 @@ pub fn write(summary: &Summary, charts: &[Link], mut to: impl Write) -> std::io:
     write_table(summary, &columns, to)?;
     let has_loops =
         columns.iter().any(|it| matches!(it, Column::Figure(figure) if figure.key == "train_s"));
-    let notes = crate::notes::notes(summary);
+    let notes = crate::notes::notes(summary, !summary.only_specification);
     let clocks = has_loops.then_some(CLOCKS).into_iter();
     for (index, note) in clocks.chain(notes.iter().map(String::as_str)).enumerate() {
         if index == 0 {

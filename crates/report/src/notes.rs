@@ -13,10 +13,11 @@ use record::{Sample, Status, Verdict, stats};
 const LISTED: usize = 20;
 
 /// All of them, in the order in which they matter.
-pub fn notes(summary: &Summary) -> Vec<String> {
+/// `speed_ups`: whether the document shows them.
+pub fn notes(summary: &Summary, speed_ups: bool) -> Vec<String> {
     let mut notes = Vec::new();
     notes.extend(disturbed(summary));
-    notes.extend(speed_up(summary));
+    notes.extend(speed_ups.then(|| speed_up(summary)).flatten());
     notes.extend(shown(summary));
     convergence(summary, &mut notes);
     notes.extend(outliers(summary));
@@ -135,7 +136,8 @@ fn convergence(summary: &Summary, notes: &mut Vec<String>) {
              no speed-up."
         ));
     }
-    if summary.targets_given {
+    let missed = |row: &Row| row.record.status == Status::NotConverged;
+    if rows(summary).any(|row| row.record.schema_version == 0 && missed(row)) {
         notes.push("Files that name no target are held to the built-in suite's.".to_owned());
     }
     if rows(summary).any(Row::is_software) {

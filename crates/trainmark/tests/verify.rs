@@ -4,11 +4,13 @@
 mod support;
 
 use nn::conformance::cases;
+use record::folder;
+use record::summary::{Options, Summary};
+use report::{console, json, markdown};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use tempfile::TempDir;
-use trainmark::report::{Options, Summary, console, json, markdown, read};
 use trainmark::verify::FILE;
 
 /// A folder with a small dataset of strokes and room for the rest.
@@ -190,7 +192,7 @@ fn every_report_marks_what_is_different_and_shows_what_was_never_verified() {
     assert!(said(&output).contains("trainmark verify"), "{}", said(&output));
     place.trainmark("verify", &["--model", "mlp", "--backend", "right,other-rate"]);
 
-    let collection = read::read(&[place.path("out")], None).unwrap();
+    let collection = folder::read(&[place.path("out")], None).unwrap();
     assert_eq!(collection.skipped, []);
     let summary = Summary::new(collection, &Options::default()).unwrap();
     let mut bytes = Vec::new();
@@ -236,10 +238,10 @@ fn a_grade_holds_for_the_configuration_and_the_program_that_were_verified() {
     place.trainmark("run", &["--model", "mlp", "--epochs", "1", "--batch", "16"]);
     place.trainmark("verify", &["--model", "mlp"]);
     let grades = |place: &Place| -> Vec<String> {
-        let collection = read::read(&[place.path("out")], None).unwrap();
+        let collection = folder::read(&[place.path("out")], None).unwrap();
         let summary = Summary::new(collection, &Options::default()).unwrap();
         let grade = |row| summary.grade(row).words().to_owned();
-        summary.rows().iter().map(grade).collect()
+        summary.rows.iter().map(grade).collect()
     };
     let mut known = grades(&place);
     known.sort();
@@ -271,17 +273,16 @@ fn a_changed_script_under_the_same_interpreter_has_lost_its_grade() {
     std::fs::write(place.path("train.sh"), script + "# edited\n").unwrap();
     place.trainmark("run", &["--model", "mlp", "--epochs", "3"]);
 
-    let collection = read::read(&[place.path("out")], None).unwrap();
+    let collection = folder::read(&[place.path("out")], None).unwrap();
     assert_eq!(collection.skipped, []);
     let summary = Summary::new(collection, &Options::default()).unwrap();
-    let mut grades: Vec<&str> =
-        summary.rows().iter().map(|row| summary.grade(row).words()).collect();
+    let mut grades: Vec<&str> = summary.rows.iter().map(|row| summary.grade(row).words()).collect();
     grades.sort();
     assert_eq!(grades, ["float32", "not verified"]);
     // And so it is again when it is verified as it is now.
     place.trainmark("verify", &["--model", "mlp"]);
-    let collection = read::read(&[place.path("out")], None).unwrap();
+    let collection = folder::read(&[place.path("out")], None).unwrap();
     let summary = Summary::new(collection, &Options::default()).unwrap();
-    let verified = summary.rows().iter().filter(|row| summary.grade(row).words() == "float32");
+    let verified = summary.rows.iter().filter(|row| summary.grade(row).words() == "float32");
     assert_eq!(verified.count(), 1, "the newest of the same combination is the one that is kept");
 }

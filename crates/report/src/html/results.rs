@@ -45,7 +45,7 @@ pub fn table(exhibit: &Exhibit) -> Markup {
             }
         }
         ul.notes {
-            @for note in crate::notes::notes(summary) { li { bdi { (visible(&note, 2000)) } } }
+            @for note in crate::notes::notes(summary, true) { li { bdi { (visible(&note, 2000)) } } }
             @let shared: Vec<String> = summary.shared_config().take(40).map(setting).collect();
             @if !shared.is_empty() { li { "All rows: " bdi { (shared.join(", ")) } } }
         }

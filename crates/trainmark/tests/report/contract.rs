@@ -3,6 +3,17 @@
 use super::{as_json, fixtures, summary};
 use jsonschema::Validator;
 use machine::{Access, Bandwidth, Cache, Capability, Cpu, FmaRate, Gpu, Level, RoundTrip};
+use measure::environment::{Environment, GpuState};
+use measure::surroundings::{Busy, Device, Surroundings};
+use record::noise::{Analysis, NoiseFloor, NoiseRecord};
+use record::race::Race;
+use record::roofline::Roofline;
+use record::stats::Interval;
+use record::task::{Source, WorkRecord};
+use record::{
+    CurvePoint, DatasetRecord, LimitsRecord, MeterRecord, Metrics, Record, RunIdentity,
+    SCHEMA_VERSION, Sample, Status, Throughput, Timing, TrainerRecord, figures, old,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,16 +21,6 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use trainmark::environment::{Environment, GpuState};
-use trainmark::noise::{Analysis, NoiseFloor, NoiseRecord};
-use trainmark::race::Race;
-use trainmark::report::old_result::{
-    AccuracySource, DatasetRecord, EpochRecord, LimitsRecord, MeterRecord, Metrics, ResultFile,
-    RunIdentity, SCHEMA_VERSION, Sample, Status, Timing, TrainerRecord,
-};
-use trainmark::roofline::Roofline;
-use trainmark::stats::Interval;
-use trainmark::surroundings::{Busy, Device, Surroundings};
 
 fn schema(name: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schema").join(name);
@@ -50,7 +51,7 @@ fn result_files() -> Vec<(PathBuf, Value)> {
 }
 
 /// A result with every key in use.
-fn full_result() -> ResultFile {
+fn full_result() -> Record {
     let timing = Timing {
         wall_s: Some(2.0),
         user_s: Some(3.0),
@@ -66,14 +67,15 @@ fn full_result() -> ResultFile {
         timing,
         peak_memory_bytes: Some(64_000_000),
         device_peak_bytes: Some(1),
-        test_accuracy_percent: Some(94.0),
-        accuracy_source: Some(AccuracySource::Scored),
-        epochs: vec![EpochRecord {
-            epoch: 1,
+        metrics: [(old::ACCURACY.to_owned(), 94.0)].into(),
+        curve: vec![CurvePoint {
+            step: Some(375),
+            epoch: Some(1.0),
             loss: Some(0.6),
-            seconds: 0.3,
-            accuracy_percent: Some(90.0),
+            seconds: Some(0.3),
+            metrics: [(old::ACCURACY.to_owned(), 90.0)].into(),
         }],
+        work: Some(1e4),
         steps: Some(1875),
         dense_flop: Some(1e12),
         executed_flop: Some(2e11),
@@ -103,7 +105,10 @@ fn full_result() -> ResultFile {
         ..Sample::default()
     };
     let text = |text: &str| Some(text.to_owned());
-    ResultFile {
+    let mut task = old::TASK.clone();
+    task.metrics.get_mut(old::ACCURACY).unwrap().source = Some(Source::Claimed);
+    task.throughput = Some(WorkRecord { unit: "images".into() });
+    Record {
         executable: "MNISTClassic".into(),
         model: "mlp".into(),
         backend: "cpu".into(),
@@ -115,33 +120,39 @@ fn full_result() -> ResultFile {
         metrics: Metrics {
             training_time_seconds: Some(3.5),
             peak_memory_mb: Some(64.0),
-            test_accuracy_percent: Some(94.0),
+            of_task: [(old::ACCURACY.to_owned(), Some(94.0))].into(),
         },
         schema_version: SCHEMA_VERSION,
         status: Status::NotConverged,
         reason: text("94.00 % is below the target"),
         compiled: true,
-        run: Some(RunIdentity {
+        run: Some(Box::new(RunIdentity {
             id: "r".into(),
             suite: "mnist".into(),
             quick: true,
             started: "2024-03-15T14:30:22Z".into(),
             git_commit: text("abc"),
             harness: "0.1.0".into(),
-        }),
-        dataset: Some(DatasetRecord { name: "mnist".into(), sha256: text(&"0a".repeat(32)) }),
-        target_accuracy_percent: Some(95.0),
-        timing,
+        })),
+        task: Some(Box::new(task)),
+        keys: old::KEYS.clone(),
+        dataset: Some(Box::new(DatasetRecord {
+            name: "mnist".into(),
+            sha256: text(&"0a".repeat(32)),
+        })),
+        targets: [(old::ACCURACY.to_owned(), 95.0)].into(),
+        timing: Box::new(timing),
         peak_memory_bytes: Some(64_000_000),
+        device_peak_bytes: Some(1),
+        throughput: Some(Box::new(Throughput { value: Some(2.0), unit: "images".into() })),
         intervals: BTreeMap::from([(
             "train_s".into(),
             Interval { low: 1.4, high: 1.6, confidence: 0.96 },
         )]),
-        accuracy_source: Some(AccuracySource::Claimed),
         samples: vec![sample],
         sources: BTreeMap::from([("peak_memory_mb".into(), "VmHWM".into())]),
         missing: BTreeMap::from([("device_s".into(), "no device".into())]),
-        trainer: Some(TrainerRecord {
+        trainer: Some(Box::new(TrainerRecord {
             command: vec!["mnist-classic".into()],
             environment: BTreeMap::from([("A".into(), "b".into())]),
             sha256: text(&"0b".repeat(32)),
@@ -160,8 +171,8 @@ fn full_result() -> ResultFile {
                 address_space_bytes: Some(1 << 40),
                 cpus: Some(vec![0, 3]),
             },
-        }),
-        machine: Some(trainmark::machine::Machine {
+        })),
+        machine: Some(Box::new(measure::machine::Machine {
             hostname: text("h"),
             cpu: text("c"),
             cores: Some(2),
@@ -171,27 +182,27 @@ fn full_result() -> ResultFile {
             kernel: text("k"),
             architecture: text("a"),
             gpus: vec!["g".into()],
-        }),
-        capability: Some(full_capability()),
-        environment: Some(Environment {
+        })),
+        capability: Some(Box::new(full_capability())),
+        environment: Some(Box::new(Environment {
             gpus: vec![GpuState::default()],
             ..Environment::default()
-        }),
+        })),
         meters: BTreeMap::from([("minor_faults".into(), MeterRecord::default())]),
-        race: Some(Race::default()),
-        roofline: Some(Roofline {
+        race: Some(Box::new(Race::default())),
+        roofline: Some(Box::new(Roofline {
             dense_flop_per_s: 1e12,
             achieved_flop_per_s: 2e11,
             declared: true,
             peak_flop_per_s: Some(5e11),
             share: Some(0.4),
             peak_source: "trainmark machine".into(),
-        }),
-        noise_floor: Some(NoiseFloor {
+        })),
+        noise_floor: Some(Box::new(NoiseFloor {
             share: 0.01,
             measured: "2024-03-15T14:30:22Z".into(),
             row: "MNISTClassic mlp cpu".into(),
-        }),
+        })),
     }
 }
 
@@ -281,7 +292,7 @@ fn every_result_file_satisfies_its_schema() {
     for (path, value) in result_files() {
         assert_eq!(errors(&validator, &value), [""; 0], "{}", path.display());
     }
-    for result in [full_result(), ResultFile::default()] {
+    for result in [full_result(), Record::default()] {
         assert_eq!(errors(&validator, &serde_json::to_value(result).unwrap()), [""; 0]);
     }
     let statuses = schema("result.schema.json")["$defs"]["status"]["oneOf"].clone();
@@ -298,7 +309,7 @@ fn every_noise_record_satisfies_its_schema_which_describes_each_key() {
         analysis: Analysis::new(&rounds, &[true; 8], 6).unwrap(),
         rounds,
         a_first: vec![true; 8],
-        machine: full_result().machine.unwrap(),
+        machine: *full_result().machine.unwrap(),
         ..NoiseRecord::default()
     };
     let value = serde_json::to_value(record).unwrap();
@@ -327,16 +338,16 @@ fn the_result_schema_rejects_what_is_wrong() {
         ("/model", json!(7)),
         ("/metrics/training_time_seconds", json!("N/A")),
         ("/metrics/peak_memory_mb", json!(-1)),
-        ("/metrics/test_accuracy_percent", json!(100.5)),
+        ("/metrics/test_accuracy_percent", json!("much")),
         ("/config", json!([])),
         ("/config/epochs", json!(2.5)),
-        ("/schema_version", json!(2)),
+        ("/schema_version", json!(3)),
         ("/status", json!("splendid")),
-        ("/accuracy_source", json!("guessed")),
+        ("/task/metrics/test_accuracy_percent/source", json!("guessed")),
         ("/dataset", json!({})),
         ("/dataset/sha256", json!("xyz")),
         ("/timing/train_s", json!(-0.1)),
-        ("/samples/0/epochs", json!({})),
+        ("/samples/0/curve", json!({})),
         ("/samples/0/status", json!("fine")),
         ("/trainer/command", json!("mnist-classic")),
         ("/machine/memory_bytes", json!(1.5)),
@@ -551,13 +562,24 @@ fn a_python_script_written_from_the_specification_reads_our_files() {
 }
 
 #[test]
-fn the_fixtures_of_ours_use_only_keys_that_we_write() {
-    for (path, value) in result_files() {
-        let result: ResultFile = serde_json::from_value(value.clone()).unwrap();
+fn files_of_version_2_use_only_keys_that_we_write() {
+    for value in [serde_json::to_value(full_result()).unwrap()] {
+        let result: Record = serde_json::from_value(value.clone()).unwrap();
         let written = serde_json::to_value(result).unwrap();
         let mut lost = Vec::new();
         lost_keys(&value, &written, "", &mut lost);
-        assert_eq!(lost, [""; 0], "{}", path.display());
+        assert_eq!(lost, [""; 0]);
+    }
+}
+
+#[test]
+fn the_reports_schema_describes_every_figure_in_the_words_of_the_table() {
+    let properties = &schema("report.schema.json")["$defs"]["result"]["properties"];
+    let metrics = old::TASK.metrics.keys().collect::<BTreeSet<_>>();
+    for figure in figures::of([&Record::default()]) {
+        if !metrics.contains(&figure.key.to_string()) {
+            assert_eq!(properties[&*figure.key]["description"], *figure.help, "{}", figure.key);
+        }
     }
 }
 

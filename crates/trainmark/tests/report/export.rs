@@ -4,10 +4,10 @@ use super::{fixtures, summary};
 use parquet::basic::{LogicalType, Type};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
+use record::{Record, Summary};
+use report::{bmf, export, full, openmetrics, parquet as table};
 use std::io::Write;
 use std::process::{Command, Stdio};
-use trainmark::report::old_result::ResultFile;
-use trainmark::report::{Summary, bmf, csv, full, jsonl, mlperf, openmetrics, parquet as table};
 
 fn written(write: impl FnOnce(&Summary, &mut Vec<u8>) -> std::io::Result<()>, set: &str) -> String {
     let mut bytes = Vec::new();
@@ -17,22 +17,12 @@ fn written(write: impl FnOnce(&Summary, &mut Vec<u8>) -> std::io::Result<()>, se
 
 #[test]
 fn csv_of_one_run() {
-    insta::assert_snapshot!(written(|it, to| csv::write(it, to), "run"));
-}
-
-#[test]
-fn jsonl_of_one_run() {
-    insta::assert_snapshot!(written(|it, to| jsonl::write(it, to), "run"));
+    insta::assert_snapshot!(written(|it, to| export::csv(it, to), "run"));
 }
 
 #[test]
 fn bmf_of_many_runs() {
     insta::assert_snapshot!(written(|it, to| bmf::write(it, to), "mixed"));
-}
-
-#[test]
-fn mlperf_of_one_run() {
-    insta::assert_snapshot!(written(|it, to| mlperf::write(it, to), "run"));
 }
 
 #[test]
@@ -42,17 +32,17 @@ fn openmetrics_of_one_run() {
 
 #[test]
 fn one_file_in_full() {
-    let read = |name: &str| -> ResultFile {
-        serde_json::from_slice(&std::fs::read(fixtures("run").join(name)).unwrap()).unwrap()
+    let read = |name: &str| -> Record {
+        Record::parse(&std::fs::read(fixtures("run").join(name)).unwrap()).unwrap()
     };
-    let style = trainmark::report::console::Style::default();
+    let style = report::console::Style::default();
     insta::assert_snapshot!(full::text(&read("classic_cpu_h512_20261124_101500.json"), style));
     insta::assert_snapshot!(full::text(&read("classic_mps_h512_20261124_101502.json"), style));
 }
 
 #[test]
 fn csv_has_as_many_fields_in_every_line_and_no_formula_survives_in_it() {
-    let text = written(|it, to| csv::write(it, to), "mixed");
+    let text = written(|it, to| export::csv(it, to), "mixed");
     let mut reader = ::csv::Reader::from_reader(text.as_bytes()); // refuses ragged lines
     let mut rows = 0;
     for record in reader.records() {
@@ -63,7 +53,7 @@ fn csv_has_as_many_fields_in_every_line_and_no_formula_survives_in_it() {
         }
         rows += 1;
     }
-    assert_eq!(rows, summary("mixed").rows().len());
+    assert_eq!(rows, summary("mixed").rows.len());
 }
 
 #[test]
@@ -83,11 +73,11 @@ fn parquet_has_the_columns_types_and_values_of_the_table() {
     assert_eq!(column("compiled").physical_type(), Type::BOOLEAN);
     assert_eq!(column("model").logical_type_ref(), Some(&LogicalType::String));
     let rows: Vec<_> = reader.get_row_iter(None).unwrap().map(Result::unwrap).collect();
-    assert_eq!(rows.len(), summary.rows().len());
-    for (read, row) in rows.iter().zip(summary.rows()) {
+    assert_eq!(rows.len(), summary.rows.len());
+    for (read, row) in rows.iter().zip(&summary.rows) {
         let value = |name: &str| read.get_column_iter().find(|(it, _)| *it == name).unwrap().1;
-        assert_eq!(value("model"), &Field::Str(summary.model(row).to_owned()));
-        match row.metrics().training_time_seconds {
+        assert_eq!(value("model"), &Field::Str(row.record.model.clone()));
+        match row.record.metrics.training_time_seconds {
             Some(seconds) => {
                 assert_eq!(value("training_time_seconds"), &Field::Double(seconds));
             }
@@ -153,20 +143,6 @@ print(*[pandas.read_parquet(name).dtypes[column] for column in columns])
 }
 
 #[test]
-fn mlperf_loggings_parser_accepts_the_lines() {
-    let text = written(|it, to| mlperf::write(it, to), "run");
-    let program = r#"
-from mlperf_logging.compliance_checker import mlp_parser
-lines, failed = mlp_parser.parse_file(name, ruleset="6.1.0")
-ends = [line.value["metadata"]["status"] for line in lines if line.key == "run_stop"]
-print(len(failed), len(lines), *sorted(set(ends)))
-"#;
-    if let Some(said) = python("mlperf_logging", program, text.as_bytes()) {
-        assert_eq!(said, format!("0 {} aborted success", text.lines().count()));
-    }
-}
-
-#[test]
 fn prometheus_parser_accepts_the_openmetrics() {
     let text = written(|it, to| openmetrics::write(it, to), "mixed");
     let program = r#"
@@ -176,7 +152,10 @@ print(*[family.name for family in families])
 print(all(len({tuple(sorted(s.labels.items())) for s in f.samples}) == len(f.samples) for f in families))
 "#;
     if let Some(said) = python("prometheus_client", program, text.as_bytes()) {
-        assert!(said.starts_with("trainmark_train_seconds trainmark_wall_seconds"), "{said}");
+        assert!(
+            said.starts_with("trainmark_training_time_seconds trainmark_peak_memory_bytes"),
+            "{said}"
+        );
         assert!(said.ends_with("\nTrue"), "{said}");
     }
 }

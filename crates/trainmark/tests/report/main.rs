@@ -1,13 +1,19 @@
 //! `trainmark report` from result files to reports.
 
-// Their study comes back with crates/report: mod browser, command, html, study.
+mod browser;
+mod command;
 mod contract;
 mod export;
 mod golden;
+mod html;
 mod properties;
+mod study;
 
+use record::folder::{self, Folder};
+use record::summary::{Options, Summary};
+use record::{Record, old};
+use report::{console, json, markdown};
 use std::path::{Path, PathBuf};
-use trainmark::report::{Collection, Options, Summary, console, json, markdown, read};
 use trainmark::suite::{BUILT_IN, Suite};
 
 /// A set of result files beside this file.
@@ -15,19 +21,23 @@ fn fixtures(set: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/report/fixtures").join(set)
 }
 
-fn collection(set: &str) -> Collection {
-    read::read(&[fixtures(set)], None).unwrap()
+fn read(set: &str) -> Folder {
+    folder::read(&[fixtures(set)], None).unwrap()
 }
 
-fn suite() -> Suite {
-    Suite::parse(BUILT_IN, "built in").unwrap()
+/// The summary that `trainmark report` makes, with further options.
+fn summary_with(set: &str, options: Options) -> Summary {
+    let suite = Suite::parse(BUILT_IN, "built in").unwrap();
+    let target = |record: &Record| {
+        let epochs = record.config.get("epochs").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        Some((old::ACCURACY.to_owned(), suite.target(&record.model, "mnist", epochs)?))
+    };
+    Summary::new(read(set), &Options { target: Some(&target), ..options }).unwrap()
 }
 
-/// The summary that `trainmark report` makes without further options.
+/// The summary that it makes without.
 fn summary(set: &str) -> Summary {
-    let suite = suite();
-    let options = Options { suite: Some(&suite), ..Options::default() };
-    Summary::new(collection(set), &options).unwrap()
+    summary_with(set, Options::default())
 }
 
 fn as_json(summary: &Summary) -> String {

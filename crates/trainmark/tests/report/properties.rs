@@ -3,9 +3,11 @@
 use super::{as_json, as_markdown, as_text, fixtures};
 use proptest::prelude::*;
 use pulldown_cmark::{Event, Options as Extensions, Parser, Tag, TagEnd};
+use record::Record;
+use record::folder::{Entry, Folder};
+use record::summary::{Options, Summary};
 use serde_json::{Value, json};
 use std::fs;
-use trainmark::report::{Collection, Options, Summary};
 
 fn config() -> ProptestConfig {
     ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) }
@@ -96,11 +98,12 @@ prop_compose! {
 }
 
 pub fn summary_of(rows: &[Value]) -> Summary {
-    let mut collection = Collection::default();
-    for (index, row) in rows.iter().enumerate() {
-        collection.add_bytes(&format!("{index}.json"), row.to_string().as_bytes()).unwrap();
-    }
-    Summary::new(collection, &Options::default()).unwrap()
+    let entry = |(index, row): (usize, &Value)| Entry {
+        file: format!("{index}.json"),
+        record: Record::parse(row.to_string().as_bytes()).unwrap(),
+    };
+    let entries = rows.iter().enumerate().map(entry).collect();
+    Summary::new(Folder { entries, ..Folder::default() }, &Options::default()).unwrap()
 }
 
 /// Cells of each row of the document's only table, the head first, and what else than text a
@@ -145,7 +148,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_a_result_or_a_reason(bytes in any::<Vec<u8>>()) {
-        let reason = Collection::default().add_bytes("x.json", &bytes).unwrap_err();
+        let reason = Record::parse(&bytes).unwrap_err().to_string();
         prop_assert!(!reason.is_empty() && !reason.contains('\n'));
     }
 
@@ -164,11 +167,10 @@ proptest! {
         let start = at.index(bytes.len());
         let end = (start + length).min(bytes.len());
         bytes.splice(start..end, with);
-        let mut collection = Collection::default();
-        match collection.add_bytes("x.json", &bytes) {
-            Err(reason) => prop_assert!(!reason.is_empty()),
-            Ok(()) => {
-                let summary = Summary::new(collection, &Options::default()).unwrap();
+        match Record::parse(&bytes) {
+            Err(reason) => prop_assert!(!reason.to_string().is_empty()),
+            Ok(record) => {
+                let summary = Summary::new(vec![record].into(), &Options::default()).unwrap();
                 let report: Value = serde_json::from_str(&as_json(&summary)).unwrap();
                 prop_assert_eq!(&report["summary"]["total_benchmarks"], &json!(1));
                 as_markdown(&summary);

@@ -1,16 +1,18 @@
 //! A study with everything that a report can show: repeats, curves, failures with logs, two models,
 //! two trainers, a measured machine. The figures are made up and simple.
 
+use measure::machine::Machine;
+use record::folder::{Entry, Folder};
+use record::race::{self, Race};
+use record::summary::{Options, Summary};
+use record::task::Source;
+use record::verification::VerificationFile;
+use record::{
+    CurvePoint, DatasetRecord, Record, RunIdentity, Sample, Status, Timing, TrainerRecord, old,
+};
 use serde_json::{Map, json};
 use std::collections::BTreeMap;
 use std::path::Path;
-use trainmark::machine::Machine;
-use trainmark::race::{self, Race};
-use trainmark::report::old_result::{
-    AccuracySource, DatasetRecord, EpochRecord, ResultFile, RunIdentity, Sample, Status, Timing,
-    TrainerRecord,
-};
-use trainmark::report::{Collection, Options, Summary, exhibit};
 
 /// A row of the study.
 pub struct Row {
@@ -62,7 +64,7 @@ pub fn rows() -> Vec<Row> {
 }
 
 /// The row's result file.
-pub fn file(row: &Row) -> ResultFile {
+pub fn file(row: &Row) -> Record {
     let mut config = Map::new();
     for (key, value) in [("epochs", json!(5)), ("batch_size", json!(32)), ("seed", json!(42))] {
         config.insert(key.to_owned(), value);
@@ -72,29 +74,36 @@ pub fn file(row: &Row) -> ResultFile {
     }
     let text = |text: &str| Some(text.to_owned());
     let target = if row.model == "mlp" { 93.5 } else { 91.0 };
-    let mut file = ResultFile {
+    let mut task = old::TASK.clone();
+    task.metrics.get_mut(old::ACCURACY).unwrap().source = Some(Source::Scored);
+    let mut file = Record {
         executable: row.executable.into(),
         model: row.model.into(),
         backend: row.backend.into(),
         timestamp: "20261124_101500".into(),
         config,
-        schema_version: 1,
-        run: Some(RunIdentity {
+        schema_version: 2,
+        run: Some(Box::new(RunIdentity {
             id: "study".into(),
             suite: "mnist".into(),
             quick: false,
             started: "2026-11-24T10:15:00Z".into(),
             git_commit: text("6d8ca6d"),
             harness: "0.1.0".into(),
-        }),
-        dataset: Some(DatasetRecord { name: "mnist".into(), sha256: text(&"a9".repeat(32)) }),
-        target_accuracy_percent: Some(target),
+        })),
+        task: Some(Box::new(task)),
+        keys: old::KEYS.clone(),
+        dataset: Some(Box::new(DatasetRecord {
+            name: "mnist".into(),
+            sha256: text(&"a9".repeat(32)),
+        })),
+        targets: [(old::ACCURACY.to_owned(), target)].into(),
         sources: BTreeMap::from([
             ("training_time_seconds".into(), "getrusage".into()),
             ("peak_memory_mb".into(), "VmHWM of the largest process".into()),
         ]),
-        trainer: Some(trainer(row)),
-        machine: Some(Machine {
+        trainer: Some(Box::new(trainer(row))),
+        machine: Some(Box::new(Machine {
             hostname: text("bench-1"),
             cpu: text("AMD EPYC 9B45"),
             cores: Some(2),
@@ -104,9 +113,9 @@ pub fn file(row: &Row) -> ResultFile {
             kernel: text("6.1.0-18-amd64"),
             architecture: text("x86_64"),
             ..Machine::default()
-        }),
-        capability: Some(capability()),
-        ..ResultFile::default()
+        })),
+        capability: Some(Box::new(capability())),
+        ..Record::default()
     };
     match row.status {
         Status::Unavailable => {
@@ -152,11 +161,12 @@ fn sample(row: &Row, round: u32) -> Sample {
         ..Timing::default()
     };
     let losses = [0.6118, 0.3953, 0.3062, 0.2555, 0.222];
-    let epochs = losses.iter().zip(1..).map(|(loss, epoch)| EpochRecord {
-        epoch,
+    let curve = losses.iter().zip(1..).map(|(loss, epoch)| CurvePoint {
+        epoch: Some(f64::from(epoch)),
         loss: Some(*loss),
-        seconds: train_s / 5.0,
-        accuracy_percent: Some(row.accuracy_percent - 5.0 * loss + 1.11),
+        seconds: Some(train_s / 5.0 * f64::from(epoch)),
+        metrics: [(old::ACCURACY.to_owned(), row.accuracy_percent - 5.0 * loss + 1.11)].into(),
+        ..CurvePoint::default()
     });
     let dense_flop =
         if row.model == "mlp" { 4.9e11 } else { 7e10 } * (row.hidden.max(512) as f64 / 512.0);
@@ -165,9 +175,8 @@ fn sample(row: &Row, round: u32) -> Sample {
         round,
         timing,
         peak_memory_bytes: Some((row.memory_mb * 1e6) as u64),
-        test_accuracy_percent: Some(row.accuracy_percent),
-        accuracy_source: Some(AccuracySource::Scored),
-        epochs: epochs.collect(),
+        metrics: [(old::ACCURACY.to_owned(), row.accuracy_percent)].into(),
+        curve: curve.collect(),
         steps: Some(9375),
         dense_flop: Some(dense_flop),
         executed_flop: Some(if skips { 0.2 * dense_flop } else { dense_flop }),
@@ -223,16 +232,16 @@ fn capability() -> machine::Capability {
     }
 }
 
-pub fn files() -> Vec<ResultFile> {
+pub fn files() -> Vec<Record> {
     rows().iter().map(file).collect()
 }
 
 /// The same, racing for 91 %: with a column for everything that there is.
-pub fn racing() -> Vec<ResultFile> {
+pub fn racing() -> Vec<Record> {
     let mut files = files();
     for file in &mut files {
         file.config.insert(race::TARGET.to_owned(), json!(91.0));
-        file.race = Race::new(file);
+        file.race = Race::new(file).map(Box::new);
     }
     files
 }
@@ -257,23 +266,20 @@ pub fn verifications() -> Vec<u8> {
     file.to_string().into_bytes()
 }
 
-/// As `trainmark report` reads them: the headlines first, then the whole files that are needed.
-pub fn summary_of(files: &[ResultFile]) -> Summary {
-    let mut collection = Collection::default();
-    for (index, file) in files.iter().enumerate() {
-        collection.add(&format!("{index:03}.json"), file).unwrap();
-    }
-    collection.add_bytes("verification.json", &verifications()).unwrap();
-    let mut summary = Summary::new(collection, &Options::default()).unwrap();
-    let needed = exhibit::needed(&summary);
-    summary.keep_files(needed, |row| {
-        Some(files[row.file().trim_end_matches(".json").parse::<usize>().unwrap()].clone())
-    });
-    summary
+/// As `trainmark report` reads them.
+pub fn summary_of(files: &[Record]) -> Summary {
+    let entry = |(index, record): (usize, &Record)| Entry {
+        file: format!("{index:03}.json"),
+        record: record.clone(),
+    };
+    let entries = files.iter().enumerate().map(entry).collect();
+    let verifications = VerificationFile::parse(&verifications()).unwrap().verifications;
+    let folder = Folder { entries, verifications, ..Folder::default() };
+    Summary::new(folder, &Options::default()).unwrap()
 }
 
 /// Writes the files as a folder of results.
-pub fn write(files: &[ResultFile], folder: &Path) {
+pub fn write(files: &[Record], folder: &Path) {
     for (index, file) in files.iter().enumerate() {
         let text = serde_json::to_vec_pretty(file).unwrap();
         std::fs::write(folder.join(format!("{index:03}.json")), text).unwrap();
