@@ -89,7 +89,7 @@ fn unusable_files_are_warned_of_by_name_and_the_rest_is_reported() {
     assert!(output.status.success());
     let warnings: Vec<&str> = stderr.lines().collect();
     let expected = [
-        "warning: folder.json: is a folder",
+        "warning: folder.json: is no regular file",
         "warning: v_empty.json: is empty",
         "warning: w_array.json: is no JSON object",
         "warning: x_newer.json: schema_version 99 is newer",
