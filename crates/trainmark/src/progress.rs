@@ -9,14 +9,13 @@ use crate::schedule::Schedule;
 use crate::suite::Suite;
 use crate::trainer::{NotReady, Watch};
 use crate::transcript::Transcript;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use measure::text::one_line;
 use record::{Record, Sample, Status};
+use std::fmt;
 use std::io::IsTerminal;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Between two drawings: clocks and the terminal's size change without any event.
@@ -30,15 +29,9 @@ pub struct Progress<'a> {
     rounds: bool,
     view: Arc<Mutex<View>>,
     began: Instant,
-    painter: Option<Painter>,
+    /// Draws the view, on a terminal.
+    painter: Option<ProgressBar>,
     colour: bool,
-}
-
-/// Draws the view until it is told to stop.
-struct Painter {
-    bar: ProgressBar,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl<'a> Progress<'a> {
@@ -59,7 +52,7 @@ impl<'a> Progress<'a> {
         let (view, began) = (Arc::new(Mutex::new(view)), Instant::now());
         let terminal = std::io::stderr().is_terminal();
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let painter = terminal.then(|| Painter::start(Arc::clone(&view), began, colour));
+        let painter = terminal.then(|| painter(Arc::clone(&view), began, colour));
         let rounds = rounds > 1 || schedule.until.is_some();
         let labels = cases.iter().map(|case| one_line(&case.label(suite)).into_owned()).collect();
         let trainers = cases.iter().map(|case| &*suite.trainers[case.trainer].name).collect();
@@ -117,7 +110,7 @@ impl<'a> Progress<'a> {
     fn print(&self, line: String) {
         match &self.painter {
             None => eprintln!("{line}"),
-            Some(painter) => painter.bar.println(line),
+            Some(painter) => painter.println(line),
         }
     }
 
@@ -174,18 +167,14 @@ impl<'a> Progress<'a> {
     pub fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
         match &self.painter {
             None => work(),
-            Some(painter) => painter.bar.suspend(work),
+            Some(painter) => painter.suspend(work),
         }
     }
 
     /// Removes the view.
     pub fn finish(&mut self) {
-        if let Some(mut painter) = self.painter.take() {
-            painter.stop.store(true, Ordering::Relaxed);
-            if let Some(thread) = painter.thread.take() {
-                let _ = thread.join();
-            }
-            painter.bar.finish_and_clear();
+        if let Some(painter) = self.painter.take() {
+            painter.finish_and_clear();
         }
     }
 }
@@ -226,29 +215,22 @@ impl Drop for Progress<'_> {
     }
 }
 
-impl Painter {
-    fn start(view: Arc<Mutex<View>>, began: Instant, colour: bool) -> Painter {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        if let Ok(style) = ProgressStyle::with_template("{msg}") {
-            bar.set_style(style);
-        }
-        let stop = Arc::new(AtomicBool::new(false));
-        let (canvas, stopped) = (bar.clone(), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                let (height, width) = console::Term::stderr().size();
-                // A line as wide as the terminal makes some of them begin a new one.
-                let width = usize::from(width).saturating_sub(1);
-                let frame = {
-                    let view = view.lock().unwrap_or_else(PoisonError::into_inner);
-                    view.frame(began.elapsed(), width, usize::from(height), colour)
-                };
-                canvas.set_message(frame.join("\n"));
-                std::thread::sleep(DRAW_EVERY);
-            }
-        });
-        Painter { bar, stop, thread: Some(thread) }
+/// Draws the view, now and then, in a thread of its own.
+fn painter(view: Arc<Mutex<View>>, began: Instant, colour: bool) -> ProgressBar {
+    let frame = move |_: &ProgressState, out: &mut dyn fmt::Write| {
+        let (height, width) = console::Term::stderr().size();
+        // A line as wide as the terminal makes some of them begin a new one.
+        let width = usize::from(width).saturating_sub(1);
+        let view = view.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = view.frame(began.elapsed(), width, usize::from(height), colour);
+        let _ = out.write_str(&lines.join("\n")); // into a string
+    };
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("{view}") {
+        bar.set_style(style.with_key("view", frame));
     }
+    bar.enable_steady_tick(DRAW_EVERY);
+    bar
 }
 
 /// What a row's line shows after a run.

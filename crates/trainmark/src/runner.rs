@@ -145,7 +145,7 @@ pub struct Ended {
     pub attempt: Attempt,
     pub said: Transcript,
     /// The file that is no longer what it was, if there is one.
-    changed: Option<String>,
+    pub changed: Option<String>,
 }
 
 impl<'a> Runner<'a> {

@@ -2,13 +2,13 @@
 
 use crate::campaign::Campaign;
 use crate::cmd::report::print;
-use crate::cmd::what;
-use crate::command::{self, Agenda, Purpose};
+use crate::cmd::what::{What, selection};
+use crate::command::{Agenda, Purpose};
 use crate::data;
 use crate::executor::Local;
-use crate::plan::{self, Case, Selection};
+use crate::plan::{self, Case};
 use crate::progress::Progress;
-use crate::runner::{Limits, Runner, Settings, cancelled_by_signals, new_run};
+use crate::runner::{Runner, cancelled_by_signals, new_run};
 use crate::schedule::Schedule;
 use crate::suite::LoadedSuite;
 use crate::trainer::make_ready;
@@ -20,7 +20,6 @@ use measure::text::one_line;
 use record::noise::{Analysis, NoiseRecord, SCHEMA_VERSION, WINDOW};
 use record::{Record, Sample, noise_store};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -31,33 +30,8 @@ use std::time::Duration;
 /// later runs write it into their result files, and no report or comparison claims less.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Suite file; without it the default suite
-    #[arg(long, value_name = "FILE")]
-    suite: Option<PathBuf>,
-    /// One epoch instead of the suite's
-    #[arg(long)]
-    quick: bool,
-    /// The row's trainer; without it the suite's reference
-    #[arg(long, value_name = "NAME")]
-    trainer: Option<String>,
-    /// The row's model; without it the trainer's first
-    #[arg(long, value_name = "NAME")]
-    model: Option<String>,
-    /// The row's backend; without it the suite's reference
-    #[arg(long, value_name = "ID")]
-    backend: Option<String>,
-    /// A configuration key of the row, for example `epochs=2`
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// Folder with the four IDX files, or `digits`, as for `trainmark run`
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// Train on a software imitation of a device
-    #[arg(long)]
-    allow_software: bool,
-    /// Time after which a sample is stopped, for example `90s`, `10m`
-    #[arg(long, value_name = "TIME", value_parser = units::duration)]
-    timeout: Option<Duration>,
+    #[command(flatten)]
+    what: What,
     /// Rounds, of two samples each
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(WINDOW as i64..))]
     rounds: u32,
@@ -86,19 +60,16 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if args.window > args.rounds {
         bail!("--window {}: is more than the {} rounds; see --rounds", args.window, args.rounds);
     }
-    let loaded = LoadedSuite::find(args.suite.as_deref())?;
+    let loaded = LoadedSuite::find(args.what.suite.as_deref())?;
     let case = choose(args, &loaded)?;
     let rows = [case.clone(), case.clone()];
     if args.dry_run {
-        let data = data::place(args.data.as_deref())?;
-        let agenda = Agenda { loaded: &loaded, data: &data, allow_software: args.allow_software };
-        let commands = agenda.commands(&rows[..1], Purpose::Train).map_err(|it| anyhow!(it))?;
-        print(&command::listing(&commands))?;
+        print(&args.what.listing(&loaded, &rows[..1], Purpose::Train)?)?;
         return Ok(ExitCode::from(protocol::exit::SUCCESS));
     }
     let label = case.label(&loaded.suite);
     let cancel = cancelled_by_signals()?;
-    let dataset = data::prepare(args.data.as_deref())?;
+    let dataset = data::prepare(args.what.data.as_deref())?;
     eprintln!("{label} against itself, {} rounds; data {dataset}", args.rounds);
     let schedule = Schedule {
         repeats: args.rounds,
@@ -108,17 +79,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         seed: 0,
     };
     let mut progress = Progress::new(&loaded.suite, &rows, &schedule);
-    let (data, allow_software) = (&dataset.directory, args.allow_software);
-    let agenda = Agenda { loaded: &loaded, data, allow_software };
+    // Noisy samples are not repeated: the noise is what is asked for.
+    let settings = args.what.settings(&loaded);
+    let allow_software = settings.allow_software;
+    let agenda = Agenda { loaded: &loaded, data: &dataset.directory, allow_software };
     let trainers = make_ready(&agenda, &rows, &cancel, &mut progress);
-    let settings = Settings {
-        quick: args.quick,
-        allow_software,
-        timeout: args.timeout.unwrap_or(Duration::from_secs_f64(loaded.suite.timeout_s)),
-        retry_noisy: 0, // the noise is what is asked for
-        limits: Limits::default(),
-    };
-    let run = new_run(&loaded, args.quick);
+    let run = new_run(&loaded, args.what.quick);
     let runner = Runner::new(agenda, &dataset, &trainers, (settings, run), &cancel)?;
     let mut campaign = Campaign::new(&runner, &rows, None, progress, &cancel);
     campaign.train(&schedule, &mut Local { runner: &runner, rows: &rows })?;
@@ -133,10 +99,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             bail!("the row does not complete: {}: {reason}", row.result.status);
         }
     }
-    let rows = [&a.result, &b.result];
     let a_first: Vec<bool> =
         (0..a.result.samples.len() as u32).map(|round| schedule.order(round, 2)[0] == 0).collect();
-    let [a, b] = rows;
+    let (a, b) = (&a.result, &b.result);
     let (rounds, figure) = pairs(a, b, &a_first);
     let Some(analysis) = Analysis::new(&rounds, &a_first, args.window as usize) else {
         bail!(
@@ -165,7 +130,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     };
     match args.json {
         true => print(&format!("{}\n", serde_json::to_string_pretty(&record)?))?,
-        false => print(&describe(&record, &label, &disturbances(rows)))?,
+        false => print(&describe(&record, &label, &disturbances([a, b])))?,
     }
     if !args.no_store {
         let file = noise_store::keep(&record).context("the noise floor cannot be kept")?;
@@ -176,20 +141,18 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 /// The one row: the first that the filters leave, of the suite's reference if there are none.
 fn choose(args: &Args, loaded: &LoadedSuite) -> Result<Case> {
-    let mut config = BTreeMap::new();
-    what::set(&args.set, &mut config)?;
-    let reference = loaded.suite.reference.as_ref();
-    let trainer = args.trainer.clone().or_else(|| Some(reference?.trainer.clone()));
-    let backend = args.backend.clone().or_else(|| Some(reference?.backend.clone()));
-    let selection = Selection {
-        trainers: trainer.into_iter().collect(),
-        models: args.model.clone().into_iter().collect(),
-        backends: backend.into_iter().collect(),
-        config,
-        quick: args.quick,
-    };
-    let cases = plan::plan(&loaded.suite, &selection).map_err(|reason| anyhow!(reason))?;
-    cases.into_iter().next().context("the suite has no row")
+    let mut wanted = selection(&args.what)?;
+    if let Some(reference) = &loaded.suite.reference {
+        let or = |names: &mut Vec<String>, name: &String| {
+            if names.is_empty() {
+                names.push(name.clone());
+            }
+        };
+        or(&mut wanted.trainers, &reference.trainer);
+        or(&mut wanted.backends, &reference.backend);
+    }
+    let rows = plan::plan(&loaded.suite, &wanted).map_err(|reason| anyhow!(reason))?;
+    rows.into_iter().next().context("the suite has no row")
 }
 
 /// The seconds of each round's two samples, the first to run first, and which clock's they are.
@@ -211,63 +174,51 @@ fn pairs(a: &Record, b: &Record, a_first: &[bool]) -> (Vec<[f64; 2]>, &'static s
 }
 
 /// How often each kind of disturbance was seen, by its first words.
-fn disturbances(rows: [&Record; 2]) -> Vec<(String, usize)> {
-    let mut kinds: Vec<(String, usize)> = Vec::new();
+fn disturbances(rows: [&Record; 2]) -> BTreeMap<String, usize> {
+    let mut kinds = BTreeMap::new();
     for words in rows.into_iter().flat_map(|row| &row.samples).flat_map(|it| &it.disturbances) {
         let kind = words.split(|c: char| c.is_ascii_digit()).next().unwrap_or_default();
-        let kind = kind.trim().trim_end_matches(':').to_owned();
-        match kinds.iter_mut().find(|known| known.0 == kind) {
-            Some(known) => known.1 += 1,
-            None => kinds.push((kind, 1)),
-        }
+        *kinds.entry(kind.trim().trim_end_matches(':').to_owned()).or_default() += 1;
     }
     kinds
 }
 
-fn describe(record: &NoiseRecord, label: &str, kinds: &[(String, usize)]) -> String {
-    use std::fmt::Write;
+fn describe(record: &NoiseRecord, label: &str, kinds: &BTreeMap<String, usize>) -> String {
     let Analysis { window, together, apart, deviation, floor, smallest_shown } = &record.analysis;
-    let mut text = format!(
-        "{label} against itself: {} rounds of two runs, by {}\n\n",
-        record.rounds.len(),
-        record.figure
-    );
     let percent = |share: f64| format!("{:.2} %", share * 100.0);
-    // Writing to a string cannot fail.
-    let _ =
-        writeln!(text, "One round's ratio varies by {} (standard deviation).", percent(*deviation));
+    let mut text = format!(
+        "{label} against itself: {} rounds of two samples, by {}\n\n\
+         One round's ratio varies by {} (standard deviation).\n",
+        record.rounds.len(),
+        record.figure,
+        percent(*deviation)
+    );
     for (claims, how) in [
         (together, "together, as in one report"),
         (apart, "one after the other, as with trainmark compare"),
     ] {
-        let _ = writeln!(
-            text,
-            "False positives {how}: {} of {} comparisons of {window} rounds ({:.1} %).",
+        text += &format!(
+            "False positives {how}: {} of {} comparisons of {window} rounds ({:.1} %).\n",
             claims.claims,
             claims.comparisons,
             claims.rate() * 100.0
         );
     }
-    let _ = writeln!(
-        text,
-        "Noise floor: {}: 19 of 20 of these comparisons found no more. No smaller difference is claimed.\n",
+    text += &format!(
+        "Noise floor: {}: 19 of 20 of these comparisons found no more. No smaller difference is claimed.\n\n\
+         Smallest difference that is shown in 95 of 100 comparisons:\n",
         percent(*floor)
     );
-    text += "Smallest difference that is shown in 95 of 100 comparisons:\n";
     for (rounds, effect) in smallest_shown {
-        let _ = writeln!(text, "  {rounds:>4} rounds  {:>9}", percent(*effect));
+        text += &format!("  {rounds:>4} rounds  {:>9}\n", percent(*effect));
     }
     if record.noisy_runs > 0 {
-        let _ = writeln!(
-            text,
-            "\n{} of {} runs were disturbed:",
-            record.noisy_runs,
-            2 * record.rounds.len()
-        );
+        let (noisy, all) = (record.noisy_runs, 2 * record.rounds.len());
+        text += &format!("\n{noisy} of {all} samples were disturbed:\n");
         for (kind, times) in kinds {
-            let _ = writeln!(text, "  {kind} ({times} runs)");
+            text += &format!("  {kind} ({times} samples)\n");
         }
-        text += "What was found holds for a machine as busy as this; run it again when nothing else runs.\n";
+        text += "This holds for a machine as busy as now; run it again when nothing else runs.\n";
     }
     text
 }

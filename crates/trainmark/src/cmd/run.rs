@@ -4,7 +4,7 @@ use crate::campaign::{Campaign, Keeper, Row};
 use crate::cmd::cluster::{Cluster, Kind};
 use crate::cmd::report::print;
 use crate::cmd::what::{What, selection};
-use crate::command::{self, Agenda, Purpose, quote};
+use crate::command::{Agenda, Purpose, quote};
 use crate::data;
 use crate::executor::{Executor, Local};
 use crate::plan::{self, Case};
@@ -229,14 +229,12 @@ fn begin(
         }
     };
     let settings = Settings {
-        quick: args.what.quick,
-        allow_software,
-        timeout: args.what.timeout_of(loaded),
         retry_noisy: args.retry_noisy.unwrap_or(0),
         limits: Limits {
             memory: args.memory_limit.map(|bytes| MemoryLimit { bytes, by: args.memory_limit_by }),
             cpus: args.cpus.clone().map(|cpus| cpus.0),
         },
+        ..args.what.settings(loaded)
     };
     let timeout = settings.timeout;
     let open = || Runner::new(agenda, &dataset, &trainers, (settings, run), &cancel);
@@ -337,9 +335,6 @@ fn list(loaded: &LoadedSuite, cases: &[Case]) -> Result<()> {
 
 /// The commands, and how they are submitted.
 fn dry_run(args: &Args, loaded: &LoadedSuite, cases: &[Case]) -> Result<()> {
-    let data = data::place(args.what.data.as_deref())?;
-    let agenda = Agenda { loaded, data: &data, allow_software: args.what.allow_software };
-    let commands = agenda.commands(cases, Purpose::Train).map_err(|reason| anyhow!(reason))?;
     let mut text = String::new();
     if args.cluster.executor == Kind::Slurm {
         let out = std::path::absolute(&args.out).with_context(|| args.out.display().to_string())?;
@@ -347,7 +342,7 @@ fn dry_run(args: &Args, loaded: &LoadedSuite, cases: &[Case]) -> Result<()> {
         let request = args.cluster.request(args.what.timeout_of(loaded))?;
         text += &format!("{}\n", slurm::preview(&request, &out, tasks)?);
     }
-    print(&(text + &command::listing(&commands)))
+    print(&(text + &args.what.listing(loaded, cases, Purpose::Train)?))
 }
 
 /// Makes the output folder, locks it, and finds out now, not after an hour, whether it can be written

@@ -2,10 +2,10 @@
 
 use crate::cmd::report::print;
 use crate::cmd::what::{What, selection};
-use crate::command::{self, Agenda, Purpose};
+use crate::command::{Agenda, Purpose};
 use crate::data;
 use crate::plan::{self, Case};
-use crate::runner::{Limits, Runner, Settings, cancelled_by_signals, new_run};
+use crate::runner::{Runner, cancelled_by_signals, new_run};
 use crate::suite::LoadedSuite;
 use crate::trainer::{Plain, make_ready};
 use crate::verify::{Examiner, FILE, Grade, Verification, VerificationFile, Yardsticks};
@@ -41,12 +41,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let loaded = LoadedSuite::find(args.what.suite.as_deref())?;
     let cases = plan::plan(&loaded.suite, &selection(&args.what)?).map_err(|it| anyhow!(it))?;
     let cases = distinct(cases);
-    let allow_software = args.what.allow_software;
     if args.dry_run {
-        let data = data::place(args.what.data.as_deref())?;
-        let agenda = Agenda { loaded: &loaded, data: &data, allow_software };
-        let commands = agenda.commands(&cases, Purpose::Verify).map_err(|it| anyhow!(it))?;
-        print(&command::listing(&commands))?;
+        print(&args.what.listing(&loaded, &cases, Purpose::Verify)?)?;
         return Ok(ExitCode::from(protocol::exit::SUCCESS));
     }
     let cannot_write = || format!("--out {}: cannot be written to", args.out.display());
@@ -60,15 +56,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     eprintln!("Suite {} ({}), {} rows", loaded.suite.name, loaded.origin, cases.len());
     eprintln!("Data  {dataset}");
     let train = mnist::Source::open(&dataset.directory)?.load()?.train;
-    let agenda = Agenda { loaded: &loaded, data: &dataset.directory, allow_software };
-    let trainers = make_ready(&agenda, &cases, &cancel, &mut Plain);
-    let settings = Settings {
-        quick: args.what.quick,
-        allow_software,
-        timeout: args.what.timeout_of(&loaded),
-        retry_noisy: 0,
-        limits: Limits::default(),
+    let settings = args.what.settings(&loaded);
+    let agenda = Agenda {
+        loaded: &loaded,
+        data: &dataset.directory,
+        allow_software: settings.allow_software,
     };
+    let trainers = make_ready(&agenda, &cases, &cancel, &mut Plain);
     let run = new_run(&loaded, args.what.quick);
     let runner = Runner::new(agenda, &dataset, &trainers, (settings, run), &cancel)?;
     let examiner = Examiner { runner: &runner };

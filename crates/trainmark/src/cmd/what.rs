@@ -1,9 +1,12 @@
-//! The options that say what is trained, and how long one sample may take: those of `run` and `verify`.
+//! The options that say what is trained, and how long one sample may take: those of `run`, `verify` and `noise`.
 
-use crate::plan::Selection;
+use crate::command::{Agenda, Purpose, listing};
+use crate::data;
+use crate::plan::{Case, Selection};
+use crate::runner::{Limits, Settings};
 use crate::suite::LoadedSuite;
 use crate::units;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -62,6 +65,27 @@ pub struct What {
 }
 
 impl What {
+    /// Without limits, and without repeating what was noisy.
+    pub fn settings(&self, loaded: &LoadedSuite) -> Settings {
+        Settings {
+            quick: self.quick,
+            allow_software: self.allow_software,
+            timeout: self.timeout_of(loaded),
+            retry_noisy: 0,
+            limits: Limits::default(),
+        }
+    }
+
+    /// Every command that would be executed for these rows.
+    ///
+    /// # Errors
+    /// If there is no such data, or a command cannot be filled in.
+    pub fn listing(&self, loaded: &LoadedSuite, rows: &[Case], purpose: Purpose) -> Result<String> {
+        let data = data::place(self.data.as_deref())?;
+        let agenda = Agenda { loaded, data: &data, allow_software: self.allow_software };
+        Ok(listing(&agenda.commands(rows, purpose).map_err(|reason| anyhow!(reason))?))
+    }
+
     /// How long a sample may take.
     pub fn timeout_of(&self, loaded: &LoadedSuite) -> Duration {
         self.timeout.unwrap_or(Duration::from_secs_f64(loaded.suite.timeout_s))

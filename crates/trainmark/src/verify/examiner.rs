@@ -8,7 +8,7 @@ use crate::identity;
 use crate::judge;
 use crate::plan::Case;
 use crate::runner::{Ended, Runner};
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use measure::provenance::Moment;
 use nn::conformance::{Comparison, Outcome, Quantity, Trial};
 use protocol::verify::Request;
@@ -30,11 +30,27 @@ struct Take {
 }
 
 /// Why there is nothing to compare.
-enum Trouble {
+enum Stop {
     /// The grade and its reason.
     Known(Grade, String),
     /// The user stopped it.
     Cancelled,
+    /// The harness itself cannot go on.
+    Broken(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Stop {
+        Stop::Broken(error)
+    }
+}
+
+fn failed(status: Status, reason: String) -> Stop {
+    match status {
+        Status::Interrupted => Stop::Cancelled,
+        Status::Unavailable => Stop::Known(Grade::Unavailable, reason),
+        status => Stop::Known(Grade::Failed, format!("{status}: {reason}")),
+    }
 }
 
 impl Examiner<'_> {
@@ -48,27 +64,13 @@ impl Examiner<'_> {
         yardsticks: &mut Yardsticks,
     ) -> Result<Option<Verification>> {
         let mut found = self.blank(case);
-        match self.runner.ready(case) {
-            Ok(_) => {}
-            Err((Status::Unavailable, reason)) => {
-                return Ok(Some(with(found, Grade::Unavailable, reason)));
-            }
-            Err((status, reason)) => {
-                let reason = format!("{status}: {reason}");
-                return Ok(Some(with(found, Grade::Failed, reason)));
-            }
+        match self.grade(case, yardsticks, &mut found) {
+            Ok(()) => {}
+            Err(Stop::Known(grade, reason)) => (found.grade, found.reason) = (grade, Some(reason)),
+            Err(Stop::Cancelled) => return Ok(None),
+            Err(Stop::Broken(error)) => return Err(error),
         }
-        let trial = match yardsticks.trial(case) {
-            Err(reason) => return Ok(Some(with(found, Grade::NotVerified, reason))),
-            Ok(trial) => trial,
-        };
-        found.steps = trial.steps().count;
-        let examined = self.both(case, &trial, &mut found)?;
-        match examined {
-            Ok(()) => Ok(Some(found)),
-            Err(Trouble::Known(grade, reason)) => Ok(Some(with(found, grade, reason))),
-            Err(Trouble::Cancelled) => Ok(None),
-        }
+        Ok(Some(found))
     }
 
     fn blank(&self, case: &Case) -> Verification {
@@ -98,35 +100,30 @@ impl Examiner<'_> {
     }
 
     /// Two takes of all steps: the worse one's grade, and whether they have the same bits.
-    fn both(
+    fn grade(
         &self,
         case: &Case,
-        trial: &Trial,
+        yardsticks: &mut Yardsticks,
         found: &mut Verification,
-    ) -> Result<Result<(), Trouble>> {
-        let steps = trial.steps().count;
-        let first = match self.take(case, trial, steps)? {
-            Ok(take) => take,
-            Err(trouble) => return Ok(Err(trouble)),
-        };
-        let second = match self.take(case, trial, steps)? {
-            Ok(take) => take,
-            Err(Trouble::Known(grade, reason)) => {
-                let reason = format!("the second of two times: {reason}");
-                return Ok(Err(Trouble::Known(grade, reason)));
+    ) -> Result<(), Stop> {
+        self.runner.ready(case).map_err(|(status, reason)| failed(status, reason))?;
+        let trial = yardsticks.trial(case).map_err(|it| Stop::Known(Grade::NotVerified, it))?;
+        found.steps = trial.steps().count;
+        let first = self.take(case, &trial, found.steps)?;
+        let second = self.take(case, &trial, found.steps).map_err(|stop| match stop {
+            Stop::Known(grade, reason) => {
+                Stop::Known(grade, format!("the second of two times: {reason}"))
             }
-            Err(trouble) => return Ok(Err(trouble)),
-        };
+            other => other,
+        })?;
         found.precision = first.precision.clone();
-        let difference = difference(&first.outcome, &second.outcome);
-        found.deterministic = Some(difference.is_none());
-        found.nondeterminism = difference;
-        let comparisons = [trial.grade(&first.outcome), trial.grade(&second.outcome)];
-        let [one, other] = comparisons;
+        found.nondeterminism = difference(&first.outcome, &second.outcome);
+        found.deterministic = Some(found.nondeterminism.is_none());
+        let (one, other) = (trial.grade(&first.outcome), trial.grade(&second.outcome));
         let worse = if other.grade > one.grade { other } else { one };
         note(found, &worse);
         if found.grade == Grade::Different {
-            return self.locate(case, trial, found);
+            return self.locate(case, &trial, found);
         }
         let claimed = found.precision.as_deref().unwrap_or("float32");
         if found.grade > Grade::Float32 && claimed == "float32" {
@@ -137,40 +134,31 @@ impl Examiner<'_> {
                 named(&worse, |quantity| grade_of(quantity.grade) > Grade::Float32)
             ));
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// The first step after which it is different, by taking fewer.
-    fn locate(
-        &self,
-        case: &Case,
-        trial: &Trial,
-        found: &mut Verification,
-    ) -> Result<Result<(), Trouble>> {
+    fn locate(&self, case: &Case, trial: &Trial, found: &mut Verification) -> Result<(), Stop> {
         let (mut equal, mut different) = (0, trial.steps().count);
         let mut at = None;
         let mut next = 1; // most faults show at once
         while equal + 1 < different {
-            match self.take(case, trial, next)? {
-                Ok(take) => {
-                    let comparison = trial.grade(&take.outcome);
-                    if comparison.grade == nn::conformance::Grade::Different {
-                        different = next;
-                        at = Some(comparison);
-                    } else {
-                        equal = next;
-                    }
-                }
-                Err(Trouble::Cancelled) => return Ok(Err(Trouble::Cancelled)),
+            let take = match self.take(case, trial, next) {
                 // It does not take fewer steps: what is known of all of them has to do.
-                Err(Trouble::Known(_, reason)) => {
-                    found.reason = Some(format!(
-                        "{} after {} steps; after {next} {reason}",
-                        found.reason.as_deref().unwrap_or("different"),
-                        trial.steps().count,
-                    ));
-                    return Ok(Ok(()));
+                Err(Stop::Known(_, reason)) => {
+                    let known = found.reason.as_deref().unwrap_or("different");
+                    let steps = trial.steps().count;
+                    found.reason =
+                        Some(format!("{known} after {steps} steps; after {next} {reason}"));
+                    return Ok(());
                 }
+                other => other?,
+            };
+            let comparison = trial.grade(&take.outcome);
+            if comparison.grade == nn::conformance::Grade::Different {
+                (different, at) = (next, Some(comparison));
+            } else {
+                equal = next;
             }
             next = equal.midpoint(different);
         }
@@ -180,75 +168,49 @@ impl Examiner<'_> {
         found.first_step = Some(different);
         let what = found.reason.take().unwrap_or_default();
         found.reason = Some(format!("different from step {different} on: {what}"));
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Starts the trainer for the first so many steps.
-    fn take(&self, case: &Case, trial: &Trial, steps: usize) -> Result<Result<Take, Trouble>> {
-        let Steps { batch_size, learning_rate } = Steps::of(case, trial);
+    fn take(&self, case: &Case, trial: &Trial, steps: usize) -> Result<Take, Stop> {
+        let nn::conformance::Steps { batch_size, learning_rate, .. } = trial.steps();
+        // As the suite writes it, not what float32 makes of it.
+        let written = case.config.get("learning_rate").and_then(serde_json::Value::as_f64);
         let request = Request {
             protocol: protocol::VERSION,
             model: case.model.clone(),
             backend: case.backend.clone(),
             steps,
             batch_size,
-            learning_rate,
+            learning_rate: written.unwrap_or(learning_rate.into()),
         };
         let prepared = self.runner.prepare(case, Purpose::Verify)?;
         ask(prepared.folder(), trial, &request).context("cannot write a verification's files")?;
-        let Ended { attempt, said, .. } = self.runner.start(&prepared, case, &mut |_| {})?;
-        match judge::ended(&attempt.outcome) {
-            None => {}
-            Some((Status::Interrupted, _)) => return Ok(Err(Trouble::Cancelled)),
-            Some((Status::Unavailable, reason)) => {
-                return Ok(Err(Trouble::Known(Grade::Unavailable, reason)));
-            }
-            Some((status, reason)) => {
-                let reason = format!("{status}: {reason}");
-                return Ok(Err(Trouble::Known(Grade::Failed, reason)));
-            }
+        let Ended { attempt, said, changed } = self.runner.start(&prepared, case, &mut |_| {})?;
+        if let Some(file) = changed {
+            return Err(Stop::Known(Grade::Failed, format!("the data changed meanwhile: {file}")));
         }
-        let trouble = match answer(prepared.folder(), trial.initial().model(), steps) {
-            Ok(Answer::Steps(outcome)) => {
-                return Ok(Ok(Take { outcome, precision: said.precision }));
-            }
-            Ok(Answer::Nothing) => {
+        if let Some((status, reason)) = judge::ended(&attempt.outcome) {
+            return Err(failed(status, reason));
+        }
+        let answer = answer(prepared.folder(), trial.initial().model(), steps);
+        match answer.map_err(|reason| Stop::Known(Grade::Failed, reason))? {
+            Answer::Steps(outcome) => Ok(Take { outcome, precision: said.precision }),
+            Answer::Nothing => {
                 let reason = "it takes no part in verification (docs/trainer.md says how)";
-                Trouble::Known(Grade::NotVerified, reason.to_owned())
+                Err(Stop::Known(Grade::NotVerified, reason.to_owned()))
             }
-            Ok(Answer::OtherSteps(number)) => {
+            Answer::OtherSteps(number) => {
                 let last = trial.order(steps).len() - (steps - 1) * batch_size;
                 let hint = match number + 1 == steps && last < batch_size {
                     true => format!("; is the last batch, of {last} samples, dropped?"),
                     false => String::new(),
                 };
                 let reason = format!("it took {number} steps of {steps}{hint}");
-                Trouble::Known(Grade::Different, reason)
+                Err(Stop::Known(Grade::Different, reason))
             }
-            Err(reason) => Trouble::Known(Grade::Failed, reason),
-        };
-        Ok(Err(trouble))
+        }
     }
-}
-
-/// How the steps are taken, as the row says it.
-struct Steps {
-    batch_size: usize,
-    learning_rate: f64,
-}
-
-impl Steps {
-    fn of(case: &Case, trial: &Trial) -> Steps {
-        let nn::conformance::Steps { batch_size, learning_rate, .. } = trial.steps();
-        // As the suite writes it, not what float32 makes of it.
-        let written = case.config.get("learning_rate").and_then(serde_json::Value::as_f64);
-        Steps { batch_size, learning_rate: written.unwrap_or(learning_rate.into()) }
-    }
-}
-
-fn with(mut found: Verification, grade: Grade, reason: String) -> Verification {
-    (found.grade, found.reason) = (grade, Some(reason));
-    found
 }
 
 /// Takes over a comparison: its grade, its quantities, and in words what is different.
