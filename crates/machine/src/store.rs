@@ -2,7 +2,6 @@
 
 use crate::{Capability, SCHEMA_VERSION};
 use sha2::{Digest, Sha256};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// A capability could not be stored or read.
@@ -47,14 +46,14 @@ pub fn path(cache: &Path, key: &str) -> PathBuf {
 /// If there is a file that cannot be read or understood.
 pub fn load(cache: &Path, key: &str) -> Result<Option<Capability>, Error> {
     let file = path(cache, key);
-    let text = match std::fs::read_to_string(&file) {
+    let text = match files::read(&file, files::Kind::NOTE) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::Read { file, reason: error.to_string() }),
     };
     let refused = |reason: String| Error::Read { file: file.clone(), reason };
     let value: serde_json::Value =
-        serde_json::from_str(&text).map_err(|error| refused(error.to_string()))?;
+        serde_json::from_slice(&text).map_err(|error| refused(error.to_string()))?;
     if value["schema_version"] != SCHEMA_VERSION {
         return Ok(None);
     }
@@ -71,14 +70,10 @@ pub fn load(cache: &Path, key: &str) -> Result<Option<Capability>, Error> {
 pub fn save(cache: &Path, capability: &Capability) -> Result<PathBuf, Error> {
     let file = path(cache, &capability.key);
     let write = || -> std::io::Result<()> {
-        let folder = file.parent().unwrap_or(cache);
-        std::fs::create_dir_all(folder)?;
+        std::fs::create_dir_all(file.parent().unwrap_or(cache))?;
         let mut text = serde_json::to_vec_pretty(capability)?;
         text.push(b'\n');
-        let mut scratch = tempfile::NamedTempFile::new_in(folder)?;
-        scratch.write_all(&text)?;
-        scratch.persist(&file)?;
-        Ok(())
+        files::replace(&file, &text)
     };
     match write() {
         Ok(()) => Ok(file),

@@ -41,7 +41,7 @@ pub(crate) fn store<D: std::borrow::Borrow<Dataset>>(
     fs::create_dir_all(&shelf).map_err(|cause| Error::io(&shelf, "create the folder", cause))?;
 
     let lock_path = shelf.join(".lock");
-    let lock = File::create(&lock_path).map_err(|cause| Error::io(&lock_path, "write", cause))?;
+    let lock = files::create(&lock_path).map_err(|cause| Error::io(&lock_path, "write", cause))?;
     // Released when the file is closed. A file system without locks still has the rename.
     let alone = lock.lock().is_ok();
     if holds(&folder, digests) {

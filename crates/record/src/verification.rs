@@ -222,7 +222,7 @@ impl VerificationFile {
         }
     }
 
-    /// Adds what was found now; what was known of the same combination is replaced.
+    /// Adds what was found now; what was known of the same row is replaced.
     pub fn take_in(&mut self, found: Vec<Verification>) {
         self.schema_version = SCHEMA_VERSION;
         self.verifications.retain(|old| !found.iter().any(|new| new.is_of_the_same_row(old)));

@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 
 /// The benchmark suite for neural-network training.
 ///
-/// `trainmark run` builds and trains every combination of trainer x model x backend under one seed,
+/// `trainmark run` builds and trains every row (trainer x model x backend x configuration) under one seed,
 /// measures time, memory and accuracy from outside, and writes one JSON file for each;
 /// `trainmark report` turns them into JSON and Markdown.
 #[derive(Debug, Parser)]
@@ -17,7 +17,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Build the trainers, train every combination, and write one result file for each
+    /// Build the trainers, train every row, and write one result file for each
     Run(Box<cmd::run::Args>),
     /// Make one JSON report, and a Markdown one if wanted, from a folder of result files
     Report(cmd::report::Args),
@@ -27,7 +27,7 @@ pub enum Verb {
     Export(cmd::export::Args),
     /// Show one result file in full
     Show(cmd::show::Args),
-    /// Show each combination over time, and where it changed
+    /// Show each row over time, and where it changed
     History(cmd::history::Args),
     /// Compare two sets of result files, and fail if something became worse
     Compare(cmd::compare::Args),
@@ -40,7 +40,7 @@ pub enum Verb {
     Task(cmd::task::Args),
     /// Make trainers ready to run: locked Python environments, release builds
     Setup(cmd::setup::Args),
-    /// Compare ten training steps of every combination with a float64 reference
+    /// Compare ten training steps of every row with a float64 reference
     Verify(Box<cmd::verify::Args>),
     /// Download MNIST into the user's cache
     Fetch(cmd::fetch::Args),

@@ -1,6 +1,6 @@
-//! When two runs are of the same thing: same combination, same dataset, same program.
+//! When two trainings are of the same thing: same row, same dataset, same program.
 //!
-//! A finished combination is skipped by this identity, so it must change whenever another training
+//! A finished row is skipped by this identity, so it must change whenever another training
 //! would come out. What decides that is the program's bytes, its exact command (of which scripts are
 //! a part), the files that the suite calls its inputs, what its set-up was made from (the interpreter of
 //! a Python environment says nothing of what is installed in it), the configuration and the data; when

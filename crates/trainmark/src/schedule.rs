@@ -1,4 +1,4 @@
-//! When each combination runs: in rounds, each combination once a round, in an order of its own.
+//! When the samples are taken: in rounds, one of each row in a round, in an order of its own.
 //!
 //! Running all repeats of one row before those of the next turns drift, heat and a neighbour's load
 //! into a result. In rounds, whatever the machine does hits all rows alike, and what a round has in
@@ -31,14 +31,14 @@ pub struct Schedule {
 impl Schedule {
     /// The order of one round, as indices into the plan. A single round keeps the plan's order;
     /// of several, each is shuffled.
-    pub fn order(&self, round: u32, combinations: usize) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..combinations).collect();
+    pub fn order(&self, round: u32, rows: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..rows).collect();
         if self.repeats == 1 && self.until.is_none() {
             return order;
         }
         let mut words = ChaCha8Rng::seed_from_u64(self.seed);
         words.set_stream(u64::from(round));
-        for last in (1..combinations).rev() {
+        for last in (1..rows).rev() {
             // Fisher and Yates; the bias of 32 bits over a few hundred choices is below 1e-7.
             let chosen = (u64::from(words.next_u32()) * (last as u64 + 1)) >> 32;
             order.swap(last, chosen as usize);

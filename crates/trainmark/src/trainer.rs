@@ -26,7 +26,7 @@ const BUILDERS_LAST_LINES: usize = 100;
 /// How long a builder's next line is waited for before it is asked whether it has ended.
 const LISTEN: Duration = Duration::from_millis(100);
 
-/// A trainer that can be started, as far as is known before a combination of it runs.
+/// A trainer that can be started, as far as is known before a row of it is trained.
 #[derive(Clone, Debug)]
 pub struct Ready {
     pub program: PathBuf,
@@ -56,7 +56,7 @@ impl fmt::Display for NotReady {
 }
 
 impl NotReady {
-    /// What its combinations have come to.
+    /// What its rows have come to.
     pub fn status(&self) -> Status {
         match self {
             NotReady::BuildFailed(_) => Status::BuildFailed,

@@ -128,3 +128,31 @@ fn data_that_was_only_touched_is_the_same_data() {
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(place.results()[0]["samples"].as_array().unwrap().len(), 2);
 }
+
+#[test]
+fn files_that_never_end_or_lead_elsewhere_stop_nothing_and_are_not_written_through() {
+    let place = Place::new();
+    let suite = place.suite("echo 'Test Accuracy: 95.67%'", "root = '.'");
+    let out = place.path("out");
+    std::fs::create_dir(&out).unwrap();
+    let pipe = |name: &str| {
+        let made = std::process::Command::new("mkfifo").arg(out.join(name)).status().unwrap();
+        assert!(made.success());
+    };
+    pipe("verification.json");
+    pipe("another.json");
+    let output = place.run(&suite, &["--timeout", "60s"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let mut verify = place.trainmark("verify");
+    verify.arg("--suite").arg(&suite).args(["--data", "data", "--out", "out"]);
+    let output = verify.output().unwrap();
+    assert!(said(&output).contains("is no regular file"), "{}", said(&output));
+    // A cloned repository in which the journal is a link to something precious.
+    let precious = place.path("precious");
+    std::fs::write(&precious, "precious").unwrap();
+    std::fs::remove_file(out.join("journal.jsonl")).unwrap();
+    std::os::unix::fs::symlink(&precious, out.join("journal.jsonl")).unwrap();
+    let output = place.run(&suite, &[]);
+    assert!(said(&output).contains("a link has this name"), "{}", said(&output));
+    assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
+}

@@ -137,10 +137,9 @@ fn make_ready(
                 }
                 Err(SetupError::Failed(reason)) => return Err(reason),
             }
-            let (made, megabytes) = (site.made(), 1e-6 * bytes_of(&site.made()) as f64);
-            let seconds = clock.elapsed().as_secs_f64();
-            let shown = made.strip_prefix(&loaded.root).unwrap_or(&made).display().to_string();
-            did = format!("set up in {seconds:.1} s: {shown}, {megabytes:.0} MB");
+            let (made, seconds) = (site.made(), clock.elapsed().as_secs_f64());
+            let shown = made.strip_prefix(&loaded.root).unwrap_or(&made).display();
+            did = format!("set up in {seconds:.1} s: {shown}");
         }
     } else if !declared.build.is_empty() {
         trainer::build(agenda, trainer, &mut Plain).map_err(|reason| reason.to_string())?;
@@ -158,16 +157,4 @@ fn make_ready(
         true => Ok(did),
         false => Ok(format!("{did}; {}", missing.join("; "))),
     }
-}
-
-/// Of a file, or of all files in a folder; links are not followed.
-fn bytes_of(path: &Path) -> u64 {
-    let Ok(found) = path.symlink_metadata() else {
-        return 0;
-    };
-    if !found.is_dir() {
-        return found.len();
-    }
-    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    entries.map(|entry| bytes_of(&entry.path())).sum()
 }

@@ -24,7 +24,7 @@ impl<'data> Yardsticks<'data> {
         Yardsticks { train, trials: HashMap::new() }
     }
 
-    /// Ten steps of the combination's model in its configuration, the last with half a batch.
+    /// Ten steps of the row's model in its configuration, the last with half a batch.
     ///
     /// # Errors
     /// If there is no reference for it; the message says why.
@@ -45,7 +45,7 @@ impl<'data> Yardsticks<'data> {
     }
 }
 
-/// The model that a combination's names and numbers mean.
+/// The model that a row's names and numbers mean.
 fn model(case: &Case) -> Result<Model, String> {
     let size = |key: &str| number(case, key, WIDEST);
     match case.model.as_str() {
