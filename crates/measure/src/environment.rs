@@ -3,6 +3,7 @@
 //! Read once for each run of a suite. What cannot be known is null, and `missing` says why.
 
 use crate::group::Place;
+use crate::process::kib_field;
 use crate::surroundings::Gpus;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -67,7 +68,7 @@ impl Environment {
     pub fn detect(gpus: &Gpus) -> Environment {
         let read = |path: &str| Some(std::fs::read_to_string(path).ok()?.trim().to_owned());
         let cpu_flags = cpu_flags(&read("/proc/cpuinfo").unwrap_or_default());
-        let meminfo = read("/proc/meminfo").unwrap_or_default();
+        let meminfo = std::fs::read("/proc/meminfo").unwrap_or_default();
         let (memory_limit, cpu_limit) = limits(&Place::all());
         let huge_pages = read("/sys/kernel/mm/transparent_hugepage/enabled");
         let hypervisor = cpu_flags.iter().any(|flag| flag == "hypervisor");
@@ -82,9 +83,9 @@ impl Environment {
         it.caches = it.known("caches", caches, UNSAID).unwrap_or_default();
         let huge_pages = huge_pages.and_then(|text| bracketed(&text));
         it.huge_pages = it.known("huge_pages", huge_pages, "the kernel has none");
-        let available = kib(&meminfo, "MemAvailable:");
+        let available = kib_field(&meminfo, "MemAvailable:");
         it.available_memory_bytes = it.known("available_memory_bytes", available, NO_MEMINFO);
-        it.swap_bytes = it.known("swap_bytes", kib(&meminfo, "SwapTotal:"), NO_MEMINFO);
+        it.swap_bytes = it.known("swap_bytes", kib_field(&meminfo, "SwapTotal:"), NO_MEMINFO);
         let virtual_machine = (!cpu_flags.is_empty()).then_some(hypervisor);
         let why = "the CPU's flags are not known";
         it.virtual_machine = it.known("virtual_machine", virtual_machine, why);
@@ -174,11 +175,6 @@ fn caches(read: Read) -> BTreeMap<String, u64> {
 /// The chosen one of `always [madvise] never`.
 fn bracketed(text: &str) -> Option<String> {
     Some(text.split_once('[')?.1.split_once(']')?.0.to_owned())
-}
-
-fn kib(meminfo: &str, name: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Signs of a container.

@@ -70,36 +70,36 @@ impl Stat {
     }
 }
 
-/// The ids of all processes below `root`, parents before their children, ended ones that nobody
-/// has waited for included. While processes come and go the list can miss one; whoever must have
-/// all of them asks again.
+/// The ids of all processes below `root`, ended ones that nobody has waited for included. While
+/// processes come and go the list can miss one; whoever must have all of them asks again.
 pub fn descendants(root: i32) -> Vec<i32> {
-    if Path::new("/proc/thread-self/children").exists() {
-        descendants_by_children(root)
-    } else {
-        descendants_by_parents(root, &all_processes())
+    match Path::new("/proc/thread-self/children").exists() {
+        // Only the tree itself is read; needs a kernel with `CONFIG_PROC_CHILDREN`.
+        true => below(root, children),
+        false => descendants_by_parents(root, &all_processes()),
     }
 }
 
-/// Reads only the tree itself; needs a kernel with `CONFIG_PROC_CHILDREN`.
-fn descendants_by_children(root: i32) -> Vec<i32> {
-    let mut found = vec![root];
+/// All that lies below one process, by the children of each; one that moved meanwhile only once.
+pub fn below(root: i32, children: impl Fn(i32) -> Vec<i32>) -> Vec<i32> {
+    let mut found = children(root);
     let mut next = 0;
     while next < found.len() {
-        let Ok(threads) = fs::read_dir(format!("/proc/{}/task", found[next])) else {
-            next += 1;
-            continue;
-        };
-        for thread in threads.flatten() {
-            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-            found.extend(children.split_ascii_whitespace().filter_map(|id| id.parse::<i32>().ok()));
-        }
+        let more = children(found[next]);
+        found.extend(more.into_iter().filter(|pid| *pid != root));
         next += 1;
     }
-    found.swap_remove(0);
     found.sort_unstable();
     found.dedup();
     found
+}
+
+fn children(pid: i32) -> Vec<i32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|it| fs::read_to_string(it.path().join("children")).ok());
+    let ids =
+        |list: String| Vec::from_iter(list.split_whitespace().filter_map(|it| it.parse().ok()));
+    lists.flat_map(ids).collect()
 }
 
 /// Every process that `/proc` shows.
@@ -114,15 +114,8 @@ pub fn all_processes() -> Vec<Stat> {
 
 /// The same of a list of processes.
 pub fn descendants_by_parents(root: i32, all: &[Stat]) -> Vec<i32> {
-    let mut found = vec![root];
-    let mut next = 0;
-    while next < found.len() {
-        let parent = found[next];
-        found.extend(all.iter().filter(|stat| stat.parent == parent).map(|stat| stat.pid));
-        next += 1;
-    }
-    found.remove(0);
-    found
+    let children = |pid| all.iter().filter(move |it| it.parent == pid).map(|it| it.pid).collect();
+    below(root, children)
 }
 
 /// Proportional set size in bytes: private pages, and of each shared page the share that falls to
@@ -145,7 +138,7 @@ pub fn own_peak_bytes() -> Option<u64> {
 }
 
 /// A line such as `Pss:    388 kB`, in bytes.
-fn kib_field(text: &[u8], name: &str) -> Option<u64> {
+pub fn kib_field(text: &[u8], name: &str) -> Option<u64> {
     let text = String::from_utf8_lossy(text);
     let value = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;

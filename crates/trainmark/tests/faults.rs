@@ -271,6 +271,37 @@ fn a_harness_that_is_killed_at_any_moment_of_its_start_leaves_nothing() {
     eventually("everything that was started is gone", || processes_with(&word).is_empty());
 }
 
+#[test]
+fn a_group_that_nobody_was_left_to_remove_goes_with_the_next_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let started = folder.path().join("started");
+    let word = format!("last-orphan-of-{}", std::process::id());
+    let mut harness = other_harness(&word, &started);
+    eventually("the trainer of the other harness starts", || started.exists());
+    let (parent, launcher) = (harness.id().to_string(), launch::LAUNCHER_ARG);
+    let found = Command::new("pgrep").args(["-P", &parent, "-f", launcher]).output().unwrap();
+    let launcher = String::from_utf8(found.stdout).unwrap().trim().to_owned();
+    let kill = |pid: &str| Command::new("kill").args(["-9", pid]).status().unwrap();
+    // The harness cannot clean up after its launcher, nor the launcher after itself.
+    kill(&parent);
+    kill(&launcher);
+    harness.wait().unwrap();
+    eventually("what it started is killed", || {
+        let left = processes_with(&word);
+        left.iter().for_each(|pid| drop(kill(&pid.to_string())));
+        left.is_empty()
+    });
+    let name = format!("trainmark-{launcher}");
+    let find = || Command::new("find").args(["/sys/fs/cgroup", "-name", &name]).output().unwrap();
+    if find().stdout.is_empty() {
+        let why = "no control group may be made here, or another test's launcher has removed it";
+        skipped("a_group_that_nobody_was_left_to_remove_goes_with_the_next_run", why);
+        return;
+    }
+    run_quietly(&program("/bin/true", &[]));
+    assert!(find().stdout.is_empty(), "{name} is still there");
+}
+
 /// Another process of this very test file that runs a trainer, whose processes have the word in
 /// their command lines.
 fn other_harness(word: &str, started: &Path) -> Child {

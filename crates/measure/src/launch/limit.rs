@@ -12,7 +12,6 @@
 use crate::group::{Group, Place, counter};
 use crate::meter::Reading;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 use std::fs;
 
 /// Who enforces a memory limit.
@@ -148,7 +147,14 @@ impl Memory {
 
     /// For the record: who limits, and how; `None` if nobody does.
     pub fn limited_by(&self) -> Option<String> {
-        self.limit.is_some().then(|| self.to_string())
+        Some(match (self.way()?, &self.group) {
+            (LimitedBy::Group, Ok(group)) => group.words(),
+            (LimitedBy::Rlimit, _) => "rlimit (RLIMIT_AS of each process)".to_owned(),
+            (_, Err(why)) if !self.named => {
+                format!("watch (resident memory; no control group: {why})")
+            }
+            _ => "watch (resident memory)".to_owned(),
+        })
     }
 
     /// The address space that a trainer may have, if that is limited, be it by whoever started the
@@ -161,20 +167,6 @@ impl Memory {
         match self.limit {
             Some((bytes, LimitedBy::Rlimit)) => Some(inherited.unwrap_or(bytes).min(bytes)),
             _ => inherited,
-        }
-    }
-}
-
-impl fmt::Display for Memory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.way(), &self.group) {
-            (None, _) => f.write_str("nothing"),
-            (Some(LimitedBy::Group), Ok(group)) => f.write_str(&group.words()),
-            (Some(LimitedBy::Rlimit), _) => f.write_str("rlimit (RLIMIT_AS of each process)"),
-            (Some(_), Err(why)) if !self.named => {
-                write!(f, "watch (resident memory; no control group: {why})")
-            }
-            (Some(_), _) => f.write_str("watch (resident memory)"),
         }
     }
 }

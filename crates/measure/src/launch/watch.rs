@@ -80,15 +80,6 @@ enum State {
     Over { survivors: u64 },
 }
 
-/// Why a trainer was stopped while its main process still ran.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Stopped {
-    TimedOut,
-    Cancelled,
-    /// With the evidence.
-    OverMemoryLimit(String),
-}
-
 /// Whether the processes that outlive the main one compute, window by window.
 #[derive(Clone, Copy, Debug)]
 struct Work {
@@ -112,7 +103,10 @@ pub struct Watch<'a> {
     sampler: TreeSampler,
     tree: &'a Tree,
     state: State,
-    stopped: Option<Stopped>,
+    /// Why a trainer was stopped while its main process still ran.
+    stopped: Option<Exit>,
+    /// That it outgrew its memory limit, in words.
+    evidence: Option<String>,
     /// The main process's end.
     ended: Option<(ExitStatus, Instant)>,
     last_reaped: Instant,
@@ -142,6 +136,7 @@ impl<'a> Watch<'a> {
             tree,
             state: State::Running,
             stopped: None,
+            evidence: None,
             ended: None,
             last_reaped: start,
             stragglers: Stragglers::default(),
@@ -187,7 +182,7 @@ impl<'a> Watch<'a> {
             }
             Event::NoChildLeft => self.children_gone = true,
             Event::Word(word @ (STOP | KILL)) => {
-                self.stop(Stopped::Cancelled, now);
+                self.stop(Exit::Cancelled, now);
                 if word == KILL {
                     self.kill(now);
                 }
@@ -244,7 +239,8 @@ impl<'a> Watch<'a> {
             let resident = self.sampler.look(self.memory.is_watched());
             if let Some(evidence) = self.memory.is_over(resident, || self.tree.pids()) {
                 // No grace: it would go on growing.
-                self.stop(Stopped::OverMemoryLimit(evidence), now);
+                self.stop(Exit::OverMemoryLimit, now);
+                self.evidence.get_or_insert(evidence);
                 self.kill(now);
             }
             self.see_work(now);
@@ -253,7 +249,7 @@ impl<'a> Watch<'a> {
             return;
         }
         match self.state {
-            State::Running | State::Straggling => self.stop(Stopped::TimedOut, now),
+            State::Running | State::Straggling => self.stop(Exit::TimedOut, now),
             State::Stopping => self.kill(now),
             State::Killing { give_up } if now >= give_up => {
                 self.state = State::Over { survivors: self.tree.alive().max(1) };
@@ -267,7 +263,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Asks the tree to end, if nobody has yet. The reason is that of a main process that still runs.
-    fn stop(&mut self, why: Stopped, now: Instant) {
+    fn stop(&mut self, why: Exit, now: Instant) {
         match self.state {
             State::Running => self.stopped = Some(why),
             State::Straggling => {
@@ -303,21 +299,13 @@ impl<'a> Watch<'a> {
             Stragglers { stopped: true, .. } => self.work.map_or(main_end, |work| work.until),
             Stragglers { .. } => self.last_reaped,
         };
-        let exit = match (&self.stopped, self.ended) {
-            (Some(Stopped::TimedOut), _) => Exit::TimedOut,
-            (Some(Stopped::Cancelled), _) => Exit::Cancelled,
-            (Some(Stopped::OverMemoryLimit(_)), _) => Exit::OverMemoryLimit,
-            (None, Some((status, _))) => exit_of(status),
-            (None, None) => Exit::Lost("its end was never seen".to_owned()),
-        };
-        let out_of_memory = match self.stopped {
-            Some(Stopped::OverMemoryLimit(evidence)) => Some(evidence),
-            _ => {
-                let sigkill = nix::libc::SIGKILL;
-                let foreign = matches!(&exit, Exit::Signal(signal) if signal.number == sigkill);
-                self.memory.evidence(foreign)
-            }
-        };
+        let ended = self.ended.map(|(status, _)| exit_of(status));
+        let exit = self.stopped.or(ended);
+        let exit = exit.unwrap_or_else(|| Exit::Lost("its end was never seen".to_owned()));
+        let out_of_memory = self.evidence.filter(|_| exit == Exit::OverMemoryLimit);
+        let sigkill = nix::libc::SIGKILL;
+        let foreign = matches!(&exit, Exit::Signal(signal) if signal.number == sigkill);
+        let out_of_memory = out_of_memory.or_else(|| self.memory.evidence(foreign));
         let wall = Wall { main: main_end - self.start, work: work_end - self.start };
         Outcome {
             out_of_memory,

@@ -42,12 +42,7 @@ impl TreeSampler {
 
     #[cfg(target_os = "macos")]
     fn look_at_each(&mut self) -> Option<u64> {
-        let mut found = crate::account::children(self.root);
-        let mut next = 0;
-        while next < found.len() {
-            found.extend(crate::account::children(found[next]));
-            next += 1;
-        }
+        let found = crate::process::below(self.root, crate::account::children);
         let seen: Vec<_> = found.into_iter().filter_map(crate::account::memory).collect();
         self.sample.looks += 1;
         let footprint_bytes = seen.iter().map(|memory| memory.footprint_bytes).sum();
