@@ -18,6 +18,8 @@ const PREFIX: &str = "trainmark-";
 /// A group can be removed only when the kernel has forgotten its last process, which on a busy
 /// machine takes it a while after the last one was killed.
 const REMOVAL_PATIENCE: Duration = Duration::from_secs(10);
+/// Groups lie so deep at most where they are looked for: a scope below a service below a user's slice.
+const DEEPEST: usize = 6;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Version {
@@ -265,21 +267,33 @@ fn remove(folder: &Path, patience: Duration) {
     }
 }
 
-/// Removes the groups of launchers that were killed, wherever this process would make its own.
-pub fn remove_all_left_over() {
-    for place in Place::all().iter().filter(|place| place.has("memory")) {
-        place.upwards().take(2).for_each(remove_left_over);
+/// Removes the groups of launchers that were killed, in all of the hierarchy: a session of its own, as
+/// each terminal may be, leaves them elsewhere than the next run makes its own.
+pub fn sweep() {
+    let places = Place::all();
+    for place in places.iter().filter(|place| place.has("memory")) {
+        sweep_below(&place.mount, DEEPEST);
+    }
+}
+
+fn sweep_below(parent: &Path, depth: usize) {
+    remove_left_over(parent);
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        if depth > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            sweep_below(&entry.path(), depth - 1);
+        }
     }
 }
 
 /// The group of a launcher at work is empty too before its trainer starts and after it has ended, when
-/// its evidence is still to be read. An id may have passed to another program.
+/// its evidence is still to be read. An id may have passed to another program. A launcher in another
+/// container looks dead from here: for all but some milliseconds its group has processes, and stays.
 fn remove_left_over(parent: &Path) {
-    let is_at_work = |pid: u32| pid != std::process::id() && is_launcher(pid);
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let launcher = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
-        if launcher.is_some_and(|pid: u32| !is_at_work(pid)) {
+        let is_at_work = |pid: u32| pid != std::process::id() && is_launcher(pid);
+        if launcher.is_some_and(|pid| !is_at_work(pid)) {
             remove(&entry.path(), Duration::ZERO);
         }
     }
@@ -371,11 +385,14 @@ mod tests {
         for name in dead.iter().map(String::as_str).chain(others) {
             fs::create_dir_all(parent.path().join(name)).unwrap();
         }
-        remove_left_over(parent.path());
+        let elsewhere = parent.path().join("session-1/trainmark-1");
+        fs::create_dir_all(&elsewhere).unwrap();
+        sweep_below(parent.path(), DEEPEST);
+        assert!(!elsewhere.exists());
         let left = fs::read_dir(parent.path()).unwrap().flatten();
         let mut left: Vec<_> = left.map(|entry| entry.file_name().into_string().unwrap()).collect();
         left.sort();
-        let mut expected = vec!["other".to_owned(), "trainmark-x".to_owned(), at_work];
+        let mut expected = ["other", "session-1", "trainmark-x", &at_work];
         expected.sort();
         assert_eq!(left, expected);
         drop(launcher.stdin.take());

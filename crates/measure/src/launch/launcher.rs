@@ -66,12 +66,12 @@ fn supervise(
         let why = "the trainer was not started";
         Ok(Some(Outcome::unmeasured(Exit::NotStarted(reason), why)))
     };
-    let start = Instant::now();
     let mut memory = match Memory::prepare(job.memory_limit) {
         Ok(memory) => memory,
         Err(reason) => return not_started(reason),
     };
     let events = Events::open();
+    let start = Instant::now();
     let main = match start_trainer(job, &mut memory) {
         Ok(main) => main,
         Err(reason) => return not_started(reason),

@@ -16,6 +16,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -50,6 +51,8 @@ pub fn run(
     on_line: &mut dyn FnMut(Stream, &str),
     cancel: &CancelToken,
 ) -> Result<Outcome, LaunchError> {
+    static FIRST: Once = Once::new();
+    FIRST.call_once(group::sweep);
     let mut launch = Launch::start(job)?;
     let told = launch.watch(job, on_line, cancel);
     launch.finish(told, on_line, cancel)
@@ -192,7 +195,7 @@ impl Launch {
     fn lost(&self, reason: String, cancel: &CancelToken) -> Outcome {
         let leftovers = |foster: &Foster| foster.kill_leftovers(&self.mark, self.main);
         let (found, survivors) = self.foster.as_ref().map_or((0, 0), leftovers);
-        group::remove_all_left_over();
+        group::sweep();
         let reason = match found {
             0 => reason,
             _ => format!("{reason}; {found} processes that it left were found and killed"),

@@ -33,10 +33,11 @@ const STRAGGLER_GRACE: Duration = Duration::from_secs(5);
 pub const TERM_GRACE: Duration = Duration::from_secs(3);
 /// Between two looks at a process group whose members are not the launcher's children.
 const GROUP_INTERVAL: Duration = Duration::from_millis(20);
-/// Stragglers that use more than this share of a core over this time compute: the kernel tells CPU time
-/// in ticks of 10 ms, and a daemon that waits uses next to none.
-const WORK_WINDOW: Duration = Duration::from_millis(100);
-const WORK_SHARE: f64 = 0.15;
+/// Stragglers that use more than this share of a core over this time compute. A daemon that waits uses
+/// next to none; one that computes gets more, however busy the machine is. The kernel tells CPU time in
+/// ticks of 10 ms.
+const WORK_WINDOW: Duration = Duration::from_millis(500);
+const WORK_SHARE: f64 = 0.05;
 
 /// What the launcher's two other threads notice.
 enum Event {
