@@ -281,7 +281,7 @@ fn a_group_that_nobody_was_left_to_remove_goes_with_the_next_run() {
     let (parent, launcher) = (harness.id().to_string(), launch::LAUNCHER_ARG);
     let found = Command::new("pgrep").args(["-P", &parent, "-f", launcher]).output().unwrap();
     let launcher = String::from_utf8(found.stdout).unwrap().trim().to_owned();
-    let kill = |pid: &str| Command::new("kill").args(["-9", pid]).status().unwrap();
+    let kill = |pid: &str| assert!(Command::new("kill").args(["-9", pid]).status().is_ok());
     // The harness cannot clean up after its launcher, nor the launcher after itself.
     kill(&parent);
     kill(&launcher);
@@ -292,14 +292,14 @@ fn a_group_that_nobody_was_left_to_remove_goes_with_the_next_run() {
         String::from_utf8(found.stdout).unwrap().lines().next().map(str::to_owned)
     };
     let Some(group) = find() else {
-        processes_with(&word).iter().for_each(|pid| drop(kill(&pid.to_string())));
+        processes_with(&word).iter().for_each(|pid| kill(&pid.to_string()));
         let test = "a_group_that_nobody_was_left_to_remove_goes_with_the_next_run";
         skipped(test, "no control group may be made here");
         return;
     };
     eventually("what it started is killed", || {
         let left = std::fs::read_to_string(format!("{group}/cgroup.procs")).unwrap_or_default();
-        left.lines().for_each(|pid| drop(kill(pid)));
+        left.lines().for_each(|pid| kill(pid));
         left.is_empty()
     });
     // The kernel itself may need a moment to forget the last process of a group.
