@@ -4,12 +4,13 @@
 
 mod support;
 
+use skip::skipped;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use support::{
     FAKE_TRAINER, MB, eventually, fake, is_alive, number_in, processes_with, program, run,
-    run_quietly, run_with, skipped,
+    run_quietly, run_with,
 };
 use trainmark::launch::{self, CancelToken, Exit, LaunchError, LimitedBy, MemoryLimit, Stream};
 
@@ -226,8 +227,7 @@ fn other_harness(word: &str, started: &Path) -> Child {
 fn a_harness_for_the_tests_that_kill_it() {
     let (Ok(word), Ok(started)) = (std::env::var("FAULTS_WORD"), std::env::var("FAULTS_STARTED"))
     else {
-        skipped("a_harness_for_the_tests_that_kill_it", "not run by another test");
-        return;
+        return skipped("not run by another test");
     };
     let script = format!(
         "trap '' TERM HUP INT; touch '{started}'

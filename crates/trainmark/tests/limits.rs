@@ -5,10 +5,11 @@
 mod support;
 
 use serde_json::Value;
+use skip::skipped;
 use std::path::PathBuf;
 use std::process::Command;
 use support::place::{PLAIN, Place, said};
-use support::{FAKE_TRAINER, processes_with, skipped};
+use support::{FAKE_TRAINER, processes_with};
 
 /// The result of a line of shell under these limits.
 fn result_under(script: &str, limits: &[&str]) -> Value {
@@ -54,7 +55,6 @@ fn control_groups() -> Vec<PathBuf> {
 
 #[test]
 fn a_control_group_of_its_own_ends_a_trainer_with_all_its_children_at_the_limit() {
-    let test = "a_control_group_of_its_own_ends_a_trainer";
     // A harness that was killed, on this machine, at some time, may have left one of its own.
     let others = control_groups();
     // Two processes that are within the limit one by one.
@@ -62,8 +62,7 @@ fn a_control_group_of_its_own_ends_a_trainer_with_all_its_children_at_the_limit(
     let script = format!("{FAKE_TRAINER} hold-twice 50 300; exit 7 # {word}");
     let result = result_under(&script, &["--memory-limit", "80M", "--memory-limit-by", "group"]);
     if text(&result, "reason").contains("there can be no control group") {
-        skipped(test, text(&result, "reason"));
-        return;
+        return skipped(text(&result, "reason"));
     }
     assert_eq!(result["status"], "out_of_memory", "{result}");
     assert!(text(&result, "reason").contains("at the control group's limit of 80000000 bytes"));

@@ -4,11 +4,11 @@
 
 mod support;
 
+use skip::skipped;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use support::place::{PLAIN, Place, said};
-use support::skipped;
 
 /// A suite that stands outside of the folder that the harness is run in.
 struct Elsewhere {
@@ -81,8 +81,7 @@ fn what_stands_in_this_folder_or_is_vouched_for_is_not_shown() {
 fn on_a_terminal_a_person_is_asked_and_a_no_runs_nothing() {
     let elsewhere = Elsewhere::new();
     let Some(refused) = elsewhere.run_on_a_terminal("n\n") else {
-        skipped("on_a_terminal_a_person_is_asked", "there is no `script` to make a terminal");
-        return;
+        return skipped("there is no `script` to make a terminal");
     };
     assert!(said(&refused).contains("Run them? [y/N]"), "{}", said(&refused));
     assert!(said(&refused).contains("touch ran"), "{}", said(&refused));
