@@ -6,8 +6,8 @@
 //! their weights on the chip and exchange no more than they must; it is the default where the
 //! model's sizes allow it. [`CudaGraph`] captures the steps of `kernels` once and replays them.
 //!
-//! The kernels are CUDA C++ in `kernels/`, compiled to PTX by NVRTC ahead of time (`ptx/`, kept
-//! equal by `tests/kernels.rs`): whoever has the driver needs nothing else.
+//! The kernels are CUDA C++ in `kernels/`, compiled to PTX by NVRTC ahead of time (`ptx/`, compressed;
+//! kept equal by `tests/kernels.rs`): whoever has the driver needs nothing else.
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod attention;
@@ -21,11 +21,13 @@ mod exchange;
 mod mlp;
 mod mlp_fused;
 mod persistent;
+mod plan;
 mod session;
 
 use nn::backend::{Backend, Job, Options, Session, TrainError, Unavailable};
+use plan::Plan;
 use protocol::DeviceProbe;
-use session::{CudaSession, Plan};
+use session::CudaSession;
 
 /// Launches kernels.
 pub struct Cuda;
@@ -123,19 +125,13 @@ mod tests {
     use super::*;
     use mnist::Split;
     use nn::{MlpShape, Model};
-    use std::io::Write;
 
-    /// The first device; says loudly that `test` was skipped if there is none.
-    pub(crate) fn device(test: &str) -> Option<device::Device> {
-        match device::devices() {
-            Ok(devices) => Some(device::choose(&devices, None).unwrap()),
-            Err(reason) => {
-                // Not `eprintln`, which the test harness would keep to itself.
-                let mut stderr = std::io::stderr();
-                writeln!(stderr, "SKIPPED: {test}: {reason}").unwrap();
-                None
-            }
-        }
+    /// The first device; if there is none, the test is skipped, or fails where one is required.
+    pub(crate) fn device() -> Option<device::Device> {
+        let devices = device::devices();
+        let skip = |reason: &Unavailable| skip::skipped_unless("TRAINMARK_REQUIRE_CUDA", reason);
+        let devices = devices.inspect_err(skip).ok()?;
+        Some(device::choose(&devices, None).unwrap())
     }
 
     fn refusal(backend: &dyn Backend, options: &Options) -> String {

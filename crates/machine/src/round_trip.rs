@@ -9,10 +9,6 @@
 
 use crate::RoundTrip;
 
-/// By how much two round trips between the same cores differ only if the cores, or what lies between
-/// them, are not what they were: siblings of one core, cores behind one cache and cores behind two
-/// are further apart (Zen 4: 45, 90 to 120 and 455 to 540 ns), and none of them spreads so far.
-pub const FACTOR: f64 = 1.6;
 /// Round trips of a short round.
 #[cfg(target_os = "linux")]
 const TRIPS: u32 = 100;
@@ -196,8 +192,7 @@ mod tests {
     fn a_round_trip_takes_nanoseconds_to_microseconds_and_leaves_the_caller_where_it_was() {
         let before = cores();
         if before.len() < 2 {
-            eprintln!("SKIPPED: this process may use one core");
-            return;
+            return skip::skipped("this process may use one core");
         }
         let pair = [before[0], before[before.len() - 1]];
         // Beside other tests a core may be busy for a while.

@@ -69,10 +69,7 @@ fn python_with_numpy() -> Option<&'static str> {
     };
     let found = ["python3", "/usr/bin/python3"].into_iter().find(has);
     if found.is_none() {
-        use std::io::Write;
-        // Not by `eprintln!`, which the test runner keeps to itself.
-        let skipped = "SKIPPED: the document's Python example: no python3 has numpy\n";
-        std::io::stderr().write_all(skipped.as_bytes()).unwrap();
+        skip::skipped("no python3 has numpy");
     }
     found
 }

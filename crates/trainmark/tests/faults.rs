@@ -4,12 +4,13 @@
 
 mod support;
 
+use skip::skipped;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use support::{
     FAKE_TRAINER, MB, eventually, fake, is_alive, number_in, processes_with, program, run,
-    run_quietly, run_with, skipped,
+    run_quietly, run_with,
 };
 use trainmark::launch::{self, CancelToken, Exit, LaunchError, LimitedBy, MemoryLimit, Stream};
 
@@ -173,7 +174,7 @@ fn a_killed_launcher_leaves_no_control_group() {
     assert!(matches!(outcome.exit, Exit::Lost(_)), "{:?}", outcome.exit);
     let own = lines.iter().find_map(|line| line.split('/').find(|it| it.starts_with("trainmark-")));
     let Some(own) = own else {
-        skipped("a_killed_launcher_leaves_no_control_group", "no control group may be made here");
+        skipped("no control group may be made here");
         return;
     };
     let find = || Command::new("find").args(["/sys/fs/cgroup", "-name", own]).output().unwrap();
@@ -293,8 +294,7 @@ fn a_group_that_nobody_was_left_to_remove_goes_with_the_next_run() {
     };
     let Some(group) = find() else {
         processes_with(&word).iter().for_each(|pid| kill(&pid.to_string()));
-        let test = "a_group_that_nobody_was_left_to_remove_goes_with_the_next_run";
-        skipped(test, "no control group may be made here");
+        skipped("no control group may be made here");
         return;
     };
     eventually("what it started is killed", || {
@@ -327,8 +327,7 @@ fn other_harness(word: &str, started: &Path) -> Child {
 fn a_harness_for_the_tests_that_kill_it() {
     let (Ok(word), Ok(started)) = (std::env::var("FAULTS_WORD"), std::env::var("FAULTS_STARTED"))
     else {
-        skipped("a_harness_for_the_tests_that_kill_it", "not run by another test");
-        return;
+        return skipped("not run by another test");
     };
     let script = format!(
         "trap '' TERM HUP INT; touch '{started}'

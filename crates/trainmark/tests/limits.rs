@@ -5,10 +5,11 @@
 mod support;
 
 use serde_json::Value;
+use skip::skipped;
 use std::path::PathBuf;
 use std::process::Command;
 use support::place::{PLAIN, Place, said};
-use support::{FAKE_TRAINER, processes_with, skipped};
+use support::{FAKE_TRAINER, processes_with};
 
 /// The result of a line of shell under these limits.
 fn result_under(script: &str, limits: &[&str]) -> Value {
@@ -54,7 +55,6 @@ fn control_groups() -> Vec<PathBuf> {
 
 #[test]
 fn a_control_group_of_its_own_ends_a_trainer_with_all_its_children_at_the_limit() {
-    let test = "a_control_group_of_its_own_ends_a_trainer";
     // A harness that was killed, on this machine, at some time, may have left one of its own.
     let others = control_groups();
     // Two processes that are within the limit one by one.
@@ -62,8 +62,7 @@ fn a_control_group_of_its_own_ends_a_trainer_with_all_its_children_at_the_limit(
     let script = format!("{FAKE_TRAINER} hold-twice 50 300; exit 7 # {word}");
     let result = result_under(&script, &["--memory-limit", "80M", "--memory-limit-by", "group"]);
     if text(&result, "reason").contains("there can be no control group") {
-        skipped(test, text(&result, "reason"));
-        return;
+        return skipped(text(&result, "reason"));
     }
     assert_eq!(result["status"], "out_of_memory", "{result}");
     assert!(text(&result, "reason").contains("at the control group's limit of 80000000 bytes"));
@@ -86,14 +85,13 @@ fn a_control_group_of_its_own_ends_a_trainer_with_all_its_children_at_the_limit(
 
 #[test]
 fn one_that_moves_itself_out_of_its_control_group_is_limited_all_the_same() {
-    let test = "one_that_moves_itself_out_of_its_control_group";
     let move_out = "for procs in /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/memory/cgroup.procs; do \
                     echo $$ > $procs; done 2>/dev/null; grep -q trainmark- /proc/self/cgroup && exit 7; ";
     let result = result_under(&format!("{move_out}{}", leak()), &["--memory-limit", "60M"]);
     if !text(limits(&result), "memory_by").starts_with("control group") {
-        skipped(test, text(limits(&result), "memory_by"));
+        skipped(text(limits(&result), "memory_by"));
     } else if result["status"] == "failed" {
-        skipped(test, "a trainer may not leave its group here");
+        skipped("a trainer may not leave its group here");
     } else {
         assert_eq!(result["status"], "out_of_memory", "{result}");
         assert!(text(&result, "reason").contains("had left its control group"), "{result}");

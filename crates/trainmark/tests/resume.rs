@@ -7,11 +7,12 @@ mod support;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::Value;
+use skip::skipped;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use support::place::{PLAIN, Place, said};
-use support::{eventually, processes_with, skipped};
+use support::{eventually, processes_with};
 
 /// Four combinations, each trained three times.
 const TRAININGS: usize = 12;
@@ -372,7 +373,7 @@ fn dataset_sha256(place: &Place) -> String {
 
 /// Runs a script in which `$OUT` is a file system of its own, and `$HARNESS` the harness. `None` if
 /// this machine does not let us mount one.
-fn with_own_file_system(test: &str, place: &Place, size: &str, script: &str) -> Option<String> {
+fn with_own_file_system(place: &Place, size: &str, script: &str) -> Option<String> {
     let out = place.path("out");
     std::fs::create_dir_all(&out).unwrap();
     let setup = format!("mount -t tmpfs -o size={size} tmpfs \"$OUT\"");
@@ -383,7 +384,7 @@ fn with_own_file_system(test: &str, place: &Place, size: &str, script: &str) -> 
         command.output().is_ok_and(|output| output.status.success())
     });
     let Some(namespace) = namespace else {
-        skipped(test, "this machine does not let us mount a file system of our own");
+        skipped("this machine does not let us mount a file system of our own");
         return None;
     };
     let mut command = Command::new("unshare");
@@ -415,8 +416,7 @@ fn a_disk_that_is_full_at_any_point_is_one_clear_error_and_a_later_resume_comple
             MANY.join(" "),
             MANY.join(" ")
         );
-        let test = "a disk that is full";
-        let Some(_) = with_own_file_system(test, &place, &format!("{kilobytes}k"), &run) else {
+        let Some(_) = with_own_file_system(&place, &format!("{kilobytes}k"), &run) else {
             return;
         };
         let words = std::fs::read_to_string(place.path("said")).unwrap();
@@ -459,8 +459,7 @@ fn a_folder_that_is_read_only_is_one_clear_error_and_loses_nothing() {
          mkdir end; cp -a \"$OUT\"/. end/",
         MANY.join(" ")
     );
-    let test = "a folder that is read-only";
-    if with_own_file_system(test, &place, "20m", &run).is_none() {
+    if with_own_file_system(&place, "20m", &run).is_none() {
         return;
     }
     for name in ["said", "refused"] {

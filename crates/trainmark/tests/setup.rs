@@ -162,8 +162,7 @@ print(hashlib.sha256(open("demo-1.0-py3-none-any.whl", "rb").read()).hexdigest()
 fn a_locked_environment_is_made_offline_and_a_forged_wheel_is_refused() {
     let has_venv = Command::new("python3").args(["-c", "import ensurepip, venv"]).output();
     if !has_venv.is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: a_locked_environment_is_made_offline: python3 has no venv module");
-        return;
+        return skip::skipped("python3 has no venv module");
     }
     let setup = r#"{ python = "3.8", locks = [{ file = "demo.lock" }],
         commands = [["{program}", "-c", "import demo; assert demo.answer == 42"]] }"#;

@@ -6,9 +6,8 @@
 
 mod support;
 
-use support::{
-    FAKE_TRAINER, HARNESS, MB, exists, fake, number_in, program, run, run_quietly, skipped,
-};
+use skip::skipped;
+use support::{FAKE_TRAINER, HARNESS, MB, exists, fake, number_in, program, run, run_quietly};
 use trainmark::launch::{Exit, Outcome};
 use trainmark::meter::Reading;
 
@@ -163,8 +162,7 @@ fn the_schedulers_clock_agrees_with_the_cpu_time_that_was_burnt() {
     let clock = &outcome.meters["task_clock_ns"];
     let Some(nanoseconds) = clock.value() else {
         let why = clock.reason().expect("no figure without a reason");
-        skipped("the_schedulers_clock_agrees_with_the_cpu_time_that_was_burnt", why);
-        return;
+        return skipped(why);
     };
     let (own_s, clock_s) = (number_in(&lines, "cpu_s"), nanoseconds / 1e9);
     // A hypervisor's time may count as the thread's, so that more than half a second is possible.
@@ -186,7 +184,7 @@ fn hardware_counters_are_there_or_say_why_not() {
             // Half a second of any CPU.
             (Some(count), None) => assert!(count > 0.0, "{reading:?}"),
             (None, Some(reason)) => {
-                skipped("hardware_counters_are_there_or_say_why_not", reason);
+                skipped(reason);
                 assert!(!reason.is_empty());
             }
             other => panic!("{other:?}"),
@@ -203,10 +201,7 @@ fn a_control_groups_peak_holds_all_processes_or_says_why_there_is_none() {
     let peak = &outcome.meters["cgroup_peak_bytes"];
     match peak.count() {
         Some(bytes) => assert!((200 * MB..260 * MB).contains(&bytes), "{bytes} bytes"),
-        None => skipped(
-            "a_control_groups_peak_holds_all_processes_or_says_why_there_is_none",
-            peak.reason().expect("no figure without a reason"),
-        ),
+        None => skipped(peak.reason().expect("no figure without a reason")),
     }
     // Another test's launcher may end, with its group, between a look at the one and at the other.
     support::eventually("all groups are removed", || {
@@ -236,19 +231,18 @@ fn groups_without_a_launcher() -> Vec<String> {
 /// `perf stat` reads the same scheduler's clock from outside.
 #[test]
 fn the_schedulers_clock_agrees_with_perf_stat() {
-    let test = "the_schedulers_clock_agrees_with_perf_stat";
     let judged = std::process::Command::new("perf")
         .args(["stat", "-x,", "-e", "task-clock", FAKE_TRAINER, "burn", "1", "0.5"])
         .output();
-    let Ok(output) = judged else { return skipped(test, "there is no perf") };
+    let Ok(output) = judged else { return skipped("there is no perf") };
     let judged = String::from_utf8_lossy(&output.stderr).into_owned();
     let field = judged.lines().find(|line| line.contains("task-clock"));
     let Some(judged_ms) = field.and_then(|line| line.split(',').next()?.parse::<f64>().ok()) else {
-        return skipped(test, &format!("perf stat does not work here: {}", judged.trim()));
+        return skipped(format!("perf stat does not work here: {}", judged.trim()));
     };
     let (outcome, lines) = run(&fake(&["burn", "1", "0.5"]));
     let Some(nanoseconds) = outcome.meters["task_clock_ns"].value() else {
-        return skipped(test, "no perf events for this user");
+        return skipped("no perf events for this user");
     };
     // Two trainings, which never use the same: what each judge adds to the trainer's own figure is compared.
     let judged_ms = judged_ms - 1e3 * number_in(&said_lines(&output.stdout), "cpu_s");
@@ -263,7 +257,6 @@ fn said_lines(bytes: &[u8]) -> Vec<String> {
 /// BenchExec's `runexec`: an independent judge, where it can work (control groups that it may use).
 #[test]
 fn cpu_time_and_memory_agree_with_runexec() {
-    let test = "cpu_time_and_memory_agree_with_runexec";
     let runexec = std::env::var_os("TRAINMARK_RUNEXEC").unwrap_or_else(|| "runexec".into());
     let judge = |arguments: &[&str]| -> Result<String, String> {
         let output = std::process::Command::new(&runexec)
@@ -285,10 +278,10 @@ fn cpu_time_and_memory_agree_with_runexec() {
     };
     let judged = match judge(&["burn", "1", "0.5"]) {
         Ok(text) => text,
-        Err(why) => return skipped(test, why.lines().next().unwrap_or("runexec failed")),
+        Err(why) => return skipped(why.lines().next().unwrap_or("runexec failed")),
     };
     let Some(judged_s) = figure(&judged, "cputime", "s") else {
-        return skipped(test, "runexec tells no CPU time");
+        return skipped("runexec tells no CPU time");
     };
     // Two trainings, of which a hypervisor's time may count as either's: the closest of some pairs counts.
     let judge_again =
@@ -302,7 +295,7 @@ fn cpu_time_and_memory_agree_with_runexec() {
     assert!(agree(&pairs), "seconds, ours and runexec's: {pairs:?}");
     let held = judge(&["hold", "100", "0.2"]).expect("as before");
     let Some(judged_bytes) = figure(&held, "memory", "B") else {
-        return skipped(test, "runexec tells no memory: it may use no control group");
+        return skipped("runexec tells no memory: it may use no control group");
     };
     let outcome = run_quietly(&fake(&["hold", "100", "0.2"]));
     let measured = outcome.meters["peak_memory_bytes"].value().expect("a peak");
@@ -315,14 +308,12 @@ fn cpu_time_and_memory_agree_with_runexec() {
 fn user_and_system_time_and_memory_agree_with_gnu_time() {
     const JUDGE: &str = "/usr/bin/time";
     if !exists(JUDGE) {
-        skipped("user_and_system_time_and_memory_agree_with_gnu_time", "no /usr/bin/time");
-        return;
+        return skipped("no /usr/bin/time");
     }
     let (outcome, lines) = run(&program(JUDGE, &["-v", FAKE_TRAINER, "burn", "2", "0.5"]));
     assert_succeeded(&outcome);
     let Some(user_s) = field(&lines, "User time (seconds):") else {
-        skipped("user_and_system_time_and_memory_agree_with_gnu_time", "it is not GNU time");
-        return;
+        return skipped("it is not GNU time");
     };
     let judged_s = user_s + field(&lines, "System time (seconds):").expect("system time");
     let measured_s = cpu_s(&outcome);

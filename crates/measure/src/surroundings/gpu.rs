@@ -227,7 +227,7 @@ mod tests {
     fn without_a_driver_every_figure_is_absent_with_the_reason() {
         let gpus = Gpus::load();
         if gpus.0.is_ok() {
-            eprintln!("SKIPPED: without_a_driver_...: this machine has NVML");
+            skip::skipped("this machine has NVML");
             return;
         }
         let mut window = Window::open(&gpus);

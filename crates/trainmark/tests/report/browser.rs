@@ -4,7 +4,7 @@ use super::html::{as_html, hostile_files};
 use super::study::{self, summary_of};
 use base64::Engine;
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -32,9 +32,9 @@ struct Browser {
 }
 
 impl Browser {
-    /// Opens the page. `None` where there is no browser: says so loudly, and fails where
-    /// `TRAINMARK_REQUIRE_BROWSER=1` demands one.
-    fn open(test: &str, page: &str) -> Option<Browser> {
+    /// Opens the page. `None` where there is no browser: the test is skipped, or fails where one is
+    /// required.
+    fn open(page: &str) -> Option<Browser> {
         let started = Command::new("chromedriver")
             .arg("--port=0")
             .stdin(Stdio::null())
@@ -45,11 +45,7 @@ impl Browser {
             Ok(driver) => driver,
             Err(error) => {
                 let reason = format!("chromedriver: {error}");
-                let required = std::env::var("TRAINMARK_REQUIRE_BROWSER").is_ok_and(|it| it == "1");
-                assert!(!required, "TRAINMARK_REQUIRE_BROWSER=1, but {reason}");
-                // Not `eprintln`, which the test harness would keep to itself.
-                let mut stderr = std::io::stderr();
-                writeln!(stderr, "SKIPPED: {test}: {reason}").unwrap();
+                skip::skipped_unless("TRAINMARK_REQUIRE_BROWSER", reason);
                 return None;
             }
         };
@@ -184,7 +180,7 @@ fn numbers(texts: &[String]) -> Vec<f64> {
 #[test]
 fn the_page_renders_silently_sorts_and_filters() {
     let page = as_html(&summary_of(&study::racing()));
-    let Some(browser) = Browser::open("the page renders silently", &page) else { return };
+    let Some(browser) = Browser::open(&page) else { return };
     browser.assert_silent();
     let rows = study::rows().len();
     assert_eq!(browser.run("return document.getElementById('shown').value"), json!("12 rows"));
@@ -243,7 +239,7 @@ fn the_page_renders_silently_sorts_and_filters() {
 #[test]
 fn the_page_fits_a_phone_follows_the_systems_darkness_and_prints() {
     let page = as_html(&summary_of(&study::racing()));
-    let Some(browser) = Browser::open("the page fits a phone", &page) else { return };
+    let Some(browser) = Browser::open(&page) else { return };
     for width in [320, 360, 412, 768] {
         let metrics =
             json!({"width": width, "height": 740, "deviceScaleFactor": 2, "mobile": true});
@@ -296,7 +292,7 @@ fn the_page_fits_a_phone_follows_the_systems_darkness_and_prints() {
 #[test]
 fn hostile_names_run_nothing_and_load_nothing() {
     let page = as_html(&summary_of(&hostile_files()));
-    let Some(browser) = Browser::open("hostile names run nothing", &page) else { return };
+    let Some(browser) = Browser::open(&page) else { return };
     browser.assert_silent();
     assert_eq!(
         browser
@@ -317,7 +313,7 @@ fn the_policy_stops_a_script_that_is_not_ours() {
         "<footer>",
         "<script>window.pwned=1</script><img src=x onerror=window.pwned=1><footer>",
     );
-    let Some(browser) = Browser::open("the policy stops a script", &broken) else { return };
+    let Some(browser) = Browser::open(&broken) else { return };
     assert_eq!(browser.run("return typeof window.pwned"), json!("undefined"));
     let refused = browser.console();
     assert!(refused.iter().any(|it| it.contains("Content Security Policy")), "{refused:?}");

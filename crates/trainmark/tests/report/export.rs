@@ -95,7 +95,7 @@ fn python(packages: &str, program: &str, input: &[u8]) -> Option<String> {
     if !there.is_ok_and(|status| status.success()) {
         let required = std::env::var_os("TRAINMARK_READERS").is_some();
         assert!(!required, "$TRAINMARK_READERS cannot {imports}");
-        eprintln!("SKIPPED: no python3 that can {imports}: not read by the program it is for");
+        skip::skipped(format!("no python3 that can {imports}: not read by the program it is for"));
         return None;
     }
     let file = tempfile::NamedTempFile::new().unwrap();

@@ -83,11 +83,6 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Says, loudly, that a test cannot run here.
-pub fn skipped(test: &str, why: &str) {
-    eprintln!("SKIPPED: {test}: {why}");
-}
-
 pub fn exists(path: &str) -> bool {
     Path::new(path).exists()
 }
