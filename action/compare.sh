@@ -42,12 +42,15 @@ for ((round = 1; round <= ROUNDS; round++)); do
 done
 
 comparison=$OUT/comparison.md
-regression=false
-if ! trainmark compare "$OUT/base" "$OUT/head" --metric "$METRIC" --gate "$GATE" --format markdown >"$comparison"; then
-    # An error says so on standard error and prints no comparison.
-    [ -s "$comparison" ] || fail "the two sides could not be compared: see above"
-    regression=true
-fi
+regression=false inconclusive=false code=0
+trainmark compare "$OUT/base" "$OUT/head" --metric "$METRIC" --gate "$GATE" --format markdown >"$comparison" || code=$?
+# An error says so on standard error and prints no comparison.
+[ -s "$comparison" ] || fail "the two sides could not be compared: see above"
+case $code in
+    0) ;;
+    75) inconclusive=true ;;
+    *) regression=true ;;
+esac
 {
     echo
     echo "\`${base:0:10}\` against \`$(git rev-parse --short=10 HEAD)\`, $ROUNDS rounds in turns on one machine, gate $GATE."
@@ -55,6 +58,7 @@ fi
 cat "$comparison"
 {
     echo "regression=$regression"
+    echo "inconclusive=$inconclusive"
     echo "comparison=$comparison"
     echo "results=$OUT"
 } >>"$GITHUB_OUTPUT"

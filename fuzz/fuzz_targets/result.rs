@@ -3,37 +3,27 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use trainmark::report::{
-    Collection, Options, Summary, bmf, console, csv, html, json, jsonl, markdown, mlperf, openmetrics,
-    parquet,
-};
-use trainmark::report::old_result::ResultFile;
+use record::folder::{Entry, Folder};
+use record::summary::{Options, Summary};
+use record::Record;
+use report::{bmf, console, export, html, json, markdown, openmetrics, parquet};
 
 fuzz_target!(|bytes: &[u8]| {
-    if let Ok(result) = serde_json::from_slice::<ResultFile>(bytes) {
-        let text = serde_json::to_vec(&result).expect("what was read can be written");
-        let again: ResultFile = serde_json::from_slice(&text).expect("and read again");
-        let text_again = serde_json::to_vec(&again).expect("and written again");
-        assert_eq!(text, text_again);
-    }
-    let mut collection = Collection::default();
+    let Ok(record) = Record::parse(bytes) else { return };
+    let text = serde_json::to_vec(&record).expect("what was read can be written");
+    let again = Record::parse(&text).expect("and read again");
+    assert_eq!(text, serde_json::to_vec(&again).expect("and written again"));
     // Twice: two files that say the same are compared with each other.
-    for name in ["a.json", "b.json"] {
-        if collection.add_bytes(name, bytes).is_err() {
-            return;
-        }
-    }
-    let summary = Summary::new(collection, &Options::default()).expect("no reference was named");
+    let entry = |file: &str| Entry { file: file.to_owned(), record: record.clone() };
+    let folder = Folder { entries: vec![entry("a.json"), entry("b.json")], ..Folder::default() };
+    let summary = Summary::new(folder, &Options::default()).expect("no reference was named");
     let mut written = Vec::new();
     json::write(&summary, &mut written).expect("memory takes everything");
     serde_json::from_slice::<serde_json::Value>(&written).expect("the report is JSON");
-    written.clear();
-    markdown::write(&summary, &[], &mut written).expect("memory takes everything");
+    made(|to| markdown::write(&summary, &[], to));
     made(|to| html::write(&summary, to));
-    made(|to| csv::write(&summary, to));
-    made(|to| jsonl::write(&summary, to));
+    made(|to| export::csv(&summary, to));
     made(|to| bmf::write(&summary, to));
-    made(|to| mlperf::write(&summary, to));
     made(|to| openmetrics::write(&summary, to));
     made(|to| parquet::write(&summary, to));
     let style = console::Style::default();

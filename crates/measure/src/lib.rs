@@ -11,6 +11,7 @@ mod group;
 pub mod launch;
 pub mod machine;
 pub mod meter;
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))] // other systems have no /proc
 mod process;
 pub mod provenance;
 pub mod scratch;

@@ -3,8 +3,8 @@
 //! A process that is killed cannot remove its own. Each holds a lock in its folder for as long as it
 //! lives, so that the next one sees which of them nobody needs any more, and removes those.
 
-use anyhow::{Context, Result};
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -28,25 +28,29 @@ impl Scratch {
     ///
     /// # Errors
     /// If there is no place for temporary files.
-    pub fn new() -> Result<Scratch> {
+    pub fn new() -> io::Result<Scratch> {
         Scratch::new_in(&std::env::temp_dir())
     }
 
-    fn new_in(parent: &Path) -> Result<Scratch> {
+    fn new_in(parent: &Path) -> io::Result<Scratch> {
         remove_abandoned(parent);
-        let hint =
-            || format!("{}: no folder for temporary files can be made there", parent.display());
-        let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent);
-        let folder = folder.with_context(hint)?;
+        Scratch::make_in(parent).map_err(|error| {
+            let words = "no folder for temporary files can be made there";
+            io::Error::new(error.kind(), format!("{}: {words}: {error}", parent.display()))
+        })
+    }
+
+    fn make_in(parent: &Path) -> io::Result<Scratch> {
+        let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent)?;
         // Locked before it has the name that others look for.
         let early = folder.path().join(".early");
-        let lock = File::create(&early).with_context(hint)?;
+        let lock = File::create(&early)?;
         // Where there are no locks (some network file systems), nobody finds it abandoned either.
         if lock.lock().is_ok() {
-            fs::rename(&early, folder.path().join(LOCK)).with_context(hint)?;
+            fs::rename(&early, folder.path().join(LOCK))?;
         }
         let inner = folder.path().join(INNER);
-        fs::create_dir(&inner).with_context(hint)?;
+        fs::create_dir(&inner)?;
         Ok(Scratch { inner, _folder: folder, _lock: lock })
     }
 

@@ -78,7 +78,12 @@ pub fn table(comparison: &Comparison, style: Style) -> String {
 
 /// A comment for a pull request.
 pub fn markdown(comparison: &Comparison) -> String {
-    let mut text = format!("| {} |\n", HEAD.join(" | "));
+    let conclusion = match comparison.conclusion {
+        Conclusion::Regression => "regression shown",
+        Conclusion::Inconclusive => "inconclusive",
+        Conclusion::Pass => "no regression shown",
+    };
+    let mut text = format!("### Trainmark: {conclusion}\n\n| {} |\n", HEAD.join(" | "));
     text += "|-----|--------|-----:|----:|-------:|---------|\n";
     for line in lines(comparison) {
         let cells = line.cells.each_ref().map(|cell| escape_long(cell));

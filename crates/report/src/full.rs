@@ -12,13 +12,17 @@ pub fn text(result: &Record, style: Style) -> String {
     let mut page = Page { text: String::new(), style };
     page.title(&format!("{} {} {}", result.executable, result.model, result.backend));
     page.facts(&identity(result));
+    page.section("Configuration", &text::facts(&result.config));
     page.section("Figures", &values(result));
     page.samples(result);
     page.curve(&result.samples);
-    page.section("Trainer", &trainer(result));
-    page.section("Machine", &machine(result));
-    page.section("Sources", &listed(&result.sources));
-    page.section("Missing", &listed(&result.missing));
+    page.section("Targets", &text::facts(&result.targets));
+    page.section("Dataset", &facts_of(result.dataset.as_deref()));
+    page.section("Run", &facts_of(result.run.as_deref()));
+    page.section("Trainer", &facts_of(result.trainer.as_deref()));
+    page.section("Machine", &facts_of(result.machine.as_deref()));
+    page.section("Sources", &text::facts(&result.sources));
+    page.section("Missing", &text::facts(&result.missing));
     page.tails(&result.samples);
     page.text
 }
@@ -31,34 +35,8 @@ fn fact(name: &str, value: impl ToString) -> (String, String) {
 
 fn identity(result: &Record) -> Facts {
     let mut facts = vec![fact("status", result.status)];
-    let mut add = |name: &str, value: Option<String>| {
-        facts.extend(value.map(|value| fact(name, value)));
-    };
-    add("reason", result.reason.clone());
-    add("compiled", result.compiled.then(|| "the step is compiled as a whole".to_owned()));
-    add("started", result.run.as_ref().map(|run| run.started.clone()));
-    let config = result.config.iter();
-    let config: Vec<String> =
-        config.map(|(key, value)| format!("{key} {}", text::scalar(Some(value)))).collect();
-    add("configuration", (!config.is_empty()).then(|| config.join(", ")));
-    add(
-        "dataset",
-        result.dataset.as_deref().map(|dataset| match &dataset.sha256 {
-            Some(sha256) => format!("{} (sha256 {sha256})", dataset.name),
-            None => dataset.name.clone(),
-        }),
-    );
-    for (metric, target) in &result.targets {
-        add("target", Some(format!("{metric} {target}")));
-    }
-    if let Some(run) = &result.run {
-        let quick = if run.quick { ", quick" } else { "" };
-        add(
-            "run",
-            Some(format!("{} of suite {}{quick}, trainmark {}", run.id, run.suite, run.harness)),
-        );
-        add("commit", run.git_commit.clone());
-    }
+    facts.extend(result.reason.iter().map(|reason| fact("reason", reason)));
+    facts.push(fact("compiled", if result.compiled { "as a whole" } else { "no" }));
     facts
 }
 
@@ -74,40 +52,8 @@ fn values(record: &Record) -> Facts {
     known.collect()
 }
 
-fn trainer(result: &Record) -> Facts {
-    let Some(trainer) = &result.trainer else { return Vec::new() };
-    let mut facts = Vec::new();
-    let mut add = |name: &str, value: Option<String>| {
-        facts.extend(value.map(|value| fact(name, value)));
-    };
-    add("command", (!trainer.command.is_empty()).then(|| trainer.command.join(" ")));
-    for (name, value) in &trainer.environment {
-        add("environment", Some(format!("{name}={value}")));
-    }
-    add("sha256", trainer.sha256.clone());
-    add("version", trainer.version.clone());
-    add("device", trainer.device.clone());
-    add("software", trainer.software.then(|| "an imitation of a device: never ranked".to_owned()));
-    add("path", trainer.path.clone());
-    add("threads", trainer.threads.map(|threads| threads.to_string()));
-    add("precision", trainer.precision.clone());
-    add("parameters", trainer.parameters.map(|number| number.to_string()));
-    facts
-}
-
-fn machine(result: &Record) -> Facts {
-    // As the file has it, so that a new fact about machines needs no change here.
-    let Some(serde_json::Value::Object(machine)) =
-        result.machine.as_ref().and_then(|machine| serde_json::to_value(machine).ok())
-    else {
-        return Vec::new();
-    };
-    let known = machine.iter().filter(|(_, value)| !value.is_null());
-    known.map(|(name, value)| fact(name, text::scalar(Some(value)))).collect()
-}
-
-fn listed(map: &std::collections::BTreeMap<String, String>) -> Facts {
-    map.iter().map(|(name, value)| fact(name, value)).collect()
+fn facts_of<T: serde::Serialize>(thing: Option<&T>) -> Facts {
+    thing.map(text::facts).unwrap_or_default()
 }
 
 struct Page {

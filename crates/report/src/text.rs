@@ -1,6 +1,8 @@
 //! Names and figures as text that can break nothing: neither a table nor a terminal.
 
 pub use measure::text::{is_deceptive, visible};
+use serde::Serialize;
+use serde_json::Value;
 use std::borrow::Cow;
 use unicode_width::UnicodeWidthStr;
 
@@ -92,12 +94,48 @@ pub fn title(key: &str) -> String {
 }
 
 /// A configuration value as a person writes it: texts without quotes.
-pub fn scalar(value: Option<&serde_json::Value>) -> Cow<'_, str> {
+pub fn scalar(value: Option<&Value>) -> Cow<'_, str> {
     match value {
-        None | Some(serde_json::Value::Null) => Cow::Borrowed(UNKNOWN),
-        Some(serde_json::Value::String(text)) => Cow::Borrowed(text),
+        None | Some(Value::Null) => Cow::Borrowed(UNKNOWN),
+        Some(Value::String(text)) => Cow::Borrowed(text),
         Some(other) => Cow::Owned(other.to_string()),
     }
+}
+
+/// A thing's facts by their names, whichever it has: nested ones by their path, sizes in their units.
+pub(crate) fn facts(of: &impl Serialize) -> Vec<(String, String)> {
+    let mut facts = Vec::new();
+    collect("", &serde_json::to_value(of).unwrap_or_default(), &mut facts);
+    facts
+}
+
+fn collect(path: &str, value: &Value, facts: &mut Vec<(String, String)>) {
+    let text = match value {
+        Value::Null => return,
+        Value::Object(map) => {
+            for (key, value) in map {
+                let path = if path.is_empty() { key.clone() } else { format!("{path} {key}") };
+                collect(&path, value, facts);
+            }
+            return;
+        }
+        Value::Array(values) if values.is_empty() => return,
+        Value::Array(values) => {
+            let values: Vec<_> = values.iter().map(|it| scalar(Some(it))).collect();
+            values.join(if path == "command" { " " } else { ", " })
+        }
+        Value::Number(bytes) if path.ends_with("_bytes") => size(bytes.as_f64().unwrap_or(0.0)),
+        value => scalar(Some(value)).into_owned(),
+    };
+    facts.push((path.trim_end_matches("_bytes").to_owned(), text));
+}
+
+fn size(bytes: f64) -> String {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let unit = units.iter().find(|(_, power)| bytes >= f64::from(1u32 << power));
+    unit.map_or(format!("{bytes} bytes"), |(unit, power)| {
+        format!("{} {unit}", three_digits(bytes / f64::from(1u32 << power)))
+    })
 }
 
 #[cfg(test)]
@@ -139,5 +177,16 @@ mod tests {
         assert_eq!(count(1_234_567, "row"), "1,234,567 rows");
         assert_eq!(title("batch_size"), "Batch Size");
         assert_eq!(title("__x__y"), "X Y");
+    }
+
+    #[test]
+    fn every_fact_of_a_machine_is_shown_whatever_it_is_called() {
+        let machine = serde_json::json!({
+            "cpu": "c", "memory_bytes": 25_769_803_776u64, "gpus": ["a", "b"], "none": null,
+            "caches": {"l1_bytes": 49152}, "empty": [],
+        });
+        let shown: Vec<_> =
+            facts(&machine).iter().map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(shown, ["cpu=c", "memory=24.0 GiB", "gpus=a, b", "caches l1=48.0 KiB"]);
     }
 }

@@ -7,7 +7,7 @@ use crate::command::Purpose;
 use measure::text::one_line;
 use record::Status;
 use std::time::Duration;
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+use unicode_width::UnicodeWidthStr;
 
 /// Fewer lines than this show nothing worth the flicker.
 const LEAST_HEIGHT: usize = 5;
@@ -209,20 +209,7 @@ fn time(duration: Duration) -> String {
 
 /// As many columns of a text as fit.
 fn cut(text: &str, width: usize) -> String {
-    if text.width() <= width {
-        return text.to_owned();
-    }
-    let mut cut = String::new();
-    let mut taken = 1; // the ellipsis
-    for c in text.chars() {
-        taken += c.width().unwrap_or(0);
-        if taken > width {
-            break;
-        }
-        cut.push(c);
-    }
-    cut.push('…');
-    cut
+    console::truncate_str(text, width, "…").into_owned()
 }
 
 #[cfg(test)]

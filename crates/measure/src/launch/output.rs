@@ -1,6 +1,5 @@
 //! A trainer's output: cut into lines in bounded memory, the last of them kept.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 
 /// A line longer than this is cut; the rest of it is dropped as it comes.
@@ -98,22 +97,13 @@ impl Tail {
         while !line.is_char_boundary(kept) {
             kept -= 1;
         }
-        let line = if cut || kept < line.len() {
-            Cow::Owned(format!("{} […]", &line[..kept]))
-        } else {
-            Cow::Borrowed(line)
-        };
+        let mark = if cut || kept < line.len() { " […]" } else { "" };
+        let line = format!("{}{mark}", &line[..kept]);
         self.bytes += line.len() + 1;
-        // The oldest line's memory is used again: a stream of a million lines allocates twenty.
-        let mut slot = String::new();
-        while self.lines.len() >= TAIL_LINES || self.bytes > TAIL_BYTES {
-            let Some(oldest) = self.lines.pop_front() else { break };
-            self.bytes -= oldest.len() + 1;
-            slot = oldest;
+        self.lines.push_back(line);
+        while self.lines.len() > TAIL_LINES || self.bytes > TAIL_BYTES {
+            self.bytes -= self.lines.pop_front().map_or(0, |oldest| oldest.len() + 1);
         }
-        slot.clear();
-        slot.push_str(&line);
-        self.lines.push_back(slot);
     }
 }
 

@@ -2,7 +2,7 @@
 //! process with all that it waited for. On macOS the tree is looked at as well, as far as its
 //! processes still have their parents.
 
-use super::sample::{TreeSample, Waited};
+use super::sample::TreeSample;
 use crate::account::Ended;
 use std::time::{Duration, Instant};
 

@@ -188,23 +188,17 @@ fn tree_pss(sample: &TreeSample) -> Reading {
 }
 
 fn processes(sample: &TreeSample) -> Reading {
+    let place = if cfg!(target_os = "linux") { " in /proc" } else { "" };
     match sample.most_processes {
         0 => Reading::absent("the process tree was not looked at"),
-        n if cfg!(target_os = "linux") => {
-            Reading::measured(n as f64, "most processes seen at once in /proc, sampled")
-        }
-        n => Reading::measured(n as f64, "most processes seen at once, sampled"),
+        n => Reading::measured(n as f64, format!("most processes seen at once{place}, sampled")),
     }
 }
 
-/// The peak of the tree. A control group's `memory.peak` is deliberately no candidate: it counts
-/// the page cache of the files that the trainer read as well.
+/// The peak of the tree; what is absent is less than anything. A control group's `memory.peak` is
+/// deliberately no candidate: it counts the page cache of the files that the trainer read as well.
 fn larger(process: &Reading, tree: &Reading) -> Reading {
-    match (process.value(), tree.value()) {
-        (Some(process_bytes), Some(tree_bytes)) if tree_bytes > process_bytes => tree.clone(),
-        (None, Some(_)) => tree.clone(),
-        _ => process.clone(),
-    }
+    if tree.value() > process.value() { tree.clone() } else { process.clone() }
 }
 
 fn storage_is_accounted() -> Result<(), &'static str> {

@@ -48,25 +48,21 @@ impl Device {
     /// Why a sample on it is noisy. A GPU that the trainer does not use disturbs nobody.
     pub fn disturbances(&self) -> Vec<String> {
         let mut found = Vec::new();
-        let Device { index, name, .. } = self;
-        if !self.used {
-            return found;
-        }
         if self.others > 0 {
-            let others = self.others;
-            found.push(format!("GPU {index} ({name}): {others} other processes compute on it"));
+            found.push(format!("{} other processes compute on it", self.others));
         }
         if !self.throttled.is_empty() {
-            let reasons = self.throttled.iter().cloned().collect::<Vec<_>>().join(", ");
-            found.push(format!("GPU {index} ({name}): throttled: {reasons}"));
+            let reasons = self.throttled.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            found.push(format!("throttled: {reasons}"));
         }
         if let (Some(low), Some(high)) = (self.sm_mhz_low, self.sm_mhz_high)
             && f64::from(low) < f64::from(high) * CLOCK_SHARE
         {
-            let clocks = format!("its SM clock fell to {low} of {high} MHz");
-            found.push(format!("GPU {index} ({name}): {clocks}"));
+            found.push(format!("its SM clock fell to {low} of {high} MHz"));
         }
-        found
+        found.retain(|_| self.used);
+        let gpu = format!("GPU {} ({})", self.index, self.name);
+        found.into_iter().map(|words| format!("{gpu}: {words}")).collect()
     }
 }
 

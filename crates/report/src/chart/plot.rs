@@ -1,8 +1,9 @@
 //! Two axes, marks, lines between them, and a legend: what all charts with an x and a y share.
 
 use super::axis::{Axis, Origin};
-use super::{WIDTH, at, fitted, mark};
-use crate::text::{self, short};
+use super::{Chart, Table, WIDTH, at, fitted, mark};
+use crate::exhibit::{Entry, Panel};
+use crate::text::{self, short, three_digits};
 use maud::{Markup, html};
 
 const LEFT: f64 = 54.0;
@@ -32,6 +33,15 @@ pub struct Series {
     pub weak: bool,
 }
 
+impl Series {
+    /// Of an entry, faint where that is not ranked.
+    pub fn of(entry: &Entry, points: Vec<(f64, f64)>, radius: f64, filled: bool) -> Series {
+        let (place, contestant) = (entry.place, entry.contestant);
+        let (label, weak) = (entry.label.clone(), !entry.row.is_ranked());
+        Series { place, contestant, label, points, radius, filled, weak }
+    }
+}
+
 /// What stands at an axis, and where it may begin.
 #[derive(Clone, Copy, Debug)]
 pub struct Measure<'a> {
@@ -45,7 +55,54 @@ fn class(series: &Series) -> String {
     mark::color(series.contestant) + weak
 }
 
-/// A drawing with an x and a y axis.
+/// What is drawn over what.
+pub struct Drawing<'a> {
+    pub kind: &'a str,
+    pub x: Measure<'a>,
+    pub y: Measure<'a>,
+    pub series: Vec<Series>,
+    /// The height of a dashed line, if it is in the plot.
+    pub target: Option<f64>,
+    /// Places to make room for.
+    pub room: Vec<(f64, f64)>,
+    /// What stands behind the series.
+    pub behind: &'a dyn Fn(&Plot) -> Markup,
+}
+
+impl Drawing<'_> {
+    /// The chart with its text and its table; `None` of nothing.
+    pub fn chart(self, panel: &Panel) -> Option<Chart> {
+        let Drawing { kind, x, y, series, target, room, behind } = self;
+        let plot = Plot::new(x, y, &series, &room).filter(|_| !series.is_empty())?;
+        let mut seen = std::collections::HashSet::new();
+        let mut named: Vec<&Series> = series.iter().filter(|it| seen.insert(it.place)).collect();
+        named.sort_by_key(|series| series.place);
+        let (legend, height) = plot.legend(&named);
+        let drawing = html! {
+            (plot.frame())
+            @if let Some(target) = target { (plot.level(target, &format!("target {}", short(target)))) }
+            (behind(&plot))
+            (plot.lines(&series))
+            (legend)
+        };
+        let mut chart = Chart::new(kind, panel, height, drawing);
+        let ends = series.iter().take(12).filter_map(|series| {
+            let (x, y) = series.points.last()?;
+            Some(format!("{} at {}, {}", series.label, three_digits(*x), three_digits(*y)))
+        });
+        let ends = ends.collect::<Vec<_>>().join("; ");
+        chart.description = format!("{} over {}: {ends}.", y.title, x.title);
+        let rows = series.iter().map(|series| {
+            let points = series.points.iter().map(|(x, y)| format!("{}: {y:.4}", three_digits(*x)));
+            (series.place, vec![series.label.clone(), points.collect::<Vec<_>>().join("  ")])
+        });
+        let head = vec!["Row".to_owned(), format!("{}: {}", x.title, y.title)];
+        chart.table = Table { head, rows: rows.collect() };
+        Some(chart)
+    }
+}
+
+/// Two axes.
 #[derive(Debug)]
 pub struct Plot {
     x: Axis,
@@ -54,11 +111,11 @@ pub struct Plot {
 }
 
 impl Plot {
-    /// Axes that hold all points; `None` of none. `more` are heights to make room for.
-    pub fn new(x: Measure, y: Measure, series: &[Series], more: Option<f64>) -> Option<Plot> {
-        let points = || series.iter().flat_map(|series| &series.points);
+    /// Axes that hold all points and those `more`; `None` of none.
+    fn new(x: Measure, y: Measure, series: &[Series], more: &[(f64, f64)]) -> Option<Plot> {
+        let points = || series.iter().flat_map(|series| &series.points).chain(more);
         let x_axis = Axis::new(points().map(|it| it.0), x.origin)?.between(LEFT, RIGHT);
-        let y_axis = Axis::new(points().map(|it| it.1).chain(more), y.origin)?.between(BOTTOM, TOP);
+        let y_axis = Axis::new(points().map(|it| it.1), y.origin)?.between(BOTTOM, TOP);
         let title = |measure: Measure, axis: &Axis| match axis.is_logarithmic() {
             true => format!("{}, logarithmic", measure.title),
             false => measure.title.to_owned(),
@@ -67,28 +124,13 @@ impl Plot {
         Some(Plot { x: x_axis, y: y_axis, titles })
     }
 
-    /// Axes that also hold other places, such as those of lines.
-    pub fn wide(x: Measure, y: Measure, series: &[Series], xs: &[f64], ys: &[f64]) -> Option<Plot> {
-        let corners = xs.iter().flat_map(|x| ys.iter().map(|y| (*x, *y)));
-        let all = Series {
-            place: 0,
-            contestant: 0,
-            label: String::new(),
-            points: series.iter().flat_map(|it| it.points.iter().copied()).chain(corners).collect(),
-            radius: 0.0,
-            filled: false,
-            weak: false,
-        };
-        Plot::new(x, y, std::slice::from_ref(&all), None)
-    }
-
     /// Position of a point.
     pub fn at(&self, point: (f64, f64)) -> (f64, f64) {
         (self.x.at(point.0), self.y.at(point.1))
     }
 
     /// The grid with its figures and titles.
-    pub fn frame(&self) -> Markup {
+    fn frame(&self) -> Markup {
         html! {
             path.g stroke="currentColor" d=(self.grid()) {}
             path.a d={ "M" (LEFT) " " (BOTTOM) "H" (RIGHT) } stroke="currentColor" {}
@@ -126,7 +168,7 @@ impl Plot {
     }
 
     /// A dashed line across at some height, with its name; nothing if that is not in the plot.
-    pub fn level(&self, height: f64, name: &str) -> Markup {
+    fn level(&self, height: f64, name: &str) -> Markup {
         if !self.y.holds(height) {
             return html! {};
         }
@@ -141,7 +183,7 @@ impl Plot {
     }
 
     /// Lines through each series' points, and a mark at each.
-    pub fn lines(&self, series: &[Series]) -> Markup {
+    fn lines(&self, series: &[Series]) -> Markup {
         html! {
             @for series in series {
                 g class=(class(series)) data-r=(series.place) {
@@ -172,7 +214,7 @@ impl Plot {
     }
 
     /// The names of the series under the plot, and the height of all.
-    pub fn legend(&self, series: &[&Series]) -> (Markup, f64) {
+    fn legend(&self, series: &[&Series]) -> (Markup, f64) {
         let mut placed = Vec::new();
         let (mut x, mut y) = (LEFT, BOTTOM + FOOT + 10.0);
         for series in series.iter().take(MAX_LEGEND) {

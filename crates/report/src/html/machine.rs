@@ -2,11 +2,10 @@
 
 use super::SHOWN;
 use crate::exhibit::Exhibit;
-use crate::text::{UNKNOWN, scalar, three_digits, title, visible};
+use crate::text::{UNKNOWN, title, visible};
 use indexmap::{IndexMap, IndexSet};
 use maud::{Markup, html};
 use serde::Serialize;
-use serde_json::Value;
 
 /// Columns of a table; more would not fit any page.
 const MAX_COLUMNS: usize = 8;
@@ -56,40 +55,10 @@ fn add(to: &mut Facts, more: Facts) {
     }
 }
 
-/// A thing's facts by their names, whichever it has: nested ones by their path.
+/// A thing's facts by their names.
 fn facts(of: &impl Serialize) -> Facts {
-    let mut facts = Facts::new();
-    collect("", &serde_json::to_value(of).unwrap_or_default(), &mut facts);
-    facts
-}
-
-fn collect(path: &str, value: &Value, facts: &mut Facts) {
-    let text = match value {
-        Value::Null => return,
-        Value::Object(map) => {
-            for (key, value) in map {
-                let path = if path.is_empty() { key.clone() } else { format!("{path} {key}") };
-                collect(&path, value, facts);
-            }
-            return;
-        }
-        Value::Array(values) if values.is_empty() => return,
-        Value::Array(values) => {
-            let values: Vec<_> = values.iter().map(|it| scalar(Some(it))).collect();
-            values.join(", ")
-        }
-        Value::Number(bytes) if path.ends_with("_bytes") => size(bytes.as_f64().unwrap_or(0.0)),
-        value => scalar(Some(value)).into_owned(),
-    };
-    facts.entry(path.trim_end_matches("_bytes").to_owned()).or_default().insert(text);
-}
-
-fn size(bytes: f64) -> String {
-    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    let unit = units.iter().find(|(_, power)| bytes >= f64::from(1u32 << power));
-    unit.map_or(format!("{bytes} bytes"), |(unit, power)| {
-        format!("{} {unit}", three_digits(bytes / f64::from(1u32 << power)))
-    })
+    let facts = crate::text::facts(of).into_iter();
+    facts.map(|(name, value)| (name, IndexSet::from([value]))).collect()
 }
 
 /// A line per fact and a column per thing.
@@ -133,22 +102,5 @@ fn list(values: &IndexSet<String>) -> String {
     match values.len().saturating_sub(MAX_VALUES) {
         0 => shown.join("; "),
         more => format!("{}; and {more} more", shown.join("; ")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn every_fact_of_a_machine_is_shown_whatever_it_is_called() {
-        let machine = json!({
-            "cpu": "c", "memory_bytes": 25_769_803_776u64, "gpus": ["a", "b"], "none": null,
-            "caches": {"l1_bytes": 49152}, "empty": [],
-        });
-        let facts = facts(&machine);
-        let shown: Vec<_> = facts.iter().map(|(key, it)| format!("{key}={}", list(it))).collect();
-        assert_eq!(shown, ["cpu=c", "memory=24.0 GiB", "gpus=a, b", "caches l1=48.0 KiB"]);
     }
 }

@@ -2,8 +2,17 @@
 
 use crate::cmd::report::print;
 use anyhow::{Context, Result, bail};
+use directories::BaseDirs;
+use files::Kind;
+use record::verification::FILE;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// What the names of folders begin with that are just being saved.
+const SAVING: &str = ".saving-";
+/// After which nobody saves there any more.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// Keep sets of result files by name, to compare with.
 #[derive(Debug, clap::Args)]
@@ -55,10 +64,7 @@ pub fn folder(name: &Path) -> Option<PathBuf> {
 
 /// Where baselines are: not in the cache, since they cannot be made again.
 fn home() -> Option<PathBuf> {
-    let data =
-        std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let data = data.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/share")));
-    Some(data?.join("trainmark").join("baselines"))
+    Some(BaseDirs::new()?.data_dir().join("trainmark").join("baselines"))
 }
 
 /// A name that is a name and no path.
@@ -78,24 +84,40 @@ fn save(name: &str, input: &Path) -> Result<()> {
     }
     let entries =
         std::fs::read_dir(input).with_context(|| format!("--input {}", input.display()))?;
-    let files = entries.flatten().map(|entry| entry.path());
+    let paths = entries.flatten().map(|entry| entry.path());
     let json = |path: &PathBuf| path.extension().is_some_and(|it| it == "json") && path.is_file();
-    let files: Vec<PathBuf> = files.filter(json).collect();
-    if files.is_empty() {
+    let paths: Vec<PathBuf> = paths.filter(json).collect();
+    if paths.is_empty() {
         bail!("--input {}: there is no .json file to keep", input.display());
     }
     // Whole or not at all: copied aside, then renamed.
     std::fs::create_dir_all(&home).with_context(|| home.display().to_string())?;
-    let aside = tempfile::Builder::new().prefix(".saving-").tempdir_in(&home)?;
+    remove_abandoned(&home);
+    let aside = tempfile::Builder::new().prefix(SAVING).tempdir_in(&home)?;
     let fresh = aside.path().join("fresh");
     std::fs::create_dir(&fresh)?;
-    for file in &files {
-        let copy = fresh.join(file.file_name().unwrap_or_default());
-        std::fs::copy(file, copy).with_context(|| file.display().to_string())?;
+    for file in &paths {
+        let hint = || file.display().to_string();
+        let name = file.file_name().unwrap_or_default();
+        let kind = if name == FILE { Kind::VERIFICATION } else { Kind::RESULT };
+        let bytes = files::read(file, kind).with_context(hint)?;
+        files::create_new(&fresh.join(name), &bytes).with_context(hint)?;
     }
     std::fs::rename(&fresh, &target).with_context(|| target.display().to_string())?;
-    let kept = files.len();
+    let kept = paths.len();
     print(&format!("{kept} files kept as {name}; compare with: trainmark compare {name} DIR\n"))
+}
+
+/// Removes what processes left that were killed while they saved.
+fn remove_abandoned(home: &Path) {
+    for entry in std::fs::read_dir(home).into_iter().flatten().flatten() {
+        let named = entry.file_name().as_encoded_bytes().starts_with(SAVING.as_bytes());
+        let since =
+            entry.metadata().and_then(|it| it.modified()).ok().and_then(|it| it.elapsed().ok());
+        if named && since.is_some_and(|since| since > ABANDONED) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 fn list() -> Result<()> {

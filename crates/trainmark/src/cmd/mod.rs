@@ -1,7 +1,6 @@
 //! One verb, one file.
 
 pub mod baseline;
-pub mod cluster;
 pub mod compare;
 pub mod export;
 pub mod fetch;

@@ -1,7 +1,6 @@
 //! `trainmark run`: builds, trains, measures and records every row of a suite.
 
 use crate::campaign::{Campaign, Keeper, Row};
-use crate::cmd::cluster::{Cluster, Kind};
 use crate::cmd::report::print;
 use crate::cmd::what::{What, selection};
 use crate::command::{Agenda, Purpose, quote};
@@ -11,7 +10,7 @@ use crate::plan::{self, Case};
 use crate::progress::Progress;
 use crate::runner::{DATA_CHANGED, Limits, Runner, Settings, cancelled_by_signals, new_run};
 use crate::schedule::Schedule;
-use crate::slurm::{self, Scheduler, Slurm};
+use crate::slurm::{self, Request, Scheduler, Slurm, Wishes};
 use crate::suite::LoadedSuite;
 use crate::trainer::make_ready;
 use crate::units::{self, Cpus};
@@ -94,8 +93,20 @@ pub struct Args {
     /// `--executor slurm` the batch script too
     #[arg(long)]
     dry_run: bool,
+    /// Where samples are taken; docs/cluster.md explains `slurm`
+    #[arg(long, value_enum, default_value = "local", help_heading = "Cluster")]
+    executor: Kind,
     #[command(flatten)]
-    cluster: Cluster,
+    cluster: Wishes,
+}
+
+/// Where samples are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Kind {
+    /// On this machine, one after the other
+    Local,
+    /// On a cluster, as a Slurm job array with one task for each row and round
+    Slurm,
 }
 
 /// The words after `trainmark run`, read again.
@@ -131,7 +142,7 @@ pub fn run(given: &Args) -> Result<ExitCode> {
         dry_run(given, &loaded, &cases)?;
         return Ok(ExitCode::from(protocol::exit::SUCCESS));
     }
-    if given.cluster.executor == Kind::Slurm {
+    if given.executor == Kind::Slurm {
         Scheduler.check()?;
     }
     let journal = open_folder(&given.out)?;
@@ -246,14 +257,14 @@ fn begin(
             eprintln!("note: {}", one_line(&remark));
         }
     }
-    let mut executor: Box<dyn Executor + '_> = match args.cluster.executor {
+    let mut executor: Box<dyn Executor + '_> = match args.executor {
         Kind::Local => Box::new(Local { runner: &runner, rows: cases }),
         Kind::Slurm => Box::new(Slurm {
             runner: &runner,
             rows: cases,
             cancel: &cancel,
             scheduler: Scheduler,
-            request: args.cluster.request(timeout)?,
+            request: Request::new(&args.cluster, timeout)?,
             out: std::path::absolute(&args.out).with_context(|| args.out.display().to_string())?,
         }),
     };
@@ -336,10 +347,10 @@ fn list(loaded: &LoadedSuite, cases: &[Case]) -> Result<()> {
 /// The commands, and how they are submitted.
 fn dry_run(args: &Args, loaded: &LoadedSuite, cases: &[Case]) -> Result<()> {
     let mut text = String::new();
-    if args.cluster.executor == Kind::Slurm {
+    if args.executor == Kind::Slurm {
         let out = std::path::absolute(&args.out).with_context(|| args.out.display().to_string())?;
         let tasks = cases.len() * args.repeats.unwrap_or(1) as usize;
-        let request = args.cluster.request(args.what.timeout_of(loaded))?;
+        let request = Request::new(&args.cluster, args.what.timeout_of(loaded))?;
         text += &format!("{}\n", slurm::preview(&request, &out, tasks)?);
     }
     print(&(text + &args.what.listing(loaded, cases, Purpose::Train)?))

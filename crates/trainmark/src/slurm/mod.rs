@@ -12,7 +12,7 @@ mod scheduler;
 mod script;
 
 pub use scheduler::{JobId, Scheduler, SchedulerError, State};
-pub use script::{Request, render};
+pub use script::{Request, Wishes, render};
 
 use crate::executor::{Desk, Executor, Order, Task};
 use crate::plan::Case;
@@ -36,6 +36,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const FILE_PATIENCE: Duration = Duration::from_secs(30);
 /// After a cancellation, for the tasks to write what they have.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(15);
+const OVER_MEMORY: &str = "over the scheduler's memory limit";
 /// Bytes of a task's log that go into a record.
 const TAIL: u64 = 4000;
 
@@ -168,17 +169,15 @@ impl Slurm<'_> {
         Batch { folder: self.out.join(FOLDER).join(&name), name }
     }
 
-    /// Writes a batch, and the first note of it.
-    fn new_batch(&self, tasks: &[Task], desk: &mut dyn Desk) -> Result<Batch> {
-        let order = Order::new(self.runner, self.rows, tasks);
-        let run = &self.runner.run.id;
+    /// Writes a batch, submits it, and notes both before and after.
+    fn submit(&self, tasks: &[Task], desk: &mut dyn Desk) -> Result<Vec<Open>> {
         let parent = self.out.join(FOLDER);
         let hint = || format!("{}: no batch can be written there", parent.display());
         std::fs::create_dir_all(&parent).with_context(hint)?;
         let mut number = 1;
         let batch = loop {
             // Sorted by name, the newest is last.
-            let batch = self.batch(&format!("{run}-{number:04}"));
+            let batch = self.batch(&format!("{}-{number:04}", self.runner.run.id));
             match std::fs::create_dir(&batch.folder) {
                 Ok(()) => break batch,
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
@@ -188,15 +187,9 @@ impl Slurm<'_> {
         for inner in ["results", "logs"] {
             std::fs::create_dir(batch.folder.join(inner)).with_context(hint)?;
         }
-        let order = serde_json::to_vec(&order)?;
+        let order = serde_json::to_vec(&Order::new(self.runner, self.rows, tasks))?;
         files::replace(&batch.folder.join("order.json"), &order).with_context(hint)?;
         desk.note(serde_json::to_value(Note::new(&batch, None))?)?;
-        Ok(batch)
-    }
-
-    /// Writes a batch, submits it, and notes both before and after.
-    fn submit(&self, tasks: &[Task], desk: &mut dyn Desk) -> Result<Vec<Open>> {
-        let batch = self.new_batch(tasks, desk)?;
         let indices: Vec<usize> = (0..tasks.len()).collect();
         let job = self.submit_script(&batch.folder, &batch.job_name(), &indices)?;
         let logs = batch.folder.join("logs");
@@ -266,62 +259,50 @@ impl Slurm<'_> {
     /// What came of a task: its job's state, if the scheduler still knows it, and its result, if there is
     /// one.
     fn look_at(&self, open: &mut Open, state: Option<State>, written: Option<Record>) -> Step {
-        let job = format!("job {}_{}", open.job, open.index);
-        let failed = |open: &Open, status: Status, what: String| {
-            Step::Done(Box::new(self.failure(open, status, format!("{job}: {what}"))))
-        };
-        let state = match state {
+        let log = open.log();
+        let (status, what) = match (state, written) {
             // Where Slurm itself watches the memory (OverMemoryKill), only the log tells why it failed.
-            Some(State::Failed(_) | State::Cancelled) if is_over_memory(&open.log()) => {
-                Some(State::OutOfMemory)
+            (Some(State::Failed(_) | State::Cancelled), _) if is_over_memory(&log) => {
+                (Status::OutOfMemory, OVER_MEMORY.to_owned())
             }
-            state => state,
-        };
-        match (state, written) {
             // The kernel killed the trainer, the harness lived to tell of it.
             (Some(State::OutOfMemory), Some(result)) if result.status == Status::OutOfMemory => {
-                Step::Done(Box::new(result))
+                return Step::Done(Box::new(result));
             }
             (Some(State::Waiting | State::Running), _) => {
                 open.ended = None;
-                Step::Wait
+                return Step::Wait;
             }
-            (Some(State::Completed) | None, Some(result)) => Step::Done(Box::new(result)),
+            (Some(State::Completed) | None, Some(result)) => return Step::Done(Box::new(result)),
             // Ended or forgotten, but no file yet: wait for a slow file system.
             (Some(State::Completed) | None, None) => {
-                let since = *open.ended.get_or_insert_with(Instant::now);
-                if since.elapsed() < FILE_PATIENCE {
+                if open.ended.get_or_insert_with(Instant::now).elapsed() < FILE_PATIENCE {
                     return Step::Wait;
                 }
-                let log = open.log();
-                let what = format!("ended and left no result: {}", last_line(&log));
-                failed(open, Status::Failed, what)
+                (Status::Failed, format!("ended and left no result: {}", last_line(&log)))
             }
             (Some(State::NodeFailed(word)), _) if open.submissions < MOST_SUBMISSIONS => {
                 open.ended = None;
-                Step::Again(word)
+                return Step::Again(word);
             }
             (Some(State::NodeFailed(word)), _) => {
-                failed(open, Status::NotStarted, format!("{word}, {MOST_SUBMISSIONS} times"))
+                (Status::NotStarted, format!("{word}, {MOST_SUBMISSIONS} times"))
             }
             (Some(State::TimedOut), _) => {
-                failed(open, Status::TimedOut, "over the scheduler's time limit".to_owned())
+                (Status::TimedOut, "over the scheduler's time limit".to_owned())
             }
-            (Some(State::OutOfMemory), _) => {
-                failed(open, Status::OutOfMemory, "over the scheduler's memory limit".to_owned())
-            }
-            (Some(State::Cancelled), _) => {
-                failed(open, Status::Interrupted, "cancelled".to_owned())
-            }
+            (Some(State::OutOfMemory), _) => (Status::OutOfMemory, OVER_MEMORY.to_owned()),
+            (Some(State::Cancelled), _) => (Status::Interrupted, "cancelled".to_owned()),
             (Some(State::Failed(word)), _) => {
-                let what = format!("{word}: {}", last_line(&open.log()));
-                failed(open, Status::NotStarted, what)
+                (Status::NotStarted, format!("{word}: {}", last_line(&log)))
             }
-        }
+        };
+        let reason = format!("job {}_{}: {what}", open.job, open.index);
+        Step::Done(Box::new(self.failure(open, status, reason, log)))
     }
 
     /// A record of what the scheduler did to a task.
-    fn failure(&self, open: &Open, status: Status, reason: String) -> Record {
+    fn failure(&self, open: &Open, status: Status, reason: String, log: String) -> Record {
         let mut result = self.runner.blank(&self.rows[open.task.row]);
         // Not this machine's: nobody has said what the node is.
         (result.machine, result.capability) = (None, None);
@@ -330,7 +311,6 @@ impl Slurm<'_> {
             Round::WarmUp => 0,
         };
         let reason = Some(reason);
-        let log = open.log();
         let stderr_tail = (!log.is_empty()).then_some(log);
         result.add_sample(Sample { round, status, reason, stderr_tail, ..Sample::default() });
         result

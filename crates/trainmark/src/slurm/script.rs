@@ -1,32 +1,70 @@
 //! The batch script: what `sbatch` is given, and what `--executor slurm --dry-run` prints.
 
-use anyhow::{Result, bail};
+use crate::units;
+use anyhow::{Context, Result, bail};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What the user wants of the scheduler.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a task needs besides the time of its training: data, probe, start of the job.
+const OVERHEAD: Duration = Duration::from_secs(120);
+
+/// What the user wants of the scheduler, as options of `trainmark run`.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Cluster")]
+pub struct Wishes {
+    /// Partition of the nodes
+    #[arg(long, value_name = "NAME")]
+    partition: Option<String>,
+    /// A feature that the nodes must have, for example `h100`
+    #[arg(long, value_name = "FEATURE")]
+    nodes_like: Option<String>,
+    /// GPUs of each task
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    gpus: Option<u32>,
+    /// CPUs of each task
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    cpus_per_task: Option<u32>,
+    /// Tasks that run at the same time, at most
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    array_limit: Option<u32>,
+    /// Each task has its node to itself
+    #[arg(long)]
+    exclusive: bool,
+    /// After which the scheduler ends a task; without it the sample's time-out and two minutes
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    task_time: Option<Duration>,
+    /// The scheduler's memory limit of a task, for example `8G` (of 10^9 bytes) or
+    /// `8GiB`
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    task_memory: Option<u64>,
+    /// A further option of sbatch, as it is, for example `--account=lab`
+    #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
+    sbatch: Vec<String>,
+    /// Do not measure each type of node (`trainmark machine`) before its first task
+    #[arg(long)]
+    no_node_measure: bool,
+}
+
+/// What is asked of the scheduler.
+#[derive(Clone, Debug)]
 pub struct Request {
+    pub wishes: Wishes,
     /// This program, at a path that is the nodes' too.
     pub program: PathBuf,
-    pub partition: Option<String>,
-    /// A feature that the nodes must have (`--constraint`).
-    pub nodes_like: Option<String>,
-    pub gpus: Option<u32>,
-    pub cpus: Option<u32>,
-    /// Tasks that run at the same time, at most.
-    pub array_limit: Option<u32>,
-    /// Nothing else on the node.
-    pub exclusive: bool,
-    /// After which the scheduler ends a task.
-    pub time: Duration,
-    /// The scheduler's memory limit of a task, in bytes.
-    pub memory_bytes: Option<u64>,
-    /// Further options of `sbatch`, as they are.
-    pub more: Vec<String>,
-    /// Whether a node is measured (`trainmark machine`) before its first task.
-    pub measure_nodes: bool,
+    /// After which the harness ends a training.
+    pub timeout: Duration,
+}
+
+impl Request {
+    /// For samples that may take so long.
+    ///
+    /// # Errors
+    /// If it is not known where this program is.
+    pub fn new(wishes: &Wishes, timeout: Duration) -> Result<Request> {
+        let program = std::env::current_exe().context("cannot find out where this program is")?;
+        Ok(Request { wishes: wishes.clone(), program, timeout })
+    }
 }
 
 /// The script of an array over these indices of the order in `folder`.
@@ -44,13 +82,13 @@ pub fn render(
     };
     let mut options = vec![
         format!("--job-name={job_name}"),
-        format!("--array={}{}", ranges(indices), limit(request.array_limit)),
+        format!("--array={}{}", ranges(indices), limit(request.wishes.array_limit)),
         // In file names Slurm reads %A as the job and %a as the index.
         format!("--output={}/logs/%A_%a.log", folder_text.replace('%', "%%")),
         "--open-mode=append".to_owned(), // a requeued task's second log behind its first
         "--requeue".to_owned(),          // a task of a failed node runs again
     ];
-    options.extend(wishes(request));
+    options.extend(task_options(request));
     let mut script = String::from("#!/bin/bash\n");
     for option in &options {
         if option.contains(['\n', '\r', '"', '\\']) {
@@ -65,7 +103,7 @@ pub fn render(
     let program = quoted(&request.program)?;
     let folder = quoted(folder)?;
     let _ = write!(script, "\nTRAINMARK={program}\nBATCH={folder}\n");
-    if request.measure_nodes {
+    if !request.wishes.no_node_measure {
         script += "\
 # What this node can do, once per type of node, one node at a time; the result files carry it.
 if ! \"$TRAINMARK\" machine --stored > /dev/null 2>&1; then
@@ -81,16 +119,18 @@ exec \"$TRAINMARK\" task --order \"$BATCH/order.json\" --index \"$SLURM_ARRAY_TA
     Ok(script)
 }
 
-/// What is asked of the scheduler for a task, however it is submitted.
-fn wishes(request: &Request) -> Vec<String> {
-    let mut options = vec![format!("--time={}", minutes(request.time)), "--ntasks=1".to_owned()];
-    options.extend(request.partition.iter().map(|name| format!("--partition={name}")));
-    options.extend(request.nodes_like.iter().map(|name| format!("--constraint={name}")));
-    options.extend(request.gpus.map(|number| format!("--gres=gpu:{number}")));
-    options.extend(request.cpus.map(|number| format!("--cpus-per-task={number}")));
-    options.extend(request.memory_bytes.map(|bytes| format!("--mem={}K", bytes.div_ceil(1024))));
-    options.extend(request.exclusive.then(|| "--exclusive".to_owned()));
-    options.extend(request.more.iter().cloned());
+/// What is asked of the scheduler for a task.
+fn task_options(request: &Request) -> Vec<String> {
+    let wishes = &request.wishes;
+    let time = wishes.task_time.unwrap_or(request.timeout + OVERHEAD);
+    let mut options = vec![format!("--time={}", minutes(time)), "--ntasks=1".to_owned()];
+    options.extend(wishes.partition.iter().map(|name| format!("--partition={name}")));
+    options.extend(wishes.nodes_like.iter().map(|name| format!("--constraint={name}")));
+    options.extend(wishes.gpus.map(|number| format!("--gres=gpu:{number}")));
+    options.extend(wishes.cpus_per_task.map(|number| format!("--cpus-per-task={number}")));
+    options.extend(wishes.task_memory.map(|bytes| format!("--mem={}K", bytes.div_ceil(1024))));
+    options.extend(wishes.exclusive.then(|| "--exclusive".to_owned()));
+    options.extend(wishes.sbatch.iter().cloned());
     options
 }
 
@@ -125,19 +165,19 @@ mod tests {
     use super::*;
 
     fn request() -> Request {
-        Request {
-            program: "/opt/it's/trainmark".into(),
+        let wishes = Wishes {
             partition: Some("gpu".into()),
             nodes_like: Some("h100".into()),
             gpus: Some(1),
-            cpus: Some(8),
+            cpus_per_task: Some(8),
             array_limit: Some(4),
             exclusive: true,
-            time: Duration::from_secs(601),
-            memory_bytes: Some(1 << 30),
-            more: vec!["--account=lab 7".into()],
-            measure_nodes: true,
-        }
+            task_memory: Some(1 << 30),
+            sbatch: vec!["--account=lab 7".into()],
+            ..Wishes::default()
+        };
+        let program = "/opt/it's/trainmark".into();
+        Request { wishes, program, timeout: Duration::from_secs(481) }
     }
 
     #[test]
@@ -152,7 +192,8 @@ mod tests {
     fn nothing_can_break_out_of_its_line() {
         let folder = Path::new("/shared/batch");
         for evil in ["gpu\nrm -rf /", "gpu\"", "a\\"] {
-            let request = Request { partition: Some(evil.into()), ..request() };
+            let wishes = Wishes { partition: Some(evil.into()), ..Wishes::default() };
+            let request = Request { wishes, ..request() };
             assert!(render(&request, folder, "trainmark-x", &[0]).is_err(), "{evil}");
         }
         assert!(render(&request(), Path::new("/a\nb"), "trainmark-x", &[0]).is_err());
