@@ -1,5 +1,5 @@
 //! The whole matrix while it runs, as the lines of a terminal: what waits, what runs and how far it is, what
-//! is done, which row is the fastest of its kind so far, and how long the rest will take.
+//! is done, which row leads its group so far, and how long the rest will take.
 //!
 //! Pure: a [`View`] and a size in, lines out. [`crate::progress`] draws them.
 
@@ -17,8 +17,8 @@ const LEAST_HEIGHT: usize = 5;
 pub struct View {
     pub suite: String,
     pub lines: Vec<Line>,
-    /// Runs in all; `None` where rounds go on until an interval is narrow.
-    pub runs: Option<usize>,
+    /// Samples in all; `None` where rounds go on until an interval is narrow.
+    pub samples: Option<usize>,
     pub done: usize,
 }
 
@@ -29,8 +29,8 @@ pub struct Line {
     /// Lines of one group compete: the same model and configuration.
     pub group: String,
     pub state: State,
-    /// Runs that have ended.
-    pub runs: usize,
+    /// Samples that have been taken.
+    pub samples: usize,
     /// Wall time of the last of them.
     pub last_wall_s: Option<f64>,
     /// Median train time so far, else wall time, of a row that takes part in rankings.
@@ -88,29 +88,29 @@ impl View {
     }
 
     fn head(&self, now: Duration) -> String {
-        let all = self.runs.map_or("?".to_owned(), |runs| runs.to_string());
+        let all = self.samples.map_or("?".to_owned(), |runs| runs.to_string());
         let left = match self.left(now) {
             Some(left) => format!(", about {} left", time(left)),
             None => String::new(),
         };
         format!(
-            "{}: {} of {all} runs done in {}{left}",
+            "{}: {} of {all} samples done in {}{left}",
             one_line(&self.suite),
             self.done,
             time(now)
         )
     }
 
-    /// How long the rest will take, from what each row's last run took; a row that has not run yet is
+    /// How long the rest will take, from what each row's last sample took; a row that has not run yet is
     /// taken for an average one. `None` before the first has ended, or where there is no end in sight.
     fn left(&self, now: Duration) -> Option<Duration> {
-        let per_line = self.runs?.div_ceil(self.lines.len().max(1));
+        let per_line = self.samples?.div_ceil(self.lines.len().max(1));
         let known: Vec<f64> = self.lines.iter().filter_map(|line| line.last_wall_s).collect();
         let average =
             (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)?;
         let of_line = |line: &Line| {
             let failed = matches!(&line.state, State::Ended(status, _) if !status.completed());
-            let open = if failed { 0 } else { per_line.saturating_sub(line.runs) };
+            let open = if failed { 0 } else { per_line.saturating_sub(line.samples) };
             let begun = match line.state {
                 State::Running { since, .. } => now.saturating_sub(since).as_secs_f64(),
                 _ => 0.0,
@@ -148,7 +148,7 @@ impl View {
 impl Line {
     fn shown(&self, now: Duration, best: bool) -> (char, String) {
         match &self.state {
-            State::Waiting if self.runs == 0 => ('·', "waiting".to_owned()),
+            State::Waiting if self.samples == 0 => ('·', "waiting".to_owned()),
             State::Waiting => ('·', self.so_far(best)),
             State::GettingReady { purpose, since, said } => {
                 let said = one_line(said.trim());
@@ -168,7 +168,7 @@ impl Line {
                 ('▶', text)
             }
             State::Ended(status, text) if status.completed() => {
-                let best = if best { "  ★ fastest" } else { "" };
+                let best = if best { "  ★ leading" } else { "" };
                 ('✔', format!("{}{best}", one_line(text)))
             }
             State::Ended(Status::Unavailable, text) => {
@@ -180,8 +180,8 @@ impl Line {
 
     fn so_far(&self, best: bool) -> String {
         let seconds = self.seconds.map_or(String::new(), |seconds| format!(", {seconds:.3} s"));
-        let best = if best { "  ★ fastest" } else { "" };
-        format!("{} runs{seconds}{best}", self.runs)
+        let best = if best { "  ★ leading" } else { "" };
+        format!("{} samples{seconds}{best}", self.samples)
     }
 
     fn painted(&self, best: bool, text: &str) -> String {
@@ -218,11 +218,11 @@ mod tests {
 
     fn line(label: &str, state: State) -> Line {
         let group = label.split(' ').next().unwrap().to_owned();
-        let (runs, seconds) = match &state {
+        let (samples, seconds) = match &state {
             State::Ended(status, _) if status.completed() => (1, Some(label.len() as f64)),
             _ => (0, None),
         };
-        Line { label: label.to_owned(), group, state, runs, last_wall_s: seconds, seconds }
+        Line { label: label.to_owned(), group, state, samples, last_wall_s: seconds, seconds }
     }
 
     fn view() -> View {
@@ -253,11 +253,11 @@ mod tests {
             line("attention jax", probing),
             line("attention cpu", State::Waiting),
         ];
-        View { suite: "mnist".to_owned(), lines, runs: Some(8), done: 4 }
+        View { suite: "mnist".to_owned(), lines, samples: Some(8), done: 4 }
     }
 
     #[test]
-    fn every_state_has_its_line_and_the_fastest_its_mark() {
+    fn every_state_has_its_line_and_the_leading_one_its_mark() {
         let frame = view().frame(Duration::from_secs(65), 80, 24, false).join("\n");
         insta::assert_snapshot!(frame);
     }
@@ -289,11 +289,11 @@ mod tests {
     fn the_time_left_is_what_rows_took_before_and_unknown_before_any_has_ended() {
         let mut view = view();
         view.lines = vec![
-            Line { runs: 2, last_wall_s: Some(10.0), ..line("a", State::Waiting) },
-            Line { runs: 1, last_wall_s: Some(30.0), ..line("b", State::Waiting) },
+            Line { samples: 2, last_wall_s: Some(10.0), ..line("a", State::Waiting) },
+            Line { samples: 1, last_wall_s: Some(30.0), ..line("b", State::Waiting) },
             line("c", State::Waiting),
         ];
-        view.runs = Some(9);
+        view.samples = Some(9);
         // 1 x 10 s, 2 x 30 s, 3 x the average of 20 s.
         assert_eq!(view.left(Duration::ZERO), Some(Duration::from_secs(130)));
         view.lines.truncate(0);

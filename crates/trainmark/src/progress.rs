@@ -46,7 +46,7 @@ impl<'a> Progress<'a> {
         let view = View {
             suite: suite.name.clone(),
             lines: cases.iter().map(line).collect(),
-            runs: schedule.until.is_none().then_some(cases.len() * rounds as usize),
+            samples: schedule.until.is_none().then_some(cases.len() * rounds as usize),
             done: 0,
         };
         let (view, began) = (Arc::new(Mutex::new(view)), Instant::now());
@@ -64,12 +64,12 @@ impl<'a> Progress<'a> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// So many runs of a row had been done before.
-    pub fn skip(&mut self, row: usize, runs: usize, result: &Record) {
+    /// So many samples of a row had been taken before.
+    pub fn skip(&mut self, row: usize, samples: usize, result: &Record) {
         let mut view = self.view();
-        view.done += runs;
-        if runs > 0 {
-            view.lines[row].runs = runs;
+        view.done += samples;
+        if samples > 0 {
+            view.lines[row].samples = samples;
             settle(&mut view.lines[row], result);
         }
     }
@@ -98,9 +98,9 @@ impl<'a> Progress<'a> {
         let label = self.label_of(index, round);
         let mut view = self.view();
         view.done += 1;
-        view.lines[index].runs += 1;
+        view.lines[index].samples += 1;
         settle(&mut view.lines[index], result);
-        let all = view.runs.map_or("?".to_owned(), |runs| runs.to_string());
+        let all = view.samples.map_or("?".to_owned(), |runs| runs.to_string());
         let line = format!("[{}/{all}] {label}: {outcome}", view.done);
         drop(view);
         self.print(line);
@@ -126,7 +126,7 @@ impl<'a> Progress<'a> {
         format!("{}{round}", self.labels[index])
     }
 
-    /// What became of the row's last run.
+    /// What became of the row's last sample.
     fn outcome(&self, result: &Record, file: Option<&Path>) -> String {
         let Some(sample) = result.samples.last() else {
             let reason = one_line(result.reason.as_deref().unwrap_or_default());
@@ -233,7 +233,7 @@ fn painter(view: Arc<Mutex<View>>, began: Instant, colour: bool) -> ProgressBar 
     bar
 }
 
-/// What a row's line shows after a run.
+/// What a row's line shows after a sample.
 fn settle(line: &mut Line, result: &Record) {
     let last: Option<&Sample> = result.samples.last();
     line.last_wall_s = last.and_then(|sample| sample.timing.wall_s).or(line.last_wall_s);
@@ -252,9 +252,13 @@ fn settle(line: &mut Line, result: &Record) {
             let seconds = seconds.map_or(String::new(), |seconds| format!("{seconds:.3} s"));
             let accuracy = result.quality();
             let accuracy = accuracy.map_or(String::new(), |percent| format!(", {percent:.2} %"));
-            let runs = if line.runs > 1 { format!(", {} runs", line.runs) } else { String::new() };
+            let samples = if line.samples > 1 {
+                format!(", {} samples", line.samples)
+            } else {
+                String::new()
+            };
             let below = if status == Status::NotConverged { ", not converged" } else { "" };
-            format!("{seconds}{accuracy}{runs}{below}")
+            format!("{seconds}{accuracy}{samples}{below}")
         }
     };
     line.state = State::Ended(status, text);

@@ -176,8 +176,16 @@ fn a_locked_environment_is_made_offline_and_a_forged_wheel_is_refused() {
     assert!(!good, "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
     lock(&sha256);
+    let dry = place.trainmark(&["setup", "--dry-run"]);
     let (said, errors, good) = place.setup();
     assert!(good && said.contains("set up in"), "{said}{errors}");
+    // What was listed is what was done.
+    let dry = String::from_utf8_lossy(&dry.stdout).into_owned();
+    let listed = dry.lines().filter(|line| !line.starts_with('#'));
+    let listed: Vec<String> = listed.map(|line| shlex::split(line).unwrap().join(" ")).collect();
+    let done = errors.lines().filter_map(|line| line.strip_prefix("One: "));
+    assert_eq!(listed, done.collect::<Vec<_>>());
+    assert_eq!(listed.len(), 3);
     assert_eq!(place.row().0, "measured");
     let (said, _, good) = place.setup();
     assert!(good && said.contains("ready already"), "{said}");

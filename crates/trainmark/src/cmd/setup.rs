@@ -33,7 +33,7 @@ pub struct Args {
     /// Show what is set up and what is not, and do nothing
     #[arg(long)]
     list: bool,
-    /// Show every command that would be executed, word by word, and run nothing
+    /// Show every command that would be executed, word by word, and run none of them
     #[arg(long)]
     dry_run: bool,
     /// Show what the commands print, instead of keeping it in a file

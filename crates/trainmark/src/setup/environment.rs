@@ -2,7 +2,6 @@
 
 use super::runner::SetupError;
 use super::stamp::Stamp;
-use measure::provenance::resolve_program;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -37,19 +36,6 @@ fn text(path: &Path) -> String {
 /// Whether there is an environment that can be gone on with.
 pub fn works(place: &Path) -> bool {
     answers(python_in(place).as_os_str()).is_some()
-}
-
-/// The Python that [`find`] will most likely find, without starting any: the first that is there.
-pub fn likely(oldest: Option<&str>) -> Option<PathBuf> {
-    let is_there = |candidate: &OsString| {
-        let program = resolve_program(Path::new(candidate))?;
-        let name = program.canonicalize().ok()?.file_name()?.to_string_lossy().into_owned();
-        let version = name.strip_prefix("python").and_then(number);
-        version
-            .is_none_or(|version| Some(version) >= number(oldest.unwrap_or(OLDEST)))
-            .then_some(())
-    };
-    candidates().into_iter().find(|it| is_there(it).is_some()).map(PathBuf::from)
 }
 
 /// Whether the user has not chosen another Python since.
@@ -109,7 +95,8 @@ pub fn find(oldest: Option<&str>) -> Result<PathBuf, SetupError> {
 fn answers(python: &std::ffi::OsStr) -> Option<String> {
     let script = "import ensurepip, sys, venv; print('%d.%d' % sys.version_info[:2])";
     let output = Command::new(python)
-        .args(["-c", script])
+        // Isolated: a module of the current folder is not the standard library's.
+        .args(["-I", "-c", script])
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .output()

@@ -152,8 +152,7 @@ impl<'a> Site<'a> {
         if !verbose {
             let _ = fs::remove_file(self.log());
         }
-        let base = self.lock.map(|_| environment::find(self.setup.python.as_deref()));
-        let base = base.transpose()?;
+        let base = self.base()?;
         let made = self.lock.is_some() && continues && environment::works(&self.environment());
         if self.lock.is_some() && !made && self.environment().exists() {
             fs::remove_dir_all(self.environment())
@@ -175,17 +174,24 @@ impl<'a> Site<'a> {
         Ok(())
     }
 
-    /// What a set-up would execute now, as far as that is known before it begins; nothing where all is there.
+    /// What a set-up would execute now; nothing where all is there. Which Python it would be is asked of those
+    /// in `PATH`; nothing of the suite is run.
     ///
     /// # Errors
-    /// If the suite's words cannot be filled in.
+    /// If it cannot be set up on this machine, or the suite's words cannot be filled in.
     pub fn due(&self) -> Result<Vec<Command>, String> {
         match self.state() {
             State::Due(_) => {
-                self.commands(environment::likely(self.setup.python.as_deref()).as_deref(), false)
+                let base = self.base().map_err(|error| error.to_string())?;
+                self.commands(base.as_deref(), false)
             }
             State::Ready | State::Unavailable(_) => Ok(Vec::new()),
         }
+    }
+
+    /// The Python that the environment is made with, if there is to be one.
+    fn base(&self) -> Result<Option<PathBuf>, SetupError> {
+        self.lock.map(|_| environment::find(self.setup.python.as_deref())).transpose()
     }
 
     /// All commands of a set-up, but for the making of an environment that is `made` already.
