@@ -198,7 +198,7 @@ impl Watch for Progress<'_> {
     fn settled(&mut self, trainer: &str, not_ready: Option<&NotReady>) {
         let state = match not_ready {
             None => State::Waiting,
-            Some(reason) => State::Ended(reason.status(), reason.reason().to_owned()),
+            Some(reason) => State::Ended(reason.status, reason.reason.clone()),
         };
         self.set_trainer(trainer, &state);
     }

@@ -209,8 +209,7 @@ impl<'a> Runner<'a> {
     pub fn ready(&self, row: &Case) -> Result<&Ready, (Status, String)> {
         let name = &self.loaded().suite.trainers[row.trainer].name;
         let ready = self.trainers[&row.trainer].as_ref();
-        let ready =
-            ready.map_err(|not_ready| (not_ready.status(), not_ready.reason().to_owned()))?;
+        let ready = ready.map_err(|not_ready| (not_ready.status, not_ready.reason.clone()))?;
         match ready.unavailable(name, &row.backend, &row.model) {
             None => Ok(ready),
             Some(reason) => Err((Status::Unavailable, reason)),

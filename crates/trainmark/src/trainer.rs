@@ -37,37 +37,29 @@ pub struct Ready {
 
 /// Why a trainer cannot be started.
 #[derive(Clone, Debug, PartialEq)]
-pub enum NotReady {
-    /// Its build ended badly.
-    BuildFailed(String),
-    /// Its program is not there or does not start.
-    NotStarted(String),
-    /// It has to be set up first, or cannot be on this machine.
-    NotSetUp(String),
+pub struct NotReady {
+    /// What its rows have come to: it could not be built, its program is not there or does not start, or it has
+    /// to be set up first.
+    pub status: Status,
+    pub reason: String,
+}
+
+impl NotReady {
+    fn build_failed(reason: String) -> NotReady {
+        NotReady { status: Status::BuildFailed, reason }
+    }
+
+    fn not_started(reason: String) -> NotReady {
+        NotReady { status: Status::NotStarted, reason }
+    }
 }
 
 impl fmt::Display for NotReady {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            NotReady::BuildFailed(reason) => write!(f, "build failed: {reason}"),
-            NotReady::NotStarted(reason) | NotReady::NotSetUp(reason) => f.write_str(reason),
+        match self.status {
+            Status::BuildFailed => write!(f, "{}: {}", self.status, self.reason),
+            _ => f.write_str(&self.reason),
         }
-    }
-}
-
-impl NotReady {
-    /// What its rows have come to.
-    pub fn status(&self) -> Status {
-        match self {
-            NotReady::BuildFailed(_) => Status::BuildFailed,
-            NotReady::NotStarted(_) => Status::NotStarted,
-            NotReady::NotSetUp(_) => Status::Unavailable,
-        }
-    }
-
-    pub fn reason(&self) -> &str {
-        let (NotReady::BuildFailed(it) | NotReady::NotStarted(it) | NotReady::NotSetUp(it)) = self;
-        it
     }
 }
 
@@ -132,7 +124,7 @@ pub fn make_ready(
 /// If the builder cannot be started or ends badly.
 pub fn build(agenda: &Agenda, trainer: usize, watch: &mut dyn Watch) -> Result<(), NotReady> {
     let name = &agenda.loaded.suite.trainers[trainer].name;
-    let Some(command) = agenda.build(trainer).map_err(NotReady::BuildFailed)? else {
+    let Some(command) = agenda.build(trainer).map_err(NotReady::build_failed)? else {
         return Ok(());
     };
     let shown = command.shown();
@@ -155,8 +147,8 @@ pub fn build(agenda: &Agenda, trainer: usize, watch: &mut dyn Watch) -> Result<(
     }
     match status {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(NotReady::BuildFailed(format!("`{shown}` ended with {status}"))),
-        Err(error) => Err(NotReady::BuildFailed(format!("`{shown}` does not start: {error}"))),
+        Ok(status) => Err(NotReady::build_failed(format!("`{shown}` ended with {status}"))),
+        Err(error) => Err(NotReady::build_failed(format!("`{shown}` does not start: {error}"))),
     }
 }
 
@@ -203,12 +195,12 @@ pub fn ready(
     let loaded = agenda.loaded;
     let declared = &loaded.suite.trainers[trainer];
     watch.step(&declared.name, Purpose::Probe, "");
-    let named = plan::program(loaded, declared).map_err(NotReady::NotStarted)?;
+    let named = plan::program(loaded, declared).map_err(NotReady::not_started)?;
     if let Some(reason) = not_set_up(loaded, declared, watch) {
-        return Err(NotReady::NotSetUp(reason));
+        return Err(NotReady { status: Status::Unavailable, reason });
     }
     if let Err(reason) = setup::digest_of(&loaded.root, &declared.inputs) {
-        return Err(NotReady::NotStarted(format!("the suite's `inputs`: {reason}")));
+        return Err(NotReady::not_started(format!("the suite's `inputs`: {reason}")));
     }
     let Some(program) = resolve_program(&named) else {
         let hint = match declared.build.is_empty() {
@@ -222,9 +214,9 @@ pub fn ready(
             false => "its build did not make it; check the suite's `program`".to_owned(),
         };
         let reason = format!("the program {} is not there: {hint}", named.display());
-        return Err(NotReady::NotStarted(reason));
+        return Err(NotReady::not_started(reason));
     };
-    let probe = agenda.probe(trainer).map_err(NotReady::NotStarted)?;
+    let probe = agenda.probe(trainer).map_err(NotReady::not_started)?;
     let probe = probe.map(|command| ask(&command, cancel)).transpose()?;
     Ok(Ready { sha256: sha256_of_file(&program).ok(), program, probe })
 }
@@ -249,7 +241,7 @@ fn not_set_up(loaded: &LoadedSuite, trainer: &Trainer, watch: &mut dyn Watch) ->
 }
 
 fn ask(command: &Command, cancel: &CancelToken) -> Result<Probe, NotReady> {
-    let failed = |what: String| NotReady::NotStarted(format!("`{}` {what}", command.shown()));
+    let failed = |what: String| NotReady::not_started(format!("`{}` {what}", command.shown()));
     let mut job = command.job().map_err(|error| failed(error.to_string()))?;
     job.timeout = Some(PROBE_TIMEOUT);
     let mut answer = String::new();
