@@ -584,3 +584,163 @@ fn first_few(all: &[String], between: &str) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::{Better, MetricRecord, TaskRecord};
+    use crate::{DatasetRecord, Sample, Timing};
+    use measure::machine::Machine;
+
+    /// A row with these train times, and a metric that falls with them.
+    fn record(backend: &str, times: &[f64]) -> Record {
+        let metric = MetricRecord { better: Better::Higher, ..MetricRecord::default() };
+        let task = TaskRecord {
+            quality: Some("score".into()),
+            metrics: [("score".to_owned(), metric)].into(),
+            ..TaskRecord::default()
+        };
+        let machine = Machine { cpu: Some("A".into()), ..Machine::default() };
+        let mut record = Record {
+            executable: "T".into(),
+            model: "m".into(),
+            backend: backend.into(),
+            schema_version: 2,
+            task: Some(Box::new(task)),
+            machine: Some(Box::new(machine)),
+            ..Record::default()
+        };
+        for &time in times {
+            let timing = Timing { train_s: Some(time), ..Timing::default() };
+            let metrics = [("score".to_owned(), 100.0 / time)].into();
+            record.add_sample(Sample { timing, metrics, ..Sample::default() });
+        }
+        record
+    }
+
+    fn options(figure: &str) -> Options {
+        Options { figures: vec![figure.to_owned()], gate: 0.03, ..Options::default() }
+    }
+
+    fn compared(base: Record, new: Record, options: &Options) -> Result<Comparison, CompareError> {
+        compare(&vec![base].into(), &vec![new].into(), options)
+    }
+
+    const BASE: [f64; 5] = [1.0, 1.01, 0.99, 1.005, 0.995];
+
+    fn scaled(by: f64) -> Vec<f64> {
+        BASE.iter().map(|time| time * by).collect()
+    }
+
+    #[test]
+    fn a_figure_is_compared_in_its_direction() {
+        for (figure, by, outcome) in [
+            ("train_s", 1.5, Outcome::Regression),
+            ("train_s", 0.5, Outcome::Better),
+            ("train_s", 1.025, Outcome::Worse),
+            ("train-s", 1.0, Outcome::NoDifference),
+            ("score", 1.5, Outcome::Regression),
+            ("quality", 0.5, Outcome::Better),
+        ] {
+            let (base, new) = (record("cpu", &BASE), record("cpu", &scaled(by)));
+            let found = compared(base, new, &options(figure)).unwrap();
+            assert_eq!(found.rows[0].outcome, outcome, "{figure} {by}");
+            let regression = outcome == Outcome::Regression;
+            assert_eq!(found.conclusion == Conclusion::Regression, regression, "{figure} {by}");
+        }
+    }
+
+    #[test]
+    fn one_sample_a_side_is_inconclusive_however_much_slower_the_new_one_is() {
+        let found = compared(record("cpu", &[1.0]), record("cpu", &[10.0]), &options("train_s"));
+        let found = found.unwrap();
+        assert_eq!(found.rows[0].outcome, Outcome::Inconclusive);
+        assert_eq!(found.conclusion, Conclusion::Inconclusive);
+        assert_eq!(found.rows[0].interval, None);
+    }
+
+    #[test]
+    fn where_nothing_can_be_compared_the_conclusion_is_inconclusive_and_a_lost_status_is_not() {
+        let failed = |status| {
+            let mut record = record("cpu", &[]);
+            record.status = status;
+            record
+        };
+        let both = compared(failed(Status::Failed), failed(Status::Failed), &options("train_s"));
+        assert_eq!(both.unwrap().conclusion, Conclusion::Inconclusive);
+        let lost = compared(record("cpu", &BASE), failed(Status::Crashed), &options("train_s"));
+        assert_eq!(lost.unwrap().rows[0].outcome, Outcome::StatusLost);
+        let gone = compared(record("cpu", &BASE), failed(Status::Unavailable), &options("train_s"));
+        assert_eq!(gone.unwrap().rows[0].outcome, Outcome::NotComparable);
+    }
+
+    #[test]
+    fn another_machine_or_another_dataset_is_refused_unless_somebody_insists() {
+        let mut elsewhere = record("cpu", &BASE);
+        elsewhere.machine.as_mut().unwrap().cpu = Some("B".into());
+        let mut other = record("cpu", &BASE);
+        other.dataset = Some(Box::new(DatasetRecord { name: "d".into(), sha256: None }));
+        for (new, named) in [(elsewhere, "CPU: A, then B"), (other, "dataset: none, then d")] {
+            let refused = compared(record("cpu", &BASE), new.clone(), &options("train_s"));
+            let error = refused.unwrap_err().to_string();
+            assert!(error.contains(named) && error.contains("--anyway"), "{error}");
+            let anyway = Options { anyway: true, ..options("train_s") };
+            let found = compared(record("cpu", &BASE), new, &anyway).unwrap();
+            assert!(found.differences.iter().any(|it| it.contains(named)), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn rows_that_differ_in_a_key_are_compared_across_it() {
+        let with = |precision: &str, times: &[f64]| {
+            let mut record = record("cpu", times);
+            record.config.insert("precision".into(), precision.into());
+            record
+        };
+        let sides = || -> (Folder, Folder) {
+            let other = record("gpu", &BASE);
+            let base = vec![with("fp32", &BASE), other.clone()].into();
+            (base, vec![with("bf16", &scaled(0.5)), other].into())
+        };
+        let (base, new) = sides();
+        let apart = compare(&base, &new, &options("train_s")).unwrap();
+        assert_eq!((apart.rows.len(), apart.unmatched.len()), (1, 2));
+        let across = Options { across: vec!["precision".into()], ..options("train_s") };
+        let found = compare(&base, &new, &across).unwrap();
+        assert_eq!((found.rows.len(), found.rows[0].outcome), (2, Outcome::Better));
+        let named = "precision: \"fp32\", then \"bf16\"";
+        assert!(found.differences.iter().any(|it| it == named), "{:?}", found.differences);
+        // Two files that somebody named are compared without being asked for.
+        let two = compared(with("fp32", &BASE), with("bf16", &BASE), &options("train_s")).unwrap();
+        assert!(two.differences[0].contains("precision"), "{:?}", two.differences);
+    }
+
+    #[test]
+    fn a_worse_grade_is_a_regression_though_the_times_are_the_same() {
+        let side = |grade: Option<Grade>| {
+            let verification = grade.map(|grade| {
+                let text = serde_json::json!({
+                    "executable": "T", "model": "m", "backend": "cpu", "grade": grade,
+                    "reason": "W1 differs from step 1",
+                });
+                serde_json::from_value(text).unwrap()
+            });
+            let mut folder = Folder::from(vec![record("cpu", &BASE)]);
+            folder.verifications.extend(verification);
+            folder
+        };
+        let found = |base, new| compare(&side(base), &side(new), &options("train_s")).unwrap();
+        for (base, new, lost) in [
+            (Grade::BitEqual, Some(Grade::Float32), true),
+            (Grade::Float32, Some(Grade::Different), true),
+            (Grade::Tf32, Some(Grade::Failed), true),
+            (Grade::Float32, Some(Grade::BitEqual), false),
+            (Grade::Float32, Some(Grade::Unavailable), false),
+            (Grade::Float32, None, false),
+        ] {
+            let compared = found(Some(base), new);
+            assert_eq!(compared.conclusion == Conclusion::Regression, lost, "{base} {new:?}");
+        }
+        assert!(found(None, Some(Grade::Different)).grades.is_empty());
+    }
+}

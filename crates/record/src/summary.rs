@@ -607,3 +607,167 @@ fn distinct_values<'a>(values: impl Iterator<Item = &'a Value>) -> Vec<Value> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn trained(backend: &str, train_s: f64, keys: Value) -> Record {
+        let mut file = json!({
+            "executable": "T", "model": "m", "backend": backend, "timestamp": "20260101_000000",
+            "config": {"epochs": 5}, "schema_version": 1, "dataset": {"name": "d"},
+            "machine": {"cpu": "a"}, "timing": {"train_s": train_s},
+            "metrics": {"training_time_seconds": 1.0, "test_accuracy_percent": 95.0},
+        });
+        file.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        Record::parse(file.to_string().as_bytes()).unwrap()
+    }
+
+    fn summary(records: Vec<Record>) -> Summary {
+        Summary::new(records.into(), &Options::default()).unwrap()
+    }
+
+    fn compared(records: Vec<Record>) -> Vec<(Option<u32>, Option<f64>)> {
+        let rows = summary(records).rows;
+        rows.iter().map(|row| (row.rank, row.speed_up.map(|it| it.gain))).collect()
+    }
+
+    #[test]
+    fn the_fastest_is_first_and_equals_share_their_rank() {
+        let rows = [("cpu", 4.0), ("a", 1.0), ("b", 2.0), ("c", 2.0)];
+        let rows = rows.map(|(backend, train_s)| trained(backend, train_s, json!({})));
+        let expected = [(4, 1.0), (1, 4.0), (2, 2.0), (2, 2.0)];
+        let expected = expected.map(|(rank, factor)| (Some(rank), Some(factor)));
+        assert_eq!(compared(rows.to_vec()), expected);
+    }
+
+    #[test]
+    fn rows_of_another_model_configuration_dataset_or_machine_are_not_compared() {
+        for keys in [
+            json!({"model": "cnn"}),
+            json!({"config": {"epochs": 1}}),
+            json!({"dataset": {"name": "e"}}),
+            json!({"dataset": {"name": "d", "sha256": "0b"}}),
+            json!({"dataset": null}),
+            json!({"machine": {"cpu": "other"}}),
+        ] {
+            let rows = vec![trained("cpu", 4.0, json!({})), trained("gpu", 1.0, keys.clone())];
+            assert_eq!(compared(rows), [(Some(1), Some(1.0)), (Some(1), None)], "{keys}");
+        }
+        // A machine by another name is the same machine.
+        let machine = |name: &str| json!({"machine": {"cpu": "c", "hostname": name}});
+        let rows = vec![trained("cpu", 4.0, machine("a")), trained("gpu", 1.0, machine("b"))];
+        assert_eq!(compared(rows)[1], (Some(1), Some(4.0)));
+    }
+
+    #[test]
+    fn what_is_not_ranked_takes_no_part_and_chooses_no_clock() {
+        for keys in [
+            json!({"target_accuracy_percent": 95.5}),
+            json!({"status": "misreported"}),
+            json!({"trainer": {"software": true}}),
+            json!({"metrics": {"training_time_seconds": 1.0}}),
+        ] {
+            let alone = (Some(1), Some(1.0));
+            let rows = vec![trained("cpu", 4.0, json!({})), trained("gpu", 1.0, keys.clone())];
+            assert_eq!(compared(rows), [alone, (None, None)], "{keys}");
+            let rows = vec![trained("cpu", 4.0, keys), trained("gpu", 1.0, json!({}))];
+            assert_eq!(compared(rows), [(None, None), alone]);
+        }
+        let failed = json!({"status": "failed", "timing": {"wall_s": 1.0}});
+        let rows = vec![trained("cpu", 4.0, json!({})), trained("gpu", 1.0, failed)];
+        assert_eq!(summary(rows).groups[0].clock.as_ref().unwrap().key, "train_s");
+    }
+
+    #[test]
+    fn the_best_clock_that_all_ranked_rows_have_is_used_for_all() {
+        let wall = json!({"timing": {"train_s": 4.0, "wall_s": 6.0}});
+        let only_wall = json!({"timing": {"wall_s": 3.0}});
+        let found = summary(vec![trained("cpu", 4.0, wall), trained("gpu", 1.0, only_wall)]);
+        assert_eq!(found.groups[0].clock.as_ref().unwrap().key, "wall_s");
+        assert_eq!(found.rows[1].speed_up.unwrap().gain, 2.0);
+    }
+
+    #[test]
+    fn six_rounds_in_turns_give_an_interval_and_one_gives_no_verdict() {
+        let run = |seconds: f64, rounds: u32| {
+            let samples = (0..rounds).map(|round| {
+                let wobble = 1.0 + 0.01 * f64::from(round);
+                json!({"round": round, "status": "measured", "timing": {"train_s": seconds * wobble}})
+            });
+            json!({"samples": samples.collect::<Vec<_>>(), "run": {"id": "r", "suite": "s",
+                "quick": false, "started": "2026-01-01T00:00:00Z", "harness": "0"}})
+        };
+        let of = |rounds| {
+            let rows =
+                vec![trained("cpu", 4.0, run(4.0, rounds)), trained("gpu", 2.0, run(2.0, rounds))];
+            summary(rows).rows[1].speed_up.unwrap()
+        };
+        let (few, enough) = (of(1), of(6));
+        assert_eq!((few.interval, few.verdict), (None, verdict::Verdict::Inconclusive));
+        assert_eq!(enough.verdict, verdict::Verdict::Faster);
+        assert!((enough.interval.unwrap().low - 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_column_appears_where_rows_differ_and_only_there() {
+        let differences = |changes: Value| {
+            summary(vec![trained("a", 1.0, json!({})), trained("a", 1.0, changes)]).differences
+        };
+        let config = |key: &str| Difference::Config(key.to_owned());
+        assert_eq!(differences(json!({"backend": "gpu"})), []);
+        assert_eq!(differences(json!({"config": {"epochs": 1}})), [config("epochs")]);
+        for (change, column) in [
+            (json!({"executable": "x"}), Difference::Executable),
+            (json!({"dataset": {"name": "e"}}), Difference::Dataset),
+            (json!({"machine": {"cpu": "c"}}), Difference::Machine),
+            (json!({"compiled": true}), Difference::Compiled),
+            (json!({"timestamp": "20260102_000000"}), Difference::Timestamp),
+        ] {
+            assert_eq!(differences(change), [column]);
+        }
+        assert_eq!(differences(json!({})), [Difference::Timestamp, Difference::File]);
+    }
+
+    #[test]
+    fn the_newest_row_of_each_kind_can_be_kept_and_the_reference_chosen() {
+        let rows = || {
+            let dated = |day: &str| json!({ "timestamp": format!("2026010{day}_000000") });
+            vec![
+                trained("cpu", 4.0, dated("2")),
+                trained("cpu", 2.0, dated("1")),
+                trained("b", 1.0, json!({})),
+            ]
+        };
+        let options = Options { latest: true, ..Options::default() };
+        let newest = Summary::new(rows().into(), &options).unwrap();
+        assert_eq!(
+            newest.rows.iter().map(|it| it.record.timing.train_s).collect::<Vec<_>>(),
+            [Some(4.0), Some(1.0)]
+        );
+        let reference = Some("T/b".parse().unwrap());
+        let found =
+            Summary::new(rows().into(), &Options { reference, ..Options::default() }).unwrap();
+        assert_eq!(found.rows[0].speed_up.unwrap().gain, 0.25);
+        let reference = Some("T/tpu".parse().unwrap());
+        let none = Summary::new(rows().into(), &Options { reference, ..Options::default() });
+        assert!(none.unwrap_err().to_string().contains("there are T/b, T/cpu"));
+        assert!(["", "cpu", "/cpu", "a/"].iter().all(|text| text.parse::<Reference>().is_err()));
+    }
+
+    #[test]
+    fn rows_are_compared_across_a_key() {
+        let with = |precision: &str, seconds| {
+            trained("cpu", seconds, json!({"config": {"precision": precision}}))
+        };
+        let options = Options { across: vec!["precision".into()], ..Options::default() };
+        let rows = vec![with("fp32", 4.0), with("bf16", 1.0)];
+        let found = Summary::new(rows.into(), &options).unwrap();
+        assert_eq!(found.rows[1].speed_up.unwrap().gain, 4.0);
+        assert_eq!(found.reference.unwrap().to_string(), "T/cpu precision=\"fp32\"");
+        let wrong = Options { across: vec!["x".into()], ..Options::default() };
+        let none = Summary::new(vec![with("fp32", 1.0)].into(), &wrong);
+        assert!(none.unwrap_err().to_string().contains("there are precision"));
+    }
+}

@@ -130,8 +130,12 @@ fn speedup(
     if base.iter().chain(new).any(|value| *value <= 0.0) {
         return None;
     }
-    match better {
-        Better::Lower => of(base, new),
-        Better::Higher => of(new, base),
-    }
+    let (above, below) = match better {
+        Better::Lower => (base, new),
+        Better::Higher => (new, base),
+    };
+    let found = of(above, below)?;
+    // Of too few for an interval, the quotient of the medians that stand beside it.
+    let quotient = stats::median(above)? / stats::median(below)?;
+    Some(if found.interval.is_some() { found } else { Speedup { ratio: quotient, ..found } })
 }

@@ -21,7 +21,6 @@ pub fn notes(summary: &Summary, speed_ups: bool) -> Vec<String> {
     notes.extend(shown(summary));
     convergence(summary, &mut notes);
     notes.extend(outliers(summary));
-    notes.extend(rates(summary));
     races(summary, &mut notes);
     origin(summary, &mut notes);
     verified(summary, &mut notes);
@@ -173,19 +172,6 @@ fn outliers(summary: &Summary) -> Option<String> {
             count(all, "sample")
         )
     })
-}
-
-/// What the operations per second are.
-fn rates(summary: &Summary) -> Option<String> {
-    let rates = || rows(summary).filter_map(|row| row.record.roofline.as_ref());
-    rates().next()?;
-    let note = "GFLOP/s are the operations that the trainer says it carried out, per second of its \
-                training; ";
-    let peak = match rates().any(|rates| rates.share.is_some()) {
-        true => "their share is of the multiply-adds that `trainmark machine` measured there.",
-        false => "`trainmark machine` would tell what share of the machine's peak that is.",
-    };
-    Some(format!("{note}{peak}"))
 }
 
 /// Who came first, and why.
