@@ -188,7 +188,10 @@ pub(crate) fn read_images(path: &Path) -> Result<Pixels, Error> {
 }
 
 /// Reads or decompresses a file of labels.
-pub(crate) fn read_labels(path: &Path) -> Result<Vec<u8>, Error> {
+///
+/// # Errors
+/// If it is damaged, or not what its name says.
+pub fn read_labels(path: &Path) -> Result<Vec<u8>, Error> {
     let map = read(path, Kind::Labels)?;
     let labels = check_labels(&map[Kind::Labels.header_bytes()..]);
     Ok(labels.map_err(|problem| Error::File { path: path.to_path_buf(), problem })?.to_vec())

@@ -33,4 +33,4 @@ mod store;
 pub use dataset::{CLASSES, Dataset, PIXELS, SIDE, Split};
 pub use error::Error;
 pub use identity::{FILES, MNIST_SHA256};
-pub use locate::{DATA_VARIABLE, EMBEDDED, Source, cache_directory};
+pub use locate::{DATA_VARIABLE, EMBEDDED, Source, cache_directory, find_file};

@@ -212,7 +212,7 @@ fn search(directory: &Path) -> Search {
 
 /// A dataset's file under any of its names; plain before compressed, since it need not be unpacked.
 /// Some archives hold a folder under one name and the file under another.
-fn find_file(folder: &Path, name: &str) -> Option<PathBuf> {
+pub fn find_file(folder: &Path, name: &str) -> Option<PathBuf> {
     let dotted = name.replace("-idx", ".idx");
     let names = [name.to_owned(), dotted.clone(), format!("{name}.gz"), format!("{dotted}.gz")];
     let existing = || names.iter().map(|name| folder.join(name)).filter(|path| path.exists());

@@ -194,7 +194,7 @@ impl Event {
 }
 
 /// `NaN`, `Infinity` and `-Infinity` outside of texts, which JSON does not have, as texts.
-fn quote_not_finite(json: &str) -> std::borrow::Cow<'_, str> {
+pub fn quote_not_finite(json: &str) -> std::borrow::Cow<'_, str> {
     if !json.contains("NaN") && !json.contains("Infinity") {
         return json.into();
     }

@@ -20,7 +20,7 @@ pub mod exit;
 mod probe;
 pub mod verify;
 
-pub use event::{EVENT_PREFIX, Event, EventError, Metrics, Said};
+pub use event::{EVENT_PREFIX, Event, EventError, Metrics, Said, quote_not_finite};
 pub use probe::{BackendProbe, DeviceProbe, Probe};
 
 /// The version of this contract. It changes when an old trainer's lines would be misread.

@@ -1,6 +1,5 @@
 //! Names of result files: `{prefix}_{backend}_h{hidden}_{timestamp}.json`.
 
-use serde_json::{Map, Value};
 use std::path::Path;
 
 /// The parts of a result file's name.
@@ -9,24 +8,12 @@ pub struct FileName {
     stem: String,
 }
 
-/// A configuration's sizes in short, for example `h512`: what tells a suite's rows apart.
-pub fn size_tags(config: &Map<String, Value>) -> Vec<String> {
-    let letters = [("hidden_size", "h"), ("d_model", "d"), ("ff", "ff")];
-    let tag = |(key, letter)| config.get(key).map(|value: &Value| format!("{letter}{value}"));
-    letters.into_iter().filter_map(tag).collect()
-}
-
 impl FileName {
     /// For example `classic_cpu_h512_20240315_143022`. The parts come from a suite file and may
-    /// hold anything: what does not belong in a file name becomes `-`.
-    pub fn new(
-        prefix: &str,
-        backend: &str,
-        config: &Map<String, Value>,
-        timestamp: &str,
-    ) -> FileName {
+    /// hold anything, `tags` too (what tells a suite's rows apart): what does not belong in a file name becomes `-`.
+    pub fn new(prefix: &str, backend: &str, tags: &[String], timestamp: &str) -> FileName {
         let mut parts = vec![prefix.to_owned(), backend.to_owned()];
-        parts.extend(size_tags(config));
+        parts.extend_from_slice(tags);
         parts.push(timestamp.to_owned());
         let safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
         let stem = parts.join("_").chars().map(|c| if safe(c) { c } else { '-' }).collect();
@@ -55,27 +42,17 @@ impl FileName {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
-
-    fn config(value: Value) -> Map<String, Value> {
-        value.as_object().unwrap().clone()
-    }
 
     #[test]
     fn names_are_the_specifications() {
-        let name = FileName::new(
-            "classic",
-            "cpu",
-            &config(json!({"hidden_size": 512})),
-            "20240315_143022",
-        );
+        let name = FileName::new("classic", "cpu", &["h512".to_owned()], "20240315_143022");
         assert_eq!(name.attempt(1), "classic_cpu_h512_20240315_143022.json");
         assert_eq!(name.attempt(2), "classic_cpu_h512_20240315_143022_2.json");
     }
 
     #[test]
     fn hostile_parts_stay_in_the_directory() {
-        let name = FileName::new("../../etc/x", "c|pu\n", &config(json!({"ff": "a/b"})), "t");
-        assert_eq!(name.attempt(1), "------etc-x_c-pu-_ff-a-b-_t.json");
+        let name = FileName::new("../../etc/x", "c|pu\n", &["ffa/b".to_owned()], "t");
+        assert_eq!(name.attempt(1), "------etc-x_c-pu-_ffa-b_t.json");
     }
 }

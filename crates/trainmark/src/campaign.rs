@@ -105,7 +105,7 @@ impl<'a> Campaign<'a> {
     ) -> Campaign<'a> {
         let row = |case: &Case| {
             let result = runner.blank(case);
-            let name = FileName::new(&case.prefix, &case.backend, &case.config, &result.timestamp);
+            let name = FileName::new(&case.prefix, &case.backend, &case.tags, &result.timestamp);
             let identity = runner.identity(case);
             let (case, done) = (case.clone(), BTreeSet::new());
             Row { case, result, identity, name, file: None, written: false, known: false, done }

@@ -121,7 +121,7 @@ pub fn listing(commands: &[Command]) -> String {
 #[derive(Clone, Copy)]
 pub struct Agenda<'a> {
     pub loaded: &'a LoadedSuite,
-    /// The folder of the data.
+    /// The file or folder of the data; empty if there is none.
     pub data: &'a Path,
     pub allow_software: bool,
 }
@@ -172,15 +172,21 @@ impl Agenda<'_> {
         let words = plan::command(&self.loaded.suite, row, &places)?;
         let mut environment = plan::environment(&self.loaded.suite, row);
         let text = |path: &Path| path.display().to_string();
+        if self.loaded.suite.task().has_data() {
+            environment.insert(protocol::env::DATA.to_owned(), text(data));
+        }
         environment.extend([
             (protocol::env::PROTOCOL.to_owned(), protocol::VERSION.to_string()),
-            (protocol::env::DATA.to_owned(), text(data)),
             (protocol::env::PREDICTIONS.to_owned(), text(&predictions)),
         ]);
         if purpose == Purpose::Verify {
             environment.insert(protocol::env::VERIFY.to_owned(), text(folder));
         }
-        Ok(Command { purpose, words, environment, directory: self.loaded.root.clone() })
+        let directory = declared
+            .directory
+            .as_ref()
+            .map_or_else(|| self.loaded.root.clone(), |it| self.loaded.root.join(it));
+        Ok(Command { purpose, words, environment, directory })
     }
 
     /// All that is executed for these rows, each command once however often it is repeated: of every trainer

@@ -1,26 +1,27 @@
 //! What became of a run: a pure function of how the trainer ended, what it said, and how its
 //! predictions score.
 
+use crate::facts::{Surely, Who};
 use crate::launch::{Exit, Outcome};
+use crate::task::Task;
 use crate::transcript::Transcript;
 use record::Status;
+use record::task::Source;
+use std::collections::BTreeMap;
 
-/// Accuracies are printed with two decimals: a claim may differ from the score by rounding.
-const CLAIM_TOLERANCE_PERCENT: f64 = 0.01;
-/// The trainer's clock may exceed ours by so much: the two are read at different moments.
-const CLOCK_TOLERANCE_S: f64 = 0.05;
-
-/// What the harness knows of a run.
+/// What the harness knows of a training.
 pub struct Evidence<'a> {
     pub outcome: &'a Outcome,
-    pub said: &'a Transcript,
-    /// The accuracy of its predictions, `None` if it wrote none, or what is wrong with them.
-    pub scored: &'a Result<Option<f64>, String>,
+    /// What it said; the scores of its predictions are among the facts.
+    pub said: &'a Transcript<'a>,
+    /// What is wrong with its predictions.
+    pub unscored: Option<&'a str>,
+    pub task: &'a Task,
     /// Epochs that it was told to train.
-    pub epochs: u64,
-    /// Name and SHA-256 of the dataset that it was told to train on.
-    pub dataset: (&'a str, &'a str),
-    pub target_percent: Option<f64>,
+    pub epochs: Option<u64>,
+    /// Name and SHA-256 of the data that it was given.
+    pub given: Option<(&'a str, &'a str)>,
+    pub targets: &'a BTreeMap<String, f64>,
     /// Why its time is impossible on this hardware, if it is.
     pub implausible: Option<String>,
 }
@@ -28,17 +29,20 @@ pub struct Evidence<'a> {
 /// The status and, unless it is `measured`, the reason.
 pub fn judge(evidence: &Evidence) -> (Status, Option<String>) {
     let impossible = || Some((Status::Implausible, evidence.implausible.clone()?));
-    let bad = ended(evidence.outcome).or_else(|| spoke(evidence)).or_else(|| lied(evidence));
-    match bad.or_else(impossible) {
+    let bad = ended(evidence.outcome)
+        .or_else(|| understood(evidence))
+        .or_else(|| contradicted(evidence))
+        .or_else(|| spoke(evidence));
+    match bad.or_else(impossible).or_else(|| missed(evidence)) {
         Some((status, reason)) => (status, Some(reason)),
-        None => converged(evidence),
+        None => (Status::Measured, None),
     }
 }
 
 /// A run that did not end well: its status and the reason.
 pub fn ended(outcome: &Outcome) -> Option<(Status, String)> {
     let Outcome { exit, out_of_memory, stderr_tail, address_space_bytes, .. } = outcome;
-    let last_words = last_line(stderr_tail).map(|line| format!(": {line}")).unwrap_or_default();
+    let last_words = reason(stderr_tail).map(|line| format!(": {line}")).unwrap_or_default();
     match exit {
         Exit::Code(code) if *code == i32::from(protocol::exit::SUCCESS) => {
             let cut_off = outcome.stragglers.cut_off;
@@ -94,11 +98,14 @@ fn memory_words(stderr: &str) -> Option<&'static str> {
     SIGNS.into_iter().find(|sign| stderr.contains(sign))
 }
 
-/// A run that ended well but did not say what it has to.
-fn spoke(evidence: &Evidence) -> Option<(Status, String)> {
+/// A training that ended well, of which something cannot be understood.
+fn understood(evidence: &Evidence) -> Option<(Status, String)> {
     let said = evidence.said;
-    if let Err(reason) = evidence.scored {
-        return Some((Status::Garbled, reason.clone()));
+    if let Some(reason) = evidence.unscored {
+        let claims = evidence.task.metrics.keys().any(|name| said.value(name).is_some());
+        let contradicts = claims && reason == crate::score::EMPTY;
+        let status = if contradicts { Status::Misreported } else { Status::Garbled };
+        return Some((status, reason.to_owned()));
     }
     if let Some(what) = &said.garbled {
         return Some((Status::Garbled, what.clone()));
@@ -106,87 +113,88 @@ fn spoke(evidence: &Evidence) -> Option<(Status, String)> {
     if let Some(why) = &said.mlperf.aborted {
         return Some((Status::Failed, why.clone()));
     }
-    if said.claimed_percent.is_some() || matches!(evidence.scored, Ok(Some(_))) {
-        return None;
-    }
-    if !said.spoke {
-        return Some((Status::NoOutput, "exit code 0, but nothing on standard output".to_owned()));
-    }
-    let wanted = "neither predictions nor a line `Test Accuracy: 95.67%`";
-    Some((Status::NoQuality, wanted.to_owned()))
+    said.mlperf.was_cut().then(|| (Status::Failed, "the log has no run_stop".to_owned()))
 }
 
-/// A run whose words contradict what the harness knows.
-fn lied(evidence: &Evidence) -> Option<(Status, String)> {
-    let said = evidence.said;
-    let reason = if let (Some(claimed), Ok(Some(scored))) = (said.claimed_percent, evidence.scored)
-        && (claimed - scored).abs() > CLAIM_TOLERANCE_PERCENT
-    {
-        format!("it claims {claimed:.2} %, its predictions score {scored:.2} %")
-    } else if let Some(wall) = evidence.outcome.meters["wall_s"].value()
-        && let claimed = clocked(said)
-        && claimed > wall + CLOCK_TOLERANCE_S
-    {
-        format!("its clock says {claimed:.2} s, but its process lived {wall:.2} s")
-    } else if let Some(train_s) = said.train_s
-        && let epochs = said.epochs.iter().map(|epoch| epoch.seconds).sum::<f64>()
-        && epochs > train_s + CLOCK_TOLERANCE_S
-    {
-        format!("its epochs took {epochs:.2} s of {train_s:.2} s of training")
-    } else if !said.epochs.is_empty()
-        && said.epochs.len() as u64 != evidence.epochs
-        && !said.mlperf.spoke
-    // those train until they reach a target
-    {
-        format!("it reports {} epochs of {}", said.epochs.len(), evidence.epochs)
-    } else if let (Some(Some(claimed)), Ok(Some(scored))) =
-        (said.epochs.last().map(|epoch| epoch.accuracy_percent), evidence.scored)
-        && (claimed - scored).abs() > CLAIM_TOLERANCE_PERCENT
-    {
-        format!(
-            "it claims {claimed:.2} % after its last epoch, its predictions score {scored:.2} %"
-        )
-    } else if let Some((name, sha256)) = &said.dataset
-        && let (told, told_sha256) = evidence.dataset
-        && sha256.as_ref().is_some_and(|sha256| sha256 != told_sha256)
-    {
-        format!("it trained on another dataset, {name:?}, than {told:?}")
-    } else {
-        return None;
-    };
+/// One that says what cannot be true.
+fn contradicted(evidence: &Evidence) -> Option<(Status, String)> {
+    let reason = evidence.said.contradiction(Surely {
+        epochs: &[],
+        after_last: None,
+        told_epochs: evidence.epochs,
+        wall_s: evidence.outcome.meters["wall_s"].value(),
+        dataset: None,
+        given: evidence.given,
+    })?;
     Some((Status::Misreported, reason))
 }
 
-/// All seconds that the trainer accounts for.
-fn clocked(said: &Transcript) -> f64 {
-    [said.setup_s, said.compile_s, said.train_s, said.eval_s].into_iter().flatten().sum()
+/// One that did not say what it has to.
+fn spoke(evidence: &Evidence) -> Option<(Status, String)> {
+    let Evidence { said, task, .. } = evidence;
+    let wanted = task.quality().map(|(name, _)| name);
+    let mut wanted = wanted.into_iter().chain(evidence.targets.keys().map(String::as_str));
+    let name = wanted.find(|name| said.value(name).is_none())?;
+    if !said.spoke {
+        return Some((Status::NoOutput, "exit code 0, but nothing on standard output".to_owned()));
+    }
+    let metric = task.metrics.get(name)?;
+    let predictions = if metric.score.is_some() { "neither predictions nor " } else { "no " };
+    let how = match &metric.label {
+        Some(label) => format!("a line `{label}: 12.34 {}`", metric.unit).replace(" %`", "%`"),
+        None => format!("a line that a rule reads as {name}"),
+    };
+    let how = if metric.score.is_some() { how } else { how.trim_start_matches("a ").to_owned() };
+    Some((Status::NoQuality, format!("{predictions}{how}")))
 }
 
-fn converged(evidence: &Evidence) -> (Status, Option<String>) {
-    let accuracy = accuracy(evidence.said, evidence.scored);
-    match (accuracy, evidence.target_percent) {
-        (Some((percent, _)), Some(target)) if percent < target => {
-            let reason = format!("test accuracy {percent:.2} % is below the target {target:.2} %");
-            (Status::NotConverged, Some(reason))
-        }
-        _ => (Status::Measured, None),
+/// One that is on the wrong side of a target, or of all numbers.
+fn missed(evidence: &Evidence) -> Option<(Status, String)> {
+    let Evidence { said, task, targets, .. } = evidence;
+    let short = |name: &str| {
+        let label = task.metrics.get(name).map_or(name, |metric| metric.label(name));
+        if name.contains('_') { label.to_owned() } else { name.to_owned() }
+    };
+    let quality = task.quality().and_then(|(name, _)| Some((name, said.value(name)?.1)));
+    if let Some((name, value)) = quality.filter(|(_, value)| !value.is_finite()) {
+        return Some((Status::NotConverged, format!("{} is {value}: not finite", short(name))));
     }
+    targets.iter().find_map(|(name, &target)| {
+        let (value, metric) = (said.value(name)?.1, task.metrics.get(name)?);
+        let (shown, aim) = (metric.shown(value), metric.shown(target));
+        let reason =
+            format!("{} {shown} is {} its target {aim}", short(name), metric.better.missed());
+        (!metric.better.reaches(value, target)).then_some((Status::NotConverged, reason))
+    })
 }
 
-/// The accuracy in percent: scored if it can be, else as claimed.
-pub fn accuracy(
-    said: &Transcript,
-    scored: &Result<Option<f64>, String>,
-) -> Option<(f64, record::task::Source)> {
-    use record::task::Source::{Claimed, Scored};
-    match scored {
-        Ok(Some(percent)) => Some((*percent, Scored)),
-        _ => said.claimed_percent.map(|percent| (percent, Claimed)),
-    }
+/// The finite values of the task's metrics, and who measured each.
+pub fn metrics(task: &Task, said: &Transcript) -> BTreeMap<String, (f64, Source)> {
+    let known = |name: &String| {
+        let (who, value) = said.value(name).filter(|(_, value)| value.is_finite())?;
+        let source = if who == Who::Harness { Source::Scored } else { Source::Claimed };
+        Some((name.clone(), (value, source)))
+    };
+    task.metrics.keys().filter_map(known).collect()
+}
+
+/// Why a program failed, in its own words: the last line that calls itself an error, or the last one. The
+/// very last lines of many runtimes are only where to find help.
+fn reason(text: &str) -> Option<&str> {
+    let is_error = |line: &&str| {
+        let heads = line.split(':').take(3).filter(|head| head.len() < 60);
+        let words = heads.filter_map(|head| head.split_whitespace().last());
+        words.into_iter().any(|word| {
+            word.eq_ignore_ascii_case("error")
+                || word.ends_with("Error")
+                || word.ends_with("Exception")
+        }) && line.contains(':')
+    };
+    text.lines().map(str::trim).rfind(is_error).or_else(|| last_line(text))
 }
 
 fn last_line(text: &str) -> Option<&str> {
-    text.lines().map(str::trim).rfind(|line| !line.is_empty())
+    text.lines().map(str::trim).rfind(|line| line.contains(char::is_alphanumeric))
 }
 
 /// A trainer's `error: wgpu: unavailable: why` is, as a reason, `why`.
@@ -200,8 +208,10 @@ fn strip_error(line: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::facts::Fact;
     use crate::launch::Signal;
     use crate::meter::Reading;
+    use crate::rules::Rules;
 
     fn outcome(exit: Exit) -> Outcome {
         let mut outcome = Outcome::unmeasured(exit, "not measured");
@@ -209,21 +219,28 @@ mod tests {
         outcome
     }
 
+    /// The status and reason of a training on the built-in task, whose predictions score that.
     fn judged(
         outcome: &Outcome,
         lines: &[&str],
         scored: Result<Option<f64>, String>,
     ) -> (Status, String) {
-        let mut said = Transcript::default();
+        let task = crate::task::Declared::default().0;
+        let (quality, _) = task.quality().unwrap();
+        let mut said = Transcript::new(&task, Rules::default());
         lines.iter().for_each(|line| said.line(line));
+        if let Ok(Some(score)) = scored {
+            said.facts.state(Fact::Metric(quality.to_owned()), Who::Harness, score);
+        }
         let (status, reason) = judge(&Evidence {
             outcome,
             said: &said,
-            scored: &scored,
-            epochs: 1,
-            dataset: ("mnist", "aa"),
-            target_percent: Some(90.0),
-            implausible: None,
+            unscored: scored.as_ref().err().map(String::as_str),
+            task: &task,
+            epochs: Some(1),
+            given: Some(("mnist", "aa")),
+            targets: &BTreeMap::from([(quality.to_owned(), 90.0)]),
+            implausible: lines.contains(&"too fast").then(|| "too fast".to_owned()),
         });
         (status, reason.unwrap_or_default())
     }
@@ -241,15 +258,28 @@ mod tests {
 
     #[test]
     fn a_run_below_its_target_has_not_converged() {
-        assert_eq!(well(&["Test Accuracy: 89.99%"], Ok(None)), Status::NotConverged);
+        let (status, reason) =
+            judged(&outcome(Exit::Code(0)), &["Test Accuracy: 89.99%"], Ok(None));
+        assert_eq!(status, Status::NotConverged);
+        assert_eq!(reason, "Test Accuracy 89.99 % is below its target 90.00 %");
+    }
+
+    #[test]
+    fn a_quality_that_is_not_finite_has_not_converged() {
+        let lost = r#":::TRAINMARK {"event":"evaluated","eval_s":0,"metrics":{"test_accuracy_percent":NaN}}"#;
+        assert_eq!(well(&[lost], Ok(None)), Status::NotConverged);
     }
 
     #[test]
     fn each_kind_of_silence_has_its_status() {
         assert_eq!(well(&[], Ok(None)), Status::NoOutput);
-        assert_eq!(well(&["hello"], Ok(None)), Status::NoQuality);
+        let (status, reason) = judged(&outcome(Exit::Code(0)), &["hello"], Ok(None));
+        assert_eq!(status, Status::NoQuality);
+        assert_eq!(reason, "neither predictions nor a line `Test Accuracy: 12.34%`");
         assert_eq!(well(&[":::TRAINMARK {"], Ok(None)), Status::Garbled);
-        assert_eq!(well(&["Test Accuracy: 95%"], Err("2 predictions".into())), Status::Garbled);
+        assert_eq!(well(&["hello"], Err("2 predictions".into())), Status::Garbled);
+        let claim = "Test Accuracy: 95%";
+        assert_eq!(well(&[claim], Err(crate::score::EMPTY.into())), Status::Misreported);
     }
 
     #[test]
@@ -258,31 +288,34 @@ mod tests {
             assert_eq!(well(lines, scored), Status::Misreported, "{lines:?}");
         };
         misreported(&["Test Accuracy: 100%"], Ok(Some(95.0)));
-        let claim = "Test Accuracy: 95%";
+        let claim = "Test Accuracy: 95.00%";
         misreported(&[claim, r#":::TRAINMARK {"event":"trained","train_s":11.0}"#], Ok(None));
         let epoch = r#":::TRAINMARK {"event":"epoch","epoch":1,"loss":0.1,"seconds":2.0}"#;
         misreported(&[claim, epoch, epoch], Ok(None));
         misreported(&[claim, epoch, r#":::TRAINMARK {"event":"trained","train_s":1.0}"#], Ok(None));
         let last = r#":::TRAINMARK {"event":"epoch","epoch":1,"loss":0.1,"seconds":2.0,"accuracy_percent":97.0}"#;
-        misreported(&[claim, last], Ok(Some(95.0)));
+        misreported(&["hello", last], Ok(Some(95.0)));
+        let other = r#":::TRAINMARK {"event":"evaluated","eval_s":0,"accuracy_percent":50}"#;
+        misreported(&[claim, other], Ok(None));
         let forged = r#":::TRAINMARK {"event":"dataset","name":"mnist","sha256":"bb"}"#;
         misreported(&[claim, forged], Ok(None));
+        misreported(&[claim, r#":::TRAINMARK {"event":"trained","train_s":0}"#], Ok(None));
     }
 
     #[test]
     fn a_time_that_the_hardware_cannot_have_needed_is_implausible() {
-        let mut said = Transcript::default();
-        said.line("Test Accuracy: 95.67%");
-        let (status, reason) = judge(&Evidence {
-            outcome: &outcome(Exit::Code(0)),
-            said: &said,
-            scored: &Ok(Some(95.67)),
-            epochs: 1,
-            dataset: ("mnist", "aa"),
-            target_percent: Some(90.0),
-            implausible: Some("too fast".into()),
-        });
-        assert_eq!((status, reason.as_deref()), (Status::Implausible, Some("too fast")));
+        let said = judged(&outcome(Exit::Code(0)), &["too fast"], Ok(Some(95.67)));
+        assert_eq!(said, (Status::Implausible, "too fast".to_owned()));
+    }
+
+    #[test]
+    fn the_reason_of_a_failure_is_its_error_and_not_its_footer() {
+        let clap = "error: unexpected argument '--x' found\n\nUsage: x\n\nFor more information, try '--help'.";
+        assert_eq!(reason(clap), Some("error: unexpected argument '--x' found"));
+        let python = "Traceback:\n  x\nValueError: no such thing\n=====\nRoot Cause\n=====";
+        assert_eq!(reason(python), Some("ValueError: no such thing"));
+        assert_eq!(reason("[rank1]: RuntimeError: lost\nbye"), Some("[rank1]: RuntimeError: lost"));
+        assert_eq!(reason("one\ntwo\n\n"), Some("two"));
     }
 
     #[test]

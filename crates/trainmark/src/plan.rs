@@ -1,10 +1,10 @@
 //! From a suite and what the user asked for to the list of combinations.
 
-use crate::file_name::size_tags;
 use crate::suite::{Argument, LoadedSuite, Suite, TrainedModel, Trainer};
+use record::race;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What the user asked for. Empty lists leave everything in.
@@ -25,14 +25,13 @@ pub struct Case {
     pub trainer: usize,
     pub model: String,
     pub backend: String,
-    /// Epochs, batch size, hidden size and seed first, as the specification lists them.
+    /// In the order in which the task declares its keys.
     pub config: Map<String, Value>,
+    /// Values that tell it from the suite's other rows, for its name, for example `h512`.
+    pub tags: Vec<String>,
     /// What the result file's name begins with.
     pub prefix: String,
 }
-
-/// The order of configuration keys in result files: the specification's first.
-const KEY_ORDER: [&str; 5] = ["epochs", "batch_size", "hidden_size", "seed", "learning_rate"];
 
 /// Configurations of one model at most: a matrix of a few keys multiplies beyond any run's end, and
 /// beyond memory, before anybody would see it.
@@ -45,6 +44,7 @@ const MOST_CONFIGURATIONS: usize = 10_000;
 /// matrix multiplies to more than 10,000 configurations of a model.
 pub fn plan(suite: &Suite, selection: &Selection) -> Result<Vec<Case>, String> {
     check_names(suite, selection)?;
+    check_keys(suite, selection)?;
     let mut cases = Vec::new();
     for (index, trainer) in suite.trainers.iter().enumerate() {
         if !selected(&selection.trainers, &trainer.name) {
@@ -54,7 +54,7 @@ pub fn plan(suite: &Suite, selection: &Selection) -> Result<Vec<Case>, String> {
             if !selected(&selection.models, model) {
                 continue;
             }
-            for config in configurations(suite, model, trained, selection)? {
+            for config in configurations(suite, trainer, model, selection)? {
                 for backend in &trainer.backends {
                     if !selected(&selection.backends, backend)
                         || excluded(trainer, model, backend, &config)
@@ -66,6 +66,7 @@ pub fn plan(suite: &Suite, selection: &Selection) -> Result<Vec<Case>, String> {
                         model: model.clone(),
                         backend: backend.clone(),
                         config: config.clone(),
+                        tags: tags(suite, trained, &config),
                         prefix: trained.prefix.clone(),
                     });
                 }
@@ -106,12 +107,46 @@ fn check_names(suite: &Suite, selection: &Selection) -> Result<(), String> {
     Ok(())
 }
 
+/// A key that the user set and that no program would be told is a mistake.
+fn check_keys(suite: &Suite, selection: &Selection) -> Result<(), String> {
+    let wanted = |trainer: &&Trainer| selected(&selection.trainers, &trainer.name);
+    let told: BTreeSet<String> =
+        suite.trainers.iter().filter(wanted).flat_map(Trainer::placeholders).collect();
+    let settable = |key: &&String| !PLACES.contains(&key.as_str());
+    for key in selection.config.keys().filter(|key| *key != race::TARGET && !told.contains(*key)) {
+        let near = |known: &&String| strsim::jaro_winkler(known, key) > 0.8;
+        let near =
+            told.iter().filter(settable).filter(near).map(|known| format!("; is it {known:?}?"));
+        let known: Vec<&str> = told.iter().filter(settable).map(String::as_str).collect();
+        let known = match known[..] {
+            [] => "they take none".to_owned(),
+            _ => format!("they take {}", known.join(", ")),
+        };
+        let hint = near.max_by_key(String::len).unwrap_or_else(|| format!(": {known}"));
+        return Err(format!("{key:?} is set, and no command of the suite is told it{hint}"));
+    }
+    Ok(())
+}
+
+/// What tells rows of one model apart: declared tags, and the keys of its matrix.
+fn tags(suite: &Suite, trained: &TrainedModel, config: &Map<String, Value>) -> Vec<String> {
+    let tag = |(key, value): (&String, &Value)| {
+        let declared = suite.task().keys.get(key).and_then(|key| key.tag.as_ref());
+        let varies = trained.matrix.get(key).is_some_and(|values| values.len() > 1);
+        match declared {
+            Some(tag) => Some(format!("{tag}{}", plain(value))),
+            None => varies.then(|| format!("{key}={}", plain(value))),
+        }
+    };
+    config.iter().filter_map(tag).collect()
+}
+
 /// Every configuration of one model: the suite's, the model's, its matrix, `--quick`, and over all
-/// of them what the user set.
+/// of them what the user set. Of the last two, only what the program is told.
 fn configurations(
     suite: &Suite,
+    trainer: &Trainer,
     model: &str,
-    trained: &TrainedModel,
     selection: &Selection,
 ) -> Result<Vec<Map<String, Value>>, String> {
     let mut axes: Vec<(String, Vec<Value>)> = Vec::new();
@@ -124,11 +159,11 @@ fn configurations(
     for (key, value) in tables.into_iter().flatten() {
         set(key, vec![value.clone()]);
     }
-    for (key, values) in &trained.matrix {
+    for (key, values) in &trainer.models[model].matrix {
         set(key, values.clone());
     }
     if selection.quick {
-        for (key, value) in &suite.quick {
+        for (key, value) in suite.quick.iter().filter(|(key, _)| trainer.is_told(key)) {
             set(key, vec![value.clone()]);
         }
     }
@@ -138,13 +173,15 @@ fn configurations(
         if !known.contains(key) && belongs_to_a_model(suite, key) {
             return Ok(Vec::new());
         }
+        if !trainer.is_told(key) && key != race::TARGET {
+            continue;
+        }
         match axes.iter_mut().find(|axis| axis.0 == *key) {
             Some(axis) => axis.1 = values.clone(),
             None => axes.push((key.clone(), values.clone())),
         }
     }
-    let rank =
-        |key: &str| KEY_ORDER.iter().position(|known| *known == key).unwrap_or(KEY_ORDER.len());
+    let rank = |key: &str| suite.task().keys.get_index_of(key).unwrap_or(usize::MAX);
     axes.sort_by_key(|axis| rank(&axis.0));
     let all = axes.iter().fold(1, |all: usize, (_, values)| all.saturating_mul(values.len()));
     if all > MOST_CONFIGURATIONS {
@@ -195,15 +232,15 @@ impl Case {
     pub fn label(&self, suite: &Suite) -> String {
         let mut label =
             format!("{} {} {}", suite.trainers[self.trainer].name, self.model, self.backend);
-        for tag in size_tags(&self.config) {
+        for tag in &self.tags {
             label += &format!(" {tag}");
         }
         label
     }
 
-    /// Epochs of the configuration, for the target accuracy.
-    pub fn epochs(&self) -> u64 {
-        self.config.get("epochs").and_then(Value::as_u64).unwrap_or(0)
+    /// Epochs that it is told to train, if it is told any.
+    pub fn epochs(&self) -> Option<u64> {
+        self.config.get("epochs").and_then(Value::as_u64)
     }
 }
 
@@ -231,6 +268,11 @@ pub fn command(suite: &Suite, case: &Case, places: &Places) -> Result<Vec<String
         "backend" => Some(case.backend.clone()),
         key => case.config.get(key).map(plain),
     };
+    // A shell would take what is filled in for its own words.
+    let lookup = |key: &str| match lookup(key) {
+        Some(value) if trainer.shell => shlex::try_quote(&value).ok().map(|it| it.into_owned()),
+        value => value,
+    };
     let mut words = Vec::new();
     for argument in &trainer.command {
         match argument {
@@ -251,8 +293,11 @@ pub fn command(suite: &Suite, case: &Case, places: &Places) -> Result<Vec<String
     if places.allow_software {
         words.extend(trainer.allow_software.iter().cloned());
     }
-    if crate::race::target(&case.config).is_some() {
+    if race::target(&case.config).is_some() {
         words.extend(trainer.race.iter().cloned());
+    }
+    if trainer.shell {
+        return Ok(vec!["sh".to_owned(), "-c".to_owned(), words.join(" ")]);
     }
     Ok(words)
 }
@@ -278,6 +323,21 @@ fn plain(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }
+}
+
+/// What a command can name besides configuration keys.
+const PLACES: [&str; 5] = ["program", "data", "predictions", "model", "backend"];
+
+/// The keys in braces in a text.
+pub fn placeholders(text: &str) -> Vec<String> {
+    let named = std::cell::RefCell::new(Vec::new());
+    let note = |key: &str| {
+        named.borrow_mut().push(key.to_owned());
+        Some(String::new())
+    };
+    // The lookup knows every key.
+    let _ = fill(text, &note);
+    named.into_inner()
 }
 
 /// Replaces `{key}`; `{{` and `}}` stand for braces. The error is the key without a value.
@@ -426,11 +486,11 @@ mod tests {
     #[test]
     fn quick_overrides_the_model_and_the_user_overrides_quick() {
         let mut selection = Selection { quick: true, ..Selection::default() };
-        assert!(plan(&suite(), &selection).unwrap().iter().all(|case| case.epochs() == 1));
+        assert!(plan(&suite(), &selection).unwrap().iter().all(|case| case.epochs() == Some(1)));
         selection.config.insert("epochs".into(), vec![7.into()]);
-        assert!(plan(&suite(), &selection).unwrap().iter().all(|case| case.epochs() == 7));
+        assert!(plan(&suite(), &selection).unwrap().iter().all(|case| case.epochs() == Some(7)));
         let plain = plan(&suite(), &Selection::default()).unwrap();
-        assert_eq!((plain[3].epochs(), plain[0].epochs()), (3, 5));
+        assert_eq!((plain[3].epochs(), plain[0].epochs()), (Some(3), Some(5)));
     }
 
     #[test]

@@ -81,10 +81,11 @@ impl<'a> Progress<'a> {
     }
 
     /// The trainer said something.
-    pub fn epoch(&mut self, row: usize, said: &Transcript, all: u64) {
-        let Some(last) = said.epochs.last() else { return };
+    pub fn epoch(&mut self, row: usize, said: &Transcript, all: Option<u64>) {
+        let Some(last) = said.curve.points().last() else { return };
         if let State::Running { epoch, epochs, loss, .. } = &mut self.view().lines[row].state {
-            (*epoch, *epochs, *loss) = (last.epoch, all, last.loss);
+            (*epoch, *epochs, *loss) =
+                (last.epoch.unwrap_or(0.0) as u32, all.unwrap_or(0), last.loss);
         }
     }
 

@@ -7,13 +7,16 @@
 use crate::capability;
 use crate::command::{Agenda, Command, Purpose};
 use crate::data::{self, Dataset};
+use crate::facts::{Fact, Who};
 use crate::identity;
 use crate::judge::{self, Evidence};
 use crate::plan::Case;
+use crate::rules::Rules;
 use crate::sample;
 use crate::score;
 use crate::seal::Seal;
 use crate::suite::LoadedSuite;
+use crate::task::{Task, Work};
 use crate::trainer::{Ready, Trainers};
 use crate::transcript::Transcript;
 use anyhow::{Context, Result, anyhow};
@@ -29,7 +32,7 @@ use record::fingerprint::Fingerprint;
 use record::noise::{NoiseFloor, NoiseRecord};
 use record::{
     DatasetRecord, LimitsRecord, Record, RunIdentity, SCHEMA_VERSION, Sample, Status, Timing,
-    TrainerRecord, noise_store, old, race, roofline,
+    TrainerRecord, noise_store, race, roofline,
 };
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -141,9 +144,9 @@ impl Prepared {
 }
 
 /// A start that has ended.
-pub struct Ended {
+pub struct Ended<'a> {
     pub attempt: Attempt,
-    pub said: Transcript,
+    pub said: Transcript<'a>,
     /// The file that is no longer what it was, if there is one.
     pub changed: Option<String>,
 }
@@ -237,17 +240,18 @@ impl<'a> Runner<'a> {
         prepared: &Prepared,
         row: &Case,
         on_line: &mut dyn FnMut(&Transcript),
-    ) -> Result<Ended> {
+    ) -> Result<Ended<'a>> {
         let mut job = prepared.command.job()?;
         job.timeout = Some(self.settings.timeout);
         job.memory_limit = self.settings.limits.memory;
         job.cpus = self.settings.limits.cpus.clone();
-        let mut said = Transcript::default();
-        let mut listen = |stream: Stream, line: &str| {
-            if stream == Stream::Stdout {
-                said.line(line);
-                on_line(&said);
-            }
+        let suite = &self.agenda.loaded.suite;
+        let task = suite.task();
+        let rules = Rules::new(&suite.trainers[row.trainer], task).map_err(|it| anyhow!(it))?;
+        let mut said = Transcript::new(task, rules);
+        let mut listen = |_: Stream, line: &str| {
+            said.line(line);
+            on_line(&said);
         };
         let cpus = self.settings.limits.cpus.as_deref();
         let pair = placement::pair(&row.backend, row.config.get("threads"), cpus);
@@ -263,7 +267,9 @@ impl<'a> Runner<'a> {
         // Perhaps somebody has only touched it.
         let directory = &self.dataset.directory;
         let seal = Seal::of(std::slice::from_ref(directory));
-        if data::prepare(Some(directory)).is_ok_and(|now| now.sha256 == self.dataset.sha256) {
+        if data::prepare(self.loaded(), Some(directory))
+            .is_ok_and(|now| now.sha256 == self.dataset.sha256)
+        {
             *self.seal.borrow_mut() = seal;
             return None;
         }
@@ -316,8 +322,13 @@ impl<'a> Runner<'a> {
         let moment = Moment::now();
         let suite = &self.loaded().suite;
         let declared = &suite.trainers[row.trainer];
-        let target = race::target(&row.config)
-            .or_else(|| suite.target(&row.model, &self.dataset.name, row.epochs()));
+        let (task, given) = (suite.task(), self.dataset.given());
+        let mut targets = suite.targets(&row.model, given.map(|(name, _)| name), &row.config);
+        if let (Some(target), Some(quality)) = (race::target(&row.config), &task.quality) {
+            targets.insert(quality.clone(), target);
+        }
+        // A command that is not told where the data is was not given it, whatever it may turn out to read.
+        let given = given.filter(|_| declared.is_told("data"));
         let noise_floor = NoiseFloor::of(&self.noise, &declared.name, &row.model, &row.backend);
         Record {
             executable: declared.name.clone(),
@@ -328,13 +339,10 @@ impl<'a> Runner<'a> {
             schema_version: SCHEMA_VERSION,
             compiled: declared.compiled.contains(&row.backend),
             run: Some(Box::new(RunIdentity { started: moment.utc, ..self.run.clone() })),
-            dataset: Some(Box::new(DatasetRecord {
-                name: self.dataset.name.clone(),
-                sha256: Some(self.dataset.sha256.clone()),
-            })),
-            task: Some(Box::new(old::TASK.clone())),
-            keys: old::KEYS.clone(),
-            targets: target.map(|target| (old::ACCURACY.to_owned(), target)).into_iter().collect(),
+            dataset: given.map(dataset_record),
+            task: Some(Box::new(task.record())),
+            keys: task.key_records(),
+            targets,
             machine: Some(Box::new(self.machine.clone())),
             capability: self.capability.clone().map(Box::new),
             environment: Some(Box::new(self.environment.clone())),
@@ -353,10 +361,18 @@ impl<'a> Runner<'a> {
     ) -> Result<Sample> {
         let sources = identity::sources_digest(self.loaded(), row);
         let prepared = self.prepare(row, Purpose::Train)?;
-        let Ended { attempt, said, changed } = self.start(&prepared, row, on_line)?;
-        let (outcome, said) = (&attempt.outcome, &said);
+        let Ended { attempt, mut said, changed } = self.start(&prepared, row, on_line)?;
+        let task = self.agenda.loaded.suite.task();
         let predictions = prepared.folder().join("predictions");
-        let scored = score::score(&predictions, &self.dataset.test_labels);
+        let scored = score::all(task, &predictions, &self.dataset.directory);
+        for (name, score) in scored.iter().flatten() {
+            said.facts.state(Fact::Metric(name.clone()), Who::Harness, *score);
+        }
+        let counted = compute(task, row, &mut said);
+        let (outcome, said) = (&attempt.outcome, &said);
+        if said.dataset.is_some() || scored.as_ref().is_ok_and(|scores| !scores.is_empty()) {
+            result.dataset = self.dataset.given().map(dataset_record);
+        }
         let trainer = TrainerRecord {
             command: prepared.command.words.clone(),
             environment: prepared.command.environment.clone(),
@@ -372,19 +388,20 @@ impl<'a> Runner<'a> {
             limits: self.limits(outcome),
         };
         let claim = Sample {
-            dense_flop: said.dense_flop,
-            executed_flop: said.executed_flop,
-            timing: Timing { train_s: said.train_s, ..Timing::default() },
+            dense_flop: said.facts.value(&Fact::DenseFlop),
+            executed_flop: said.facts.value(&Fact::ExecutedFlop),
+            timing: Timing { train_s: said.facts.value(&Fact::TrainS), ..Timing::default() },
             ..Sample::default()
         };
         let capability = self.capability.as_ref();
         let (mut status, mut reason) = judge::judge(&Evidence {
             outcome,
             said,
-            scored: &scored,
+            unscored: scored.as_ref().err().map(String::as_str),
+            task,
             epochs: row.epochs(),
-            dataset: (&self.dataset.name, &self.dataset.sha256),
-            target_percent: result.targets.get(old::ACCURACY).copied(),
+            given: self.dataset.given(),
+            targets: &result.targets,
             implausible: roofline::implausible(&claim, &trainer, &row.backend, capability),
         });
         if let Some(file) = changed {
@@ -393,15 +410,19 @@ impl<'a> Runner<'a> {
         } else if status == Status::Interrupted {
             reason = self.cancel.reason().map(str::to_owned).or(reason);
         }
-        let accuracy = judge::accuracy(said, &scored);
-        let mut sample = sample::sample((status, reason), outcome, said, accuracy);
+        let metrics = judge::metrics(task, said);
+        let mut sample = sample::sample((status, reason), outcome, said, &metrics);
+        sample.notes.extend(counted);
         sample.disturbances = attempt.disturbances;
         sample.surroundings = Some(attempt.surroundings);
         self.hide_secrets(&mut sample);
-        let source = accuracy.map(|(_, source)| source);
-        (result.sources, result.missing) = sample::origins(&outcome.meters, &sample, source);
-        if let (Some(task), Some(_)) = (&mut result.task, source) {
-            task.metrics.entry(old::ACCURACY.to_owned()).or_default().source = source;
+        let named = task.metrics.keys().map(|name| (name, metrics.get(name).map(|it| it.1)));
+        (result.sources, result.missing) = sample::origins(&outcome.meters, &sample, named);
+        for (name, (_, source)) in metrics {
+            if let Some(metric) = result.task.as_mut().and_then(|task| task.metrics.get_mut(&name))
+            {
+                metric.source = Some(source);
+            }
         }
         let details = outcome.meters.details();
         result.meters = details.map(|(name, reading)| (name.to_owned(), reading.clone())).collect();
@@ -428,4 +449,27 @@ impl<'a> Runner<'a> {
             cpus: self.settings.limits.cpus.clone(),
         }
     }
+}
+
+fn dataset_record((name, sha256): (&str, &str)) -> Box<DatasetRecord> {
+    Box::new(DatasetRecord { name: name.to_owned(), sha256: Some(sha256.to_owned()) })
+}
+
+/// Adds what the suite computes from the configuration: work, and operations where the trainer counts none.
+/// Returns what cannot be computed.
+fn compute(task: &Task, row: &Case, said: &mut Transcript) -> Option<String> {
+    let work = task.throughput.as_ref().and_then(|it| match &it.per_run {
+        Work::Computed(expression) => Some((Fact::Work, "throughput", expression)),
+        Work::Reported => None,
+    });
+    let flop = task.flop_per_run.as_ref().filter(|_| said.facts.value(&Fact::DenseFlop).is_none());
+    let flop = flop.map(|expression| (Fact::DenseFlop, "flop_per_run", expression));
+    let mut trouble = None;
+    for (fact, name, expression) in work.into_iter().chain(flop) {
+        match expression.value(&row.config) {
+            Ok(value) => said.facts.state(fact, Who::Harness, value),
+            Err(reason) => trouble = Some(format!("{name}: {reason}")),
+        }
+    }
+    trouble
 }

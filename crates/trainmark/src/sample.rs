@@ -1,10 +1,11 @@
 //! What an outcome says, as the record keeps it: a sample, and for each figure where it comes from.
 
-use crate::transcript::{EpochRecord, Transcript};
+use crate::facts::Fact;
+use crate::transcript::Transcript;
 use measure::launch::{Exit, Outcome};
 use measure::meter::{Meters, Reading};
 use record::task::Source;
-use record::{CurvePoint, Record, Sample, Status, Timing, old};
+use record::{Record, Sample, Status, Timing};
 use std::collections::BTreeMap;
 
 /// A text for each figure, by its name.
@@ -12,9 +13,10 @@ pub type Origins = BTreeMap<String, String>;
 
 /// A row that could not be trained.
 pub fn not_trained(mut result: Record, status: Status, reason: String) -> Record {
-    for figure in ["training_time_seconds", "peak_memory_mb", "test_accuracy_percent"] {
-        let why = "the row was not trained".to_owned();
-        result.missing.insert(figure.to_owned(), why);
+    let metrics = result.task().metrics.keys().cloned().collect::<Vec<_>>();
+    let measured = ["training_time_seconds", "peak_memory_mb"].map(str::to_owned);
+    for figure in measured.into_iter().chain(metrics) {
+        result.missing.insert(figure, "the row was not trained".to_owned());
     }
     (result.status, result.reason) = (status, Some(reason));
     result
@@ -25,18 +27,20 @@ pub fn sample(
     (status, reason): (Status, Option<String>),
     outcome: &Outcome,
     said: &Transcript,
-    accuracy: Option<(f64, Source)>,
+    metrics: &BTreeMap<String, (f64, Source)>,
 ) -> Sample {
     let meters = &outcome.meters;
+    let fact = |fact: Fact| said.facts.value(&fact);
+    let whole = |value: Option<f64>| value.filter(|value| *value >= 0.0).map(|value| value as u64);
     let timing = Timing {
         wall_s: meters["wall_s"].value(),
         user_s: meters["user_s"].value(),
         system_s: meters["system_s"].value(),
-        setup_s: said.setup_s,
-        compile_s: said.compile_s,
-        train_s: said.train_s,
-        eval_s: said.eval_s,
-        device_s: said.device_s,
+        setup_s: fact(Fact::SetupS),
+        compile_s: fact(Fact::CompileS),
+        train_s: fact(Fact::TrainS),
+        eval_s: fact(Fact::EvalS),
+        device_s: fact(Fact::DeviceS),
     };
     let completed = status.completed();
     let tail = |text: &str| (!completed && !text.is_empty()).then(|| text.to_owned());
@@ -46,18 +50,15 @@ pub fn sample(
         reason,
         timing,
         peak_memory_bytes: meters["peak_memory_bytes"].count(),
-        device_peak_bytes: said.device_peak_bytes,
-        metrics: accuracy
-            .map(|(percent, _)| (old::ACCURACY.to_owned(), percent))
-            .into_iter()
-            .collect(),
-        curve: curve(&said.epochs),
-        work: None,
-        steps: said.steps,
-        dense_flop: said.dense_flop,
-        executed_flop: said.executed_flop,
+        device_peak_bytes: whole(fact(Fact::DevicePeakBytes)),
+        metrics: metrics.iter().map(|(name, (value, _))| (name.clone(), *value)).collect(),
+        curve: said.curve.points().to_vec(),
+        work: fact(Fact::Work),
+        steps: whole(fact(Fact::Steps)),
+        dense_flop: fact(Fact::DenseFlop),
+        executed_flop: fact(Fact::ExecutedFlop),
         counters: BTreeMap::new(),
-        notes: notes(outcome),
+        notes: notes(outcome, said),
         disturbances: Vec::new(),
         superseded: false,
         surroundings: None,
@@ -66,24 +67,9 @@ pub fn sample(
     }
 }
 
-fn curve(epochs: &[EpochRecord]) -> Vec<CurvePoint> {
-    let mut seconds = 0.0;
-    let points = epochs.iter().map(|epoch| {
-        seconds += epoch.seconds;
-        let metrics = epoch.accuracy_percent.map(|it| (old::ACCURACY.to_owned(), it));
-        CurvePoint {
-            step: None,
-            epoch: Some(f64::from(epoch.epoch)),
-            seconds: Some(seconds),
-            loss: epoch.loss,
-            metrics: metrics.into_iter().collect(),
-        }
-    });
-    points.collect()
-}
-
-fn notes(outcome: &Outcome) -> Vec<String> {
-    let mut notes = Vec::new();
+fn notes(outcome: &Outcome, said: &Transcript) -> Vec<String> {
+    let tails = format!("{}\n{}", outcome.stderr_tail, outcome.stdout_tail);
+    let mut notes = said.notes(outcome.exit == Exit::Code(0), &tails);
     let stragglers = outcome.stragglers;
     if stragglers.count > 0 {
         let stopped = if stragglers.stopped { ", and had to be stopped" } else { "" };
@@ -99,7 +85,11 @@ fn notes(outcome: &Outcome) -> Vec<String> {
 }
 
 /// For each figure of the file where it comes from, or why it is not there.
-pub fn origins(meters: &Meters, sample: &Sample, source: Option<Source>) -> (Origins, Origins) {
+pub fn origins<'a>(
+    meters: &Meters,
+    sample: &Sample,
+    metrics: impl Iterator<Item = (&'a String, Option<Source>)>,
+) -> (Origins, Origins) {
     let mut sources = BTreeMap::new();
     let mut missing = BTreeMap::new();
     let metered = |name: &str, reading: &Reading| {
@@ -113,12 +103,14 @@ pub fn origins(meters: &Meters, sample: &Sample, source: Option<Source>) -> (Ori
         };
         (name.to_owned(), origin)
     };
-    let accuracy = match source {
-        Some(Source::Scored) => Ok("the trainer's predictions, scored by the harness"),
-        Some(Source::Claimed) => Ok("claimed by the trainer"),
-        None => Err("the trainer told none"),
-    };
-    let own = |text: &str| text.to_owned();
+    let metrics = metrics.map(|(name, source)| {
+        let origin = match source {
+            Some(Source::Scored) => Ok("the trainer's predictions, scored by the harness"),
+            Some(Source::Claimed) => Ok("claimed by the trainer"),
+            None => Err("the trainer told none"),
+        };
+        (name.clone(), origin.map(str::to_owned).map_err(str::to_owned))
+    });
     let cpu = "timing.user_s + timing.system_s".to_owned();
     let cpu = match (sample.timing.user_s, sample.timing.system_s) {
         (Some(_), Some(_)) => Ok(cpu),
@@ -128,7 +120,6 @@ pub fn origins(meters: &Meters, sample: &Sample, source: Option<Source>) -> (Ori
     let origins = [
         ("training_time_seconds".to_owned(), cpu),
         metered("peak_memory_mb", &meters["peak_memory_bytes"]),
-        ("test_accuracy_percent".to_owned(), accuracy.map(own).map_err(own)),
         metered("wall_s", &meters["wall_s"]),
         metered("user_s", &meters["user_s"]),
         metered("system_s", &meters["system_s"]),
@@ -142,7 +133,7 @@ pub fn origins(meters: &Meters, sample: &Sample, source: Option<Source>) -> (Ori
     if let Some(source) = meters["phys_footprint_bytes"].source() {
         sources.insert("phys_footprint_bytes".to_owned(), source.to_owned());
     }
-    for (name, origin) in origins {
+    for (name, origin) in origins.into_iter().chain(metrics) {
         match origin {
             Ok(source) => sources.insert(name, source),
             Err(reason) => missing.insert(name, reason),

@@ -1,75 +1,430 @@
-//! Predictions against labels: the harness's own accuracy.
+//! Predictions against the truth: the harness's own scores.
+//!
+//! Both are rows of numbers: a file of one little-endian type and nothing else, NumPy's `.npy`, or, for
+//! the truth, an IDX file. They are read when a training has ended and forgotten then: a harness that
+//! held on to them would take part in what it measures.
 
-use std::io::Read;
+use crate::task::Task;
+use record::task::Better;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
-/// Reads a predictions file, one byte per test image, and returns the percentage that is right;
-/// `None` when the trainer wrote none.
+/// Larger files are no truth.
+const MOST_BYTES: u64 = 4 << 30;
+/// Of NumPy's format: what a file may be longer than its numbers.
+const LONGEST_HEADER: usize = 4096;
+/// What is wrong with predictions of which there are none.
+pub const EMPTY: &str = "the predictions are an empty file";
+
+/// How a metric is computed.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Score {
+    pub by: Measure,
+    /// The type of the predictions.
+    pub predictions: Type,
+    /// The file of the truth, within the data.
+    pub truth: String,
+    /// The type of the truth; that of the predictions for `rmse` and `mae`, else the one that its name
+    /// ends in.
+    #[serde(default)]
+    truth_type: Option<Type>,
+    /// Of `top_k`.
+    #[serde(default)]
+    k: Option<usize>,
+    /// Labels are below it; rows of `log_loss` and `top_k` have so many numbers.
+    #[serde(default)]
+    classes: Option<usize>,
+    /// Whether the numbers of `log_loss` are logits, not probabilities.
+    #[serde(default)]
+    logits: bool,
+    /// Of `command`: a program that prints one number; `{predictions}` and `{truth}` are the files.
+    #[serde(default)]
+    command: Vec<String>,
+}
+
+/// A way to score.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Measure {
+    /// The percentage, or with the unit `""` the share, of labels that are right.
+    Accuracy,
+    /// As that, of true labels among the k with the largest numbers.
+    TopK,
+    /// Root of the mean squared error.
+    Rmse,
+    /// Mean absolute error.
+    Mae,
+    /// Mean of -ln of the true label's probability, in nats.
+    LogLoss,
+    Command,
+}
+
+/// What a file is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Type {
+    U8,
+    U16,
+    U32,
+    I64,
+    F32,
+    F64,
+    /// It says so itself.
+    Npy,
+}
+
+impl Type {
+    fn of_name(name: &str) -> Option<Type> {
+        use Type::*;
+        let ends = [
+            ("u8", U8),
+            ("u16", U16),
+            ("u32", U32),
+            ("i64", I64),
+            ("f32", F32),
+            ("f64", F64),
+            ("npy", Npy),
+        ];
+        ends.into_iter().find(|(end, _)| name.ends_with(end)).map(|(_, it)| it)
+    }
+
+    /// At most, of one number.
+    fn bytes(self) -> usize {
+        match self {
+            Type::U8 => 1,
+            Type::U16 => 2,
+            Type::U32 | Type::F32 => 4,
+            Type::I64 | Type::F64 | Type::Npy => 8,
+        }
+    }
+
+    fn of_npy(descr: &str) -> Option<Type> {
+        let known = [
+            ("u1", Type::U8),
+            ("u2", Type::U16),
+            ("u4", Type::U32),
+            ("i8", Type::I64),
+            ("f4", Type::F32),
+            ("f8", Type::F64),
+        ];
+        let plain = descr.trim_start_matches(['<', '|', '=']);
+        known.into_iter().find(|(code, _)| *code == plain).map(|(_, it)| it)
+    }
+
+    fn numbers(self, bytes: &[u8]) -> Result<Vec<f64>, String> {
+        fn cut<const N: usize>(
+            bytes: &[u8],
+            number: fn([u8; N]) -> f64,
+        ) -> Result<Vec<f64>, String> {
+            let (whole, rest) = bytes.as_chunks::<N>();
+            let numbers = whole.iter().map(|&bytes| number(bytes)).collect();
+            let odd =
+                || format!("{} bytes are no whole number of values of {N} bytes", bytes.len());
+            rest.is_empty().then_some(numbers).ok_or_else(odd)
+        }
+        match self {
+            Type::U8 => cut(bytes, |it| f64::from(u8::from_le_bytes(it))),
+            Type::U16 => cut(bytes, |it| f64::from(u16::from_le_bytes(it))),
+            Type::U32 => cut(bytes, |it| f64::from(u32::from_le_bytes(it))),
+            Type::I64 => cut(bytes, |it| i64::from_le_bytes(it) as f64),
+            Type::F32 => cut(bytes, |it| f64::from(f32::from_le_bytes(it))),
+            Type::F64 => cut(bytes, f64::from_le_bytes),
+            Type::Npy => npy(bytes),
+        }
+    }
+}
+
+/// NumPy's format, versions 1 to 3: magic, version, length of the header, the header, the numbers.
+fn npy(bytes: &[u8]) -> Result<Vec<f64>, String> {
+    let none = || "it is no .npy file of plain numbers in C order".to_owned();
+    let rest = bytes.strip_prefix(b"\x93NUMPY").ok_or_else(none)?;
+    let (at, length) = match rest {
+        [1, _, a, b, ..] => (4, usize::from(u16::from_le_bytes([*a, *b]))),
+        [2 | 3, _, a, b, c, d, ..] => (6, u32::from_le_bytes([*a, *b, *c, *d]) as usize),
+        _ => return Err(none()),
+    };
+    let header = rest.get(at..at + length).ok_or_else(none)?;
+    let header = String::from_utf8_lossy(header);
+    let descr = header.split("'descr':").nth(1).and_then(|it| it.split('\'').nth(1));
+    let of = descr.and_then(Type::of_npy).filter(|_| header.contains("'fortran_order': False"));
+    of.ok_or_else(none)?.numbers(&rest[at + length..])
+}
+
+impl Measure {
+    /// Which way it is better, whatever a suite says.
+    fn better(self) -> Option<Better> {
+        match self {
+            Measure::Accuracy | Measure::TopK => Some(Better::Higher),
+            Measure::Rmse | Measure::Mae | Measure::LogLoss => Some(Better::Lower),
+            Measure::Command => None,
+        }
+    }
+}
+
+impl Score {
+    /// What is wrong with it, if anything.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let needs = |key: &str| Err(format!("{key} is missing"));
+        match self.by {
+            Measure::TopK if self.k.is_none() => needs("k"),
+            Measure::TopK | Measure::LogLoss if self.classes.is_none_or(|it| it == 0) => {
+                needs("classes")
+            }
+            Measure::Command if self.command.is_empty() => needs("command"),
+            _ if self.truth_type().is_none() => {
+                Err(format!("the type of {:?} is not known: add `truth_type`", self.truth))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a metric that is better in that direction can be scored so.
+    pub(crate) fn fits(&self, better: Better) -> bool {
+        self.by.better().is_none_or(|own| own == better)
+    }
+
+    fn truth_type(&self) -> Option<Type> {
+        let same = matches!(self.by, Measure::Rmse | Measure::Mae).then_some(self.predictions);
+        let idx = self.truth.contains("idx").then_some(Type::U8);
+        self.truth_type.or(Type::of_name(&self.truth)).or(idx).or(same)
+    }
+
+    /// The score of a predictions file, `data` being the data's file or folder; `None` when the trainer
+    /// wrote no file.
+    ///
+    /// # Errors
+    /// If the file is not what it must be; the message says how.
+    pub fn of(&self, predictions: &Path, data: &Path, unit: &str) -> Result<Option<f64>, String> {
+        match std::fs::metadata(predictions) {
+            Ok(found) if !found.is_file() => {
+                return Err("the predictions are no regular file".to_owned());
+            }
+            Ok(found) if found.len() == 0 => return Err(EMPTY.to_owned()),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(format!("the predictions cannot be read: {error}")),
+        }
+        let folder = if data.is_file() { data.parent().unwrap_or(data) } else { data };
+        let file = folder.join(&self.truth);
+        if self.by == Measure::Command {
+            return self.ask(predictions, &file).map(Some);
+        }
+        let in_truth = |reason| format!("the truth {}: {reason}", file.display());
+        let truth = self.truth(&file).map_err(in_truth)?;
+        let rows = matches!(self.by, Measure::TopK | Measure::LogLoss);
+        let wide = if rows { self.classes.unwrap_or(1) } else { 1 };
+        let most = (truth.len() * wide * self.predictions.bytes() + LONGEST_HEADER) as u64;
+        let bytes = read(predictions, most)
+            .map_err(|it| format!("the predictions cannot be read: {it}"))?;
+        let predicted = match bytes.len() as u64 > most {
+            true => Err(format!("more than {} predictions", truth.len() * wide)),
+            false => {
+                self.predictions.numbers(&bytes).map_err(|it| format!("the predictions: {it}"))
+            }
+        }?;
+        if predicted.len() != truth.len() * wide {
+            let each = if wide > 1 { format!(" of {wide} numbers each") } else { String::new() };
+            return Err(format!(
+                "{} predictions for {} test rows{each}",
+                predicted.len(),
+                truth.len()
+            ));
+        }
+        if self.by == Measure::Accuracy
+            && let Some(classes) = self.classes
+            && let Some(label) = predicted.iter().find(|&&label| label >= classes as f64)
+        {
+            return Err(format!("a predicted label of {label}, where there are {classes} classes"));
+        }
+        let score = self.compare(&predicted, &truth, wide)?;
+        let percent = matches!(self.by, Measure::Accuracy | Measure::TopK) && unit == "%";
+        Ok(Some(if percent { 100.0 * score } else { score }))
+    }
+
+    fn truth(&self, file: &Path) -> Result<Vec<f64>, String> {
+        if self.truth.contains("idx") {
+            let labels = idx_labels(file)?;
+            return Ok(labels.into_iter().map(f64::from).collect());
+        }
+        let bytes = read(file, MOST_BYTES).map_err(|error| error.to_string())?;
+        self.truth_type().ok_or("is of an unknown type")?.numbers(&bytes)
+    }
+
+    /// The mean over rows.
+    fn compare(&self, predicted: &[f64], truth: &[f64], wide: usize) -> Result<f64, String> {
+        let mut sum = 0.0;
+        for (row, &truth) in predicted.chunks_exact(wide).zip(truth) {
+            let label = truth as usize;
+            if wide > 1 && label >= wide {
+                return Err(format!("a true label of {truth}, where there are {wide} classes"));
+            }
+            sum += match self.by {
+                Measure::Accuracy => f64::from(u8::from(row[0] == truth)),
+                Measure::Rmse => (row[0] - truth).powi(2),
+                Measure::Mae => (row[0] - truth).abs(),
+                // A number that is not finite is never among the largest.
+                Measure::TopK => {
+                    let above = row.iter().filter(|&&other| other >= row[label]).count();
+                    f64::from(u8::from(above <= self.k.unwrap_or(1)))
+                }
+                Measure::LogLoss if self.logits => {
+                    let most = row.iter().fold(f64::NEG_INFINITY, |most, &it| most.max(it));
+                    row.iter().map(|it| (it - most).exp()).sum::<f64>().ln() + most - row[label]
+                }
+                Measure::LogLoss => -row[label].ln() + 0.0,
+                Measure::Command => 0.0,
+            };
+        }
+        let mean = sum / truth.len() as f64;
+        Ok(if self.by == Measure::Rmse { mean.sqrt() } else { mean })
+    }
+
+    /// The number that the command prints.
+    fn ask(&self, predictions: &Path, truth: &Path) -> Result<f64, String> {
+        let fill = |word: &String| {
+            word.replace("{predictions}", &predictions.display().to_string())
+                .replace("{truth}", &truth.display().to_string())
+        };
+        let words: Vec<String> = self.command.iter().map(fill).collect();
+        let failed = |what: String| format!("the scoring command `{}` {what}", words.join(" "));
+        let output = Command::new(&words[0]).args(&words[1..]).stdin(Stdio::null()).output();
+        let output = output.map_err(|error| failed(format!("cannot be started: {error}")))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(failed(format!("ended with {}: {}", output.status, said.trim())));
+        }
+        let said = String::from_utf8_lossy(&output.stdout);
+        said.trim()
+            .parse()
+            .map_err(|_| failed(format!("printed {:?}, which is no number", said.trim())))
+    }
+}
+
+/// All that is scored of a task; empty where nothing was predicted.
 ///
 /// # Errors
-/// If the file is not what it must be; the message says how.
-pub fn score(predictions: &Path, labels: &[u8]) -> Result<Option<f64>, String> {
-    // Before it is opened: opening a pipe would wait for a writer that never comes.
-    if std::fs::metadata(predictions).is_ok_and(|found| !found.is_file()) {
-        return Err("the predictions are no regular file".to_owned());
+/// If the predictions are not what they must be; the message says how.
+pub fn all(task: &Task, predictions: &Path, data: &Path) -> Result<BTreeMap<String, f64>, String> {
+    let mut scores = BTreeMap::new();
+    for (name, metric) in &task.metrics {
+        let Some(score) = &metric.score else { continue };
+        if let Some(value) = score.of(predictions, data, &metric.unit)? {
+            scores.insert(name.clone(), value);
+        }
     }
-    let file = match std::fs::File::open(predictions) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(format!("the predictions cannot be read: {error}")),
-    };
-    // One byte more than there may be, so that a file that is too long shows without being read.
-    let mut predicted = Vec::new();
-    file.take(labels.len() as u64 + 1)
-        .read_to_end(&mut predicted)
-        .map_err(|error| format!("the predictions cannot be read: {error}"))?;
-    if predicted.is_empty() {
-        return Ok(None);
-    }
-    if predicted.len() != labels.len() {
-        let count = match predicted.len() > labels.len() {
-            true => format!("more than {}", labels.len()),
-            false => predicted.len().to_string(),
-        };
-        return Err(format!("{count} predictions for {} test images", labels.len()));
-    }
-    if let Some(label) = predicted.iter().find(|&&label| usize::from(label) >= mnist::CLASSES) {
-        return Err(format!("a predicted label of {label}"));
-    }
-    let right =
-        predicted.iter().zip(labels).filter(|(predicted, label)| predicted == label).count();
-    Ok(Some(100.0 * right as f64 / labels.len() as f64))
+    Ok(scores)
+}
+
+/// The labels of an IDX file under any of its names.
+fn idx_labels(file: &Path) -> Result<Vec<u8>, String> {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let folder = file.parent().unwrap_or(file);
+    let found = mnist::find_file(folder, &name).unwrap_or_else(|| file.to_owned());
+    mnist::idx::read_labels(&found).map_err(|error| error.to_string())
+}
+
+/// A file, to one byte more than there may be, so that one that is too long shows.
+fn read(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn scored(predictions: &[u8], labels: &[u8]) -> Result<Option<f64>, String> {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), predictions).unwrap();
-        score(file.path(), labels)
+    fn score(text: &str) -> Score {
+        let score: Score = toml::from_str(text).unwrap();
+        score.check().unwrap();
+        score
+    }
+
+    fn scored(text: &str, predictions: &[u8], truth: &[u8]) -> Result<Option<f64>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let score = score(text);
+        std::fs::write(folder.path().join("predictions"), predictions).unwrap();
+        std::fs::write(folder.path().join(&score.truth), truth).unwrap();
+        score.of(&folder.path().join("predictions"), folder.path(), "%")
+    }
+
+    fn floats(numbers: &[f32]) -> Vec<u8> {
+        numbers.iter().flat_map(|it| it.to_le_bytes()).collect()
+    }
+
+    const LABELS: &str = "by = 'accuracy'\npredictions = 'u8'\ntruth = 't.u8'\nclasses = 10";
+
+    #[test]
+    fn the_share_of_right_labels_is_the_accuracy_in_the_metrics_unit() {
+        assert_eq!(scored(LABELS, &[1, 2, 3, 4], &[1, 2, 3, 9]), Ok(Some(75.0)));
+        let wide = "by = 'accuracy'\npredictions = 'u16'\ntruth = 't.u8'";
+        assert_eq!(scored(wide, &[1, 0, 2, 0], &[1, 3]), Ok(Some(50.0)));
     }
 
     #[test]
-    fn the_share_of_right_labels_is_the_accuracy() {
-        assert_eq!(scored(&[1, 2, 3, 4], &[1, 2, 3, 9]), Ok(Some(75.0)));
+    fn errors_are_in_the_unit_of_what_is_predicted() {
+        let by = |by: &str| format!("by = '{by}'\npredictions = 'f32'\ntruth = 'truth'");
+        let (predicted, truth) = (floats(&[1.0, 2.0]), floats(&[4.0, 6.0]));
+        assert_eq!(scored(&by("rmse"), &predicted, &truth), Ok(Some(12.5_f64.sqrt())));
+        assert_eq!(scored(&by("mae"), &predicted, &truth), Ok(Some(3.5)));
     }
 
     #[test]
-    fn no_file_and_an_empty_file_are_no_predictions() {
-        assert_eq!(score(Path::new("no such file"), &[1]), Ok(None));
-        assert_eq!(scored(&[], &[1]), Ok(None));
-    }
-
-    #[test]
-    fn predictions_that_do_not_fit_are_refused() {
-        assert_eq!(scored(&[1], &[1, 2]), Err("1 predictions for 2 test images".into()));
-        assert_eq!(
-            scored(&[1, 2, 3], &[1, 2]),
-            Err("more than 2 predictions for 2 test images".into())
+    fn rows_of_probabilities_and_logits_have_a_loss_and_a_rank() {
+        let by = |more: &str| format!("predictions = 'f32'\ntruth = 't.u8'\nclasses = 2\n{more}");
+        let near = |scored: Result<Option<f64>, String>, expected: f64| {
+            assert!((scored.unwrap().unwrap() - expected).abs() < 1e-6);
+        };
+        let rows = floats(&[0.25, 0.75, 0.5, 0.5]);
+        near(
+            scored(&by("by = 'log_loss'"), &rows, &[1, 0]),
+            (-(0.75_f64.ln()) - 0.5_f64.ln()) / 2.0,
         );
-        assert_eq!(scored(&[1, 10], &[1, 2]), Err("a predicted label of 10".into()));
-        assert!(score(&std::env::temp_dir(), &[1]).is_err());
+        near(
+            scored(&by("by = 'log_loss'\nlogits = true"), &floats(&[1.0, 1.0]), &[1]),
+            2.0_f64.ln(),
+        );
+        near(scored(&by("by = 'top_k'\nk = 1"), &rows, &[1, 0]), 50.0); // a tie is not won
+        near(scored(&by("by = 'top_k'\nk = 2"), &rows, &[0, 0]), 100.0);
+    }
+
+    #[test]
+    fn numpys_files_say_their_type() {
+        let header = b"{'descr': '<i8', 'fortran_order': False, 'shape': (2,), }\n";
+        let mut file = b"\x93NUMPY\x01\x00".to_vec();
+        file.extend((header.len() as u16).to_le_bytes());
+        file.extend(header);
+        file.extend([7_i64, -3].map(i64::to_le_bytes).concat());
+        assert_eq!(Type::Npy.numbers(&file), Ok(vec![7.0, -3.0]));
+        assert!(Type::Npy.numbers(b"\x93NUMPY\x01\x00\xff\xff").is_err());
+        assert!(Type::F32.numbers(&[0; 6]).unwrap_err().contains("6 bytes"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_command_scores_what_nothing_else_does() {
+        let by = |script: &str| {
+            format!(
+                "by = 'command'\npredictions = 'u8'\ntruth = 't.u8'\ncommand = ['sh', '-c', '{script}', '-', '{{predictions}}', '{{truth}}']"
+            )
+        };
+        assert_eq!(scored(&by("cat $1 $2 | wc -c"), &[1, 2], &[1, 2, 3]), Ok(Some(5.0)));
+        assert!(scored(&by("echo no"), &[1], &[1]).unwrap_err().contains("no number"));
+        assert!(scored(&by("exit 3"), &[1], &[1]).unwrap_err().contains("exit status: 3"));
+    }
+
+    #[test]
+    fn no_file_is_no_prediction_and_what_does_not_fit_is_refused() {
+        let data = tempfile::tempdir().unwrap();
+        assert_eq!(score(LABELS).of(Path::new("no such file"), data.path(), "%"), Ok(None));
+        assert_eq!(scored(LABELS, &[], &[1]), Err("the predictions are an empty file".into()));
+        assert_eq!(scored(LABELS, &[1], &[1, 2]), Err("1 predictions for 2 test rows".into()));
+        assert!(scored(LABELS, &[1, 10], &[1, 2]).unwrap_err().contains("a predicted label of 10"));
+        assert!(score(LABELS).of(data.path(), data.path(), "%").is_err());
     }
 }

@@ -1,9 +1,12 @@
 //! Suite files: which trainers there are, how each is built and called, and what it trains.
 //!
-//! A suite is TOML; CONTRIBUTING.md explains it by example. Nothing in it is code: commands are
-//! lists of arguments, placeholders are filled in literally, no shell is involved.
+//! A suite is TOML; CONTRIBUTING.md explains it by example. Commands are lists of arguments,
+//! placeholders are filled in literally, and no shell is involved unless a trainer asks for one.
 
+use crate::plan;
+use crate::rules::Rules;
 use crate::setup::needs::Declared;
+use crate::task::{self, Key, Task};
 use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -24,6 +27,14 @@ pub struct Suite {
     /// Where builds and relative programs are run from, relative to the suite file's folder.
     #[serde(default = "here")]
     root: PathBuf,
+    /// What is learnt.
+    #[serde(default)]
+    task: task::Declared,
+    /// Configuration keys, beyond those that the task declares.
+    #[serde(default)]
+    keys: IndexMap<String, Key>,
+    #[serde(default)]
+    pub scaling: Option<Scaling>,
     #[serde(default)]
     pub reference: Option<ReferenceRow>,
     /// Configuration of every combination.
@@ -49,11 +60,33 @@ fn half_an_hour() -> f64 {
 }
 
 /// The row that speed-ups are counted against.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReferenceRow {
     pub trainer: String,
     pub backend: String,
+    /// Configuration values of the reference among the rows of that trainer and backend.
+    #[serde(default, rename = "where")]
+    pub config: Map<String, Value>,
+}
+
+/// Rows that differ in one key only are a scaling curve.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scaling {
+    /// The key: processes, devices, threads.
+    pub over: String,
+    pub kind: ScalingKind,
+}
+
+/// What stays the same along a scaling curve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScalingKind {
+    /// All the work together.
+    Strong,
+    /// The work of each.
+    Weak,
 }
 
 /// What holds for a model whoever trains it.
@@ -66,14 +99,59 @@ pub struct Model {
     pub targets: Vec<Target>,
 }
 
-/// The test accuracy below which a row has not converged.
+/// Metrics on the wrong side of which a row has not converged.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Map<String, Value>")]
 pub struct Target {
-    pub dataset: String,
-    /// It holds for runs of at least so many epochs.
-    pub epochs: u64,
-    pub percent: f64,
+    /// It holds for configurations with at least these numbers and exactly these other values;
+    /// `dataset` is the name of the data.
+    pub at: Map<String, Value>,
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// The key of the dataset's name in a target.
+const DATASET: &str = "dataset";
+/// The quality, in targets as they were written when there was one task.
+const PERCENT: &str = "percent";
+
+impl TryFrom<Map<String, Value>> for Target {
+    type Error = String;
+
+    fn try_from(mut table: Map<String, Value>) -> Result<Target, String> {
+        let at = match table.remove("at") {
+            Some(Value::Object(at)) => at,
+            Some(other) => return Err(format!("at = {other} is no table")),
+            None => {
+                let old = |key: &&str| table.contains_key(PERCENT) && table.contains_key(*key);
+                let keys: Vec<&str> = [DATASET, "epochs"].into_iter().filter(old).collect();
+                keys.into_iter().filter_map(|key| table.remove_entry(key)).collect()
+            }
+        };
+        let number = |(name, value): (String, Value)| match value.as_f64() {
+            Some(number) => Ok((name, number)),
+            None => Err(format!("the target {name} = {value} is no number")),
+        };
+        Ok(Target { at, metrics: table.into_iter().map(number).collect::<Result<_, _>>()? })
+    }
+}
+
+impl Target {
+    fn holds(&self, dataset: Option<&str>, config: &Map<String, Value>) -> bool {
+        self.at.iter().all(|(key, wanted)| {
+            if key == DATASET {
+                return wanted.as_str() == dataset;
+            }
+            match (config.get(key).and_then(Value::as_f64), wanted.as_f64()) {
+                (Some(value), Some(least)) => value >= least,
+                _ => config.get(key) == Some(wanted),
+            }
+        })
+    }
+
+    /// Of several that hold, the one that asks for most counts.
+    fn weight(&self) -> f64 {
+        self.at.values().filter_map(Value::as_f64).sum::<f64>() + self.at.len() as f64 * 1e-6
+    }
 }
 
 /// A program that trains.
@@ -98,6 +176,18 @@ pub struct Trainer {
     #[serde(default)]
     pub probe: Vec<String>,
     pub command: Vec<Argument>,
+    /// Where it runs, relative to the suite's root.
+    #[serde(default)]
+    pub directory: Option<PathBuf>,
+    /// Whether the command is one for `sh`; what is filled in is quoted.
+    #[serde(default)]
+    pub shell: bool,
+    /// Regular expressions with named groups, by which its lines are read.
+    #[serde(default)]
+    pub read: Vec<String>,
+    /// Paths into its lines of JSON, by what they find.
+    #[serde(default)]
+    pub read_json: BTreeMap<String, String>,
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
     pub backends: Vec<String>,
@@ -158,6 +248,8 @@ pub struct LoadedSuite {
     pub text: String,
     /// Where builds and relative programs are run from.
     pub root: PathBuf,
+    /// The suite file's own folder, from where its data is named.
+    pub folder: PathBuf,
 }
 
 impl LoadedSuite {
@@ -193,7 +285,7 @@ impl LoadedSuite {
     /// If it is no suite.
     pub fn of_text(text: String, origin: &str, root: PathBuf) -> Result<LoadedSuite, SuiteError> {
         let (suite, origin) = (Suite::parse(&text, origin)?, origin.to_owned());
-        Ok(LoadedSuite { suite, origin, text, root })
+        Ok(LoadedSuite { suite, origin, text, folder: root.clone(), root })
     }
 
     /// The file, wherever the current folder will be; `None` if it is the one built in.
@@ -218,10 +310,13 @@ impl LoadedSuite {
             .map_err(|reason| SuiteError::Unreadable { file: origin.clone(), reason })?;
         let suite = Suite::parse(&text, &origin)?;
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let root = folder.unwrap_or(Path::new(".")).join(&suite.root);
-        let root = std::fs::canonicalize(&root)
-            .map_err(|error| malformed(&origin, format!("root = {:?}: {error}", suite.root)))?;
-        Ok(LoadedSuite { suite, origin, text, root })
+        let folder = folder.unwrap_or(Path::new("."));
+        let found = |path: &Path| {
+            let found = std::fs::canonicalize(folder.join(path));
+            found.map_err(|error| malformed(&origin, format!("root = {path:?}: {error}")))
+        };
+        let (folder, root) = (found(Path::new("."))?, found(&suite.root)?);
+        Ok(LoadedSuite { suite, origin, text, root, folder })
     }
 
     /// Whether this is the suite that came with the program, without its sources.
@@ -240,10 +335,28 @@ impl Suite {
     /// # Errors
     /// If it is not TOML, has an unknown or missing key, or contradicts itself.
     pub fn parse(text: &str, file: &str) -> Result<Suite, SuiteError> {
-        let suite: Suite =
+        let mut suite: Suite =
             toml::from_str(text).map_err(|error| malformed(file, one_line(text, &error)))?;
+        suite.settle();
         suite.check().map_err(|reason| malformed(file, reason))?;
         Ok(suite)
+    }
+
+    /// What is learnt.
+    pub fn task(&self) -> &Task {
+        &self.task.0
+    }
+
+    /// The keys belong to the task; old targets are of its quality.
+    fn settle(&mut self) {
+        self.task.0.keys.extend(std::mem::take(&mut self.keys));
+        let quality = self.task().quality.clone();
+        let targets = self.models.values_mut().flat_map(|model| &mut model.targets);
+        for target in targets {
+            if let (Some(quality), Some(value)) = (&quality, target.metrics.remove(PERCENT)) {
+                target.metrics.insert(quality.clone(), value);
+            }
+        }
     }
 
     fn check(&self) -> Result<(), String> {
@@ -253,34 +366,12 @@ impl Suite {
         if !(self.timeout_s > 0.0 && self.timeout_s.is_finite()) {
             return Err(format!("timeout_s = {} is not a positive number", self.timeout_s));
         }
+        self.task().check().map_err(|reason| format!("[task]: {reason}"))?;
         for (index, trainer) in self.trainers.iter().enumerate() {
-            let name = &trainer.name;
-            if self.trainers[..index].iter().any(|other| other.name == *name) {
-                return Err(format!("two trainers are called {name:?}"));
+            if self.trainers[..index].iter().any(|other| other.name == trainer.name) {
+                return Err(format!("two trainers are called {:?}", trainer.name));
             }
-            if trainer.command.is_empty()
-                || trainer.backends.is_empty()
-                || trainer.models.is_empty()
-            {
-                return Err(format!("the trainer {name:?} needs a command, backends and models"));
-            }
-            if let Some(Declared::SameAs(other)) = &trainer.setup {
-                let own = |other: &Trainer| matches!(other.setup, Some(Declared::Own(_)));
-                if !self.trainers.iter().any(|known| known.name == *other && own(known)) {
-                    return Err(format!(
-                        "the setup of {name:?} is that of {other:?}, which is no trainer with its own"
-                    ));
-                }
-            }
-            for model in trainer.models.values() {
-                for (key, values) in &model.matrix {
-                    if values.is_empty() || values.iter().any(|value| !is_scalar(value)) {
-                        return Err(format!(
-                            "the matrix of {name:?} needs numbers, texts or truth values for {key:?}"
-                        ));
-                    }
-                }
-            }
+            self.check_trainer(trainer)?;
         }
         if let Some(row) = &self.reference {
             let known = |trainer: &Trainer| {
@@ -299,16 +390,143 @@ impl Suite {
                 return Err(format!("{key:?} needs a number, a text or a truth value"));
             }
         }
+        self.check_keys()?;
+        self.models.iter().try_for_each(|(name, model)| self.check_targets(name, model))
+    }
+
+    fn check_trainer(&self, trainer: &Trainer) -> Result<(), String> {
+        let name = &trainer.name;
+        if trainer.command.is_empty() || trainer.backends.is_empty() || trainer.models.is_empty() {
+            return Err(format!("the trainer {name:?} needs a command, backends and models"));
+        }
+        if let Some(Declared::SameAs(other)) = &trainer.setup {
+            let own = |other: &Trainer| matches!(other.setup, Some(Declared::Own(_)));
+            if !self.trainers.iter().any(|known| known.name == *other && own(known)) {
+                return Err(format!(
+                    "the setup of {name:?} is that of {other:?}, which is no trainer with its own"
+                ));
+            }
+        }
+        let prefixes = trainer.models.values().map(|model| &model.prefix);
+        let names =
+            trainer.backends.iter().chain(trainer.models.keys()).chain(prefixes).chain([name]);
+        if let Some(name) =
+            names.into_iter().find(|name| name.is_empty() || name.len() > LONGEST_NAME)
+        {
+            let beginning: String = name.chars().take(20).collect();
+            return Err(format!(
+                "a name has 1 to {LONGEST_NAME} bytes, {beginning:?}... has {}",
+                name.len()
+            ));
+        }
+        for model in trainer.models.values() {
+            for (key, values) in &model.matrix {
+                if values.is_empty() || values.iter().any(|value| !is_scalar(value)) {
+                    return Err(format!(
+                        "the matrix of {name:?} needs numbers, texts or truth values for {key:?}"
+                    ));
+                }
+            }
+        }
+        if !self.task().has_data() && trainer.placeholders().any(|key| key == "data") {
+            return Err(format!("the command of {name:?} names {{data}}, and the task has none"));
+        }
+        Rules::new(trainer, self.task()).map(drop)
+    }
+
+    /// All keys that a row of a model may have.
+    fn keys_of<'a>(&'a self, model: &'a str) -> impl Iterator<Item = &'a str> {
+        let trained = self.trainers.iter().filter_map(move |trainer| trainer.models.get(model));
+        let matrix = trained.flat_map(|trained| trained.matrix.keys());
+        let own = self.models.get(model).into_iter().flat_map(|model| model.config.keys());
+        let keys = self.config.keys().chain(self.quick.keys()).chain(own).chain(matrix);
+        keys.chain(self.task().keys.keys()).map(String::as_str)
+    }
+
+    fn check_keys(&self) -> Result<(), String> {
+        let task = self.task();
+        let work = task.throughput.as_ref().and_then(|it| match &it.per_run {
+            task::Work::Computed(expression) => Some(("throughput", expression)),
+            task::Work::Reported => None,
+        });
+        let flop = task.flop_per_run.as_ref().map(|it| ("flop_per_run", it));
+        let mut wanted: Vec<(&str, &str)> = Vec::new();
+        for (what, expression) in work.into_iter().chain(flop) {
+            wanted.extend(expression.keys().into_iter().map(|key| (what, key)));
+        }
+        wanted.extend(self.scaling.as_ref().map(|scaling| ("scaling", scaling.over.as_str())));
+        let reference = self.reference.iter().flat_map(|row| row.config.keys());
+        wanted.extend(reference.map(|key| ("reference", key.as_str())));
+        let models = || self.trainers.iter().flat_map(|trainer| trainer.models.keys());
+        match wanted
+            .into_iter()
+            .find(|(_, key)| !models().any(|it| self.keys_of(it).any(|of| of == *key)))
+        {
+            Some((what, key)) => Err(format!("{what} names {key:?}, which no configuration has")),
+            None => Ok(()),
+        }
+    }
+
+    /// A target that can never apply is a mistake.
+    fn check_targets(&self, name: &str, model: &Model) -> Result<(), String> {
+        let never = |why: String| Err(format!("a target of {name:?} can never apply: {why}"));
+        if !model.targets.is_empty() && !self.trainers.iter().any(|it| it.models.contains_key(name))
+        {
+            return never("no trainer trains that model".to_owned());
+        }
+        let task = self.task();
+        for target in &model.targets {
+            if let Some(metric) = target.metrics.keys().find(|it| !task.metrics.contains_key(*it)) {
+                return never(format!("{metric:?} is none of the metrics: {}", task.names()));
+            }
+            if let Some(dataset) = target.at.get(DATASET) {
+                // Images may lie in a folder of any name; one that is nearly a known one is mistyped.
+                let (dataset, free) = (dataset.as_str().unwrap_or_default(), task.layout.is_some());
+                let known: Vec<&String> = task.datasets.iter().chain([&task.name]).collect();
+                let near = known.iter().any(|it| strsim::jaro_winkler(it, dataset) > 0.85);
+                if !known.iter().any(|it| *it == dataset) && (near || !free) {
+                    return never(format!("{dataset:?} is no data of the task {:?}", task.name));
+                }
+            }
+            let mut keys = target.at.keys().filter(|key| *key != DATASET);
+            if let Some(key) = keys.find(|key| !self.keys_of(name).any(|known| known == *key)) {
+                return never(format!("the model has no {key:?}"));
+            }
+        }
         Ok(())
     }
 
-    /// The target for a run of a model, if there is one.
-    pub fn target(&self, model: &str, dataset: &str, epochs: u64) -> Option<f64> {
-        let targets = self.models.get(model)?.targets.iter();
-        targets
-            .filter(|target| target.dataset == dataset && target.epochs <= epochs)
-            .max_by_key(|target| target.epochs)
-            .map(|target| target.percent)
+    /// The targets of a row.
+    pub fn targets(
+        &self,
+        model: &str,
+        dataset: Option<&str>,
+        config: &Map<String, Value>,
+    ) -> BTreeMap<String, f64> {
+        let targets = self.models.get(model).map_or(&[][..], |model| &model.targets);
+        let mut holding: Vec<&Target> =
+            targets.iter().filter(|it| it.holds(dataset, config)).collect();
+        holding.sort_by(|one, other| one.weight().total_cmp(&other.weight()));
+        holding.into_iter().flat_map(|target| target.metrics.clone()).collect()
+    }
+}
+
+/// Names go into the names of files, of which several make one of at most 255 bytes.
+const LONGEST_NAME: usize = 80;
+
+impl Trainer {
+    /// The keys in braces that its command and environment name.
+    pub fn placeholders(&self) -> impl Iterator<Item = String> + '_ {
+        let words = self.command.iter().flat_map(|argument| match argument {
+            Argument::Always(word) => std::slice::from_ref(word),
+            Argument::IfKnown(words) => words.as_slice(),
+        });
+        words.chain(self.environment.values()).flat_map(|text| plan::placeholders(text))
+    }
+
+    /// Whether it is told the value of a configuration key.
+    pub fn is_told(&self, key: &str) -> bool {
+        self.placeholders().any(|named| named == key)
     }
 }
 
@@ -387,14 +605,55 @@ mod tests {
         assert!(refusal(&reference).contains("one/gpu"));
     }
 
+    fn targets(targets: &str) -> Result<Suite, SuiteError> {
+        Suite::parse(
+            &format!("{SMALL}\n[config]\nepochs = 5\n[models.mlp]\ntargets = [{targets}]"),
+            "s.toml",
+        )
+    }
+
     #[test]
-    fn the_target_with_the_most_epochs_that_were_run_counts() {
-        let mut suite = Suite::parse(SMALL, "s.toml").unwrap();
-        let target = |epochs, percent| Target { dataset: "mnist".into(), epochs, percent };
-        let targets = vec![target(1, 87.0), target(5, 93.5)];
-        suite.models.insert("mlp".into(), Model { targets, ..Model::default() });
-        assert_eq!(suite.target("mlp", "mnist", 4), Some(87.0));
-        assert_eq!(suite.target("mlp", "mnist", 9), Some(93.5));
-        assert_eq!(suite.target("mlp", "digits", 9), None);
+    fn of_the_targets_that_hold_the_one_that_asks_for_most_counts() {
+        let suite = targets(
+            "{ dataset = \"mnist\", epochs = 1, percent = 87.0 }, { dataset = \"mnist\", epochs = 5, percent = 93.5 }, \
+             { at = { dataset = \"digits\" }, test_accuracy_percent = 80 }",
+        )
+        .unwrap();
+        let target = |model: &str, dataset: &str, epochs: u32| {
+            let config = Map::from_iter([("epochs".to_owned(), epochs.into())]);
+            suite.targets(model, Some(dataset), &config).into_values().next()
+        };
+        assert_eq!(target("mlp", "mnist", 1), Some(87.0));
+        assert_eq!(target("mlp", "mnist", 9), Some(93.5));
+        assert_eq!(target("mlp", "digits", 1), Some(80.0));
+        assert_eq!(target("mlp", "mnist", 0), None);
+        assert_eq!(target("cnn", "mnist", 5), None);
+    }
+
+    #[test]
+    fn a_target_that_can_never_apply_is_refused() {
+        for (target, why) in [
+            ("{ at = { dataset = \"mnits\" }, test_accuracy_percent = 1 }", "\"mnits\" is no data"),
+            ("{ bpc = 1 }", "none of the metrics: test_accuracy_percent"),
+            ("{ at = { steps = 3 }, test_accuracy_percent = 1 }", "has no \"steps\""),
+        ] {
+            let refused = targets(target).unwrap_err().to_string();
+            assert!(refused.contains("can never apply") && refused.contains(why), "{refused}");
+        }
+        let unknown = format!("{SMALL}\n[models.cnn]\ntargets = [{{ percent = 1 }}]");
+        assert!(refusal(&unknown).contains("no trainer trains"));
+    }
+
+    #[test]
+    fn names_that_would_not_fit_into_a_file_name_are_refused() {
+        let long = SMALL.replace("\"one\"\n    ", &format!("{:?}\n", "x".repeat(250)));
+        assert!(refusal(&long).contains("1 to 80 bytes"), "{}", refusal(&long));
+    }
+
+    #[test]
+    fn a_task_without_data_gives_none() {
+        let text = SMALL.replace("[[trainers]]", "[task]\nname = \"t\"\n[[trainers]]");
+        Suite::parse(&text, "s.toml").unwrap();
+        assert!(refusal(&text.replace("{hidden_size}", "{data}")).contains("the task has none"));
     }
 }

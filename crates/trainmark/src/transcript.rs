@@ -1,25 +1,29 @@
 //! What a trainer said: its output lines, understood. Bounded in memory whatever it prints.
+//!
+//! A line is tried as events of ours, as MLPerf's, by the suite's rules, and for the label of a metric
+//! at the start of a statement (`Test Accuracy: 95.67%`). Colours are removed once, before all of that.
 
+use crate::facts::{self, Fact, Facts, Surely, Who};
 use crate::mllog::{self, Log};
-use protocol::Event;
+use crate::rules::{Found, Printed, Rules, plain};
+use crate::score::Measure;
+use crate::task::{Metric, Task};
+use protocol::{Event, Said};
+use record::CurvePoint;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Epochs that are kept of one run; a trainer that reports more is cut off, loudly.
-const MOST_EPOCHS: usize = 100_000;
-
-/// One epoch, as the trainer says.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct EpochRecord {
-    /// Counted from 1.
-    pub epoch: u32,
-    /// Null when it was not finite.
-    pub loss: Option<f64>,
-    pub seconds: f64,
-    pub accuracy_percent: Option<f64>,
-}
+/// A longer line arrives cut.
+const LONGEST_LINE: usize = 64 * 1024;
+/// Points of a curve that are kept; of more, every second one goes.
+const MOST_POINTS: usize = 4000;
+/// Remarks that are kept.
+const MOST_NOTES: usize = 10;
 
 /// What has been understood of a trainer's output so far.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Transcript {
+#[derive(Debug)]
+pub struct Transcript<'a> {
+    task: &'a Task,
+    rules: Rules,
     pub version: Option<String>,
     pub device: Option<String>,
     pub path: Option<String>,
@@ -28,55 +32,186 @@ pub struct Transcript {
     pub parameters: Option<u64>,
     pub compiled: Option<bool>,
     pub software: bool,
+    pub ranks: Option<u32>,
     pub dataset: Option<(String, Option<String>)>,
-    pub setup_s: Option<f64>,
-    pub compile_s: Option<f64>,
-    pub epochs: Vec<EpochRecord>,
-    pub train_s: Option<f64>,
-    pub steps: Option<u64>,
-    pub device_s: Option<f64>,
-    pub dense_flop: Option<f64>,
-    pub executed_flop: Option<f64>,
-    pub device_peak_bytes: Option<u64>,
-    pub eval_s: Option<f64>,
-    /// The accuracy that the trainer claims, in percent: the last one said.
-    pub claimed_percent: Option<f64>,
-    /// What it said in MLPerf's words. What it says in ours counts more.
+    pub facts: Facts,
+    pub curve: Curve,
+    /// Of the events `epoch`: number and seconds, and the metrics after the last of them.
+    epochs: Vec<(u32, f64)>,
+    after_last: BTreeMap<String, f64>,
+    /// What it said in MLPerf's words.
     pub mlperf: Log,
     /// Whether any line came at all.
     pub spoke: bool,
     /// The first thing that could not be understood.
     pub garbled: Option<String>,
+    /// What a reader should know of it.
+    notes: BTreeSet<String>,
 }
 
-impl Transcript {
-    /// Takes one line of standard output, without its newline.
+/// How loss and metrics developed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Curve {
+    points: Vec<CurvePoint>,
+    /// Each so-manieth point is kept, and the last.
+    stride: usize,
+    since_kept: usize,
+    /// Seconds of the epochs so far.
+    seconds: f64,
+}
+
+impl Curve {
+    /// A position that is as the last point's adds to that.
+    fn add(&mut self, point: CurvePoint) {
+        let same = |last: &CurvePoint| {
+            (last.step, last.epoch) == (point.step, point.epoch)
+                && (last.loss.is_none() || point.loss.is_none())
+                && last.metrics.keys().all(|name| !point.metrics.contains_key(name))
+        };
+        if let Some(last) = self.points.last_mut().filter(|last| same(last)) {
+            last.loss = last.loss.or(point.loss);
+            last.seconds = point.seconds.or(last.seconds);
+            last.metrics.extend(point.metrics);
+            return;
+        }
+        self.since_kept += 1;
+        if self.since_kept < self.stride {
+            // The last one stands for those that are passed over.
+            self.points.pop();
+        } else {
+            self.since_kept = 0;
+        }
+        self.points.push(point);
+        if self.points.len() > MOST_POINTS {
+            let mut index = 0;
+            self.points.retain(|_| {
+                index += 1;
+                index % 2 == 1
+            });
+            self.stride = 2 * self.stride.max(1);
+        }
+    }
+
+    pub fn points(&self) -> &[CurvePoint] {
+        &self.points
+    }
+
+    /// The last value of a metric.
+    fn last(&self, metric: &str) -> Option<f64> {
+        self.points.iter().rev().find_map(|point| point.metrics.get(metric).copied())
+    }
+}
+
+impl<'a> Transcript<'a> {
+    /// Of a trainer with these rules.
+    pub fn new(task: &'a Task, rules: Rules) -> Transcript<'a> {
+        Transcript {
+            task,
+            rules,
+            version: None,
+            device: None,
+            path: None,
+            threads: None,
+            precision: None,
+            parameters: None,
+            compiled: None,
+            software: false,
+            ranks: None,
+            dataset: None,
+            facts: Facts::default(),
+            curve: Curve::default(),
+            epochs: Vec::new(),
+            after_last: BTreeMap::new(),
+            mlperf: Log::default(),
+            spoke: false,
+            garbled: None,
+            notes: BTreeSet::new(),
+        }
+    }
+
+    /// Takes one line of its output, without its newline.
     pub fn line(&mut self, line: &str) {
         self.spoke |= !line.trim().is_empty();
-        match Event::parse(line) {
-            Some(Ok(event)) => self.event(event),
-            Some(Err(error)) => self.garble(format!("{error} in the line {}", shorten(line))),
-            None => match mllog::Entry::parse(line) {
-                Some(entry) => self.mlperf(line, entry),
-                None => self.plain(line),
-            },
+        let shown = plain(line);
+        let mut ours = false;
+        for said in Said::all(&shown) {
+            ours = true;
+            match said {
+                Ok(said) => self.event(said.event, said.rank),
+                Err(error) => self.not_understood(error.to_string(), line),
+            }
         }
+        if ours {
+            return;
+        }
+        if let Some(entry) = mllog::Entry::parse(&shown) {
+            return self.mlperf(line, entry);
+        }
+        match self.rules.line(&shown) {
+            Ok(found) => self.found(found),
+            Err(reason) => self.garble(reason),
+        }
+        let task = self.task;
+        for (name, metric) in &task.metrics {
+            if let Some(label) = metric.label.as_ref().filter(|_| !self.rules.read(name)) {
+                self.labelled(name, metric, label, &shown);
+            }
+        }
+    }
+
+    fn not_understood(&mut self, error: String, line: &str) {
+        let long = if line.len() >= LONGEST_LINE {
+            ", which is longer than 65,536 bytes and was cut"
+        } else {
+            ""
+        };
+        self.garble(format!("{error} in the line {}{long}", shorten(line)));
     }
 
     /// A line of MLPerf's.
     fn mlperf(&mut self, line: &str, entry: Result<mllog::Entry, String>) {
-        if let Err(error) = entry.and_then(|entry| self.mlperf.entry(&entry)) {
-            return self.garble(format!("{error} in the line {}", shorten(line)));
+        let evaluated = match entry.and_then(|entry| self.mlperf.entry(&entry, self.task)) {
+            Ok(evaluated) => evaluated,
+            Err(error) => return self.not_understood(error, line),
+        };
+        let log = &self.mlperf;
+        let said = [
+            (Fact::SetupS, log.setup_s()),
+            (Fact::TrainS, log.train_s()),
+            (Fact::EvalS, log.eval_s()),
+        ];
+        for (fact, seconds) in said {
+            if let Some(seconds) = seconds {
+                self.facts.state(fact, Who::Mlperf, seconds);
+            }
         }
-        let Log { setup_s, train_s, eval_s, accuracy_percent, .. } = self.mlperf;
-        self.setup_s = setup_s.or(self.setup_s);
-        self.train_s = train_s.or(self.train_s);
-        self.eval_s = eval_s.or(self.eval_s);
-        self.claimed_percent = accuracy_percent.or(self.claimed_percent);
-        self.epochs.clone_from(&self.mlperf.epochs);
+        if let Some(work) = log.noted.get("samples_count") {
+            self.facts.state(Fact::Work, Who::Mlperf, *work);
+        }
+        let epochs = log.epochs();
+        for (index, seconds) in epochs.iter().enumerate().skip(self.epochs_of_curve()) {
+            self.curve.seconds += seconds;
+            let (epoch, seconds) = (Some((index + 1) as f64), Some(self.curve.seconds));
+            self.curve.add(CurvePoint { epoch, seconds, ..CurvePoint::default() });
+        }
+        if let Some(mllog::Evaluated { metric, value, epoch }) = evaluated {
+            self.facts.state(Fact::Metric(metric.clone()), Who::Mlperf, value);
+            let epoch = epoch.map(|epoch| epoch as f64);
+            let metrics = BTreeMap::from([(metric, value)]);
+            let metrics = self.finite(metrics);
+            self.curve.add(CurvePoint { epoch, metrics, ..CurvePoint::default() });
+        }
     }
 
-    fn event(&mut self, event: Event) {
+    /// Epochs that the curve has of MLPerf's.
+    fn epochs_of_curve(&self) -> usize {
+        self.curve.points.iter().rev().find_map(|point| point.epoch).unwrap_or(0.0) as usize
+    }
+
+    fn event(&mut self, event: Event, rank: u32) {
+        let who = Who::Event(rank);
+        // Of processes that train together, the first speaks for all.
+        let first = rank == 0;
         match event {
             Event::Started {
                 protocol,
@@ -88,7 +223,7 @@ impl Transcript {
                 parameters,
                 compiled,
                 software,
-                ranks: _,
+                ranks,
             } => {
                 if protocol > protocol::VERSION {
                     self.garble(format!(
@@ -96,85 +231,281 @@ impl Transcript {
                         protocol::VERSION
                     ));
                 }
-                (self.version, self.device, self.path) = (version, device, path);
-                (self.threads, self.precision, self.parameters) = (threads, precision, parameters);
-                self.compiled = compiled;
-                self.software = software.unwrap_or(false);
+                self.software |= software.unwrap_or(false);
+                if first {
+                    (self.version, self.device, self.path) = (version, device, path);
+                    (self.threads, self.precision, self.parameters) =
+                        (threads, precision, parameters);
+                    (self.compiled, self.ranks) = (compiled, ranks);
+                }
             }
             Event::Dataset { name, sha256 } => self.dataset = Some((name, sha256)),
             Event::Ready { setup_s, compile_s } => {
-                self.setup_s = self.seconds("setup_s", Some(setup_s));
-                self.compile_s = self.seconds("compile_s", compile_s);
+                self.seconds(Fact::SetupS, &who, Some(setup_s));
+                self.seconds(Fact::CompileS, &who, compile_s);
             }
-            Event::Epoch { epoch, loss, seconds, accuracy_percent } => {
-                if self.epochs.len() >= MOST_EPOCHS {
-                    self.garble(format!("more than {MOST_EPOCHS} epochs"));
-                } else if let Some(seconds) = self.seconds("seconds", Some(seconds)) {
-                    let loss = Some(loss).filter(|loss| loss.is_finite());
-                    self.epochs.push(EpochRecord { epoch, loss, seconds, accuracy_percent });
+            Event::Epoch { epoch, loss, seconds, accuracy_percent } if first => {
+                if !(seconds >= 0.0 && seconds.is_finite()) {
+                    return self.garble(format!("seconds = {seconds}"));
                 }
+                self.epochs.push((epoch, seconds));
+                self.curve.seconds += seconds;
+                self.after_last = self.of_quality(accuracy_percent);
+                let metrics = self.after_last.clone();
+                let (epoch, seconds) = (Some(f64::from(epoch)), Some(self.curve.seconds));
+                self.point(CurvePoint { step: None, epoch, seconds, loss: Some(loss), metrics });
+            }
+            Event::Progress { step, epoch, seconds, loss, metrics } if first => {
+                let metrics = self.known(metrics);
+                self.point(CurvePoint { step, epoch, seconds, loss, metrics });
             }
             Event::Trained {
                 train_s,
                 steps,
+                work,
                 device_s,
                 dense_flop,
                 executed_flop,
                 device_peak_bytes,
-                work: _,
-                metrics: _,
+                metrics,
             } => {
-                self.train_s = self.seconds("train_s", Some(train_s));
-                self.device_s = self.seconds("device_s", device_s);
-                (self.steps, self.device_peak_bytes) = (steps, device_peak_bytes);
-                (self.dense_flop, self.executed_flop) = (dense_flop, executed_flop);
+                self.seconds(Fact::TrainS, &who, Some(train_s));
+                self.seconds(Fact::DeviceS, &who, device_s);
+                let bytes = device_peak_bytes.map(|bytes| bytes as f64);
+                let numbers = [
+                    (Fact::Steps, steps.map(|steps| steps as f64)),
+                    (Fact::Work, work),
+                    (Fact::DenseFlop, dense_flop),
+                    (Fact::ExecutedFlop, executed_flop),
+                    (Fact::DevicePeakBytes, bytes),
+                ];
+                for (fact, number) in numbers {
+                    if let Some(number) = number {
+                        self.facts.state(fact, who.clone(), number);
+                    }
+                }
+                self.claim(metrics, &who);
             }
-            Event::Evaluated { eval_s, accuracy_percent, metrics: _ } => {
-                self.eval_s = self.seconds("eval_s", Some(eval_s));
-                if let Some(percent) = accuracy_percent {
-                    self.claim(percent);
+            Event::Evaluated { eval_s, accuracy_percent, metrics } => {
+                self.seconds(Fact::EvalS, &who, Some(eval_s));
+                let accuracy = self.of_quality(accuracy_percent);
+                self.claim(accuracy, &who);
+                self.claim(metrics, &who);
+            }
+            Event::Epoch { .. } | Event::Progress { .. } | Event::Unknown => {}
+        }
+    }
+
+    /// Protocol 1 has one metric, the quality of the task that there was then.
+    fn of_quality(&mut self, percent: Option<f64>) -> BTreeMap<String, f64> {
+        let quality = self.task.quality().filter(|(_, metric)| metric.unit == "%");
+        match (percent, quality) {
+            (Some(percent), Some((name, _))) => BTreeMap::from([(name.to_owned(), percent)]),
+            (Some(_), None) => {
+                self.note("its `accuracy_percent` is no metric of the task".to_owned());
+                BTreeMap::new()
+            }
+            (None, _) => BTreeMap::new(),
+        }
+    }
+
+    /// The task's metrics among those that were said.
+    fn known(&mut self, mut metrics: BTreeMap<String, f64>) -> BTreeMap<String, f64> {
+        metrics.retain(|name, _| {
+            let known = self.task.metrics.contains_key(name);
+            if !known && self.notes.len() < MOST_NOTES {
+                self.notes.insert(format!("it reports {name:?}, which is no metric of the task"));
+            }
+            known
+        });
+        metrics
+    }
+
+    fn claim(&mut self, metrics: BTreeMap<String, f64>, who: &Who) {
+        for (name, value) in self.known(metrics) {
+            let grain = value.to_string().parse::<Printed>().map_or(0.0, |it| it.grain);
+            let grain = if grain < 1.0 { grain } else { 0.0 };
+            self.metric(&name, who.clone(), Printed { value, grain });
+        }
+    }
+
+    fn metric(&mut self, name: &str, who: Who, printed: Printed) {
+        let Some(metric) = self.task.metrics.get(name) else { return };
+        let percent = metric.unit == "%";
+        let by = metric.score.as_ref().map(|score| score.by);
+        let share = percent && matches!(by, Some(Measure::Accuracy | Measure::TopK));
+        if share && !printed.value.is_nan() && !(0.0..=100.0).contains(&printed.value) {
+            return self.garble(format!("a {} of {} %", metric.label(name), printed.value));
+        }
+        if percent && printed.value > 0.0 && printed.value < 1.0 {
+            self.note(format!(
+                "it says {} = {} %: is that a fraction of 1? It is taken as a percentage",
+                metric.label(name),
+                printed.value
+            ));
+        }
+        self.facts.print(Fact::Metric(name.to_owned()), who, printed);
+    }
+
+    /// What the rules found in one line.
+    fn found(&mut self, found: Vec<(Found, Printed)>) {
+        let last = self.curve.points.last();
+        // A line that does not say where it stands belongs to the last place that was named.
+        let mut point = CurvePoint {
+            step: last.and_then(|last| last.step),
+            epoch: last.and_then(|last| last.epoch),
+            ..CurvePoint::default()
+        };
+        let (mut placed, mut tells) = (false, false);
+        for (what, printed) in found {
+            match what {
+                Found::Loss => point.loss = Some(printed.value),
+                Found::Step => (point.step, placed) = (Some(printed.value as u64), true),
+                Found::Epoch => (point.epoch, placed) = (Some(printed.value), true),
+                Found::EpochS => {
+                    self.curve.seconds += printed.value;
+                    point.seconds = Some(self.curve.seconds);
+                }
+                Found::Fact(Fact::Metric(name)) => {
+                    point.metrics.insert(name.clone(), printed.value);
+                    self.metric(&name, Who::Rule, printed);
+                    continue;
+                }
+                Found::Fact(fact) => {
+                    let valid = printed.value >= 0.0 && printed.value.is_finite();
+                    match valid {
+                        true => self.facts.print(fact, Who::Rule, printed),
+                        false => self.garble(format!("a rule reads {}", printed.value)),
+                    }
+                    continue;
                 }
             }
-            Event::Progress { .. } | Event::Unknown => {}
+            tells = true;
+        }
+        if tells || placed || !point.metrics.is_empty() {
+            self.point(point);
         }
     }
 
-    /// `Test Accuracy: 95.67%`, anywhere in a line, upper or lower case.
-    fn plain(&mut self, line: &str) {
-        const WORDS: &str = "test accuracy:";
-        let Some(at) = line.to_ascii_lowercase().find(WORDS) else {
-            return;
-        };
-        let rest = line[at + WORDS.len()..].trim_start();
-        let number = rest.split('%').next().unwrap_or(rest).trim();
-        match number.parse::<f64>() {
-            Ok(percent) if rest.contains('%') => self.claim(percent),
-            Ok(_) => self.garble(format!("no percent sign in the line {}", shorten(line))),
-            Err(_) => self.garble(format!("no number in the line {}", shorten(line))),
-        }
-    }
-
-    fn claim(&mut self, percent: f64) {
-        if (0.0..=100.0).contains(&percent) {
-            self.claimed_percent = Some(percent);
-        } else {
-            self.garble(format!("a test accuracy of {percent} %"));
-        }
-    }
-
-    fn seconds(&mut self, key: &str, seconds: Option<f64>) -> Option<f64> {
-        match seconds {
-            Some(value) if !(value >= 0.0 && value.is_finite()) => {
-                self.garble(format!("{key} = {value}"));
-                None
+    /// A point of the curve, of finite numbers.
+    fn point(&mut self, mut point: CurvePoint) {
+        if let Some(loss) = point.loss.take_if(|loss| !loss.is_finite()) {
+            let place = [
+                point.step.map(|step| format!("step {step}")),
+                point.epoch.map(|it| format!("epoch {it}")),
+            ];
+            let place = place.into_iter().flatten().next().unwrap_or_default();
+            if !self.notes.iter().any(|note| note.starts_with("its loss is")) {
+                self.note(format!("its loss is {loss} at {place}: not finite"));
             }
-            other => other,
+        }
+        point.seconds = point.seconds.filter(|seconds| seconds.is_finite());
+        point.epoch = point.epoch.filter(|epoch| epoch.is_finite());
+        point.metrics = self.finite(point.metrics);
+        // What stands nowhere is no point of a curve.
+        if point.step.is_some() || point.epoch.is_some() || point.seconds.is_some() {
+            self.curve.add(point);
+        }
+    }
+
+    fn finite(&self, mut metrics: BTreeMap<String, f64>) -> BTreeMap<String, f64> {
+        metrics.retain(|_, value| value.is_finite());
+        metrics
+    }
+
+    /// `Test Accuracy: 95.67%` at the start of a statement, upper or lower case; the last one counts.
+    fn labelled(&mut self, name: &str, metric: &Metric, label: &str, line: &str) {
+        let lower = line.to_ascii_lowercase();
+        for (at, _) in lower.match_indices(&label.to_ascii_lowercase()) {
+            let Some(rest) = line[at + label.len()..].trim_start().strip_prefix(':') else {
+                continue;
+            };
+            let before =
+                line[..at].trim_end().rsplit(char::is_whitespace).next().unwrap_or_default();
+            let number =
+                rest.trim_start().split([' ', '%', '|', ';', '\t']).next().unwrap_or_default();
+            if !starts_statement(before) {
+                let value = number.trim();
+                self.note(format!(
+                    "a line says `{before} {label}: {value}`, which is not taken as `{label}`"
+                ));
+                continue;
+            }
+            match number.parse::<Printed>() {
+                Ok(_) if metric.unit == "%" && !rest.contains('%') => {
+                    self.garble(format!("no percent sign in the line {}", shorten(line)));
+                }
+                Ok(printed) if printed.value.is_nan() => {
+                    self.garble(format!("{label} is not finite in the line {}", shorten(line)));
+                }
+                Ok(printed) => self.metric(name, Who::Line, printed),
+                Err(_) => self.garble(format!("no number in the line {}", shorten(line))),
+            }
+        }
+    }
+
+    fn seconds(&mut self, fact: Fact, who: &Who, seconds: Option<f64>) {
+        let Some(value) = seconds else { return };
+        if value >= 0.0 && value.is_finite() {
+            self.facts.state(fact, who.clone(), value);
+        } else {
+            self.garble(format!("{} = {value}", fact.name()));
         }
     }
 
     fn garble(&mut self, what: String) {
         self.garbled.get_or_insert(what);
     }
+
+    fn note(&mut self, what: String) {
+        if self.notes.len() < MOST_NOTES {
+            self.notes.insert(what);
+        }
+    }
+
+    /// A metric's value and who says so: scored, stated, or the last of the curve.
+    pub fn value(&self, metric: &str) -> Option<(Who, f64)> {
+        self.facts.metric(metric).or_else(|| Some((Who::Event(0), self.curve.last(metric)?)))
+    }
+
+    /// What a reader should know; of one that ended well, also which rules found nothing in its lines,
+    /// of which the last are `tail`.
+    pub fn notes(&self, ended_well: bool, tail: &str) -> Vec<String> {
+        let mut notes: Vec<String> = self.notes.iter().cloned().collect();
+        let idle: Vec<String> = self.rules.idle().map(|rule| format!("`{rule}`")).collect();
+        if ended_well && !idle.is_empty() {
+            let last: Vec<&str> =
+                tail.lines().rev().filter(|line| !line.trim().is_empty()).take(3).collect();
+            let last: Vec<String> = last.into_iter().rev().map(shorten).collect();
+            let seen = if last.is_empty() { "nothing".to_owned() } else { last.join(", ") };
+            notes.push(format!(
+                "no line was read by {}; the last lines were {seen}",
+                idle.join(" and ")
+            ));
+        }
+        notes.extend(
+            self.mlperf.noted.iter().map(|(key, value)| format!("{key} = {value} (MLPerf's line)")),
+        );
+        notes
+    }
+
+    /// Why what it says cannot be true, if it cannot.
+    pub fn contradiction(&self, surely: Surely) -> Option<String> {
+        let after_last = (!self.after_last.is_empty()).then_some(&self.after_last);
+        let dataset = self.dataset.as_ref();
+        // Those that log in MLPerf's words train until they reach a target.
+        let told_epochs = surely.told_epochs.filter(|_| !self.mlperf.spoke());
+        let surely = Surely { epochs: &self.epochs, after_last, told_epochs, dataset, ..surely };
+        facts::contradiction(&self.facts, self.task, &surely)
+    }
+}
+
+/// Whether what stands before a label leaves it as it is: nothing, a number, a separator, a log level.
+fn starts_statement(before: &str) -> bool {
+    let bare = before.trim_matches(|c: char| !c.is_alphanumeric());
+    before.ends_with([':', '|', ',', ';', '.', ']', ')', '-', '>', '='])
+        || !bare.contains(char::is_alphabetic)
+        || ["final", "info"].iter().any(|word| bare.eq_ignore_ascii_case(word))
 }
 
 /// The beginning of a line, quoted, with everything unprintable escaped.
@@ -187,31 +518,78 @@ fn shorten(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::suite::Suite;
+    use std::sync::LazyLock;
 
-    fn transcript(lines: &[&str]) -> Transcript {
-        let mut transcript = Transcript::default();
+    static SUITE: LazyLock<Suite> = LazyLock::new(|| {
+        let text = r#"
+            name = "s"
+            [task]
+            name = "t"
+            like = "mnist"
+            metrics.bpc = { better = "lower" }
+            [[trainers]]
+            name = "T"
+            program = "p"
+            command = ["p"]
+            backends = ["cpu"]
+            models.m = { prefix = "m" }
+            read = ['step (?<step>\d+) loss (?<loss>\S+)', 'bpc (?<bpc>\S+)', '(?<epoch_s>\d+)s/epoch (?<epoch>\d+)']
+        "#;
+        Suite::parse(text, "s.toml").unwrap()
+    });
+
+    fn transcript(lines: &[&str]) -> Transcript<'static> {
+        let rules = Rules::new(&SUITE.trainers[0], SUITE.task()).unwrap();
+        let mut transcript = Transcript::new(SUITE.task(), rules);
         lines.iter().for_each(|line| transcript.line(line));
         transcript
     }
 
+    fn accuracy(lines: &[&str]) -> Option<f64> {
+        transcript(lines).value("test_accuracy_percent").map(|it| it.1)
+    }
+
     #[test]
-    fn the_plain_line_is_enough_and_the_last_one_counts() {
-        let said = transcript(&["Epoch 1: Test Accuracy: 91.20%", "Final test accuracy: 95.67 %"]);
-        assert_eq!(said.claimed_percent, Some(95.67));
-        assert_eq!(said.garbled, None);
+    fn the_label_at_the_start_of_a_statement_is_enough_and_the_last_one_counts() {
+        assert_eq!(
+            accuracy(&["Epoch 1: Test Accuracy: 91.20%", "Final test accuracy: 95.67 %"]),
+            Some(95.67)
+        );
+        assert_eq!(accuracy(&["Test Accuracy: 11.00% | final Test Accuracy: 95.00%"]), Some(95.0));
+        assert_eq!(accuracy(&["\x1b[1mINFO\x1b[0m Epoch 3/5 Test Accuracy: 95.00%"]), Some(95.0));
+    }
+
+    #[test]
+    fn another_label_is_not_taken_and_said() {
+        for line in ["Best Test Accuracy: 97.00%", "Top-5 Test Accuracy: 99.00%"] {
+            let said = transcript(&["Test Accuracy: 95.00%", line]);
+            assert_eq!(said.value("test_accuracy_percent").unwrap().1, 95.0);
+            let notes = said.notes(false, "");
+            assert!(
+                notes[0].contains("Test Accuracy: 9") && notes[0].contains("not taken"),
+                "{notes:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_fraction_with_a_percent_sign_is_suspicious() {
+        let said = transcript(&["Test Accuracy: 0.9567%"]);
+        assert_eq!(said.value("test_accuracy_percent").unwrap().1, 0.9567);
+        assert!(said.notes(false, "")[0].contains("fraction of 1"));
     }
 
     #[test]
     fn an_accuracy_that_cannot_be_read_is_garbled_and_not_a_guess() {
         for line in [
             "Test Accuracy: 0.9567",
-            "Test Accuracy: nan%",
             "Test Accuracy: 9567%",
             "Test Accuracy: -1%",
             "Test Accuracy: high%",
         ] {
             let said = transcript(&[line]);
-            assert_eq!(said.claimed_percent, None, "{line}");
+            assert_eq!(said.value("test_accuracy_percent"), None, "{line}");
             assert!(said.garbled.is_some(), "{line}");
         }
     }
@@ -225,9 +603,63 @@ mod tests {
             r#":::TRAINMARK {"event":"trained","train_s":0.26,"steps":1875}"#,
             r#":::TRAINMARK {"event":"evaluated","eval_s":0.01,"accuracy_percent":93.5}"#,
         ]);
-        assert_eq!((said.threads, said.setup_s, said.train_s), (Some(2), Some(0.5), Some(0.26)));
-        assert_eq!((said.epochs[0].loss, said.steps), (Some(0.6), Some(1875)));
-        assert_eq!((said.claimed_percent, said.garbled), (Some(93.5), None));
+        let fact = |fact| said.facts.value(&fact);
+        assert_eq!(
+            (said.threads, fact(Fact::SetupS), fact(Fact::TrainS)),
+            (Some(2), Some(0.5), Some(0.26))
+        );
+        assert_eq!((said.curve.points()[0].loss, fact(Fact::Steps)), (Some(0.6), Some(1875.0)));
+        assert_eq!(
+            (
+                accuracy(&[
+                    r#":::TRAINMARK {"event":"evaluated","eval_s":0,"accuracy_percent":93.5}"#
+                ]),
+                &said.garbled
+            ),
+            (Some(93.5), &None)
+        );
+    }
+
+    #[test]
+    fn curves_are_by_step_and_the_last_value_counts() {
+        let said = transcript(&[
+            r#":::TRAINMARK {"event":"progress","step":10,"loss":2.5}"#,
+            r#":::TRAINMARK {"event":"progress","step":10,"metrics":{"bpc":3.5}}"#,
+            r#":::TRAINMARK {"event":"progress","step":20,"loss":NaN,"metrics":{"bpc":3.25,"bleu":1}}"#,
+        ]);
+        assert_eq!(said.value("bpc").unwrap().1, 3.25);
+        let [first, second] = said.curve.points() else { panic!("{:?}", said.curve) };
+        assert_eq!((first.step, first.loss, first.metrics["bpc"]), (Some(10), Some(2.5), 3.5));
+        assert_eq!((second.loss, second.metrics["bpc"]), (None, 3.25));
+        let notes = said.notes(false, "").join("\n");
+        assert!(
+            notes.contains("its loss is NaN at step 20") && notes.contains("\"bleu\""),
+            "{notes}"
+        );
+        assert_eq!(said.garbled, None);
+    }
+
+    #[test]
+    fn rules_make_a_curve_and_say_when_they_found_nothing() {
+        let said = transcript(&["step 1 loss 4.0", "step 2 loss 3.0", "bpc 5.5", "2s/epoch 1"]);
+        let [first, second, third] = said.curve.points() else { panic!("{:?}", said.curve) };
+        assert_eq!((first.step, second.step, second.metrics["bpc"]), (Some(1), Some(2), 5.5));
+        assert_eq!((third.epoch, third.seconds), (Some(1.0), Some(2.0)));
+        assert_eq!(said.value("bpc"), Some((Who::Rule, 5.5)));
+        let idle = transcript(&["step 1 loss 4.0"]).notes(true, "step 1 loss 4.0\ndone\n");
+        assert!(idle[0].contains("`bpc (?<bpc>") && idle[0].contains("\"done\""), "{idle:?}");
+    }
+
+    #[test]
+    fn a_long_curve_is_thinned_and_keeps_its_ends() {
+        let mut curve = Curve::default();
+        for step in 0..100_000 {
+            curve.add(CurvePoint { step: Some(step), ..CurvePoint::default() });
+        }
+        let points = curve.points();
+        assert!((MOST_POINTS / 2..=MOST_POINTS).contains(&points.len()), "{}", points.len());
+        assert_eq!((points[0].step, points.last().unwrap().step), (Some(0), Some(99_999)));
+        assert!(points.windows(2).all(|two| two[0].step < two[1].step));
     }
 
     #[test]
@@ -237,6 +669,8 @@ mod tests {
         assert_eq!(transcript(&[negative]).garbled.as_deref(), Some("train_s = -1"));
         let future = r#":::TRAINMARK {"event":"started","protocol":99}"#;
         assert!(transcript(&[future]).garbled.unwrap().contains("version 99"));
+        let long = format!(":::TRAINMARK {{\"event\":\"{}", "x".repeat(LONGEST_LINE));
+        assert!(transcript(&[&long]).garbled.unwrap().contains("longer than 65,536 bytes"));
     }
 
     #[test]
@@ -249,13 +683,16 @@ mod tests {
             line(0, "epoch_start", "null"),
             line(1500, "epoch_stop", "null"),
             line(1600, "eval_accuracy", "0.95"),
+            line(1700, "samples_count", "640"),
             line(2000, "run_stop", "null"),
         ];
         let said = transcript(&lines.each_ref().map(String::as_str));
-        assert_eq!((said.train_s, said.claimed_percent), (Some(2.0), Some(95.0)));
-        assert_eq!((said.epochs.len(), said.epochs[0].seconds), (1, 1.5));
-        let said = transcript(&[":::MLLOG {"]);
-        assert!(said.garbled.unwrap().contains("MLPerf"));
+        let fact = |fact| said.facts.value(&fact);
+        assert_eq!((fact(Fact::TrainS), fact(Fact::Work)), (Some(2.0), Some(640.0)));
+        assert_eq!(said.value("test_accuracy_percent"), Some((Who::Mlperf, 95.0)));
+        let [point] = said.curve.points() else { panic!("{:?}", said.curve) };
+        assert_eq!((point.seconds, point.metrics["test_accuracy_percent"]), (Some(1.5), 95.0));
+        assert!(transcript(&[":::MLLOG {"]).garbled.unwrap().contains("MLPerf"));
     }
 
     #[test]

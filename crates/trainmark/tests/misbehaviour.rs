@@ -66,7 +66,7 @@ fn a_gigabyte_of_any_output_is_read_to_its_end_in_bounded_memory() {
 fn a_million_events_and_names_without_end_are_bounded_too() {
     let epoch = r#":::TRAINMARK {"event":"epoch","epoch":1,"loss":0.5,"seconds":0.0}"#;
     let script = format!("yes '{epoch}' | head -n 300000; {PLAIN}");
-    check(&script, &[], "garbled", "more than 100000 epochs");
+    check(&script, &[], "misreported", "epoch 1 twice");
     let name = "head -c 60000 /dev/zero | tr '\\0' x";
     let started = r#"printf ':::TRAINMARK {"event":"started","protocol":1,"device":"%s"}\n' $NAME"#;
     let script = format!("NAME=$({name}); for i in $(seq 200); do {started}; done; {PLAIN}");
@@ -108,7 +108,7 @@ fn one_that_claims_a_hundred_percent_is_believed_only_as_far_as_its_predictions_
     check(&format!("{zeros}; {claim}"), &[], "misreported", "its predictions score 10.00 %");
     let claimed = check(claim, &[], "measured", "");
     assert_eq!(claimed["task"]["metrics"]["test_accuracy_percent"]["source"], "claimed");
-    check(&fake("lie"), &[], "garbled", "more than 10 predictions for 10 test images");
+    check(&fake("lie"), &[], "garbled", "more than 10 predictions");
 }
 
 #[test]

@@ -367,7 +367,7 @@ fn a_task_of_an_order_is_run_alone_and_gives_one_result_file() {
 }
 
 fn dataset_sha256(place: &Place) -> String {
-    place.run(&place.suite(PLAIN, ""), &[]);
+    place.run(&place.suite(&format!("true {{data}}; {PLAIN}"), ""), &[]);
     place.results()[0]["dataset"]["sha256"].as_str().unwrap().to_owned()
 }
 

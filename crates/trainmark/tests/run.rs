@@ -28,7 +28,8 @@ fn one_line_of_shell_is_a_trainer() {
     assert_eq!(result["metrics"]["test_accuracy_percent"], 95.67);
     assert!(result["metrics"]["peak_memory_mb"].as_f64().unwrap() > 0.1);
     assert!(result["timing"]["wall_s"].as_f64().unwrap() > 0.0);
-    assert_eq!(result["dataset"]["name"], "data");
+    // Nobody told it where the data is.
+    assert!(result["dataset"].is_null());
     assert_eq!(result["config"]["hidden_size"], 512);
 }
 

@@ -48,7 +48,7 @@ impl Place {
             name = "Fake"
             program = {program:?}
             command = ["{{program}}", "verify", "{{backend}}", "{{model}}", "{{hidden_size}}",
-                       "{{batch_size}}", "{{learning_rate}}"]
+                       "{{batch_size}}", "{{learning_rate}}", "{{epochs}}"]
             backends = {backends:?}
             models.mlp = {{ prefix = "fake", matrix = {{ hidden_size = [24] }} }}
             models.cnn = {{ prefix = "fake_cnn", matrix = {{ hidden_size = [0] }} }}

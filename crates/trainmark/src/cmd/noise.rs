@@ -69,7 +69,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     let label = case.label(&loaded.suite);
     let cancel = cancelled_by_signals()?;
-    let dataset = data::prepare(args.what.data.as_deref())?;
+    let dataset = data::prepare(&loaded, args.what.data.as_deref())?;
     eprintln!("{label} against itself, {} rounds; data {dataset}", args.rounds);
     let schedule = Schedule {
         repeats: args.rounds,

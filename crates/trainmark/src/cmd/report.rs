@@ -62,14 +62,12 @@ impl Input {
 /// A suite's reference as records know it.
 pub(super) fn preferred(row: &crate::suite::ReferenceRow) -> Reference {
     let (executable, backend) = (row.trainer.clone(), row.backend.clone());
-    Reference { executable, backend, ..Reference::default() }
+    Reference { executable, backend, settings: row.config.clone() }
 }
 
 /// The built-in suite's target of files that name none.
 fn target(suite: &Suite, record: &Record) -> Option<(String, f64)> {
-    let epochs = record.config.get("epochs").and_then(serde_json::Value::as_u64).unwrap_or(0);
-    let target = suite.target(&record.model, &old::TASK.name, epochs)?;
-    Some((old::TASK.quality.clone()?, target))
+    suite.targets(&record.model, Some(&old::TASK.name), &record.config).into_iter().next()
 }
 
 /// Make reports from a folder of result files: JSON, Markdown, HTML, charts.

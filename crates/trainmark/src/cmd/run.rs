@@ -210,7 +210,7 @@ fn begin(
             handle.cancel_because(TIME_IS_UP);
         });
     }
-    let dataset = data::prepare(args.what.data.as_deref())?;
+    let dataset = data::prepare(loaded, args.what.data.as_deref())?;
     let suite = format!("{} ({})", loaded.suite.name, loaded.origin);
     eprintln!("Suite {}, {} rows", one_line(&suite), cases.len());
     eprintln!("Data  {dataset}");

@@ -51,7 +51,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         bail!("{}: its row has no trainer", named());
     }
     let cancel = cancelled_by_signals()?;
-    let dataset = data::prepare(Some(&order.data))?;
+    let dataset = data::prepare(&loaded, Some(&order.data))?;
     if dataset.sha256 != order.dataset_sha256 {
         bail!("{}: is other data here than where the order was given", order.data.display());
     }

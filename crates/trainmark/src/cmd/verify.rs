@@ -52,7 +52,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut file = known.unwrap_or_default();
 
     let cancel = cancelled_by_signals()?;
-    let dataset = data::prepare(args.what.data.as_deref())?;
+    let dataset = data::prepare(&loaded, args.what.data.as_deref())?;
     eprintln!("Suite {} ({}), {} rows", loaded.suite.name, loaded.origin, cases.len());
     eprintln!("Data  {dataset}");
     let train = mnist::Source::open(&dataset.directory)?.load()?.train;

@@ -81,7 +81,7 @@ impl What {
     /// # Errors
     /// If there is no such data, or a command cannot be filled in.
     pub fn listing(&self, loaded: &LoadedSuite, rows: &[Case], purpose: Purpose) -> Result<String> {
-        let data = data::place(self.data.as_deref())?;
+        let data = data::place(loaded, self.data.as_deref())?.unwrap_or_default();
         let agenda = Agenda { loaded, data: &data, allow_software: self.allow_software };
         Ok(listing(&agenda.commands(rows, purpose).map_err(|reason| anyhow!(reason))?))
     }

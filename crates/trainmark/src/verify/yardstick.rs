@@ -79,6 +79,7 @@ mod tests {
             model: model.to_owned(),
             backend: "cpu".to_owned(),
             config: config.as_object().unwrap().clone(),
+            tags: Vec::new(),
             prefix: String::new(),
         }
     }

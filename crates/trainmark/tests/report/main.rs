@@ -11,7 +11,7 @@ mod study;
 
 use record::folder::{self, Folder};
 use record::summary::{Options, Summary};
-use record::{Record, old};
+use record::Record;
 use report::{console, json, markdown};
 use std::path::{Path, PathBuf};
 use trainmark::suite::{BUILT_IN, Suite};
@@ -29,8 +29,7 @@ fn read(set: &str) -> Folder {
 fn summary_with(set: &str, options: Options) -> Summary {
     let suite = Suite::parse(BUILT_IN, "built in").unwrap();
     let target = |record: &Record| {
-        let epochs = record.config.get("epochs").and_then(serde_json::Value::as_u64).unwrap_or(0);
-        Some((old::ACCURACY.to_owned(), suite.target(&record.model, "mnist", epochs)?))
+        suite.targets(&record.model, Some("mnist"), &record.config).into_iter().next()
     };
     Summary::new(read(set), &Options { target: Some(&target), ..options }).unwrap()
 }

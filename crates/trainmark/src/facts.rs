@@ -1,0 +1,344 @@
+//! Facts of one training: who stated them, and whether the statements agree. This is the only place
+//! where two statements of one fact are held against each other.
+
+use crate::rules::Printed;
+use crate::task::{Metric, Task};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// Clocks are read at different moments: so many seconds, and this share, are no contradiction.
+const CLOCK_TOLERANCE_S: f64 = 0.05;
+const CLOCK_TOLERANCE_SHARE: f64 = 0.05;
+/// Sums in float32 and in float64 differ by so much.
+const ROUNDING_SHARE: f64 = 1e-5;
+
+/// What is stated.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fact {
+    SetupS,
+    CompileS,
+    TrainS,
+    EvalS,
+    DeviceS,
+    Steps,
+    Work,
+    DenseFlop,
+    ExecutedFlop,
+    DevicePeakBytes,
+    Metric(String),
+}
+
+/// Who states it, from the one who is believed most.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Who {
+    /// The harness, which scored the predictions.
+    Harness,
+    /// The trainer, by an event of that rank.
+    Event(u32),
+    /// The trainer, by a line that a rule of the suite reads.
+    Rule,
+    /// The trainer, by a line with the metric's label.
+    Line,
+    Mlperf,
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Who::Harness => "its predictions score",
+            Who::Event(_) => "an event says",
+            Who::Rule => "a line that a rule reads says",
+            Who::Line => "a printed line says",
+            Who::Mlperf => "MLPerf's lines say",
+        })
+    }
+}
+
+impl Fact {
+    fn is_seconds(&self) -> bool {
+        use Fact::*;
+        matches!(self, SetupS | CompileS | TrainS | EvalS | DeviceS)
+    }
+
+    /// Of several processes that train together: the slowest, the largest, or all.
+    fn merge(&self, left: f64, right: f64) -> f64 {
+        match self {
+            Fact::Work | Fact::DenseFlop | Fact::ExecutedFlop => left + right,
+            _ => left.max(right),
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        match self {
+            Fact::SetupS => "setup_s",
+            Fact::CompileS => "compile_s",
+            Fact::TrainS => "train_s",
+            Fact::EvalS => "eval_s",
+            Fact::DeviceS => "device_s",
+            Fact::Steps => "steps",
+            Fact::Work => "work",
+            Fact::DenseFlop => "dense_flop",
+            Fact::ExecutedFlop => "executed_flop",
+            Fact::DevicePeakBytes => "device_peak_bytes",
+            Fact::Metric(name) => name,
+        }
+    }
+}
+
+/// Statements by fact and by who makes them: the last one of each counts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Facts(BTreeMap<Fact, BTreeMap<Who, Printed>>);
+
+impl Facts {
+    /// Takes a number whose own digits say how well it is known.
+    pub fn state(&mut self, fact: Fact, who: Who, value: f64) {
+        let shown: Option<Printed> = value.to_string().parse().ok();
+        // A whole number in an event is exact; one that was rounded has a point.
+        let grain = shown.map_or(0.0, |it| it.grain);
+        self.print(fact, who, Printed { value, grain: if grain < 1.0 { grain } else { 0.0 } });
+    }
+
+    /// Takes a number as it was printed.
+    pub fn print(&mut self, fact: Fact, who: Who, printed: Printed) {
+        self.0.entry(fact).or_default().insert(who, printed);
+    }
+
+    /// What is believed.
+    pub fn value(&self, fact: &Fact) -> Option<f64> {
+        self.merged(fact).first().map(|it| it.1.value)
+    }
+
+    /// Who is believed, and what.
+    pub fn metric(&self, name: &str) -> Option<(Who, f64)> {
+        let merged = self.merged(&Fact::Metric(name.to_owned()));
+        merged.into_iter().next().map(|(who, printed)| (who, printed.value))
+    }
+
+    /// All seconds that the trainer accounts for, and how well those are known.
+    fn clocked(&self) -> (f64, f64) {
+        let parts = [Fact::SetupS, Fact::CompileS, Fact::TrainS, Fact::EvalS];
+        let first = parts.iter().filter_map(|fact| self.merged(fact).into_iter().next());
+        first.fold((0.0, 0.0), |sum, (_, it)| (sum.0 + it.value, sum.1 + it.grain))
+    }
+
+    /// One statement of each kind of speaker: ranks are taken together.
+    fn merged(&self, fact: &Fact) -> Vec<(Who, Printed)> {
+        let mut merged: Vec<(Who, Printed)> = Vec::new();
+        for (who, printed) in self.0.get(fact).into_iter().flatten() {
+            match merged.last_mut() {
+                Some((Who::Event(_), sum)) if matches!(who, Who::Event(_)) => {
+                    sum.value = fact.merge(sum.value, printed.value);
+                    sum.grain = sum.grain.max(printed.grain);
+                }
+                _ => merged.push((who.clone(), *printed)),
+            }
+        }
+        merged
+    }
+
+    /// Two statements that cannot both hold.
+    fn disagreement(&self, task: &Task) -> Option<String> {
+        for (fact, by) in &self.0 {
+            let Fact::Metric(name) = fact else {
+                if let [first, .., last] = &self.merged(fact)[..]
+                    && !agree(fact, first.1, last.1)
+                {
+                    let ((first, a), (last, b)) = (first, last);
+                    let (name, unit) = (fact.name(), if fact.is_seconds() { " s" } else { "" });
+                    return Some(format!(
+                        "{name}: {first} {:.4}{unit}, {last} {:.4}{unit}",
+                        a.value, b.value
+                    ));
+                }
+                continue;
+            };
+            let Some((first, a)) = by.iter().next() else { continue };
+            if let Some((other, b)) = by.iter().find(|(_, b)| !agree(fact, *a, **b)) {
+                let shown = |it: f64| {
+                    task.metrics.get(name).map_or(it.to_string(), |metric| metric.shown(it))
+                };
+                let label =
+                    task.metrics.get(name).map_or(name.as_str(), |metric| metric.label(name));
+                let (other, claimed, first, known) = (other, shown(b.value), first, shown(a.value));
+                return Some(match first {
+                    Who::Harness => format!("it claims a {label} of {claimed}, {first} {known}"),
+                    _ => format!("{label}: {first} {known}, {other} {claimed}"),
+                });
+            }
+        }
+        None
+    }
+}
+
+fn agree(fact: &Fact, a: Printed, b: Printed) -> bool {
+    let largest = a.value.abs().max(b.value.abs());
+    let allowed = match fact.is_seconds() {
+        true => CLOCK_TOLERANCE_S + CLOCK_TOLERANCE_SHARE * largest,
+        false => ROUNDING_SHARE * largest,
+    };
+    let both_lost = a.value.is_nan() && b.value.is_nan();
+    both_lost || a.value == b.value || (a.value - b.value).abs() <= allowed + a.grain.max(b.grain)
+}
+
+/// What else is known of a training, to hold the statements against.
+#[derive(Clone, Copy, Debug)]
+pub struct Surely<'a> {
+    /// The epochs that it reported by that event: number and seconds.
+    pub epochs: &'a [(u32, f64)],
+    /// Metrics after the last of them.
+    pub after_last: Option<&'a BTreeMap<String, f64>>,
+    /// Epochs that it was told to train, unless it decides itself.
+    pub told_epochs: Option<u64>,
+    pub wall_s: Option<f64>,
+    /// The data that it says it read.
+    pub dataset: Option<&'a (String, Option<String>)>,
+    /// The data that it was given: name and digest.
+    pub given: Option<(&'a str, &'a str)>,
+}
+
+/// Why what was stated cannot be true, with both values.
+pub fn contradiction(facts: &Facts, task: &Task, surely: &Surely) -> Option<String> {
+    let train_s = facts.value(&Fact::TrainS);
+    let epochs_s: f64 = surely.epochs.iter().map(|epoch| epoch.1).sum();
+    let mut seen = BTreeSet::new();
+    let twice = surely.epochs.iter().find(|epoch| !seen.insert(epoch.0));
+    let (clocked_s, grain) = facts.clocked();
+    let after_last = surely.after_last.into_iter().flatten().find_map(|(name, &claimed)| {
+        let (Who::Harness, scored) = facts.metric(name)? else { return None };
+        let claimed = claimed.to_string().parse().ok()?;
+        let known = Printed { value: scored, grain: 0.0 };
+        let metric: &Metric = task.metrics.get(name)?;
+        let agree = agree(&Fact::Metric(name.clone()), claimed, known);
+        (!agree).then(|| (metric.shown(claimed.value), metric.shown(scored)))
+    });
+    if let Some(reason) = facts.disagreement(task) {
+        return Some(reason);
+    }
+    if let Some((claimed, scored)) = after_last {
+        return Some(format!(
+            "it claims {claimed} after its last epoch, its predictions score {scored}"
+        ));
+    }
+    if let Some((number, _)) = twice {
+        return Some(format!("it reports epoch {number} twice"));
+    }
+    if train_s == Some(0.0) {
+        return Some("it says that the training took 0 s".to_owned());
+    }
+    if let Some(wall_s) = surely.wall_s
+        && clocked_s > wall_s + CLOCK_TOLERANCE_S + grain
+    {
+        return Some(format!(
+            "its clock says {clocked_s:.2} s, but its process lived {wall_s:.2} s"
+        ));
+    }
+    if let Some(train_s) = train_s
+        && epochs_s > train_s + CLOCK_TOLERANCE_S
+    {
+        return Some(format!("its epochs took {epochs_s:.2} s of {train_s:.2} s of training"));
+    }
+    if let Some(told) = surely.told_epochs
+        && !surely.epochs.is_empty()
+        && surely.epochs.len() as u64 != told
+    {
+        return Some(format!("it reports {} epochs of {told}", surely.epochs.len()));
+    }
+    let ((name, sha256), (given, given_sha256)) = surely.dataset.zip(surely.given)?;
+    let other = sha256.as_ref().is_some_and(|sha256| sha256 != given_sha256);
+    let short = |sha256: &str| sha256.chars().take(12).collect::<String>();
+    other.then(|| {
+        let sha256 = sha256.as_deref().unwrap_or_default();
+        format!(
+            "it trained on another dataset, {name:?} ({}), than {given:?} ({})",
+            short(sha256),
+            short(given_sha256)
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn none() -> Surely<'static> {
+        Surely {
+            epochs: &[],
+            after_last: None,
+            told_epochs: None,
+            wall_s: None,
+            dataset: None,
+            given: None,
+        }
+    }
+
+    fn metric() -> Fact {
+        Fact::Metric("m".to_owned())
+    }
+
+    #[test]
+    fn ranks_are_taken_together_the_slowest_time_and_all_the_work() {
+        let mut facts = Facts::default();
+        for (rank, train_s) in [(0, 1.0), (1, 3.0)] {
+            facts.state(Fact::TrainS, Who::Event(rank), train_s);
+            facts.state(Fact::Work, Who::Event(rank), 50.0);
+        }
+        assert_eq!(facts.value(&Fact::TrainS), Some(3.0));
+        assert_eq!(facts.value(&Fact::Work), Some(100.0));
+        assert_eq!(contradiction(&facts, &Task::default(), &none()), None);
+    }
+
+    #[test]
+    fn statements_agree_within_what_their_digits_say() {
+        let said = |printed: &str, scored: f64| {
+            let mut facts = Facts::default();
+            facts.print(metric(), Who::Line, printed.parse().unwrap());
+            facts.state(metric(), Who::Harness, scored);
+            contradiction(&facts, &Task::default(), &none())
+        };
+        assert_eq!(said("95.67", 95.671), None);
+        assert_eq!(said("95", 95.4), None);
+        assert_eq!(said("0.52", 0.5234), None);
+        assert!(said("0.52", 0.54).is_some());
+        assert!(
+            said("100", 95.0).unwrap().contains("it claims a m of 100, its predictions score 95")
+        );
+        assert!(said("nan", 95.0).is_some());
+    }
+
+    #[test]
+    fn a_trainer_that_contradicts_itself_is_told_with_both_values() {
+        let mut facts = Facts::default();
+        facts.state(metric(), Who::Event(0), 50.0);
+        facts.print(metric(), Who::Line, "95.00".parse().unwrap());
+        let said = contradiction(&facts, &Task::default(), &none()).unwrap();
+        assert!(
+            said.contains("an event says 50") && said.contains("a printed line says 95"),
+            "{said}"
+        );
+
+        let mut facts = Facts::default();
+        facts.state(Fact::TrainS, Who::Event(0), 1.0);
+        let with = |surely: Surely| contradiction(&facts, &Task::default(), &surely);
+        assert!(
+            with(Surely { epochs: &[(1, 0.4), (1, 0.4)], ..none() })
+                .unwrap()
+                .contains("epoch 1 twice")
+        );
+        assert!(
+            with(Surely { epochs: &[(1, 2.0)], ..none() }).unwrap().contains("2.00 s of 1.00 s")
+        );
+        assert!(with(Surely { wall_s: Some(0.5), ..none() }).unwrap().contains("lived 0.50 s"));
+        let epochs = Surely { epochs: &[(1, 0.5)], told_epochs: Some(2), ..none() };
+        assert!(with(epochs).unwrap().contains("1 epochs of 2"));
+        let read = ("x".to_owned(), Some("bb".to_owned()));
+        let given = Surely { dataset: Some(&read), given: Some(("x", "aa")), ..none() };
+        assert!(with(given).unwrap().contains("another dataset"));
+
+        facts.state(Fact::TrainS, Who::Event(0), 0.0);
+        assert!(contradiction(&facts, &Task::default(), &none()).unwrap().contains("took 0 s"));
+        let mut facts = Facts::default();
+        facts.state(Fact::TrainS, Who::Event(0), 1.0);
+        facts.state(Fact::TrainS, Who::Mlperf, 3.0);
+        assert!(contradiction(&facts, &Task::default(), &none()).unwrap().starts_with("train_s:"));
+    }
+}

@@ -1,0 +1,408 @@
+//! Tasks: what is learnt. A suite has one of its own (`[task]`), names one that comes with the program
+//! (`task = "mnist"`), or starts from such a one (`like = "mnist"`).
+
+use crate::expression::Expression;
+use crate::score::{Score, Type};
+use indexmap::IndexMap;
+use record::task::{Better, KeyRecord, MetricRecord, TaskRecord, WorkRecord};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+
+/// The tasks that come with the program.
+const BUILT_IN: [(&str, &str); 1] = [(FIRST, include_str!("../../../tasks/mnist.toml"))];
+/// The task of suites that name none, as all were once.
+const FIRST: &str = "mnist";
+
+/// What is learnt.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Task {
+    pub name: String,
+    /// The built-in task that this one starts from.
+    #[serde(default)]
+    like: Option<String>,
+    /// A file, a folder or several files, relative to the suite file's folder.
+    #[serde(default)]
+    pub data: Option<Paths>,
+    #[serde(default)]
+    pub layout: Option<Layout>,
+    /// Names that the data may turn out to have, for targets; the task's own name if there is none.
+    #[serde(default)]
+    pub datasets: Vec<String>,
+    /// What `trainmark fetch` downloads.
+    #[serde(default)]
+    pub files: Vec<Download>,
+    /// The metric that decides convergence.
+    #[serde(default)]
+    pub quality: Option<String>,
+    #[serde(default)]
+    pub metrics: IndexMap<String, Metric>,
+    #[serde(default)]
+    pub throughput: Option<Throughput>,
+    /// Floating-point operations of one training, where the trainer does not say.
+    #[serde(default)]
+    pub flop_per_run: Option<Expression>,
+    #[serde(default)]
+    pub verify: Option<Verify>,
+    #[serde(default)]
+    pub keys: IndexMap<String, Key>,
+}
+
+/// One path or several.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Paths {
+    One(PathBuf),
+    Several(Vec<PathBuf>),
+}
+
+impl Paths {
+    pub fn all(&self) -> &[PathBuf] {
+        match self {
+            Paths::One(path) => std::slice::from_ref(path),
+            Paths::Several(paths) => paths,
+        }
+    }
+}
+
+/// How data that is more than some files is found, checked, named and hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layout {
+    /// The four IDX files that classifiers of small images are tried on.
+    Idx,
+}
+
+/// A file that `trainmark fetch` downloads.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Download {
+    pub url: String,
+    pub sha256: String,
+    /// Where it goes, relative to the suite file's folder; without it, the URL's last part, beside or
+    /// in `data`.
+    #[serde(default)]
+    pub path: Option<PathBuf>,
+}
+
+/// A number that a training is judged by.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metric {
+    #[serde(default)]
+    pub label: Option<String>,
+    #[serde(default)]
+    pub unit: String,
+    pub better: Better,
+    /// How the harness computes it from the trainer's predictions.
+    #[serde(default)]
+    pub score: Option<Score>,
+    /// What MLPerf's lines call it, if not by its name.
+    #[serde(default)]
+    pub mlperf: Option<Mlperf>,
+}
+
+impl Metric {
+    pub fn label<'a>(&'a self, name: &'a str) -> &'a str {
+        self.label.as_deref().unwrap_or(name)
+    }
+
+    /// A value as messages show it.
+    pub fn shown(&self, value: f64) -> String {
+        let decimals = if self.unit == "%" { 2 } else { 4 };
+        let number = match value.abs() {
+            size if size != 0.0 && !(1e-3..1e6).contains(&size) => format!("{value:.4e}"),
+            _ => format!("{value:.decimals$}"),
+        };
+        if self.unit.is_empty() { number } else { format!("{number} {}", self.unit) }
+    }
+}
+
+/// A key of MLPerf's log that holds a metric, in another unit perhaps.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mlperf {
+    pub key: String,
+    #[serde(default = "one")]
+    pub times: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// What counts as work.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Throughput {
+    /// In the plural, for example `tokens`.
+    pub unit: String,
+    pub per_run: Work,
+}
+
+/// Who knows how much work one training is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "serde_json::Value")]
+pub enum Work {
+    Reported,
+    Computed(Expression),
+}
+
+impl TryFrom<serde_json::Value> for Work {
+    type Error = String;
+
+    fn try_from(value: serde_json::Value) -> Result<Work, String> {
+        match value.as_str() {
+            Some("reported") => Ok(Work::Reported),
+            _ => Expression::try_from(value).map(Work::Computed),
+        }
+    }
+}
+
+/// How trainers are verified that train none of our models.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Verify {
+    /// The trainer whose steps the others' are compared with.
+    pub reference: String,
+}
+
+/// A configuration key. All that is said of it is how it is shown and what it changes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Key {
+    pub label: String,
+    /// Letters before its value in the names of rows and files.
+    pub tag: Option<String>,
+    #[serde(default = "yes")]
+    pub changes_steps: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Names that rules use for what a trainer says besides metrics, and those of the specification.
+const TAKEN: [&str; 14] = [
+    "loss",
+    "step",
+    "epoch",
+    "epoch_s",
+    "train_s",
+    "setup_s",
+    "compile_s",
+    "eval_s",
+    "work",
+    "device_peak_bytes",
+    "training_time_seconds",
+    "peak_memory_mb",
+    "throughput",
+    "at",
+];
+
+/// `task = "name"` or `[task]`.
+#[derive(Clone, Debug)]
+pub struct Declared(pub Task);
+
+impl Default for Declared {
+    fn default() -> Declared {
+        // Each of these files is read in the tests.
+        Declared(built_in(FIRST).unwrap_or_default())
+    }
+}
+
+impl<'de> Deserialize<'de> for Declared {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Declared, D::Error> {
+        struct NameOrTable;
+        impl<'de> Visitor<'de> for NameOrTable {
+            type Value = Declared;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("the name of a built-in task, or a table")
+            }
+
+            fn visit_str<E: Error>(self, name: &str) -> Result<Declared, E> {
+                built_in(name).map(Declared).map_err(E::custom)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Declared, A::Error> {
+                let own = Task::deserialize(MapAccessDeserializer::new(map))?;
+                own.completed().map(Declared).map_err(A::Error::custom)
+            }
+        }
+        from.deserialize_any(NameOrTable)
+    }
+}
+
+fn built_in(name: &str) -> Result<Task, String> {
+    let names = || BUILT_IN.map(|(name, _)| name).join(", ");
+    let text = BUILT_IN.iter().find(|it| it.0 == name).map(|it| it.1);
+    let text =
+        text.ok_or_else(|| format!("there is no built-in task {name:?}, only {}", names()))?;
+    toml::from_str(text).map_err(|error| error.to_string())
+}
+
+impl Task {
+    /// With what the task that it is like says beyond it.
+    fn completed(mut self) -> Result<Task, String> {
+        let Some(like) = &self.like else { return Ok(self) };
+        let base = built_in(like)?;
+        let mut metrics = base.metrics;
+        metrics.extend(self.metrics);
+        let mut keys = base.keys;
+        keys.extend(self.keys);
+        (self.metrics, self.keys) = (metrics, keys);
+        self.layout = self.layout.or(base.layout);
+        self.quality = self.quality.or(base.quality);
+        self.throughput = self.throughput.or(base.throughput);
+        Ok(self)
+    }
+
+    /// What is wrong with it, if anything.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if let Some(quality) = self.quality.as_ref().filter(|it| !self.metrics.contains_key(*it)) {
+            return Err(format!("quality = {quality:?} is none of the metrics: {}", self.names()));
+        }
+        for (name, metric) in &self.metrics {
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            let starts = name.starts_with(|c: char| c.is_ascii_alphabetic());
+            if TAKEN.contains(&name.as_str()) || !starts || !name.chars().all(plain) {
+                return Err(format!("a metric cannot be called {name:?}"));
+            }
+            let Some(score) = &metric.score else { continue };
+            score.check().map_err(|reason| format!("the score of {name:?}: {reason}"))?;
+            if !score.fits(metric.better) {
+                return Err(format!("{name:?} is not better as it says, scored as it is"));
+            }
+            if self.data.is_none() && self.layout.is_none() {
+                return Err(format!(
+                    "the score of {name:?} has its truth in the data, and there is none"
+                ));
+            }
+        }
+        let scores = self.metrics.values().filter_map(|metric| metric.score.as_ref());
+        let types: Vec<Type> = scores.map(|score| score.predictions).collect();
+        if types.windows(2).any(|two| two[0] != two[1]) {
+            return Err("the scores disagree about the type of the predictions".to_owned());
+        }
+        let inside =
+            |path: &&PathBuf| path.components().all(|it| matches!(it, Component::Normal(_)));
+        let paths = self.files.iter().filter_map(|file| file.path.as_ref());
+        if let Some(path) = paths.into_iter().find(|path| !inside(path)) {
+            return Err(format!("the path {path:?} is not below the suite's folder"));
+        }
+        let hash = |file: &&Download| {
+            file.sha256.len() != 64 || !file.sha256.bytes().all(|byte| byte.is_ascii_hexdigit())
+        };
+        if let Some(file) = self.files.iter().find(hash) {
+            return Err(format!("{}: its sha256 is not 64 hexadecimal digits", file.url));
+        }
+        Ok(())
+    }
+
+    /// The metrics' names, for messages.
+    pub fn names(&self) -> String {
+        self.metrics.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The metric that decides convergence.
+    pub fn quality(&self) -> Option<(&str, &Metric)> {
+        let name = self.quality.as_deref()?;
+        Some((name, self.metrics.get(name)?))
+    }
+
+    /// Whether it has any data.
+    pub fn has_data(&self) -> bool {
+        self.data.is_some() || self.layout.is_some()
+    }
+
+    /// Where the files of `[[task.files]]` go.
+    pub fn destination(&self, folder: &Path, file: &Download) -> PathBuf {
+        let name = file.url.rsplit('/').next().unwrap_or_default();
+        match (&file.path, &self.data) {
+            (Some(path), _) => folder.join(path),
+            (None, Some(Paths::One(data)))
+                if self.files.len() == 1 && data.extension().is_some() =>
+            {
+                folder.join(data)
+            }
+            (None, Some(Paths::One(data))) => folder.join(data).join(name),
+            (None, _) => folder.join(name),
+        }
+    }
+
+    /// As a record has it, before anything is measured.
+    pub fn record(&self) -> TaskRecord {
+        let metric = |(name, metric): (&String, &Metric)| {
+            let label = metric.label(name).to_owned();
+            let unit = metric.unit.clone();
+            (name.clone(), MetricRecord { label, unit, better: metric.better, source: None })
+        };
+        TaskRecord {
+            name: self.name.clone(),
+            quality: self.quality.clone(),
+            metrics: self.metrics.iter().map(metric).collect(),
+            throughput: self.throughput.as_ref().map(|it| WorkRecord { unit: it.unit.clone() }),
+        }
+    }
+
+    /// The declared keys, as a record has them.
+    pub fn key_records(&self) -> BTreeMap<String, KeyRecord> {
+        let record = |(name, key): (&String, &Key)| {
+            let (label, changes_steps) = (key.label.clone(), key.changes_steps);
+            (name.clone(), KeyRecord { label, changes_steps })
+        };
+        self.keys.iter().map(record).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(text: &str) -> Result<Task, String> {
+        #[derive(Deserialize)]
+        struct Suite {
+            task: Declared,
+        }
+        let suite: Suite = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+        suite.task.0.check().map(|()| suite.task.0)
+    }
+
+    #[test]
+    fn built_in_tasks_are_sound_and_can_be_started_from() {
+        for (name, _) in BUILT_IN {
+            built_in(name).unwrap().check().unwrap();
+        }
+        assert_eq!(task("task = \"mnist\"").unwrap().quality().unwrap().1.unit, "%");
+        let fashion =
+            task("[task]\nname = \"fashion\"\nlike = \"mnist\"\ndata = \"clothes\"").unwrap();
+        assert_eq!((fashion.name.as_str(), fashion.metrics.len()), ("fashion", 1));
+        assert!(
+            task("task = \"mnits\"")
+                .unwrap_err()
+                .contains("no built-in task \"mnits\", only mnist")
+        );
+    }
+
+    #[test]
+    fn a_task_that_contradicts_itself_is_refused() {
+        let refused = |more: &str| task(&format!("[task]\nname = \"x\"\n{more}")).unwrap_err();
+        assert!(refused("quality = \"bpc\"").contains("none of the metrics"));
+        assert!(
+            refused("[task.metrics.loss]\nbetter = \"lower\"")
+                .contains("cannot be called \"loss\"")
+        );
+        assert!(refused("[task.metrics.\"a b\"]\nbetter = \"lower\"").contains("\"a b\""));
+        assert!(refused("[task.metrics.m]\nbetter = \"up\"").contains("up"));
+        assert!(refused("metrics.m = { unit = \"\" }").contains("better"));
+        let score = "metrics.m = { better = \"lower\", score = { by = \"rmse\", predictions = \"f32\", truth = \"t\" } }";
+        assert!(refused(score).contains("there is none"));
+        assert!(refused("files = [{ url = \"u\", sha256 = \"12\" }]").contains("64 hexadecimal"));
+        assert!(refused("flop_per_run = \"2 *\"").contains("cannot be read"));
+    }
+}
