@@ -28,11 +28,13 @@
 
 pub mod optimiser;
 pub mod recipe;
+pub mod reference;
 mod session;
 mod shape;
 mod state;
 
 pub use optimiser::{AdamW, Step};
+pub use reference::Reference;
 pub use session::{Job, Session};
 pub use shape::{Decay, Shape, ShapeError, Tensor};
 pub use state::State;

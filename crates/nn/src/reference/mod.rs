@@ -10,7 +10,7 @@
 
 mod attention;
 mod cnn;
-mod layers;
+pub(crate) mod layers;
 mod mlp;
 
 use crate::{Model, Parameters, Tensor};
@@ -261,9 +261,9 @@ impl<R: Real> Reference<R> {
 }
 
 /// An image, (28, 28), and its label.
-fn sample(data: &Split, index: u32) -> (&[u8], u8) {
+fn sample(data: &Split, index: u32) -> (&[u8], usize) {
     let index = index as usize;
-    (&data.images()[index * PIXELS..][..PIXELS], data.labels()[index])
+    (&data.images()[index * PIXELS..][..PIXELS], data.labels()[index].into())
 }
 
 /// Bytes as the models see them: `byte / 255`.
