@@ -78,7 +78,10 @@ fn epoch_s(set: &Split, isa: &str, plan: &str) -> f64 {
 }
 
 fn main() {
-    let data = Source::locate(None).expect("a place for data").load().expect("images");
+    let data = Source::locate(None).and_then(|source| source.load()).unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        std::process::exit(65)
+    });
     let mut sets: Vec<(String, Split)> = DENSITIES
         .iter()
         .map(|density| (format!("random, {density} of pixels"), random_images(*density)))

@@ -107,7 +107,10 @@ fn quantile(values: &mut [f64], share: f64) -> f64 {
 }
 
 fn main() {
-    let data = Source::locate(None).expect("a place for data").load().expect("images");
+    let data = Source::locate(None).and_then(|source| source.load()).unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        std::process::exit(65)
+    });
     let most = team::available_cores();
     let mut threads: Vec<usize> = vec![1, 2, most];
     threads.sort_unstable();

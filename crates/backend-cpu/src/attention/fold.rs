@@ -158,19 +158,19 @@ impl Layouts {
         blocks: &Blocks<MAX_CHUNKS>,
         gradients: Shared<'_, f32>,
     ) {
+        let (len, stride) = (self.gradient.len, self.gradient_stride());
         for first in blocks.starts(chunks) {
             let width = blocks.width(first);
-            let (start, stride) = (first * self.gradient_stride(), self.gradient_stride());
-            let len = (width - 1) * stride + self.gradient.len;
+            let start = first * stride;
             // SAFETY: these chunks are this thread's.
-            let block = unsafe { gradients.slice_mut(start..start + len) };
+            let block = unsafe { gradients.slice_mut(start..start + (width - 1) * stride + len) };
             match width {
                 1 => {}
-                2 => sum_block::<S, 2>(simd, block, self.gradient.len, stride),
-                4 => sum_block::<S, 4>(simd, block, self.gradient.len, stride),
-                8 => sum_block::<S, 8>(simd, block, self.gradient.len, stride),
-                16 => sum_block::<S, 16>(simd, block, self.gradient.len, stride),
-                _ => sum_block::<S, MAX_CHUNKS>(simd, block, self.gradient.len, stride),
+                2 => sum_block::<S, 2>(simd, block, len, stride),
+                4 => sum_block::<S, 4>(simd, block, len, stride),
+                8 => sum_block::<S, 8>(simd, block, len, stride),
+                16 => sum_block::<S, 16>(simd, block, len, stride),
+                _ => sum_block::<S, MAX_CHUNKS>(simd, block, len, stride),
             }
         }
     }

@@ -380,10 +380,8 @@ impl Step<'_> {
             all[0] = (sum / samples as f64) as f32;
         }
         // With a model of its own a thread need not wait until it writes to the chunks again.
-        let mut read = Some(member.arrive());
-        if !model.own {
-            read.take().into_iter().for_each(|arrival| member.wait(arrival));
-        }
+        let read = model.own.then(|| member.arrive());
+        meet();
 
         // SAFETY: folded weights are written when all have come to the meeting after the next.
         let scores_t = unsafe { model.folded.slice(layouts.folded.scores_t.clone()) };
@@ -405,7 +403,9 @@ impl Step<'_> {
         let weights = unsafe { new.slice(0..layouts.weights.len) };
         layouts.fold(simd, share(layouts.fold_units()), weights, model.folded);
         meet();
-        read.into_iter().for_each(|arrival| member.wait(arrival));
+        if let Some(read) = read {
+            member.wait(read);
+        }
     }
 }
 
