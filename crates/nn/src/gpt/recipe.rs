@@ -130,6 +130,25 @@ mod tests {
         }
     }
 
+    /// The numbers are those of `implementations/python/trainer/gpt/recipe.py`.
+    #[test]
+    fn the_recipe_in_python_gives_the_same_bits() {
+        let mut state = State::zeros(Shape::small(65));
+        initialise(&mut state, 7);
+        let weighted = state
+            .parameters
+            .iter()
+            .zip(1_u64..)
+            .map(|(value, place)| u64::from(value.to_bits()).wrapping_mul(place));
+        assert_eq!(weighted.fold(0, u64::wrapping_add), 0x708f_773f_9550_dcf1);
+        let mut starts = [0; 24];
+        windows(&mut starts, 7, 5, 12, 1_003_854 - 64);
+        assert_eq!(
+            (starts[0], starts[11], starts[12], starts[23]),
+            (133_630, 867_219, 841_373, 695_443)
+        );
+    }
+
     #[test]
     fn windows_of_later_steps_need_none_before_them_and_reach_every_place() {
         let mut all = vec![0; 4 * 300];

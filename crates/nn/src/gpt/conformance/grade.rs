@@ -66,7 +66,8 @@ impl Trial<'_> {
                 quantities.push(found);
             }
         }
-        if actual.steps != expected.steps {
+        // A file of another program may not say.
+        if actual.steps != 0 && actual.steps != expected.steps {
             quantities.push(steps_differ(expected.steps, actual.steps));
         }
         let grade = quantities.iter().map(|quantity| quantity.grade).max();
