@@ -3,8 +3,9 @@
 
 use crate::Cpu;
 use crate::simd::Isa;
-use nn::backend::Options;
+use nn::backend::{Backend, Options};
 use nn::conformance;
+use nn::gpt::conformance as gpt;
 
 /// Every instruction set with one, two and three threads.
 fn every_way() -> Vec<Options> {
@@ -65,4 +66,31 @@ fn threads_do_not_change_a_bit_of_the_cnn() {
 #[test]
 fn threads_do_not_change_a_bit_of_the_attention_model() {
     threads_do_not_change_a_bit("attention");
+}
+
+#[test]
+fn the_gpt_trains_what_the_reference_trains() {
+    gpt::require(&Cpu, &every_way(), |_| true);
+    for options in every_way() {
+        gpt::require_contract(&Cpu, &options);
+    }
+}
+
+#[test]
+fn threads_do_not_change_a_bit_of_the_gpt() {
+    for case in gpt::cases() {
+        let text = case.text();
+        let trial = case.trial(&text);
+        for isa in Isa::all() {
+            let outcome = |threads| {
+                let options = options(isa.name(), threads);
+                let mut session = Cpu.open_gpt(case.job(&text), &options).unwrap();
+                trial.outcome(&mut *session).unwrap()
+            };
+            let one = outcome(1);
+            for threads in [2, 3, 5, 9] {
+                assert!(outcome(threads) == one, "{case:?}, {} x {threads}", isa.name());
+            }
+        }
+    }
 }
