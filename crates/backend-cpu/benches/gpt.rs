@@ -29,15 +29,30 @@ fn main() {
             *p = t.deviation.map_or(1.0, |d| u * 3.46 * d as f32);
         }
     }
-    let mut sessions: Vec<_> = [1, 2]
-        .map(|threads| {
-            let mut s = Cpu
-                .open_gpt(job, &Options { threads: Some(threads), ..Options::default() })
-                .unwrap();
-            s.set_state(&state).unwrap();
-            (threads, s, vec![])
-        })
-        .into();
+    let mut sessions: Vec<_> = [
+        ("avx512", "float32", 1),
+        ("amx", "float32", 1),
+        ("amx", "bf16", 1),
+        ("avx512", "float32", 2),
+        ("amx", "float32", 2),
+        ("amx", "bf16", 2),
+    ]
+    .map(|(isa, precision, threads)| {
+        let mut s = Cpu
+            .open_gpt(
+                job,
+                &Options {
+                    threads: Some(threads),
+                    isa: Some(isa.into()),
+                    precision: Some(precision.into()),
+                    ..Options::default()
+                },
+            )
+            .unwrap();
+        s.set_state(&state).unwrap();
+        (format!("{isa} {precision} {threads}"), s, vec![])
+    })
+    .into();
     for round in 0..rounds {
         for (threads, s, times) in &mut sessions {
             let starts: Vec<u32> =
@@ -61,7 +76,7 @@ fn main() {
         wall.sort_by(f64::total_cmp);
         cpu.sort_by(f64::total_cmp);
         println!(
-            "{threads} threads: min {:.2} ms = {:.0} GFLOP/s, median {:.2} ms; cpu min {:.2} median {:.2}",
+            "{threads}: min {:.2} ms = {:.0} GFLOP/s, median {:.2} ms; cpu min {:.2} median {:.2}",
             wall[0],
             gflop / wall[0] * 1e3,
             wall[wall.len() / 2],

@@ -42,6 +42,8 @@ unsafe impl Plain for f64 {}
 // SAFETY: 0.
 unsafe impl Plain for u8 {}
 // SAFETY: 0.
+unsafe impl Plain for u16 {}
+// SAFETY: 0.
 unsafe impl Plain for u32 {}
 
 // SAFETY: it owns its plain numbers like a Box.

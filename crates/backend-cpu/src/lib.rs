@@ -67,9 +67,10 @@ impl Backend for Cpu {
         options: &Options,
     ) -> Result<Box<dyn nn::gpt::Session + 'data>, TrainError> {
         job.check()?;
-        let engine = Engine::new(options)?;
+        let (amx, options) = gpt::resolve(options)?;
+        let engine = Engine::new(&options)?;
         engine.refuse_plan(nn::gpt::ID)?;
-        Ok(Box::new(gpt::GptSession::new(engine, job)))
+        Ok(Box::new(gpt::GptSession::new(engine, job, amx)))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Where everything lies: parameters and what has their shape, and what a window's passes leave.
 //! Widths are padded with zeros to whole panels, each head's apart; padding stays zero in training.
 
+use super::amx;
 use super::product::{PANEL, padded};
 use nn::gpt::Shape;
 use std::ops::Range;
@@ -53,6 +54,10 @@ pub struct Linear {
     pub inputs: usize,
     pub outputs: usize,
     pub start: usize,
+    /// Where its tiles begin in the buffer of tiles, in tiles of one part.
+    pub tiles: usize,
+    /// Where those of its transpose begin.
+    pub turned_tiles: usize,
     /// The LayerNorm before it.
     pub norm: Option<usize>,
 }
@@ -60,6 +65,17 @@ pub struct Linear {
 impl Linear {
     pub fn range(self) -> Range<usize> {
         self.start..self.start + self.inputs * self.outputs
+    }
+
+    /// As it lies in the buffer of transposed weights.
+    pub fn turned(self) -> Linear {
+        Linear {
+            inputs: self.outputs,
+            outputs: self.inputs,
+            tiles: self.turned_tiles,
+            turned_tiles: self.tiles,
+            ..self
+        }
     }
 
     fn place(self, input: usize, output: usize) -> usize {
@@ -87,6 +103,8 @@ pub struct Layout {
     /// Weights of the norms, in the order of the forward pass: (2 layers + 1, width).
     pub norms: Range<usize>,
     pub len: usize,
+    /// Tiles of one part of all linear layers in both orientations.
+    pub tiles: usize,
 }
 
 impl Layout {
@@ -94,9 +112,13 @@ impl Layout {
         let sizes = Sizes::new(shape);
         let Sizes { width, heads, wide, vocabulary, .. } = sizes;
         let mut parts = Parts::default();
+        let mut all_tiles = 0;
         let mut linear = |inputs: usize, outputs: usize, norm| {
             let start = parts.next(inputs * outputs).start;
-            Linear { inputs, outputs, start, norm }
+            let tiles = all_tiles;
+            let turned_tiles = tiles + amx::tiles(outputs / PANEL, inputs);
+            all_tiles = turned_tiles + amx::tiles(inputs / PANEL, outputs);
+            Linear { inputs, outputs, start, tiles, turned_tiles, norm }
         };
         let blocks = (0..shape.layers).map(|layer| Block {
             attention: linear(width, 3 * heads, Some(2 * layer)),
@@ -108,7 +130,7 @@ impl Layout {
         let output = linear(width, vocabulary, Some(2 * shape.layers));
         let positions = parts.next(shape.context * width);
         let norms = parts.next((2 * shape.layers + 1) * width);
-        Layout { sizes, blocks, output, positions, norms, len: parts.0 }
+        Layout { sizes, blocks, output, positions, norms, len: parts.0, tiles: all_tiles }
     }
 
     /// All linear layers.

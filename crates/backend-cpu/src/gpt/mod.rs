@@ -11,6 +11,7 @@
 //! All matrices lie in panels, as [`product`] says; so nothing is packed, but that the weights of
 //! linear layers are kept in both orientations.
 
+mod amx;
 mod attention;
 mod gelu;
 mod layout;
@@ -20,15 +21,18 @@ mod passes;
 pub mod product;
 #[cfg(test)]
 mod tests;
+mod tiled;
 mod update;
 mod windows;
+
+pub use amx::{Amx, Parts};
 
 use crate::Engine;
 use crate::buffer::{APART, Buffer, Shared};
 use crate::simd::{Kernel, Simd};
 use crate::team::Member;
 use layout::{Layout, Trace};
-use nn::backend::{Description, Measured, TrainError};
+use nn::backend::{Description, Measured, Options, TrainError};
 use nn::gpt::{Job, Session, Shape, State};
 use passes::{Model, Work, factors};
 use std::ops::Range;
@@ -49,6 +53,8 @@ pub struct GptSession<'data> {
     steps: u64,
     weights: Buffer<f32>,
     turned: Buffer<f32>, // the linear layers' weights, transposed
+    tiles: Buffer<u16>,  // both, in parts, where there is AMX
+    amx: Option<(Amx, Parts)>,
     first: Buffer<f32>,
     second: Buffer<f32>,
     gradients: Buffer<f32>, // (blocks of windows, layout.len), apart
@@ -62,6 +68,33 @@ pub struct GptSession<'data> {
     trained_tokens: u64,
 }
 
+/// What of the options is this model's alone: the instruction set `amx`, which is taken where it is
+/// there and no other is asked for, and the precision `bf16`, which needs it. The rest is for
+/// [`Engine::new`].
+///
+/// # Errors
+/// [`TrainError::Option`] if AMX is asked for and not there.
+pub fn resolve(options: &Options) -> Result<(Option<(Amx, Parts)>, Options), TrainError> {
+    let mut rest = options.clone();
+    let bf16 = rest.precision.take_if(|precision| precision == "bf16").is_some();
+    let asked = rest.isa.take_if(|isa| isa == "amx").is_some();
+    if let (false, Some(_)) = (asked, &rest.isa) {
+        rest.precision = options.precision.clone(); // which the engine refuses if it is bf16
+        return Ok((None, rest));
+    }
+    let parts = if bf16 { Parts::One } else { Parts::Three };
+    let there = Amx::detect();
+    let refused = |option, value: &str| {
+        let (value, reason) = (value.to_owned(), "this CPU has no AMX".to_owned());
+        Err(TrainError::Option { option, value, reason })
+    };
+    match (there, bf16, asked) {
+        (None, true, _) => refused("precision", "bf16"),
+        (None, false, true) => refused("isa", "amx"),
+        _ => Ok((there.map(|amx| (amx, parts)), rest)),
+    }
+}
+
 /// A length after which the next part does not meet this one in a page.
 fn apart(len: usize) -> usize {
     const PAGE: usize = APART / size_of::<f32>();
@@ -70,7 +103,7 @@ fn apart(len: usize) -> usize {
 
 impl<'data> GptSession<'data> {
     /// With all of the state zero. The job has been checked.
-    pub fn new(engine: Engine, job: Job<'data>) -> GptSession<'data> {
+    pub fn new(engine: Engine, job: Job<'data>, amx: Option<(Amx, Parts)>) -> GptSession<'data> {
         let layout = Layout::new(job.shape);
         let trace = Trace::new(layout.sizes, true);
         let (windows, threads) = (job.batch_size, engine.team.threads());
@@ -78,11 +111,15 @@ impl<'data> GptSession<'data> {
         let plan = Plan::new(windows, (0..threads).map(|index| at(index)..at(index + 1)));
         let units = Unit::all(&layout);
         let shares = Unit::shares(&units, &layout, windows * job.shape.context, threads);
-        let own = || Mutex::new((Work::new(&layout, plan.levels), Tiles::new(plan.stack)));
+        let own = || Mutex::new((Work::new(&layout, plan.levels, amx), Tiles::new(plan.stack)));
         GptSession {
             steps: 0,
             weights: Buffer::zeroed(layout.len),
             turned: Buffer::zeroed(layout.len),
+            tiles: Buffer::zeroed(
+                amx.map_or(0, |(_, parts)| layout.tiles * parts.count() * amx::TILE),
+            ),
+            amx,
             first: Buffer::zeroed(layout.len),
             second: Buffer::zeroed(layout.len),
             gradients: Buffer::zeroed(plan.pushes.len() * apart(layout.len)),
@@ -106,7 +143,20 @@ impl<'data> GptSession<'data> {
 
 impl Session for GptSession<'_> {
     fn description(&self) -> Description {
-        self.engine.description("windows by thread, matrices in panels")
+        let path = "windows by thread, matrices in panels";
+        let mut description = self.engine.description(path);
+        match self.amx {
+            None => {}
+            Some((_, Parts::Three)) => {
+                let products = "products of three bfloat16 parts";
+                description.path = format!("amx, {products}, {path}");
+            }
+            Some((_, Parts::One)) => {
+                description.path = format!("amx, {path}");
+                description.precision = "bf16";
+            }
+        }
+        description
     }
 
     fn set_state(&mut self, state: &State) -> Result<(), TrainError> {
@@ -122,6 +172,20 @@ impl Session for GptSession<'_> {
         });
         for linear in self.layout.linears() {
             update::turn(linear, &self.weights, &mut self.turned);
+        }
+        let amx = self.amx.map(|(amx, parts)| (amx, parts, self.tiles.share()));
+        let parameters = Parameters {
+            layout: &self.layout,
+            weights: self.weights.share(),
+            turned: self.turned.share(),
+            first: self.first.share(),
+            second: self.second.share(),
+            gradient: self.gradients.share(),
+            tiles: amx,
+        };
+        for unit in &self.units {
+            // SAFETY: nobody else is here.
+            unsafe { parameters.split(unit) };
         }
         self.steps = state.steps;
         Ok(())
@@ -152,6 +216,8 @@ impl Session for GptSession<'_> {
             first_step: self.steps,
             weights: self.weights.share(),
             turned: self.turned.share(),
+            tiles: self.tiles.share(),
+            amx: self.amx,
             first: self.first.share(),
             second: self.second.share(),
             gradients: self.gradients.share(),
@@ -173,7 +239,12 @@ impl Session for GptSession<'_> {
     fn predict(&mut self, tokens: &[u16], logits: &mut [f32]) -> Result<(), TrainError> {
         self.job.check_prediction(tokens, logits)?;
         let trace = Trace::new(self.layout.sizes, false);
-        let model = Model { layout: &self.layout, weights: &self.weights, turned: &self.turned };
+        let model = Model {
+            layout: &self.layout,
+            weights: &self.weights,
+            turned: &self.turned,
+            tiles: self.amx.map(|(_, parts)| (parts, &*self.tiles)),
+        };
         let Shape { context, vocabulary, .. } = self.job.shape;
         let (isa, work, trace) = (self.engine.isa, &self.work, &trace);
         let shared = Shared::new(logits);
@@ -219,6 +290,8 @@ struct Steps<'run> {
     first_step: u64,
     weights: Shared<'run, f32>,
     turned: Shared<'run, f32>,
+    tiles: Shared<'run, u16>,
+    amx: Option<(Amx, Parts)>,
     first: Shared<'run, f32>,
     second: Shared<'run, f32>,
     gradients: Shared<'run, f32>,
@@ -245,6 +318,7 @@ impl Kernel for Train<'_> {
         let Train { member, starts, step } = self;
         let mut own = step.work[member.index()].lock().unwrap_or_else(PoisonError::into_inner);
         let (work, tiles) = &mut *own;
+        work.begin();
         for (index, starts) in starts.chunks(step.job.batch_size).enumerate() {
             // SAFETY: the phases are these, with a barrier after each.
             unsafe {
@@ -256,6 +330,7 @@ impl Kernel for Train<'_> {
                 member.barrier();
             }
         }
+        work.end();
     }
 }
 
@@ -265,7 +340,12 @@ impl Steps<'_> {
         let (weights, turned) = unsafe {
             (self.weights.slice(0..self.layout.len), self.turned.slice(0..self.layout.len))
         };
-        Model { layout: self.layout, weights, turned }
+        let tiles = self.amx.map(|(_, parts)| {
+            let len = self.layout.tiles * parts.count() * amx::TILE;
+            // SAFETY: as above.
+            (parts, unsafe { self.tiles.slice(0..len) })
+        });
+        Model { layout: self.layout, weights, turned, tiles }
     }
 
     /// A window's region and its gradients of norms.
@@ -412,6 +492,7 @@ impl Steps<'_> {
             first: self.first,
             second: self.second,
             gradient: self.gradients,
+            tiles: self.amx.map(|(amx, parts)| (amx, parts, self.tiles)),
         };
         for unit in self.shares[member.index()].clone() {
             // SAFETY: the unit is its own.
@@ -446,6 +527,7 @@ impl Kernel for Predict<'_> {
         let Predict { member, tokens, logits, model, trace, work } = self;
         let mut own = work[member.index()].lock().unwrap_or_else(PoisonError::into_inner);
         let (work, _) = &mut *own;
+        work.begin();
         let Shape { layers, context, vocabulary, .. } = model.layout.sizes.shape;
         let mut region = Buffer::zeroed(trace.len);
         let windows = tokens.chunks(context).zip(logits.chunks_mut(context * vocabulary));
@@ -464,5 +546,6 @@ impl Kernel for Predict<'_> {
                 }
             }
         }
+        work.end();
     }
 }

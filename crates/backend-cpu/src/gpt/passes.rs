@@ -1,6 +1,7 @@
 //! A window's way through the model and back, one block at a time, so that a thread can take all its
 //! windows through a block while the block's weights are in its cache.
 
+use super::amx::{self, Amx, Parts};
 use super::attention::{self, DQkv, Head, Qkv, Scratch, Softmax};
 use super::gelu::{Gelu, TimesSlope};
 use super::layout::{Layout, Linear, Sizes, Trace};
@@ -10,6 +11,7 @@ use super::product::{
     Add, ByColumns, ByRows, Finish, Matrix, PANEL, Product, Write, load, padded, place, product,
     store,
 };
+use super::tiled::{Blocks, Tiled};
 use super::windows::Leaf;
 use crate::buffer::Buffer;
 use crate::simd::Simd;
@@ -21,6 +23,8 @@ pub struct Model<'run> {
     pub layout: &'run Layout,
     pub weights: &'run [f32],
     pub turned: &'run [f32],
+    /// The same weights as tiles, in parts; none without AMX.
+    pub tiles: Option<(Parts, &'run [u16])>,
 }
 
 /// A thread's scratch memory.
@@ -37,10 +41,11 @@ pub struct Work {
     row: Buffer<f32>, // (vocabulary)
     /// Partial sums of a weight's gradient, but for the first: (levels - 1, largest weight).
     sums: Buffer<f32>,
+    tiled: Option<Tiled>,
 }
 
 impl Work {
-    pub fn new(layout: &Layout, levels: usize) -> Work {
+    pub fn new(layout: &Layout, levels: usize, amx: Option<(Amx, Parts)>) -> Work {
         let sizes = layout.sizes;
         let context = sizes.shape.context;
         let head = Head::new(context, sizes.shape.head_width());
@@ -58,6 +63,20 @@ impl Work {
             d_scores,
             row: Buffer::zeroed(loss::scratch(sizes.shape.vocabulary)),
             sums: Buffer::zeroed(levels.saturating_sub(1) * largest),
+            tiled: amx.map(|(amx, parts)| Tiled::new(amx, parts, layout)),
+        }
+    }
+
+    /// Before the first pass in a thread, and [`Work::end`] after the last.
+    pub fn begin(&self) {
+        if let Some(tiled) = &self.tiled {
+            tiled.amx.configure();
+        }
+    }
+
+    pub fn end(&self) {
+        if let Some(tiled) = &self.tiled {
+            tiled.amx.release();
         }
     }
 
@@ -74,35 +93,63 @@ fn parts<'region, const N: usize>(
     region.get_disjoint_mut(ranges.map(Clone::clone)).expect("parts laid out one after the other")
 }
 
-/// A whole product with a weight: (context, inputs) x (inputs, outputs).
+/// A linear layer's weight in one orientation, to multiply with.
+#[derive(Clone, Copy)]
+struct Weight<'run> {
+    values: &'run [f32], // (inputs, outputs)
+    tiles: &'run [u16],
+    inputs: usize,
+    outputs: usize,
+}
+
+impl<'run> Model<'run> {
+    /// To go forward.
+    fn weight(self, linear: Linear) -> Weight<'run> {
+        self.in_orientation(linear, self.weights)
+    }
+
+    /// To go back.
+    fn turned(self, linear: Linear) -> Weight<'run> {
+        self.in_orientation(linear.turned(), self.turned)
+    }
+
+    fn in_orientation(self, linear: Linear, values: &'run [f32]) -> Weight<'run> {
+        let Linear { inputs, outputs, .. } = linear;
+        let tiles = match self.tiles {
+            Some((parts, tiles)) => &tiles[linear.tiles * parts.count() * amx::TILE..],
+            None => &[],
+        };
+        Weight { values: &values[linear.range()], tiles, inputs, outputs }
+    }
+}
+
+/// A whole product with a weight: (rows, inputs) x (inputs, outputs).
 #[inline(always)]
 fn with_weight<S: Simd>(
     simd: S,
+    tiled: &mut Option<Tiled>,
     rows: usize,
     left: &[f32],
-    weights: &[f32],
-    linear: Linear,
+    weight: Weight<'_>,
     finish: &mut impl Finish,
 ) {
-    let Linear { inputs, outputs, .. } = linear;
+    let Weight { values, tiles, inputs, outputs } = weight;
+    if let Some(tiled) = tiled {
+        tiled.split_rows(left, rows, inputs);
+        let size = (rows, outputs / PANEL, inputs);
+        return simd.enter(Blocks { tiled, right: Some(tiles), size, finish });
+    }
     product::<S, ByRows>(
         simd,
         Product {
             left: Matrix { data: left, rows },
-            right: Matrix { data: &weights[linear.range()], rows: inputs },
+            right: Matrix { data: values, rows: inputs },
             rows: 0..rows,
             panels: 0..outputs / PANEL,
             depth: 0..inputs,
         },
         finish,
     );
-}
-
-impl Linear {
-    /// As it lies in the transposed weights.
-    fn turned(self) -> Linear {
-        Linear { inputs: self.outputs, outputs: self.inputs, ..self }
-    }
 }
 
 /// The embeddings of a window's tokens, to the residual stream.
@@ -146,7 +193,14 @@ pub fn forward<S: Simd>(
         parts(region, [&trace.stream[0], &of.normal1, &of.inverse1, &of.qkv]);
     let weight = &weights[layout.norm(2 * layer)];
     norm::normalise(simd, size, stream, weight, normal1, &mut work.scaled, inverse1);
-    with_weight(simd, rows, &work.scaled, weights, block.attention, &mut Write { to: qkv, rows });
+    with_weight(
+        simd,
+        &mut work.tiled,
+        rows,
+        &work.scaled,
+        model.weight(block.attention),
+        &mut Write { to: qkv, rows },
+    );
 
     let [qkv, attended, largest, inverse_sums] =
         parts(region, [&of.qkv, &of.attended, &of.largest, &of.inverse_sums]);
@@ -164,12 +218,19 @@ pub fn forward<S: Simd>(
         [&trace.stream[0], &of.attended, &of.normal2, &of.inverse2, &of.gelu, &of.slope],
     );
     let mut add = Add { to: stream, rows };
-    with_weight(simd, rows, attended, weights, block.attention_out, &mut add);
+    with_weight(simd, &mut work.tiled, rows, attended, model.weight(block.attention_out), &mut add);
     let weight = &weights[layout.norm(2 * layer + 1)];
     norm::normalise(simd, size, stream, weight, normal2, &mut work.scaled, inverse2);
     let mut both = Gelu { value: gelu, slope, rows };
-    with_weight(simd, rows, &work.scaled, weights, block.mlp, &mut both);
-    with_weight(simd, rows, gelu, weights, block.mlp_out, &mut Add { to: stream, rows });
+    with_weight(simd, &mut work.tiled, rows, &work.scaled, model.weight(block.mlp), &mut both);
+    with_weight(
+        simd,
+        &mut work.tiled,
+        rows,
+        gelu,
+        model.weight(block.mlp_out),
+        &mut Add { to: stream, rows },
+    );
 }
 
 /// The logits of a window whose residual stream has passed all blocks.
@@ -188,7 +249,14 @@ pub fn logits<S: Simd>(
     let weight = &weights[layout.norm(2 * layout.blocks.len())];
     norm::normalise(simd, size, stream, weight, normal, &mut work.scaled, inverse);
     let mut write = Write { to: logits, rows: size.rows };
-    with_weight(simd, size.rows, &work.scaled, weights, layout.output, &mut write);
+    with_weight(
+        simd,
+        &mut work.tiled,
+        size.rows,
+        &work.scaled,
+        model.weight(layout.output),
+        &mut write,
+    );
 }
 
 /// The sum of a window's losses; its logits become the gradient of this sum by `scale`, and the
@@ -205,7 +273,7 @@ pub fn output<S: Simd>(
     work: &mut Work,
 ) -> f64 {
     logits(simd, model, trace, region, work);
-    let Model { layout, weights, turned } = model;
+    let Model { layout, weights, .. } = model;
     let size = work.rows();
     let [logits, normal, inverse, d_stream, zeros] = parts(
         region,
@@ -214,7 +282,7 @@ pub fn output<S: Simd>(
     let vocabulary = work.sizes.shape.vocabulary;
     let loss = loss::softmax_cross_entropy(simd, vocabulary, targets, scale, logits, &mut work.row);
     let mut write = Write { to: &mut work.d_scaled, rows: size.rows };
-    with_weight(simd, size.rows, logits, turned, layout.output.turned(), &mut write);
+    with_weight(simd, &mut work.tiled, size.rows, logits, model.turned(layout.output), &mut write);
     zeros.fill(0.0); // nothing goes past the last norm
     let index = 2 * layout.blocks.len();
     let weight = &weights[layout.norm(index)];
@@ -243,22 +311,29 @@ pub fn backward<S: Simd>(
     d_norms: &mut [f32],
     work: &mut Work,
 ) {
-    let Model { layout, weights, turned } = model;
+    let Model { layout, weights, .. } = model;
     let (block, of, size) = (layout.blocks[layer], &trace.blocks[layer], work.rows());
     let rows = size.rows;
     let [from, middle, to] = streams(layout.blocks.len(), layer).map(|index| &trace.stream[index]);
     let [d_from, d_middle, normal2, inverse2, slope] =
         parts(region, [from, middle, &of.normal2, &of.inverse2, &of.slope]);
     let mut d_wide = TimesSlope { slope, rows };
-    with_weight(simd, rows, d_from, turned, block.mlp_out.turned(), &mut d_wide);
+    with_weight(simd, &mut work.tiled, rows, d_from, model.turned(block.mlp_out), &mut d_wide);
     let mut write = Write { to: &mut work.d_scaled, rows };
-    with_weight(simd, rows, slope, turned, block.mlp.turned(), &mut write);
+    with_weight(simd, &mut work.tiled, rows, slope, model.turned(block.mlp), &mut write);
     let index = 2 * layer + 1;
     let (weight, d_scaled) = (&weights[layout.norm(index)], &*work.d_scaled);
     let all = norm::Backward { weight, normal: normal2, inverse: inverse2, d_scaled, past: d_from };
     norm::backward(simd, size, all, d_middle, work.sizes.of_norm(d_norms, index));
     let mut write = Write { to: &mut work.d_attended, rows };
-    with_weight(simd, rows, d_middle, turned, block.attention_out.turned(), &mut write);
+    with_weight(
+        simd,
+        &mut work.tiled,
+        rows,
+        d_middle,
+        model.turned(block.attention_out),
+        &mut write,
+    );
 
     let [qkv, largest, inverse_sums, d_qkv] =
         parts(region, [&of.qkv, &of.largest, &of.inverse_sums, &trace.d_qkv]);
@@ -281,7 +356,7 @@ pub fn backward<S: Simd>(
     let [d_middle, d_to, normal1, inverse1, d_qkv] =
         parts(region, [middle, to, &of.normal1, &of.inverse1, &trace.d_qkv]);
     let mut write = Write { to: &mut work.d_scaled, rows };
-    with_weight(simd, rows, d_qkv, turned, block.attention.turned(), &mut write);
+    with_weight(simd, &mut work.tiled, rows, d_qkv, model.turned(block.attention), &mut write);
     let index = 2 * layer;
     let (weight, d_scaled) = (&weights[layout.norm(index)], &*work.d_scaled);
     let all =
@@ -330,12 +405,19 @@ pub fn weight_gradient<S: Simd>(
 ) {
     let Linear { inputs, outputs, .. } = factors.linear;
     let rows = work.sizes.shape.context;
+    let (input, d_output) = (&region[factors.input.clone()], &region[factors.d_output.clone()]);
     let mut sum = Merge { first: gradient, rest: &mut work.sums, rows: inputs, leaf };
+    if let Some(tiled) = &mut work.tiled {
+        tiled.split_columns(simd, input, rows, inputs);
+        tiled.split_right(d_output, rows, outputs);
+        let size = (inputs, outputs / PANEL, rows);
+        return simd.enter(Blocks { tiled, right: None, size, finish: &mut sum });
+    }
     product::<S, ByColumns>(
         simd,
         Product {
-            left: Matrix { data: &region[factors.input.clone()], rows },
-            right: Matrix { data: &region[factors.d_output.clone()], rows },
+            left: Matrix { data: input, rows },
+            right: Matrix { data: d_output, rows },
             rows: 0..inputs,
             panels: 0..outputs / PANEL,
             depth: 0..rows,

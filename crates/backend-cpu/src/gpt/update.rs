@@ -6,6 +6,7 @@
 //! and scales rows by the norm before the layer; the second is AdamW, which leaves the weight of each
 //! linear layer in both orientations.
 
+use super::amx::{self, Amx, DEPTH, Parts};
 use super::attention::turn_square;
 use super::layout::{Layout, Linear};
 use super::product::{PANEL, load, store};
@@ -21,14 +22,14 @@ const TILE: usize = PANEL * PANEL;
 /// What a thread takes at a time.
 #[derive(Clone, Debug)]
 pub enum Unit {
-    /// A panel of a linear layer's weight.
-    Panel {
+    /// Two panels of a linear layer's weight, or the last one.
+    Panels {
         linear: Linear,
-        panel: usize,
+        panels: Range<usize>,
     },
-    /// 16 features of the tied embedding, of all tokens.
+    /// 32 features of the tied embedding, or the last 16, of all tokens.
     Features {
-        first: usize,
+        features: Range<usize>,
     },
     /// A panel of the position embeddings.
     Positions {
@@ -41,13 +42,17 @@ impl Unit {
     /// All of a model.
     pub fn all(layout: &Layout) -> Vec<Unit> {
         let of = |linear: Linear| {
-            (0..linear.outputs / PANEL).map(move |panel| Unit::Panel { linear, panel })
+            let panels = linear.outputs / PANEL;
+            let pairs = (0..panels).step_by(2).map(move |panel| panel..panels.min(panel + 2));
+            pairs.map(move |panels| Unit::Panels { linear, panels })
         };
         let linears = layout.linears().filter(|linear| linear.start != layout.output.start);
-        let features = (0..layout.sizes.width).step_by(PANEL);
+        let width = layout.sizes.width;
+        let features = (0..width).step_by(2 * PANEL);
+        let features = features.map(|first| first..width.min(first + 2 * PANEL));
         linears
             .flat_map(of)
-            .chain(features.map(|first| Unit::Features { first }))
+            .chain(features.map(|features| Unit::Features { features }))
             .chain((0..layout.sizes.width / PANEL).map(|panel| Unit::Positions { panel }))
             .chain([Unit::Norms])
             .collect()
@@ -56,8 +61,8 @@ impl Unit {
     /// How long it takes, in elements.
     fn weight(&self, layout: &Layout, tokens: usize) -> usize {
         match self {
-            Unit::Panel { linear, .. } => linear.inputs * PANEL,
-            Unit::Features { .. } => (layout.output.outputs + tokens) * PANEL,
+            Unit::Panels { linear, panels } => panels.len() * linear.inputs * PANEL,
+            Unit::Features { features } => (layout.output.outputs + tokens) * features.len(),
             Unit::Positions { .. } => tokens * PANEL,
             Unit::Norms => layout.norms.len(),
         }
@@ -127,19 +132,23 @@ impl Gradients<'_> {
         let layout = self.layout;
         // SAFETY: each unit's places are its own; says the caller.
         unsafe {
-            match *unit {
-                Unit::Panel { linear, panel } => {
+            match unit.clone() {
+                Unit::Panels { linear, panels } => {
                     let mut squares = 0.0;
-                    for row in (0..linear.inputs).step_by(PANEL) {
-                        squares += self.tile(simd, linear, panel, row, tiles, false);
+                    for panel in panels {
+                        for row in (0..linear.inputs).step_by(PANEL) {
+                            squares += self.tile(simd, linear, panel, row, tiles, false);
+                        }
                     }
                     squares
                 }
-                Unit::Features { first } => {
-                    self.look_up(simd, first);
+                Unit::Features { features } => {
                     let mut squares = 0.0;
-                    for panel in 0..layout.output.outputs / PANEL {
-                        squares += self.tile(simd, layout.output, panel, first, tiles, true);
+                    for first in features.step_by(PANEL) {
+                        self.look_up(simd, first);
+                        for panel in 0..layout.output.outputs / PANEL {
+                            squares += self.tile(simd, layout.output, panel, first, tiles, true);
+                        }
                     }
                     squares
                 }
@@ -289,6 +298,8 @@ pub struct Parameters<'run> {
     pub first: Shared<'run, f32>,
     pub second: Shared<'run, f32>,
     pub gradient: Shared<'run, f32>,
+    /// The weights as tiles.
+    pub tiles: Option<(Amx, Parts, Shared<'run, u16>)>,
 }
 
 /// AdamW's numbers of one step, with the gradient's factor.
@@ -322,16 +333,22 @@ impl Parameters<'_> {
         let layout = self.layout;
         // SAFETY: each unit's places are its own; says the caller.
         unsafe {
-            match *unit {
-                Unit::Panel { linear, panel } => {
-                    for row in (0..linear.inputs).step_by(PANEL) {
-                        self.tile(simd, linear, panel, row, numbers);
+            match unit.clone() {
+                Unit::Panels { linear, panels } => {
+                    for panel in panels {
+                        for row in (0..linear.inputs).step_by(PANEL) {
+                            self.tile(simd, linear, panel, row, numbers);
+                        }
                     }
+                    self.split(unit);
                 }
-                Unit::Features { first } => {
+                Unit::Features { features } => {
                     for panel in 0..layout.output.outputs / PANEL {
-                        self.tile(simd, layout.output, panel, first, numbers);
+                        for first in features.clone().step_by(PANEL) {
+                            self.tile(simd, layout.output, panel, first, numbers);
+                        }
                     }
+                    self.split(unit);
                 }
                 Unit::Positions { panel } => {
                     let len = layout.sizes.shape.context * PANEL;
@@ -342,6 +359,52 @@ impl Parameters<'_> {
                     self.flat(simd, layout.norms.clone(), Numbers { decay: 1.0, ..numbers });
                 }
             }
+        }
+    }
+
+    /// Writes a unit's weights as tiles, in both orientations, where there is AMX.
+    ///
+    /// # Safety
+    /// Nobody else uses this unit's weights, and those of linear layers are written in both
+    /// orientations.
+    pub unsafe fn split(&self, unit: &Unit) {
+        let Some((amx, parts, tiles)) = self.tiles else { return };
+        // Up to 32 rows of a panel are a right matrix's tile: (inputs, panels) says which.
+        let split = |linear: Linear, values: Shared<'_, f32>, rows: Range<usize>, panel: usize| {
+            let start = linear.start + panel * linear.inputs * PANEL;
+            let blocks = linear.inputs.div_ceil(DEPTH);
+            let tile = linear.tiles + panel * blocks + rows.start / DEPTH;
+            let len = parts.count() * amx::TILE;
+            // SAFETY: these weights and their tiles are this unit's.
+            let (from, to) = unsafe {
+                let from = start + rows.start * PANEL..start + rows.end * PANEL;
+                (values.slice(from), tiles.slice_mut(tile * len..(tile + 1) * len))
+            };
+            amx.split_right(parts, from, to);
+        };
+        let blocks =
+            |rows: usize| (0..rows).step_by(DEPTH).map(move |row| row..rows.min(row + DEPTH));
+        match unit.clone() {
+            Unit::Panels { linear, panels } => {
+                let columns = panels.start * PANEL..panels.end * PANEL;
+                for panel in panels {
+                    blocks(linear.inputs).for_each(|rows| split(linear, self.weights, rows, panel));
+                }
+                for panel in 0..linear.inputs / PANEL {
+                    split(linear.turned(), self.turned, columns.clone(), panel);
+                }
+            }
+            Unit::Features { features } => {
+                let linear = self.layout.output;
+                for panel in 0..linear.outputs / PANEL {
+                    split(linear, self.weights, features.clone(), panel);
+                }
+                for panel in features.start / PANEL..features.end / PANEL {
+                    blocks(linear.outputs)
+                        .for_each(|rows| split(linear.turned(), self.turned, rows, panel));
+                }
+            }
+            Unit::Positions { .. } | Unit::Norms => {}
         }
     }
 
