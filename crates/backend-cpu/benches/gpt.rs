@@ -53,6 +53,9 @@ fn main() {
         (format!("{isa} {precision} {threads}"), s, vec![])
     })
     .into();
+    if let Ok(only) = std::env::var("ONLY") {
+        sessions.retain(|(name, ..)| *name == only);
+    }
     for round in 0..rounds {
         for (threads, s, times) in &mut sessions {
             let starts: Vec<u32> =
