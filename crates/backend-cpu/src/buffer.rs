@@ -37,8 +37,12 @@ pub struct Buffer<T: Plain> {
 pub unsafe trait Plain: Copy + 'static {}
 // SAFETY: 0.0.
 unsafe impl Plain for f32 {}
+// SAFETY: 0.0.
+unsafe impl Plain for f64 {}
 // SAFETY: 0.
 unsafe impl Plain for u8 {}
+// SAFETY: 0.
+unsafe impl Plain for u16 {}
 // SAFETY: 0.
 unsafe impl Plain for u32 {}
 

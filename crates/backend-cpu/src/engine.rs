@@ -52,6 +52,18 @@ impl Engine {
         Ok(Engine { isa, team, plan: options.plan.clone() })
     }
 
+    /// Of a model that has only one.
+    pub fn refuse_plan(&self, model: &str) -> Result<(), TrainError> {
+        match &self.plan {
+            None => Ok(()),
+            Some(plan) => Err(TrainError::Option {
+                option: "plan",
+                value: plan.clone(),
+                reason: format!("the {model} has one way on cpu"),
+            }),
+        }
+    }
+
     /// For the record: `path` says what runs on the instruction set.
     pub fn description(&self, path: &str) -> Description {
         Description {

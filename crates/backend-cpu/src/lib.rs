@@ -10,6 +10,7 @@ pub mod buffer;
 mod cnn;
 mod cross_entropy;
 mod engine;
+pub mod gpt;
 mod mlp;
 mod prefetch;
 pub mod simd;
@@ -40,6 +41,10 @@ impl Backend for Cpu {
         Ok(vec![DeviceProbe { name: device_name(), detail: Some(detail), software: false }])
     }
 
+    fn models(&self) -> &'static [&'static str] {
+        &["mlp", "cnn", "attention", nn::gpt::ID]
+    }
+
     fn open<'data>(
         &self,
         job: Job<'data>,
@@ -47,12 +52,8 @@ impl Backend for Cpu {
     ) -> Result<Box<dyn Session + 'data>, TrainError> {
         check_job(&job)?;
         let engine = Engine::new(options)?;
-        if let (false, Some(plan)) = (matches!(job.model, Model::Mlp(_)), &engine.plan) {
-            return Err(TrainError::Option {
-                option: "plan",
-                value: plan.clone(),
-                reason: format!("the {} has one way on cpu", job.model.id()),
-            });
+        if !matches!(job.model, Model::Mlp(_)) {
+            engine.refuse_plan(job.model.id())?;
         }
         match job.model {
             Model::Cnn => Ok(Box::new(cnn::CnnSession::new(engine, job))),
@@ -61,6 +62,18 @@ impl Backend for Cpu {
                 Ok(Box::new(attention::AttentionSession::new(engine, job, shape)))
             }
         }
+    }
+
+    fn open_gpt<'data>(
+        &self,
+        job: nn::gpt::Job<'data>,
+        options: &Options,
+    ) -> Result<Box<dyn nn::gpt::Session + 'data>, TrainError> {
+        job.check()?;
+        let (amx, options) = gpt::resolve(options)?;
+        let engine = Engine::new(&options)?;
+        engine.refuse_plan(nn::gpt::ID)?;
+        Ok(Box::new(gpt::GptSession::new(engine, job, amx)))
     }
 }
 

@@ -4,6 +4,7 @@ use backend_cpu::Cpu;
 use backend_cpu::simd::Isa;
 use nn::backend::{Backend, Job, Options};
 use nn::conformance::{Case, Images, small_model};
+use nn::gpt;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -79,7 +80,37 @@ fn a_training_step_allocates_nothing_with_any_model_isa_and_number_of_threads() 
             }
         }
     }
+    gpt();
     let before = ALLOCATIONS.load(Ordering::SeqCst);
     drop(std::hint::black_box(Box::new(1)));
     assert!(ALLOCATIONS.load(Ordering::SeqCst) > before, "the counter counts");
+}
+
+fn gpt() {
+    let shape = gpt::Shape { layers: 2, heads: 2, width: 32, context: 17, vocabulary: 29 };
+    let text: Vec<u16> = (0..500).map(|i| i * i % 29).collect();
+    let optimiser = gpt::AdamW { learning_rate: 1e-3, warmup: 2, steps: 100 };
+    let job = gpt::Job { shape, batch_size: 5, optimiser, text: &text };
+    let mut state = gpt::State::zeros(shape);
+    gpt::recipe::initialise(&mut state, 3);
+    let isas = Isa::all().iter().map(|isa| isa.name()).collect::<Vec<_>>();
+    let amx = backend_cpu::gpt::Amx::detect().map(|_| "amx");
+    for isa in isas.into_iter().chain(amx) {
+        for threads in [1, 2, 3] {
+            let isa = Some(isa.to_owned());
+            let options = Options { isa, threads: Some(threads), ..Options::default() };
+            let mut session = Cpu.open_gpt(job, &options).expect("a CPU");
+            session.set_state(&state).expect("a state of the model");
+            let mut losses = [0.0; 21];
+            let mut count = |steps: usize| {
+                let starts = [7; 5 * 21];
+                let before = ALLOCATIONS.load(Ordering::SeqCst);
+                session.train(&starts[..5 * steps], &mut losses[..steps]).expect("a step");
+                ALLOCATIONS.load(Ordering::SeqCst) - before
+            };
+            count(11); // what is made once
+            let (few, many) = (count(11), count(21));
+            assert_eq!(few, many, "gpt, {options:?}: allocations of 11 and of 21 steps");
+        }
+    }
 }

@@ -1,17 +1,17 @@
 //! Checkpoints: a training that was cut off goes on as if nothing had been.
 //!
-//! The recipe has no state but the weights: the order of epoch `e` comes from the seed and `e` alone,
-//! and plain SGD remembers nothing. So weights and the number of epochs done are all there is to keep,
-//! and a run that goes on gives the same bits as one that was never disturbed.
+//! What the seed decides of epoch `e` or step `s` comes from the seed and that number alone, and plain SGD
+//! remembers nothing; AdamW's moments are kept beside its weights. So one file of weights and the number
+//! of epochs or steps done are all there is to keep, and a run that goes on gives the same bits as one
+//! that was never disturbed.
 //!
-//! In the folder, `checkpoint.json` names the job, the epochs done and the file of weights beside it.
+//! In the folder, `checkpoint.json` names the job, what is done and the file of weights beside it.
 //! The weights are on the disk before the JSON that names them replaces the one before: whenever the
 //! process dies, the folder holds a whole checkpoint, the new one or the old one.
 
 use crate::failure::Failure;
-use crate::weights::{self, Destination};
+use crate::weights::Destination;
 use anyhow::{Context, Result, anyhow, bail};
-use nn::{Model, Parameters};
 use protocol::exit;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -20,10 +20,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// The option that names the folder.
-const OPTION: &str = "--checkpoint";
+pub const OPTION: &str = "--checkpoint";
 const JSON: &str = "checkpoint.json";
 const LOCK: &str = ".lock";
-const WEIGHTS: &str = "epoch-";
 /// Of the JSON.
 const VERSION: u32 = 1;
 
@@ -32,8 +31,8 @@ pub type Identity = BTreeMap<String, String>;
 
 /// A digest of weights, for [`Identity`]: FNV-1a of 64 bits (Fowler, Noll and Vo), which tells files
 /// apart; it is no protection against forgery.
-pub fn digest(parameters: &Parameters) -> String {
-    let bytes = parameters.values().iter().flat_map(|value| value.to_le_bytes());
+pub fn digest(parameters: &[f32]) -> String {
+    let bytes = parameters.iter().flat_map(|value| value.to_le_bytes());
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
@@ -44,7 +43,9 @@ pub fn digest(parameters: &Parameters) -> String {
 #[derive(Debug, Serialize, Deserialize)]
 struct State {
     version: u32,
-    epochs_done: u32,
+    /// Epochs, or steps.
+    #[serde(rename = "epochs_done")]
+    done: u64,
     /// The file of weights, in the same folder.
     weights: String,
     job: Identity,
@@ -54,6 +55,8 @@ struct State {
 pub struct Folder {
     path: PathBuf,
     lock: File,
+    /// What is counted: `epoch` or `step`.
+    unit: &'static str,
 }
 
 /// For all copies of the descriptor: a child that is just being started may have one for a moment.
@@ -69,7 +72,7 @@ impl Folder {
     ///
     /// # Errors
     /// If it cannot, or if another process uses it.
-    pub fn prepare(path: &Path) -> Result<Folder> {
+    pub fn prepare(path: &Path, unit: &'static str) -> Result<Folder> {
         let prepare = || -> Result<File> {
             fs::create_dir_all(path)?;
             let lock = File::create(path.join(LOCK))?;
@@ -82,21 +85,17 @@ impl Folder {
             }
         };
         let lock = prepare().with_context(|| format!("{OPTION} {}", path.display()))?;
-        let folder = Folder { path: path.to_owned(), lock };
+        let folder = Folder { path: path.to_owned(), lock, unit };
         folder.remove(".weights-", None); // of one that was killed while it wrote
         Ok(folder)
     }
 
-    /// The weights to go on from and how many epochs they have been trained; `None` if there is no
-    /// checkpoint yet.
+    /// The file of weights to go on from and how many epochs or steps they have been trained; `None` if
+    /// there is no checkpoint yet.
     ///
     /// # Errors
     /// If the checkpoint is damaged, or of another job: the message names what differs.
-    pub fn resume(
-        &self,
-        model: Model,
-        job: &Identity,
-    ) -> Result<Option<(Parameters, u32)>, Failure> {
+    pub fn resume(&self, job: &Identity) -> Result<Option<(PathBuf, u64)>, Failure> {
         let Some(state) = self.read().map_err(wrong)? else { return Ok(None) };
         if let Some(difference) = difference(&state.job, job) {
             let folder = self.path.display();
@@ -104,8 +103,7 @@ impl Folder {
         }
         // Within the folder, whatever the JSON says.
         let name = Path::new(&state.weights).file_name().unwrap_or_default();
-        let parameters = weights::load(model, &self.path.join(name), OPTION)?;
-        Ok(Some((parameters, state.epochs_done)))
+        Ok(Some((self.path.join(name), state.done)))
     }
 
     /// That there is no checkpoint that a new run would replace.
@@ -116,25 +114,27 @@ impl Folder {
         match self.read().map_err(wrong)? {
             None => Ok(()),
             Some(state) => Err(wrong(anyhow!(
-                "{OPTION} {}: holds a checkpoint after epoch {}; --resume goes on from it, or name \
+                "{OPTION} {}: holds a checkpoint after {} {}; --resume goes on from it, or name \
                  another folder",
                 self.path.display(),
-                state.epochs_done
+                self.unit,
+                state.done
             ))),
         }
     }
 
-    /// Keeps a checkpoint and forgets the one before.
+    /// Keeps a checkpoint, a safetensors file's bytes, and forgets the one before.
     ///
     /// # Errors
     /// If the disk refuses; the one before is still there then.
-    pub fn write(&self, parameters: &Parameters, epochs_done: u32, job: &Identity) -> Result<()> {
-        let name = format!("{WEIGHTS}{epochs_done}.safetensors");
-        Destination::prepare(&self.path.join(&name), OPTION)?.write(parameters)?;
+    pub fn write(&self, weights: &[u8], done: u64, job: &Identity) -> Result<()> {
+        let prefix = format!("{}-", self.unit);
+        let name = format!("{prefix}{done}.safetensors");
+        Destination::prepare(&self.path.join(&name), OPTION)?.write_bytes(weights)?;
         let write = || -> Result<()> {
             self.sync()?;
             let (weights, job) = (name.clone(), job.clone());
-            let state = State { version: VERSION, epochs_done, weights, job };
+            let state = State { version: VERSION, done, weights, job };
             let mut file = tempfile::Builder::new().prefix(".weights-").tempfile_in(&self.path)?;
             file.write_all(&serde_json::to_vec_pretty(&state)?)?;
             file.as_file().sync_all()?;
@@ -142,7 +142,7 @@ impl Folder {
             self.sync()
         };
         write().with_context(|| format!("cannot write {OPTION} {}", self.path.display()))?;
-        self.remove(WEIGHTS, Some(&name));
+        self.remove(&prefix, Some(&name));
         Ok(())
     }
 
@@ -197,18 +197,12 @@ fn difference(there: &Identity, here: &Identity) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nn::MlpShape;
-
-    const MODEL: Model = Model::Mlp(MlpShape { hidden: 2 });
-
     fn job(seed: &str) -> Identity {
         Identity::from([("seed".to_owned(), seed.to_owned())])
     }
 
-    fn parameters(value: f32) -> Parameters {
-        let mut parameters = Parameters::zeros(MODEL);
-        parameters.values_mut()[5] = value;
-        parameters
+    fn prepare(path: &Path) -> Result<Folder> {
+        Folder::prepare(path, "epoch")
     }
 
     fn message<T>(result: Result<T, Failure>) -> String {
@@ -221,14 +215,14 @@ mod tests {
     fn the_newest_checkpoint_is_read_and_is_the_only_one() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("deep/checkpoints");
-        let folder = Folder::prepare(&path).unwrap();
-        assert!(folder.resume(MODEL, &job("1")).unwrap().is_none());
+        let folder = prepare(&path).unwrap();
+        assert!(folder.resume(&job("1")).unwrap().is_none());
         folder.refuse_old().unwrap();
         for epochs in [1, 2] {
-            folder.write(&parameters(epochs as f32), epochs, &job("1")).unwrap();
+            folder.write(&[epochs as u8], epochs, &job("1")).unwrap();
         }
-        let (found, epochs) = folder.resume(MODEL, &job("1")).unwrap().unwrap();
-        assert_eq!((found, epochs), (parameters(2.0), 2));
+        let (found, epochs) = folder.resume(&job("1")).unwrap().unwrap();
+        assert_eq!((fs::read(found).unwrap(), epochs), (vec![2], 2));
         let mut names: Vec<_> =
             fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
@@ -239,37 +233,35 @@ mod tests {
     #[test]
     fn another_jobs_checkpoint_is_refused_by_name() {
         let home = tempfile::tempdir().unwrap();
-        let folder = Folder::prepare(home.path()).unwrap();
-        folder.write(&parameters(1.0), 1, &job("42")).unwrap();
-        let message = message(folder.resume(MODEL, &job("43")));
+        let folder = prepare(home.path()).unwrap();
+        folder.write(&[1], 1, &job("42")).unwrap();
+        let message = message(folder.resume(&job("43")));
         assert!(message.contains("another job: seed is \"42\" there and \"43\" here"), "{message}");
     }
 
     #[test]
     fn a_death_between_the_weights_and_the_json_leaves_the_checkpoint_before() {
         let home = tempfile::tempdir().unwrap();
-        let folder = Folder::prepare(home.path()).unwrap();
-        folder.write(&parameters(1.0), 1, &job("1")).unwrap();
+        let folder = prepare(home.path()).unwrap();
+        folder.write(&[1], 1, &job("1")).unwrap();
         let later = home.path().join("epoch-2.safetensors");
         fs::write(&later, "half").unwrap();
         fs::write(home.path().join(".weights-x"), "half").unwrap();
         let _of_a_child_before_its_exec = folder.lock.try_clone().unwrap();
         drop(folder);
-        let folder = Folder::prepare(home.path()).unwrap();
-        assert_eq!(folder.resume(MODEL, &job("1")).unwrap().unwrap(), (parameters(1.0), 1));
+        let folder = prepare(home.path()).unwrap();
+        let found = home.path().join("epoch-1.safetensors");
+        assert_eq!(folder.resume(&job("1")).unwrap().unwrap(), (found, 1));
         assert!(!home.path().join(".weights-x").exists());
     }
 
     #[test]
     fn damage_and_a_second_process_are_named() {
         let home = tempfile::tempdir().unwrap();
-        let folder = Folder::prepare(home.path()).unwrap();
-        let second = format!("{:#}", Folder::prepare(home.path()).err().unwrap());
+        let folder = prepare(home.path()).unwrap();
+        let second = format!("{:#}", prepare(home.path()).err().unwrap());
         assert!(second.contains("another process writes checkpoints there"), "{second}");
         fs::write(home.path().join(JSON), "{").unwrap();
-        assert!(message(folder.resume(MODEL, &job("1"))).contains("checkpoint.json"));
-        folder.write(&parameters(1.0), 1, &job("1")).unwrap();
-        fs::write(home.path().join("epoch-1.safetensors"), "x").unwrap();
-        assert!(message(folder.resume(MODEL, &job("1"))).contains("epoch-1.safetensors"));
+        assert!(message(folder.resume(&job("1"))).contains("checkpoint.json"));
     }
 }

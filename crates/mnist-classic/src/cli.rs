@@ -5,7 +5,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Args, Command, FromArgMatches, Parser};
 use nn::backend::Options;
-use nn::{AttentionShape, MlpShape, Model};
+use nn::{AttentionShape, MlpShape, Model, gpt};
 use std::path::PathBuf;
 
 /// The program.
@@ -24,6 +24,9 @@ pub struct Cli {
     pub model: ModelArgs,
 
     #[command(flatten)]
+    pub gpt: GptArgs,
+
+    #[command(flatten)]
     pub training: TrainingArgs,
 
     #[command(flatten)]
@@ -38,9 +41,9 @@ pub struct Cli {
 
 const ABOUT: &str = "\
 Trains an MLP, a CNN or an attention model on MNIST: plain SGD on the softmax cross-entropy,
-Glorot-uniform weights, a new order of the samples in each epoch. The same seed gives the same
-weights and order on every backend. Only the epochs are timed; loading, set-up and evaluation
-are reported apart.";
+Glorot-uniform weights, a new order of the samples in each epoch. Or a GPT on the characters of a
+text: AdamW, windows at random places. The same seed gives the same weights and order on every
+backend. Only the training is timed; loading, set-up and evaluation are reported apart.";
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -49,6 +52,8 @@ Examples:
   mnist-classic --save a.safetensors -e 5        train, and keep the weights;
   mnist-classic --load a.safetensors -e 1        go on from there
   mnist-classic --cuda --check                   does the GPU compute the same thing?
+  mnist-classic -m gpt -d tinyshakespeare.txt    a small GPT on a text; without -d on an invented one
+  mnist-classic -m gpt --preset char --cuda      nanoGPT's model of characters
 
 Exit codes:
   0 done    1 failed    2 wrong command line    65 wrong data or weights
@@ -57,8 +62,9 @@ Exit codes:
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// What to train: 784-H-10 with ReLU, 8 filters 3x3 with max-pool, or one head over 49 patches.
-    #[arg(short, long, default_value = "mlp", value_parser = PossibleValuesParser::new(Model::IDS))]
+    /// What to train: 784-H-10 with ReLU, 8 filters 3x3 with max-pool, one head over 49 patches, or a
+    /// GPT on a text.
+    #[arg(short, long, default_value = "mlp", value_parser = PossibleValuesParser::new(models()))]
     model: String,
 
     /// Hidden units of the mlp [default: 512].
@@ -75,26 +81,79 @@ pub struct ModelArgs {
 }
 
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Model gpt")]
+pub struct GptArgs {
+    /// Sizes and recipe, of which each option below replaces one: `small` (4 layers, 4 heads, 128 wide,
+    /// context 64, 2,000 steps of 12 windows), `char` (6, 6, 384, 256, 1,000 of 64) or `gpt2` (12, 12,
+    /// 768, 1024, 50 of 16, on random tokens) [default: small].
+    #[arg(long, value_parser = PossibleValuesParser::new(PRESETS))]
+    preset: Option<String>,
+
+    /// Blocks.
+    #[arg(long, value_name = "N", value_parser = size(1024))]
+    layers: Option<usize>,
+
+    /// Heads of attention in each block; they divide the width.
+    #[arg(long, value_name = "N", value_parser = size(1024))]
+    heads: Option<usize>,
+
+    /// Width of a token's vector.
+    #[arg(long, value_name = "N", value_parser = size(65_536))]
+    width: Option<usize>,
+
+    /// Tokens of a window.
+    #[arg(long, value_name = "N", value_parser = size(65_536))]
+    context: Option<usize>,
+
+    /// Different tokens [default: the text's].
+    #[arg(long, value_name = "N", value_parser = size(65_536))]
+    vocabulary: Option<usize>,
+
+    /// Steps of the training; the learning rate falls to a tenth by then.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    steps: Option<u64>,
+
+    /// Steps of linear warm-up [default: 100; gpt2: 10].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=1_000_000_000))]
+    warmup: Option<u64>,
+
+    /// Steps between two points of the learning curve [default: a twentieth of all, at most 100].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    report_every: Option<u64>,
+
+    /// Steps between two evaluations on the validation text, off the clock [default: only at the end].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    eval_every: Option<u64>,
+
+    /// Write the logits of all validation positions, (positions, vocabulary), as float32 [default:
+    /// $TRAINMARK_PREDICTIONS].
+    #[arg(long, value_name = "FILE")]
+    predictions: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
 #[command(next_help_heading = "Training")]
 pub struct TrainingArgs {
-    /// Times through the training set.
-    #[arg(short, long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub epochs: u32,
+    /// Times through the training set [default: 10].
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub epochs: Option<u32>,
 
-    /// Samples in a step; the last step of an epoch takes what is left.
-    #[arg(short, long = "batch", default_value = "64", value_name = "N", value_parser = size(65_536))]
-    pub batch_size: usize,
+    /// Samples in a step; the last step of an epoch takes what is left. Of gpt: windows [default: 64;
+    /// of gpt the preset's].
+    #[arg(short, long = "batch", value_name = "N", value_parser = size(65_536))]
+    pub batch_size: Option<usize>,
 
-    /// Learning rate.
-    #[arg(short, long = "lr", default_value = "0.01", value_name = "RATE", value_parser = rate)]
-    pub learning_rate: f32,
+    /// Learning rate; of gpt the highest [default: 0.01; of gpt 0.001; of gpt2 0.0006].
+    #[arg(short, long = "lr", value_name = "RATE", value_parser = rate)]
+    pub learning_rate: Option<f32>,
 
     /// Decides the initial weights and the order of the samples.
     #[arg(short, long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
 
-    /// Folder of the four IDX files, plain or .gz; or the word `digits`, for the embedded dataset
-    /// [default: $TRAINMARK_DATA, ./data, the user's cache, digits].
+    /// Folder of the four IDX files, plain or .gz; or the word `digits`, for the embedded dataset. Of
+    /// gpt: a text, or a folder that holds tinyshakespeare.txt, or the word `babble`, for the embedded
+    /// text, or `tokens` [default: $TRAINMARK_DATA, ./data, the user's cache, what is embedded].
     #[arg(short, long, value_name = "DIR")]
     pub data: Option<PathBuf>,
 }
@@ -142,9 +201,9 @@ pub struct WhatArgs {
     #[arg(long, value_name = "DIR")]
     pub checkpoint: Option<PathBuf>,
 
-    /// Epochs between two checkpoints.
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "checkpoint", value_parser = clap::value_parser!(u32).range(1..))]
-    pub checkpoint_every: u32,
+    /// Epochs between two checkpoints; of gpt: steps [default: 1; of gpt 500].
+    #[arg(long, value_name = "N", requires = "checkpoint", value_parser = clap::value_parser!(u32).range(1..))]
+    pub checkpoint_every: Option<u32>,
 
     /// Go on from the checkpoint, to the same bits as without the interruption; from the start if
     /// there is none yet.
@@ -173,22 +232,79 @@ pub struct WhatArgs {
     version: Option<bool>,
 }
 
+/// The model gpt and its recipe, as the command line has them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GptCommand {
+    /// The vocabulary is 0 where it is to be the text's.
+    pub shape: gpt::Shape,
+    pub batch_size: usize,
+    pub optimiser: gpt::AdamW,
+    pub report_every: u64,
+    pub eval_every: Option<u64>,
+    pub predictions: Option<PathBuf>,
+    /// Where no data is named: random tokens rather than a search.
+    pub tokens: bool,
+}
+
+const PRESETS: [&str; 3] = ["small", "char", "gpt2"];
+
+fn models() -> Vec<&'static str> {
+    Model::IDS.into_iter().chain([gpt::ID]).collect()
+}
+
 impl Cli {
-    /// The model with its sizes.
+    /// The model gpt, if it is that.
     ///
     /// # Errors
-    /// A command-line error if a size was given that the model does not have.
-    pub fn model(&self) -> Result<Model, clap::Error> {
-        let ModelArgs { model, hidden, d_model, ff } = &self.model;
-        let foreign = match model.as_str() {
-            "mlp" => [("--d-model", d_model), ("--ff", ff)].to_vec(),
-            "cnn" => [("--hidden", hidden), ("--d-model", d_model), ("--ff", ff)].to_vec(),
-            _ => [("--hidden", hidden)].to_vec(),
-        };
-        if let Some((option, _)) = foreign.into_iter().find(|(_, value)| value.is_some()) {
-            let message = format!("{option} is no size of the model {model}; leave it out\n");
-            return Err(clap::Error::raw(ErrorKind::ArgumentConflict, message));
+    /// A command-line error if sizes do not fit each other, or an option is another model's.
+    pub fn gpt(&self) -> Result<Option<GptCommand>, clap::Error> {
+        self.refuse_foreign()?;
+        if self.model.model != gpt::ID {
+            return Ok(None);
         }
+        let GptArgs { layers, heads, width, context, vocabulary, steps, warmup, .. } = self.gpt;
+        // Any vocabulary will do to check the rest.
+        let (preset, batch_size, learning_rate, preset_steps, preset_warmup) =
+            match self.gpt.preset.as_deref() {
+                Some("gpt2") => (gpt::Shape::gpt2(), 16, 6e-4, 50, 10),
+                Some("char") => (gpt::Shape::char(0), 64, 1e-3, 1000, 100),
+                _ => (gpt::Shape::small(0), 12, 1e-3, 2000, 100),
+            };
+        let shape = gpt::Shape {
+            layers: layers.unwrap_or(preset.layers),
+            heads: heads.unwrap_or(preset.heads),
+            width: width.unwrap_or(preset.width),
+            context: context.unwrap_or(preset.context),
+            vocabulary: vocabulary.unwrap_or(preset.vocabulary),
+        };
+        gpt::Shape { vocabulary: shape.vocabulary.max(1), ..shape }
+            .check()
+            .map_err(|error| refusal(format!("--model gpt: {error}\n")))?;
+        let steps = steps.unwrap_or(preset_steps);
+        // Through its shortest text: 0.001, not what float32 makes of it.
+        let given = self.training.learning_rate.map(|rate| rate.to_string().parse());
+        Ok(Some(GptCommand {
+            shape,
+            batch_size: self.training.batch_size.unwrap_or(batch_size),
+            optimiser: gpt::AdamW {
+                learning_rate: given.and_then(Result::ok).unwrap_or(learning_rate),
+                warmup: warmup.unwrap_or(preset_warmup),
+                steps,
+            },
+            report_every: self.gpt.report_every.unwrap_or((steps / 20).clamp(1, 100)),
+            eval_every: self.gpt.eval_every,
+            predictions: self.gpt.predictions.clone(),
+            tokens: self.gpt.preset.as_deref() == Some("gpt2"),
+        }))
+    }
+
+    /// The model with its sizes, if it is none of [`Cli::gpt`]'s.
+    ///
+    /// # Errors
+    /// A command-line error if an option was given that the model does not have.
+    pub fn model(&self) -> Result<Model, clap::Error> {
+        self.refuse_foreign()?;
+        let ModelArgs { model, hidden, d_model, ff } = &self.model;
         Ok(match model.as_str() {
             "mlp" => Model::Mlp(MlpShape { hidden: hidden.unwrap_or(512) }),
             "cnn" => Model::Cnn,
@@ -197,6 +313,40 @@ impl Cli {
                 ff: ff.unwrap_or(64),
             }),
         })
+    }
+
+    /// Refuses what was given and is not of this model.
+    fn refuse_foreign(&self) -> Result<(), clap::Error> {
+        let ModelArgs { model, hidden, d_model, ff } = &self.model;
+        let of = &self.gpt;
+        let images = &Model::IDS;
+        let options: [(&str, bool, &[&str]); 16] = [
+            ("--hidden", hidden.is_some(), &["mlp"]),
+            ("--d-model", d_model.is_some(), &["attention"]),
+            ("--ff", ff.is_some(), &["attention"]),
+            ("--epochs", self.training.epochs.is_some(), images),
+            ("--eval-each-epoch", self.what.eval_each_epoch, images),
+            ("--preset", of.preset.is_some(), &[gpt::ID]),
+            ("--layers", of.layers.is_some(), &[gpt::ID]),
+            ("--heads", of.heads.is_some(), &[gpt::ID]),
+            ("--width", of.width.is_some(), &[gpt::ID]),
+            ("--context", of.context.is_some(), &[gpt::ID]),
+            ("--vocabulary", of.vocabulary.is_some(), &[gpt::ID]),
+            ("--steps", of.steps.is_some(), &[gpt::ID]),
+            ("--warmup", of.warmup.is_some(), &[gpt::ID]),
+            ("--report-every", of.report_every.is_some(), &[gpt::ID]),
+            ("--eval-every", of.eval_every.is_some(), &[gpt::ID]),
+            ("--predictions", of.predictions.is_some(), &[gpt::ID]),
+        ];
+        let foreign = options
+            .into_iter()
+            .find(|(_, given, models)| *given && !models.contains(&model.as_str()));
+        match foreign {
+            Some((option, ..)) => {
+                Err(refusal(format!("{option} is no option of the model {model}; leave it out\n")))
+            }
+            None => Ok(()),
+        }
     }
 
     /// What the backend is told.
@@ -211,6 +361,10 @@ impl Cli {
             plan: plan.clone(),
         }
     }
+}
+
+fn refusal(message: String) -> clap::Error {
+    clap::Error::raw(ErrorKind::ArgumentConflict, message)
 }
 
 /// A whole number from 1 to `most`.
@@ -282,6 +436,7 @@ impl FromArgMatches for BackendChoice {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+    use nn::gpt::AdamW;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(std::iter::once("mnist-classic").chain(line.split_whitespace()))
@@ -303,9 +458,21 @@ mod tests {
     fn defaults_are_those_of_the_specification() {
         let cli = parse("").unwrap();
         assert_eq!(cli.model().unwrap(), Model::Mlp(MlpShape { hidden: 512 }));
-        assert_eq!((cli.training.epochs, cli.training.batch_size), (10, 64));
-        assert_eq!((cli.training.learning_rate, cli.training.seed), (0.01, 1));
+        assert_eq!((cli.gpt().unwrap(), cli.training.seed), (None, 1));
         assert_eq!(cli.backend.0.id, "cpu");
+    }
+
+    #[test]
+    fn a_preset_gives_what_is_not_said() {
+        let small = parse("-m gpt").unwrap().gpt().unwrap().unwrap();
+        assert_eq!((small.shape, small.batch_size), (gpt::Shape::small(0), 12));
+        let AdamW { learning_rate, warmup, steps } = small.optimiser;
+        assert_eq!((learning_rate, warmup, steps, small.report_every), (1e-3, 100, 2000, 100));
+        let line = "-m gpt --preset char --layers 2 --lr 0.003 -b 5 --steps 40";
+        let char = parse(line).unwrap().gpt().unwrap().unwrap();
+        assert_eq!(char.shape, gpt::Shape { layers: 2, ..gpt::Shape::char(0) });
+        assert_eq!((char.batch_size, char.optimiser.learning_rate), (5, 0.003));
+        assert_eq!(char.report_every, 2);
     }
 
     #[test]
@@ -356,9 +523,13 @@ mod tests {
 
     #[test]
     fn a_size_of_another_model_is_refused() {
-        assert!(refused("-m cnn --hidden 512").contains("--hidden is no size of the model cnn"));
-        assert!(refused("-m mlp --ff 64").contains("--ff is no size of the model mlp"));
-        assert!(refused("-m attention -n 64").contains("--hidden is no size"));
+        assert!(refused("-m cnn --hidden 512").contains("--hidden is no option of the model cnn"));
+        assert!(refused("-m mlp --ff 64").contains("--ff is no option of the model mlp"));
+        assert!(refused("-m attention -n 64").contains("--hidden is no option"));
+        assert!(refused("-m mlp --steps 9").contains("--steps is no option of the model mlp"));
+        let gpt = |line: &str| parse(line).unwrap().gpt().unwrap_err().to_string();
+        assert!(gpt("-m gpt --epochs 9").contains("--epochs is no option of the model gpt"));
+        assert!(gpt("-m gpt --width 100 --heads 3").contains("no multiple of 3 heads"));
         assert!(refused("--check --save x").contains("cannot be used with"));
     }
 }

@@ -1,21 +1,6 @@
-//! `mnist-classic`, Trainmark's own trainer: argv -> timed run -> lines and events.
+//! `mnist-classic`: the trainer by its old name.
 #![forbid(unsafe_code)]
 
-mod backends;
-mod checkpoint;
-mod cli;
-mod failure;
-mod output;
-mod run;
-mod verify;
-mod weights;
-
-use clap::Parser;
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    match run::run(&cli::Cli::parse()) {
-        Ok(()) => ExitCode::from(protocol::exit::SUCCESS),
-        Err(failure) => failure.report(),
-    }
+fn main() -> std::process::ExitCode {
+    native::main()
 }

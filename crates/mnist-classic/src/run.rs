@@ -4,6 +4,7 @@ use crate::backends;
 use crate::checkpoint;
 use crate::cli::Cli;
 use crate::failure::Failure;
+use crate::gpt;
 use crate::output::{Output, counted, grouped};
 use crate::verify::Exchange;
 use crate::weights::{self, Destination, LOAD, SAVE};
@@ -57,14 +58,17 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
             .context("--probe")?;
         return Ok(output.line(probe)?);
     }
+    if let Some(command) = cli.gpt().unwrap_or_else(|error| error.exit()) {
+        return gpt::run(cli, &command, began, &mut output);
+    }
     let model = cli.model().unwrap_or_else(|error| error.exit());
     let backend = cli.backend.0.backend;
     let save = cli.what.save.as_deref();
     let save = save.map(|path| Destination::prepare(path, SAVE)).transpose()?;
     let checkpoint = match &cli.what.checkpoint {
         Some(path) => Some(Checkpoint {
-            folder: checkpoint::Folder::prepare(path)?,
-            every: cli.what.checkpoint_every,
+            folder: checkpoint::Folder::prepare(path, "epoch")?,
+            every: cli.what.checkpoint_every.unwrap_or(1),
             resume: cli.what.resume,
         }),
         None => None,
@@ -92,9 +96,9 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         model,
         backend,
         options: cli.options(),
-        epochs: cli.training.epochs,
-        batch_size: cli.training.batch_size,
-        learning_rate: cli.training.learning_rate,
+        epochs: cli.training.epochs.unwrap_or(10),
+        batch_size: cli.training.batch_size.unwrap_or(64),
+        learning_rate: cli.training.learning_rate.unwrap_or(0.01),
         seed: cli.training.seed,
         eval_each_epoch: cli.what.eval_each_epoch,
         source: source.to_string(),
@@ -131,7 +135,7 @@ fn open<'data>(setup: &Setup<'data>) -> Result<Box<dyn Session + 'data>, Failure
 }
 
 /// An error of opening a backend. What is unavailable does not know the name it was asked for by.
-fn named(backend: &'static str, error: TrainError) -> Failure {
+pub fn named(backend: &'static str, error: TrainError) -> Failure {
     let nameless = matches!(error, TrainError::Unavailable(_));
     let mut failure = Failure::from(error);
     if nameless {
@@ -199,7 +203,8 @@ fn train<W: Write>(setup: &Setup<'_>, output: &mut Output<W>) -> Result<(), Fail
         if let Some(Checkpoint { folder, every, .. }) = &setup.checkpoint
             && (epoch.is_multiple_of(*every) || epoch == setup.epochs)
         {
-            folder.write(&session.parameters()?, epoch, &job)?;
+            let weights = session.parameters()?.to_safetensors().context(checkpoint::OPTION)?;
+            folder.write(&weights, epoch.into(), &job)?;
         }
     }
     conclude(setup, session.as_mut(), setup.epochs - done, train_s, output)
@@ -215,7 +220,7 @@ fn identity(setup: &Setup<'_>, description: &Description) -> checkpoint::Identit
         ("learning rate", setup.learning_rate.to_string()),
         ("seed", setup.seed.to_string()),
         ("data", sha256),
-        ("weights at the start", checkpoint::digest(&setup.initial)),
+        ("weights at the start", checkpoint::digest(setup.initial.values())),
         ("backend", setup.backend.id().to_owned()),
         ("code", description.path.clone()),
         ("arithmetic", description.precision.to_owned()),
@@ -234,8 +239,10 @@ fn take_up(
         folder.refuse_old()?;
         return Ok(None);
     }
-    let Some((parameters, done)) = folder.resume(setup.model, job)? else { return Ok(Some(0)) };
+    let Some((path, done)) = folder.resume(job)? else { return Ok(Some(0)) };
+    let parameters = weights::load(setup.model, &path, checkpoint::OPTION)?;
     let epochs = setup.epochs;
+    let done = u32::try_from(done).unwrap_or(u32::MAX);
     if done > epochs {
         let error = anyhow!("--resume: the checkpoint is after epoch {done}, of {epochs} wanted");
         return Err(Failure::new(exit::DATA, error));

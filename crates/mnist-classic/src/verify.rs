@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use crate::weights::{self, Destination};
 use anyhow::{Context, Result, anyhow};
 use nn::backend::Session;
-use nn::{Model, Parameters};
+use nn::{Model, Parameters, gpt};
 use protocol::verify::{FINAL, INITIAL, LOSSES, ORDER};
 use protocol::{env, exit};
 use std::fs;
@@ -40,11 +40,44 @@ impl Exchange {
         let order = self.order().map_err(|error| Failure::new(exit::DATA, error))?;
         let mut losses = vec![0.0; order.len().div_ceil(batch_size)];
         session.train(&order, &mut losses)?;
-        let bytes: Vec<u8> = losses.iter().flat_map(|loss: &f32| loss.to_le_bytes()).collect();
-        let path = self.0.join(LOSSES);
-        fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+        self.write_losses(&losses)?;
         Destination::prepare(&self.0.join(FINAL), NAMED_BY)?.write(&session.parameters()?)?;
         Ok(())
+    }
+
+    /// Takes the steps of a GPT, whose order is that of the starts of its windows, and writes what came
+    /// of them: the final parameters with both moments.
+    ///
+    /// # Errors
+    /// As [`Exchange::run`].
+    pub fn run_gpt(
+        &self,
+        session: &mut dyn gpt::Session,
+        batch_size: usize,
+    ) -> Result<(), Failure> {
+        let starts = self.order().map_err(|error| Failure::new(exit::DATA, error))?;
+        let mut losses = vec![0.0; starts.len().div_ceil(batch_size)];
+        session.train(&starts, &mut losses)?;
+        self.write_losses(&losses)?;
+        let bytes = session.state()?.to_safetensors(gpt::Content::Whole).context(NAMED_BY)?;
+        Destination::prepare(&self.0.join(FINAL), NAMED_BY)?.write_bytes(&bytes)?;
+        Ok(())
+    }
+
+    /// The state of a GPT to begin with.
+    ///
+    /// # Errors
+    /// If it is missing or another shape's.
+    pub fn initial_gpt(&self, shape: gpt::Shape) -> Result<gpt::State, Failure> {
+        weights::load_with(&self.0.join(INITIAL), NAMED_BY, |bytes| {
+            gpt::State::from_safetensors(shape, bytes, gpt::Content::Parameters)
+        })
+    }
+
+    fn write_losses(&self, losses: &[f32]) -> Result<()> {
+        let bytes: Vec<u8> = losses.iter().flat_map(|loss| loss.to_le_bytes()).collect();
+        let path = self.0.join(LOSSES);
+        fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
     }
 
     fn order(&self) -> Result<Vec<u32>> {

@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use anyhow::{Context, Result, ensure};
-use nn::{Model, Parameters};
+use nn::{Model, Parameters, WeightsError};
 use protocol::exit;
 use std::fs;
 use std::io::Write;
@@ -18,12 +18,21 @@ pub const SAVE: &str = "--save";
 /// # Errors
 /// If the file cannot be read, or its tensors are not the model's.
 pub fn load(model: Model, path: &Path, named_by: &str) -> Result<Parameters, Failure> {
+    load_with(path, named_by, |bytes| Parameters::from_safetensors(model, bytes))
+}
+
+/// Reads a file of weights of any kind.
+///
+/// # Errors
+/// If the file cannot be read, or `parse` refuses what it holds.
+pub fn load_with<T>(
+    path: &Path,
+    named_by: &str,
+    parse: impl FnOnce(&[u8]) -> Result<T, WeightsError>,
+) -> Result<T, Failure> {
     let hint = || format!("{named_by} {}", path.display());
-    let bytes = fs::read(path).with_context(hint);
-    let bytes = bytes.map_err(|error| Failure::new(exit::DATA, error))?;
-    Parameters::from_safetensors(model, &bytes)
-        .with_context(hint)
-        .map_err(|error| Failure::new(exit::DATA, error))
+    let load = || -> Result<T> { Ok(parse(&fs::read(path)?)?) };
+    load().with_context(hint).map_err(|error| Failure::new(exit::DATA, error))
 }
 
 /// Where weights will go.
@@ -50,19 +59,26 @@ impl Destination {
         Ok(Destination { path: path.to_owned(), named_by })
     }
 
+    /// [`Destination::write_bytes`] of parameters.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write(&self, parameters: &Parameters) -> Result<()> {
+        self.write_bytes(&parameters.to_safetensors()?)
+    }
+
     /// Writes the file whole or not at all: a temporary file beside it, flushed, then renamed.
     ///
     /// # Errors
     /// If that fails, for example for lack of space.
-    pub fn write(&self, parameters: &Parameters) -> Result<()> {
+    pub fn write_bytes(&self, bytes: &[u8]) -> Result<()> {
         let Destination { path, named_by } = self;
         let write = || -> Result<()> {
-            let bytes = parameters.to_safetensors()?;
             if !replaceable(path) {
                 return Ok(fs::write(path, bytes)?);
             }
             let mut file = beside(path)?;
-            file.write_all(&bytes)?;
+            file.write_all(bytes)?;
             file.as_file().sync_all()?;
             file.persist(path)?;
             Ok(())

@@ -1,6 +1,7 @@
 //! The models in burn: its modules, its automatic differentiation and its SGD, on burn-flex. The data is
 //! one tensor in memory, a batch one `select`.
 
+mod gpt;
 mod network;
 mod weights;
 
@@ -34,6 +35,18 @@ impl Backend for Burn {
         Ok(vec![DeviceProbe { name: kit::cpu_name(), detail, software: false }])
     }
 
+    fn models(&self) -> &'static [&'static str] {
+        &["mlp", "cnn", "attention", nn::gpt::ID]
+    }
+
+    fn open_gpt<'data>(
+        &self,
+        job: nn::gpt::Job<'data>,
+        options: &Options,
+    ) -> Result<Box<dyn nn::gpt::Session + 'data>, TrainError> {
+        Ok(Box::new(gpt::Training::new(job, options.threads)?))
+    }
+
     fn open<'data>(
         &self,
         job: Job<'data>,
@@ -53,6 +66,7 @@ impl Backend for Burn {
     }
 }
 
+/// The MNIST models.
 struct Training<'data> {
     job: Job<'data>,
     threads: Option<usize>,

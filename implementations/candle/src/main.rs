@@ -4,6 +4,8 @@
 //! its input where nobody needs it, and an update in place.
 
 mod convolution;
+mod gpt;
+mod gpt_ops;
 mod graph;
 mod layout;
 mod ops;
@@ -35,6 +37,19 @@ impl Backend for Candle {
         Ok(vec![DeviceProbe { name: kit::cpu_name(), detail, software: false }])
     }
 
+    fn models(&self) -> &'static [&'static str] {
+        &["mlp", "cnn", "attention", nn::gpt::ID]
+    }
+
+    fn open_gpt<'data>(
+        &self,
+        job: nn::gpt::Job<'data>,
+        options: &Options,
+    ) -> Result<Box<dyn nn::gpt::Session + 'data>, TrainError> {
+        let threads = options.threads.unwrap_or_else(candle_core::utils::get_num_threads);
+        Ok(Box::new(gpt::Training::new(job, threads)?))
+    }
+
     fn open<'data>(
         &self,
         job: Job<'data>,
@@ -50,6 +65,7 @@ impl Backend for Candle {
     }
 }
 
+/// The MNIST models.
 struct Training<'data> {
     job: Job<'data>,
     threads: usize,

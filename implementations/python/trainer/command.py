@@ -60,6 +60,7 @@ class Command:
     save: Path | None
     eval_each_epoch: bool
     probe: bool
+    models: tuple = MODELS
 
 
 def read_command(trainer, backends, compiles=False, always_compiles=False):
@@ -71,15 +72,9 @@ def read_command(trainer, backends, compiles=False, always_compiles=False):
     for name in ("hidden", "d_model", "ff"):
         value = getattr(options, name)
         if value is not None and name not in sizes:
-            _usage(f"--{name.replace('_', '-')} is no size of the model {options.model}; leave it out")
+            usage(f"--{name.replace('_', '-')} is no size of the model {options.model}; leave it out")
         if value is not None:
             sizes[name] = value
-    threads = options.threads or len(_cores())
-    for variable in THREAD_VARIABLES:
-        os.environ[variable] = str(threads)  # whatever the user's shell says: the record says this
-    if options.threads is not None and hasattr(os, "sched_setaffinity"):
-        # For libraries that count cores and take no number: as many cores as threads.
-        os.sched_setaffinity(0, sorted(_cores())[:threads])
     return Command(
         trainer=trainer,
         backends=backends,
@@ -92,12 +87,23 @@ def read_command(trainer, backends, compiles=False, always_compiles=False):
         learning_rate=options.lr,
         seed=options.seed,
         data=options.data,
-        threads=threads,
+        threads=set_threads(options.threads),
         load=options.load,
         save=options.save,
         eval_each_epoch=options.eval_each_epoch,
         probe=options.probe,
     )
+
+
+def set_threads(wanted):
+    """Sets the thread variables; returns the number of threads: those wanted, else one for each core."""
+    threads = wanted or len(_cores())
+    for variable in THREAD_VARIABLES:
+        os.environ[variable] = str(threads)  # whatever the user's shell says: the record says this
+    if wanted is not None and hasattr(os, "sched_setaffinity"):
+        # For libraries that count cores and take no number: as many cores as threads.
+        os.sched_setaffinity(0, sorted(_cores())[:threads])
+    return threads
 
 
 @contextlib.contextmanager
@@ -110,7 +116,7 @@ def requirements(command):
         if not command.probe:
             fail(Failure(UNAVAILABLE, f"{command.trainer}: {reason}"))
         backends = [
-            {"backend": backend, "unavailable": reason, "models": list(MODELS)}
+            {"backend": backend, "unavailable": reason, "models": list(command.models)}
             for backend in command.backends
         ]
         print(json.dumps({"trainer": command.trainer, "version": "", "backends": backends}, indent=2))
@@ -130,17 +136,17 @@ def _cores():
     return range(os.cpu_count() or 1)
 
 
-def _usage(message):
+def usage(message):
     fail(Failure(USAGE, message))
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     def error(self, message):
-        _usage(message)
+        usage(message)
 
 
 def _parser(trainer, backends, compiles):
-    parser = _Parser(
+    parser = Parser(
         prog=trainer,
         description="Trains an MLP, a CNN or an attention model on MNIST with the recipe of "
         "mnist-classic: same options, same initial weights, same order of the samples.",
@@ -150,14 +156,14 @@ def _parser(trainer, backends, compiles):
     )
     model = parser.add_argument_group("model")
     model.add_argument("-m", "--model", choices=MODELS, default="mlp", help="[default: mlp]")
-    model.add_argument("-n", "--hidden", type=_count, metavar="H", help="of the mlp [default: 512]")
-    model.add_argument("--d-model", type=_count, metavar="D", help="of the attention [default: 32]")
-    model.add_argument("--ff", type=_count, metavar="F", help="of the attention [default: 64]")
+    model.add_argument("-n", "--hidden", type=count, metavar="H", help="of the mlp [default: 512]")
+    model.add_argument("--d-model", type=count, metavar="D", help="of the attention [default: 32]")
+    model.add_argument("--ff", type=count, metavar="F", help="of the attention [default: 64]")
     training = parser.add_argument_group("training")
-    training.add_argument("-e", "--epochs", type=_count, default=10, metavar="N", help="[default: 10]")
-    training.add_argument("-b", "--batch", type=_count, default=64, metavar="N", help="[default: 64]")
-    training.add_argument("-l", "--lr", type=_rate, default=0.01, metavar="RATE", help="[default: 0.01]")
-    training.add_argument("-s", "--seed", type=_seed, default=1, metavar="N", help="[default: 1]")
+    training.add_argument("-e", "--epochs", type=count, default=10, metavar="N", help="[default: 10]")
+    training.add_argument("-b", "--batch", type=count, default=64, metavar="N", help="[default: 64]")
+    training.add_argument("-l", "--lr", type=rate, default=0.01, metavar="RATE", help="[default: 0.01]")
+    training.add_argument("-s", "--seed", type=seed_number, default=1, metavar="N", help="[default: 1]")
     training.add_argument(
         "-d", "--data", type=Path, metavar="DIR",
         help="folder of the four IDX files, plain or .gz [default: $TRAINMARK_DATA, ./data]",
@@ -169,7 +175,7 @@ def _parser(trainer, backends, compiles):
             f"--{backend}", dest="backend", action="store_const", const=backend, help=about
         )
     how = parser.add_argument_group("how")
-    how.add_argument("--threads", type=_count, metavar="N", help="threads that compute [default: all]")
+    how.add_argument("--threads", type=count, metavar="N", help="threads that compute [default: all]")
     if compiles:
         how.add_argument("--compile", action="store_true", help="compile the whole training step")
     more = parser.add_argument_group("what else")
@@ -180,20 +186,20 @@ def _parser(trainer, backends, compiles):
     return parser
 
 
-def _count(text):
+def count(text):
     value = int(text) if text.isdecimal() else 0
     if not 0 < value <= 1_000_000:
         raise argparse.ArgumentTypeError(f"{text} is no whole number from 1 to 1000000")
     return value
 
 
-def _seed(text):
+def seed_number(text):
     if not text.isdecimal() or int(text) >= 1 << 64:
         raise argparse.ArgumentTypeError(f"{text} is no whole number from 0 to 2^64 - 1")
     return int(text)
 
 
-def _rate(text):
+def rate(text):
     with contextlib.suppress(ValueError):
         if 0 < float(text) < math.inf:
             return float(text)

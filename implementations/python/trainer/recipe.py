@@ -37,12 +37,12 @@ def initial_parameters(model, sizes, seed):
     """Glorot-uniform weights, zero biases."""
     shaped = shapes(model, sizes)
     drawn = [(name, shape) for name, shape in shaped if len(shape) > 1]
-    words = _words(seed, 0, sum(math.prod(shape) for _, shape in drawn))
+    drawn_words = words(seed, 0, sum(math.prod(shape) for _, shape in drawn))
     parameters = {name: np.zeros(shape, np.float32) for name, shape in shaped}
     begin = 0
     for name, shape in drawn:
         end = begin + math.prod(shape)
-        fraction = (words[begin:end] >> 8).astype(np.float64) / (1 << 24)  # [0, 1)
+        fraction = (drawn_words[begin:end] >> 8).astype(np.float64) / (1 << 24)  # [0, 1)
         limit = math.sqrt(6 / sum(_fans(name, shape)))
         parameters[name] = ((2 * fraction - 1) * limit).astype(np.float32).reshape(shape)
         begin = end
@@ -52,9 +52,9 @@ def initial_parameters(model, sizes, seed):
 def order(samples, seed, epoch):
     """The order of the samples in one epoch (from 0): Fisher and Yates, from the last element down.
     Returns (samples,), int64."""
-    words = _words(seed, epoch + 1, max(samples - 1, 0)).astype(np.uint64)
+    drawn = words(seed, epoch + 1, max(samples - 1, 0)).astype(np.uint64)
     choices = np.arange(samples, 1, -1, dtype=np.uint64)
-    chosen = ((words * choices) >> np.uint64(32)).tolist()
+    chosen = ((drawn * choices) >> np.uint64(32)).tolist()
     places = list(range(samples))
     for last, other in zip(range(samples - 1, 0, -1), chosen):
         places[last], places[other] = places[other], places[last]
@@ -84,10 +84,12 @@ def _fans(name, shape):
     return shape[1], shape[0]
 
 
-def _words(seed, stream, count):
-    """The first 32-bit words of a ChaCha8 stream (Bernstein 2008), whose key is the seed's 64 bits."""
-    blocks = -(-count // 16)
-    counter = np.arange(blocks, dtype=np.uint64)
+def words(seed, stream, count, begin=0):
+    """32-bit words of a ChaCha8 stream (Bernstein 2008), whose key is the seed's 64 bits: `count` of them
+    from the word `begin` on."""
+    first = begin // 16
+    blocks = -(-(begin + count) // 16) - first
+    counter = np.arange(first, first + blocks, dtype=np.uint64)
     state = np.empty((16, blocks), np.uint32)
     state[:4] = np.frombuffer(b"expand 32-byte k", "<u4")[:, None]
     state[4:12] = np.frombuffer(seed.to_bytes(32, "little"), "<u4")[:, None]
@@ -110,4 +112,4 @@ def _words(seed, stream, count):
             quarter(column, 4 + column, 8 + column, 12 + column)
         for column in range(4):
             quarter(column, 4 + (column + 1) % 4, 8 + (column + 2) % 4, 12 + (column + 3) % 4)
-    return (mixed + state).T.reshape(-1)[:count]
+    return (mixed + state).T.reshape(-1)[begin - 16 * first :][:count]

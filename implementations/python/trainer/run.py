@@ -12,7 +12,7 @@ import numpy as np
 
 from . import BEGAN, VERSION, dataset, recipe, weights
 from .command import (
-    DATA, FAILURE, INTERRUPTED, MODELS, NOT_FINITE, UNAVAILABLE, Failure, Unavailable, fail,
+    DATA, FAILURE, INTERRUPTED, NOT_FINITE, UNAVAILABLE, Failure, Unavailable, fail,
 )
 from .session import Job
 
@@ -23,7 +23,7 @@ INITIAL, ORDER, LOSSES, FINAL = "initial.safetensors", "order.u32", "losses.f32"
 def main(command, devices, open_session):
     try:
         if command.probe:
-            print(json.dumps(_probe(command, devices), indent=2))
+            probe(command, devices)
         else:
             _train(command, devices, open_session)
         sys.stdout.flush()
@@ -38,16 +38,18 @@ def main(command, devices, open_session):
         sys.exit(FAILURE)
 
 
-def _probe(command, devices):
+def probe(command, devices):
+    """Prints what this machine can do."""
     backends = []
     for backend in command.backends:
-        entry = {"backend": backend, "models": list(MODELS), "devices": []}
+        entry = {"backend": backend, "models": list(command.models), "devices": []}
         try:
             entry["devices"] = [vars(device) for device in devices(backend)]
         except Unavailable as reason:
             entry["unavailable"] = str(reason)
         backends.append(entry)
-    return {"trainer": command.trainer, "version": VERSION, "backends": backends}
+    found = {"trainer": command.trainer, "version": VERSION, "backends": backends}
+    print(json.dumps(found, indent=2))
 
 
 def _train(command, devices, open_session):
@@ -127,12 +129,12 @@ def _announce(command, session, data, initial, setup_s, compile_s):
     print(f"training  {command.epochs} epochs of {steps:,} steps, batch {command.batch}, "
           f"learning rate {command.learning_rate}, seed {command.seed}")
     print(f"ready     in {setup_s:.3f} s, compiled and warm in {compile_s:.3f} s", flush=True)
-    _event(
+    event(
         "started", protocol=1, version=session.version, device=session.device, path=session.path,
         threads=threads, precision=session.precision, parameters=parameters, compiled=command.compile,
     )
-    _event("dataset", name=data.name, sha256=data.sha256)
-    _event("ready", setup_s=setup_s, compile_s=compile_s)
+    event("dataset", name=data.name, sha256=data.sha256)
+    event("ready", setup_s=setup_s, compile_s=compile_s)
 
 
 def _report_epoch(command, session, data, epoch, losses, seconds):
@@ -147,14 +149,14 @@ def _report_epoch(command, session, data, epoch, losses, seconds):
         more["accuracy_percent"] = _accuracy(_predict(session, data.test_images), data.test_labels)
     tested = "".join(f"   {percent:.2f} %" for percent in more.values())
     print(f"epoch {epoch}/{command.epochs}   loss {loss:.4f}   {seconds:.3f} s{tested}", flush=True)
-    _event("epoch", epoch=epoch, loss=loss, seconds=seconds, **more)
+    event("epoch", epoch=epoch, loss=loss, seconds=seconds, **more)
 
 
 def _conclude(command, session, data, train_s):
     samples = command.epochs * len(data.images)
     steps = command.epochs * -(-len(data.images) // command.batch)
     flop = recipe.dense_flop(command.model, command.sizes, samples, steps)
-    _event("trained", train_s=train_s, steps=steps, dense_flop=flop, **session.measured())
+    event("trained", train_s=train_s, steps=steps, dense_flop=flop, **session.measured())
     clock = time.perf_counter()
     labels = _predict(session, data.test_images)
     eval_s = time.perf_counter() - clock
@@ -164,7 +166,7 @@ def _conclude(command, session, data, train_s):
             Path(predictions).write_bytes(labels.tobytes())
         except OSError as error:
             raise Failure(FAILURE, f"cannot write $TRAINMARK_PREDICTIONS: {error}") from error
-    _event("evaluated", eval_s=eval_s, accuracy_percent=accuracy)
+    event("evaluated", eval_s=eval_s, accuracy_percent=accuracy)
     if command.save is not None:
         weights.save(command.save, session.parameters())
     print(f"trained   in {train_s:.3f} s: {steps:,} steps, {1e6 * train_s / steps:.1f} us each")
@@ -187,8 +189,9 @@ def _accuracy(labels, truth):
     return float(100 * np.mean(labels == truth))
 
 
-def _event(event, **keys):
+def event(kind, /, **keys):
+    """A line for the harness, where one listens."""
     if "TRAINMARK_PROTOCOL" in os.environ:
         known = {key: value for key, value in keys.items() if value is not None}
         assert all(math.isfinite(value) for value in known.values() if isinstance(value, float))
-        print(":::TRAINMARK " + json.dumps({"event": event, **known}), flush=True)
+        print(":::TRAINMARK " + json.dumps({"event": kind, **known}), flush=True)

@@ -2,14 +2,15 @@
 
 use anyhow::{Result, bail};
 use clap::Parser;
+use nn::gpt::{AdamW, Shape};
 use nn::{AttentionShape, MlpShape, Model};
 use std::path::PathBuf;
 
-/// Trains an MLP, a CNN or an attention model on MNIST.
+/// Trains an MLP, a CNN or an attention model on MNIST, or a GPT on a text.
 #[derive(Debug, Parser)]
 #[command(allow_negative_numbers = true)]
 pub struct Args {
-    /// mlp, cnn or attention
+    /// mlp, cnn, attention or gpt
     #[arg(short, long, default_value = "mlp")]
     pub model: String,
     /// Hidden units of the mlp [default: 512]
@@ -21,15 +22,45 @@ pub struct Args {
     /// Width of the attention model's feed-forward layer [default: 64]
     #[arg(long, value_name = "F", value_parser = size())]
     pub ff: Option<u32>,
+    /// Sizes and recipe of the gpt, of which each option below replaces one: small or char
+    #[arg(long, default_value = "small", value_parser = ["small", "char"])]
+    pub preset: String,
+    /// Blocks of the gpt
+    #[arg(long, value_name = "N", value_parser = size())]
+    pub layers: Option<u32>,
+    /// Heads of attention in each block
+    #[arg(long, value_name = "N", value_parser = size())]
+    pub heads: Option<u32>,
+    /// Width of a token's vector
+    #[arg(long, value_name = "N", value_parser = size())]
+    pub width: Option<u32>,
+    /// Tokens of a window
+    #[arg(long, value_name = "N", value_parser = size())]
+    pub context: Option<u32>,
+    /// Steps of the training
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub steps: Option<u64>,
+    /// Steps of linear warm-up
+    #[arg(long, value_name = "N")]
+    pub warmup: Option<u64>,
+    /// Steps between two points of the learning curve
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub report_every: Option<u64>,
+    /// Steps between two evaluations
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub eval_every: Option<u64>,
+    /// Write the logits of all validation positions
+    #[arg(long, value_name = "FILE")]
+    pub predictions: Option<PathBuf>,
     /// Times through the training set
     #[arg(short, long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub epochs: u32,
-    /// Samples in a step; the last step of an epoch takes what is left
-    #[arg(short, long = "batch", value_name = "N", default_value_t = 64, value_parser = size())]
-    pub batch_size: u32,
-    /// Learning rate
-    #[arg(short, long = "lr", value_name = "RATE", default_value = "0.01", value_parser = rate)]
-    pub learning_rate: f32,
+    /// Samples in a step; the last step of an epoch takes what is left [default: 64; of gpt the preset's]
+    #[arg(short, long = "batch", value_name = "N", value_parser = size())]
+    pub batch_size: Option<u32>,
+    /// Learning rate [default: 0.01; of gpt 0.001]
+    #[arg(short, long = "lr", value_name = "RATE", value_parser = rate)]
+    pub learning_rate: Option<f32>,
     /// Decides the initial weights and the order of the samples
     #[arg(short, long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
@@ -72,6 +103,40 @@ fn rate(text: &str) -> Result<f32, String> {
 }
 
 impl Args {
+    /// The gpt's shape, windows in a step, and optimiser.
+    pub fn gpt(&self, vocabulary: usize) -> (Shape, usize, AdamW) {
+        let (preset, batch_size, steps) = match self.preset.as_str() {
+            "char" => (Shape::char(vocabulary), 64, 1000),
+            _ => (Shape::small(vocabulary), 12, 2000),
+        };
+        let size = |value: Option<u32>, default: usize| value.map_or(default, |it| it as usize);
+        let shape = Shape {
+            layers: size(self.layers, preset.layers),
+            heads: size(self.heads, preset.heads),
+            width: size(self.width, preset.width),
+            context: size(self.context, preset.context),
+            vocabulary,
+        };
+        // Through its shortest text: 0.001, not what float32 makes of it.
+        let given = self.learning_rate.and_then(|rate| rate.to_string().parse().ok());
+        let optimiser = AdamW {
+            learning_rate: given.unwrap_or(1e-3),
+            warmup: self.warmup.unwrap_or(100),
+            steps: self.steps.unwrap_or(steps),
+        };
+        (shape, size(self.batch_size, batch_size), optimiser)
+    }
+
+    /// Samples in a step, of a model of images.
+    pub fn samples(&self) -> usize {
+        self.batch_size.map_or(64, |it| it as usize)
+    }
+
+    /// The learning rate, of a model of images.
+    pub fn rate(&self) -> f32 {
+        self.learning_rate.unwrap_or(0.01)
+    }
+
     /// The model with its sizes.
     ///
     /// # Errors
@@ -83,7 +148,7 @@ impl Args {
                 [("--hidden", self.hidden), ("--d-model", self.d_model), ("--ff", self.ff)].to_vec()
             }
             "attention" => [("--hidden", self.hidden)].to_vec(),
-            other => bail!("--model {other}: there are {}", Model::IDS.join(", ")),
+            other => bail!("--model {other}: there are {} and gpt", Model::IDS.join(", ")),
         };
         if let Some((option, _)) = foreign.into_iter().find(|(_, value)| value.is_some()) {
             bail!("{option} is no size of the model {}; leave it out", self.model);

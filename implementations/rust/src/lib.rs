@@ -3,6 +3,7 @@
 //! A framework's program implements `nn::backend::Backend` and calls [`main`].
 
 mod command;
+pub mod gpt;
 mod layout;
 mod run;
 

@@ -8,7 +8,7 @@ use nn::backend::{Backend, Description, Job, Options, Session, TrainError};
 use nn::conformance::{Steps, Trial};
 use nn::{Model, Parameters, recipe};
 use protocol::verify::{FINAL, INITIAL, LOSSES, ORDER};
-use protocol::{BackendProbe, Event, Probe, env, exit};
+use protocol::{BackendProbe, Event, Metrics, Probe, env, exit};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -25,10 +25,13 @@ pub fn run(program: &Program, args: &Args) -> Result<(), Failure> {
         return line(probe.context("--probe")?);
     }
     let usage = |error| Failure { code: exit::USAGE, error };
-    let model = args.model().map_err(usage)?;
     if let Some(other) = args.backend.as_ref().filter(|id| *id != backend.id()) {
         return Err(usage(anyhow!("--backend {other}: this program has {}", backend.id())));
     }
+    if args.model == nn::gpt::ID {
+        return crate::gpt::run(program, args, began);
+    }
+    let model = args.model().map_err(usage)?;
     let threads = threads(args);
     // SAFETY: no other thread is running yet; rayon's come with the first product.
     unsafe { std::env::set_var("RAYON_NUM_THREADS", threads.to_string()) };
@@ -51,15 +54,16 @@ pub fn run(program: &Program, args: &Args) -> Result<(), Failure> {
     }
 
     let options = Options { threads: Some(threads), ..Options::default() };
-    let (batch_size, learning_rate) = (args.batch_size as usize, args.learning_rate);
+    let (batch_size, learning_rate) = (args.samples(), args.rate());
     if args.check {
         return check(backend, &options, initial, &data.train, args);
     }
+    let parameters = model.parameter_count() as u64;
     let job = Job { model, batch_size, learning_rate, train: &data.train };
     let mut session = backend.open(job, &options)?;
     session.set_parameters(&initial)?;
     if let Some(folder) = exchange {
-        event(&started(program, model, session.description()))?;
+        event(&started(program, parameters, session.description()))?;
         return Ok(steps(session.as_mut(), &folder, batch_size)?);
     }
     let setup_s = began.elapsed().as_secs_f64();
@@ -76,27 +80,27 @@ pub fn run(program: &Program, args: &Args) -> Result<(), Failure> {
         description.precision,
     ))?;
     line(format!("ready     in {setup_s:.3} s, warm in {warm_s:.3} s"))?;
-    event(&started(program, model, description))?;
+    event(&started(program, parameters, description))?;
     event(&Event::Dataset { name: data.name.clone(), sha256: data.sha256.clone() })?;
     event(&Event::Ready { setup_s, compile_s: Some(warm_s) })?;
     train(args, model, &data, session.as_mut())
 }
 
 /// What `--threads` says, else as many as the process may use.
-fn threads(args: &Args) -> usize {
+pub fn threads(args: &Args) -> usize {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     args.threads.map_or_else(cores, |threads| threads as usize)
 }
 
 /// Standard output that nobody reads any more is no reason to panic.
-fn line(text: impl std::fmt::Display) -> Result<(), Failure> {
+pub fn line(text: impl std::fmt::Display) -> Result<(), Failure> {
     let mut output = io::stdout().lock();
     writeln!(output, "{text}").and_then(|()| output.flush()).context("standard output")?;
     Ok(())
 }
 
 /// Only for a harness that listens.
-fn event(event: &Event) -> Result<(), Failure> {
+pub fn event(event: &Event) -> Result<(), Failure> {
     match std::env::var_os(env::PROTOCOL) {
         Some(_) => line(event),
         None => Ok(()),
@@ -124,7 +128,7 @@ fn load(model: Model, path: &Path) -> Result<Parameters> {
     Parameters::from_safetensors(model, &bytes).with_context(name)
 }
 
-fn started(program: &Program, model: Model, description: Description) -> Event {
+pub fn started(program: &Program, parameters: u64, description: Description) -> Event {
     let Description { device, path, threads, precision, software } = description;
     Event::Started {
         protocol: protocol::VERSION,
@@ -133,9 +137,10 @@ fn started(program: &Program, model: Model, description: Description) -> Event {
         path: Some(path),
         threads,
         precision: Some(precision.to_owned()),
-        parameters: Some(model.parameter_count() as u64),
+        parameters: Some(parameters),
         compiled: Some(program.backend.compiled()),
         software: Some(software),
+        ranks: None,
     }
 }
 
@@ -147,7 +152,7 @@ fn check(
     train: &Split,
     args: &Args,
 ) -> Result<(), Failure> {
-    let steps = Steps::ten(args.batch_size as usize, args.learning_rate);
+    let steps = Steps::ten(args.samples(), args.rate());
     let report = Trial::new(initial, train, steps, args.seed).run(backend, options)?;
     line(&report)?;
     match report.passed() {
@@ -177,7 +182,7 @@ fn warm_up(
     data: &Dataset,
     initial: &Parameters,
 ) -> Result<(), TrainError> {
-    let batch_size = args.batch_size as usize;
+    let batch_size = args.samples();
     let mut order = vec![0; data.train.len()];
     recipe::shuffle(&mut order, args.seed, 0);
     for samples in [WARM_UP_STEPS * batch_size, order.len() % batch_size] {
@@ -194,7 +199,7 @@ fn train(
     data: &Dataset,
     session: &mut dyn Session,
 ) -> Result<(), Failure> {
-    let (samples, batch_size) = (data.train.len(), args.batch_size as usize);
+    let (samples, batch_size) = (data.train.len(), args.samples());
     let mut order = vec![0; samples];
     let mut step_loss = vec![0.0; samples.div_ceil(batch_size)];
     let mut train_s = 0.0;
@@ -221,10 +226,12 @@ fn train(
     event(&Event::Trained {
         train_s,
         steps: Some(steps),
+        work: Some((epochs * samples as u64) as f64),
         device_s: None,
         dense_flop: Some(model.dense_flop(epochs * samples as u64, steps)),
         executed_flop: None,
         device_peak_bytes: None,
+        metrics: Metrics::new(),
     })?;
 
     let clock = Instant::now();
@@ -235,7 +242,9 @@ fn train(
         fs::write(&path, &labels).with_context(name)?;
     }
     let accuracy_percent = data.test.accuracy_percent(&labels);
-    event(&Event::Evaluated { eval_s, accuracy_percent })?;
+    let accuracy = Some(accuracy_percent);
+    let metrics = Metrics::new();
+    event(&Event::Evaluated { eval_s, accuracy_percent: accuracy, metrics })?;
     if let Some(path) = &args.save {
         let bytes = session.parameters()?.to_safetensors()?;
         fs::write(path, bytes)

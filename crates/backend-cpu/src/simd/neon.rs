@@ -173,6 +173,11 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn sqrt(self, a: float32x4_t) -> float32x4_t {
+        proven!(vsqrtq_f32(a))
+    }
+
+    #[inline(always)]
     fn fma(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
         proven!(vfmaq_f32(c, a, b))
     }

@@ -129,6 +129,11 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn sqrt(self, a: [f32; LANES]) -> [f32; LANES] {
+        lanes!(i => a[i].sqrt())
+    }
+
+    #[inline(always)]
     fn fma(self, a: [f32; LANES], b: [f32; LANES], c: [f32; LANES]) -> [f32; LANES] {
         lanes!(i => a[i] * b[i] + c[i])
     }

@@ -48,6 +48,8 @@ fn arithmetic_is_lane_by_lane() {
             assert_eq!(read(simd, simd.sub(va, vb))[i], a[i] - b[i], "{name} sub");
             assert_eq!(read(simd, simd.mul(va, vb))[i], a[i] * b[i], "{name} mul");
             assert_eq!(read(simd, simd.div(va, vb))[i], a[i] / b[i], "{name} div");
+            let root = read(simd, simd.sqrt(simd.mul(vb, vb)))[i];
+            assert_eq!(root, (b[i] * b[i]).sqrt(), "{name} sqrt");
             assert_eq!(read(simd, simd.max(va, vb))[i], a[i].max(b[i]), "{name} max");
             assert_eq!(read(simd, simd.min(va, vb))[i], a[i].min(b[i]), "{name} min");
             let fma = f64::from(a[i]) * f64::from(b[i]) + f64::from(c[i]);

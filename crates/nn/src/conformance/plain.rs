@@ -2,7 +2,7 @@
 
 use crate::backend::{Backend, Description, Job, Options, Session, TrainError, Unavailable};
 use crate::reference::Real;
-use crate::{Parameters, Reference};
+use crate::{Parameters, Reference, gpt};
 use mnist::PIXELS;
 use protocol::DeviceProbe;
 use std::marker::PhantomData;
@@ -24,6 +24,10 @@ impl<R: Real + Sync + 'static> Backend for Plain<R> {
         "plain"
     }
 
+    fn models(&self) -> &'static [&'static str] {
+        &["mlp", "cnn", "attention", gpt::ID]
+    }
+
     fn devices(&self) -> Result<Vec<DeviceProbe>, Unavailable> {
         Ok(vec![DeviceProbe { name: "one thread".to_owned(), detail: None, software: false }])
     }
@@ -35,6 +39,15 @@ impl<R: Real + Sync + 'static> Backend for Plain<R> {
     ) -> Result<Box<dyn Session + 'data>, TrainError> {
         let reference: Reference<R> = Reference::new(&Parameters::zeros(job.model));
         Ok(Box::new(PlainSession { job, reference }))
+    }
+
+    fn open_gpt<'data>(
+        &self,
+        job: gpt::Job<'data>,
+        _options: &Options,
+    ) -> Result<Box<dyn gpt::Session + 'data>, TrainError> {
+        let session = gpt::conformance::Plain::<R>::open(job, gpt::reference::Factors::Exact)?;
+        Ok(Box::new(session))
     }
 }
 

@@ -1,0 +1,473 @@
+//! From the windows' gradients to the next step's weights, in two passes with a barrier between them,
+//! as clipping needs the norm of the whole gradient before any weight changes.
+//!
+//! The flat buffers are cut into [`Unit`]s, a panel or so each, whose sums of squares are added in
+//! order: what a thread takes of them does not change a bit. The first pass sums the blocks of windows
+//! and scales rows by the norm before the layer; the second is AdamW, which leaves the weight of each
+//! linear layer in both orientations.
+
+use super::amx::{self, Amx, DEPTH, Parts};
+use super::attention::turn_square;
+use super::layout::{Layout, Linear};
+use super::product::{PANEL, load, store};
+use super::windows::Push;
+use crate::buffer::{Buffer, Shared};
+use crate::simd::Simd;
+use nn::gpt::optimiser::{self, BETA1, BETA2, EPSILON, WEIGHT_DECAY};
+use std::ops::Range;
+
+/// 16 rows of a panel, which lie together.
+const TILE: usize = PANEL * PANEL;
+
+/// What a thread takes at a time.
+#[derive(Clone, Debug)]
+pub enum Unit {
+    /// Two panels of a linear layer's weight, or the last one.
+    Panels {
+        linear: Linear,
+        panels: Range<usize>,
+    },
+    /// 32 features of the tied embedding, or the last 16, of all tokens.
+    Features {
+        features: Range<usize>,
+    },
+    /// A panel of the position embeddings.
+    Positions {
+        panel: usize,
+    },
+    Norms,
+}
+
+impl Unit {
+    /// All of a model.
+    pub fn all(layout: &Layout) -> Vec<Unit> {
+        let of = |linear: Linear| {
+            let panels = linear.outputs / PANEL;
+            let pairs = (0..panels).step_by(2).map(move |panel| panel..panels.min(panel + 2));
+            pairs.map(move |panels| Unit::Panels { linear, panels })
+        };
+        let linears = layout.linears().filter(|linear| linear.start != layout.output.start);
+        let width = layout.sizes.width;
+        let features = (0..width).step_by(2 * PANEL);
+        let features = features.map(|first| first..width.min(first + 2 * PANEL));
+        linears
+            .flat_map(of)
+            .chain(features.map(|features| Unit::Features { features }))
+            .chain((0..layout.sizes.width / PANEL).map(|panel| Unit::Positions { panel }))
+            .chain([Unit::Norms])
+            .collect()
+    }
+
+    /// How long it takes, in elements.
+    fn weight(&self, layout: &Layout, tokens: usize) -> usize {
+        match self {
+            Unit::Panels { linear, panels } => panels.len() * linear.inputs * PANEL,
+            Unit::Features { features } => (layout.output.outputs + tokens) * features.len(),
+            Unit::Positions { .. } => tokens * PANEL,
+            Unit::Norms => layout.norms.len(),
+        }
+    }
+
+    /// The units of each of so many threads, which train on so many tokens.
+    pub fn shares(
+        units: &[Unit],
+        layout: &Layout,
+        tokens: usize,
+        threads: usize,
+    ) -> Vec<Range<usize>> {
+        let weights = units.iter().map(|unit| unit.weight(layout, tokens));
+        let ends: Vec<usize> = weights
+            .scan(0, |sum, weight| {
+                *sum += weight;
+                Some(*sum)
+            })
+            .collect();
+        let all = ends.last().copied().unwrap_or(0);
+        let at = |thread: usize| ends.partition_point(|&end| end <= all * thread / threads);
+        (0..threads)
+            .map(|thread| {
+                at(thread)..if thread + 1 == threads { units.len() } else { at(thread + 1) }
+            })
+            .collect()
+    }
+}
+
+/// What the first pass reads and writes.
+#[derive(Clone, Copy)]
+pub struct Gradients<'run> {
+    pub layout: &'run Layout,
+    pub weights: Shared<'run, f32>,
+    /// (blocks, stride): the sums of the blocks; the first becomes the gradient.
+    pub blocks: Shared<'run, f32>,
+    pub stride: usize,
+    pub pushes: &'run [Push],
+    /// (windows, norms)
+    pub d_norms: Shared<'run, f32>,
+    /// The regions of the windows, and where in them is the gradient of the embeddings' sum.
+    pub regions: Shared<'run, f32>,
+    pub region: usize,
+    pub stream: &'run Range<usize>,
+    /// (vocabulary, width): what is added to the tied embedding's gradient.
+    pub looked_up: Shared<'run, f32>,
+    pub text: &'run [u16],
+    pub starts: &'run [u32],
+}
+
+/// A stack of tiles.
+pub struct Tiles(Buffer<f32>);
+
+impl Tiles {
+    pub fn new(depth: usize) -> Tiles {
+        Tiles(Buffer::zeroed(depth.max(1) * TILE))
+    }
+}
+
+impl Gradients<'_> {
+    /// A unit's gradient, to the first block; returns the sum of its squares.
+    ///
+    /// # Safety
+    /// All windows' gradients are written, nobody else has this unit, and nobody writes weights.
+    #[inline(always)]
+    pub unsafe fn sum<S: Simd>(&self, simd: S, unit: &Unit, tiles: &mut Tiles) -> f64 {
+        let layout = self.layout;
+        // SAFETY: each unit's places are its own; says the caller.
+        unsafe {
+            match unit.clone() {
+                Unit::Panels { linear, panels } => {
+                    let mut squares = 0.0;
+                    for panel in panels {
+                        for row in (0..linear.inputs).step_by(PANEL) {
+                            squares += self.tile(simd, linear, panel, row, tiles, false);
+                        }
+                    }
+                    squares
+                }
+                Unit::Features { features } => {
+                    let mut squares = 0.0;
+                    for first in features.step_by(PANEL) {
+                        self.look_up(simd, first);
+                        for panel in 0..layout.output.outputs / PANEL {
+                            squares += self.tile(simd, layout.output, panel, first, tiles, true);
+                        }
+                    }
+                    squares
+                }
+                Unit::Positions { panel } => {
+                    let len = layout.sizes.shape.context * PANEL;
+                    let start = layout.positions.start + panel * len;
+                    let windows = (0..self.starts.len()).map(|window| {
+                        let start = window * self.region + self.stream.start + panel * len;
+                        self.regions.slice(start..start + len)
+                    });
+                    sum_flat(simd, windows, self.blocks.slice_mut(start..start + len))
+                }
+                Unit::Norms => {
+                    let len = layout.norms.len();
+                    let windows = (0..self.starts.len())
+                        .map(|window| self.d_norms.slice(window * len..(window + 1) * len));
+                    sum_flat(simd, windows, self.blocks.slice_mut(layout.norms.clone()))
+                }
+            }
+        }
+    }
+
+    /// 16 rows of a panel of a weight's gradient.
+    ///
+    /// # Safety
+    /// As of [`Gradients::sum`].
+    #[inline(always)]
+    unsafe fn tile<S: Simd>(
+        &self,
+        simd: S,
+        linear: Linear,
+        panel: usize,
+        row: usize,
+        tiles: &mut Tiles,
+        tied: bool,
+    ) -> f64 {
+        let start = linear.start + (panel * linear.inputs + row) * PANEL;
+        let mut top = 0;
+        for push in self.pushes {
+            // SAFETY: nobody writes to the blocks but to the first, and there each to its own units.
+            let block = unsafe {
+                let start = push.block * self.stride + start;
+                self.blocks.slice(start..start + TILE)
+            };
+            tiles.0[top * TILE..][..TILE].copy_from_slice(block);
+            for _ in 0..push.merged {
+                let (below, above) = tiles.0.split_at_mut(top * TILE);
+                let below = &mut below[(top - 1) * TILE..];
+                for place in (0..TILE).step_by(S::LANES) {
+                    let sum = simd.add(load(simd, below, place), load(simd, above, place));
+                    store(simd, below, place, sum);
+                }
+                top -= 1;
+            }
+            top += 1;
+        }
+        let mut extra = [0.0; TILE];
+        if tied {
+            // SAFETY: these features are this unit's.
+            let looked_up = unsafe {
+                let start = (row / PANEL * linear.outputs + panel * PANEL) * PANEL;
+                self.looked_up.slice(start..start + TILE)
+            };
+            turn_square(simd, looked_up, &mut extra);
+        }
+        // SAFETY: this tile is this unit's; nobody writes weights.
+        let (to, norm) = unsafe {
+            let norm = linear.norm.map(|index| self.weights.slice(self.layout.norm(index)));
+            (self.blocks.slice_mut(start..start + TILE), norm)
+        };
+        let mut squares = simd.splat(0.0);
+        for r in 0..PANEL {
+            let factor = simd.splat(norm.map_or(1.0, |norm| norm[row + r]));
+            for place in (r * PANEL..(r + 1) * PANEL).step_by(S::LANES) {
+                let mut sum = simd.mul(load(simd, &tiles.0, place), factor);
+                if tied {
+                    sum = simd.add(sum, load(simd, &extra, place));
+                }
+                store(simd, to, place, sum);
+                squares = simd.fma(sum, sum, squares);
+            }
+        }
+        f64::from(simd.sum(squares))
+    }
+
+    /// Adds the gradients of 16 features of the embeddings' sum up by token, in the order of windows
+    /// and positions.
+    ///
+    /// # Safety
+    /// As of [`Gradients::sum`].
+    #[inline(always)]
+    unsafe fn look_up<S: Simd>(&self, simd: S, first: usize) {
+        let sizes = self.layout.sizes;
+        let (context, len) = (sizes.shape.context, sizes.vocabulary * PANEL);
+        let panel = first / PANEL;
+        // SAFETY: these features are this unit's.
+        let to = unsafe { self.looked_up.slice_mut(panel * len..(panel + 1) * len) };
+        to.fill(0.0);
+        for (window, &start) in self.starts.iter().enumerate() {
+            let start = start as usize;
+            let at = window * self.region + self.stream.start + panel * context * PANEL;
+            // SAFETY: nobody writes to the regions now.
+            let from = unsafe { self.regions.slice(at..at + context * PANEL) };
+            for (position, &token) in self.text[start..start + context].iter().enumerate() {
+                for lane in (0..PANEL).step_by(S::LANES) {
+                    let place = usize::from(token) * PANEL + lane;
+                    let d = load(simd, from, position * PANEL + lane);
+                    store(simd, to, place, simd.add(load(simd, to, place), d));
+                }
+            }
+        }
+    }
+}
+
+/// Sums flat slices in order; returns the sum of the squares.
+#[inline(always)]
+fn sum_flat<'data, S: Simd>(
+    simd: S,
+    parts: impl Iterator<Item = &'data [f32]>,
+    to: &mut [f32],
+) -> f64 {
+    to.fill(0.0);
+    for part in parts {
+        for place in (0..to.len()).step_by(S::LANES) {
+            let sum = simd.add(load(simd, to, place), load(simd, part, place));
+            store(simd, to, place, sum);
+        }
+    }
+    let mut all = 0.0;
+    for some in to.chunks(TILE) {
+        let mut squares = simd.splat(0.0);
+        for place in (0..some.len()).step_by(S::LANES) {
+            let value = load(simd, some, place);
+            squares = simd.fma(value, value, squares);
+        }
+        all += f64::from(simd.sum(squares));
+    }
+    all
+}
+
+/// The parameters and their moments.
+#[derive(Clone, Copy)]
+pub struct Parameters<'run> {
+    pub layout: &'run Layout,
+    pub weights: Shared<'run, f32>,
+    pub turned: Shared<'run, f32>,
+    pub first: Shared<'run, f32>,
+    pub second: Shared<'run, f32>,
+    pub gradient: Shared<'run, f32>,
+    /// The weights as tiles.
+    pub tiles: Option<(Amx, Parts, Shared<'run, u16>)>,
+}
+
+/// AdamW's numbers of one step, with the gradient's factor.
+#[derive(Clone, Copy)]
+pub struct Numbers {
+    clip: f32,
+    decay: f32,
+    step: f32,
+    /// One over the root of the second correction.
+    inverse_root: f32,
+}
+
+impl Numbers {
+    pub fn new(step: optimiser::Step, norm: f64) -> Numbers {
+        Numbers {
+            clip: optimiser::clip_factor(norm) as f32,
+            decay: (1.0 - step.rate * WEIGHT_DECAY) as f32,
+            step: (step.rate / step.correction1) as f32,
+            inverse_root: (1.0 / step.correction2.sqrt()) as f32,
+        }
+    }
+}
+
+impl Parameters<'_> {
+    /// AdamW on a unit.
+    ///
+    /// # Safety
+    /// Nobody else uses this unit's weights and moments, and its gradient is written.
+    #[inline(always)]
+    pub unsafe fn update<S: Simd>(&self, simd: S, unit: &Unit, numbers: Numbers) {
+        let layout = self.layout;
+        // SAFETY: each unit's places are its own; says the caller.
+        unsafe {
+            match unit.clone() {
+                Unit::Panels { linear, panels } => {
+                    for panel in panels {
+                        for row in (0..linear.inputs).step_by(PANEL) {
+                            self.tile(simd, linear, panel, row, numbers);
+                        }
+                    }
+                    self.split(unit);
+                }
+                Unit::Features { features } => {
+                    for panel in 0..layout.output.outputs / PANEL {
+                        for first in features.clone().step_by(PANEL) {
+                            self.tile(simd, layout.output, panel, first, numbers);
+                        }
+                    }
+                    self.split(unit);
+                }
+                Unit::Positions { panel } => {
+                    let len = layout.sizes.shape.context * PANEL;
+                    let start = layout.positions.start + panel * len;
+                    self.flat(simd, start..start + len, numbers);
+                }
+                Unit::Norms => {
+                    self.flat(simd, layout.norms.clone(), Numbers { decay: 1.0, ..numbers });
+                }
+            }
+        }
+    }
+
+    /// Writes a unit's weights as tiles, in both orientations, where there is AMX.
+    ///
+    /// # Safety
+    /// Nobody else uses this unit's weights, and those of linear layers are written in both
+    /// orientations.
+    pub unsafe fn split(&self, unit: &Unit) {
+        let Some((amx, parts, tiles)) = self.tiles else { return };
+        // Up to 32 rows of a panel are a right matrix's tile: (inputs, panels) says which.
+        let split = |linear: Linear, values: Shared<'_, f32>, rows: Range<usize>, panel: usize| {
+            let start = linear.start + panel * linear.inputs * PANEL;
+            let blocks = linear.inputs.div_ceil(DEPTH);
+            let tile = linear.tiles + panel * blocks + rows.start / DEPTH;
+            let len = parts.count() * amx::TILE;
+            // SAFETY: these weights and their tiles are this unit's.
+            let (from, to) = unsafe {
+                let from = start + rows.start * PANEL..start + rows.end * PANEL;
+                (values.slice(from), tiles.slice_mut(tile * len..(tile + 1) * len))
+            };
+            amx.split_right(parts, from, to);
+        };
+        let blocks =
+            |rows: usize| (0..rows).step_by(DEPTH).map(move |row| row..rows.min(row + DEPTH));
+        match unit.clone() {
+            Unit::Panels { linear, panels } => {
+                let columns = panels.start * PANEL..panels.end * PANEL;
+                for panel in panels {
+                    blocks(linear.inputs).for_each(|rows| split(linear, self.weights, rows, panel));
+                }
+                for panel in 0..linear.inputs / PANEL {
+                    split(linear.turned(), self.turned, columns.clone(), panel);
+                }
+            }
+            Unit::Features { features } => {
+                let linear = self.layout.output;
+                for panel in 0..linear.outputs / PANEL {
+                    split(linear, self.weights, features.clone(), panel);
+                }
+                for panel in features.start / PANEL..features.end / PANEL {
+                    blocks(linear.outputs)
+                        .for_each(|rows| split(linear.turned(), self.turned, rows, panel));
+                }
+            }
+            Unit::Positions { .. } | Unit::Norms => {}
+        }
+    }
+
+    /// # Safety
+    /// As of [`Parameters::update`].
+    #[inline(always)]
+    unsafe fn tile<S: Simd>(
+        &self,
+        simd: S,
+        linear: Linear,
+        panel: usize,
+        row: usize,
+        numbers: Numbers,
+    ) {
+        let start = linear.start + (panel * linear.inputs + row) * PANEL;
+        let turned = linear.start + (row / PANEL * linear.outputs + panel * PANEL) * PANEL;
+        // SAFETY: the tile is this unit's, in both orientations.
+        unsafe {
+            self.flat(simd, start..start + TILE, numbers);
+            let weights = self.weights.slice(start..start + TILE);
+            turn_square(simd, weights, self.turned.slice_mut(turned..turned + TILE));
+        }
+    }
+
+    /// # Safety
+    /// As of [`Parameters::update`].
+    #[inline(always)]
+    unsafe fn flat<S: Simd>(&self, simd: S, range: Range<usize>, numbers: Numbers) {
+        // SAFETY: the range is this unit's.
+        let (weights, first, second, gradient) = unsafe {
+            (
+                self.weights.slice_mut(range.clone()),
+                self.first.slice_mut(range.clone()),
+                self.second.slice_mut(range.clone()),
+                self.gradient.slice(range),
+            )
+        };
+        let clip = simd.splat(numbers.clip);
+        let (keep1, new1) = (simd.splat(BETA1 as f32), simd.splat((1.0 - BETA1) as f32));
+        let (keep2, new2) = (simd.splat(BETA2 as f32), simd.splat((1.0 - BETA2) as f32));
+        let (step, decay) = (simd.splat(numbers.step), simd.splat(numbers.decay));
+        let (root, epsilon) = (simd.splat(numbers.inverse_root), simd.splat(EPSILON as f32));
+        for place in (0..weights.len()).step_by(S::LANES) {
+            let g = simd.mul(load(simd, gradient, place), clip);
+            let m = simd.fma(load(simd, first, place), keep1, simd.mul(g, new1));
+            let v = simd.fma(load(simd, second, place), keep2, simd.mul(simd.mul(g, g), new2));
+            store(simd, first, place, m);
+            store(simd, second, place, v);
+            let divisor = simd.fma(simd.sqrt(v), root, epsilon);
+            let weight = simd.mul(load(simd, weights, place), decay);
+            store(simd, weights, place, simd.fnma(step, simd.div(m, divisor), weight));
+        }
+    }
+}
+
+/// Writes the transposed weights of a linear layer.
+pub fn turn(linear: Linear, weights: &[f32], turned: &mut [f32]) {
+    let Linear { inputs, outputs, .. } = linear;
+    let (weights, turned) = (&weights[linear.range()], &mut turned[linear.range()]);
+    for output in 0..outputs {
+        for input in 0..inputs {
+            turned[(input / PANEL * outputs + output) * PANEL + input % PANEL] =
+                weights[(output / PANEL * inputs + input) * PANEL + output % PANEL];
+        }
+    }
+}

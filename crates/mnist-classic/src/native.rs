@@ -1,0 +1,6 @@
+//! `trainmark-native`: the trainer.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    native::main()
+}
