@@ -514,3 +514,32 @@ fn the_trainer_of_a_killed_harness_does_not_disturb_the_one_that_goes_on() {
     assert!(output.status.success(), "{}", said(&output));
     eventually("the old trainer is gone", || processes_with(&word).is_empty());
 }
+
+#[test]
+fn a_damaged_line_of_the_journal_is_named_and_only_its_training_runs_again() {
+    let place = Place::new();
+    let script = format!(
+        "echo x >> starts; [ $(wc -l < starts) != 3 ] || kill -9 $(ps -o ppid= -p $PPID); {PLAIN}"
+    );
+    let suite = place.suite(&script, "root = '.'");
+    let output = place.run(&suite, &["--repeats", "3"]);
+    assert!(!output.status.success(), "{}", said(&output));
+    let journal = place.path("out").join("journal.jsonl");
+    let text = std::fs::read_to_string(&journal).unwrap();
+    assert_eq!(text.lines().count(), 4, "opened, began, and two that ran: {text}");
+    let damaged = text.replacen("\"round\":0", "\"round\":1", 1);
+    std::fs::write(&journal, damaged).unwrap();
+    let mut command = place.trainmark("run");
+    let output = command.args(["--resume", "--out", "out"]).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("line 3: damaged"), "{}", said(&output));
+    let results = place.results();
+    let rounds: Vec<u64> = results[0]["samples"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|sample| sample["round"].as_u64().unwrap())
+        .collect();
+    assert_eq!((results.len(), rounds.len()), (1, 3), "{rounds:?}");
+    assert_eq!(starts(&place), 5, "two before, one killed, and of those two again");
+}

@@ -239,6 +239,7 @@ fn begin(
             journal.begin(began).with_context(cannot_write)?
         }
     };
+    warn(&mut journal, &args.out);
     let settings = Settings {
         retry_noisy: args.retry_noisy.unwrap_or(0),
         limits: Limits {
@@ -361,10 +362,9 @@ fn dry_run(args: &Args, loaded: &LoadedSuite, cases: &[Case]) -> Result<()> {
 fn open_folder(folder: &Path) -> Result<Journal> {
     let hint = || format!("--out {}: result files cannot be written there", folder.display());
     std::fs::create_dir_all(folder).with_context(hint)?;
-    let journal = Journal::open(folder).with_context(|| format!("--out {}", folder.display()))?;
-    for warning in &journal.warnings {
-        eprintln!("warning: {}: {warning}", folder.display());
-    }
+    let mut journal =
+        Journal::open(folder).with_context(|| format!("--out {}", folder.display()))?;
+    warn(&mut journal, folder);
     for entry in std::fs::read_dir(folder).with_context(hint)?.flatten() {
         let half_written = entry.file_name().as_encoded_bytes().starts_with(WRITING.as_bytes());
         if half_written && entry.file_type().is_ok_and(|kind| kind.is_file()) {
@@ -373,6 +373,13 @@ fn open_folder(folder: &Path) -> Result<Journal> {
     }
     tempfile::Builder::new().prefix(WRITING).tempfile_in(folder).with_context(hint)?;
     Ok(journal)
+}
+
+/// Says what the journal has to say, once.
+fn warn(journal: &mut Journal, folder: &Path) {
+    for warning in journal.warnings.drain(..) {
+        eprintln!("warning: {}: {}", folder.display(), one_line(&warning));
+    }
 }
 
 /// What a person types to go on.
