@@ -3,7 +3,7 @@
 //! An [`Agenda`] makes each of them, in one place. `--dry-run` prints what it makes, and nothing else of a
 //! suite is ever executed: whoever starts a program of a suite takes a [`Command`].
 
-use crate::plan::{self, Case, Places};
+use crate::plan::{self, Places, Row};
 use crate::suite::LoadedSuite;
 use measure::launch::{Job, LaunchError};
 use measure::provenance::resolve_program;
@@ -162,7 +162,7 @@ impl Agenda<'_> {
     ///
     /// # Errors
     /// If the suite's words cannot be filled in.
-    pub fn attempt(&self, row: &Case, purpose: Purpose, folder: &Path) -> Result<Command, String> {
+    pub fn attempt(&self, row: &Row, purpose: Purpose, folder: &Path) -> Result<Command, String> {
         let declared = &self.loaded.suite.trainers[row.trainer];
         let named = plan::program(self.loaded, declared)?;
         let program = resolve_program(&named).unwrap_or(named);
@@ -194,7 +194,7 @@ impl Agenda<'_> {
     ///
     /// # Errors
     /// If the suite's words cannot be filled in.
-    pub fn commands(&self, rows: &[Case], purpose: Purpose) -> Result<Vec<Command>, String> {
+    pub fn commands(&self, rows: &[Row], purpose: Purpose) -> Result<Vec<Command>, String> {
         let mut commands = Vec::new();
         for trainer in trainers(rows) {
             commands.extend(self.build(trainer)?);
@@ -208,7 +208,7 @@ impl Agenda<'_> {
 }
 
 /// The trainers of some rows, each once, in the order of their first rows.
-pub fn trainers(rows: &[Case]) -> Vec<usize> {
+pub fn trainers(rows: &[Row]) -> Vec<usize> {
     let mut trainers = Vec::new();
     for row in rows {
         if !trainers.contains(&row.trainer) {

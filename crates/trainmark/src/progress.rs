@@ -3,7 +3,7 @@
 
 use crate::command::Purpose;
 use crate::live::{Line, State, View};
-use crate::plan::Case;
+use crate::plan::Row;
 use crate::runner::Round;
 use crate::schedule::Schedule;
 use crate::suite::Suite;
@@ -36,17 +36,17 @@ pub struct Progress<'a> {
 
 impl<'a> Progress<'a> {
     /// For these rows in these rounds.
-    pub fn new(suite: &'a Suite, cases: &[Case], schedule: &Schedule) -> Progress<'a> {
+    pub fn new(suite: &'a Suite, rows: &[Row], schedule: &Schedule) -> Progress<'a> {
         let rounds = schedule.repeats + u32::from(schedule.warm_up);
-        let line = |case: &Case| Line {
-            label: one_line(&case.label(suite)).into_owned(),
-            group: format!("{} {:?}", case.model, case.config),
+        let line = |row: &Row| Line {
+            label: one_line(&row.label(suite)).into_owned(),
+            group: format!("{} {:?}", row.model, row.config),
             ..Line::default()
         };
         let view = View {
             suite: suite.name.clone(),
-            lines: cases.iter().map(line).collect(),
-            samples: schedule.until.is_none().then_some(cases.len() * rounds as usize),
+            lines: rows.iter().map(line).collect(),
+            samples: schedule.until.is_none().then_some(rows.len() * rounds as usize),
             done: 0,
         };
         let (view, began) = (Arc::new(Mutex::new(view)), Instant::now());
@@ -54,8 +54,8 @@ impl<'a> Progress<'a> {
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let painter = terminal.then(|| painter(Arc::clone(&view), began, colour));
         let rounds = rounds > 1 || schedule.until.is_some();
-        let labels = cases.iter().map(|case| one_line(&case.label(suite)).into_owned()).collect();
-        let trainers = cases.iter().map(|case| &*suite.trainers[case.trainer].name).collect();
+        let labels = rows.iter().map(|row| one_line(&row.label(suite)).into_owned()).collect();
+        let trainers = rows.iter().map(|row| &*suite.trainers[row.trainer].name).collect();
         Progress { trainers, labels, rounds, view, began, painter, colour }
     }
 

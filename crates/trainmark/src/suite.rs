@@ -37,13 +37,13 @@ pub struct Suite {
     pub scaling: Option<Scaling>,
     #[serde(default)]
     pub reference: Option<ReferenceRow>,
-    /// Configuration of every combination.
+    /// Configuration of every row.
     #[serde(default)]
     pub config: Map<String, Value>,
     /// What `--quick` changes in it.
     #[serde(default)]
     pub quick: Map<String, Value>,
-    /// Seconds after which a combination is stopped.
+    /// Seconds after which a row is stopped.
     #[serde(default = "half_an_hour")]
     pub timeout_s: f64,
     #[serde(default)]
@@ -214,7 +214,7 @@ pub struct Trainer {
 #[serde(untagged)]
 pub enum Argument {
     Always(String),
-    /// Left out where the combination has no value for one of the placeholders.
+    /// Left out where the row has no value for one of the placeholders.
     IfKnown(Vec<String>),
 }
 

@@ -1,7 +1,7 @@
 //! Making trainers ready: building them, and asking them what they can do here.
 
 use crate::command::{self, Agenda, Command, Purpose, quote};
-use crate::plan::{self, Case};
+use crate::plan::{self, Row};
 use crate::setup::{self, Due, Site, State};
 use crate::suite::{LoadedSuite, Trainer};
 use measure::launch::{self, CancelToken};
@@ -101,7 +101,7 @@ pub type Trainers = BTreeMap<usize, Result<Ready, NotReady>>;
 /// Builds and probes every trainer of some rows, each once.
 pub fn make_ready(
     agenda: &Agenda,
-    rows: &[Case],
+    rows: &[Row],
     cancel: &CancelToken,
     watch: &mut dyn Watch,
 ) -> Trainers {

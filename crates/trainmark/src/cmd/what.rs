@@ -2,7 +2,7 @@
 
 use crate::command::{Agenda, Purpose, listing};
 use crate::data;
-use crate::plan::{Case, Selection};
+use crate::plan::{Row, Selection};
 use crate::runner::{Limits, Settings};
 use crate::suite::LoadedSuite;
 use crate::units;
@@ -80,7 +80,7 @@ impl What {
     ///
     /// # Errors
     /// If there is no such data, or a command cannot be filled in.
-    pub fn listing(&self, loaded: &LoadedSuite, rows: &[Case], purpose: Purpose) -> Result<String> {
+    pub fn listing(&self, loaded: &LoadedSuite, rows: &[Row], purpose: Purpose) -> Result<String> {
         let data = data::place(loaded, self.data.as_deref())?.unwrap_or_default();
         let agenda = Agenda { loaded, data: &data, allow_software: self.allow_software };
         Ok(listing(&agenda.commands(rows, purpose).map_err(|reason| anyhow!(reason))?))
