@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 use support::place::{PLAIN, Place, said};
 use support::{eventually, processes_with};
 
-/// Four combinations, each trained three times.
+/// Four rows, each trained three times.
 const TRAININGS: usize = 12;
 const MANY: [&str; 4] = ["--epochs", "1,2,3,4", "--repeats", "3"];
 
-/// What a run has brought, apart from what differs from run to run: each combination once, with its
+/// What a run has brought, apart from what differs from run to run: each row once, with its
 /// samples.
 fn union(place: &Place) -> Vec<String> {
     let mut rows: Vec<String> = place
@@ -238,7 +238,7 @@ fn more_repeats_can_be_asked_for_when_a_run_goes_on() {
     std::fs::write(place.path("go"), "").unwrap();
     let mut command = place.trainmark("run");
     command.arg("--resume").arg("--out").arg(place.path("out"));
-    // What decides which combinations run cannot be.
+    // What decides which rows run cannot be.
     let output = command.args(["--repeats", "2", "--run-timeout", "10m"]).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
     let samples: Vec<usize> =
@@ -250,7 +250,7 @@ fn more_repeats_can_be_asked_for_when_a_run_goes_on() {
 }
 
 #[test]
-fn another_program_is_another_combination_whose_old_results_stay() {
+fn another_program_is_another_row_whose_old_results_stay() {
     let place = Place::new();
     let script = place.path("train.sh");
     std::fs::write(&script, PLAIN).unwrap();
