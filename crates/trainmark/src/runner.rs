@@ -364,7 +364,11 @@ impl<'a> Runner<'a> {
         let Ended { attempt, mut said, changed } = self.start(&prepared, row, on_line)?;
         let task = self.agenda.loaded.suite.task();
         let predictions = prepared.folder().join("predictions");
-        let scored = score::all(task, &predictions, &self.dataset.directory);
+        let mut ask = |words| {
+            let answer = self.agenda.score(words).answer(self.settings.timeout, self.cancel);
+            answer.map_err(|reason| format!("the scoring command {reason}"))
+        };
+        let scored = score::all(task, &predictions, &self.dataset.directory, &mut ask);
         for (name, score) in scored.iter().flatten() {
             said.facts.state(Fact::Metric(name.clone()), Who::Harness, *score);
         }
