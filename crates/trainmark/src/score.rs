@@ -8,7 +8,6 @@ use crate::task::Task;
 use record::task::Better;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
@@ -343,7 +342,8 @@ fn idx_labels(file: &Path) -> Result<Vec<u8>, String> {
 /// A file, to one byte more than there may be, so that one that is too long shows.
 fn read(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    let (file, _) = files::open(path, files::Kind::PREDICTIONS)?;
+    file.take(most + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

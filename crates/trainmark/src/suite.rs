@@ -204,7 +204,7 @@ pub struct Trainer {
     /// --target-accuracy`); evaluation must be off the trainer's clock.
     #[serde(default)]
     pub race: Vec<String>,
-    /// Combinations that are left out: each a table of keys that all must match.
+    /// Rows that are left out: each a table of keys that all must match.
     #[serde(default)]
     pub exclude: Vec<Map<String, Value>>,
 }
@@ -306,7 +306,7 @@ impl LoadedSuite {
 
     fn read(file: &Path) -> Result<LoadedSuite, SuiteError> {
         let origin = file.display().to_string();
-        let text = std::fs::read_to_string(file)
+        let text = files::read_text(file, files::Kind::SUITE)
             .map_err(|reason| SuiteError::Unreadable { file: origin.clone(), reason })?;
         let suite = Suite::parse(&text, &origin)?;
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
