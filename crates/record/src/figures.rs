@@ -210,6 +210,11 @@ impl Figure {
         }
     }
 
+    /// A value with its unit, for a sentence.
+    pub fn said(&self, value: f64) -> String {
+        format!("{value:.2} {}", self.unit).trim_end().to_owned()
+    }
+
     /// Whether it says how long something took.
     pub fn is_time(&self) -> bool {
         self.unit == "s"

@@ -11,6 +11,7 @@ use crate::trainer::{NotReady, Watch};
 use crate::transcript::Transcript;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use measure::text::one_line;
+use record::figures;
 use record::{Record, Sample, Status};
 use std::fmt;
 use std::io::IsTerminal;
@@ -140,8 +141,10 @@ impl<'a> Progress<'a> {
         }
         let seconds =
             |value: Option<f64>| value.map_or("?".to_owned(), |value| format!("{value:.3} s"));
-        let accuracy = sample.metrics.get(record::old::ACCURACY);
-        let accuracy = accuracy.map_or("?".to_owned(), |percent| format!("{percent:.2} %"));
+        let quality = figures::named("quality", [result]);
+        let quality =
+            quality.and_then(|it| Some((it.label.to_lowercase(), it.said(it.of_sample(sample)?))));
+        let quality = quality.map_or(String::new(), |(name, value)| format!(", {name} {value}"));
         let trained = match sample.timing.train_s {
             Some(train_s) => format!("trained in {}", seconds(Some(train_s))),
             None => format!("ran for {}", seconds(sample.timing.wall_s)),
@@ -149,7 +152,7 @@ impl<'a> Progress<'a> {
         let reason = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
         let file = file.map(|file| format!(" -> {}", file.display())).unwrap_or_default();
         let noise = noise(result);
-        format!("{status}, {trained}, accuracy {accuracy}{reason}{noise}{file}")
+        format!("{status}, {trained}{quality}{reason}{noise}{file}")
     }
 
     fn paint(&self, status: Status) -> String {
@@ -251,15 +254,16 @@ fn settle(line: &mut Line, result: &Record) {
         true => {
             let seconds = result.timing.train_s.or(result.timing.wall_s);
             let seconds = seconds.map_or(String::new(), |seconds| format!("{seconds:.3} s"));
-            let accuracy = result.quality();
-            let accuracy = accuracy.map_or(String::new(), |percent| format!(", {percent:.2} %"));
+            let quality = figures::named("quality", [result]);
+            let quality = quality.and_then(|it| Some(format!(", {}", it.said(it.of(result)?))));
+            let quality = quality.unwrap_or_default();
             let samples = if line.samples > 1 {
                 format!(", {} samples", line.samples)
             } else {
                 String::new()
             };
             let below = if status == Status::NotConverged { ", not converged" } else { "" };
-            format!("{seconds}{accuracy}{samples}{below}")
+            format!("{seconds}{quality}{samples}{below}")
         }
     };
     line.state = State::Ended(status, text);
