@@ -287,13 +287,13 @@ mod tests {
 
     #[test]
     fn a_figure_is_read_from_a_record_and_from_each_of_its_samples() {
-        let mut record = Record::default();
-        record.task = Some(Box::new(TaskRecord {
+        let task = Some(Box::new(TaskRecord {
             quality: Some("bpc".into()),
             metrics: [("bpc".to_owned(), MetricRecord::default())].into(),
             throughput: Some(WorkRecord { unit: "tokens".into() }),
             ..TaskRecord::default()
         }));
+        let mut record = Record { task, ..Record::default() };
         let timing = crate::Timing { train_s: Some(2.0), ..Default::default() };
         record.add_sample(Sample {
             timing,
