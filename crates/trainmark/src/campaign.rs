@@ -40,9 +40,10 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// Whether another sample could tell more.
+    /// Whether another sample could tell more. One that told no quality has still been measured.
     pub fn repeatable(&self) -> bool {
-        self.result.samples.iter().all(|sample| sample.status.completed())
+        let goes_on = |status: Status| status.completed() || status == Status::NoQuality;
+        self.result.samples.iter().all(|sample| goes_on(sample.status))
             && !(self.known && self.result.samples.is_empty())
     }
 

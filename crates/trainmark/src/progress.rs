@@ -152,7 +152,9 @@ impl<'a> Progress<'a> {
         let reason = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
         let file = file.map(|file| format!(" -> {}", file.display())).unwrap_or_default();
         let noise = noise(result);
-        format!("{status}, {trained}{quality}{reason}{noise}{file}")
+        let note = sample.notes.iter().find(|note| note.contains(crate::transcript::NOT_READ));
+        let note = note.map_or(String::new(), |note| format!("; note: {}", one_line(note)));
+        format!("{status}, {trained}{quality}{reason}{noise}{note}{file}")
     }
 
     fn paint(&self, status: Status) -> String {

@@ -30,6 +30,7 @@ use measure::secret::Secrets;
 use measure::surroundings::{Observer, placement};
 use record::fingerprint::Fingerprint;
 use record::noise::{NoiseFloor, NoiseRecord};
+use record::task::TaskRecord;
 use record::{
     DatasetRecord, LimitsRecord, Record, RunIdentity, SCHEMA_VERSION, Sample, Status, Timing,
     TrainerRecord, noise_store, race, roofline,
@@ -340,7 +341,7 @@ impl<'a> Runner<'a> {
             compiled: declared.compiled.contains(&row.backend),
             run: Some(Box::new(RunIdentity { started: moment.utc, ..self.run.clone() })),
             dataset: given.map(dataset_record),
-            task: Some(Box::new(task.record())),
+            task: Some(Box::new(TaskRecord { scaling: suite.scaling.clone(), ..task.record() })),
             keys: task.key_records(),
             targets,
             machine: Some(Box::new(self.machine.clone())),

@@ -8,6 +8,7 @@ use crate::rules::Rules;
 use crate::setup::needs::Declared;
 use crate::task::{self, Key, Task};
 use indexmap::IndexMap;
+use record::task::ScalingRecord;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -34,7 +35,7 @@ pub struct Suite {
     #[serde(default)]
     keys: IndexMap<String, Key>,
     #[serde(default)]
-    pub scaling: Option<Scaling>,
+    pub scaling: Option<ScalingRecord>,
     #[serde(default)]
     pub reference: Option<ReferenceRow>,
     /// Configuration of every row.
@@ -68,25 +69,6 @@ pub struct ReferenceRow {
     /// Configuration values of the reference among the rows of that trainer and backend.
     #[serde(default, rename = "where")]
     pub config: Map<String, Value>,
-}
-
-/// Rows that differ in one key only are a scaling curve.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Scaling {
-    /// The key: processes, devices, threads.
-    pub over: String,
-    pub kind: ScalingKind,
-}
-
-/// What stays the same along a scaling curve.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ScalingKind {
-    /// All the work together.
-    Strong,
-    /// The work of each.
-    Weak,
 }
 
 /// What holds for a model whoever trains it.

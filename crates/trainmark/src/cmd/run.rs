@@ -26,6 +26,7 @@ use record::verification::VerificationFile;
 use record::{Status, Summary, race};
 use report::console;
 use serde_json::Value;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -43,9 +44,12 @@ pub struct Args {
     /// is skipped, the rest runs
     #[arg(long, conflicts_with_all = [
         "suite", "quick", "trainer", "model", "backend", "hidden", "epochs", "batch", "seed", "lr",
-        "threads", "set", "data", "allow_software", "target_accuracy", "warm_up", "list", "dry_run", "memory_limit", "cpus",
+        "threads", "set", "data", "allow_software", "target_accuracy", "target", "warm_up", "list", "dry_run", "memory_limit", "cpus",
     ])]
     resume: bool,
+    /// What `--resume` takes for the command line of a run that another verb began.
+    #[arg(skip)]
+    words: Option<Vec<String>>,
     #[command(flatten)]
     what: What,
     /// Folder for the result files
@@ -76,8 +80,11 @@ pub struct Args {
     run_timeout: Option<Duration>,
     /// A race to this test accuracy: each epoch is tested, off the clock, and reports show the epochs
     /// and seconds that it took
-    #[arg(long, value_name = "PERCENT", value_parser = units::percent)]
+    #[arg(long, value_name = "PERCENT", value_parser = units::percent, conflicts_with = "target")]
     target_accuracy: Option<f64>,
+    /// A race to this value of the task's quality, in its own unit
+    #[arg(long, value_name = "VALUE", allow_negative_numbers = true)]
+    target: Option<f64>,
     /// Repeat a sample that was disturbed by other load, steal time, moved cores, a falling clock or
     /// throttling, up to so often [3 if no number is given]; the disturbed ones stay in the file,
     /// marked
@@ -156,6 +163,20 @@ pub fn run(given: &Args) -> Result<ExitCode> {
     begin(given, &loaded, &rows, journal, None)
 }
 
+impl Args {
+    /// As if they stood behind `trainmark run`.
+    ///
+    /// # Errors
+    /// If they cannot.
+    pub(super) fn of_words(words: Vec<OsString>) -> Result<Args> {
+        let shown = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        let read = Words::try_parse_from(std::iter::once("run".into()).chain(words));
+        let read = read
+            .map_err(|error| anyhow!("{}", error.to_string().lines().next().unwrap_or_default()))?;
+        Ok(Args { words: Some(shown), ..read.args })
+    }
+}
+
 /// The suite, and its rows that are wanted.
 fn planned(args: &Args, began: Option<&Began>) -> Result<(LoadedSuite, Vec<Row>)> {
     let loaded = match began {
@@ -167,6 +188,12 @@ fn planned(args: &Args, began: Option<&Began>) -> Result<(LoadedSuite, Vec<Row>)
         // Rounded: 93 % is 93.0, not 93.00000000000001.
         let percent = (share * 1e8).round() / 1e6;
         wanted.config.insert(race::TARGET.to_owned(), vec![percent.into()]);
+    }
+    if let Some(target) = args.target {
+        wanted.config.insert(race::TARGET.to_owned(), vec![target.into()]);
+    }
+    if wanted.config.contains_key(race::TARGET) && loaded.suite.task().quality.is_none() {
+        bail!("--target: the task {:?} has no quality to race to", loaded.suite.task().name);
     }
     let rows = plan::plan(&loaded.suite, &wanted).map_err(|reason| anyhow!(reason))?;
     Ok((loaded, rows))
@@ -232,8 +259,9 @@ fn begin(
             past.began.run.clone()
         }
         None => {
-            let words = std::env::args_os().skip(2);
-            let words = words.map(|word| word.to_string_lossy().into_owned()).collect();
+            let own =
+                || std::env::args_os().skip(2).map(|word| word.to_string_lossy().into_owned());
+            let words = args.words.clone().unwrap_or_else(|| own().collect());
             let (run, data) = (new_run(loaded, args.what.quick), dataset.directory.clone());
             let began = Began::new(run, words, loaded.file(), data, rows.len());
             journal.begin(began).with_context(cannot_write)?

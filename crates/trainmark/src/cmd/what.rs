@@ -49,12 +49,12 @@ pub struct What {
     /// Threads of each trainer; without it each trainer's own choice
     #[arg(long, value_name = "N", value_delimiter = ',')]
     pub threads: Vec<u64>,
-    /// Any other configuration key of the suite, for example `d_model=64`
+    /// Any other configuration key of the suite, for example `optimiser=adam`
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Folder with the four IDX files, or `digits` for the embedded dataset; without it
-    /// $TRAINMARK_DATA, ./data, the user's cache, and at last `digits`
-    #[arg(long, value_name = "DIR")]
+    /// The task's data in another place: a file or a folder; of the built-in task a folder with four IDX
+    /// files, or `digits`, and without it $TRAINMARK_DATA, ./data, the user's cache, and at last `digits`
+    #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
     /// Train on software imitations of devices too; their rows are marked and never ranked
     #[arg(long)]
