@@ -4,9 +4,9 @@
 mod support;
 
 use serde_json::Value;
+use skip::skipped;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use skip::skipped;
 use support::HARNESS;
 use tempfile::TempDir;
 
@@ -22,7 +22,8 @@ impl Job {
 
     /// The acceptance suite of that name; `None`, said loudly, without them.
     fn acceptance(name: &str) -> Option<Job> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/acceptance").join(name);
+        let root =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/acceptance").join(name);
         if !root.is_dir() {
             skipped("../shared/acceptance is not here");
             return None;
@@ -112,7 +113,10 @@ fn a_language_model_has_bits_per_character_a_curve_by_step_and_tokens_per_second
     let record = &records[0];
     assert_eq!(record["status"], "measured", "{}", record["reason"]);
     let task = &record["task"];
-    assert_eq!((&task["quality"], &task["metrics"]["bpc"]["unit"]), (&"bpc".into(), &"bit/char".into()));
+    assert_eq!(
+        (&task["quality"], &task["metrics"]["bpc"]["unit"]),
+        (&"bpc".into(), &"bit/char".into())
+    );
     assert_eq!(task["metrics"]["bpc"]["better"], "lower");
     assert!(number(&record["metrics"]["bpc"]) < 3.6);
     assert_eq!(record["targets"]["bpc"], 3.6);
@@ -138,7 +142,10 @@ fn a_regression_is_scored_and_nothing_speaks_of_epochs_steps_or_per_cent() {
     let Some(job) = Job::acceptance("regression") else { return };
     let records = job.run("out", &[]);
     let record = &records[0];
-    assert_eq!((&record["status"], &record["task"]["quality"]), (&"measured".into(), &"rmse".into()));
+    assert_eq!(
+        (&record["status"], &record["task"]["quality"]),
+        (&"measured".into(), &"rmse".into())
+    );
     assert_eq!(record["task"]["metrics"]["rmse"]["source"], "scored");
     assert_eq!(record["dataset"]["name"], "made-up-prices");
     let (json, markdown) = job.reports("out");
@@ -160,8 +167,13 @@ fn a_hundred_classes_are_scored_from_16_bit_labels_and_top_5_is_a_claim() {
     let record = &records[0];
     assert_eq!(record["status"], "measured", "{}", record["reason"]);
     let metrics = &record["task"]["metrics"];
-    assert_eq!((&metrics["top1"]["source"], &metrics["top5"]["source"]), (&"scored".into(), &"claimed".into()));
-    assert!(number(&record["metrics"]["top1"]) >= 80.0 && number(&record["metrics"]["top5"]) >= 80.0);
+    assert_eq!(
+        (&metrics["top1"]["source"], &metrics["top5"]["source"]),
+        (&"scored".into(), &"claimed".into())
+    );
+    assert!(
+        number(&record["metrics"]["top1"]) >= 80.0 && number(&record["metrics"]["top5"]) >= 80.0
+    );
     assert_eq!(record["dataset"]["name"], "hundred-blobs");
     assert!(job.reports("out").1.contains('†'));
     job.refuses_other_data("points.f32", "out");
@@ -197,7 +209,10 @@ fn foreign_logs_are_read_without_touching_the_program() {
     }
     assert_eq!(hugging_face["timing"]["train_s"], 0.15);
     let curve = &keras["samples"][0]["curve"];
-    assert_eq!((&curve[0]["loss"], &curve[1]["epoch"], &curve[1]["loss"]), (&0.6.into(), &2.0.into(), &0.4.into()));
+    assert_eq!(
+        (&curve[0]["loss"], &curve[1]["epoch"], &curve[1]["loss"]),
+        (&0.6.into(), &2.0.into(), &0.4.into())
+    );
 }
 
 /// The examples of this repository whose programs are here: each is measured.
@@ -210,13 +225,14 @@ fn every_example_runs_where_its_programs_are() {
         let text = std::fs::read_to_string(folder.join("suite.toml")).unwrap();
         let needs = |line: &str| line.strip_prefix("# Needs: ").map(str::to_owned);
         // `# Needs: FILE` or `# Needs: python MODULE`, for what is not in the repository.
-        let missing = text.lines().filter_map(needs).find(|need| match need.strip_prefix("python ") {
-            Some(module) => !Command::new("python3")
-                .args(["-c", &format!("import {module}")])
-                .output()
-                .is_ok_and(|output| output.status.success()),
-            None => !Path::new(need).exists() && !folder.join(need).exists(),
-        });
+        let missing =
+            text.lines().filter_map(needs).find(|need| match need.strip_prefix("python ") {
+                Some(module) => !Command::new("python3")
+                    .args(["-c", &format!("import {module}")])
+                    .output()
+                    .is_ok_and(|output| output.status.success()),
+                None => !Path::new(need).exists() && !folder.join(need).exists(),
+            });
         if let Some(need) = missing {
             skipped(format!("example {name}: {need} is not here"));
             continue;
@@ -235,9 +251,14 @@ fn every_example_runs_where_its_programs_are() {
 fn two_programs_are_compared_without_a_suite() {
     let job = Job::of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/shell"));
     let words = ["time", "echo loss: 0.5", "sleep 0.1; echo loss: 0.25", "--repeats", "2"];
-    let output = job.trainmark(&[&words[..], &["--read", r"loss: (?<val_loss>\S+)", "--out", "out"]].concat());
+    let output = job
+        .trainmark(&[&words[..], &["--read", r"loss: (?<val_loss>\S+)", "--out", "out"]].concat());
     assert!(output.status.success(), "{}", said(&output));
-    assert!(said(&output).contains("2 of 2 completed") && said(&output).contains("val_loss"), "{}", said(&output));
+    assert!(
+        said(&output).contains("2 of 2 completed") && said(&output).contains("val_loss"),
+        "{}",
+        said(&output)
+    );
     let written = ["new", "--command", "python3 train.py", "--read", r"loss: (?<val_loss>\S+)"];
     assert!(job.trainmark(&written).status.success());
     let listed = job.trainmark(&["run", "--suite", "suite.toml", "--list"]);
