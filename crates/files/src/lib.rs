@@ -253,7 +253,8 @@ fn options(_: &[Flag]) -> OpenOptions {
     OpenOptions::new()
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;

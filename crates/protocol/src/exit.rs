@@ -4,7 +4,7 @@
 /// All went well.
 pub const SUCCESS: u8 = 0;
 /// Something failed; the last line on standard error says what. The harness also ends with it
-/// when a combination failed or when there was nothing to report.
+/// when a row failed or when there was nothing to report.
 pub const FAILURE: u8 = 1;
 /// The command line is wrong.
 pub const USAGE: u8 = 2;

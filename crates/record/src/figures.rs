@@ -75,7 +75,7 @@ const fn figure(
 
 /// In the order of their columns. The task's metrics follow the first two, as in the specification.
 #[rustfmt::skip]
-static FIGURES: [Figure; 14] = [
+static FIGURES: [Figure; 15] = [
     figure(("training_time_seconds", "Training Time", "s"), (Lower, Everywhere),
         "user + system CPU seconds of the trainer's whole process tree",
         |it| it.metrics.training_time_seconds, |it| it.timing.cpu_s()),
@@ -88,6 +88,10 @@ static FIGURES: [Figure; 14] = [
     figure(("throughput", "Throughput", "work/s"), (Higher, Everywhere),
         "work per second of training",
         |it| it.throughput.as_ref()?.value, Sample::throughput),
+    figure(("step_ms", "Step", "ms"), (Lower, Documents),
+        "milliseconds of the train loop for each step",
+        |it| Some(1e3 * it.timing.train_s? / it.samples.last()?.steps.filter(|it| *it > 0)? as f64),
+        |it| Some(1e3 * it.timing.train_s? / it.steps.filter(|it| *it > 0)? as f64)),
     figure(("wall_s", "Wall Time", "s"), (Lower, OnRequest),
         "the wall clock around the whole process",
         |it| it.timing.wall_s, |it| it.timing.wall_s),
@@ -206,6 +210,11 @@ impl Figure {
         }
     }
 
+    /// A value with its unit, for a sentence.
+    pub fn said(&self, value: f64) -> String {
+        format!("{value:.2} {}", self.unit).trim_end().to_owned()
+    }
+
     /// Whether it says how long something took.
     pub fn is_time(&self) -> bool {
         self.unit == "s"
@@ -278,13 +287,13 @@ mod tests {
 
     #[test]
     fn a_figure_is_read_from_a_record_and_from_each_of_its_samples() {
-        let mut record = Record::default();
-        record.task = Some(Box::new(TaskRecord {
+        let task = Some(Box::new(TaskRecord {
             quality: Some("bpc".into()),
             metrics: [("bpc".to_owned(), MetricRecord::default())].into(),
             throughput: Some(WorkRecord { unit: "tokens".into() }),
             ..TaskRecord::default()
         }));
+        let mut record = Record { task, ..Record::default() };
         let timing = crate::Timing { train_s: Some(2.0), ..Default::default() };
         record.add_sample(Sample {
             timing,

@@ -464,28 +464,23 @@ impl Scan {
         let mut reader = BufReader::with_capacity(1 << 16, file);
         let mut line = Vec::new();
         loop {
-            line.clear();
-            reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)?;
-            let mut bytes = line.len() as u64;
-            let mut ended = line.last() == Some(&b'\n');
-            let whole = ended || bytes < LONGEST_LINE;
-            while !ended && bytes > 0 && !line.is_empty() && !whole {
-                // The rest of a line that is too long, piece by piece.
+            let mut bytes = 0;
+            // A line that is too long comes in pieces, of which the last is no line of ours.
+            loop {
                 line.clear();
-                bytes += reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)? as u64;
-                ended = line.last() == Some(&b'\n');
+                let piece = reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)? as u64;
+                bytes += piece;
+                if line.ends_with(b"\n") || piece < LONGEST_LINE {
+                    break;
+                }
             }
-            if bytes == 0 {
+            let ended = line.ends_with(b"\n");
+            let entry = Entry::parse(line.strip_suffix(b"\n").unwrap_or(&line));
+            if bytes == 0 || !ended && entry.is_none() {
+                // The end, or cut off by the death of its writer.
                 return Ok(());
             }
-            self.lines += 1;
-            let entry = Entry::parse(line.strip_suffix(b"\n").unwrap_or(&line)).filter(|_| whole);
-            if !ended && entry.is_none() {
-                // Cut off by the death of its writer.
-                return Ok(());
-            }
-            self.len += bytes;
-            self.unended = !ended;
+            (self.lines, self.len, self.unended) = (self.lines + 1, self.len + bytes, !ended);
             match entry {
                 Some(entry) => self.take(entry),
                 None => self.damaged.push(self.lines),
@@ -525,19 +520,19 @@ impl Scan {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let lines = |numbers: &[usize]| {
-            let named: Vec<String> = numbers.iter().take(NAMED).map(usize::to_string).collect();
-            let more = numbers.len().saturating_sub(NAMED);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            let word = if numbers.len() == 1 { "line" } else { "lines" };
-            format!("{NAME}: {word} {}{more}", named.join(", "))
-        };
         let mut warnings = Vec::new();
-        if !self.damaged.is_empty() {
-            warnings.push(format!("{}: damaged, and left out", lines(&self.damaged)));
-        }
-        if !self.doubled.is_empty() {
-            warnings.push(format!("{}: there twice, and counted once", lines(&self.doubled)));
+        for (numbers, what) in [
+            (&self.damaged, "damaged, and left out"),
+            (&self.doubled, "there twice, and counted once"),
+        ] {
+            let named: Vec<String> = numbers.iter().take(NAMED).map(usize::to_string).collect();
+            let word = if numbers.len() == 1 { "line" } else { "lines" };
+            let more = match numbers.len() {
+                0 => continue,
+                few if few <= NAMED => String::new(),
+                many => format!(" and {} more", many - NAMED),
+            };
+            warnings.push(format!("{NAME}: {word} {}{more}: {what}", named.join(", ")));
         }
         if self.strangers > 0 {
             let number = self.strangers;

@@ -16,6 +16,7 @@ pub mod old;
 pub mod race;
 mod result;
 pub mod roofline;
+pub mod scaling;
 pub mod state;
 pub mod stats;
 mod status;

@@ -27,6 +27,8 @@ pub static TASK: LazyLock<TaskRecord> = LazyLock::new(|| TaskRecord {
         },
     )]),
     throughput: None,
+    verify: Some("float64".to_owned()),
+    scaling: None,
 });
 
 /// What such files' configuration keys are called in tables, and which do not change the steps.

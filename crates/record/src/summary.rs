@@ -80,7 +80,7 @@ pub struct Options<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum SummaryError {
     #[error("--reference {wanted}: there is no such row; there are {known}")]
-    NoSuchReference { wanted: Reference, known: String },
+    NoSuchReference { wanted: String, known: String },
     #[error("--across {0}: no row has that key; there are {1}")]
     NoSuchKey(String, String),
 }
@@ -324,7 +324,7 @@ impl Summary {
         if let Some(wanted) = &options.reference {
             return match has(wanted) {
                 true => Ok(Some(wanted.clone())),
-                false => Err(self.no_such_reference(wanted.clone())),
+                false => Err(self.no_such_reference(wanted)),
             };
         }
         let ranked = || self.rows.iter().filter(|row| row.is_ranked());
@@ -346,14 +346,14 @@ impl Summary {
         Ok(cpu.or(ranked().next()).map(name))
     }
 
-    fn no_such_reference(&self, wanted: Reference) -> SummaryError {
+    fn no_such_reference(&self, wanted: &Reference) -> SummaryError {
         let name = |row: &Row| format!("{}/{}", row.record.executable, row.record.backend);
         let names: BTreeSet<String> = self.rows.iter().map(name).collect();
         let mut known = names.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
         if names.len() > 10 {
             known += ", ...";
         }
-        SummaryError::NoSuchReference { wanted, known }
+        SummaryError::NoSuchReference { wanted: wanted.to_string(), known }
     }
 
     /// Chooses the clock and ranks by it.
@@ -566,7 +566,7 @@ fn comparable(row: &Row, across: &[String]) -> String {
     config.sort_unstable_by_key(|(key, _)| *key);
     for (name, value) in config.into_iter().filter(|(key, _)| !across.contains(key)) {
         // Writing to a string cannot fail.
-        let _ = write!(key, "{name}={value}\n");
+        let _ = writeln!(key, "{name}={value}");
     }
     key
 }

@@ -88,6 +88,32 @@ pub struct TaskRecord {
     pub quality: Option<String>,
     pub metrics: BTreeMap<String, MetricRecord>,
     pub throughput: Option<WorkRecord>,
+    /// What `trainmark verify` holds its trainers to; null if nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verify: Option<String>,
+    /// The suite's scaling curve, if it declares one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<ScalingRecord>,
+}
+
+/// Rows that differ in one configuration key only are a scaling curve.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScalingRecord {
+    /// The key: processes, devices, threads.
+    pub over: String,
+    pub kind: ScalingKind,
+}
+
+/// What stays the same along a scaling curve.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScalingKind {
+    /// All the work together.
+    #[default]
+    Strong,
+    /// The work of each.
+    Weak,
 }
 
 impl TaskRecord {

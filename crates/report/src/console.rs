@@ -209,6 +209,17 @@ pub fn table(summary: &Summary, style: Style) -> String {
     if more > 0 {
         let _ = writeln!(out, "... and {} that the JSON report has", count(more, "more row"));
     }
+    for panel in crate::scaling::panels(summary) {
+        let mut table = blank(style);
+        table.set_header(panel.heads.iter().map(|head| visible(head, SHOWN)));
+        panel.rows.iter().for_each(|row| {
+            table.add_row(row);
+        });
+        let _ = write!(out, "\n{}", wrapped("Scaling: ", &visible(&panel.title, 200), style));
+        for line in table.lines() {
+            let _ = writeln!(out, "{}", line.trim_end());
+        }
+    }
     out
 }
 

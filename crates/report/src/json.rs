@@ -59,10 +59,12 @@ struct Head<'a> {
     datasets: &'a [DatasetRecord],
     machines: &'a [measure::machine::Machine],
     runs: Vec<&'a RunIdentity>,
-    /// Key, label, unit and direction of every figure that a row may have.
+    /// Key, label, unit and direction of every figure that a row has.
     figures: Vec<Value>,
     skipped_files: usize,
     duplicate_files: usize,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    scaling: Vec<record::scaling::Curve>,
     notes: Vec<String>,
 }
 
@@ -71,6 +73,8 @@ fn head(summary: &Summary) -> Head<'_> {
         [value] => (key.clone(), value.clone()),
         values => (key.clone(), values.into()),
     });
+    let is_known =
+        |figure: &Figure| summary.rows.iter().any(|row| figure.of(&row.record).is_some());
     let figure = |it: &Figure| json!({"key": it.key, "label": it.label, "unit": it.unit, "better": it.better, "help": it.help});
     Head {
         total_benchmarks: summary.rows.len(),
@@ -83,9 +87,10 @@ fn head(summary: &Summary) -> Head<'_> {
         datasets: &summary.datasets,
         machines: &summary.machines,
         runs: summary.runs(),
-        figures: summary.figures.iter().map(figure).collect(),
+        figures: summary.figures.iter().filter(|it| is_known(it)).map(figure).collect(),
         skipped_files: summary.skipped.len(),
         duplicate_files: summary.duplicates.len(),
+        scaling: record::scaling::curves(summary.rows.iter().map(|row| &row.record)),
         notes: crate::notes::notes(summary, true),
     }
 }

@@ -18,6 +18,7 @@ pub mod markdown;
 mod notes;
 pub mod openmetrics;
 pub mod parquet;
+mod scaling;
 pub mod table;
 pub mod text;
 

@@ -43,6 +43,17 @@ pub fn write(summary: &Summary, charts: &[Link], mut to: impl Write) -> std::io:
     writeln!(to, "\n## Results\n")?;
     let columns = table::wide(summary);
     write_table(summary, &columns, to)?;
+    for panel in crate::scaling::panels(summary) {
+        let line = |cells: &[String]| {
+            let cells: Vec<String> = cells.iter().map(|cell| escape(cell)).collect();
+            format!("| {} |", cells.join(" | "))
+        };
+        writeln!(to, "\n## Scaling\n\n{}\n\n{}", escape_long(&panel.title), line(&panel.heads))?;
+        writeln!(to, "|{}", "---|".repeat(panel.heads.len()))?;
+        for row in &panel.rows {
+            writeln!(to, "{}", line(row))?;
+        }
+    }
     let has_loops =
         columns.iter().any(|it| matches!(it, Column::Figure(figure) if figure.key == "train_s"));
     let notes = crate::notes::notes(summary, !summary.only_specification);

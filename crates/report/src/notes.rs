@@ -247,7 +247,9 @@ fn hardware(machine: &Machine) -> String {
 fn verified(summary: &Summary, notes: &mut Vec<String>) {
     if !summary.has_verifications() {
         // The specification's own files know nothing of it.
-        if !summary.only_specification && summary.statuses.keys().any(|it| it.completed()) {
+        let can_be = summary.rows.iter().any(|row| row.record.task().verify.is_some());
+        if can_be && !summary.only_specification && summary.statuses.keys().any(|it| it.completed())
+        {
             notes.push(
                 "No row is verified: `trainmark verify` compares ten training steps of each with a \
                  float64 reference."

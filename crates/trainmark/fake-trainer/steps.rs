@@ -14,9 +14,10 @@ struct Told {
     learning_rate: f32,
 }
 
-/// Takes the steps in the way that the first argument says: `FAULT MODEL SIZE BATCH RATE`.
+/// Takes the steps in the way that the first argument says: `FAULT MODEL SIZE BATCH RATE`. What follows is
+/// of no concern to it.
 pub fn verify(arguments: &[String]) {
-    let [fault, model, size, batch_size, learning_rate] = arguments else {
+    let [fault, model, size, batch_size, learning_rate, ..] = arguments else {
         panic!("verify FAULT MODEL SIZE BATCH RATE, not {arguments:?}");
     };
     let size = size.parse().expect("a size");

@@ -5,7 +5,7 @@
 //! stopped. A run without a folder keeps its samples in memory.
 
 use crate::executor::{Desk, Executor, Task};
-use crate::plan::Case;
+use crate::plan::Row;
 use crate::progress::Progress;
 use crate::runner::{Round, Runner};
 use crate::schedule::Schedule;
@@ -24,8 +24,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// A row on its way: its result so far, and the file that holds it.
-pub struct Row {
-    pub case: Case,
+pub struct Standing {
+    pub row: Row,
     pub result: Record,
     identity: Fingerprint,
     name: FileName,
@@ -39,10 +39,11 @@ pub struct Row {
     done: BTreeSet<u32>,
 }
 
-impl Row {
-    /// Whether another sample could tell more.
+impl Standing {
+    /// Whether another sample could tell more. One that told no quality has still been measured.
     pub fn repeatable(&self) -> bool {
-        self.result.samples.iter().all(|sample| sample.status.completed())
+        let goes_on = |status: Status| status.completed() || status == Status::NoQuality;
+        self.result.samples.iter().all(|sample| goes_on(sample.status))
             && !(self.known && self.result.samples.is_empty())
     }
 
@@ -86,7 +87,7 @@ pub struct Keeper {
 
 /// One run.
 pub struct Campaign<'a> {
-    pub rows: Vec<Row>,
+    pub rows: Vec<Standing>,
     keeper: Option<Keeper>,
     notes: Vec<Value>,
     runner: &'a Runner<'a>,
@@ -98,19 +99,19 @@ impl<'a> Campaign<'a> {
     /// The rows of a plan, before their first sample.
     pub fn new(
         runner: &'a Runner<'a>,
-        rows: &[Case],
+        rows: &[Row],
         keeper: Option<Keeper>,
         progress: Progress<'a>,
         cancel: &'a CancelToken,
     ) -> Campaign<'a> {
-        let row = |case: &Case| {
-            let result = runner.blank(case);
-            let name = FileName::new(&case.prefix, &case.backend, &case.tags, &result.timestamp);
-            let identity = runner.identity(case);
-            let (case, done) = (case.clone(), BTreeSet::new());
-            Row { case, result, identity, name, file: None, written: false, known: false, done }
+        let standing = |row: &Row| {
+            let result = runner.blank(row);
+            let name = FileName::new(&row.prefix, &row.backend, &row.tags, &result.timestamp);
+            let identity = runner.identity(row);
+            let (row, done) = (row.clone(), BTreeSet::new());
+            Standing { row, result, identity, name, file: None, written: false, known: false, done }
         };
-        let rows = rows.iter().map(row).collect();
+        let rows = rows.iter().map(standing).collect();
         Campaign { rows, keeper, notes: Vec::new(), runner, cancel, progress }
     }
 
@@ -123,38 +124,39 @@ impl<'a> Campaign<'a> {
         self.notes = past.notes;
         let mut remarks = Vec::new();
         for index in 0..self.rows.len() {
-            let row = &mut self.rows[index];
-            let same = |ran: &&Ran| ran.identity.same_row(&row.identity);
+            let standing = &mut self.rows[index];
+            let same = |ran: &&Ran| ran.identity.same_row(&standing.identity);
             let Some(last) = past.ran.iter().rfind(same) else { continue };
             // An interrupted training is to be run again, and so is what could not be trained then.
             let counts = |ran: &&Ran| {
-                ran.identity == row.identity
+                ran.identity == standing.identity
                     && !ran.result.samples.is_empty()
                     && ran.result.status != Status::Interrupted
             };
             let parts: Vec<&Ran> = past.ran.iter().filter(counts).collect();
             if let Some(first) = parts.first() {
                 let first = &first.result;
-                (row.result.timestamp, row.result.run) =
+                (standing.result.timestamp, standing.result.run) =
                     (first.timestamp.clone(), first.run.clone());
                 for part in parts {
-                    row.absorb(part.result.clone());
+                    standing.absorb(part.result.clone());
                 }
-                row.file = past.ran.iter().rfind(|ran| ran.identity == row.identity).map(file_of);
+                standing.file =
+                    past.ran.iter().rfind(|ran| ran.identity == standing.identity).map(file_of);
                 self.restore(index)?;
-            } else if last.identity == row.identity || last.result.samples.is_empty() {
+            } else if last.identity == standing.identity || last.result.samples.is_empty() {
                 // Its file is replaced by whatever comes of it now.
-                row.file = Some(file_of(last));
+                standing.file = Some(file_of(last));
             } else {
-                let label = row.case.label(&self.runner.loaded().suite);
+                let label = standing.row.label(&self.runner.loaded().suite);
                 remarks.push(format!(
                     "{label}: another program or command than before; it runs anew, {} stays",
                     last.file
                 ));
             }
         }
-        for (index, row) in self.rows.iter().enumerate() {
-            self.progress.skip(index, row.done.len(), &row.result);
+        for (index, standing) in self.rows.iter().enumerate() {
+            self.progress.skip(index, standing.done.len(), &standing.result);
         }
         Ok(remarks)
     }
@@ -177,8 +179,9 @@ impl<'a> Campaign<'a> {
 
     fn rounds(&mut self, schedule: &Schedule, executor: &mut dyn Executor) -> Result<()> {
         if schedule.warm_up {
-            let due =
-                |row: &Row| schedule.until.is_some() || row.done.len() < schedule.repeats as usize;
+            let due = |it: &Standing| {
+                schedule.until.is_some() || it.done.len() < schedule.repeats as usize
+            };
             let order = schedule.order(u32::MAX, self.rows.len());
             let order = order.into_iter().filter(|&row| due(&self.rows[row]));
             let tasks: Vec<Task> = order.map(|row| Task { row, round: Round::WarmUp }).collect();
@@ -187,11 +190,11 @@ impl<'a> Campaign<'a> {
         let start = Instant::now();
         let mut rounds = 0;
         while !self.cancel.is_cancelled()
-            && self.rows.iter().any(Row::repeatable)
+            && self.rows.iter().any(Standing::repeatable)
             && schedule.goes_on(
                 rounds,
                 start.elapsed(),
-                &self.rows.iter().map(|row| &row.result).collect::<Vec<_>>(),
+                &self.rows.iter().map(|it| &it.result).collect::<Vec<_>>(),
             )
         {
             let all = executor.takes_all_rounds() && schedule.until.is_none();
@@ -213,23 +216,27 @@ impl<'a> Campaign<'a> {
     /// Journal first: what is in it is not lost, whatever happens to the file.
     fn keep(&mut self, index: usize, part: Record) -> Result<()> {
         let hint = self.cannot_write(index);
-        let row = &mut self.rows[index];
+        let standing = &mut self.rows[index];
         if let Some(keeper) = &mut self.keeper {
-            let file = row.file.clone().unwrap_or_else(|| row.name.first_free(&keeper.out));
-            keeper.journal.ran(index, row.identity.clone(), &file, part.clone()).context(hint)?;
-            row.file = Some(file);
+            let file =
+                standing.file.clone().unwrap_or_else(|| standing.name.first_free(&keeper.out));
+            keeper
+                .journal
+                .ran(index, standing.identity.clone(), &file, part.clone())
+                .context(hint)?;
+            standing.file = Some(file);
         }
-        row.absorb(part);
+        standing.absorb(part);
         self.write(index)
     }
 
     /// Writes a row's file if it is not as it should be.
     fn restore(&mut self, index: usize) -> Result<()> {
         let Some(keeper) = &self.keeper else { return Ok(()) };
-        let row = &mut self.rows[index];
-        let path = keeper.out.join(row.file.as_deref().unwrap_or_default());
-        row.written = read(&path).as_ref() == Some(&row.result);
-        if row.written { Ok(()) } else { self.write(index) }
+        let standing = &mut self.rows[index];
+        let path = keeper.out.join(standing.file.as_deref().unwrap_or_default());
+        standing.written = read(&path).as_ref() == Some(&standing.result);
+        if standing.written { Ok(()) } else { self.write(index) }
     }
 
     /// Writes a row's file, whole or not at all. A file that is not of this run is never replaced,
@@ -237,28 +244,29 @@ impl<'a> Campaign<'a> {
     fn write(&mut self, index: usize) -> Result<()> {
         let hint = self.cannot_write(index);
         let Some(keeper) = &mut self.keeper else { return Ok(()) };
-        let row = &mut self.rows[index];
+        let standing = &mut self.rows[index];
         loop {
-            let path = keeper.out.join(row.file.as_deref().unwrap_or_default());
+            let path = keeper.out.join(standing.file.as_deref().unwrap_or_default());
             let id = |result: &Record| result.run.as_ref().map(|run| run.id.clone());
-            let own = row.written || read(&path).is_some_and(|found| id(&found) == id(&row.result));
+            let own = standing.written
+                || read(&path).is_some_and(|found| id(&found) == id(&standing.result));
             if own {
-                write::replace(&path, &row.result).with_context(|| hint.clone())?;
-            } else if !write::write_new(&path, &row.result).with_context(|| hint.clone())? {
-                let file = row.name.first_free(&keeper.out);
-                let renamed = without_samples(&row.result);
-                let said = keeper.journal.ran(index, row.identity.clone(), &file, renamed);
+                write::replace(&path, &standing.result).with_context(|| hint.clone())?;
+            } else if !write::write_new(&path, &standing.result).with_context(|| hint.clone())? {
+                let file = standing.name.first_free(&keeper.out);
+                let renamed = without_samples(&standing.result);
+                let said = keeper.journal.ran(index, standing.identity.clone(), &file, renamed);
                 said.with_context(|| hint.clone())?;
-                row.file = Some(file);
+                standing.file = Some(file);
                 continue;
             }
-            row.written = true;
+            standing.written = true;
             return Ok(());
         }
     }
 
     fn cannot_write(&self, index: usize) -> String {
-        let label = self.rows[index].case.label(&self.runner.loaded().suite);
+        let label = self.rows[index].row.label(&self.runner.loaded().suite);
         let out = self.keeper.as_ref().map(|keeper| keeper.out.display().to_string());
         format!("the result of {label} cannot be written to {}", out.unwrap_or_default())
     }
@@ -280,8 +288,8 @@ fn read(path: &Path) -> Option<Record> {
 
 impl Desk for Campaign<'_> {
     fn begin(&mut self, task: Task) -> bool {
-        let row = &self.rows[task.row];
-        if self.cancel.is_cancelled() || !row.repeatable() {
+        let standing = &self.rows[task.row];
+        if self.cancel.is_cancelled() || !standing.repeatable() {
             return false;
         }
         self.progress.begin(task.row);
@@ -289,7 +297,7 @@ impl Desk for Campaign<'_> {
     }
 
     fn said(&mut self, task: Task, said: &Transcript) {
-        self.progress.epoch(task.row, said, self.rows[task.row].case.epochs());
+        self.progress.epoch(task.row, said, self.rows[task.row].row.epochs());
     }
 
     fn end(&mut self, task: Task, part: Record) -> Result<()> {
@@ -299,10 +307,10 @@ impl Desk for Campaign<'_> {
         if !warm_up {
             self.keep(task.row, part)?;
         }
-        let row = &self.rows[task.row];
+        let standing = &self.rows[task.row];
         let folder = self.keeper.as_ref().map(|keeper| keeper.out.as_path());
-        let file = folder.and_then(|folder| Some(folder.join(row.file()?)));
-        self.progress.end(task.row, &row.result, task.round, file.as_deref());
+        let file = folder.and_then(|folder| Some(folder.join(standing.file()?)));
+        self.progress.end(task.row, &standing.result, task.round, file.as_deref());
         Ok(())
     }
 

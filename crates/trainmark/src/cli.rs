@@ -19,6 +19,10 @@ pub struct Cli {
 pub enum Verb {
     /// Build the trainers, train every row, and write one result file for each
     Run(Box<cmd::run::Args>),
+    /// Train and compare programs without a suite file
+    Time(cmd::new::TimeArgs),
+    /// Write a commented suite file for programs that you have
+    New(cmd::new::NewArgs),
     /// Make one JSON report, and a Markdown one if wanted, from a folder of result files
     Report(cmd::report::Args),
     /// Run one row against itself: what difference can this machine show now?
@@ -42,7 +46,7 @@ pub enum Verb {
     Setup(cmd::setup::Args),
     /// Compare ten training steps of every row with a float64 reference
     Verify(Box<cmd::verify::Args>),
-    /// Download MNIST into the user's cache
+    /// Download a task's data: what a suite declares, or the built-in task's into the user's cache
     Fetch(cmd::fetch::Args),
     /// Print completions for a shell
     Completions(cmd::shell::CompletionsArgs),

@@ -3,15 +3,18 @@
 //! An [`Agenda`] makes each of them, in one place. `--dry-run` prints what it makes, and nothing else of a
 //! suite is ever executed: whoever starts a program of a suite takes a [`Command`].
 
-use crate::plan::{self, Case, Places};
+use crate::plan::{self, Places, Row};
 use crate::suite::LoadedSuite;
-use measure::launch::{Job, LaunchError};
+use measure::launch::{self, CancelToken, Exit, Job, LaunchError, Stream};
 use measure::provenance::resolve_program;
 use measure::text::one_line;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+/// Bytes of an answer that are kept at most.
+const LONGEST_ANSWER: usize = 1 << 20;
 /// Stands for the folder of a single attempt, which has a new name each time.
 const EACH_TIME: &str = "EACH-TIME";
 
@@ -22,6 +25,8 @@ pub enum Purpose {
     Build,
     Probe,
     Train,
+    /// Scores what a training predicted.
+    Score,
     Verify,
 }
 
@@ -33,6 +38,7 @@ impl fmt::Display for Purpose {
             Purpose::Build => "build",
             Purpose::Probe => "probe",
             Purpose::Train => "train",
+            Purpose::Score => "score",
             Purpose::Verify => "verify, in ten steps or fewer, several times",
         })
     }
@@ -75,6 +81,29 @@ impl Command {
         process.stdin(std::process::Stdio::null());
         measure::launch::withhold(&mut process);
         process
+    }
+
+    /// What it prints to standard output, if it ends well in time.
+    ///
+    /// # Errors
+    /// One line on what went wrong.
+    pub fn answer(&self, timeout: Duration, cancel: &CancelToken) -> Result<String, String> {
+        let failed = |what: String| format!("`{}` {what}", self.shown());
+        let mut job = self.job().map_err(|error| failed(error.to_string()))?;
+        job.timeout = Some(timeout);
+        let mut answer = String::new();
+        let mut collect = |stream: Stream, line: &str| {
+            if stream == Stream::Stdout && answer.len() + line.len() < LONGEST_ANSWER {
+                answer.push_str(line);
+                answer.push('\n');
+            }
+        };
+        let outcome =
+            launch::run(&job, &mut collect, cancel).map_err(|error| failed(error.to_string()))?;
+        match outcome.exit {
+            Exit::Code(0) => Ok(answer),
+            exit => Err(failed(format!("ended with {exit}: {}", outcome.stderr_tail.trim()))),
+        }
     }
 
     /// The words in one line, for messages.
@@ -162,7 +191,7 @@ impl Agenda<'_> {
     ///
     /// # Errors
     /// If the suite's words cannot be filled in.
-    pub fn attempt(&self, row: &Case, purpose: Purpose, folder: &Path) -> Result<Command, String> {
+    pub fn attempt(&self, row: &Row, purpose: Purpose, folder: &Path) -> Result<Command, String> {
         let declared = &self.loaded.suite.trainers[row.trainer];
         let named = plan::program(self.loaded, declared)?;
         let program = resolve_program(&named).unwrap_or(named);
@@ -189,12 +218,17 @@ impl Agenda<'_> {
         Ok(Command { purpose, words, environment, directory })
     }
 
+    /// Scores what a training predicted.
+    pub fn score(&self, words: Vec<String>) -> Command {
+        Command::plain(Purpose::Score, words, &self.loaded.root)
+    }
+
     /// All that is executed for these rows, each command once however often it is repeated: of every trainer
     /// the build and the probe, then the rows.
     ///
     /// # Errors
     /// If the suite's words cannot be filled in.
-    pub fn commands(&self, rows: &[Case], purpose: Purpose) -> Result<Vec<Command>, String> {
+    pub fn commands(&self, rows: &[Row], purpose: Purpose) -> Result<Vec<Command>, String> {
         let mut commands = Vec::new();
         for trainer in trainers(rows) {
             commands.extend(self.build(trainer)?);
@@ -203,12 +237,19 @@ impl Agenda<'_> {
         for row in rows {
             commands.push(self.attempt(row, purpose, Path::new(EACH_TIME))?);
         }
+        if purpose == Purpose::Train {
+            let predictions = Path::new(EACH_TIME).join("predictions");
+            let scores =
+                self.loaded.suite.task().metrics.values().filter_map(|it| it.score.as_ref());
+            let words = scores.filter_map(|score| score.command(&predictions, self.data));
+            commands.extend(words.map(|words| self.score(words)));
+        }
         Ok(commands)
     }
 }
 
 /// The trainers of some rows, each once, in the order of their first rows.
-pub fn trainers(rows: &[Case]) -> Vec<usize> {
+pub fn trainers(rows: &[Row]) -> Vec<usize> {
     let mut trainers = Vec::new();
     for row in rows {
         if !trainers.contains(&row.trainer) {

@@ -4,7 +4,7 @@
 //! sample ([`Runner::sample`] makes it, here or, through `trainmark task`, on another machine). An [`Executor`] decides when and where tasks run; a [`Desk`] decides whether a task is
 //! still wanted, keeps what comes of it and shows it. Neither knows how the other does it.
 
-use crate::plan::Case;
+use crate::plan::Row;
 use crate::runner::{Round, Runner, Settings};
 use crate::suite::{LoadedSuite, SuiteError};
 use crate::transcript::Transcript;
@@ -69,7 +69,7 @@ pub trait Desk {
 /// Runs tasks on this machine, one at a time: two at once would measure each other.
 pub struct Local<'a> {
     pub runner: &'a Runner<'a>,
-    pub rows: &'a [Case],
+    pub rows: &'a [Row],
 }
 
 impl Executor for Local<'_> {
@@ -101,14 +101,14 @@ pub struct Order {
     pub data: PathBuf,
     pub dataset_sha256: String,
     pub settings: Settings,
-    pub rows: Vec<Case>,
+    pub rows: Vec<Row>,
     /// What an index means.
     pub tasks: Vec<Task>,
 }
 
 impl Order {
     /// For these tasks of a run.
-    pub fn new(runner: &Runner, rows: &[Case], tasks: &[Task]) -> Order {
+    pub fn new(runner: &Runner, rows: &[Row], tasks: &[Task]) -> Order {
         let loaded = runner.loaded();
         Order {
             harness: env!("CARGO_PKG_VERSION").to_owned(),

@@ -9,7 +9,7 @@
 //! A grade of `trainmark verify` is held to the same, but for the configuration and the data, which it is
 //! compared by itself: [`sources_digest`].
 
-use crate::plan::{self, Case, Places};
+use crate::plan::{self, Places, Row};
 use crate::provenance::sha256_of_file;
 use crate::setup::{self, Site};
 use crate::suite::{Argument, LoadedSuite};
@@ -24,19 +24,19 @@ const LARGEST_SCRIPT_BYTES: u64 = 16 << 20;
 /// Of a row. `ready` is its trainer, if that can be started.
 pub fn of(
     loaded: &LoadedSuite,
-    case: &Case,
+    row: &Row,
     ready: Option<&Ready>,
     dataset_sha256: &str,
     allow_software: bool,
 ) -> Fingerprint {
     Fingerprint {
-        trainer: loaded.suite.trainers[case.trainer].name.clone(),
-        model: case.model.clone(),
-        backend: case.backend.clone(),
-        config: case.config.clone(),
+        trainer: loaded.suite.trainers[row.trainer].name.clone(),
+        model: row.model.clone(),
+        backend: row.backend.clone(),
+        config: row.config.clone(),
         dataset_sha256: dataset_sha256.to_owned(),
         program_sha256: ready.and_then(|ready| ready.sha256.clone()),
-        command_sha256: command_digest(loaded, case, allow_software),
+        command_sha256: command_digest(loaded, row, allow_software),
     }
 }
 
@@ -61,8 +61,8 @@ impl Parts {
         }
     }
 
-    fn add_inputs_and_set_up(&mut self, loaded: &LoadedSuite, case: &Case) {
-        let trainer = &loaded.suite.trainers[case.trainer];
+    fn add_inputs_and_set_up(&mut self, loaded: &LoadedSuite, row: &Row) {
+        let trainer = &loaded.suite.trainers[row.trainer];
         if !trainer.inputs.is_empty() {
             // Without one of them the trainer is not ready, and says so: nothing is run under this identity.
             self.add(&setup::digest_of(&loaded.root, &trainer.inputs).unwrap_or_default());
@@ -80,7 +80,7 @@ impl Parts {
 
 /// Places that differ from machine to machine, the program's and the data's, are left as they are
 /// called: their contents have digests of their own.
-fn words(loaded: &LoadedSuite, case: &Case, allow_software: bool) -> Vec<String> {
+fn words(loaded: &LoadedSuite, row: &Row, allow_software: bool) -> Vec<String> {
     let places = Places {
         program: Path::new("{program}"),
         data: Path::new("{data}"),
@@ -88,28 +88,28 @@ fn words(loaded: &LoadedSuite, case: &Case, allow_software: bool) -> Vec<String>
         allow_software,
     };
     // A command that cannot be filled in is an error when it is run, and the same one each time.
-    plan::command(&loaded.suite, case, &places).unwrap_or_default()
+    plan::command(&loaded.suite, row, &places).unwrap_or_default()
 }
 
-fn command_digest(loaded: &LoadedSuite, case: &Case, allow_software: bool) -> String {
+fn command_digest(loaded: &LoadedSuite, row: &Row, allow_software: bool) -> String {
     let mut parts = Parts::default();
-    for word in words(loaded, case, allow_software) {
+    for word in words(loaded, row, allow_software) {
         parts.add(&word);
         parts.add_script(loaded, &word);
     }
-    for (name, value) in plan::environment(&loaded.suite, case) {
+    for (name, value) in plan::environment(&loaded.suite, row) {
         parts.add(&name);
         parts.add(&value);
     }
-    parts.add_inputs_and_set_up(loaded, case);
+    parts.add_inputs_and_set_up(loaded, row);
     parts.finish()
 }
 
 /// Of what the trainer's program is given to run, whatever the configuration: its command and environment
 /// as the suite has them, the scripts that the command names, its `inputs`, and what its set-up was made
 /// from. An interpreter's own bytes say nothing of what it trains.
-pub fn sources_digest(loaded: &LoadedSuite, case: &Case) -> String {
-    let trainer = &loaded.suite.trainers[case.trainer];
+pub fn sources_digest(loaded: &LoadedSuite, row: &Row) -> String {
+    let trainer = &loaded.suite.trainers[row.trainer];
     let mut parts = Parts::default();
     for argument in &trainer.command {
         match argument {
@@ -121,10 +121,10 @@ pub fn sources_digest(loaded: &LoadedSuite, case: &Case) -> String {
         parts.add(name);
         parts.add(value);
     }
-    for word in words(loaded, case, false) {
+    for word in words(loaded, row, false) {
         parts.add_script(loaded, &word);
     }
-    parts.add_inputs_and_set_up(loaded, case);
+    parts.add_inputs_and_set_up(loaded, row);
     parts.finish()
 }
 
@@ -150,10 +150,10 @@ mod tests {
     }
 
     fn identity(loaded: &LoadedSuite, program_sha256: &str) -> Fingerprint {
-        let case = plan::plan(&loaded.suite, &plan::Selection::default()).unwrap().remove(0);
+        let row = plan::plan(&loaded.suite, &plan::Selection::default()).unwrap().remove(0);
         let sha256 = Some(program_sha256.to_owned());
         let ready = Ready { program: "sh".into(), sha256, probe: None };
-        of(loaded, &case, Some(&ready), "data", false)
+        of(loaded, &row, Some(&ready), "data", false)
     }
 
     #[test]
@@ -181,9 +181,9 @@ mod tests {
         let digest = |more: &str, epochs: u64| {
             let loaded = suite(folder.path(), more);
             let selection = plan::Selection::default();
-            let mut case = plan::plan(&loaded.suite, &selection).unwrap().remove(0);
-            case.config.insert("epochs".into(), epochs.into());
-            sources_digest(&loaded, &case)
+            let mut row = plan::plan(&loaded.suite, &selection).unwrap().remove(0);
+            row.config.insert("epochs".into(), epochs.into());
+            sources_digest(&loaded, &row)
         };
         let first = digest("", 1);
         assert_eq!(first, digest("", 5), "verified with one epoch, run with five");

@@ -1,5 +1,5 @@
-//! The harness: plans the combinations of a suite, launches one trainer at a time, measures it from
-//! outside, scores its predictions, writes one result file per combination and reports on them.
+//! The harness: plans the rows of a suite, launches one trainer at a time, measures it from
+//! outside, scores its predictions, writes one result file per row and reports on them.
 //! It knows no backend and no model by name and never links a trainer.
 #![forbid(unsafe_code)]
 

@@ -28,6 +28,8 @@ fn main() -> ExitCode {
         Verb::Setup(args) => cmd::setup::run(&args),
         Verb::Verify(args) => cmd::verify::run(&args),
         Verb::Fetch(args) => cmd::fetch::run(args),
+        Verb::New(args) => cmd::new::new(&args),
+        Verb::Time(args) => cmd::new::time(&args),
         Verb::Completions(args) => cmd::shell::completions(&args),
         Verb::Man(args) => cmd::shell::man(&args),
     };

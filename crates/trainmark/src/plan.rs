@@ -1,4 +1,4 @@
-//! From a suite and what the user asked for to the list of combinations.
+//! From a suite and what the user asked for to the list of rows.
 
 use crate::suite::{Argument, LoadedSuite, Suite, TrainedModel, Trainer};
 use record::race;
@@ -18,9 +18,9 @@ pub struct Selection {
     pub quick: bool,
 }
 
-/// One combination to run.
+/// One row to run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Case {
+pub struct Row {
     /// Index into the suite's trainers.
     pub trainer: usize,
     pub model: String,
@@ -37,15 +37,15 @@ pub struct Case {
 /// beyond memory, before anybody would see it.
 const MOST_CONFIGURATIONS: usize = 10_000;
 
-/// All combinations that the user asked for, in the suite's order.
+/// All rows that the user asked for, in the suite's order.
 ///
 /// # Errors
 /// If the user named something that the suite does not have; the message lists what it has. If a
 /// matrix multiplies to more than 10,000 configurations of a model.
-pub fn plan(suite: &Suite, selection: &Selection) -> Result<Vec<Case>, String> {
+pub fn plan(suite: &Suite, selection: &Selection) -> Result<Vec<Row>, String> {
     check_names(suite, selection)?;
     check_keys(suite, selection)?;
-    let mut cases = Vec::new();
+    let mut rows = Vec::new();
     for (index, trainer) in suite.trainers.iter().enumerate() {
         if !selected(&selection.trainers, &trainer.name) {
             continue;
@@ -61,7 +61,7 @@ pub fn plan(suite: &Suite, selection: &Selection) -> Result<Vec<Case>, String> {
                     {
                         continue;
                     }
-                    cases.push(Case {
+                    rows.push(Row {
                         trainer: index,
                         model: model.clone(),
                         backend: backend.clone(),
@@ -73,10 +73,10 @@ pub fn plan(suite: &Suite, selection: &Selection) -> Result<Vec<Case>, String> {
             }
         }
     }
-    if cases.is_empty() {
-        return Err("no combination of the suite matches the filters; see --list".to_owned());
+    if rows.is_empty() {
+        return Err("no row of the suite matches the filters; see --list".to_owned());
     }
-    Ok(cases)
+    Ok(rows)
 }
 
 fn selected(wanted: &[String], name: &str) -> bool {
@@ -113,19 +113,17 @@ fn check_keys(suite: &Suite, selection: &Selection) -> Result<(), String> {
     let told: BTreeSet<String> =
         suite.trainers.iter().filter(wanted).flat_map(Trainer::placeholders).collect();
     let settable = |key: &&String| !PLACES.contains(&key.as_str());
-    for key in selection.config.keys().filter(|key| *key != race::TARGET && !told.contains(*key)) {
-        let near = |known: &&String| strsim::jaro_winkler(known, key) > 0.8;
-        let near =
-            told.iter().filter(settable).filter(near).map(|known| format!("; is it {known:?}?"));
-        let known: Vec<&str> = told.iter().filter(settable).map(String::as_str).collect();
-        let known = match known[..] {
-            [] => "they take none".to_owned(),
-            _ => format!("they take {}", known.join(", ")),
-        };
-        let hint = near.max_by_key(String::len).unwrap_or_else(|| format!(": {known}"));
-        return Err(format!("{key:?} is set, and no command of the suite is told it{hint}"));
-    }
-    Ok(())
+    let untold = |key: &&String| **key != race::TARGET && !told.contains(*key);
+    let Some(key) = selection.config.keys().find(untold) else { return Ok(()) };
+    let near = |known: &&String| strsim::jaro_winkler(known, key) > 0.8;
+    let near = told.iter().filter(settable).filter(near).map(|known| format!("; is it {known:?}?"));
+    let known: Vec<&str> = told.iter().filter(settable).map(String::as_str).collect();
+    let known = match known[..] {
+        [] => "they take none".to_owned(),
+        _ => format!("they take {}", known.join(", ")),
+    };
+    let hint = near.max_by_key(String::len).unwrap_or_else(|| format!(": {known}"));
+    Err(format!("{key:?} is set, and no command of the suite is told it{hint}"))
 }
 
 /// What tells rows of one model apart: declared tags, and the keys of its matrix.
@@ -227,7 +225,7 @@ fn excluded(trainer: &Trainer, model: &str, backend: &str, config: &Map<String, 
     })
 }
 
-impl Case {
+impl Row {
     /// What a person calls it: `MNISTClassic mlp cpu h512`.
     pub fn label(&self, suite: &Suite) -> String {
         let mut label =
@@ -254,19 +252,19 @@ pub struct Places<'a> {
     pub allow_software: bool,
 }
 
-/// The exact command of a combination, program first.
+/// The exact command of a row, program first.
 ///
 /// # Errors
-/// If an argument that always stands names a key that the combination lacks.
-pub fn command(suite: &Suite, case: &Case, places: &Places) -> Result<Vec<String>, String> {
-    let trainer = &suite.trainers[case.trainer];
+/// If an argument that always stands names a key that the row lacks.
+pub fn command(suite: &Suite, row: &Row, places: &Places) -> Result<Vec<String>, String> {
+    let trainer = &suite.trainers[row.trainer];
     let lookup = |key: &str| match key {
         "program" => Some(places.program.display().to_string()),
         "data" => Some(places.data.display().to_string()),
         "predictions" => Some(places.predictions.display().to_string()),
-        "model" => Some(case.model.clone()),
-        "backend" => Some(case.backend.clone()),
-        key => case.config.get(key).map(plain),
+        "model" => Some(row.model.clone()),
+        "backend" => Some(row.backend.clone()),
+        key => row.config.get(key).map(plain),
     };
     // A shell would take what is filled in for its own words.
     let lookup = |key: &str| match lookup(key) {
@@ -280,7 +278,7 @@ pub fn command(suite: &Suite, case: &Case, places: &Places) -> Result<Vec<String
                 format!(
                     "the command of {:?} names {{{key}}}, which {} has no value for",
                     trainer.name,
-                    case.label(suite)
+                    row.label(suite)
                 )
             })?),
             Argument::IfKnown(texts) => {
@@ -293,7 +291,7 @@ pub fn command(suite: &Suite, case: &Case, places: &Places) -> Result<Vec<String
     if places.allow_software {
         words.extend(trainer.allow_software.iter().cloned());
     }
-    if race::target(&case.config).is_some() {
+    if race::target(&row.config).is_some() {
         words.extend(trainer.race.iter().cloned());
     }
     if trainer.shell {
@@ -302,15 +300,15 @@ pub fn command(suite: &Suite, case: &Case, places: &Places) -> Result<Vec<String
     Ok(words)
 }
 
-/// The trainer's environment for a combination, as the suite declares it; entries whose key has no
+/// The trainer's environment for a row, as the suite declares it; entries whose key has no
 /// value are left out.
-pub fn environment(suite: &Suite, case: &Case) -> BTreeMap<String, String> {
+pub fn environment(suite: &Suite, row: &Row) -> BTreeMap<String, String> {
     let lookup = |key: &str| match key {
-        "model" => Some(case.model.clone()),
-        "backend" => Some(case.backend.clone()),
-        key => case.config.get(key).map(plain),
+        "model" => Some(row.model.clone()),
+        "backend" => Some(row.backend.clone()),
+        key => row.config.get(key).map(plain),
     };
-    let declared = &suite.trainers[case.trainer].environment;
+    let declared = &suite.trainers[row.trainer].environment;
     let filled = declared
         .iter()
         .filter_map(|(name, text)| fill(text, &lookup).ok().map(|value| (name.clone(), value)));
@@ -450,7 +448,7 @@ mod tests {
     }
 
     fn labels(suite: &Suite, selection: &Selection) -> Vec<String> {
-        plan(suite, selection).unwrap().iter().map(|case| case.label(suite)).collect()
+        plan(suite, selection).unwrap().iter().map(|row| row.label(suite)).collect()
     }
 
     #[test]
@@ -486,9 +484,9 @@ mod tests {
     #[test]
     fn quick_overrides_the_model_and_the_user_overrides_quick() {
         let mut selection = Selection { quick: true, ..Selection::default() };
-        assert!(plan(&suite(), &selection).unwrap().iter().all(|case| case.epochs() == Some(1)));
+        assert!(plan(&suite(), &selection).unwrap().iter().all(|row| row.epochs() == Some(1)));
         selection.config.insert("epochs".into(), vec![7.into()]);
-        assert!(plan(&suite(), &selection).unwrap().iter().all(|case| case.epochs() == Some(7)));
+        assert!(plan(&suite(), &selection).unwrap().iter().all(|row| row.epochs() == Some(7)));
         let plain = plan(&suite(), &Selection::default()).unwrap();
         assert_eq!((plain[3].epochs(), plain[0].epochs()), (Some(3), Some(5)));
     }
@@ -505,7 +503,7 @@ mod tests {
     #[test]
     fn commands_are_filled_in_literally() {
         let suite = suite();
-        let cases = plan(&suite, &Selection::default()).unwrap();
+        let rows = plan(&suite, &Selection::default()).unwrap();
         let places = Places {
             program: Path::new("/x/a b"),
             data: Path::new("d"),
@@ -513,13 +511,13 @@ mod tests {
             allow_software: false,
         };
         assert_eq!(
-            command(&suite, &cases[0], &places).unwrap(),
+            command(&suite, &rows[0], &places).unwrap(),
             ["/x/a b", "5", "--hidden=512", "{}"]
         );
-        assert_eq!(command(&suite, &cases[3], &places).unwrap(), ["/x/a b", "3", "{}"]);
+        assert_eq!(command(&suite, &rows[3], &places).unwrap(), ["/x/a b", "3", "{}"]);
         // No value for threads: the variable is left alone.
         assert_eq!(
-            environment(&suite, &cases[3]),
+            environment(&suite, &rows[3]),
             BTreeMap::from([("MODEL".into(), "deep".into())])
         );
     }
@@ -528,8 +526,8 @@ mod tests {
     fn configuration_keys_come_in_the_specifications_order() {
         let suite = Suite::parse(BUILT_IN, "built in").unwrap();
         let selection = Selection { models: vec!["mlp".into()], ..Selection::default() };
-        let cases = plan(&suite, &selection).unwrap();
-        let keys: Vec<&String> = cases[0].config.keys().collect();
+        let rows = plan(&suite, &selection).unwrap();
+        let keys: Vec<&String> = rows[0].config.keys().collect();
         assert_eq!(keys, ["epochs", "batch_size", "hidden_size", "seed", "learning_rate"]);
     }
 }

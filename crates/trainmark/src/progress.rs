@@ -3,7 +3,7 @@
 
 use crate::command::Purpose;
 use crate::live::{Line, State, View};
-use crate::plan::Case;
+use crate::plan::Row;
 use crate::runner::Round;
 use crate::schedule::Schedule;
 use crate::suite::Suite;
@@ -11,6 +11,7 @@ use crate::trainer::{NotReady, Watch};
 use crate::transcript::Transcript;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use measure::text::one_line;
+use record::figures;
 use record::{Record, Sample, Status};
 use std::fmt;
 use std::io::IsTerminal;
@@ -36,17 +37,17 @@ pub struct Progress<'a> {
 
 impl<'a> Progress<'a> {
     /// For these rows in these rounds.
-    pub fn new(suite: &'a Suite, cases: &[Case], schedule: &Schedule) -> Progress<'a> {
+    pub fn new(suite: &'a Suite, rows: &[Row], schedule: &Schedule) -> Progress<'a> {
         let rounds = schedule.repeats + u32::from(schedule.warm_up);
-        let line = |case: &Case| Line {
-            label: one_line(&case.label(suite)).into_owned(),
-            group: format!("{} {:?}", case.model, case.config),
+        let line = |row: &Row| Line {
+            label: one_line(&row.label(suite)).into_owned(),
+            group: format!("{} {:?}", row.model, row.config),
             ..Line::default()
         };
         let view = View {
             suite: suite.name.clone(),
-            lines: cases.iter().map(line).collect(),
-            samples: schedule.until.is_none().then_some(cases.len() * rounds as usize),
+            lines: rows.iter().map(line).collect(),
+            samples: schedule.until.is_none().then_some(rows.len() * rounds as usize),
             done: 0,
         };
         let (view, began) = (Arc::new(Mutex::new(view)), Instant::now());
@@ -54,8 +55,8 @@ impl<'a> Progress<'a> {
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let painter = terminal.then(|| painter(Arc::clone(&view), began, colour));
         let rounds = rounds > 1 || schedule.until.is_some();
-        let labels = cases.iter().map(|case| one_line(&case.label(suite)).into_owned()).collect();
-        let trainers = cases.iter().map(|case| &*suite.trainers[case.trainer].name).collect();
+        let labels = rows.iter().map(|row| one_line(&row.label(suite)).into_owned()).collect();
+        let trainers = rows.iter().map(|row| &*suite.trainers[row.trainer].name).collect();
         Progress { trainers, labels, rounds, view, began, painter, colour }
     }
 
@@ -140,8 +141,10 @@ impl<'a> Progress<'a> {
         }
         let seconds =
             |value: Option<f64>| value.map_or("?".to_owned(), |value| format!("{value:.3} s"));
-        let accuracy = sample.metrics.get(record::old::ACCURACY);
-        let accuracy = accuracy.map_or("?".to_owned(), |percent| format!("{percent:.2} %"));
+        let quality = figures::named("quality", [result]);
+        let quality =
+            quality.and_then(|it| Some((it.label.to_lowercase(), it.said(it.of_sample(sample)?))));
+        let quality = quality.map_or(String::new(), |(name, value)| format!(", {name} {value}"));
         let trained = match sample.timing.train_s {
             Some(train_s) => format!("trained in {}", seconds(Some(train_s))),
             None => format!("ran for {}", seconds(sample.timing.wall_s)),
@@ -149,7 +152,9 @@ impl<'a> Progress<'a> {
         let reason = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
         let file = file.map(|file| format!(" -> {}", file.display())).unwrap_or_default();
         let noise = noise(result);
-        format!("{status}, {trained}, accuracy {accuracy}{reason}{noise}{file}")
+        let note = sample.notes.iter().find(|note| note.contains(crate::transcript::NOT_READ));
+        let note = note.map_or(String::new(), |note| format!("; note: {}", one_line(note)));
+        format!("{status}, {trained}{quality}{reason}{noise}{note}{file}")
     }
 
     fn paint(&self, status: Status) -> String {
@@ -251,15 +256,16 @@ fn settle(line: &mut Line, result: &Record) {
         true => {
             let seconds = result.timing.train_s.or(result.timing.wall_s);
             let seconds = seconds.map_or(String::new(), |seconds| format!("{seconds:.3} s"));
-            let accuracy = result.quality();
-            let accuracy = accuracy.map_or(String::new(), |percent| format!(", {percent:.2} %"));
+            let quality = figures::named("quality", [result]);
+            let quality = quality.and_then(|it| Some(format!(", {}", it.said(it.of(result)?))));
+            let quality = quality.unwrap_or_default();
             let samples = if line.samples > 1 {
                 format!(", {} samples", line.samples)
             } else {
                 String::new()
             };
             let below = if status == Status::NotConverged { ", not converged" } else { "" };
-            format!("{seconds}{accuracy}{samples}{below}")
+            format!("{seconds}{quality}{samples}{below}")
         }
     };
     line.state = State::Ended(status, text);

@@ -10,7 +10,7 @@ use crate::data::{self, Dataset};
 use crate::facts::{Fact, Who};
 use crate::identity;
 use crate::judge::{self, Evidence};
-use crate::plan::Case;
+use crate::plan::Row;
 use crate::rules::Rules;
 use crate::sample;
 use crate::score;
@@ -30,6 +30,7 @@ use measure::secret::Secrets;
 use measure::surroundings::{Observer, placement};
 use record::fingerprint::Fingerprint;
 use record::noise::{NoiseFloor, NoiseRecord};
+use record::task::TaskRecord;
 use record::{
     DatasetRecord, LimitsRecord, Record, RunIdentity, SCHEMA_VERSION, Sample, Status, Timing,
     TrainerRecord, noise_store, race, roofline,
@@ -199,7 +200,7 @@ impl<'a> Runner<'a> {
     }
 
     /// What makes two samples of a row comparable.
-    pub fn identity(&self, row: &Case) -> Fingerprint {
+    pub fn identity(&self, row: &Row) -> Fingerprint {
         let ready = self.trainers[&row.trainer].as_ref().ok();
         let software = self.settings.allow_software;
         identity::of(self.loaded(), row, ready, &self.dataset.sha256, software)
@@ -209,7 +210,7 @@ impl<'a> Runner<'a> {
     ///
     /// # Errors
     /// What its rows have come to, and why.
-    pub fn ready(&self, row: &Case) -> Result<&Ready, (Status, String)> {
+    pub fn ready(&self, row: &Row) -> Result<&Ready, (Status, String)> {
         let name = &self.loaded().suite.trainers[row.trainer].name;
         let ready = self.trainers[&row.trainer].as_ref();
         let ready = ready.map_err(|not_ready| (not_ready.status, not_ready.reason.clone()))?;
@@ -223,7 +224,7 @@ impl<'a> Runner<'a> {
     ///
     /// # Errors
     /// If there is no place for its files, or its command cannot be filled in.
-    pub fn prepare(&self, row: &Case, purpose: Purpose) -> Result<Prepared> {
+    pub fn prepare(&self, row: &Row, purpose: Purpose) -> Result<Prepared> {
         let folder = tempfile::Builder::new().prefix("run-").tempdir_in(self.scratch.path());
         let folder = folder.context("cannot make a folder for the predictions")?;
         let command = self.agenda.attempt(row, purpose, folder.path()).map_err(|it| anyhow!(it))?;
@@ -238,7 +239,7 @@ impl<'a> Runner<'a> {
     pub fn start(
         &self,
         prepared: &Prepared,
-        row: &Case,
+        row: &Row,
         on_line: &mut dyn FnMut(&Transcript),
     ) -> Result<Ended<'a>> {
         let mut job = prepared.command.job()?;
@@ -284,7 +285,7 @@ impl<'a> Runner<'a> {
     /// If the harness itself cannot go on.
     pub fn sample(
         &self,
-        row: &Case,
+        row: &Row,
         round: Round,
         on_line: &mut dyn FnMut(&Transcript),
     ) -> Result<Record> {
@@ -318,7 +319,7 @@ impl<'a> Runner<'a> {
     }
 
     /// A row before its first sample, begun now.
-    pub fn blank(&self, row: &Case) -> Record {
+    pub fn blank(&self, row: &Row) -> Record {
         let moment = Moment::now();
         let suite = &self.loaded().suite;
         let declared = &suite.trainers[row.trainer];
@@ -340,7 +341,7 @@ impl<'a> Runner<'a> {
             compiled: declared.compiled.contains(&row.backend),
             run: Some(Box::new(RunIdentity { started: moment.utc, ..self.run.clone() })),
             dataset: given.map(dataset_record),
-            task: Some(Box::new(task.record())),
+            task: Some(Box::new(TaskRecord { scaling: suite.scaling.clone(), ..task.record() })),
             keys: task.key_records(),
             targets,
             machine: Some(Box::new(self.machine.clone())),
@@ -354,7 +355,7 @@ impl<'a> Runner<'a> {
     /// One training: its sample, and what it tells of its row besides that.
     fn train(
         &self,
-        row: &Case,
+        row: &Row,
         ready: &Ready,
         result: &mut Record,
         on_line: &mut dyn FnMut(&Transcript),
@@ -364,7 +365,11 @@ impl<'a> Runner<'a> {
         let Ended { attempt, mut said, changed } = self.start(&prepared, row, on_line)?;
         let task = self.agenda.loaded.suite.task();
         let predictions = prepared.folder().join("predictions");
-        let scored = score::all(task, &predictions, &self.dataset.directory);
+        let mut ask = |words| {
+            let answer = self.agenda.score(words).answer(self.settings.timeout, self.cancel);
+            answer.map_err(|reason| format!("the scoring command {reason}"))
+        };
+        let scored = score::all(task, &predictions, &self.dataset.directory, &mut ask);
         for (name, score) in scored.iter().flatten() {
             said.facts.state(Fact::Metric(name.clone()), Who::Harness, *score);
         }
@@ -457,7 +462,7 @@ fn dataset_record((name, sha256): (&str, &str)) -> Box<DatasetRecord> {
 
 /// Adds what the suite computes from the configuration: work, and operations where the trainer counts none.
 /// Returns what cannot be computed.
-fn compute(task: &Task, row: &Case, said: &mut Transcript) -> Option<String> {
+fn compute(task: &Task, row: &Row, said: &mut Transcript) -> Option<String> {
     let work = task.throughput.as_ref().and_then(|it| match &it.per_run {
         Work::Computed(expression) => Some((Fact::Work, "throughput", expression)),
         Work::Reported => None,

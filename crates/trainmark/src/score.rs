@@ -8,10 +8,8 @@ use crate::task::Task;
 use record::task::Better;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
 
 /// Larger files are no truth.
 const MOST_BYTES: u64 = 4 << 30;
@@ -199,7 +197,14 @@ impl Score {
     ///
     /// # Errors
     /// If the file is not what it must be; the message says how.
-    pub fn of(&self, predictions: &Path, data: &Path, unit: &str) -> Result<Option<f64>, String> {
+    /// `ask` runs a command and returns what it prints.
+    pub fn of(
+        &self,
+        predictions: &Path,
+        data: &Path,
+        unit: &str,
+        ask: &mut Ask,
+    ) -> Result<Option<f64>, String> {
         match std::fs::metadata(predictions) {
             Ok(found) if !found.is_file() => {
                 return Err("the predictions are no regular file".to_owned());
@@ -209,11 +214,14 @@ impl Score {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(format!("the predictions cannot be read: {error}")),
         }
-        let folder = if data.is_file() { data.parent().unwrap_or(data) } else { data };
-        let file = folder.join(&self.truth);
-        if self.by == Measure::Command {
-            return self.ask(predictions, &file).map(Some);
+        if let Some(words) = self.command(predictions, data) {
+            let said = ask(words)?;
+            let number = said.trim().parse().map_err(|_| {
+                format!("the scoring command printed {:?}, which is no number", said.trim())
+            });
+            return number.map(Some);
         }
+        let file = self.truth_in(data);
         let in_truth = |reason| format!("the truth {}: {reason}", file.display());
         let truth = self.truth(&file).map_err(in_truth)?;
         let rows = matches!(self.by, Measure::TopK | Measure::LogLoss);
@@ -284,36 +292,39 @@ impl Score {
         Ok(if self.by == Measure::Rmse { mean.sqrt() } else { mean })
     }
 
-    /// The number that the command prints.
-    fn ask(&self, predictions: &Path, truth: &Path) -> Result<f64, String> {
+    fn truth_in(&self, data: &Path) -> PathBuf {
+        let folder = if data.is_file() { data.parent().unwrap_or(data) } else { data };
+        folder.join(&self.truth)
+    }
+
+    /// The words of the command that scores; `None` if the harness does it itself.
+    pub fn command(&self, predictions: &Path, data: &Path) -> Option<Vec<String>> {
+        let truth = self.truth_in(data);
         let fill = |word: &String| {
             word.replace("{predictions}", &predictions.display().to_string())
                 .replace("{truth}", &truth.display().to_string())
         };
-        let words: Vec<String> = self.command.iter().map(fill).collect();
-        let failed = |what: String| format!("the scoring command `{}` {what}", words.join(" "));
-        let output = Command::new(&words[0]).args(&words[1..]).stdin(Stdio::null()).output();
-        let output = output.map_err(|error| failed(format!("cannot be started: {error}")))?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(failed(format!("ended with {}: {}", output.status, said.trim())));
-        }
-        let said = String::from_utf8_lossy(&output.stdout);
-        said.trim()
-            .parse()
-            .map_err(|_| failed(format!("printed {:?}, which is no number", said.trim())))
+        (self.by == Measure::Command).then(|| self.command.iter().map(fill).collect())
     }
 }
 
-/// All that is scored of a task; empty where nothing was predicted.
+/// Runs a scoring command and returns what it prints.
+pub type Ask<'a> = dyn FnMut(Vec<String>) -> Result<String, String> + 'a;
+
+/// All that is scored of a task; empty where nothing was predicted. `ask` runs scoring commands.
 ///
 /// # Errors
 /// If the predictions are not what they must be; the message says how.
-pub fn all(task: &Task, predictions: &Path, data: &Path) -> Result<BTreeMap<String, f64>, String> {
+pub fn all(
+    task: &Task,
+    predictions: &Path,
+    data: &Path,
+    ask: &mut Ask,
+) -> Result<BTreeMap<String, f64>, String> {
     let mut scores = BTreeMap::new();
     for (name, metric) in &task.metrics {
         let Some(score) = &metric.score else { continue };
-        if let Some(value) = score.of(predictions, data, &metric.unit)? {
+        if let Some(value) = score.of(predictions, data, &metric.unit, ask)? {
             scores.insert(name.clone(), value);
         }
     }
@@ -331,7 +342,8 @@ fn idx_labels(file: &Path) -> Result<Vec<u8>, String> {
 /// A file, to one byte more than there may be, so that one that is too long shows.
 fn read(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    let (file, _) = files::open(path, files::Kind::PREDICTIONS)?;
+    file.take(most + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -350,7 +362,15 @@ mod tests {
         let score = score(text);
         std::fs::write(folder.path().join("predictions"), predictions).unwrap();
         std::fs::write(folder.path().join(&score.truth), truth).unwrap();
-        score.of(&folder.path().join("predictions"), folder.path(), "%")
+        score.of(&folder.path().join("predictions"), folder.path(), "%", &mut ask)
+    }
+
+    fn ask(words: Vec<String>) -> Result<String, String> {
+        let output = std::process::Command::new(&words[0]).args(&words[1..]).output().unwrap();
+        match output.status.success() {
+            true => Ok(String::from_utf8(output.stdout).unwrap()),
+            false => Err(output.status.to_string()),
+        }
     }
 
     fn floats(numbers: &[f32]) -> Vec<u8> {
@@ -421,10 +441,13 @@ mod tests {
     #[test]
     fn no_file_is_no_prediction_and_what_does_not_fit_is_refused() {
         let data = tempfile::tempdir().unwrap();
-        assert_eq!(score(LABELS).of(Path::new("no such file"), data.path(), "%"), Ok(None));
+        assert_eq!(
+            score(LABELS).of(Path::new("no such file"), data.path(), "%", &mut ask),
+            Ok(None)
+        );
         assert_eq!(scored(LABELS, &[], &[1]), Err("the predictions are an empty file".into()));
         assert_eq!(scored(LABELS, &[1], &[1, 2]), Err("1 predictions for 2 test rows".into()));
         assert!(scored(LABELS, &[1, 10], &[1, 2]).unwrap_err().contains("a predicted label of 10"));
-        assert!(score(LABELS).of(data.path(), data.path(), "%").is_err());
+        assert!(score(LABELS).of(data.path(), data.path(), "%", &mut ask).is_err());
     }
 }

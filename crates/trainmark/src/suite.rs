@@ -8,6 +8,7 @@ use crate::rules::Rules;
 use crate::setup::needs::Declared;
 use crate::task::{self, Key, Task};
 use indexmap::IndexMap;
+use record::task::ScalingRecord;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -34,16 +35,16 @@ pub struct Suite {
     #[serde(default)]
     keys: IndexMap<String, Key>,
     #[serde(default)]
-    pub scaling: Option<Scaling>,
+    pub scaling: Option<ScalingRecord>,
     #[serde(default)]
     pub reference: Option<ReferenceRow>,
-    /// Configuration of every combination.
+    /// Configuration of every row.
     #[serde(default)]
     pub config: Map<String, Value>,
     /// What `--quick` changes in it.
     #[serde(default)]
     pub quick: Map<String, Value>,
-    /// Seconds after which a combination is stopped.
+    /// Seconds after which a row is stopped.
     #[serde(default = "half_an_hour")]
     pub timeout_s: f64,
     #[serde(default)]
@@ -68,25 +69,6 @@ pub struct ReferenceRow {
     /// Configuration values of the reference among the rows of that trainer and backend.
     #[serde(default, rename = "where")]
     pub config: Map<String, Value>,
-}
-
-/// Rows that differ in one key only are a scaling curve.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Scaling {
-    /// The key: processes, devices, threads.
-    pub over: String,
-    pub kind: ScalingKind,
-}
-
-/// What stays the same along a scaling curve.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ScalingKind {
-    /// All the work together.
-    Strong,
-    /// The work of each.
-    Weak,
 }
 
 /// What holds for a model whoever trains it.
@@ -204,7 +186,7 @@ pub struct Trainer {
     /// --target-accuracy`); evaluation must be off the trainer's clock.
     #[serde(default)]
     pub race: Vec<String>,
-    /// Combinations that are left out: each a table of keys that all must match.
+    /// Rows that are left out: each a table of keys that all must match.
     #[serde(default)]
     pub exclude: Vec<Map<String, Value>>,
 }
@@ -214,7 +196,7 @@ pub struct Trainer {
 #[serde(untagged)]
 pub enum Argument {
     Always(String),
-    /// Left out where the combination has no value for one of the placeholders.
+    /// Left out where the row has no value for one of the placeholders.
     IfKnown(Vec<String>),
 }
 
@@ -306,7 +288,7 @@ impl LoadedSuite {
 
     fn read(file: &Path) -> Result<LoadedSuite, SuiteError> {
         let origin = file.display().to_string();
-        let text = std::fs::read_to_string(file)
+        let text = files::read_text(file, files::Kind::SUITE)
             .map_err(|reason| SuiteError::Unreadable { file: origin.clone(), reason })?;
         let suite = Suite::parse(&text, &origin)?;
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());

@@ -113,13 +113,18 @@ impl Metric {
 
     /// A value as messages show it.
     pub fn shown(&self, value: f64) -> String {
-        let decimals = if self.unit == "%" { 2 } else { 4 };
-        let number = match value.abs() {
-            size if size != 0.0 && !(1e-3..1e6).contains(&size) => format!("{value:.4e}"),
-            _ => format!("{value:.decimals$}"),
-        };
-        if self.unit.is_empty() { number } else { format!("{number} {}", self.unit) }
+        shown(value, &self.unit)
     }
+}
+
+/// A metric's value as messages show it.
+pub fn shown(value: f64, unit: &str) -> String {
+    let decimals = if unit == "%" { 2 } else { 4 };
+    let number = match value.abs() {
+        size if size != 0.0 && !(1e-3..1e6).contains(&size) => format!("{value:.4e}"),
+        _ => format!("{value:.decimals$}"),
+    };
+    if unit.is_empty() { number } else { format!("{number} {unit}") }
 }
 
 /// A key of MLPerf's log that holds a metric, in another unit perhaps.
@@ -167,7 +172,7 @@ impl TryFrom<serde_json::Value> for Work {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Verify {
-    /// The trainer whose steps the others' are compared with.
+    /// What the trainers' steps are compared with: `float64`, our own reference of the built-in models.
     pub reference: String,
 }
 
@@ -187,7 +192,7 @@ fn yes() -> bool {
 }
 
 /// Names that rules use for what a trainer says besides metrics, and those of the specification.
-const TAKEN: [&str; 14] = [
+pub(crate) const TAKEN: [&str; 14] = [
     "loss",
     "step",
     "epoch",
@@ -259,6 +264,7 @@ impl Task {
         self.layout = self.layout.or(base.layout);
         self.quality = self.quality.or(base.quality);
         self.throughput = self.throughput.or(base.throughput);
+        self.verify = self.verify.or(base.verify);
         Ok(self)
     }
 
@@ -347,6 +353,8 @@ impl Task {
             quality: self.quality.clone(),
             metrics: self.metrics.iter().map(metric).collect(),
             throughput: self.throughput.as_ref().map(|it| WorkRecord { unit: it.unit.clone() }),
+            verify: self.verify.as_ref().map(|verify| verify.reference.clone()),
+            scaling: None,
         }
     }
 

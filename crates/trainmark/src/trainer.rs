@@ -1,10 +1,10 @@
 //! Making trainers ready: building them, and asking them what they can do here.
 
 use crate::command::{self, Agenda, Command, Purpose, quote};
-use crate::plan::{self, Case};
+use crate::plan::{self, Row};
 use crate::setup::{self, Due, Site, State};
 use crate::suite::{LoadedSuite, Trainer};
-use measure::launch::{self, CancelToken};
+use measure::launch::CancelToken;
 use measure::provenance::{resolve_program, sha256_of_file};
 use measure::text::one_line;
 use protocol::Probe;
@@ -19,8 +19,6 @@ use std::time::Duration;
 
 /// How long `--probe` may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Bytes of a probe's answer that are read at most.
-const PROBE_LIMIT: usize = 1 << 20;
 /// Of a builder that ended badly, as many of its lines are shown.
 const BUILDERS_LAST_LINES: usize = 100;
 /// How long a builder's next line is waited for before it is asked whether it has ended.
@@ -101,7 +99,7 @@ pub type Trainers = BTreeMap<usize, Result<Ready, NotReady>>;
 /// Builds and probes every trainer of some rows, each once.
 pub fn make_ready(
     agenda: &Agenda,
-    rows: &[Case],
+    rows: &[Row],
     cancel: &CancelToken,
     watch: &mut dyn Watch,
 ) -> Trainers {
@@ -241,22 +239,10 @@ fn not_set_up(loaded: &LoadedSuite, trainer: &Trainer, watch: &mut dyn Watch) ->
 }
 
 fn ask(command: &Command, cancel: &CancelToken) -> Result<Probe, NotReady> {
-    let failed = |what: String| NotReady::not_started(format!("`{}` {what}", command.shown()));
-    let mut job = command.job().map_err(|error| failed(error.to_string()))?;
-    job.timeout = Some(PROBE_TIMEOUT);
-    let mut answer = String::new();
-    let mut collect = |stream: launch::Stream, line: &str| {
-        if stream == launch::Stream::Stdout && answer.len() + line.len() < PROBE_LIMIT {
-            answer.push_str(line);
-            answer.push('\n');
-        }
-    };
-    let outcome =
-        launch::run(&job, &mut collect, cancel).map_err(|error| failed(error.to_string()))?;
-    if outcome.exit != launch::Exit::Code(0) {
-        return Err(failed(format!("ended with {}", outcome.exit)));
-    }
-    serde_json::from_str(&answer).map_err(|error| failed(format!("gave no probe: {error}")))
+    let answer = command.answer(PROBE_TIMEOUT, cancel).map_err(NotReady::not_started)?;
+    serde_json::from_str(&answer).map_err(|error| {
+        NotReady::not_started(format!("`{}` gave no probe: {error}", command.shown()))
+    })
 }
 
 impl Ready {

@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const LONGEST_LINE: usize = 64 * 1024;
 /// Points of a curve that are kept; of more, every second one goes.
 const MOST_POINTS: usize = 4000;
+/// How the note on rules begins that found nothing.
+pub const NOT_READ: &str = "no line was read by";
 /// Remarks that are kept.
 const MOST_NOTES: usize = 10;
 
@@ -478,10 +480,7 @@ impl<'a> Transcript<'a> {
                 tail.lines().rev().filter(|line| !line.trim().is_empty()).take(3).collect();
             let last: Vec<String> = last.into_iter().rev().map(shorten).collect();
             let seen = if last.is_empty() { "nothing".to_owned() } else { last.join(", ") };
-            notes.push(format!(
-                "no line was read by {}; the last lines were {seen}",
-                idle.join(" and ")
-            ));
+            notes.push(format!("{NOT_READ} {}; the last lines were {seen}", idle.join(" and ")));
         }
         notes.extend(
             self.mlperf.noted.iter().map(|(key, value)| format!("{key} = {value} (MLPerf's line)")),

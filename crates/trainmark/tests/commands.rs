@@ -102,3 +102,46 @@ fn a_dry_run_lists_what_is_executed_and_nothing_else_is() {
     let again = call(&place, "setup", &suite, &["--dry-run"]);
     assert_eq!(listed(&place, &again).len(), 1, "{}", said(&again));
 }
+
+#[test]
+fn a_scoring_command_is_listed_too() {
+    let place = Place::new();
+    let suite = logging(&place);
+    std::fs::write(place.path("truth.u8"), [1, 2, 3]).unwrap();
+    let text = std::fs::read_to_string(&suite).unwrap();
+    let task = r#"
+        [task]
+        name = "three"
+        data = "truth.u8"
+        quality = "distance"
+        [task.metrics.distance]
+        better = "lower"
+        score = { by = "command", predictions = "u8", truth = "truth.u8", command = ["./log", "score", "{predictions}"] }
+        [[trainers]]"#;
+    let text = text.replacen("[[trainers]]", task, 1);
+    // What scores prints a number, and what trains predicts something.
+    let log = std::fs::read_to_string(place.path("log")).unwrap();
+    let log = log.replace(
+        "echo 'Test Accuracy: 95.67%'",
+        "[ \"$1\" != score ] || echo 1.5\n[ \"$1\" != train ] || printf abc > \"$TRAINMARK_PREDICTIONS\"",
+    );
+    std::fs::write(place.path("log"), log).unwrap();
+    std::fs::write(
+        &suite,
+        text.replace("[trainers.setup]", "").replace(
+            "commands = [[\"{program}\", \"setup one\"], [\"{program}\", \"setup two\"]]",
+            "",
+        ),
+    )
+    .unwrap();
+    let dry = call(&place, "run", &suite, &["--dry-run"]);
+    let listed = listed(&place, &dry);
+    let output = call(&place, "run", &suite, &["--out", "out"]);
+    let ran: BTreeSet<String> = started(&place);
+    let plain = |lines: &BTreeSet<String>| -> BTreeSet<String> {
+        lines.iter().map(|line| line.rsplit('/').next().unwrap().to_owned()).collect()
+    };
+    assert_eq!(plain(&listed), plain(&ran), "{}\n{}", said(&dry), said(&output));
+    assert!(plain(&listed).contains("log score PREDICTIONS"), "{listed:?}");
+    assert!(output.status.success(), "{}", said(&output));
+}

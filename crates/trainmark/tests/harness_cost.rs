@@ -1,4 +1,4 @@
-//! What the harness itself costs a combination: under 50 ms of wall time and 15 MB of memory.
+//! What the harness itself costs a sample: under 50 ms of wall time and 15 MB of memory.
 //!
 //! `cargo test --release -p trainmark --test harness_cost -- --nocapture` prints the figures.
 #![cfg(target_os = "linux")]

@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 use support::place::{PLAIN, Place, said};
 use support::{eventually, processes_with};
 
-/// Four combinations, each trained three times.
+/// Four rows, each trained three times.
 const TRAININGS: usize = 12;
 const MANY: [&str; 4] = ["--epochs", "1,2,3,4", "--repeats", "3"];
 
-/// What a run has brought, apart from what differs from run to run: each combination once, with its
+/// What a run has brought, apart from what differs from run to run: each row once, with its
 /// samples.
 fn union(place: &Place) -> Vec<String> {
     let mut rows: Vec<String> = place
@@ -238,7 +238,7 @@ fn more_repeats_can_be_asked_for_when_a_run_goes_on() {
     std::fs::write(place.path("go"), "").unwrap();
     let mut command = place.trainmark("run");
     command.arg("--resume").arg("--out").arg(place.path("out"));
-    // What decides which combinations run cannot be.
+    // What decides which rows run cannot be.
     let output = command.args(["--repeats", "2", "--run-timeout", "10m"]).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
     let samples: Vec<usize> =
@@ -250,7 +250,7 @@ fn more_repeats_can_be_asked_for_when_a_run_goes_on() {
 }
 
 #[test]
-fn another_program_is_another_combination_whose_old_results_stay() {
+fn another_program_is_another_row_whose_old_results_stay() {
     let place = Place::new();
     let script = place.path("train.sh");
     std::fs::write(&script, PLAIN).unwrap();
@@ -513,4 +513,33 @@ fn the_trainer_of_a_killed_harness_does_not_disturb_the_one_that_goes_on() {
     let output = command.arg("--resume").arg("--out").arg(place.path("out")).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
     eventually("the old trainer is gone", || processes_with(&word).is_empty());
+}
+
+#[test]
+fn a_damaged_line_of_the_journal_is_named_and_only_its_training_runs_again() {
+    let place = Place::new();
+    let script = format!(
+        "echo x >> starts; [ $(wc -l < starts) != 3 ] || kill -9 $(ps -o ppid= -p $PPID); {PLAIN}"
+    );
+    let suite = place.suite(&script, "root = '.'");
+    let output = place.run(&suite, &["--repeats", "3"]);
+    assert!(!output.status.success(), "{}", said(&output));
+    let journal = place.path("out").join("journal.jsonl");
+    let text = std::fs::read_to_string(&journal).unwrap();
+    assert_eq!(text.lines().count(), 4, "opened, began, and two that ran: {text}");
+    let damaged = text.replacen("\"round\":0", "\"round\":1", 1);
+    std::fs::write(&journal, damaged).unwrap();
+    let mut command = place.trainmark("run");
+    let output = command.args(["--resume", "--out", "out"]).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("line 3: damaged"), "{}", said(&output));
+    let results = place.results();
+    let rounds: Vec<u64> = results[0]["samples"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|sample| sample["round"].as_u64().unwrap())
+        .collect();
+    assert_eq!((results.len(), rounds.len()), (1, 3), "{rounds:?}");
+    assert_eq!(starts(&place), 5, "two before, one killed, and of those two again");
 }

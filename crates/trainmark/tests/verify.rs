@@ -284,5 +284,5 @@ fn a_changed_script_under_the_same_interpreter_has_lost_its_grade() {
     let collection = folder::read(&[place.path("out")], None).unwrap();
     let summary = Summary::new(collection, &Options::default()).unwrap();
     let verified = summary.rows.iter().filter(|row| summary.grade(row).words() == "float32");
-    assert_eq!(verified.count(), 1, "the newest of the same combination is the one that is kept");
+    assert_eq!(verified.count(), 1, "the newest of the same row is the one that is kept");
 }

@@ -84,11 +84,28 @@ fn page(summary: &Summary) -> Markup {
 fn parts<'a>(exhibit: &Exhibit, charts: &'a [Section]) -> Vec<(&'a str, &'a str, Markup)> {
     let mut parts = vec![("results", "Results", results::table(exhibit))];
     parts.extend(overview::speed_ups(exhibit).map(|it| ("speed-ups", "Speed-ups", it)));
+    parts.extend(scaling(exhibit).map(|it| ("scaling", "Scaling", it)));
     parts.extend(charts.iter().map(|it| (it.name, it.title, section(it))));
     parts.extend(failure::failures(exhibit).map(|it| ("failures", "Failures", it)));
     parts.extend(machine::machines(exhibit).map(|it| ("machine", "Machine and environment", it)));
     parts.push(("method", "Method", method::method(exhibit)));
     parts
+}
+
+/// A table for each curve; none if there is no curve.
+fn scaling(exhibit: &Exhibit) -> Option<Markup> {
+    let panels = crate::scaling::panels(exhibit.summary);
+    (!panels.is_empty()).then(|| {
+        html! {
+            @for panel in &panels {
+                p.lead { (visible(&panel.title, 200)) }
+                div.table { table {
+                    thead { tr { @for head in &panel.heads { th scope="col" { (visible(head, SHOWN)) } } } }
+                    tbody { @for row in &panel.rows { tr { @for cell in row { td.num { (cell) } } } } }
+                } }
+            }
+        }
+    })
 }
 
 /// Nothing may run, load, be sent or embed this page's parts, but the script and the style in it.

@@ -6,6 +6,7 @@ pub mod export;
 pub mod fetch;
 pub mod history;
 pub mod machine;
+pub mod new;
 pub mod noise;
 pub mod report;
 pub mod run;

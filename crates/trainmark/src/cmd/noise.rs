@@ -6,7 +6,7 @@ use crate::cmd::what::{What, selection};
 use crate::command::{Agenda, Purpose};
 use crate::data;
 use crate::executor::Local;
-use crate::plan::{self, Case};
+use crate::plan::{self, Row};
 use crate::progress::Progress;
 use crate::runner::{Runner, cancelled_by_signals, new_run};
 use crate::schedule::Schedule;
@@ -61,13 +61,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         bail!("--window {}: is more than the {} rounds; see --rounds", args.window, args.rounds);
     }
     let loaded = LoadedSuite::find(args.what.suite.as_deref())?;
-    let case = choose(args, &loaded)?;
-    let rows = [case.clone(), case.clone()];
+    let row = choose(args, &loaded)?;
+    let rows = [row.clone(), row.clone()];
     if args.dry_run {
         print(&args.what.listing(&loaded, &rows[..1], Purpose::Train)?)?;
         return Ok(ExitCode::from(protocol::exit::SUCCESS));
     }
-    let label = case.label(&loaded.suite);
+    let label = row.label(&loaded.suite);
     let cancel = cancelled_by_signals()?;
     let dataset = data::prepare(&loaded, args.what.data.as_deref())?;
     eprintln!("{label} against itself, {} rounds; data {dataset}", args.rounds);
@@ -117,9 +117,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         measured: Moment::now().utc,
         harness: env!("CARGO_PKG_VERSION").to_owned(),
         executable: a.executable.clone(),
-        model: case.model.clone(),
-        backend: case.backend.clone(),
-        config: case.config.clone(),
+        model: row.model.clone(),
+        backend: row.backend.clone(),
+        config: row.config.clone(),
         dataset: dataset.name.clone(),
         machine: a.machine.as_deref().cloned().unwrap_or_else(Machine::detect),
         figure: figure.to_owned(),
@@ -140,7 +140,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// The one row: the first that the filters leave, of the suite's reference if there are none.
-fn choose(args: &Args, loaded: &LoadedSuite) -> Result<Case> {
+fn choose(args: &Args, loaded: &LoadedSuite) -> Result<Row> {
     let mut wanted = selection(&args.what)?;
     if let Some(reference) = &loaded.suite.reference {
         let or = |names: &mut Vec<String>, name: &String| {

@@ -1,12 +1,12 @@
 //! `trainmark run`: builds, trains, measures and records every row of a suite.
 
-use crate::campaign::{Campaign, Keeper, Row};
+use crate::campaign::{Campaign, Keeper, Standing};
 use crate::cmd::report::print;
 use crate::cmd::what::{What, selection};
 use crate::command::{Agenda, Purpose, quote};
 use crate::data;
 use crate::executor::{Executor, Local};
-use crate::plan::{self, Case};
+use crate::plan::{self, Row};
 use crate::progress::Progress;
 use crate::runner::{DATA_CHANGED, Limits, Runner, Settings, cancelled_by_signals, new_run};
 use crate::schedule::Schedule;
@@ -26,6 +26,7 @@ use record::verification::VerificationFile;
 use record::{Status, Summary, race};
 use report::console;
 use serde_json::Value;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -43,9 +44,12 @@ pub struct Args {
     /// is skipped, the rest runs
     #[arg(long, conflicts_with_all = [
         "suite", "quick", "trainer", "model", "backend", "hidden", "epochs", "batch", "seed", "lr",
-        "threads", "set", "data", "allow_software", "target_accuracy", "warm_up", "list", "dry_run", "memory_limit", "cpus",
+        "threads", "set", "data", "allow_software", "target_accuracy", "target", "warm_up", "list", "dry_run", "memory_limit", "cpus",
     ])]
     resume: bool,
+    /// What `--resume` takes for the command line of a run that another verb began.
+    #[arg(skip)]
+    words: Option<Vec<String>>,
     #[command(flatten)]
     what: What,
     /// Folder for the result files
@@ -76,8 +80,11 @@ pub struct Args {
     run_timeout: Option<Duration>,
     /// A race to this test accuracy: each epoch is tested, off the clock, and reports show the epochs
     /// and seconds that it took
-    #[arg(long, value_name = "PERCENT", value_parser = units::percent)]
+    #[arg(long, value_name = "PERCENT", value_parser = units::percent, conflicts_with = "target")]
     target_accuracy: Option<f64>,
+    /// A race to this value of the task's quality, in its own unit
+    #[arg(long, value_name = "VALUE", allow_negative_numbers = true)]
+    target: Option<f64>,
     /// Repeat a sample that was disturbed by other load, steal time, moved cores, a falling clock or
     /// throttling, up to so often [3 if no number is given]; the disturbed ones stay in the file,
     /// marked
@@ -128,18 +135,18 @@ pub fn run(given: &Args) -> Result<ExitCode> {
             bail!("--resume: no run has stopped in {out} that could go on; leave --resume out");
         };
         let args = as_begun(&past.began, given)?;
-        let (loaded, cases) = planned(&args, Some(&past.began))?;
+        let (loaded, rows) = planned(&args, Some(&past.began))?;
         let progress = past.progress();
         eprintln!("Going on with the run {}", one_line(&progress));
-        return begin(&args, &loaded, &cases, journal, Some(past));
+        return begin(&args, &loaded, &rows, journal, Some(past));
     }
-    let (loaded, cases) = planned(given, None)?;
+    let (loaded, rows) = planned(given, None)?;
     if given.list {
-        list(&loaded, &cases)?;
+        list(&loaded, &rows)?;
         return Ok(ExitCode::from(protocol::exit::SUCCESS));
     }
     if given.dry_run {
-        dry_run(given, &loaded, &cases)?;
+        dry_run(given, &loaded, &rows)?;
         return Ok(ExitCode::from(protocol::exit::SUCCESS));
     }
     if given.executor == Kind::Slurm {
@@ -153,11 +160,25 @@ pub fn run(given: &Args) -> Result<ExitCode> {
             one_line(&past.progress())
         );
     }
-    begin(given, &loaded, &cases, journal, None)
+    begin(given, &loaded, &rows, journal, None)
+}
+
+impl Args {
+    /// As if they stood behind `trainmark run`.
+    ///
+    /// # Errors
+    /// If they cannot.
+    pub(super) fn of_words(words: Vec<OsString>) -> Result<Args> {
+        let shown = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        let read = Words::try_parse_from(std::iter::once("run".into()).chain(words));
+        let read = read
+            .map_err(|error| anyhow!("{}", error.to_string().lines().next().unwrap_or_default()))?;
+        Ok(Args { words: Some(shown), ..read.args })
+    }
 }
 
 /// The suite, and its rows that are wanted.
-fn planned(args: &Args, began: Option<&Began>) -> Result<(LoadedSuite, Vec<Case>)> {
+fn planned(args: &Args, began: Option<&Began>) -> Result<(LoadedSuite, Vec<Row>)> {
     let loaded = match began {
         Some(Began { suite: None, .. }) => LoadedSuite::built_in()?,
         _ => LoadedSuite::find(args.what.suite.as_deref())?,
@@ -168,8 +189,14 @@ fn planned(args: &Args, began: Option<&Began>) -> Result<(LoadedSuite, Vec<Case>
         let percent = (share * 1e8).round() / 1e6;
         wanted.config.insert(race::TARGET.to_owned(), vec![percent.into()]);
     }
-    let cases = plan::plan(&loaded.suite, &wanted).map_err(|reason| anyhow!(reason))?;
-    Ok((loaded, cases))
+    if let Some(target) = args.target {
+        wanted.config.insert(race::TARGET.to_owned(), vec![target.into()]);
+    }
+    if wanted.config.contains_key(race::TARGET) && loaded.suite.task().quality.is_none() {
+        bail!("--target: the task {:?} has no quality to race to", loaded.suite.task().name);
+    }
+    let rows = plan::plan(&loaded.suite, &wanted).map_err(|reason| anyhow!(reason))?;
+    Ok((loaded, rows))
 }
 
 /// The arguments that a run was begun with, and what may be given anew.
@@ -198,7 +225,7 @@ fn as_begun(began: &Began, given: &Args) -> Result<Args> {
 fn begin(
     args: &Args,
     loaded: &LoadedSuite,
-    cases: &[Case],
+    rows: &[Row],
     mut journal: Journal,
     past: Option<PastRun>,
 ) -> Result<ExitCode> {
@@ -212,7 +239,7 @@ fn begin(
     }
     let dataset = data::prepare(loaded, args.what.data.as_deref())?;
     let suite = format!("{} ({})", loaded.suite.name, loaded.origin);
-    eprintln!("Suite {}, {} rows", one_line(&suite), cases.len());
+    eprintln!("Suite {}, {} rows", one_line(&suite), rows.len());
     eprintln!("Data  {dataset}");
     let schedule = Schedule {
         repeats: args.repeats.unwrap_or(1),
@@ -221,10 +248,10 @@ fn begin(
         warm_up: args.warm_up,
         seed: loaded.suite.config.get("seed").and_then(Value::as_u64).unwrap_or(0),
     };
-    let mut progress = Progress::new(&loaded.suite, cases, &schedule);
+    let mut progress = Progress::new(&loaded.suite, rows, &schedule);
     let allow_software = args.what.allow_software;
     let agenda = Agenda { loaded, data: &dataset.directory, allow_software };
-    let trainers = make_ready(&agenda, cases, &cancel, &mut progress);
+    let trainers = make_ready(&agenda, rows, &cancel, &mut progress);
     let cannot_write = || format!("--out {}: the journal cannot be written", args.out.display());
     let run = match &past {
         Some(past) => {
@@ -232,13 +259,15 @@ fn begin(
             past.began.run.clone()
         }
         None => {
-            let words = std::env::args_os().skip(2);
-            let words = words.map(|word| word.to_string_lossy().into_owned()).collect();
+            let own =
+                || std::env::args_os().skip(2).map(|word| word.to_string_lossy().into_owned());
+            let words = args.words.clone().unwrap_or_else(|| own().collect());
             let (run, data) = (new_run(loaded, args.what.quick), dataset.directory.clone());
-            let began = Began::new(run, words, loaded.file(), data, cases.len());
+            let began = Began::new(run, words, loaded.file(), data, rows.len());
             journal.begin(began).with_context(cannot_write)?
         }
     };
+    warn(&mut journal, &args.out);
     let settings = Settings {
         retry_noisy: args.retry_noisy.unwrap_or(0),
         limits: Limits {
@@ -251,17 +280,17 @@ fn begin(
     let open = || Runner::new(agenda, &dataset, &trainers, (settings, run), &cancel);
     let runner = progress.aside(open)?;
     let keeper = Keeper { journal, out: args.out.clone() };
-    let mut campaign = Campaign::new(&runner, cases, Some(keeper), progress, &cancel);
+    let mut campaign = Campaign::new(&runner, rows, Some(keeper), progress, &cancel);
     if let Some(past) = past {
         for remark in campaign.take_up(past)? {
             eprintln!("note: {}", one_line(&remark));
         }
     }
     let mut executor: Box<dyn Executor + '_> = match args.executor {
-        Kind::Local => Box::new(Local { runner: &runner, rows: cases }),
+        Kind::Local => Box::new(Local { runner: &runner, rows }),
         Kind::Slurm => Box::new(Slurm {
             runner: &runner,
-            rows: cases,
+            rows,
             cancel: &cancel,
             scheduler: Scheduler,
             request: Request::new(&args.cluster, timeout)?,
@@ -276,11 +305,11 @@ fn begin(
 fn conclude(
     args: &Args,
     loaded: &LoadedSuite,
-    rows: &[Row],
+    standings: &[Standing],
     stopped: Option<&str>,
 ) -> Result<ExitCode> {
     let mut folder = Folder::default();
-    for (row, file) in rows.iter().filter_map(|row| Some((row, row.file()?))) {
+    for (row, file) in standings.iter().filter_map(|row| Some((row, row.file()?))) {
         let (file, record) = (file.to_owned(), row.result.clone());
         folder.entries.push(Entry { file, record });
     }
@@ -300,10 +329,10 @@ fn conclude(
         }
     }
     let count = |test: fn(Status) -> bool| {
-        rows.iter().filter(|row| row.file().is_some() && test(row.result.status)).count()
+        standings.iter().filter(|row| row.file().is_some() && test(row.result.status)).count()
     };
     let failed = count(|status| status.failed() && status != Status::Interrupted);
-    let mut line = format!("{} of {} completed", count(Status::completed), rows.len());
+    let mut line = format!("{} of {} completed", count(Status::completed), standings.len());
     let others =
         [(count(|status| status == Status::Unavailable), "unavailable here"), (failed, "failed")];
     for (number, words) in others.into_iter().filter(|(number, _)| *number > 0) {
@@ -330,30 +359,30 @@ fn conclude(
     Ok(ExitCode::from(if failed > 0 { protocol::exit::FAILURE } else { protocol::exit::SUCCESS }))
 }
 
-fn list(loaded: &LoadedSuite, cases: &[Case]) -> Result<()> {
+fn list(loaded: &LoadedSuite, rows: &[Row]) -> Result<()> {
     let line = |text: &str| one_line(text).into_owned();
     let mut text =
         format!("Suite {}\n", line(&format!("{} ({})", loaded.suite.name, loaded.origin)));
-    for case in cases {
+    for row in rows {
         let config: Vec<String> =
-            case.config.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let label = line(&case.label(&loaded.suite));
+            row.config.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let label = line(&row.label(&loaded.suite));
         text += &format!("{label:<36} {}\n", line(&config.join(" ")));
     }
-    text += &format!("{} rows\n", cases.len());
+    text += &format!("{} rows\n", rows.len());
     print(&text)
 }
 
 /// The commands, and how they are submitted.
-fn dry_run(args: &Args, loaded: &LoadedSuite, cases: &[Case]) -> Result<()> {
+fn dry_run(args: &Args, loaded: &LoadedSuite, rows: &[Row]) -> Result<()> {
     let mut text = String::new();
     if args.executor == Kind::Slurm {
         let out = std::path::absolute(&args.out).with_context(|| args.out.display().to_string())?;
-        let tasks = cases.len() * args.repeats.unwrap_or(1) as usize;
+        let tasks = rows.len() * args.repeats.unwrap_or(1) as usize;
         let request = Request::new(&args.cluster, args.what.timeout_of(loaded))?;
         text += &format!("{}\n", slurm::preview(&request, &out, tasks)?);
     }
-    print(&(text + &args.what.listing(loaded, cases, Purpose::Train)?))
+    print(&(text + &args.what.listing(loaded, rows, Purpose::Train)?))
 }
 
 /// Makes the output folder, locks it, and finds out now, not after an hour, whether it can be written
@@ -361,10 +390,9 @@ fn dry_run(args: &Args, loaded: &LoadedSuite, cases: &[Case]) -> Result<()> {
 fn open_folder(folder: &Path) -> Result<Journal> {
     let hint = || format!("--out {}: result files cannot be written there", folder.display());
     std::fs::create_dir_all(folder).with_context(hint)?;
-    let journal = Journal::open(folder).with_context(|| format!("--out {}", folder.display()))?;
-    for warning in &journal.warnings {
-        eprintln!("warning: {}: {warning}", folder.display());
-    }
+    let mut journal =
+        Journal::open(folder).with_context(|| format!("--out {}", folder.display()))?;
+    warn(&mut journal, folder);
     for entry in std::fs::read_dir(folder).with_context(hint)?.flatten() {
         let half_written = entry.file_name().as_encoded_bytes().starts_with(WRITING.as_bytes());
         if half_written && entry.file_type().is_ok_and(|kind| kind.is_file()) {
@@ -373,6 +401,13 @@ fn open_folder(folder: &Path) -> Result<Journal> {
     }
     tempfile::Builder::new().prefix(WRITING).tempfile_in(folder).with_context(hint)?;
     Ok(journal)
+}
+
+/// Says what the journal has to say, once.
+fn warn(journal: &mut Journal, folder: &Path) {
+    for warning in journal.warnings.drain(..) {
+        eprintln!("warning: {}: {}", folder.display(), one_line(&warning));
+    }
 }
 
 /// What a person types to go on.

@@ -4,7 +4,7 @@ use crate::cmd::report::print;
 use crate::cmd::what::{What, selection};
 use crate::command::{Agenda, Purpose};
 use crate::data;
-use crate::plan::{self, Case};
+use crate::plan::{self, Row};
 use crate::runner::{Runner, cancelled_by_signals, new_run};
 use crate::suite::LoadedSuite;
 use crate::trainer::{Plain, make_ready};
@@ -39,10 +39,10 @@ pub struct Args {
 /// If the suite, the data or the output folder cannot be used. What a trainer does wrong is a grade.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let loaded = LoadedSuite::find(args.what.suite.as_deref())?;
-    let cases = plan::plan(&loaded.suite, &selection(&args.what)?).map_err(|it| anyhow!(it))?;
-    let cases = distinct(cases);
+    let rows = plan::plan(&loaded.suite, &selection(&args.what)?).map_err(|it| anyhow!(it))?;
+    let rows = distinct(rows);
     if args.dry_run {
-        print(&args.what.listing(&loaded, &cases, Purpose::Verify)?)?;
+        print(&args.what.listing(&loaded, &rows, Purpose::Verify)?)?;
         return Ok(ExitCode::from(protocol::exit::SUCCESS));
     }
     let cannot_write = || format!("--out {}: cannot be written to", args.out.display());
@@ -53,7 +53,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
     let cancel = cancelled_by_signals()?;
     let dataset = data::prepare(&loaded, args.what.data.as_deref())?;
-    eprintln!("Suite {} ({}), {} rows", loaded.suite.name, loaded.origin, cases.len());
+    eprintln!("Suite {} ({}), {} rows", loaded.suite.name, loaded.origin, rows.len());
     eprintln!("Data  {dataset}");
     let train = mnist::Source::open(&dataset.directory)?.load()?.train;
     let settings = args.what.settings(&loaded);
@@ -62,22 +62,22 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         data: &dataset.directory,
         allow_software: settings.allow_software,
     };
-    let trainers = make_ready(&agenda, &cases, &cancel, &mut Plain);
+    let trainers = make_ready(&agenda, &rows, &cancel, &mut Plain);
     let run = new_run(&loaded, args.what.quick);
     let runner = Runner::new(agenda, &dataset, &trainers, (settings, run), &cancel)?;
     let examiner = Examiner { runner: &runner };
     let mut yardsticks = Yardsticks::new(&train);
     let mut found = Vec::new();
-    for case in &cases {
-        let examined = examiner.examine(case, &mut yardsticks)?;
+    for row in &rows {
+        let examined = examiner.examine(row, &mut yardsticks)?;
         let Some(verification) = examined else { break };
-        print(&format!("{}\n", line(&case.label(&loaded.suite), &verification)))?;
+        print(&format!("{}\n", line(&row.label(&loaded.suite), &verification)))?;
         found.push(verification.clone());
         // At once: what has been found out is not lost to what comes after it.
         file.take_in(vec![verification]);
         file.write(&args.out).with_context(cannot_write)?;
     }
-    let summary = summary(&found, cases.len());
+    let summary = summary(&found, rows.len());
     let wrong = found.iter().any(|it| matches!(it.grade, Grade::Different | Grade::Failed));
     print(&format!("{summary}\nGrades: {}\n", args.out.join(FILE).display()))?;
     if cancel.is_cancelled() {
@@ -88,14 +88,14 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 /// Each row with one epoch, for trainers that know nothing of verification; those that differ
 /// in nothing else, once.
-fn distinct(cases: Vec<Case>) -> Vec<Case> {
-    let mut distinct: Vec<Case> = Vec::new();
-    for mut case in cases {
-        if let Some(epochs) = case.config.get_mut("epochs") {
+fn distinct(rows: Vec<Row>) -> Vec<Row> {
+    let mut distinct: Vec<Row> = Vec::new();
+    for mut row in rows {
+        if let Some(epochs) = row.config.get_mut("epochs") {
             *epochs = 1.into();
         }
-        if !distinct.contains(&case) {
-            distinct.push(case);
+        if !distinct.contains(&row) {
+            distinct.push(row);
         }
     }
     distinct

@@ -2,7 +2,7 @@
 
 use crate::command::{Agenda, Purpose, listing};
 use crate::data;
-use crate::plan::{Case, Selection};
+use crate::plan::{Row, Selection};
 use crate::runner::{Limits, Settings};
 use crate::suite::LoadedSuite;
 use crate::units;
@@ -49,12 +49,12 @@ pub struct What {
     /// Threads of each trainer; without it each trainer's own choice
     #[arg(long, value_name = "N", value_delimiter = ',')]
     pub threads: Vec<u64>,
-    /// Any other configuration key of the suite, for example `d_model=64`
+    /// Any other configuration key of the suite, for example `optimiser=adam`
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Folder with the four IDX files, or `digits` for the embedded dataset; without it
-    /// $TRAINMARK_DATA, ./data, the user's cache, and at last `digits`
-    #[arg(long, value_name = "DIR")]
+    /// The task's data in another place: a file or a folder; of the built-in task a folder with four IDX
+    /// files, or `digits`, and without it $TRAINMARK_DATA, ./data, the user's cache, and at last `digits`
+    #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
     /// Train on software imitations of devices too; their rows are marked and never ranked
     #[arg(long)]
@@ -80,7 +80,7 @@ impl What {
     ///
     /// # Errors
     /// If there is no such data, or a command cannot be filled in.
-    pub fn listing(&self, loaded: &LoadedSuite, rows: &[Case], purpose: Purpose) -> Result<String> {
+    pub fn listing(&self, loaded: &LoadedSuite, rows: &[Row], purpose: Purpose) -> Result<String> {
         let data = data::place(loaded, self.data.as_deref())?.unwrap_or_default();
         let agenda = Agenda { loaded, data: &data, allow_software: self.allow_software };
         Ok(listing(&agenda.commands(rows, purpose).map_err(|reason| anyhow!(reason))?))

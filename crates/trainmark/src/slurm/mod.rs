@@ -15,7 +15,7 @@ pub use scheduler::{JobId, Scheduler, SchedulerError, State};
 pub use script::{Request, Wishes, render};
 
 use crate::executor::{Desk, Executor, Order, Task};
-use crate::plan::Case;
+use crate::plan::Row;
 use crate::runner::{Round, Runner};
 use anyhow::{Context, Result};
 use files::Kind;
@@ -62,7 +62,7 @@ pub const FOLDER: &str = "slurm";
 /// Runs tasks as arrays of jobs.
 pub struct Slurm<'a> {
     pub runner: &'a Runner<'a>,
-    pub rows: &'a [Case],
+    pub rows: &'a [Row],
     pub cancel: &'a CancelToken,
     pub scheduler: Scheduler,
     pub request: Request,

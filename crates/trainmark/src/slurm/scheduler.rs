@@ -148,15 +148,12 @@ impl Scheduler {
             ("squeue", vec!["-h", "--states=all", "--format=%F", "--name", name]),
             ("sacct", vec!["-n", "-P", "-X", "--format=JobIDRaw", "--name", name]),
         ] {
-            match call(program, &words) {
-                Ok(said) => {
-                    let first = said.lines().next().and_then(JobId::parse);
-                    if first.is_some() {
-                        return Ok(first);
-                    }
-                }
-                Err(SchedulerError::Refused { .. }) => {}
-                Err(error) => return Err(error),
+            let said = match call(program, &words) {
+                Err(SchedulerError::Refused { .. }) => continue,
+                other => other?,
+            };
+            if let Some(job) = said.lines().next().and_then(JobId::parse) {
+                return Ok(Some(job));
             }
         }
         Ok(None)

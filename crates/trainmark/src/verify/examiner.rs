@@ -6,7 +6,7 @@ use super::yardstick::Yardsticks;
 use crate::command::Purpose;
 use crate::identity;
 use crate::judge;
-use crate::plan::Case;
+use crate::plan::Row;
 use crate::runner::{Ended, Runner};
 use anyhow::{Context, Error, Result};
 use measure::provenance::Moment;
@@ -58,13 +58,9 @@ impl Examiner<'_> {
     ///
     /// # Errors
     /// If the harness itself cannot go on.
-    pub fn examine(
-        &self,
-        case: &Case,
-        yardsticks: &mut Yardsticks,
-    ) -> Result<Option<Verification>> {
-        let mut found = self.blank(case);
-        match self.grade(case, yardsticks, &mut found) {
+    pub fn examine(&self, row: &Row, yardsticks: &mut Yardsticks) -> Result<Option<Verification>> {
+        let mut found = self.blank(row);
+        match self.grade(row, yardsticks, &mut found) {
             Ok(()) => {}
             Err(Stop::Known(grade, reason)) => (found.grade, found.reason) = (grade, Some(reason)),
             Err(Stop::Cancelled) => return Ok(None),
@@ -73,15 +69,15 @@ impl Examiner<'_> {
         Ok(Some(found))
     }
 
-    fn blank(&self, case: &Case) -> Verification {
+    fn blank(&self, row: &Row) -> Verification {
         let (runner, loaded) = (self.runner, self.runner.loaded());
-        let ready = runner.trainers[&case.trainer].as_ref().ok();
-        let mut config = case.config.clone();
+        let ready = runner.trainers[&row.trainer].as_ref().ok();
+        let mut config = row.config.clone();
         config.shift_remove("epochs");
         Verification {
-            executable: loaded.suite.trainers[case.trainer].name.clone(),
-            model: case.model.clone(),
-            backend: case.backend.clone(),
+            executable: loaded.suite.trainers[row.trainer].name.clone(),
+            model: row.model.clone(),
+            backend: row.backend.clone(),
             config,
             grade: Grade::NotVerified,
             reason: None,
@@ -93,7 +89,7 @@ impl Examiner<'_> {
             precision: None,
             dataset: Some(runner.dataset.name.clone()),
             program_sha256: ready.and_then(|ready| ready.sha256.clone()),
-            sources_sha256: Some(identity::sources_digest(loaded, case)),
+            sources_sha256: Some(identity::sources_digest(loaded, row)),
             machine: Some(runner.machine.clone()),
             verified: Moment::now().utc,
         }
@@ -102,15 +98,15 @@ impl Examiner<'_> {
     /// Two takes of all steps: the worse one's grade, and whether they have the same bits.
     fn grade(
         &self,
-        case: &Case,
+        row: &Row,
         yardsticks: &mut Yardsticks,
         found: &mut Verification,
     ) -> Result<(), Stop> {
-        self.runner.ready(case).map_err(|(status, reason)| failed(status, reason))?;
-        let trial = yardsticks.trial(case).map_err(|it| Stop::Known(Grade::NotVerified, it))?;
+        self.runner.ready(row).map_err(|(status, reason)| failed(status, reason))?;
+        let trial = yardsticks.trial(row).map_err(|it| Stop::Known(Grade::NotVerified, it))?;
         found.steps = trial.steps().count;
-        let first = self.take(case, &trial, found.steps)?;
-        let second = self.take(case, &trial, found.steps).map_err(|stop| match stop {
+        let first = self.take(row, &trial, found.steps)?;
+        let second = self.take(row, &trial, found.steps).map_err(|stop| match stop {
             Stop::Known(grade, reason) => {
                 Stop::Known(grade, format!("the second of two times: {reason}"))
             }
@@ -123,7 +119,7 @@ impl Examiner<'_> {
         let worse = if other.grade > one.grade { other } else { one };
         note(found, &worse);
         if found.grade == Grade::Different {
-            return self.locate(case, &trial, found);
+            return self.locate(row, &trial, found);
         }
         let claimed = found.precision.as_deref().unwrap_or("float32");
         if found.grade > Grade::Float32 && claimed == "float32" {
@@ -138,12 +134,12 @@ impl Examiner<'_> {
     }
 
     /// The first step after which it is different, by taking fewer.
-    fn locate(&self, case: &Case, trial: &Trial, found: &mut Verification) -> Result<(), Stop> {
+    fn locate(&self, row: &Row, trial: &Trial, found: &mut Verification) -> Result<(), Stop> {
         let (mut equal, mut different) = (0, trial.steps().count);
         let mut at = None;
         let mut next = 1; // most faults show at once
         while equal + 1 < different {
-            let take = match self.take(case, trial, next) {
+            let take = match self.take(row, trial, next) {
                 // It does not take fewer steps: what is known of all of them has to do.
                 Err(Stop::Known(_, reason)) => {
                     let known = found.reason.as_deref().unwrap_or("different");
@@ -172,21 +168,21 @@ impl Examiner<'_> {
     }
 
     /// Starts the trainer for the first so many steps.
-    fn take(&self, case: &Case, trial: &Trial, steps: usize) -> Result<Take, Stop> {
+    fn take(&self, row: &Row, trial: &Trial, steps: usize) -> Result<Take, Stop> {
         let nn::conformance::Steps { batch_size, learning_rate, .. } = trial.steps();
         // As the suite writes it, not what float32 makes of it.
-        let written = case.config.get("learning_rate").and_then(serde_json::Value::as_f64);
+        let written = row.config.get("learning_rate").and_then(serde_json::Value::as_f64);
         let request = Request {
             protocol: protocol::VERSION,
-            model: case.model.clone(),
-            backend: case.backend.clone(),
+            model: row.model.clone(),
+            backend: row.backend.clone(),
             steps,
             batch_size,
             learning_rate: written.unwrap_or(learning_rate.into()),
         };
-        let prepared = self.runner.prepare(case, Purpose::Verify)?;
+        let prepared = self.runner.prepare(row, Purpose::Verify)?;
         ask(prepared.folder(), trial, &request).context("cannot write a verification's files")?;
-        let Ended { attempt, said, changed } = self.runner.start(&prepared, case, &mut |_| {})?;
+        let Ended { attempt, said, changed } = self.runner.start(&prepared, row, &mut |_| {})?;
         if let Some(file) = changed {
             return Err(Stop::Known(Grade::Failed, format!("the data changed meanwhile: {file}")));
         }

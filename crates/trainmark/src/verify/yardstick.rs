@@ -1,7 +1,7 @@
 //! The reference's own steps, once per model and configuration: what any number of trainers are held
 //! against.
 
-use crate::plan::Case;
+use crate::plan::Row;
 use mnist::Split;
 use nn::conformance::{Steps, Trial};
 use nn::{AttentionShape, MlpShape, Model, Parameters, recipe};
@@ -28,12 +28,12 @@ impl<'data> Yardsticks<'data> {
     ///
     /// # Errors
     /// If there is no reference for it; the message says why.
-    pub fn trial(&mut self, case: &Case) -> Result<Rc<Trial<'data>>, String> {
-        let model = model(case)?;
-        let batch_size = number(case, "batch_size", LARGEST_BATCH)?;
-        let rate = case.config.get("learning_rate").and_then(serde_json::Value::as_f64);
+    pub fn trial(&mut self, row: &Row) -> Result<Rc<Trial<'data>>, String> {
+        let model = model(row)?;
+        let batch_size = number(row, "batch_size", LARGEST_BATCH)?;
+        let rate = row.config.get("learning_rate").and_then(serde_json::Value::as_f64);
         let rate = rate.ok_or("the configuration has no learning_rate")? as f32;
-        let seed = case.config.get("seed").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        let seed = row.config.get("seed").and_then(serde_json::Value::as_u64).unwrap_or(0);
         let key = format!("{model:?} {batch_size} {rate} {seed}");
         let train = self.train;
         let trial = self.trials.entry(key).or_insert_with(|| {
@@ -46,9 +46,9 @@ impl<'data> Yardsticks<'data> {
 }
 
 /// The model that a row's names and numbers mean.
-fn model(case: &Case) -> Result<Model, String> {
-    let size = |key: &str| number(case, key, WIDEST);
-    match case.model.as_str() {
+fn model(row: &Row) -> Result<Model, String> {
+    let size = |key: &str| number(row, key, WIDEST);
+    match row.model.as_str() {
         "mlp" => Ok(Model::Mlp(MlpShape { hidden: size("hidden_size")? })),
         "cnn" => Ok(Model::Cnn),
         "attention" => {
@@ -61,8 +61,8 @@ fn model(case: &Case) -> Result<Model, String> {
     }
 }
 
-fn number(case: &Case, key: &str, most: u64) -> Result<usize, String> {
-    let value = case.config.get(key).ok_or_else(|| format!("the configuration has no {key}"))?;
+fn number(row: &Row, key: &str, most: u64) -> Result<usize, String> {
+    let value = row.config.get(key).ok_or_else(|| format!("the configuration has no {key}"))?;
     let number = value.as_u64().filter(|number| (1..=most).contains(number));
     let number = number.ok_or_else(|| format!("{key} = {value} is no number from 1 to {most}"))?;
     Ok(number as usize) // at most `most`
@@ -73,8 +73,8 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn case(model: &str, config: Value) -> Case {
-        Case {
+    fn row(model: &str, config: Value) -> Row {
+        Row {
             trainer: 0,
             model: model.to_owned(),
             backend: "cpu".to_owned(),
@@ -87,11 +87,11 @@ mod tests {
     #[test]
     fn a_configuration_means_a_model_or_says_what_it_lacks() {
         let sizes = json!({"hidden_size": 8, "d_model": 4, "ff": 6});
-        assert_eq!(model(&case("mlp", sizes.clone())), Ok(Model::Mlp(MlpShape { hidden: 8 })));
-        assert_eq!(model(&case("cnn", json!({}))), Ok(Model::Cnn));
+        assert_eq!(model(&row("mlp", sizes.clone())), Ok(Model::Mlp(MlpShape { hidden: 8 })));
+        assert_eq!(model(&row("cnn", json!({}))), Ok(Model::Cnn));
         let shape = AttentionShape { d_model: 4, ff: 6 };
-        assert_eq!(model(&case("attention", sizes)), Ok(Model::Attention(shape)));
-        let refused = |name: &str, config| model(&case(name, config)).unwrap_err();
+        assert_eq!(model(&row("attention", sizes)), Ok(Model::Attention(shape)));
+        let refused = |name: &str, config| model(&row(name, config)).unwrap_err();
         assert_eq!(refused("mlp", json!({})), "the configuration has no hidden_size");
         assert!(refused("mlp", json!({"hidden_size": 0})).contains("from 1"));
         assert!(refused("mlp", json!({"hidden_size": "many"})).contains("many"));

@@ -9,9 +9,9 @@ mod html;
 mod properties;
 mod study;
 
+use record::Record;
 use record::folder::{self, Folder};
 use record::summary::{Options, Summary};
-use record::Record;
 use report::{console, json, markdown};
 use std::path::{Path, PathBuf};
 use trainmark::suite::{BUILT_IN, Suite};

@@ -1,0 +1,243 @@
+//! `trainmark new` and `trainmark time`: a suite from command lines, written down or run at once.
+
+use crate::cmd::report::print;
+use crate::cmd::run;
+use crate::suite::Suite;
+use anyhow::{Context, Result, anyhow, bail};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Words in the names of metrics that are better when they are lower.
+const LOWER: [&str; 9] = ["loss", "err", "rmse", "mae", "mse", "bpc", "bpb", "ppl", "perplexity"];
+/// What a shell would do something with.
+const SHELL: &str = "|&;<>()$`*?~\n";
+
+/// What is trained, and how its output is read.
+#[derive(Clone, Debug, clap::Args)]
+struct Jobs {
+    /// A rule that reads the programs' output: a regular expression with named groups, for example
+    /// `val_loss: (?<val_loss>\S+)`; may be given several times
+    #[arg(long, value_name = "RULE")]
+    read: Vec<String>,
+    /// What a metric must be for better: `higher` or `lower` [default: by its name]
+    #[arg(long, value_name = "WHICH", value_parser = ["higher", "lower"])]
+    better: Option<String>,
+    /// The file or folder that the programs train on; `{data}` in a command is its path
+    #[arg(long, value_name = "PATH")]
+    data: Option<PathBuf>,
+}
+
+/// Write a commented suite file for programs that you have.
+#[derive(Debug, clap::Args)]
+pub struct NewArgs {
+    /// The command line of a program; may be given several times
+    #[arg(long, value_name = "COMMAND", required = true)]
+    command: Vec<String>,
+    #[command(flatten)]
+    jobs: Jobs,
+    /// Where the suite goes; `-` is standard output
+    #[arg(long, value_name = "FILE", default_value = "suite.toml")]
+    output: PathBuf,
+}
+
+/// Train and compare programs without a suite file.
+#[derive(Debug, clap::Args)]
+pub struct TimeArgs {
+    /// The command line of each program
+    #[arg(value_name = "COMMAND", required = true)]
+    command: Vec<String>,
+    #[command(flatten)]
+    jobs: Jobs,
+    /// Train each so many times, in interleaved rounds
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..))]
+    repeats: u32,
+    /// Train each once first, unrecorded
+    #[arg(long)]
+    warm_up: bool,
+    /// Time after which a sample is stopped, for example `90s`
+    #[arg(long, value_name = "TIME")]
+    timeout: Option<String>,
+    /// Folder for the result files and the suite file
+    #[arg(long, value_name = "DIR", default_value = "benchmarks")]
+    out: PathBuf,
+}
+
+/// Runs `trainmark new`.
+///
+/// # Errors
+/// If the suite would be none, or its file is there already.
+pub fn new(args: &NewArgs) -> Result<ExitCode> {
+    let text = suite(&args.command, &args.jobs, None)?;
+    if args.output == Path::new("-") {
+        print(&text)?;
+    } else {
+        let named = || args.output.display().to_string();
+        if !files::create_new(&args.output, text.as_bytes()).with_context(named)? {
+            bail!("--output {}: is there already; name another file", named());
+        }
+        eprintln!("{} is written. Next: trainmark run --suite {0} --repeats 6", named());
+    }
+    Ok(ExitCode::from(protocol::exit::SUCCESS))
+}
+
+/// Runs `trainmark time`.
+///
+/// # Errors
+/// As `trainmark run`.
+pub fn time(args: &TimeArgs) -> Result<ExitCode> {
+    let here = std::env::current_dir().context("there is no current folder")?;
+    let text = suite(&args.command, &args.jobs, Some(&here))?;
+    let file = args.out.join("time.toml");
+    std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
+    files::replace(&file, text.as_bytes()).with_context(|| file.display().to_string())?;
+    let mut words =
+        vec!["--suite".into(), file.into_os_string(), "--out".into(), args.out.clone().into()];
+    words.extend(["--repeats".into(), args.repeats.to_string().into()]);
+    words.extend(args.warm_up.then(|| "--warm-up".into()));
+    words.extend(args.timeout.iter().flat_map(|time| ["--timeout".into(), time.into()]));
+    run::run(&run::Args::of_words(words)?)
+}
+
+/// A suite of these commands, run from `root` or, without one, from the suite's own folder.
+fn suite(commands: &[String], jobs: &Jobs, root: Option<&Path>) -> Result<String> {
+    let quoted = |text: &str| toml::Value::from(text).to_string();
+    let mut text = format!(
+        "# Every key is explained in docs/your-own-training.md.\nname = {}\n",
+        quoted("mine")
+    );
+    if let Some(root) = root {
+        text += &format!("root = {}\n", quoted(&root.display().to_string()));
+    }
+    text += "\n[task]\nname = \"mine\"\n";
+    match &jobs.data {
+        Some(data) => {
+            let data = std::path::absolute(data).with_context(|| data.display().to_string())?;
+            text += &format!(
+                "data = {}   # its digest goes into every record\n",
+                quoted(&data.display().to_string())
+            );
+        }
+        None => {
+            text += "# data = \"data\"   # a file or folder beside this file; its digest goes into every record\n"
+        }
+    }
+    let metrics = metrics(&jobs.read)?;
+    match metrics.first() {
+        Some(quality) => {
+            text += &format!("quality = {}   # decides convergence\n", quoted(quality))
+        }
+        None => text += "# quality = \"val_loss\"   # a metric that decides convergence\n",
+    }
+    text += "# throughput = { unit = \"samples\", per_run = \"{steps} * {batch_size}\" }\n";
+    for name in &metrics {
+        let lower = LOWER.iter().any(|word| name.to_ascii_lowercase().contains(word));
+        let better = jobs.better.as_deref().unwrap_or(if lower { "lower" } else { "higher" });
+        text += &format!("\n[task.metrics.{name}]\nunit = \"\"\nbetter = \"{better}\"\n");
+    }
+    text += "\n# Keys that {braces} in a command stand for; `--set KEY=VALUE` changes them.\n[config]\n";
+    text += "# seed = 42\n\n# [models.job]\n# targets = [{ val_loss = 1.5 }]   # worse is `not converged` and never ranked\n";
+    let mut names = BTreeSet::new();
+    for command in commands {
+        let words = shlex::split(command).filter(|words| !words.is_empty());
+        let words = words.with_context(|| format!("{command:?} is no command line"))?;
+        let name = name(&words, &mut names);
+        text += &format!("\n[[trainers]]\nname = {}\n", quoted(&name));
+        let braces = |word: &str| match root {
+            // Nobody has placeholders in mind without a suite, but for the data.
+            Some(_) => word.replace('{', "{{").replace('}', "}}").replace("{{data}}", "{data}"),
+            None => word.to_owned(),
+        };
+        if command.contains(|c| SHELL.contains(c)) {
+            text += &format!(
+                "program = \"sh\"\nshell = true\ncommand = [{}]\n",
+                quoted(&braces(command))
+            );
+        } else {
+            let rest = words[1..].iter().map(|word| format!(", {}", quoted(&braces(word))));
+            let rest: String = rest.collect();
+            text +=
+                &format!("program = {}\ncommand = [\"{{program}}\"{rest}]\n", quoted(&words[0]));
+        }
+        text += "backends = [\"default\"]\n";
+        let prefix: String =
+            name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        text += &format!("models.job = {{ prefix = {} }}\n", quoted(&prefix));
+        let rules: String =
+            jobs.read.iter().map(|rule| format!("    {},\n", quoted(rule))).collect();
+        match rules.is_empty() {
+            true => {
+                text +=
+                    "# read = ['val_loss: (?<val_loss>\\S+)', 'trained in (?<train_s>\\S+) s']\n"
+            }
+            false => text += &format!("read = [\n{rules}]\n"),
+        }
+    }
+    Suite::parse(&text, "the suite").map_err(|error| anyhow!("{error}"))?;
+    Ok(text)
+}
+
+/// The names that rules give, but for those that have a meaning of their own, in their order.
+fn metrics(rules: &[String]) -> Result<Vec<String>> {
+    let mut names: Vec<String> = Vec::new();
+    for rule in rules {
+        let regex = regex::Regex::new(rule);
+        let regex = regex.map_err(|_| anyhow!("--read {rule:?}: is no regular expression"))?;
+        let own = regex.capture_names().flatten().filter(|name| !crate::task::TAKEN.contains(name));
+        let own = own.filter(|name| !names.iter().any(|known| known == name)).map(str::to_owned);
+        names.extend(own.collect::<Vec<_>>());
+    }
+    Ok(names)
+}
+
+/// What a person would call the program: its script, else itself.
+fn name(words: &[String], taken: &mut BTreeSet<String>) -> String {
+    let script = words
+        .iter()
+        .skip(1)
+        .find(|word| !word.starts_with('-') && Path::new(word).extension().is_some());
+    let named = Path::new(script.unwrap_or(&words[0])).file_stem().unwrap_or_default();
+    let named: String = named.to_string_lossy().chars().take(40).collect();
+    let mut name = named.clone();
+    let mut number = 2;
+    while !taken.insert(name.clone()) {
+        name = format!("{named} {number}");
+        number += 1;
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn jobs(read: &[&str]) -> Jobs {
+        Jobs { read: read.iter().map(|&rule| rule.to_owned()).collect(), better: None, data: None }
+    }
+
+    fn made(commands: &[&str], read: &[&str], root: Option<&Path>) -> Suite {
+        let commands: Vec<String> = commands.iter().map(|&it| it.to_owned()).collect();
+        Suite::parse(&suite(&commands, &jobs(read), root).unwrap(), "made").unwrap()
+    }
+
+    #[test]
+    fn command_lines_become_trainers_and_groups_become_metrics() {
+        let rules = [r"val_loss: (?<val_loss>\S+)", r"step (?<step>\d+) acc (?<acc>\S+)"];
+        let suite = made(&["python a.py --lr '1 2'", "python b.py", "python a.py"], &rules, None);
+        let names: Vec<&str> = suite.trainers.iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(names, ["a", "b", "a 2"]);
+        let better: Vec<_> =
+            suite.task().metrics.iter().map(|(name, it)| (name.as_str(), it.better)).collect();
+        use record::task::Better::{Higher, Lower};
+        assert_eq!(better, [("val_loss", Lower), ("acc", Higher)]);
+        assert_eq!(suite.task().quality.as_deref(), Some("val_loss"));
+    }
+
+    #[test]
+    fn a_pipe_is_left_to_a_shell_and_braces_stay_what_they_are() {
+        let suite = made(&["echo '{x}' | cat"], &[], Some(Path::new("/")));
+        assert!(suite.trainers[0].shell);
+        assert_eq!(suite.trainers[0].placeholders().count(), 0);
+        assert!(suite.task().quality.is_none());
+    }
+}

@@ -1,0 +1,276 @@
+//! Jobs that have nothing to do with the built-in task: the acceptance suites, where they lie beside the
+//! repository, and the examples of this repository.
+
+mod support;
+
+use serde_json::Value;
+use skip::skipped;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use support::HARNESS;
+use tempfile::TempDir;
+
+/// A job's own copy of its folder, and what comes of it.
+struct Job(TempDir);
+
+impl Job {
+    fn of(folder: &Path) -> Job {
+        let job = Job(tempfile::tempdir().unwrap());
+        copy(folder, &job.path("job"));
+        job
+    }
+
+    /// The acceptance suite of that name; `None`, said loudly, without them.
+    fn acceptance(name: &str) -> Option<Job> {
+        let root =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/acceptance").join(name);
+        if !root.is_dir() {
+            skipped("../shared/acceptance is not here");
+            return None;
+        }
+        if Command::new("python3").arg("--version").output().is_err() {
+            skipped("there is no python3");
+            return None;
+        }
+        Some(Job::of(&root))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn trainmark(&self, words: &[&str]) -> Output {
+        let mut command = Command::new(HARNESS);
+        command.args(words).current_dir(self.0.path()).env("XDG_STATE_HOME", self.path("state"));
+        command.output().unwrap()
+    }
+
+    /// Trains all rows three times; their records, in the order of their files' names.
+    fn run(&self, out: &str, more: &[&str]) -> Vec<Value> {
+        let words = ["run", "--suite", "job/suite.toml", "--repeats", "3", "--out", out];
+        let output = self.trainmark(&[&words, more].concat());
+        assert!(output.status.success(), "{}", said(&output));
+        let mut files: Vec<PathBuf> =
+            self.path(out).read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.retain(|path| path.extension().is_some_and(|it| it == "json"));
+        files.sort();
+        let read = |path: &PathBuf| serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        files.iter().map(read).collect()
+    }
+
+    /// The JSON and the Markdown report.
+    fn reports(&self, out: &str) -> (String, String) {
+        let words = ["report", "--input", out, "--output", "r.json", "--markdown", "r.md"];
+        let output = self.trainmark(&words);
+        assert!(output.status.success(), "{}", said(&output));
+        let read = |name: &str| std::fs::read_to_string(self.path(name)).unwrap();
+        (read("r.json"), read("r.md"))
+    }
+
+    /// That other data is not compared unless somebody insists.
+    fn refuses_other_data(&self, file: &str, before: &str) {
+        let path = self.path("job").join(file);
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        self.run("changed", &[]);
+        let compared = |more: &[&str]| {
+            let output = self.trainmark(&[&["compare", before, "changed"], more].concat());
+            (output.status.code(), said(&output))
+        };
+        let (code, words) = compared(&[]);
+        assert_eq!(code, Some(65), "{words}");
+        let (code, words) = compared(&["--anyway"]);
+        assert_ne!(code, Some(65), "{words}");
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in from.read_dir().unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &target),
+            // Those there cannot be written to; ours can.
+            false => std::fs::write(&target, std::fs::read(entry.path()).unwrap()).unwrap(),
+        }
+    }
+}
+
+fn said(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    format!("{}{}", text(&output.stdout), text(&output.stderr))
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+#[test]
+fn a_language_model_has_bits_per_character_a_curve_by_step_and_tokens_per_second() {
+    let Some(job) = Job::acceptance("language-model") else { return };
+    let records = job.run("out", &[]);
+    let record = &records[0];
+    assert_eq!(record["status"], "measured", "{}", record["reason"]);
+    let task = &record["task"];
+    assert_eq!(
+        (&task["quality"], &task["metrics"]["bpc"]["unit"]),
+        (&"bpc".into(), &"bit/char".into())
+    );
+    assert_eq!(task["metrics"]["bpc"]["better"], "lower");
+    assert!(number(&record["metrics"]["bpc"]) < 3.6);
+    assert_eq!(record["targets"]["bpc"], 3.6);
+    assert_eq!(record["dataset"]["name"], "licence-text");
+    let sample = &record["samples"][0];
+    assert_eq!(sample["curve"][0]["step"], 50);
+    assert_eq!(sample["work"], 300.0 * 16.0 * 32.0);
+    let expected = number(&sample["work"]) / number(&sample["timing"]["train_s"]);
+    assert!(number(&record["throughput"]["value"]) > 0.2 * expected);
+    assert_eq!(record["throughput"]["unit"], "tokens");
+    let (_, markdown) = job.reports("out");
+    assert!(markdown.contains("tokens/s") && markdown.contains("bit/char"), "{markdown}");
+
+    let slow = job.run("slow", &["--set", "learning_rate=0.0001"]);
+    let reason = slow[0]["samples"][0]["reason"].as_str().unwrap_or_default();
+    assert_eq!(slow[0]["status"], "not_converged");
+    assert!(reason.contains("bpc") && reason.contains("above its target 3.6"), "{reason}");
+    job.refuses_other_data("text.txt", "out");
+}
+
+#[test]
+fn a_regression_is_scored_and_nothing_speaks_of_epochs_steps_or_per_cent() {
+    let Some(job) = Job::acceptance("regression") else { return };
+    let records = job.run("out", &[]);
+    let record = &records[0];
+    assert_eq!(
+        (&record["status"], &record["task"]["quality"]),
+        (&"measured".into(), &"rmse".into())
+    );
+    assert_eq!(record["task"]["metrics"]["rmse"]["source"], "scored");
+    assert_eq!(record["dataset"]["name"], "made-up-prices");
+    let (json, markdown) = job.reports("out");
+    for text in [&json, &markdown] {
+        let lower = text.to_lowercase();
+        for word in ["epoch", "step", "%", "percent", "per cent", "accuracy"] {
+            let place = lower.find(word).map(|at| &text[at.saturating_sub(80)..]);
+            assert!(place.is_none(), "{word}: {}", &place.unwrap()[..120]);
+        }
+    }
+    assert!(markdown.contains("rmse (EUR)"), "{markdown}");
+    job.refuses_other_data("table/test-rows.f32", "out");
+}
+
+#[test]
+fn a_hundred_classes_are_scored_from_16_bit_labels_and_top_5_is_a_claim() {
+    let Some(job) = Job::acceptance("hundred-classes") else { return };
+    let records = job.run("out", &[]);
+    let record = &records[0];
+    assert_eq!(record["status"], "measured", "{}", record["reason"]);
+    let metrics = &record["task"]["metrics"];
+    assert_eq!(
+        (&metrics["top1"]["source"], &metrics["top5"]["source"]),
+        (&"scored".into(), &"claimed".into())
+    );
+    assert!(
+        number(&record["metrics"]["top1"]) >= 80.0 && number(&record["metrics"]["top5"]) >= 80.0
+    );
+    assert_eq!(record["dataset"]["name"], "hundred-blobs");
+    assert!(job.reports("out").1.contains('†'));
+    job.refuses_other_data("points.f32", "out");
+}
+
+#[test]
+fn ranks_are_one_training_and_make_a_scaling_panel() {
+    let Some(job) = Job::acceptance("ranks") else { return };
+    let records = job.run("out", &[]);
+    assert_eq!(records.len(), 2);
+    for record in &records {
+        assert_eq!(record["status"], "measured", "{}", record["reason"]);
+        assert_eq!(record["samples"][0]["work"], 600_000.0);
+        assert!(record["dataset"].is_null());
+    }
+    let (json, markdown) = job.reports("out");
+    let report: Value = serde_json::from_str(&json).unwrap();
+    let points = &report["summary"]["scaling"][0]["points"];
+    assert_eq!((&points[0]["number"], &points[0]["efficiency"]), (&1.0.into(), &1.0.into()));
+    assert!(number(&points[1]["efficiency"]) > 0.0);
+    assert!(markdown.contains("## Scaling") && markdown.contains("Efficiency"), "{markdown}");
+}
+
+#[test]
+fn foreign_logs_are_read_without_touching_the_program() {
+    let Some(job) = Job::acceptance("foreign-logs") else { return };
+    let records = job.run("out", &[]);
+    let [hugging_face, keras] = &records[..] else { panic!("{} records", records.len()) };
+    for (record, quality) in [(hugging_face, 0.9125), (keras, 0.8625)] {
+        assert_eq!(record["status"], "measured", "{}", record["reason"]);
+        assert_eq!(record["metrics"]["eval_accuracy"], quality);
+        assert!(record["dataset"].is_null());
+    }
+    assert_eq!(hugging_face["timing"]["train_s"], 0.15);
+    let curve = &keras["samples"][0]["curve"];
+    assert_eq!(
+        (&curve[0]["loss"], &curve[1]["epoch"], &curve[1]["loss"]),
+        (&0.6.into(), &2.0.into(), &0.4.into())
+    );
+}
+
+/// The examples of this repository whose programs are here: each is measured.
+#[test]
+fn every_example_runs_where_its_programs_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let mut ran = 0;
+    for folder in root.read_dir().unwrap().map(|entry| entry.unwrap().path()) {
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(folder.join("suite.toml")).unwrap();
+        let needs = |line: &str| line.strip_prefix("# Needs: ").map(str::to_owned);
+        // `# Needs: FILE` or `# Needs: python MODULE`, for what is not in the repository.
+        let missing =
+            text.lines().filter_map(needs).find(|need| match need.strip_prefix("python ") {
+                Some(module) => !Command::new("python3")
+                    .args(["-c", &format!("import {module}")])
+                    .output()
+                    .is_ok_and(|output| output.status.success()),
+                None => !Path::new(need).exists() && !folder.join(need).exists(),
+            });
+        if let Some(need) = missing {
+            skipped(format!("example {name}: {need} is not here"));
+            continue;
+        }
+        let job = Job::of(&folder);
+        let words = ["run", "--suite", "job/suite.toml", "--quick", "--out", "out"];
+        let output = job.trainmark(&words);
+        assert!(output.status.success(), "{name}: {}", said(&output));
+        ran += 1;
+    }
+    assert!(ran > 0, "no example ran");
+}
+
+#[cfg(unix)]
+#[test]
+fn two_programs_are_compared_without_a_suite() {
+    let job = Job::of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/shell"));
+    let words = ["time", "echo loss: 0.5", "sleep 0.1; echo loss: 0.25", "--repeats", "2"];
+    let output = job
+        .trainmark(&[&words[..], &["--read", r"loss: (?<val_loss>\S+)", "--out", "out"]].concat());
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(
+        said(&output).contains("2 of 2 completed") && said(&output).contains("val_loss"),
+        "{}",
+        said(&output)
+    );
+    let written = ["new", "--command", "python3 train.py", "--read", r"loss: (?<val_loss>\S+)"];
+    assert!(job.trainmark(&written).status.success());
+    let listed = job.trainmark(&["run", "--suite", "suite.toml", "--list"]);
+    assert!(said(&listed).contains("train job default"), "{}", said(&listed));
+    assert!(!job.trainmark(&written).status.success(), "a file that is there is not replaced");
+}
+
+#[test]
+fn a_key_that_nobody_is_told_is_an_error_with_a_suggestion() {
+    let job = Job::of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/language-model"));
+    let output = job.trainmark(&["run", "--suite", "job/suite.toml", "--set", "step=3", "--list"]);
+    assert!(said(&output).contains("is it \"steps\"?"), "{}", said(&output));
+    let output = job.trainmark(&["run", "--suite", "job/suite.toml", "--epochs", "3", "--list"]);
+    assert!(said(&output).contains("no command of the suite is told it"), "{}", said(&output));
+}
