@@ -1,7 +1,7 @@
 //! The truth of the models: their shapes ([`Model`], [`Parameters`]), the recipe that fixes initial
 //! weights and batch order ([`recipe`]), a float64 [`mod@reference`] with backward passes, the one
 //! trait that every [`backend`] implements, and the [`conformance`] check that holds each backend
-//! to the reference.
+//! to the reference. The model [`gpt`], which learns texts, has all of that in a module of its own.
 //!
 //! The canonical layout of a tensor is PyTorch's: a linear layer's weight is (out, in), a
 //! convolution's is (out, in, height, width), all row-major. A backend may keep its weights in any

@@ -139,6 +139,11 @@ impl Layout {
         self.blocks.iter().flat_map(of).chain([self.output])
     }
 
+    /// The most inputs or outputs of a linear layer.
+    pub fn widest(&self) -> usize {
+        self.linears().map(|linear| linear.inputs.max(linear.outputs)).max().unwrap_or(0)
+    }
+
     /// The weight of a norm.
     pub fn norm(&self, index: usize) -> Range<usize> {
         let start = self.norms.start + index * self.sizes.width;

@@ -11,7 +11,7 @@
 //! All matrices lie in panels, as [`product`] says; so nothing is packed, but that the weights of
 //! linear layers are kept in both orientations.
 
-mod amx;
+pub mod amx;
 mod attention;
 mod gelu;
 mod layout;
@@ -21,7 +21,7 @@ mod passes;
 pub mod product;
 #[cfg(test)]
 mod tests;
-mod tiled;
+pub mod tiled;
 mod update;
 mod windows;
 

@@ -63,7 +63,7 @@ impl Work {
             d_scores,
             row: Buffer::zeroed(loss::scratch(sizes.shape.vocabulary)),
             sums: Buffer::zeroed(levels.saturating_sub(1) * largest),
-            tiled: amx.map(|(amx, parts)| Tiled::new(amx, parts, layout)),
+            tiled: amx.map(|(amx, parts)| Tiled::new(amx, parts, context, layout.widest())),
         }
     }
 

@@ -4,14 +4,12 @@
 use super::amx::{Amx, Parts};
 use super::attention::{self, DQkv, Head, Qkv, Scratch, Softmax};
 use super::gelu;
-use super::layout::Layout;
 use super::loss;
 use super::norm::{self, Rows};
 use super::product::{self, Add, ByColumns, ByRows, Left, Matrix, PANEL, Product, Write, padded};
 use super::tiled::{Blocks, Tiled};
 use crate::buffer::Buffer;
 use crate::simd::{Isa, Kernel, MAX_LANES, Simd};
-use nn::gpt::Shape;
 use proptest::prelude::*;
 
 /// Numbers between -1 and 1.
@@ -238,9 +236,7 @@ impl Kernel for Tiles<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Vec<f64> {
         let Tiles { amx, parts, size: (rows, depth, columns), left, right, by_columns } = self;
-        // Room for all of these: the layout decides how much there is.
-        let shape = Shape { layers: 1, heads: 1, width: 96, context: 96, vocabulary: 2 };
-        let mut tiled = Tiled::new(amx, parts, &Layout::new(shape));
+        let mut tiled = Tiled::new(amx, parts, 96, 96);
         match by_columns {
             true => tiled.split_columns(simd, left, depth, padded(rows)),
             false => tiled.split_rows(left, rows, depth),

@@ -3,7 +3,6 @@
 
 use super::amx::{self, Amx, Block, DEPTH, Parts, TILE};
 use super::attention::turn_square;
-use super::layout::Layout;
 use super::product::{Finish, PANEL};
 use crate::buffer::Buffer;
 use crate::simd::{Kernel, Simd};
@@ -18,11 +17,9 @@ pub struct Tiled {
 }
 
 impl Tiled {
-    pub fn new(amx: Amx, parts: Parts, layout: &Layout) -> Tiled {
-        let context = layout.sizes.shape.context;
-        let widest = |linear: super::layout::Linear| linear.inputs.max(linear.outputs);
-        let widest = layout.linears().map(widest).max().unwrap_or(0);
-        let blocks = context.div_ceil(DEPTH) * widest.div_ceil(DEPTH);
+    /// Room for products of matrices of so many rows, and as much width.
+    pub fn new(amx: Amx, parts: Parts, rows: usize, width: usize) -> Tiled {
+        let blocks = rows.div_ceil(DEPTH) * width.div_ceil(DEPTH);
         let elements = 2 * blocks * parts.count() * TILE;
         Tiled {
             amx,
@@ -122,8 +119,8 @@ impl<T: Finish> Kernel for Blocks<'_, T> {
             let right = [&right[panel * one..], &right[second * one..]];
             for row in (0..rows).step_by(DEPTH) {
                 let left = &left[row / DEPTH * 2 * one..];
-                amx.multiply(*parts, Block { left, right, depth_blocks }, sums);
                 let rows = DEPTH.min(rows - row);
+                amx.multiply(*parts, Block { left, right, depth_blocks }, sums);
                 amx::finish(simd, (row, rows), (panel, there), sums, finish);
             }
         }
