@@ -55,3 +55,13 @@ impl From<TrainError> for Failure {
         Failure::new(code, error)
     }
 }
+
+/// An error of opening a backend. What is unavailable does not know the name it was asked for by.
+pub fn named(backend: &'static str, error: TrainError) -> Failure {
+    let nameless = matches!(error, TrainError::Unavailable(_));
+    let mut failure = Failure::from(error);
+    if nameless {
+        failure.error = failure.error.context(backend);
+    }
+    failure
+}

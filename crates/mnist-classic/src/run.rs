@@ -3,14 +3,14 @@
 use crate::backends;
 use crate::checkpoint;
 use crate::cli::Cli;
-use crate::failure::Failure;
+use crate::failure::{Failure, named};
 use crate::gpt;
 use crate::output::{Output, counted, grouped};
 use crate::verify::Exchange;
 use crate::weights::{self, Destination, LOAD, SAVE};
 use anyhow::{Context, anyhow};
 use mnist::{Dataset, PIXELS, Source};
-use nn::backend::{Backend, Description, Job, Options, Session, TrainError};
+use nn::backend::{Backend, Description, Job, Options, Session};
 use nn::conformance::{Steps, Trial};
 use nn::{Model, Parameters, recipe};
 use protocol::{Event, Metrics, env, exit};
@@ -132,16 +132,6 @@ fn open<'data>(setup: &Setup<'data>) -> Result<Box<dyn Session + 'data>, Failure
     let mut session = setup.backend.open(job, &setup.options).map_err(|error| named(id, error))?;
     session.set_parameters(&setup.initial)?;
     Ok(session)
-}
-
-/// An error of opening a backend. What is unavailable does not know the name it was asked for by.
-pub fn named(backend: &'static str, error: TrainError) -> Failure {
-    let nameless = matches!(error, TrainError::Unavailable(_));
-    let mut failure = Failure::from(error);
-    if nameless {
-        failure.error = failure.error.context(backend);
-    }
-    failure
 }
 
 /// Ten steps beside the reference.

@@ -24,7 +24,7 @@ pub const LENGTH: usize = 1_115_394; // as many as tiny Shakespeare's, so that e
 /// Of the generator.
 pub const SEED: u64 = 1616;
 /// Of the text, in hexadecimal.
-pub const SHA256: &str = "72a8f357781d4da091217387c9d0b347cb7138163aba3e292dca94b470fb4a7f";
+pub use crate::tokens::BABBLE_SHA256 as SHA256;
 
 const ONSETS: [&str; 24] = [
     "b", "d", "f", "g", "h", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w", "br", "dr", "fl",

@@ -5,7 +5,7 @@
 //! [`SEED`] (as `nn::recipe` keys it), as a fraction of `2^32`; in integers, rounded down at each step:
 //! `(vocabulary * (((word * word) >> 32) * word >> 32)) >> 32`.
 
-use crate::{Text, hex};
+use crate::tokens::{Text, hex};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use sha2::{Digest, Sha256};

@@ -1,6 +1,6 @@
 //! The loss on the whole validation text, and the logits that a harness scores.
 
-use super::Setup;
+use super::setup::Setup;
 use crate::failure::Failure;
 use anyhow::Context;
 use nn::gpt::Session;

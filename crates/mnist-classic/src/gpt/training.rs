@@ -1,7 +1,7 @@
 //! The steps on the clock, in stretches; reports, evaluations and checkpoints between them, off it.
 
 use super::evaluation::validation_loss;
-use super::{Checkpoint, Setup, announce, identity, open};
+use super::setup::{Checkpoint, Setup, announce, identity, open};
 use crate::checkpoint::{self, Identity};
 use crate::failure::Failure;
 use crate::output::{Output, counted, grouped};

@@ -1,10 +1,15 @@
 //! LayerNorm, GELU and causal attention of one window, forward and backward.
 
 use super::product::{Factors, Size};
-use super::real;
 use crate::gpt::LAYER_NORM_EPSILON;
 use crate::reference::Real;
 use crate::reference::layers::softmax;
+
+/// A constant in the reference's arithmetic.
+pub fn real<R: Real>(value: f64) -> R {
+    // `f32` and `f64` take any float64.
+    num_traits::cast(value).unwrap_or_else(R::nan)
+}
 
 /// A LayerNorm's result and what its backward pass needs.
 pub(super) struct Norm<R> {

@@ -13,13 +13,8 @@ use super::optimiser::{BETA1, BETA2, EPSILON, WEIGHT_DECAY, clip_factor};
 use super::{Decay, Job, Shape, State, Step, Tensor};
 use crate::reference::Real;
 use crate::reference::layers::softmax_cross_entropy;
+use layers::real;
 use window::{Network, Places};
-
-/// A constant in the reference's arithmetic.
-fn real<R: Real>(value: f64) -> R {
-    // `f32` and `f64` take any float64.
-    num_traits::cast(value).unwrap_or_else(R::nan)
-}
 
 /// A training in plain loops.
 #[derive(Clone, Debug)]
