@@ -1,7 +1,7 @@
 //! Facts of one training: who stated them, and whether the statements agree. This is the only place
 //! where two statements of one fact are held against each other.
 
-use crate::rules::Printed;
+use crate::printed::Printed;
 use crate::task::{Metric, Task};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -1,6 +1,7 @@
 //! From a suite and what the user asked for to the list of rows.
 
 use crate::suite::{Argument, LoadedSuite, Suite, TrainedModel, Trainer};
+use crate::template::{PLACES, fill, plain};
 use record::race;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -313,54 +314,6 @@ pub fn environment(suite: &Suite, row: &Row) -> BTreeMap<String, String> {
         .iter()
         .filter_map(|(name, text)| fill(text, &lookup).ok().map(|value| (name.clone(), value)));
     filled.collect()
-}
-
-/// A configuration value as an argument.
-fn plain(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-/// What a command can name besides configuration keys.
-const PLACES: [&str; 5] = ["program", "data", "predictions", "model", "backend"];
-
-/// The keys in braces in a text.
-pub fn placeholders(text: &str) -> Vec<String> {
-    let named = std::cell::RefCell::new(Vec::new());
-    let note = |key: &str| {
-        named.borrow_mut().push(key.to_owned());
-        Some(String::new())
-    };
-    // The lookup knows every key.
-    let _ = fill(text, &note);
-    named.into_inner()
-}
-
-/// Replaces `{key}`; `{{` and `}}` stand for braces. The error is the key without a value.
-fn fill(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
-    let mut filled = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find(['{', '}']) {
-        filled += &rest[..at];
-        let brace = &rest[at..at + 1];
-        let after = &rest[at + 1..];
-        if let Some(after) = after.strip_prefix(brace) {
-            filled += brace;
-            rest = after;
-        } else if brace == "{"
-            && let Some(end) = after.find('}')
-        {
-            let key = &after[..end];
-            filled += &lookup(key).ok_or_else(|| key.to_owned())?;
-            rest = &after[end + 1..];
-        } else {
-            filled += brace;
-            rest = after;
-        }
-    }
-    Ok(filled + rest)
 }
 
 /// The trainer's program and the arguments of a fixed command (build, probe).

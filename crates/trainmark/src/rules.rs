@@ -2,13 +2,13 @@
 //! named groups (`read`), and paths into lines of JSON (`read_json`).
 
 use crate::facts::Fact;
-use crate::suite::Trainer;
+use crate::printed::Printed;
 use crate::task::Task;
 use anstream::adapter::strip_str;
 use regex::Regex;
 use serde_json::Value;
 use std::borrow::Cow;
-use std::str::FromStr;
+use std::collections::BTreeMap;
 
 /// What a rule can find in a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,27 +47,6 @@ impl Found {
     }
 }
 
-/// A number as it was printed.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Printed {
-    pub value: f64,
-    /// One unit of its last digit: it is known no better.
-    pub grain: f64,
-}
-
-impl FromStr for Printed {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Printed, String> {
-        let number = text.trim().trim_end_matches([',', ';', ')', ']', '%', '.', '}', '"', '\'']);
-        let value: f64 = number.parse().map_err(|_| format!("{text:?} is no number"))?;
-        let lower = number.to_ascii_lowercase();
-        let (digits, power) = lower.split_once('e').unwrap_or((&lower, "0"));
-        let decimals = digits.split_once('.').map_or(0, |(_, decimals)| decimals.len()) as i32;
-        Ok(Printed { value, grain: 10_f64.powi(power.parse().unwrap_or(0) - decimals) })
-    }
-}
-
 /// One expression or path.
 #[derive(Debug)]
 struct Rule {
@@ -89,16 +68,16 @@ pub struct Rules(Vec<Rule>);
 impl Rules {
     /// # Errors
     /// If one is no expression, or finds nothing that there is.
-    pub fn new(trainer: &Trainer, task: &Task) -> Result<Rules, String> {
+    pub fn new(
+        read: &[String],
+        read_json: &BTreeMap<String, String>,
+        task: &Task,
+    ) -> Result<Rules, String> {
         let expression = |text: &String| {
             let regex = Regex::new(text).map_err(|error| {
                 let said = error.to_string();
                 let last = said.lines().last().unwrap_or_default();
-                format!(
-                    "the rule {text:?} of {:?}: {}",
-                    trainer.name,
-                    last.trim_start_matches("error: ")
-                )
+                format!("the rule {text:?}: {}", last.trim_start_matches("error: "))
             })?;
             let groups = regex.capture_names().flatten().map(|name| {
                 let fact =
@@ -121,7 +100,7 @@ impl Rules {
                 matched: false,
             })
         };
-        let rules = trainer.read.iter().map(expression).chain(trainer.read_json.iter().map(path));
+        let rules = read.iter().map(expression).chain(read_json.iter().map(path));
         Ok(Rules(rules.collect::<Result<_, _>>()?))
     }
 
@@ -211,7 +190,7 @@ mod tests {
              program = \"p\"\ncommand = [\"p\"]\nbackends = [\"cpu\"]\nmodels.m = {{ prefix = \"m\" }}\n{read}"
         );
         let suite = Suite::parse(&text, "s.toml").map_err(|error| error.to_string())?;
-        Rules::new(&suite.trainers[0], suite.task())
+        suite.rules(&suite.trainers[0])
     }
 
     #[test]
@@ -226,8 +205,6 @@ mod tests {
         );
         assert_eq!(rules.idle().collect::<Vec<_>>(), [r"never (?<loss>\S+)"]);
         assert!(rules.line("step 3: bpc high").unwrap_err().contains("\"high\" is no number"));
-        assert!("nan".parse::<Printed>().unwrap().value.is_nan());
-        assert!(("3e-05".parse::<Printed>().unwrap().grain - 1e-5).abs() < 1e-18);
     }
 
     #[test]

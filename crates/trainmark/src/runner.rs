@@ -11,9 +11,7 @@ use crate::facts::{Fact, Who};
 use crate::identity;
 use crate::judge::{self, Evidence};
 use crate::plan::Row;
-use crate::rules::Rules;
 use crate::sample;
-use crate::score;
 use crate::seal::Seal;
 use crate::suite::LoadedSuite;
 use crate::task::{Task, Work};
@@ -248,7 +246,7 @@ impl<'a> Runner<'a> {
         job.cpus = self.settings.limits.cpus.clone();
         let suite = &self.agenda.loaded.suite;
         let task = suite.task();
-        let rules = Rules::new(&suite.trainers[row.trainer], task).map_err(|it| anyhow!(it))?;
+        let rules = suite.rules(&suite.trainers[row.trainer]).map_err(|it| anyhow!(it))?;
         let mut said = Transcript::new(task, rules);
         let mut listen = |_: Stream, line: &str| {
             said.line(line);
@@ -369,7 +367,7 @@ impl<'a> Runner<'a> {
             let answer = self.agenda.score(words).answer(self.settings.timeout, self.cancel);
             answer.map_err(|reason| format!("the scoring command {reason}"))
         };
-        let scored = score::all(task, &predictions, &self.dataset.directory, &mut ask);
+        let scored = task.scores(&predictions, &self.dataset.directory, &mut ask);
         for (name, score) in scored.iter().flatten() {
             said.facts.state(Fact::Metric(name.clone()), Who::Harness, *score);
         }

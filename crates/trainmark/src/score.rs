@@ -4,10 +4,8 @@
 //! the truth, an IDX file. They are read when a training has ended and forgotten then: a harness that
 //! held on to them would take part in what it measures.
 
-use crate::task::Task;
 use record::task::Better;
 use serde::Deserialize;
-use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
@@ -310,26 +308,6 @@ impl Score {
 
 /// Runs a scoring command and returns what it prints.
 pub type Ask<'a> = dyn FnMut(Vec<String>) -> Result<String, String> + 'a;
-
-/// All that is scored of a task; empty where nothing was predicted. `ask` runs scoring commands.
-///
-/// # Errors
-/// If the predictions are not what they must be; the message says how.
-pub fn all(
-    task: &Task,
-    predictions: &Path,
-    data: &Path,
-    ask: &mut Ask,
-) -> Result<BTreeMap<String, f64>, String> {
-    let mut scores = BTreeMap::new();
-    for (name, metric) in &task.metrics {
-        let Some(score) = &metric.score else { continue };
-        if let Some(value) = score.of(predictions, data, &metric.unit, ask)? {
-            scores.insert(name.clone(), value);
-        }
-    }
-    Ok(scores)
-}
 
 /// The labels of an IDX file under any of its names.
 fn idx_labels(file: &Path) -> Result<Vec<u8>, String> {

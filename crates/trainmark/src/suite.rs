@@ -3,10 +3,10 @@
 //! A suite is TOML; CONTRIBUTING.md explains it by example. Commands are lists of arguments,
 //! placeholders are filled in literally, and no shell is involved unless a trainer asks for one.
 
-use crate::plan;
 use crate::rules::Rules;
 use crate::setup::needs::Declared;
 use crate::task::{self, Key, Task};
+use crate::template;
 use indexmap::IndexMap;
 use record::task::ScalingRecord;
 use serde::Deserialize;
@@ -413,7 +413,16 @@ impl Suite {
         if !self.task().has_data() && trainer.placeholders().any(|key| key == "data") {
             return Err(format!("the command of {name:?} names {{data}}, and the task has none"));
         }
-        Rules::new(trainer, self.task()).map(drop)
+        self.rules(trainer).map(drop)
+    }
+
+    /// How a trainer's lines are read.
+    ///
+    /// # Errors
+    /// If a rule is no expression, or finds nothing that there is.
+    pub fn rules(&self, trainer: &Trainer) -> Result<Rules, String> {
+        let rules = Rules::new(&trainer.read, &trainer.read_json, self.task());
+        rules.map_err(|reason| format!("{:?}: {reason}", trainer.name))
     }
 
     /// All keys that a row of a model may have.
@@ -503,7 +512,7 @@ impl Trainer {
             Argument::Always(word) => std::slice::from_ref(word),
             Argument::IfKnown(words) => words.as_slice(),
         });
-        words.chain(self.environment.values()).flat_map(|text| plan::placeholders(text))
+        words.chain(self.environment.values()).flat_map(|text| template::placeholders(text))
     }
 
     /// Whether it is told the value of a configuration key.

@@ -2,7 +2,7 @@
 //! (`task = "mnist"`), or starts from such a one (`like = "mnist"`).
 
 use crate::expression::Expression;
-use crate::score::{Score, Type};
+use crate::score::{Ask, Score, Type};
 use indexmap::IndexMap;
 use record::task::{Better, KeyRecord, MetricRecord, TaskRecord, WorkRecord};
 use serde::de::value::MapAccessDeserializer;
@@ -266,6 +266,26 @@ impl Task {
         self.throughput = self.throughput.or(base.throughput);
         self.verify = self.verify.or(base.verify);
         Ok(self)
+    }
+
+    /// All that is scored; empty where nothing was predicted. `ask` runs scoring commands.
+    ///
+    /// # Errors
+    /// If the predictions are not what they must be; the message says how.
+    pub fn scores(
+        &self,
+        predictions: &Path,
+        data: &Path,
+        ask: &mut Ask,
+    ) -> Result<BTreeMap<String, f64>, String> {
+        let mut scores = BTreeMap::new();
+        for (name, metric) in &self.metrics {
+            let Some(score) = &metric.score else { continue };
+            if let Some(value) = score.of(predictions, data, &metric.unit, ask)? {
+                scores.insert(name.clone(), value);
+            }
+        }
+        Ok(scores)
     }
 
     /// What is wrong with it, if anything.

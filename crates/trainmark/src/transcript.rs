@@ -5,7 +5,8 @@
 
 use crate::facts::{self, Fact, Facts, Surely, Who};
 use crate::mllog::{self, Log};
-use crate::rules::{Found, Printed, Rules, plain};
+use crate::printed::Printed;
+use crate::rules::{Found, Rules, plain};
 use crate::score::Measure;
 use crate::task::{Metric, Task};
 use protocol::{Event, Said};
@@ -539,7 +540,7 @@ mod tests {
     });
 
     fn transcript(lines: &[&str]) -> Transcript<'static> {
-        let rules = Rules::new(&SUITE.trainers[0], SUITE.task()).unwrap();
+        let rules = SUITE.rules(&SUITE.trainers[0]).unwrap();
         let mut transcript = Transcript::new(SUITE.task(), rules);
         lines.iter().for_each(|line| transcript.line(line));
         transcript

@@ -1,6 +1,6 @@
 //! What went wrong, with the trainer's last words.
 
-use super::{SHOWN, lines, look};
+use super::look::{SHOWN, lines, look};
 use crate::exhibit::Exhibit;
 use crate::text::{count, visible};
 use indexmap::{IndexMap, IndexSet};

@@ -1,6 +1,6 @@
 //! The machines, the runs and the programs, with what differs between them marked.
 
-use super::SHOWN;
+use super::look::SHOWN;
 use crate::exhibit::Exhibit;
 use crate::text::{UNKNOWN, title, visible};
 use indexmap::{IndexMap, IndexSet};

@@ -1,6 +1,6 @@
 //! What the figures mean, in short, and where each came from.
 
-use super::SHOWN;
+use super::look::SHOWN;
 use crate::exhibit::Exhibit;
 use crate::text::visible;
 use indexmap::{IndexMap, IndexSet};

@@ -1,6 +1,6 @@
 //! What the page says first, and the speed-ups of all panels side by side.
 
-use super::{SHOWN, status_look};
+use super::look::{SHOWN, status_look};
 use crate::exhibit::{Entry, Exhibit, Panel};
 use crate::table;
 use crate::text::{UNKNOWN, count, three_digits, visible};

@@ -1,6 +1,6 @@
 //! The table of all entries, which the page's script sorts and filters.
 
-use super::{SHOWN, look};
+use super::look::{SHOWN, look};
 use crate::exhibit::{Entry, Exhibit, Panel};
 use crate::table::{self, Column};
 use crate::text::{self, three_digits, visible};

@@ -112,7 +112,9 @@ fn suite(commands: &[String], jobs: &Jobs, root: Option<&Path>) -> Result<String
     text += "\n[task]\nname = \"mine\"\n";
     match &jobs.data {
         Some(data) => {
-            let data = std::path::absolute(data).with_context(|| data.display().to_string())?;
+            // Of a suite that stays, the path as it was given is relative to its file.
+            let absolute = || std::path::absolute(data).with_context(|| data.display().to_string());
+            let data = if root.is_some() { absolute()? } else { data.clone() };
             text += &format!(
                 "data = {}   # its digest goes into every record\n",
                 quoted(&data.display().to_string())

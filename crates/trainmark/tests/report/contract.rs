@@ -9,7 +9,7 @@ use record::noise::{Analysis, NoiseFloor, NoiseRecord};
 use record::race::Race;
 use record::roofline::Roofline;
 use record::stats::Interval;
-use record::task::{Source, WorkRecord};
+use record::task::{ScalingKind, ScalingRecord, Source, WorkRecord};
 use record::{
     CurvePoint, DatasetRecord, LimitsRecord, MeterRecord, Metrics, Record, RunIdentity,
     SCHEMA_VERSION, Sample, Status, Throughput, Timing, TrainerRecord, figures, old,
@@ -108,6 +108,7 @@ fn full_result() -> Record {
     let mut task = old::TASK.clone();
     task.metrics.get_mut(old::ACCURACY).unwrap().source = Some(Source::Claimed);
     task.throughput = Some(WorkRecord { unit: "images".into() });
+    task.scaling = Some(ScalingRecord { over: "threads".into(), kind: ScalingKind::Strong });
     Record {
         executable: "MNISTClassic".into(),
         model: "mlp".into(),

@@ -1,0 +1,140 @@
+//! One chart: its drawing, its words and its figures, in a page or as a file, and how all of them write
+//! coordinates and labels.
+
+use crate::exhibit::{Entry, Panel};
+use crate::text;
+use maud::{Markup, PreEscaped, html};
+
+/// Rules for the classes that charts use: to be put into the page, or into a file of its own.
+pub const STYLE: &str = include_str!("chart.css");
+/// Width of all charts in SVG's units: one column of a page or of a paper, or a phone's width.
+pub const WIDTH: f64 = 440.0;
+/// Height of the title in a file.
+const TITLE_HEIGHT: f64 = 30.0;
+
+/// One drawing with its text alternative and the figures that it shows.
+#[derive(Debug)]
+pub struct Chart {
+    /// Of letters, digits and dashes: for files and links. Unique among all charts of a report.
+    pub name: String,
+    pub title: String,
+    /// What it shows, in words.
+    pub description: String,
+    pub height: f64,
+    pub drawing: Markup,
+    pub table: Table,
+}
+
+/// The figures of a chart as text.
+#[derive(Debug, Default)]
+pub struct Table {
+    pub head: Vec<String>,
+    /// Place of the entry, and a cell for each column.
+    pub rows: Vec<(usize, Vec<String>)>,
+}
+
+/// `Train time: mlp, hidden 512` as `train-time-mlp-hidden-512`.
+fn name_of(title: &str) -> String {
+    let mut name = String::new();
+    for c in title.chars().take(80) {
+        match c {
+            c if c.is_ascii_alphanumeric() => name.push(c.to_ascii_lowercase()),
+            _ if name.ends_with('-') || name.is_empty() => {}
+            _ => name.push('-'),
+        }
+    }
+    let name = name.trim_end_matches('-');
+    if name.is_empty() { "chart".to_owned() } else { name.to_owned() }
+}
+
+impl Chart {
+    pub(super) fn new(kind: &str, panel: &Panel, height: f64, drawing: Markup) -> Chart {
+        Chart {
+            name: name_of(&format!("{kind} {}", panel.title)),
+            title: format!("{kind}: {}", panel.title),
+            description: String::new(),
+            height,
+            drawing,
+            table: Table::default(),
+        }
+    }
+
+    /// For a page that has [`STYLE`]. The title stands beside it.
+    pub fn inline(&self) -> Markup {
+        html! {
+            svg.chart viewBox={ "0 0 " (WIDTH) " " (at(self.height)) } role="img"
+                aria-labelledby={ (self.name) "-t " (self.name) "-d" } {
+                title id={ (self.name) "-t" } { (self.title) }
+                desc id={ (self.name) "-d" } { (self.description) }
+                (self.drawing)
+            }
+        }
+    }
+
+    /// A file of its own, light or dark as its reader's system is, with the background that its
+    /// colours are made for.
+    pub fn file(&self) -> String {
+        let height = at(self.height + TITLE_HEIGHT);
+        let svg = html! {
+            svg.chart xmlns="http://www.w3.org/2000/svg" width=(WIDTH) height=(height)
+                viewBox={ "0 0 " (WIDTH) " " (height) } role="img" aria-labelledby="t d" {
+                title id="t" { (self.title) }
+                desc id="d" { (self.description) }
+                style { (PreEscaped(STYLE)) }
+                rect.b width="100%" height="100%" fill="currentColor" {}
+                text.t x="8" y="20" font-size="13" font-weight="600" { (fitted(&self.title, 58)) }
+                g transform={ "translate(0 " (TITLE_HEIGHT) ")" } { (self.drawing) }
+            }
+        };
+        svg.into_string() + "\n"
+    }
+}
+
+/// What an entry's line or mark is called: not ranked ones with the reason.
+pub(super) fn remark(entry: &Entry) -> String {
+    match entry.row.status_words() {
+        "measured" => entry.label.clone(),
+        words => format!("{} ({words})", entry.label),
+    }
+}
+
+/// A coordinate with one decimal.
+pub(super) fn at(position: f64) -> String {
+    let text = format!("{position:.1}");
+    text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
+}
+
+/// A text cut to so many columns.
+pub(super) fn fitted(label: &str, columns: usize) -> String {
+    if text::width(label) <= columns {
+        return label.to_owned();
+    }
+    let mut cut = String::new();
+    for c in label.chars() {
+        cut.push(c);
+        if text::width(&cut) >= columns {
+            cut.pop();
+            break;
+        }
+    }
+    cut + "…"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_charts_are_plain_words() {
+        assert_eq!(name_of("Train time mlp, hidden 512"), "train-time-mlp-hidden-512");
+        assert_eq!(name_of("../<é>"), "chart");
+        assert_eq!(name_of("a/../../b"), "a-b");
+    }
+
+    #[test]
+    fn long_labels_are_cut_by_their_width() {
+        assert_eq!(fitted("abcdef", 6), "abcdef");
+        assert_eq!(fitted("abcdefg", 6), "abcde…");
+        assert_eq!(text::width(&fitted("漢漢漢漢", 6)), 5);
+    }
+}
