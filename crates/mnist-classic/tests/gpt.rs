@@ -100,7 +100,7 @@ fn a_run_says_its_curve_and_the_loss_of_the_logits_that_it_wrote() {
 fn the_same_seed_gives_the_same_bits_whatever_the_threads_and_the_reports() {
     let home = home();
     let path = home.path().join("weights");
-    let mut weights = |more: &str| {
+    let weights = |more: &str| {
         run(home.path(), &format!("--steps 9 --save {} {more}", path.display()));
         std::fs::read(&path).unwrap()
     };
