@@ -12,7 +12,7 @@ use std::f32::consts::LOG2_E;
 const FACTOR: f32 = 1.595_769_1;
 const CUBE: f32 = 0.044_715;
 
-/// `gelu(x)` and `gelu'(x)` in each lane, to within 4e-7 of the larger of 1 and the result, and 3e-6;
+/// `gelu(x)` and `gelu'(x)` in each lane, to within 4e-7 of the larger of 1 and the result, and 4e-6;
 /// for `|x|` below 1e19.
 #[inline(always)]
 pub fn gelu<S: Simd>(simd: S, x: S::F32) -> (S::F32, S::F32) {

@@ -452,7 +452,7 @@ fn gelu_and_its_derivative_are_within_their_bounds() {
             worst_slope = worst_slope.max((f64::from(slope) - slope_expected).abs());
         }
         assert!(worst < 4e-7, "{}: {worst:e}", isa.name());
-        assert!(worst_slope < 3e-6, "{}: {worst_slope:e}", isa.name());
+        assert!(worst_slope < 4e-6, "{}: {worst_slope:e}", isa.name());
         let (value, slope) = isa.run(Gelu(f32::NAN));
         assert!(value.is_nan() && slope.is_nan(), "{}", isa.name());
     }

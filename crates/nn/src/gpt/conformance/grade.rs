@@ -8,9 +8,12 @@
 //! wrong learning rate pass. So the *gain* of a parameter is bounded too: the program's change projected
 //! onto the reference's, which rounding hardly moves, and a rate that is off by a tenth moves by a tenth.
 //!
-//! The bounds are several times the largest that sound arithmetic showed:
+//! The bounds stand on what sound arithmetic showed over all cases and four seeds:
 //! `cargo run --release -p trainmark-nn --example gpt_rounding` prints it for the reference's own code in
-//! float32, and with the factors of all products rounded to tf32 and to bf16.
+//! float32, and with the factors of all products rounded to tf32 and to bf16. Parameters 3.3e-4, 1.5e-1 and
+//! 1.9e-1 (float32: one seed of 44 had 5.0e-3, in 80 position embeddings of which one had no gradient to speak
+//! of), moments 3.1e-5, 3.5e-3 and 3.3e-2, losses 2.7e-7, 1.8e-4 and 8.8e-4. The largest are of models
+//! of 16 or 24 wide; at 64 wide, two layers, bf16 has 2e-2 (also in PyTorch and JAX).
 
 use super::trial::{Outcome, Trial};
 use crate::conformance::{Comparison, Grade, Quantity};
