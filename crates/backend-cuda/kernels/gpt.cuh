@@ -1,0 +1,97 @@
+// What the kernels of the GPT share: values in float32 or bf16, four at a time, and sums over blocks.
+#pragma once
+#include "device.cuh"
+
+typedef unsigned short u16;
+
+constexpr float LARGEST = 3.402823466e38f;
+
+// A float's leading 16 bits, rounded to nearest even.
+struct bf16 {
+    u16 bits;
+};
+
+// The leading halves of two floats in a word, `low` in the low half.
+__device__ __forceinline__ u32 pack_bf16(float low, float high) {
+    u32 packed;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+    return packed;
+}
+
+__device__ __forceinline__ float low_bf16(u32 pair) { return __uint_as_float(pair << 16); }
+__device__ __forceinline__ float high_bf16(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
+
+__device__ __forceinline__ float as_float(float value) { return value; }
+__device__ __forceinline__ float as_float(bf16 value) {
+    return __uint_as_float(static_cast<u32>(value.bits) << 16);
+}
+
+// Four values, aligned to their size together.
+__device__ __forceinline__ float4 load_four(const float *values) {
+    return *reinterpret_cast<const float4 *>(values);
+}
+
+__device__ __forceinline__ float4 load_four(const bf16 *values) {
+    const uint2 pairs = *reinterpret_cast<const uint2 *>(values);
+    return make_float4(low_bf16(pairs.x), high_bf16(pairs.x), low_bf16(pairs.y),
+                       high_bf16(pairs.y));
+}
+
+__device__ __forceinline__ void store_four(float *values, float4 four) {
+    *reinterpret_cast<float4 *>(values) = four;
+}
+
+__device__ __forceinline__ void store_four(bf16 *values, float4 four) {
+    *reinterpret_cast<uint2 *>(values) =
+        make_uint2(pack_bf16(four.x, four.y), pack_bf16(four.z, four.w));
+}
+
+__device__ __forceinline__ float sum_of(float4 four) {
+    return (four.x + four.y) + (four.z + four.w);
+}
+
+// Sum over a block of up to 1024 threads, the same in every thread and every time. `partial` is
+// shared memory for 32 floats; it may be used again after the block's next barrier.
+__device__ __forceinline__ float block_sum(float value, float *partial) {
+    const u32 lane = threadIdx.x % WARP;
+    value = warp_sum(value);
+    if (lane == 0) {
+        partial[threadIdx.x / WARP] = value;
+    }
+    __syncthreads();
+    value = lane < blockDim.x / WARP ? partial[lane] : 0.0f;
+    return warp_sum(value);
+}
+
+__device__ __forceinline__ float warp_max(float value) {
+    for (u32 distance = WARP / 2; distance > 0; distance /= 2) {
+        value = fmaxf(value, __shfl_xor_sync(ALL_LANES, value, distance));
+    }
+    return value;
+}
+
+__device__ __forceinline__ float block_max(float value, float *partial) {
+    const u32 lane = threadIdx.x % WARP;
+    value = warp_max(value);
+    if (lane == 0) {
+        partial[threadIdx.x / WARP] = value;
+    }
+    __syncthreads();
+    value = lane < blockDim.x / WARP ? partial[lane] : -LARGEST;
+    return warp_max(value);
+}
+
+// Which step of a call it is. `current` is `next` as it was before the loss was known; what runs after
+// that reads `current`.
+struct GptProgress {
+    u32 next;
+    u32 current;
+};
+
+// What the host knows of each step of a call beforehand.
+struct StepRates {
+    float learning_rate;
+    float first_correction;  // 1 / (1 - beta1^step)
+    float second_correction; // 1 / (1 - beta2^step)
+    float unused;
+};

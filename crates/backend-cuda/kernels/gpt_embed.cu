@@ -1,0 +1,159 @@
+// Gradients of the embeddings, without atomic additions, so that they have the same bits each time. The
+// step's tokens are sorted first, which needs nothing of the step but them; rows of one token then stand
+// beside each other.
+#include "gpt.cuh"
+
+constexpr u32 THREADS = 256;
+constexpr u32 WARPS = THREADS / WARP;
+
+struct SortTokens {
+    const u32 *inputs; // (rows)
+    u32 *sorted;       // (rows): token * rows + row, ascending
+    u32 rows;
+};
+
+// A row's place is the number of smaller keys; a block finds those of 32 rows, each warp counts among an
+// eighth of the keys. Quadratic, and done in the shadow of the forward pass.
+extern "C" __global__ void __launch_bounds__(THREADS) sort_tokens(const SortTokens run) {
+    __shared__ u32 counts[WARPS][WARP];
+    const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const u32 row = blockIdx.x * WARP + lane;
+    const u32 key = row < run.rows ? run.inputs[row] * run.rows + row : 0;
+    const u32 part = (run.rows + WARPS - 1) / WARPS;
+    const u32 end = min((warp + 1) * part, run.rows);
+    u32 count = 0;
+    for (u32 base = warp * part; base < end; base += WARP) {
+        const u32 other = base + lane;
+        const u32 other_key = other < end ? run.inputs[other] * run.rows + other : ~0u;
+#pragma unroll
+        for (u32 from = 0; from < WARP; ++from) {
+            count += __shfl_sync(ALL_LANES, other_key, from) < key ? 1 : 0;
+        }
+    }
+    counts[warp][lane] = count;
+    __syncthreads();
+    if (warp == 0 && row < run.rows) {
+        for (u32 other = 1; other < WARPS; ++other) {
+            count += counts[other][lane];
+        }
+        run.sorted[count] = key;
+    }
+}
+
+struct EmbedGradient {
+    const void *x_delta;   // (rows, width)
+    const u32 *sorted;     // (rows)
+    float *token_gradient; // (vocabulary, width), +=
+    float *place_gradient; // (context, width), =
+    u32 rows;
+    u32 context;
+    u32 width;
+};
+
+__device__ __forceinline__ void add_to(float4 &sum, float4 four) {
+    sum.x += four.x;
+    sum.y += four.y;
+    sum.z += four.z;
+    sum.w += four.w;
+}
+
+// Gradient of the position embeddings: a thread has four columns of one position.
+template <class T> __device__ __forceinline__ void place_gradient_fours(const EmbedGradient &run) {
+    const u32 index = blockIdx.x * THREADS + threadIdx.x;
+    const u64 stride = static_cast<u64>(run.context) * run.width;
+    if (4ull * index >= stride) {
+        return;
+    }
+    float4 sum = make_float4(0, 0, 0, 0);
+#pragma unroll 4
+    for (u32 window = 0; window < run.rows / run.context; ++window) {
+        add_to(sum, load_four(static_cast<const T *>(run.x_delta) + window * stride + 4ull * index));
+    }
+    store_four(run.place_gradient + 4ull * index, sum);
+}
+
+// Many different tokens: the warp of a token's first row sums all its rows. A warp has 128 columns.
+template <class T> __device__ __forceinline__ void token_gradient_runs(const EmbedGradient &run) {
+    const u32 at = blockIdx.x * WARPS + threadIdx.x / WARP;
+    if (at >= run.rows) {
+        return;
+    }
+    const u32 token = run.sorted[at] / run.rows;
+    if (at > 0 && run.sorted[at - 1] / run.rows == token) {
+        return;
+    }
+    const u32 column = 4 * (blockIdx.y * WARP + threadIdx.x % WARP);
+    if (column >= run.width) {
+        return;
+    }
+    float *gradient = run.token_gradient + static_cast<u64>(token) * run.width + column;
+    float4 sum = load_four(gradient);
+    for (u32 next = at; next < run.rows; ++next) {
+        const u32 row = run.sorted[next] - token * run.rows;
+        if (row >= run.rows) {
+            break; // another token's
+        }
+        add_to(sum, load_four(static_cast<const T *>(run.x_delta) +
+                              static_cast<u64>(row) * run.width + column));
+    }
+    store_four(gradient, sum);
+}
+
+constexpr u32 MANY_WARPS = 32;
+
+// Few tokens with many rows each: a block for 128 columns of each token, whose warps take its rows in
+// turns.
+template <class T> __device__ __forceinline__ void token_gradient_block(const EmbedGradient &run) {
+    __shared__ float4 sums[MANY_WARPS][WARP];
+    const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const u32 token = blockIdx.x;
+    const u32 column = 4 * (blockIdx.y * WARP + lane);
+    u32 first = 0, end = run.rows; // of the rows of this token and later ones
+    while (first < end) {
+        const u32 middle = (first + end) / 2;
+        if (run.sorted[middle] < token * run.rows) {
+            first = middle + 1;
+        } else {
+            end = middle;
+        }
+    }
+    float4 sum = make_float4(0, 0, 0, 0);
+#pragma unroll 4
+    for (u32 next = first + warp; next < run.rows; next += MANY_WARPS) {
+        const u32 row = run.sorted[next] - token * run.rows;
+        if (row >= run.rows) {
+            break;
+        }
+        if (column < run.width) {
+            add_to(sum, load_four(static_cast<const T *>(run.x_delta) +
+                                  static_cast<u64>(row) * run.width + column));
+        }
+    }
+    sums[warp][lane] = sum;
+    __syncthreads();
+    if (warp == 0 && column < run.width) {
+        float *gradient = run.token_gradient + static_cast<u64>(token) * run.width + column;
+        float4 total = load_four(gradient);
+        for (u32 other = 0; other < MANY_WARPS; ++other) {
+            add_to(total, sums[other][lane]);
+        }
+        store_four(gradient, total);
+    }
+}
+
+#define EMBED_GRADIENT_KERNELS(TYPE, NAME)                                                         \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                          \
+        place_gradient_##NAME(const EmbedGradient run) {                                           \
+        place_gradient_fours<TYPE>(run);                                                           \
+    }                                                                                              \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                          \
+        token_gradient_runs_##NAME(const EmbedGradient run) {                                      \
+        token_gradient_runs<TYPE>(run);                                                            \
+    }                                                                                              \
+    extern "C" __global__ void __launch_bounds__(MANY_WARPS *WARP)                                 \
+        token_gradient_block_##NAME(const EmbedGradient run) {                                     \
+        token_gradient_block<TYPE>(run);                                                           \
+    }
+
+EMBED_GRADIENT_KERNELS(float, float32)
+EMBED_GRADIENT_KERNELS(bf16, bf16)

@@ -1,0 +1,252 @@
+// What follows the GPT's products: the loss over the vocabulary with its gradient, the gradient's norm,
+// AdamW.
+#include "gpt.cuh"
+
+struct CrossEntropy {
+    void *logits;       // (rows, stride): becomes the gradient; 0 beyond the vocabulary
+    const u32 *targets; // (rows)
+    float *losses;      // (rows)
+    u32 rows;
+    u32 vocabulary;
+    u32 stride;  // a multiple of 8
+    float scale; // of the gradient: 1 / all rows of the step
+    u32 grade;   // whether the gradient is wanted
+};
+
+constexpr float LOG2_E = 1.4426950408889634f;
+
+template <class T> struct Pack; // 16 bytes of values
+template <> struct Pack<float> {
+    static constexpr u32 VALUES = 4;
+    static __device__ __forceinline__ void open(float (&values)[4], uint4 pack) {
+        values[0] = __uint_as_float(pack.x);
+        values[1] = __uint_as_float(pack.y);
+        values[2] = __uint_as_float(pack.z);
+        values[3] = __uint_as_float(pack.w);
+    }
+    static __device__ __forceinline__ uint4 close(const float (&values)[4]) {
+        return make_uint4(__float_as_uint(values[0]), __float_as_uint(values[1]),
+                          __float_as_uint(values[2]), __float_as_uint(values[3]));
+    }
+};
+template <> struct Pack<bf16> {
+    static constexpr u32 VALUES = 8;
+    static __device__ __forceinline__ void open(float (&values)[8], uint4 pack) {
+        const u32 words[4] = {pack.x, pack.y, pack.z, pack.w};
+#pragma unroll
+        for (u32 index = 0; index < 4; ++index) {
+            values[2 * index] = low_bf16(words[index]);
+            values[2 * index + 1] = high_bf16(words[index]);
+        }
+    }
+    static __device__ __forceinline__ uint4 close(const float (&values)[8]) {
+        return make_uint4(pack_bf16(values[0], values[1]), pack_bf16(values[2], values[3]),
+                          pack_bf16(values[4], values[5]), pack_bf16(values[6], values[7]));
+    }
+};
+
+// A group of threads has a row, of which each keeps `PACKS` times 16 bytes in registers, so that the
+// logits are read once and the gradient is written over them.
+template <class T, u32 PACKS, bool BLOCK>
+__device__ __forceinline__ void cross_entropy_row(const CrossEntropy &run) {
+    __shared__ float partial[2][WARP];
+    constexpr u32 VALUES = Pack<T>::VALUES;
+    const u32 group = BLOCK ? blockDim.x : WARP;
+    const u32 member = threadIdx.x % group;
+    const u32 row = BLOCK ? blockIdx.x : blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+    if (row >= run.rows) {
+        return;
+    }
+    T *logits = static_cast<T *>(run.logits) + static_cast<u64>(row) * run.stride;
+    uint4 *packs = reinterpret_cast<uint4 *>(logits);
+    const u32 target = run.targets[row];
+    const float target_logit = as_float(logits[target]);
+    uint4 kept[PACKS];
+    float most = -LARGEST;
+#pragma unroll
+    for (u32 part = 0; part < PACKS; ++part) {
+        const u32 pack = part * group + member;
+        if (pack * VALUES < run.stride) {
+            kept[part] = packs[pack];
+        }
+    }
+#pragma unroll
+    for (u32 part = 0; part < PACKS; ++part) {
+        const u32 first = (part * group + member) * VALUES;
+        float values[VALUES];
+        Pack<T>::open(values, kept[part]);
+#pragma unroll
+        for (u32 index = 0; index < VALUES; ++index) {
+            most = first + index < run.vocabulary ? fmaxf(most, values[index]) : most;
+        }
+    }
+    most = BLOCK ? block_max(most, partial[0]) : warp_max(most);
+    float sum = 0.0f;
+#pragma unroll
+    for (u32 part = 0; part < PACKS; ++part) {
+        const u32 first = (part * group + member) * VALUES;
+        float values[VALUES];
+        Pack<T>::open(values, kept[part]);
+#pragma unroll
+        for (u32 index = 0; index < VALUES; ++index) {
+            const float power = power_of_two((values[index] - most) * LOG2_E);
+            sum += first + index < run.vocabulary ? power : 0.0f;
+        }
+    }
+    sum = BLOCK ? block_sum(sum, partial[1]) : warp_sum(sum);
+    if (member == 0) {
+        run.losses[row] = logf(sum) + most - target_logit;
+    }
+    if (run.grade == 0) {
+        return;
+    }
+    const float scale = run.scale / sum;
+#pragma unroll
+    for (u32 part = 0; part < PACKS; ++part) {
+        const u32 pack = part * group + member, first = pack * VALUES;
+        if (first >= run.stride) {
+            continue;
+        }
+        float values[VALUES];
+        Pack<T>::open(values, kept[part]);
+#pragma unroll
+        for (u32 index = 0; index < VALUES; ++index) {
+            float value = power_of_two((values[index] - most) * LOG2_E) * scale;
+            value -= first + index == target ? run.scale : 0.0f;
+            values[index] = first + index < run.vocabulary ? value : 0.0f;
+        }
+        packs[pack] = Pack<T>::close(values);
+    }
+}
+
+// By the largest vocabulary: a warp for each row, or a block of 1024.
+#define CROSS_ENTROPY_KERNELS(TYPE, NAME, SMALL, LARGE)                                            \
+    extern "C" __global__ void __launch_bounds__(256)                                              \
+        cross_entropy_##NAME##_1024(const CrossEntropy run) {                                      \
+        cross_entropy_row<TYPE, SMALL, false>(run);                                                \
+    }                                                                                              \
+    extern "C" __global__ void __launch_bounds__(1024)                                             \
+        cross_entropy_##NAME##_57344(const CrossEntropy run) {                                     \
+        cross_entropy_row<TYPE, LARGE, true>(run);                                                 \
+    }
+
+CROSS_ENTROPY_KERNELS(float, float32, 8, 14)
+CROSS_ENTROPY_KERNELS(bf16, bf16, 4, 7)
+
+struct MeanLoss {
+    const float *losses;   // (rows)
+    float *step_loss;      // (steps)
+    GptProgress *progress; // null: no step is counted, and `at` is the place
+    u32 rows;
+    u32 at;
+};
+
+// One block of 1024. Nothing later in the step reads `next`.
+extern "C" __global__ void __launch_bounds__(1024) mean_loss(const MeanLoss run) {
+    __shared__ float partial[WARP];
+    float sum = 0.0f;
+    for (u32 row = threadIdx.x; row < run.rows; row += blockDim.x) {
+        sum += run.losses[row];
+    }
+    sum = block_sum(sum, partial);
+    if (threadIdx.x == 0) {
+        const u32 step = run.progress == nullptr ? run.at : run.progress->next;
+        run.step_loss[step] = sum / static_cast<float>(run.rows);
+        if (run.progress != nullptr) {
+            run.progress->current = step;
+            run.progress->next = step + 1;
+        }
+    }
+}
+
+constexpr u32 NORM_BLOCKS = 512;
+constexpr u32 THREADS = 256;
+
+struct SquareSum {
+    const float *gradient; // (fours x 4)
+    float *partial;        // (512)
+    u64 fours;
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS) square_sum(const SquareSum run) {
+    __shared__ float partial[WARP];
+    float sum = 0.0f;
+    const u64 stride = NORM_BLOCKS * THREADS;
+#pragma unroll 4
+    for (u64 index = blockIdx.x * THREADS + threadIdx.x; index < run.fours; index += stride) {
+        const float4 four = load_four(run.gradient + 4 * index);
+        sum += (four.x * four.x + four.y * four.y) + (four.z * four.z + four.w * four.w);
+    }
+    sum = block_sum(sum, partial);
+    if (threadIdx.x == 0) {
+        run.partial[blockIdx.x] = sum;
+    }
+}
+
+struct AdamW {
+    float *parameter;             // (fours x 4)
+    const float *gradient;        // (fours x 4)
+    float *first;                 // (fours x 4): mean of gradients
+    float *second;                // (fours x 4): mean of their squares
+    bf16 *half;                   // (fours x 4): the parameters rounded; none if null
+    const float *square_partial;  // (512)
+    const StepRates *rates;       // (steps)
+    const GptProgress *progress;
+    u64 fours;
+    u64 decayed_fours; // the parameters before this one are matrices, which decay
+    float beta1;
+    float beta2;
+    float epsilon;
+    float decay;
+    float clip; // largest norm of the whole gradient
+    float unused;
+};
+
+// PyTorch's AdamW after clip_grad_norm_.
+extern "C" __global__ void __launch_bounds__(THREADS) adamw(const AdamW run) {
+    __shared__ float partial[WARP];
+    float squares = 0.0f;
+    for (u32 index = threadIdx.x; index < NORM_BLOCKS; index += THREADS) {
+        squares += run.square_partial[index];
+    }
+    const float norm = sqrtf(block_sum(squares, partial));
+    const float clip = fminf(1.0f, run.clip / (norm + 1e-6f));
+    const StepRates rates = run.rates[run.progress->current];
+    const float rate = rates.learning_rate * rates.first_correction;
+    const u64 stride = static_cast<u64>(gridDim.x) * THREADS;
+    for (u64 index = blockIdx.x * THREADS + threadIdx.x; index < run.fours; index += stride) {
+        float4 parameter = load_four(run.parameter + 4 * index);
+        float4 gradient = load_four(run.gradient + 4 * index);
+        float4 first = load_four(run.first + 4 * index);
+        float4 second = load_four(run.second + 4 * index);
+        const float keep =
+            index < run.decayed_fours ? 1.0f - rates.learning_rate * run.decay : 1.0f;
+#pragma unroll
+        for (u32 part = 0; part < 4; ++part) {
+            const float g = (&gradient.x)[part] * clip;
+            float &m = (&first.x)[part], &v = (&second.x)[part], &p = (&parameter.x)[part];
+            m += (1.0f - run.beta1) * (g - m);
+            v = run.beta2 * v + (1.0f - run.beta2) * g * g;
+            p = p * keep - rate * m / (sqrtf(v * rates.second_correction) + run.epsilon);
+        }
+        store_four(run.parameter + 4 * index, parameter);
+        store_four(run.first + 4 * index, first);
+        store_four(run.second + 4 * index, second);
+        if (run.half != nullptr) {
+            store_four(run.half + 4 * index, parameter);
+        }
+    }
+}
+
+struct Halve {
+    const float *value; // (fours x 4)
+    bf16 *half;         // (fours x 4)
+    u64 fours;
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS) halve(const Halve run) {
+    const u64 stride = static_cast<u64>(gridDim.x) * THREADS;
+    for (u64 index = blockIdx.x * THREADS + threadIdx.x; index < run.fours; index += stride) {
+        store_four(run.half + 4 * index, load_four(run.value + 4 * index));
+    }
+}
