@@ -18,6 +18,7 @@
 
 mod barrier;
 mod cores;
+mod line;
 #[cfg(target_os = "linux")]
 mod seats;
 
@@ -248,10 +249,6 @@ impl Member<'_> {
 /// A member has arrived at a barrier and has to wait there.
 #[must_use = "the others wait for this member at the next barrier"]
 pub struct Arrival(u32);
-
-/// A line of its own for what threads write: 128 bytes, as CPUs fetch lines in pairs.
-#[repr(align(128))]
-struct Line<T>(T);
 
 #[cfg(test)]
 mod tests {

@@ -2,13 +2,13 @@
 
 use crate::driver::{Address, Buffer, Kernel, Ptx, Shape};
 use crate::epoch::Chunk;
-use crate::session::{Place, StepKernels};
+use crate::plan::{Place, StepKernels};
 use mnist::{CLASSES, PIXELS};
 use nn::backend::TrainError;
 use nn::{AttentionShape, Model, PATCH, PATCHES};
 use std::rc::Rc;
 
-static PTX: Ptx = Ptx { name: "attention.ptx", text: include_str!("../ptx/attention.ptx") };
+static PTX: Ptx = Ptx { name: "attention.ptx", packed: include_bytes!("../ptx/attention.ptx.gz") };
 
 // As the kernels have them.
 const PADDED_TOKENS: usize = 52;

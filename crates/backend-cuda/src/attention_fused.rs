@@ -4,13 +4,13 @@ use crate::attention::{THREADS, arena_len, gradient_len};
 use crate::driver::{Address, Buffer, Ptx, Shape};
 use crate::exchange::{BATCH_ROWS, Exchange};
 use crate::persistent::Persistent;
-use crate::session::Place;
+use crate::plan::Place;
 use nn::backend::TrainError;
 use nn::{AttentionShape, Model};
 use std::rc::Rc;
 
 static PTX: Ptx =
-    Ptx { name: "attention_fused.ptx", text: include_str!("../ptx/attention_fused.ptx") };
+    Ptx { name: "attention_fused.ptx", packed: include_bytes!("../ptx/attention_fused.ptx.gz") };
 
 // As the kernel has them.
 const PEERS: usize = 3;

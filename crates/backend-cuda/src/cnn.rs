@@ -2,13 +2,13 @@
 
 use crate::driver::{Address, Buffer, Kernel, Ptx, Shape};
 use crate::epoch::Chunk;
-use crate::session::{Place, StepKernels};
+use crate::plan::{Place, StepKernels};
 use mnist::{CLASSES, PIXELS};
 use nn::backend::TrainError;
 use nn::{CONV_FILTERS, POOLED};
 use std::rc::Rc;
 
-static PTX: Ptx = Ptx { name: "cnn.ptx", text: include_str!("../ptx/cnn.ptx") };
+static PTX: Ptx = Ptx { name: "cnn.ptx", packed: include_bytes!("../ptx/cnn.ptx.gz") };
 
 // As the kernels have them.
 const CONV: usize = CONV_FILTERS * 10;

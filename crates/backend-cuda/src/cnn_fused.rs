@@ -3,12 +3,12 @@
 use crate::driver::{Address, Ptx, Shape};
 use crate::exchange::{BATCH_ROWS, CLASS_STRIDE, Exchange, ExchangeAddresses};
 use crate::persistent::Persistent;
-use crate::session::Place;
+use crate::plan::Place;
 use nn::CONV_FILTERS;
 use nn::backend::TrainError;
 use std::rc::Rc;
 
-static PTX: Ptx = Ptx { name: "cnn_fused.ptx", text: include_str!("../ptx/cnn_fused.ptx") };
+static PTX: Ptx = Ptx { name: "cnn_fused.ptx", packed: include_bytes!("../ptx/cnn_fused.ptx.gz") };
 
 // As the kernel has them.
 const HALF: usize = 14;

@@ -1,10 +1,10 @@
 //! Which CUDA devices this machine has, and which of them can run the kernels.
 
-use crate::driver::explain;
-use cudarc::driver::result;
+use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute};
 use nn::backend::{TrainError, Unavailable};
 use protocol::DeviceProbe;
+use std::ffi::CStr;
 
 /// The oldest driver that takes the embedded PTX (ISA 8.7): CUDA 12.8's.
 const OLDEST_DRIVER: i32 = 12080;
@@ -70,7 +70,7 @@ pub(crate) fn devices() -> Result<Vec<Device>, Unavailable> {
     let count = result::device::get_count().map_err(unusable)?;
     let all = (0..count)
         .map(|ordinal| describe(ordinal, driver))
-        .collect::<Result<Vec<Device>, result::DriverError>>()
+        .collect::<Result<Vec<Device>, DriverError>>()
         .map_err(unusable)?;
     usable(all)
 }
@@ -93,7 +93,7 @@ fn usable(all: Vec<Device>) -> Result<Vec<Device>, Unavailable> {
     Ok(usable)
 }
 
-fn describe(ordinal: i32, driver: i32) -> Result<Device, result::DriverError> {
+fn describe(ordinal: i32, driver: i32) -> Result<Device, DriverError> {
     let handle = result::device::get(ordinal)?;
     // SAFETY: the handle is the driver's.
     let attribute = |attribute| unsafe { result::device::get_attribute(handle, attribute) };
@@ -136,6 +136,15 @@ pub(crate) fn choose(devices: &[Device], wanted: Option<&str>) -> Result<Device,
             reason: format!("no such CUDA device; there is {}", names.join(", ")),
         }
     })
+}
+
+/// The driver's own words for an error.
+pub(crate) fn explain(error: DriverError) -> String {
+    let text = |text: Result<&CStr, DriverError>| match text {
+        Ok(text) => text.to_string_lossy().into_owned(),
+        Err(_) => "unknown".to_owned(),
+    };
+    format!("{} ({})", text(error.error_string()), text(error.error_name()))
 }
 
 fn version(number: i32) -> String {

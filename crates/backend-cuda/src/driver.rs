@@ -2,12 +2,14 @@
 //! events, graphs. Everything is enqueued on the one stream, so order is program order. This file
 //! and the launchers are the crate's only unsafe code.
 
-use crate::device::Device;
+use crate::device::{Device, explain};
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
+use flate2::read::GzDecoder;
 use nn::backend::TrainError;
 use std::cell::Cell;
-use std::ffi::{CStr, CString, c_void};
+use std::ffi::{CString, c_void};
+use std::io::Read;
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -89,10 +91,14 @@ impl Gpu {
 
     /// Compiles embedded PTX for this device.
     pub(crate) fn load(self: &Rc<Self>, ptx: &'static Ptx) -> Result<Module, TrainError> {
-        let image = CString::new(ptx.text).expect("PTX is text without zeros");
+        self.compile(ptx.name, ptx.text())
+    }
+
+    fn compile(self: &Rc<Self>, name: &str, text: Vec<u8>) -> Result<Module, TrainError> {
+        let image = CString::new(text).expect("PTX is text without zeros");
         // SAFETY: the image is a string that ends with a zero byte.
         let handle = unsafe { result::module::load_data(image.as_ptr().cast()) }
-            .map_err(|error| self.error(&format!("compiling {}", ptx.name), error))?;
+            .map_err(|error| self.error(&format!("compiling {name}"), error))?;
         Ok(Module { gpu: Rc::clone(self), handle })
     }
 
@@ -268,7 +274,17 @@ impl<T> Drop for Buffer<T> {
 /// Embedded machine-independent code: see `ptx/`.
 pub(crate) struct Ptx {
     pub(crate) name: &'static str,
-    pub(crate) text: &'static str,
+    /// Of gzip: a fifth of the text.
+    pub(crate) packed: &'static [u8],
+}
+
+impl Ptx {
+    fn text(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        let read = GzDecoder::new(self.packed).read_to_end(&mut text);
+        read.unwrap_or_else(|error| panic!("{} is embedded whole: {error}", self.name));
+        text
+    }
 }
 
 /// Compiled kernels.
@@ -515,15 +531,6 @@ impl Drop for Graph {
     }
 }
 
-/// The driver's own words for an error.
-pub(crate) fn explain(error: DriverError) -> String {
-    let text = |text: Result<&CStr, DriverError>| match text {
-        Ok(text) => text.to_string_lossy().into_owned(),
-        Err(_) => "unknown".to_owned(),
-    };
-    format!("{} ({})", text(error.error_string()), text(error.error_name()))
-}
-
 fn device_error(backend: &'static str, doing: &str, error: DriverError) -> TrainError {
     TrainError::Device { backend, message: format!("{doing}: {}", explain(error)) }
 }
@@ -588,11 +595,8 @@ mod tests {
     #[test]
     fn a_kernel_that_fails_is_an_error_of_one_line_from_then_on() {
         const ALONE: &str = "TRAINMARK_TEST_FAILED_KERNEL";
-        static TRAP: Ptx = Ptx {
-            name: "trap.ptx",
-            text: ".version 8.0\n.target sm_80\n.address_size 64\n\
-                   .visible .entry fail(.param .u64 unused) { trap; }\n",
-        };
+        const TRAP: &str = ".version 8.0\n.target sm_80\n.address_size 64\n\
+                            .visible .entry fail(.param .u64 unused) { trap; }\n";
         let Some(device) = crate::tests::device("a kernel that fails") else { return };
         if std::env::var_os(ALONE).is_none() {
             let name = "driver::tests::a_kernel_that_fails_is_an_error_of_one_line_from_then_on";
@@ -605,7 +609,7 @@ mod tests {
             return;
         }
         let gpu = Gpu::open("cuda", device::choose(&[device], None).unwrap()).unwrap();
-        let module = Rc::new(gpu.load(&TRAP).unwrap());
+        let module = Rc::new(gpu.compile("trap.ptx", TRAP.into()).unwrap());
         let fail = module.kernel("fail", 0).unwrap();
         // SAFETY: it takes eight bytes, which it does not read.
         unsafe { fail.launch(Shape::row(1, 1), &0_u64) }.unwrap();

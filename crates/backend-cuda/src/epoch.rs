@@ -6,7 +6,7 @@ use mnist::{CLASSES, PIXELS};
 use nn::backend::{Job, TrainError};
 use std::rc::Rc;
 
-static PTX: Ptx = Ptx { name: "epoch.ptx", text: include_str!("../ptx/epoch.ptx") };
+static PTX: Ptx = Ptx { name: "epoch.ptx", packed: include_bytes!("../ptx/epoch.ptx.gz") };
 
 /// `Progress` of `kernels/device.cuh`.
 #[repr(C)]

@@ -6,8 +6,8 @@
 //! their weights on the chip and exchange no more than they must; it is the default where the
 //! model's sizes allow it. [`CudaGraph`] captures the steps of `kernels` once and replays them.
 //!
-//! The kernels are CUDA C++ in `kernels/`, compiled to PTX by NVRTC ahead of time (`ptx/`, kept
-//! equal by `tests/kernels.rs`): whoever has the driver needs nothing else.
+//! The kernels are CUDA C++ in `kernels/`, compiled to PTX by NVRTC ahead of time (`ptx/`, compressed;
+//! kept equal by `tests/kernels.rs`): whoever has the driver needs nothing else.
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod attention;
@@ -21,11 +21,13 @@ mod exchange;
 mod mlp;
 mod mlp_fused;
 mod persistent;
+mod plan;
 mod session;
 
 use nn::backend::{Backend, Job, Options, Session, TrainError, Unavailable};
+use plan::Plan;
 use protocol::DeviceProbe;
-use session::{CudaSession, Plan};
+use session::CudaSession;
 
 /// Launches kernels.
 pub struct Cuda;

@@ -2,13 +2,13 @@
 
 use crate::driver::{Address, Buffer, Kernel, Ptx, Shape};
 use crate::epoch::Chunk;
-use crate::session::{Place, StepKernels};
+use crate::plan::{Place, StepKernels};
 use mnist::{CLASSES, PIXELS};
 use nn::MlpShape;
 use nn::backend::TrainError;
 use std::rc::Rc;
 
-static PTX: Ptx = Ptx { name: "mlp.ptx", text: include_str!("../ptx/mlp.ptx") };
+static PTX: Ptx = Ptx { name: "mlp.ptx", packed: include_bytes!("../ptx/mlp.ptx.gz") };
 
 // As the kernels have them.
 const UNITS: usize = 4;

@@ -3,13 +3,13 @@
 use crate::driver::{Address, Buffer, Kernel, Ptx, Shape};
 use crate::exchange::{BATCH_ROWS, CLASS_STRIDE, Exchange, ExchangeAddresses};
 use crate::persistent::Persistent;
-use crate::session::{FusedKernel, Place};
+use crate::plan::{FusedKernel, Place};
 use mnist::PIXELS;
 use nn::MlpShape;
 use nn::backend::TrainError;
 use std::rc::Rc;
 
-static PTX: Ptx = Ptx { name: "mlp_fused.ptx", text: include_str!("../ptx/mlp_fused.ptx") };
+static PTX: Ptx = Ptx { name: "mlp_fused.ptx", packed: include_bytes!("../ptx/mlp_fused.ptx.gz") };
 
 // As the kernels have them.
 const UNITS: usize = 16;

@@ -3,7 +3,7 @@
 
 use crate::driver::{Address, Buffer, Kernel, Shape};
 use crate::exchange::Exchange;
-use crate::session::{FusedKernel, Place};
+use crate::plan::{FusedKernel, Place};
 use nn::backend::TrainError;
 
 /// `Run` of the kernels.

@@ -2,10 +2,11 @@
 
 use crate::attention::AttentionKernels;
 use crate::cnn::CnnKernels;
-use crate::driver::{Address, Buffer, Event, Gpu, Graph};
+use crate::driver::{Buffer, Event, Gpu, Graph};
 use crate::epoch::{Chunk, EpochKernels, Progress, Resident, output_layer};
 use crate::mlp::MlpKernels;
 use crate::mlp_fused::MlpFused;
+use crate::plan::{FusedKernel, Place, Plan, StepKernels};
 use crate::{attention_fused, cnn_fused};
 use mnist::PIXELS;
 use nn::backend::{Description, Job, Measured, Session, TrainError};
@@ -13,43 +14,6 @@ use nn::{Model, Parameters};
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-
-/// How steps get to the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Plan {
-    /// [`Plan::Fused`] if the model's sizes allow it, else [`Plan::Kernels`].
-    Best,
-    /// One launch of a persistent kernel for all steps of a call.
-    Fused,
-    /// One launch for each fused kernel of each step.
-    Kernels,
-    /// The same launches, captured and replayed.
-    Graph,
-}
-
-/// A model's kernels, one step at a time. Parameters are canonical.
-pub(crate) trait StepKernels {
-    /// Enqueues the step that `resident.progress` names, and advances it.
-    fn enqueue_step(&self) -> Result<(), TrainError>;
-
-    /// Width of what the output layer takes.
-    fn feature_width(&self) -> usize;
-
-    /// Enqueues the computation of what the output layer takes, for the images of `chunk`.
-    fn enqueue_features(&self, chunk: &Chunk, samples: usize) -> Result<(), TrainError>;
-
-    /// Kernels of a step.
-    fn launches(&self) -> usize;
-}
-
-/// A model's persistent kernel.
-pub(crate) trait FusedKernel {
-    /// Enqueues all steps over the first `samples` samples of the order.
-    fn enqueue(&mut self, samples: usize) -> Result<(), TrainError>;
-
-    /// What runs, in a few words.
-    fn path(&self) -> &str;
-}
 
 /// The part of a session that knows the plan.
 enum Steps {
@@ -187,14 +151,6 @@ impl<'data> CudaSession<'data> {
         }
         self.epoch.mean_losses(&self.resident, samples)
     }
-}
-
-/// What a model's kernels are given: where they are and what they work on.
-pub(crate) struct Place<'a> {
-    pub(crate) gpu: &'a Rc<Gpu>,
-    pub(crate) resident: &'a Resident,
-    /// All parameters, canonical layout.
-    pub(crate) parameters: Address,
 }
 
 /// The model's persistent kernel, or why its sizes or the device rule it out.

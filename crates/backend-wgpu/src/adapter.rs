@@ -1,6 +1,6 @@
 //! Which adapters the machine has, and which of them `--device` means.
 
-use crate::gpu::{FEATURES, limits};
+use crate::requirements::{FEATURES, limits};
 use nn::backend::{Options, TrainError, Unavailable};
 use protocol::DeviceProbe;
 use std::sync::OnceLock;

@@ -1,7 +1,8 @@
 //! What kernels read and write: the data on the device, and the one set of bindings that every
 //! model's shader has (`prelude.wgsl`, and the model's own buffers).
 
-use crate::gpu::{Gpu, IMMEDIATE_BYTES};
+use crate::gpu::Gpu;
+use crate::requirements::IMMEDIATE_BYTES;
 use mnist::PIXELS;
 use nn::backend::{Job, TrainError};
 

@@ -4,42 +4,23 @@
 //! that a caller waits for ends with a look at it.
 
 use crate::adapter::Candidate;
+use crate::requirements::{BINDING_BYTES, FEATURES, limits};
 use nn::backend::{TrainError, Unavailable};
 use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use wgpu::{BufferUsages, Features, Limits};
+use wgpu::{BufferUsages, Features};
 
 /// The backend's id.
 pub(crate) const ID: &str = "wgpu";
 
-/// Of one buffer binding: what WebGPU promises of every device.
-const BINDING_BYTES: u64 = 128 << 20;
 /// Every binding has at least this many bytes, so that none is smaller than its element.
 const LEAST_BYTES: u64 = 16;
-/// Immediate data of a dispatch.
-pub(crate) const IMMEDIATE_BYTES: u32 = 32;
 /// A submission is made to take a fraction of a second; the software adapter on a loaded machine
 /// may need a hundred times as long.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// What is asked of a device, and all that the kernels rely on: WebGPU's promises, less workgroup
-/// memory for the oldest devices.
-pub(crate) fn limits() -> Limits {
-    Limits {
-        max_storage_buffers_per_shader_stage: 8,
-        max_storage_buffer_binding_size: BINDING_BYTES,
-        max_buffer_size: BINDING_BYTES,
-        max_immediate_size: IMMEDIATE_BYTES,
-        ..Limits::downlevel_defaults()
-    }
-}
-
-/// What a device must be able to do beyond that: Vulkan's push constants, Metal's `setBytes`,
-/// DirectX 12's root constants.
-pub(crate) const FEATURES: Features = Features::IMMEDIATES;
 
 /// Whether wgpu adds checks of indices, divisors and loops to the shaders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,6 +23,8 @@ mod cnn;
 mod gpu;
 mod layout;
 mod mlp;
+mod network;
+mod requirements;
 mod session;
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use crate::bindings::{Bindings, Resident};
 use crate::gpu::Gpu;
 use crate::layout::{Layout, Padded};
-use crate::session::{Batch, Network, Run};
+use crate::network::{Batch, Network, Run};
 use mnist::{CLASSES, PIXELS};
 use nn::MlpShape;
 use nn::backend::{Job, TrainError, Unavailable};

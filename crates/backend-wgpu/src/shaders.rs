@@ -1,7 +1,7 @@
 //! Every shader, without a device: it is valid, asks for no more than its launcher's limits, and
 //! translates to what Vulkan, Metal and DirectX take.
 
-use crate::gpu::{IMMEDIATE_BYTES, limits};
+use crate::requirements::{IMMEDIATE_BYTES, limits};
 use crate::{attention, cnn, mlp};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module};

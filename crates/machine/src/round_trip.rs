@@ -9,10 +9,6 @@
 
 use crate::RoundTrip;
 
-/// By how much two round trips between the same cores differ only if the cores, or what lies between
-/// them, are not what they were: siblings of one core, cores behind one cache and cores behind two
-/// are further apart (Zen 4: 45, 90 to 120 and 455 to 540 ns), and none of them spreads so far.
-pub const FACTOR: f64 = 1.6;
 /// Round trips of a short round.
 #[cfg(target_os = "linux")]
 const TRIPS: u32 = 100;

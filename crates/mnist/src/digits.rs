@@ -14,11 +14,12 @@
 mod draw;
 mod strokes;
 
-use crate::{Dataset, Error, PIXELS, Split, store};
+pub use crate::store::materialise_digits as materialise;
+
+use crate::{Dataset, PIXELS, Split};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
-use std::path::{Path, PathBuf};
 
 /// How many images there are to train on.
 pub const TRAIN_IMAGES: usize = 60_000;
@@ -47,16 +48,6 @@ pub fn generate() -> Dataset {
         train: draw_split(0, TRAIN_IMAGES),
         test: draw_split(TRAIN_IMAGES, TEST_IMAGES),
     }
-}
-
-/// Makes sure that `parent`, for example [`crate::cache_directory`], has the digits as four plain
-/// files, and returns their folder. Safe when several processes do it at once; an existing folder
-/// is verified (some 30 ms) and used.
-///
-/// # Errors
-/// If it cannot be written; the message names the file.
-pub fn materialise(parent: &Path) -> Result<PathBuf, Error> {
-    store::store(parent, "digits", &SHA256, generate)
 }
 
 /// Draws the images `first..first + count` of the one long sequence.

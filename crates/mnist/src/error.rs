@@ -1,4 +1,4 @@
-use crate::idx::Problem;
+use crate::problem::Problem;
 use std::io;
 use std::path::{Path, PathBuf};
 

@@ -8,7 +8,7 @@
 
 use crate::identity::{self, FILES, KINDS};
 use crate::idx::Kind;
-use crate::{Dataset, Error, Source, Split};
+use crate::{Dataset, Error, Source, Split, digits};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -29,8 +29,18 @@ impl Dataset {
     }
 }
 
+/// Makes sure that `parent`, for example [`crate::cache_directory`], has the digits as four plain
+/// files, and returns their folder. Safe when several processes do it at once; an existing folder
+/// is verified (some 30 ms) and used.
+///
+/// # Errors
+/// If it cannot be written; the message names the file.
+pub fn materialise_digits(parent: &Path) -> Result<PathBuf, Error> {
+    store(parent, "digits", &digits::SHA256, digits::generate)
+}
+
 /// The folder with the files of these digests; `produce` is called if it is not there or damaged.
-pub(crate) fn store<D: std::borrow::Borrow<Dataset>>(
+fn store<D: std::borrow::Borrow<Dataset>>(
     parent: &Path,
     name: &str,
     digests: &[&str; 4],

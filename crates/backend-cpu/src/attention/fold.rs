@@ -14,7 +14,6 @@
 //! Work is cut into units that one thread computes whole; see [`Step`](super::Step) for the
 //! barriers between the functions here.
 
-use super::MAX_CHUNKS;
 use super::layout::{BLOCK, Folded, Gradient, LOGITS, Weights, Widths};
 use super::product::{Add, Finish, Term, load, product, store};
 use crate::buffer::{APART, Shared};
@@ -23,6 +22,8 @@ use crate::tree::Blocks;
 use nn::PATCHES;
 use std::ops::Range;
 
+/// Chunks of a step at most: more threads than that have no sample to compute.
+pub const MAX_CHUNKS: usize = 32;
 /// Rows of a tile; blocks are two of them.
 const TILE: usize = 8;
 const TOKEN_TILE: usize = 7;

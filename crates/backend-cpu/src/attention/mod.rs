@@ -23,7 +23,7 @@ use crate::simd::{Kernel, Simd};
 use crate::team::Member;
 use crate::tree::Blocks;
 use crate::{Engine, check_images, check_order};
-use fold::Layouts;
+use fold::{Layouts, MAX_CHUNKS};
 use layout::{BLOCK, Widths};
 use mnist::PIXELS;
 use nn::backend::{Description, Job, Measured, Session, TrainError};
@@ -31,10 +31,8 @@ use nn::{AttentionShape, PATCH, PATCHES, Parameters};
 use sample::Work;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A step's samples are cut into chunks of at least this many ...
+/// A step's samples are cut into chunks of at least this many, and into at most [`MAX_CHUNKS`].
 const CHUNK_SAMPLES: usize = 4;
-/// ... and into at most this many chunks: more threads than that have no sample to compute.
-const MAX_CHUNKS: usize = 32;
 
 /// The attention model in training.
 pub struct AttentionSession<'data> {

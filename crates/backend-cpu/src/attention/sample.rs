@@ -14,7 +14,7 @@
 
 use super::layout::{FoldedWeights, GradientParts, LOGITS, Widths};
 use super::product::{Add, Finish, Term, Write, is_wide, load, product, product_by, store};
-use super::softmax::{PerToken, exponentials, row_dots};
+use super::softmax::{COLUMNS, PerToken, STRIDE, exponentials, row_dots};
 use super::subsets::{AddTokenSums, Gates, SumUnits, for_columns};
 use crate::buffer::Buffer;
 use crate::simd::Simd;
@@ -26,10 +26,6 @@ use std::f32::consts::LN_2;
 const TILE: usize = 7;
 /// Rows of a tile of a weight's gradient.
 const GRADIENT_TILE: usize = 8;
-/// Distance of the rows of scores, and tokens with padding for whole vectors of them.
-pub const STRIDE: usize = 64;
-/// Scores in whole vectors; the 49th is computed apart.
-pub const COLUMNS: usize = 48;
 const MEAN: f32 = 1.0 / PATCHES as f32;
 
 /// One thread's work space.

@@ -11,9 +11,13 @@
 //! are, 32 elements instead of 49.
 
 use super::product::{load, store};
-use super::sample::{COLUMNS, STRIDE};
 use crate::simd::{MAX_LANES, Simd, exp2_not_positive};
 use nn::PATCHES;
+
+/// Distance of the rows of scores, and tokens with padding for whole vectors of them.
+pub const STRIDE: usize = 64;
+/// Scores in whole vectors; the 49th is computed apart.
+pub const COLUMNS: usize = 48;
 
 /// A value for each token, with room for whole vectors.
 pub type PerToken = [f32; STRIDE];

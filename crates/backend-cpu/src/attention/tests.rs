@@ -1,7 +1,7 @@
 //! The kernels against naive loops on every instruction set.
 
 use super::product::{Term, Write, product};
-use super::sample::{COLUMNS, STRIDE};
+use super::softmax::{COLUMNS, STRIDE};
 use super::softmax::{PerToken, exponentials, row_dots};
 use super::subsets::{AddTokenSums, Gates, SumUnits, for_columns};
 use crate::simd::{Isa, Kernel, MAX_LANES, Simd};

@@ -12,8 +12,8 @@
 //! Everything is for as many filters as `weights` holds, (filters, 10): nine taps and the bias of
 //! each. Pooled values and their gradients are (filters, 14, 16), lanes 14 and 15 zero.
 
+use super::layout::{FILTER, FILTER_ROWS, POOLED_SIDE, ROW};
 use super::planes::Planes;
-use super::{FILTER, FILTER_ROWS, POOLED_SIDE, ROW};
 use crate::simd::Simd;
 
 /// Which of the four outputs a vector of pooled places has chosen.

@@ -7,7 +7,7 @@
 //! L1 together with the rest (70 KB), so samples share each pass: [`samples_at_once`] forward, all of
 //! a step in the update, which changes the weights in place and needs no gradient buffer.
 
-use super::{FILTER_ROWS, FILTER_WEIGHTS, POOLED_SIDE, ROW, ROW_WEIGHTS};
+use super::layout::{FILTER_ROWS, FILTER_WEIGHTS, POOLED_SIDE, ROW, ROW_WEIGHTS};
 use crate::simd::{MAX_LANES, Simd};
 use mnist::CLASSES;
 

@@ -17,6 +17,7 @@
 //! of threads, of which eight have something to do.
 
 mod convolution;
+mod layout;
 mod linear;
 mod planes;
 mod run;
@@ -27,25 +28,11 @@ mod tests;
 use crate::buffer::{Buffer, Shared};
 use crate::simd::MAX_LANES;
 use crate::{Engine, check_images, check_order};
+use layout::{FILTER, FILTER_WEIGHTS, POOLED_SIDE, pack, packed_place};
 use mnist::{CLASSES, PIXELS};
 use nn::backend::{Description, Job, Measured, Session, TrainError};
 use nn::{CONV_FILTERS, Model, POOLED, Parameters};
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// Rows and columns of the pooled image.
-const POOLED_SIDE: usize = 14;
-/// A row of pooled places in floats: 14 and two zeros.
-const ROW: usize = MAX_LANES;
-/// Pooled values of a filter in floats: (14, 16).
-const FILTER_ROWS: usize = POOLED_SIDE * ROW;
-/// Packed weights of a filter in the convolution: nine taps and the bias.
-const FILTER: usize = 10;
-/// Packed weights of a row in the linear layer: (10, 16).
-const ROW_WEIGHTS: usize = CLASSES * ROW;
-/// Packed weights of a filter in the linear layer: (14, 10, 16).
-const FILTER_WEIGHTS: usize = POOLED_SIDE * ROW_WEIGHTS;
-/// What a pixel's byte is divided by; the packed weights are, instead.
-const PIXEL_SCALE: f32 = 1.0 / 255.0;
 
 /// The CNN in training.
 pub struct CnnSession<'data> {
@@ -93,17 +80,6 @@ impl<'data> CnnSession<'data> {
         let row = (CONV_FILTERS * POOLED_SIDE * 9 * (4 + 1)) as f64;
         Model::Cnn.dense_flop(*samples, *steps) - 2.0 * blank * row
     }
-}
-
-/// Where the weight of a class for place `place` of (filter, row, column) is packed.
-fn packed_place(class: usize, place: usize) -> usize {
-    let (line, column) = (place / POOLED_SIDE, place % POOLED_SIDE);
-    line * ROW_WEIGHTS + class * ROW + column
-}
-
-/// A weight of a filter as packed: taps are divided by 255 in place of the pixels.
-fn pack(tap: usize, weight: f32) -> f32 {
-    if tap < FILTER - 1 { weight * PIXEL_SCALE } else { weight }
 }
 
 impl Session for CnnSession<'_> {

@@ -8,7 +8,7 @@
 //! the factor 1/255 is in the packed weights. Reading shifted vectors from two planes instead would
 //! cross a cache line with every other load.
 
-use super::{POOLED_SIDE, ROW};
+use super::layout::{POOLED_SIDE, ROW};
 use crate::buffer::Aligned;
 use crate::simd::Simd;
 use mnist::{PIXELS, SIDE};

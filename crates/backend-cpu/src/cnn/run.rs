@@ -1,10 +1,10 @@
 //! The steps of training, and prediction: what each thread does.
 
 use super::convolution::{self, Choice};
+use super::layout::{FILTER, FILTER_ROWS, FILTER_WEIGHTS, pack};
 use super::linear::{self, samples_at_once};
 use super::planes::Planes;
 use super::sums::{self, Blocks};
-use super::{FILTER, FILTER_ROWS, FILTER_WEIGHTS, pack};
 use crate::buffer::{Buffer, Shared};
 use crate::cross_entropy::{LossSum, first_of_the_largest, softmax_cross_entropy};
 use crate::prefetch::prefetch_image;

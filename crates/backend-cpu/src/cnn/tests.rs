@@ -1,6 +1,7 @@
 //! The kernels against naive loops on every instruction set.
 
 use super::convolution::Choice;
+use super::layout::*;
 use super::planes::Planes;
 use super::*;
 use crate::simd::{Isa, Kernel, Simd};

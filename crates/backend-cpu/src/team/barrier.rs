@@ -1,6 +1,6 @@
 //! Where the members of a team meet.
 
-use super::Line;
+use super::line::Line;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};

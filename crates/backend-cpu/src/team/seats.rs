@@ -7,7 +7,7 @@
 //! number has noted the same, it moves to another. It is free to be moved again at once: threads
 //! that are tied to CPUs do badly beside any other process. Linux only.
 
-use super::Line;
+use super::line::Line;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 

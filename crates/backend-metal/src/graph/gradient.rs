@@ -2,7 +2,7 @@
 //! compute, for the operations that the models use between their parameters and the loss.
 
 use super::description::{Binary, Graph, Node, Op};
-use super::evaluator::{
+use super::operations::{
     Values, chosen, mat_mul, matrices, places, repeated, softmax_rows, taps, transposed,
 };
 use std::collections::BTreeMap;

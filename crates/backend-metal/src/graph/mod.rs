@@ -10,4 +10,6 @@ mod evaluator;
 #[cfg(test)]
 mod gradient;
 #[cfg(test)]
+mod operations;
+#[cfg(test)]
 mod tests;

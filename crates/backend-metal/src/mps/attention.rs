@@ -5,7 +5,7 @@
 //! As the mean over tokens is linear, `ff2` is applied once to the mean of the ReLUs instead of to
 //! each token, forward and backward.
 
-use super::kernels::{
+use super::dispatch::{
     bias, bias_position_relu, bias_relu, gather_patches, mean_tokens, mean_tokens_back, relu_back,
     softmax, softmax_back, step_columns,
 };

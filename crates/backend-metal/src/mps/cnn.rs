@@ -3,7 +3,7 @@
 //! The convolution with its pooling, forward and backward, is a kernel: an im2col would write nine
 //! times the image to feed products of 9 by 8. `fc` is three products.
 
-use super::kernels::{convolve, convolve_back, gather, step_columns};
+use super::dispatch::{convolve, convolve_back, gather, step_columns};
 use super::network::{Layout, Network, PREDICTED_AT_ONCE, Resident, Source};
 use super::plan::{Buffers, Command, Matrix, plain, transposed};
 use mnist::{CLASSES, PIXELS};

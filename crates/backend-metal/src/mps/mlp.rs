@@ -4,7 +4,7 @@
 //! computes their gradient, which is added to them at once (`alpha` is minus the learning rate over
 //! the batch, `beta` 1), so that no gradient is ever stored.
 
-use super::kernels::{bias_relu, gather, relu_back, step_columns};
+use super::dispatch::{bias_relu, gather, relu_back, step_columns};
 use super::network::{Layout, Network, PREDICTED_AT_ONCE, Resident, Source};
 use super::plan::{Buffers, Command, Matrix, plain, transposed};
 use mnist::{CLASSES, PIXELS};

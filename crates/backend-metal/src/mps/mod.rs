@@ -2,6 +2,7 @@
 
 mod attention;
 mod cnn;
+mod dispatch;
 pub(crate) mod kernels;
 mod mlp;
 mod network;

@@ -1,7 +1,7 @@
 //! What the three models have in common: the data on the device, where the parameters lie, and the
 //! trait by which the session asks for a model's commands.
 
-use super::kernels;
+use super::dispatch;
 use super::plan::{ALIGNMENT_BYTES, Buffers, Command, Matrix};
 use crate::job::Sizes;
 use mnist::{CLASSES, PIXELS};
@@ -135,15 +135,15 @@ impl Resident {
         let sample_losses = sample_losses.shaped(1, logits.rows);
         let known = [self.labels, self.order];
         [
-            kernels::cross_entropy(logits, bias, known, sample_losses).into(),
-            kernels::mean_loss(sample_losses, self.losses).into(),
+            dispatch::cross_entropy(logits, bias, known, sample_losses).into(),
+            dispatch::mean_loss(sample_losses, self.losses).into(),
         ]
     }
 
     /// What every prediction ends with.
     pub(crate) fn labels_of(&self, logits: Matrix, bias: Matrix) -> Command {
         let predicted = self.predicted.shaped(1, logits.rows);
-        kernels::predict(logits.shaped(logits.rows, CLASSES), bias, predicted).into()
+        dispatch::predict(logits.shaped(logits.rows, CLASSES), bias, predicted).into()
     }
 }
 

@@ -8,7 +8,7 @@
 //! largest single error says little, since in coarse arithmetic a few samples always fall on the other
 //! side of a ReLU's kink.
 
-use super::tolerance::{batch_factor, loss_tolerance, scale_tensor, short_tolerance, tolerance};
+use super::tolerance::{batch_factor, loss_tolerance, scale_tensor, tolerance};
 use super::trial::{Outcome, Trial};
 use std::fmt;
 
@@ -73,6 +73,22 @@ pub struct Comparison {
 struct Pair {
     expected: f64,
     actual: f32,
+}
+
+/// Of a quantity in a precision coarser than float32: of a tensor the root mean square of its errors
+/// relative to that of its change, of the loss as [`loss_tolerance`].
+///
+/// Measured by `cargo run -p trainmark-nn --example short -- FOLDER_OF_MNIST`, four seeds: tf32 up to
+/// 4.4e-2 (fc1.bias of an mlp with rate 0.1, where ReLUs fall on the other side; else up to 1.1e-2),
+/// bf16 up to 6.0e-2; losses up to 2.7e-3. A rate that is off by a tenth is 1e-1. The tiny models on
+/// made images of the conformance cases, where one such ReLU is a good part of the model, mostly stay
+/// below these too, but not all: the worst reach 0.6. A bound that lets them pass would let anything.
+fn short_tolerance(name: &str, precision: Grade) -> f64 {
+    match (name, precision) {
+        ("loss", _) => 5e-3,
+        (_, Grade::Tf32) => 5e-2,
+        _ => 8e-2,
+    }
 }
 
 impl Trial<'_> {

@@ -18,6 +18,7 @@ mod grade;
 mod plain;
 mod report;
 mod short;
+mod steps;
 mod tolerance;
 mod trial;
 
@@ -30,8 +31,9 @@ pub use grade::{Comparison, Grade, Quantity};
 pub use plain::Plain;
 pub use report::{Deviation, Report};
 pub use short::{Bf16, Short, Tf32, short_backends};
+pub use steps::Steps;
 pub use tolerance::{loss_tolerance, tolerance};
-pub use trial::{KINK, Outcome, Steps, Trial};
+pub use trial::{KINK, Outcome, Trial};
 
 use crate::backend::{Backend, Options};
 

@@ -1,6 +1,6 @@
 //! What a comparison found.
 
-use super::Steps;
+use super::steps::Steps;
 use crate::Model;
 use crate::backend::Description;
 use std::fmt;

@@ -12,7 +12,6 @@
 //! measured at fc1.weight, 1.5e-6 with batches of 32, 7.7e-6 with 1024. That is not within these
 //! tolerances: sum the gradient in registers first, from zero.
 
-use super::Grade;
 use crate::{Model, Tensor};
 
 /// For other orders of summation, and an exponential that is off by a unit or two in the last place.
@@ -60,22 +59,6 @@ pub fn tolerance(model: Model, tensor: &str) -> f64 {
         _ => panic!("the model {} has no tensor {tensor}", model.id()),
     };
     ALLOWANCE * measured
-}
-
-/// Of a quantity in a precision coarser than float32: of a tensor the root mean square of its errors
-/// relative to that of its change, of the loss as [`loss_tolerance`].
-///
-/// Measured by `cargo run -p trainmark-nn --example short -- FOLDER_OF_MNIST`, four seeds: tf32 up to
-/// 4.4e-2 (fc1.bias of an mlp with rate 0.1, where ReLUs fall on the other side; else up to 1.1e-2),
-/// bf16 up to 6.0e-2; losses up to 2.7e-3. A rate that is off by a tenth is 1e-1. The tiny models on
-/// made images of the conformance cases, where one such ReLU is a good part of the model, mostly stay
-/// below these too, but not all: the worst reach 0.6. A bound that lets them pass would let anything.
-pub(super) fn short_tolerance(name: &str, precision: Grade) -> f64 {
-    match (name, precision) {
-        ("loss", _) => 5e-3,
-        (_, Grade::Tf32) => 5e-2,
-        _ => 8e-2,
-    }
 }
 
 /// How much more a tensor may deviate after steps of many samples: their sum may be taken in blocks,

@@ -1,6 +1,7 @@
 //! One training run of the reference, and a backend's run beside it.
 
 use super::report::{Deviation, Report};
+use super::steps::Steps;
 use super::tolerance::{batch_factor, loss_tolerance, precision_factor, scale_tensor, tolerance};
 use crate::backend::{Backend, Job, Options, Session, TrainError};
 use crate::{Parameters, Reference, Tensor, recipe};
@@ -17,27 +18,6 @@ const PREDICTIONS: usize = 200;
 /// A prediction counts where the two largest logits differ by more than this, relative to the
 /// largest magnitude of a logit.
 const CLEAR: f64 = 1e-3;
-
-/// How a trial trains.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Steps {
-    pub batch_size: usize,
-    /// Samples of the last step, at most `batch_size`.
-    pub last_batch: usize,
-    pub count: usize,
-    pub learning_rate: f32,
-}
-
-impl Steps {
-    /// Ten steps, the last with half a batch.
-    pub fn ten(batch_size: usize, learning_rate: f32) -> Steps {
-        Steps { batch_size, last_batch: batch_size.div_ceil(2), count: 10, learning_rate }
-    }
-
-    fn size(&self, step: usize) -> usize {
-        if step + 1 == self.count { self.last_batch } else { self.batch_size }
-    }
-}
 
 /// What the reference made of some steps: the yardstick for any number of backends and options.
 pub struct Trial<'data> {
