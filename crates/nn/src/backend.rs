@@ -1,7 +1,7 @@
 //! The one trait between a trainer and a device family. Its grain is a whole model and a run of
 //! steps, so that a backend may fuse a layer, a step or an epoch as it likes.
 
-use crate::{Model, Parameters};
+use crate::{Model, Parameters, gpt};
 use mnist::{PIXELS, Split};
 use protocol::DeviceProbe;
 
@@ -15,7 +15,8 @@ pub trait Backend: Sync {
         false
     }
 
-    /// The ids of the models that it trains.
+    /// The ids of the models that it trains: those of [`Model`], and [`gpt::ID`] if it has
+    /// [`Backend::open_gpt`].
     fn models(&self) -> &'static [&'static str] {
         &Model::IDS
     }
@@ -36,6 +37,18 @@ pub trait Backend: Sync {
         job: Job<'data>,
         options: &Options,
     ) -> Result<Box<dyn Session + 'data>, TrainError>;
+
+    /// The same for the model `gpt`, which learns a text and not images: see [`crate::gpt`].
+    ///
+    /// # Errors
+    /// As [`Backend::open`]; [`TrainError::Unavailable`] if this backend does not train it.
+    fn open_gpt<'data>(
+        &self,
+        _job: gpt::Job<'data>,
+        _options: &Options,
+    ) -> Result<Box<dyn gpt::Session + 'data>, TrainError> {
+        Err(Unavailable(format!("{} does not train the model {}", self.id(), gpt::ID)).into())
+    }
 }
 
 /// What is to be trained.

@@ -11,6 +11,7 @@
 pub mod backend;
 pub mod conformance;
 mod flop;
+pub mod gpt;
 mod model;
 mod parameters;
 pub mod recipe;

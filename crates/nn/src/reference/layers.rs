@@ -82,7 +82,7 @@ pub(super) fn relu_kink_distance<R: Real>(input: &[R]) -> R {
 }
 
 /// Softmax, shifted by the largest value so that nothing overflows.
-pub(super) fn softmax<R: Real>(values: &[R]) -> Vec<R> {
+pub(crate) fn softmax<R: Real>(values: &[R]) -> Vec<R> {
     let largest = values.iter().copied().fold(R::neg_infinity(), R::max);
     let mut exponentials: Vec<R> = values.iter().map(|&value| (value - largest).exp()).collect();
     let sum: R = exponentials.iter().copied().sum();
@@ -93,8 +93,7 @@ pub(super) fn softmax<R: Real>(values: &[R]) -> Vec<R> {
 }
 
 /// The cross-entropy of softmax(logits) and the label, in nats, and its gradient by the logits.
-pub(super) fn softmax_cross_entropy<R: Real>(logits: &[R], label: u8) -> (R, Vec<R>) {
-    let label = usize::from(label);
+pub(crate) fn softmax_cross_entropy<R: Real>(logits: &[R], label: usize) -> (R, Vec<R>) {
     let largest = logits.iter().copied().fold(R::neg_infinity(), R::max);
     let sum: R = logits.iter().map(|&logit| (logit - largest).exp()).sum();
     let loss = sum.ln() - (logits[label] - largest);

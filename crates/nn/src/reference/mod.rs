@@ -11,7 +11,7 @@
 mod attention;
 mod buffer;
 mod cnn;
-mod layers;
+pub(crate) mod layers;
 mod mlp;
 
 pub use buffer::{Buffer, Real};
@@ -203,9 +203,9 @@ impl<R: Real> Reference<R> {
 }
 
 /// An image, (28, 28), and its label.
-fn sample(data: &Split, index: u32) -> (&[u8], u8) {
+fn sample(data: &Split, index: u32) -> (&[u8], usize) {
     let index = index as usize;
-    (&data.images()[index * PIXELS..][..PIXELS], data.labels()[index])
+    (&data.images()[index * PIXELS..][..PIXELS], data.labels()[index].into())
 }
 
 /// Bytes as the models see them: `byte / 255`.
