@@ -22,6 +22,10 @@ pub(crate) struct Gpu {
     backend: &'static str,
     device: Device,
     stream: sys::CUstream,
+    /// A second stream, for work that may run beside that of the first: see [`Gpu::beside`].
+    side: sys::CUstream,
+    /// The one of both that work is enqueued on.
+    current: Cell<sys::CUstream>,
     allocated_bytes: Cell<u64>,
     peak_bytes: Cell<u64>,
     /// How long [`Gpu::synchronize`] waits.
@@ -36,15 +40,25 @@ impl Gpu {
         let failed = |error| device_error(backend, "starting the device", error);
         // SAFETY: the driver is initialised, as `device` exists; the context is current before the
         // stream is made in it, and both live as long as the `Gpu`.
-        let stream = unsafe {
+        let (stream, side) = unsafe {
             let context = result::primary_ctx::retain(device.handle).map_err(failed)?;
             result::ctx::set_current(context).map_err(failed)?;
-            result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed)?
+            let stream = || result::stream::create(result::stream::StreamKind::NonBlocking);
+            (stream().map_err(failed)?, stream().map_err(failed)?)
         };
         let [allocated_bytes, peak_bytes] = [0, 0].map(Cell::new);
         let (patience, abandoned) = (Cell::new(PATIENCE), Cell::new(false));
-        let gpu = Gpu { backend, device, stream, allocated_bytes, peak_bytes, patience, abandoned };
-        Ok(Rc::new(gpu))
+        Ok(Rc::new(Gpu {
+            backend,
+            device,
+            stream,
+            side,
+            current: Cell::new(stream),
+            allocated_bytes,
+            peak_bytes,
+            patience,
+            abandoned,
+        }))
     }
 
     pub(crate) fn device(&self) -> &Device {
@@ -58,6 +72,45 @@ impl Gpu {
 
     fn error(&self, doing: &str, error: DriverError) -> TrainError {
         device_error(self.backend, doing, error)
+    }
+
+    /// The stream that work is enqueued on, for a library that enqueues its own.
+    pub(crate) fn stream(&self) -> sys::CUstream {
+        self.current.get()
+    }
+
+    /// Whether that is the second one.
+    pub(crate) fn is_beside(&self) -> bool {
+        self.current.get() == self.side
+    }
+
+    /// An error of a library that works on this device.
+    pub(crate) fn failure(&self, message: String) -> TrainError {
+        TrainError::Device { backend: self.backend, message }
+    }
+
+    /// Lets what is enqueued next on the current stream wait for `event`.
+    pub(crate) fn wait_for(&self, event: &Event) -> Result<(), TrainError> {
+        let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+        // SAFETY: both are alive.
+        unsafe { result::stream::wait_event(self.current.get(), event.handle, flags) }
+            .map_err(|error| self.error("waiting for an event", error))
+    }
+
+    /// What `enqueue` enqueues goes to the second stream. It begins when `ready` has happened, and what
+    /// comes after it has to wait for `done`.
+    pub(crate) fn beside(
+        &self,
+        ready: &Event,
+        done: &Event,
+        enqueue: impl FnOnce() -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
+        self.record(ready)?;
+        self.current.set(self.side);
+        let enqueued =
+            self.wait_for(ready).and_then(|()| enqueue()).and_then(|()| self.record(done));
+        self.current.set(self.stream);
+        enqueued
     }
 
     /// Memory for `len` elements, all bytes zero.
@@ -126,7 +179,7 @@ impl Gpu {
     /// Enqueues an event.
     pub(crate) fn record(&self, event: &Event) -> Result<(), TrainError> {
         // SAFETY: both are alive.
-        unsafe { result::event::record(event.handle, self.stream) }
+        unsafe { result::event::record(event.handle, self.current.get()) }
             .map_err(|error| self.error("recording an event", error))
     }
 
@@ -171,6 +224,7 @@ impl Drop for Gpu {
         unsafe {
             let _ = result::stream::synchronize(self.stream);
             let _ = result::stream::destroy(self.stream);
+            let _ = result::stream::destroy(self.side);
             let _ = result::primary_ctx::release(self.device.handle);
         }
     }
@@ -183,6 +237,8 @@ impl Drop for Gpu {
 pub(crate) unsafe trait Plain: Copy {}
 // SAFETY: numbers.
 unsafe impl Plain for u8 {}
+// SAFETY: numbers.
+unsafe impl Plain for u16 {}
 // SAFETY: numbers.
 unsafe impl Plain for u32 {}
 // SAFETY: numbers.
@@ -375,7 +431,7 @@ impl Kernel {
                 (shape.grid[0], shape.grid[1], 1),
                 (shape.block, 1, 1),
                 self.shared_bytes,
-                gpu.stream,
+                gpu.stream(),
                 &mut pointers,
             )
         }

@@ -14,20 +14,24 @@ mod attention;
 mod attention_fused;
 mod cnn;
 mod cnn_fused;
+mod cublaslt;
 mod device;
 mod driver;
 mod epoch;
 mod exchange;
+mod gpt;
 mod mlp;
 mod mlp_fused;
 mod persistent;
 mod plan;
 mod session;
 
+use cublaslt::Element;
 use nn::backend::{Backend, Job, Options, Session, TrainError, Unavailable};
 use plan::Plan;
 use protocol::DeviceProbe;
 use session::CudaSession;
+use std::rc::Rc;
 
 /// Launches kernels.
 pub struct Cuda;
@@ -40,8 +44,29 @@ impl Backend for Cuda {
         "cuda"
     }
 
+    fn models(&self) -> &'static [&'static str] {
+        &["mlp", "cnn", "attention", nn::gpt::ID]
+    }
+
     fn devices(&self) -> Result<Vec<DeviceProbe>, Unavailable> {
         probe()
+    }
+
+    fn open_gpt<'data>(
+        &self,
+        job: nn::gpt::Job<'data>,
+        options: &Options,
+    ) -> Result<Box<dyn nn::gpt::Session + 'data>, TrainError> {
+        let element = match options.precision.as_deref() {
+            None | Some("float32") => Element::Float32,
+            Some("bf16") => Element::Bf16,
+            Some(other) => {
+                return Err(wrong("precision", other, "cuda trains gpt in float32 and in bf16"));
+            }
+        };
+        let plan = gpt::Plan::parse(options.plan.as_deref(), element)?;
+        let gpu = start(self.id(), options)?;
+        Ok(Box::new(gpt::GptSession::open(&gpu, job, plan)?))
     }
 
     fn open<'data>(
@@ -98,22 +123,27 @@ fn open<'data>(
     options: &Options,
     plan: Plan,
 ) -> Result<Box<dyn Session + 'data>, TrainError> {
-    if let Some(isa) = &options.isa {
-        return Err(wrong("isa", isa, "a GPU has none to choose from"));
-    }
-    if let Some(threads) = options.threads {
-        return Err(wrong("threads", &threads.to_string(), "a GPU's are not chosen"));
-    }
     match options.precision.as_deref() {
         None | Some("float32") => {}
         Some(other) => {
             return Err(wrong("precision", other, "the CUDA kernels compute in float32"));
         }
     }
+    let gpu = start(backend, options)?;
+    Ok(Box::new(CudaSession::open(&gpu, job, plan)?))
+}
+
+/// The device that the options choose.
+fn start(backend: &'static str, options: &Options) -> Result<Rc<driver::Gpu>, TrainError> {
+    if let Some(isa) = &options.isa {
+        return Err(wrong("isa", isa, "a GPU has none to choose from"));
+    }
+    if let Some(threads) = options.threads {
+        return Err(wrong("threads", &threads.to_string(), "a GPU's are not chosen"));
+    }
     let devices = device::devices()?;
     let device = device::choose(&devices, options.device.as_deref())?;
-    let gpu = driver::Gpu::open(backend, device)?;
-    Ok(Box::new(CudaSession::open(&gpu, job, plan)?))
+    driver::Gpu::open(backend, device)
 }
 
 fn wrong(option: &'static str, value: &str, reason: &str) -> TrainError {

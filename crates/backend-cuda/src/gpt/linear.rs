@@ -1,0 +1,334 @@
+//! The products of a step: each linear layer forward, the gradient of its inputs, and that of its
+//! weights.
+
+use super::memory::Memory;
+use crate::cublaslt::{CublasLt, Element, Epilogue, Operands, Product, Recipe, Sizes, Turn};
+use nn::backend::TrainError;
+use std::rc::Rc;
+
+/// The products, named by the layer whose they are. The `_gradient` ones go back to the inputs, those
+/// with `_weight` to the weights.
+pub(crate) struct Linear {
+    qkv: Product,
+    out: Product,
+    up: Product,
+    down: Product,
+    logits: Product,
+    qkv_gradient: Product,
+    out_gradient: Product,
+    up_gradient: Product,
+    down_gradient: Product,
+    logits_gradient: Product,
+    qkv_weight: Product,
+    out_weight: Product,
+    up_weight: Product,
+    down_weight: Product,
+    logits_weight: Product,
+    /// Of all chunks but the first: adds to what the first one wrote.
+    logits_weight_more: Product,
+    fused_gelu: bool,
+}
+
+impl Linear {
+    /// Describes all products and finds their algorithms. With `fused_gelu` GELU and its slope are part
+    /// of the products, in the library's own approximation of tanh; otherwise kernels of ours apply them.
+    pub(crate) fn new(
+        library: &Rc<CublasLt>,
+        memory: &Memory,
+        fused_gelu: bool,
+    ) -> Result<Linear, TrainError> {
+        let sizes = &memory.sizes;
+        let (rows, width) = (sizes.rows, sizes.shape.width);
+        let (chunk, vocabulary) = (sizes.chunk_rows, sizes.layout.padded_vocabulary);
+        let (element, fused) = (sizes.element, fused_gelu);
+        let plain = |turn, rows, columns, inner| Recipe {
+            turn,
+            sizes: Sizes { rows, columns, inner },
+            operands: element,
+            result: if turn == Turn::Left { Element::Float32 } else { element },
+            epilogue: Epilogue::None,
+            add: false,
+        };
+        let forward = |columns, inner| plain(Turn::Right, rows, columns, inner);
+        let inputs = |columns, inner| plain(Turn::Neither, rows, columns, inner);
+        let weights = |down, across| plain(Turn::Left, down, across, rows);
+        let adding = |recipe| Recipe { add: true, ..recipe };
+        let with = |epilogue, recipe| {
+            let epilogue = if fused { epilogue } else { Epilogue::None };
+            Recipe { epilogue, ..recipe }
+        };
+        let logits_weight = plain(Turn::Left, vocabulary, width, chunk);
+        let make = |recipe, operands| {
+            // SAFETY: the operands are those that the step gives to the same product.
+            unsafe { Product::new(library, recipe, operands) }
+        };
+        let at = Places { memory };
+        let down_gradient = with(Epilogue::GeluGradient, inputs(4 * width, width));
+        Ok(Linear {
+            qkv: make(forward(3 * width, width), at.qkv(0))?,
+            out: make(adding(forward(width, width)), at.out(0))?,
+            up: make(with(Epilogue::Gelu, forward(4 * width, width)), at.up(0, fused))?,
+            down: make(adding(forward(width, 4 * width)), at.down(0))?,
+            logits: make(plain(Turn::Right, chunk, vocabulary, width), at.logits(0))?,
+            qkv_gradient: make(inputs(width, 3 * width), at.qkv_gradient(0))?,
+            out_gradient: make(inputs(width, width), at.out_gradient(0, 0))?,
+            up_gradient: make(inputs(width, 4 * width), at.up_gradient(0))?,
+            down_gradient: make(down_gradient, at.down_gradient(0, 0))?,
+            logits_gradient: make(
+                plain(Turn::Neither, chunk, width, vocabulary),
+                at.logits_gradient(0),
+            )?,
+            qkv_weight: make(weights(3 * width, width), at.qkv_weight(0))?,
+            out_weight: make(weights(width, width), at.out_weight(0, 0))?,
+            up_weight: make(weights(4 * width, width), at.up_weight(0))?,
+            down_weight: make(weights(width, 4 * width), at.down_weight(0, 0))?,
+            logits_weight: make(logits_weight, at.logits_weight(0))?,
+            logits_weight_more: make(adding(logits_weight), at.logits_weight(0))?,
+            fused_gelu,
+        })
+    }
+
+    /// Each product's microseconds as they were measured, for whoever looks for where time goes.
+    pub(crate) fn report(&self) -> String {
+        let products = [
+            ("qkv", &self.qkv),
+            ("out", &self.out),
+            ("up", &self.up),
+            ("down", &self.down),
+            ("logits", &self.logits),
+            ("qkv_gradient", &self.qkv_gradient),
+            ("out_gradient", &self.out_gradient),
+            ("up_gradient", &self.up_gradient),
+            ("down_gradient", &self.down_gradient),
+            ("logits_gradient", &self.logits_gradient),
+            ("qkv_weight", &self.qkv_weight),
+            ("out_weight", &self.out_weight),
+            ("up_weight", &self.up_weight),
+            ("down_weight", &self.down_weight),
+            ("logits_weight", &self.logits_weight),
+        ];
+        let line = |(name, product): (&str, &Product)| {
+            let Sizes { rows, columns, inner } = product.recipe().sizes;
+            let (microseconds, place) = product.chosen;
+            let tflops = 2e-6 * (rows * columns * inner) as f64 / microseconds;
+            format!(
+                "{name:16} {rows:6} x {columns:6} x {inner:6} {microseconds:8.1} us {tflops:6.1} \
+                 TFLOP/s, proposal {place}\n"
+            )
+        };
+        products.into_iter().map(line).collect()
+    }
+
+    /// Enqueues one of them.
+    fn enqueue(product: &Product, operands: Operands) -> Result<(), TrainError> {
+        // SAFETY: the product was made for these buffers' sizes, which are aligned to 16 bytes.
+        unsafe { product.enqueue(operands) }
+    }
+
+    /// Whether GELU is part of the products.
+    pub(crate) fn fused_gelu(&self) -> bool {
+        self.fused_gelu
+    }
+
+    pub(crate) fn qkv(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
+        Linear::enqueue(&self.qkv, Places { memory }.qkv(layer))
+    }
+
+    /// The second `x` of a layer: its first plus the projected attention.
+    pub(crate) fn out(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
+        Linear::enqueue(&self.out, Places { memory }.out(layer))
+    }
+
+    /// `up`, and `active` where GELU is part of it.
+    pub(crate) fn up(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
+        Linear::enqueue(&self.up, Places { memory }.up(layer, self.fused_gelu))
+    }
+
+    /// The next layer's first `x`.
+    pub(crate) fn down(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
+        Linear::enqueue(&self.down, Places { memory }.down(layer))
+    }
+
+    pub(crate) fn logits(&self, memory: &Memory, chunk: usize) -> Result<(), TrainError> {
+        Linear::enqueue(&self.logits, Places { memory }.logits(chunk))
+    }
+
+    /// `normal_delta` of a chunk's rows.
+    pub(crate) fn logits_gradient(&self, memory: &Memory, chunk: usize) -> Result<(), TrainError> {
+        Linear::enqueue(&self.logits_gradient, Places { memory }.logits_gradient(chunk))
+    }
+
+    pub(crate) fn logits_weight(&self, memory: &Memory, chunk: usize) -> Result<(), TrainError> {
+        let product = if chunk == 0 { &self.logits_weight } else { &self.logits_weight_more };
+        Linear::enqueue(product, Places { memory }.logits_weight(chunk))
+    }
+
+    /// `up_delta` from `x_delta[from]`, times GELU's slope where that is part of it.
+    pub(crate) fn down_gradient(
+        &self,
+        memory: &Memory,
+        layer: usize,
+        from: usize,
+    ) -> Result<(), TrainError> {
+        Linear::enqueue(&self.down_gradient, Places { memory }.down_gradient(layer, from))
+    }
+
+    pub(crate) fn down_weight(
+        &self,
+        memory: &Memory,
+        layer: usize,
+        from: usize,
+    ) -> Result<(), TrainError> {
+        Linear::enqueue(&self.down_weight, Places { memory }.down_weight(layer, from))
+    }
+
+    /// `normal_delta` from `up_delta`.
+    pub(crate) fn up_gradient(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
+        Linear::enqueue(&self.up_gradient, Places { memory }.up_gradient(layer))
+    }
+
+    pub(crate) fn up_weight(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
+        Linear::enqueue(&self.up_weight, Places { memory }.up_weight(layer))
+    }
+
+    /// The gradient of `attended`, in `normal_delta`, from `x_delta[from]`.
+    pub(crate) fn out_gradient(
+        &self,
+        memory: &Memory,
+        layer: usize,
+        from: usize,
+    ) -> Result<(), TrainError> {
+        Linear::enqueue(&self.out_gradient, Places { memory }.out_gradient(layer, from))
+    }
+
+    pub(crate) fn out_weight(
+        &self,
+        memory: &Memory,
+        layer: usize,
+        from: usize,
+    ) -> Result<(), TrainError> {
+        Linear::enqueue(&self.out_weight, Places { memory }.out_weight(layer, from))
+    }
+
+    /// `normal_delta` from `qkv_delta`.
+    pub(crate) fn qkv_gradient(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
+        Linear::enqueue(&self.qkv_gradient, Places { memory }.qkv_gradient(layer))
+    }
+
+    pub(crate) fn qkv_weight(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
+        Linear::enqueue(&self.qkv_weight, Places { memory }.qkv_weight(layer))
+    }
+}
+
+/// Where the operands of each product are.
+struct Places<'a> {
+    memory: &'a Memory,
+}
+
+impl Places<'_> {
+    fn plain(left: u64, right: u64, result: u64) -> Operands {
+        Operands { left, right, add: 0, result, aux: 0 }
+    }
+
+    fn qkv(&self, layer: usize) -> Operands {
+        let m = self.memory;
+        let weight = m.weight(m.sizes.layout.layers[layer].qkv);
+        Places::plain(m.normal.at(2 * layer), weight, m.qkv.at(layer))
+    }
+
+    fn out(&self, layer: usize) -> Operands {
+        let m = self.memory;
+        let weight = m.weight(m.sizes.layout.layers[layer].out);
+        let (from, to) = (m.x.at(2 * layer), m.x.at(2 * layer + 1));
+        Operands { add: from, ..Places::plain(m.attended.at(layer), weight, to) }
+    }
+
+    fn up(&self, layer: usize, fused: bool) -> Operands {
+        let m = self.memory;
+        let weight = m.weight(m.sizes.layout.layers[layer].up);
+        let (up, active) = (m.up.at(layer), m.active.at(layer));
+        let result = if fused { active } else { up };
+        Operands { aux: up, ..Places::plain(m.normal.at(2 * layer + 1), weight, result) }
+    }
+
+    fn down(&self, layer: usize) -> Operands {
+        let m = self.memory;
+        let weight = m.weight(m.sizes.layout.layers[layer].down);
+        let (from, to) = (m.x.at(2 * layer + 1), m.x.at(2 * layer + 2));
+        Operands { add: from, ..Places::plain(m.active.at(layer), weight, to) }
+    }
+
+    /// The last LayerNorm's rows of a chunk, or of their gradient.
+    fn chunk(&self, base: u64, chunk: usize) -> u64 {
+        let sizes = &self.memory.sizes;
+        base + (chunk * sizes.chunk_rows * sizes.shape.width * sizes.element.bytes()) as u64
+    }
+
+    fn logits(&self, chunk: usize) -> Operands {
+        let m = self.memory;
+        let normal = self.chunk(m.normal.at(2 * m.sizes.shape.layers), chunk);
+        Places::plain(normal, m.weight(m.sizes.layout.tokens), m.logits.at(0))
+    }
+
+    fn logits_gradient(&self, chunk: usize) -> Operands {
+        let m = self.memory;
+        let result = self.chunk(m.normal_delta.at(0), chunk);
+        Places::plain(m.logits.at(0), m.weight(m.sizes.layout.tokens), result)
+    }
+
+    fn logits_weight(&self, chunk: usize) -> Operands {
+        let m = self.memory;
+        let normal = self.chunk(m.normal.at(2 * m.sizes.shape.layers), chunk);
+        let result = m.gradient(m.sizes.layout.tokens);
+        Operands { add: result, ..Places::plain(m.logits.at(0), normal, result) }
+    }
+
+    fn down_gradient(&self, layer: usize, from: usize) -> Operands {
+        let m = self.memory;
+        let weight = m.weight(m.sizes.layout.layers[layer].down);
+        let delta = m.up_delta.at(0);
+        Operands { aux: m.up.at(layer), ..Places::plain(m.x_delta.at(from), weight, delta) }
+    }
+
+    fn down_weight(&self, layer: usize, from: usize) -> Operands {
+        let m = self.memory;
+        let result = m.gradient(m.sizes.layout.layers[layer].down);
+        Places::plain(m.x_delta.at(from), m.active.at(layer), result)
+    }
+
+    fn up_gradient(&self, layer: usize) -> Operands {
+        let m = self.memory;
+        let weight = m.weight(m.sizes.layout.layers[layer].up);
+        Places::plain(m.up_delta.at(0), weight, m.normal_delta.at(0))
+    }
+
+    fn up_weight(&self, layer: usize) -> Operands {
+        let m = self.memory;
+        let result = m.gradient(m.sizes.layout.layers[layer].up);
+        Places::plain(m.up_delta.at(0), m.normal.at(2 * layer + 1), result)
+    }
+
+    fn out_gradient(&self, layer: usize, from: usize) -> Operands {
+        let m = self.memory;
+        let weight = m.weight(m.sizes.layout.layers[layer].out);
+        Places::plain(m.x_delta.at(from), weight, m.normal_delta.at(0))
+    }
+
+    fn out_weight(&self, layer: usize, from: usize) -> Operands {
+        let m = self.memory;
+        let result = m.gradient(m.sizes.layout.layers[layer].out);
+        Places::plain(m.x_delta.at(from), m.attended.at(layer), result)
+    }
+
+    fn qkv_gradient(&self, layer: usize) -> Operands {
+        let m = self.memory;
+        let weight = m.weight(m.sizes.layout.layers[layer].qkv);
+        Places::plain(m.qkv_delta.at(0), weight, m.normal_delta.at(0))
+    }
+
+    fn qkv_weight(&self, layer: usize) -> Operands {
+        let m = self.memory;
+        let result = m.gradient(m.sizes.layout.layers[layer].qkv);
+        Places::plain(m.qkv_delta.at(0), m.normal.at(2 * layer), result)
+    }
+}
