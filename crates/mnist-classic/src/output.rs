@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn events_are_written_only_where_a_harness_listens() {
-        let event = Event::Evaluated { eval_s: 0.5, accuracy_percent: 94.0 };
+        let event = Event::Ready { setup_s: 0.5, compile_s: None };
         for (events, lines) in [(false, 1), (true, 2)] {
             let mut written = Vec::new();
             let mut output = Output::new(&mut written, events);

@@ -12,7 +12,7 @@ use mnist::{Dataset, PIXELS, Source};
 use nn::backend::{Backend, Description, Job, Options, Session, TrainError};
 use nn::conformance::{Steps, Trial};
 use nn::{Model, Parameters, recipe};
-use protocol::{Event, env, exit};
+use protocol::{Event, Metrics, env, exit};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -301,6 +301,7 @@ fn started(setup: &Setup<'_>, session: &dyn Session) -> Event {
         parameters: Some(setup.model.parameter_count() as u64),
         compiled: Some(setup.backend.compiled()),
         software: Some(software),
+        ranks: None,
     }
 }
 
@@ -320,10 +321,12 @@ fn conclude<W: Write>(
     output.event(&Event::Trained {
         train_s,
         steps: Some(steps),
+        work: Some(seen as f64),
         device_s: measured.device_s,
         dense_flop: Some(dense_flop),
         executed_flop: measured.executed_flop,
         device_peak_bytes: measured.device_peak_bytes,
+        metrics: Metrics::new(),
     })?;
 
     let clock = Instant::now();
@@ -333,7 +336,12 @@ fn conclude<W: Write>(
     if let Some(path) = &setup.predictions {
         write_predictions(path, &labels)?;
     }
-    output.event(&Event::Evaluated { eval_s, accuracy_percent })?;
+    let accuracy = Some(accuracy_percent);
+    output.event(&Event::Evaluated {
+        eval_s,
+        accuracy_percent: accuracy,
+        metrics: Metrics::new(),
+    })?;
     if let Some(destination) = &setup.save {
         destination.write(&session.parameters()?)?;
     }
@@ -466,6 +474,7 @@ mod tests {
         };
         assert_eq!(train_s, first + second);
         let Event::Evaluated { accuracy_percent, .. } = events[6] else { panic!("{events:?}") };
+        let accuracy_percent = accuracy_percent.unwrap();
         assert_eq!(accuracy_percent, last);
         let labels = std::fs::read(predictions).unwrap();
         assert_eq!(data.test.accuracy_percent(&labels), accuracy_percent);

@@ -114,7 +114,8 @@ fn every_model_trains_speaks_to_the_harness_and_scores_what_it_predicted() {
         let events: Vec<Event> =
             stdout.lines().filter_map(Event::parse).collect::<Result<_, _>>().unwrap();
         assert_eq!(events.len(), 6, "{stdout}");
-        let Some(Event::Evaluated { accuracy_percent, .. }) = events.last() else {
+        let Some(Event::Evaluated { accuracy_percent: Some(accuracy_percent), .. }) = events.last()
+        else {
             panic!("{stdout}")
         };
         let labels = std::fs::read(path).unwrap();

@@ -13,7 +13,7 @@ use std::path::Path;
 const SEEDS: u64 = 4;
 
 /// Of each model and quantity, the errors in tf32 and in bf16.
-type Rows = BTreeMap<(&'static str, &'static str), [Vec<f64>; 2]>;
+type Rows = BTreeMap<(&'static str, String), [Vec<f64>; 2]>;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut rows = Rows::new();
@@ -71,7 +71,7 @@ fn note(rows: &mut Rows, trial: &Trial) -> Result<(), Box<dyn Error>> {
     for (place, backend) in short_backends().into_iter().enumerate() {
         let outcome = trial.outcome(backend, &Options::default())?;
         for quantity in trial.grade(&outcome).quantities {
-            let key = (trial.initial().model().id(), quantity.name);
+            let key = (trial.initial().model().id(), quantity.name.into_owned());
             rows.entry(key).or_default()[place].push(quantity.of_change);
         }
     }

@@ -1,7 +1,7 @@
 //! Parameters as a [safetensors](https://github.com/huggingface/safetensors) file, with PyTorch's
 //! names and shapes: `load_state_dict(safetensors.torch.load_file(path))` takes it.
 
-use crate::{Model, Parameters, Tensor};
+use crate::{Model, Parameters};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, SafeTensorError, TensorView};
 use std::collections::HashMap;
@@ -15,16 +15,16 @@ pub enum WeightsError {
     Format(SafeTensorError),
     /// The model has a tensor that the file lacks.
     #[error("no tensor `{name}`, which {model} needs: {shape:?}; the file has {found}")]
-    Missing { name: &'static str, model: &'static str, shape: Vec<usize>, found: String },
+    Missing { name: String, model: &'static str, shape: Vec<usize>, found: String },
     /// The file has a tensor that the model lacks.
     #[error("a tensor `{name}`, which {model} does not have")]
     Extra { name: String, model: &'static str },
     /// A tensor has another shape than the model's.
     #[error("`{name}` is {found:?}, but {expected:?} in this {model}")]
-    Shape { name: &'static str, model: &'static str, found: Vec<usize>, expected: Vec<usize> },
+    Shape { name: String, model: &'static str, found: Vec<usize>, expected: Vec<usize> },
     /// A tensor is not float32.
     #[error("`{name}` is {found}, not F32")]
-    Type { name: &'static str, found: Dtype },
+    Type { name: String, found: Dtype },
 }
 
 // By hand: it is a part of the message and not a cause beside it, which would be printed again.
@@ -61,7 +61,7 @@ impl Parameters {
         let file = SafeTensors::deserialize(bytes)?;
         let mut parameters = Parameters::zeros(model);
         for tensor in model.tensors() {
-            let view = find(&file, &tensor, model)?;
+            let view = find(&file, tensor.name, &tensor.shape, model.id())?;
             let values = &mut parameters.values_mut()[tensor.range()];
             for (value, bytes) in values.iter_mut().zip(view.data().as_chunks().0) {
                 *value = f32::from_le_bytes(*bytes);
@@ -75,28 +75,30 @@ impl Parameters {
     }
 }
 
-fn find<'data>(
+/// The float32 tensor of this name and shape.
+pub(crate) fn find<'data>(
     file: &SafeTensors<'data>,
-    tensor: &Tensor,
-    model: Model,
+    name: &str,
+    shape: &[usize],
+    model: &'static str,
 ) -> Result<TensorView<'data>, WeightsError> {
-    let (name, model) = (tensor.name, model.id());
-    let Ok(view) = file.tensor(name) else {
-        let (shape, found) = (tensor.shape.clone(), names(file).join(", "));
+    let name = name.to_owned();
+    let Ok(view) = file.tensor(&name) else {
+        let (shape, found) = (shape.to_vec(), names(file).join(", "));
         return Err(WeightsError::Missing { name, model, shape, found });
     };
     if view.dtype() != Dtype::F32 {
         return Err(WeightsError::Type { name, found: view.dtype() });
     }
-    if view.shape() != tensor.shape {
-        let (found, expected) = (view.shape().to_vec(), tensor.shape.clone());
+    if view.shape() != shape {
+        let (found, expected) = (view.shape().to_vec(), shape.to_vec());
         return Err(WeightsError::Shape { name, model, found, expected });
     }
     Ok(view)
 }
 
 /// In alphabetical order: the file's is not kept.
-fn names<'file>(file: &'file SafeTensors<'_>) -> Vec<&'file str> {
+pub(crate) fn names<'file>(file: &'file SafeTensors<'_>) -> Vec<&'file str> {
     let mut names = file.names();
     names.sort_unstable();
     names

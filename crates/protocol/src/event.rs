@@ -1,10 +1,19 @@
 //! Event lines: what a trainer reports while it runs.
+//!
+//! A trainer writes a line that begins with [`EVENT_PREFIX`]. What stands before the marker by the time
+//! the line arrives (a launcher's rank, a progress bar) is passed over, and so is what stands behind the
+//! object. Numbers may be `NaN` and `Infinity`, as Python's `json` writes them.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
-/// What every event line begins with, at the start of a line.
+/// What every event line begins with.
 pub const EVENT_PREFIX: &str = ":::TRAINMARK ";
+const MARKER: &str = ":::TRAINMARK";
+
+/// A task's metrics by name, in the units that the suite declares.
+pub type Metrics = BTreeMap<String, f64>;
 
 /// One thing that happened in a trainer. All durations are seconds on the trainer's own monotonic
 /// clock; a device is synchronised before each clock reading.
@@ -39,6 +48,9 @@ pub enum Event {
         /// A software device that imitates a real one; such rows are not ranked.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         software: Option<bool>,
+        /// Processes that train together; each says its own number with every event (since protocol 2).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ranks: Option<u32>,
     },
     /// The data that the trainer really read.
     Dataset {
@@ -50,29 +62,54 @@ pub enum Event {
     /// Everything that comes before the first training step is done.
     Ready {
         /// Loading, initial weights, device start.
+        #[serde(deserialize_with = "number")]
         setup_s: f64,
         /// Compilation and warm-up, if any; not part of `setup_s`.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "known", skip_serializing_if = "Option::is_none")]
         compile_s: Option<f64>,
     },
     /// One epoch ended.
     Epoch {
         /// Counted from 1.
         epoch: u32,
-        /// Mean cross-entropy over the epoch's samples, each taken at its own step, in nats.
+        /// Mean loss over the epoch's samples, each taken at its own step; a cross-entropy is in nats.
+        #[serde(deserialize_with = "number")]
         loss: f64,
+        #[serde(deserialize_with = "number")]
         seconds: f64,
         /// Test accuracy after this epoch, if the trainer evaluated (off the clock).
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "known", skip_serializing_if = "Option::is_none")]
         accuracy_percent: Option<f64>,
     },
-    /// The timed region ended: all epochs, nothing else.
+    /// A point of the learning curve, at whatever grain suits the job (since protocol 2).
+    Progress {
+        /// Steps taken so far.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<u64>,
+        /// Epochs done so far; 0.5 is half of the first.
+        #[serde(default, deserialize_with = "known", skip_serializing_if = "Option::is_none")]
+        epoch: Option<f64>,
+        /// Seconds of training so far, without evaluations.
+        #[serde(default, deserialize_with = "known", skip_serializing_if = "Option::is_none")]
+        seconds: Option<f64>,
+        #[serde(default, deserialize_with = "known", skip_serializing_if = "Option::is_none")]
+        loss: Option<f64>,
+        /// Evaluated here, off the clock.
+        #[serde(default, deserialize_with = "numbers", skip_serializing_if = "Metrics::is_empty")]
+        metrics: Metrics,
+    },
+    /// The timed region ended: all steps, nothing else.
     Trained {
+        #[serde(deserialize_with = "number")]
         train_s: f64,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         steps: Option<u64>,
-        /// Device time of the same region, from device events.
+        /// What was got through in the region, in the unit that the suite names: samples, tokens; of this
+        /// rank alone (since protocol 2).
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        work: Option<f64>,
+        /// Device time of the same region, from device events.
+        #[serde(default, deserialize_with = "known", skip_serializing_if = "Option::is_none")]
         device_s: Option<f64>,
         /// Floating-point operations of the region as if nothing were skipped.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -83,17 +120,38 @@ pub enum Event {
         /// Peak of the trainer's own allocations on the device.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         device_peak_bytes: Option<u64>,
+        /// Metrics of the training itself (since protocol 2).
+        #[serde(default, deserialize_with = "numbers", skip_serializing_if = "Metrics::is_empty")]
+        metrics: Metrics,
     },
-    /// The test set was predicted.
-    Evaluated { eval_s: f64, accuracy_percent: f64 },
+    /// The trained model was tested.
+    Evaluated {
+        #[serde(deserialize_with = "number")]
+        eval_s: f64,
+        /// The metric `test_accuracy_percent`, for protocol 1.
+        #[serde(default, deserialize_with = "known", skip_serializing_if = "Option::is_none")]
+        accuracy_percent: Option<f64>,
+        /// Metrics by the suite's names (since protocol 2).
+        #[serde(default, deserialize_with = "numbers", skip_serializing_if = "Metrics::is_empty")]
+        metrics: Metrics,
+    },
     /// An event of a newer contract.
     #[serde(other)]
     Unknown,
 }
 
-/// Why a line that begins like an event is none.
+/// An event and the process that it is of.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Said {
+    #[serde(flatten)]
+    pub event: Event,
+    /// Of several processes that train together, which one; 0 where nothing is said.
+    pub rank: u32,
+}
+
+/// Why a line with our marker is no event.
 #[derive(Debug)]
-pub struct EventError(serde_json::Error);
+pub struct EventError(String);
 
 impl fmt::Display for EventError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -103,19 +161,118 @@ impl fmt::Display for EventError {
 
 impl std::error::Error for EventError {}
 
-impl Event {
-    /// Reads a line of a trainer's output: `None` if it is no event line.
+impl Said {
+    /// Reads a line of a trainer's output: empty if our marker does not stand in it, several if
+    /// processes wrote at once.
     ///
     /// # Errors
-    /// If the line begins like an event but is not JSON, or lacks a key that the event needs.
-    pub fn parse(line: &str) -> Option<Result<Event, EventError>> {
-        let json = line.strip_prefix(EVENT_PREFIX)?;
-        Some(serde_json::from_str(json).map_err(EventError))
+    /// If what follows the marker is not JSON, or lacks a key that the event needs.
+    pub fn all(line: &str) -> impl Iterator<Item = Result<Said, EventError>> {
+        let longer_word = |next: char| next.is_alphanumeric() || next == '_';
+        let objects = line.split(MARKER).skip(1).filter(move |json| !json.starts_with(longer_word));
+        objects.map(|json| Said::of_json(json).map_err(|error| EventError(error.to_string())))
     }
+
+    fn of_json(json: &str) -> serde_json::Result<Said> {
+        let quoted = quote_not_finite(json);
+        let mut values = serde_json::Deserializer::from_str(&quoted).into_iter();
+        let value: serde_json::Value = values.next().unwrap_or_else(|| serde_json::from_str(""))?;
+        let rank = value.get("rank").cloned().map(serde_json::from_value).transpose()?;
+        let event = serde_json::from_value(value)?;
+        Ok(Said { event, rank: rank.unwrap_or(0) })
+    }
+}
+
+impl Event {
+    /// The first of [`Said::all`], where the rank does not matter.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn parse(line: &str) -> Option<Result<Event, EventError>> {
+        Some(Said::all(line).next()?.map(|said| said.event))
+    }
+}
+
+/// `NaN`, `Infinity` and `-Infinity` outside of texts, which JSON does not have, as texts.
+fn quote_not_finite(json: &str) -> std::borrow::Cow<'_, str> {
+    if !json.contains("NaN") && !json.contains("Infinity") {
+        return json.into();
+    }
+    let mut quoted = String::new();
+    let (mut rest, mut in_text) = (json, false);
+    while let Some(next) = rest.chars().next() {
+        let word = ["-Infinity", "Infinity", "NaN"].into_iter().find(|word| rest.starts_with(word));
+        let taken = match word {
+            Some(word) if !in_text => {
+                quoted += &format!("\"{word}\"");
+                word.len()
+            }
+            _ => {
+                let escaped = (in_text && next == '\\').then(|| rest[1..].chars().next()).flatten();
+                in_text ^= next == '"';
+                let taken = next.len_utf8() + escaped.map_or(0, char::len_utf8);
+                quoted += &rest[..taken];
+                taken
+            }
+        };
+        rest = &rest[taken..];
+    }
+    quoted.into()
+}
+
+/// A number that may not be finite; serde writes one as null.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Number {
+    Finite(f64),
+    Word(Word),
+    Null(()),
+}
+
+#[derive(Deserialize)]
+enum Word {
+    NaN,
+    Infinity,
+    #[serde(rename = "-Infinity")]
+    MinusInfinity,
+}
+
+impl Number {
+    fn value(&self) -> f64 {
+        match self {
+            Number::Finite(value) => *value,
+            Number::Word(Word::NaN) | Number::Null(()) => f64::NAN,
+            Number::Word(Word::Infinity) => f64::INFINITY,
+            Number::Word(Word::MinusInfinity) => f64::NEG_INFINITY,
+        }
+    }
+}
+
+fn number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Number::deserialize(from)?.value())
+}
+
+/// Null is unknown here.
+fn known<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
+    let number = Number::deserialize(from)?;
+    Ok((!matches!(number, Number::Null(()))).then(|| number.value()))
+}
+
+fn numbers<'de, D: Deserializer<'de>>(from: D) -> Result<Metrics, D::Error> {
+    let numbers = BTreeMap::<String, Number>::deserialize(from)?;
+    Ok(numbers.into_iter().map(|(name, number)| (name, number.value())).collect())
 }
 
 /// The whole line, without the newline.
 impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let json = serde_json::to_string(self).map_err(|_| fmt::Error)?;
+        write!(f, "{EVENT_PREFIX}{json}")
+    }
+}
+
+/// The whole line, without the newline.
+impl fmt::Display for Said {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let json = serde_json::to_string(self).map_err(|_| fmt::Error)?;
         write!(f, "{EVENT_PREFIX}{json}")
@@ -139,6 +296,39 @@ mod tests {
         assert!(Event::parse("Epoch 1/5  loss 0.61").is_none());
         assert!(Event::parse(":::TRAINMARK {\"event\":\"epoch\"").unwrap().is_err());
         assert!(Event::parse(":::TRAINMARK {\"event\":\"epoch\",\"loss\":1}").unwrap().is_err());
+    }
+
+    #[test]
+    fn the_marker_counts_wherever_it_stands_and_with_its_rank() {
+        let json = r#"{"event":"trained","train_s":1.5,"work":64,"rank":3}"#;
+        for line in [
+            format!("[rank3] :::TRAINMARK {json}"),
+            format!(":::TRAINMARK{json}"),
+            format!(" 50%|####    | :::TRAINMARK  {json} 3it/s"),
+        ] {
+            let said = Said::all(&line).next().unwrap().unwrap();
+            assert_eq!(said.rank, 3, "{line}");
+            assert!(matches!(said.event, Event::Trained { work: Some(64.0), .. }), "{line}");
+            assert_eq!(Said::all(&said.to_string()).next().unwrap().unwrap(), said);
+            assert_eq!(Said::all(&line.repeat(2)).filter(Result::is_ok).count(), 2);
+        }
+        assert!(Said::all(":::TRAINMARK").next().unwrap().is_err());
+        assert!(Said::all(":::TRAINMARKER {}").next().is_none());
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_are_read_as_python_and_as_serde_write_them() {
+        let line = r#":::TRAINMARK {"event":"progress","step":3,"loss":NaN,"metrics":{"a \"NaN":-Infinity,"b":1}}"#;
+        let Event::Progress { loss, metrics, .. } = Event::parse(line).unwrap().unwrap() else {
+            panic!("{line}")
+        };
+        assert!(loss.unwrap().is_nan());
+        assert_eq!(metrics[r#"a "NaN"#], f64::NEG_INFINITY);
+        let null = r#":::TRAINMARK {"event":"epoch","epoch":1,"loss":null,"seconds":1}"#;
+        let Event::Epoch { loss, .. } = Event::parse(null).unwrap().unwrap() else {
+            panic!("{null}")
+        };
+        assert!(loss.is_nan());
     }
 
     #[test]

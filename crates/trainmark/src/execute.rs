@@ -6,16 +6,16 @@ use crate::environment::Environment;
 use crate::identity::{self, Identity};
 use crate::judge::{self, Evidence};
 use crate::launch::{self, CancelToken, MemoryLimit, Outcome, Stream};
-use crate::machine::{self, Machine};
+use crate::machine::Machine;
 use crate::meter::{Meters, Reading};
-use crate::meters;
+use crate::meters::{self, MeterRecord};
 use crate::noise::{self, NoiseFloor, NoiseRecord};
 use crate::plan::{self, Case, Places};
 use crate::provenance::{self, Moment};
 use crate::race;
 use crate::result::{
-    AccuracySource, DatasetRecord, LimitsRecord, MeterRecord, ResultFile, RunIdentity,
-    SCHEMA_VERSION, Sample, Status, Timing, TrainerRecord,
+    AccuracySource, DatasetRecord, LimitsRecord, ResultFile, RunIdentity, SCHEMA_VERSION, Sample,
+    Status, Timing, TrainerRecord,
 };
 use crate::roofline;
 use crate::score;
@@ -120,7 +120,7 @@ impl<'a> Bench<'a> {
     ) -> Result<Bench<'a>> {
         let scratch = Scratch::new()?;
         let machine = Machine::detect();
-        let capability = machine::capability().unwrap_or_else(|error| {
+        let capability = crate::capability::kept().unwrap_or_else(|error| {
             eprintln!("warning: {error}");
             None
         });
@@ -367,7 +367,10 @@ impl<'a> Bench<'a> {
         self.look_around(&mut sample, surroundings);
         self.hide_secrets(&mut sample);
         let (sources, missing) = origins(&outcome.meters, &sample);
-        let meters = meters::records(&outcome.meters, &mut sample);
+        let noisy = !sample.disturbances.is_empty();
+        let (meters, counters) =
+            meters::records(&outcome.meters, sample.surroundings.as_ref(), noisy);
+        sample.counters.extend(counters);
         Ok((sample, Record { trainer, compiled: said.compiled, sources, missing, meters }))
     }
 }

@@ -6,6 +6,7 @@
 //! `schema/result.schema.json` says the same to other programs.
 
 use crate::environment::Environment;
+pub use crate::meters::MeterRecord;
 use crate::noise::NoiseFloor;
 use crate::race::Race;
 use crate::roofline::Roofline;
@@ -215,20 +216,6 @@ pub struct Metrics {
     /// Peak resident memory of the tree in megabytes of 10^6 bytes.
     pub peak_memory_mb: Option<f64>,
     pub test_accuracy_percent: Option<f64>,
-}
-
-/// A meter besides the headline figures.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct MeterRecord {
-    /// The median over the runs; null if there is none.
-    pub value: Option<f64>,
-    /// Where it comes from and what it covers.
-    pub source: Option<String>,
-    /// Whether the figure means what its name says, in every run.
-    pub valid: bool,
-    /// Why there is no figure, or why it is not valid.
-    pub reason: Option<String>,
 }
 
 /// Who measured the accuracy.

@@ -78,6 +78,7 @@ impl Transcript {
                 parameters,
                 compiled,
                 software,
+                ranks: _,
             } => {
                 if protocol > protocol::VERSION {
                     self.garble(format!(
@@ -110,17 +111,21 @@ impl Transcript {
                 dense_flop,
                 executed_flop,
                 device_peak_bytes,
+                work: _,
+                metrics: _,
             } => {
                 self.train_s = self.seconds("train_s", Some(train_s));
                 self.device_s = self.seconds("device_s", device_s);
                 (self.steps, self.device_peak_bytes) = (steps, device_peak_bytes);
                 (self.dense_flop, self.executed_flop) = (dense_flop, executed_flop);
             }
-            Event::Evaluated { eval_s, accuracy_percent } => {
+            Event::Evaluated { eval_s, accuracy_percent, metrics: _ } => {
                 self.eval_s = self.seconds("eval_s", Some(eval_s));
-                self.claim(accuracy_percent);
+                if let Some(percent) = accuracy_percent {
+                    self.claim(percent);
+                }
             }
-            Event::Unknown => {}
+            Event::Progress { .. } | Event::Unknown => {}
         }
     }
 

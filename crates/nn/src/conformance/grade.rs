@@ -10,6 +10,7 @@
 
 use super::tolerance::{batch_factor, loss_tolerance, scale_tensor, tolerance};
 use super::trial::{Outcome, Trial};
+use std::borrow::Cow;
 use std::fmt;
 
 /// How equal, from the best.
@@ -43,7 +44,7 @@ impl fmt::Display for Grade {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quantity {
     /// `loss`, or the tensor's name.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     pub grade: Grade,
     /// The largest error: of a loss relative or, below 1 nat, absolute; of a tensor relative to its
     /// largest magnitude so far. Infinite where a value is NaN.
@@ -147,7 +148,7 @@ impl<S: Fn(Grade) -> f64> Grades<S> {
         change: Option<f64>,
     ) -> Quantity {
         let mut quantity = Quantity {
-            name,
+            name: name.into(),
             grade: Grade::BitEqual,
             of_magnitude: 0.0,
             of_change: 0.0,

@@ -26,6 +26,7 @@
 //! `layer_norm(x, w) = (x - mean) / sqrt(variance + 1e-5) * w` with the variance over `D` (not `D - 1`)
 //! elements; `gelu(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`. There is no dropout.
 
+pub mod conformance;
 pub mod optimiser;
 pub mod recipe;
 pub mod reference;
@@ -37,7 +38,7 @@ pub use optimiser::{AdamW, Step};
 pub use reference::Reference;
 pub use session::{Job, Session};
 pub use shape::{Decay, Shape, ShapeError, Tensor};
-pub use state::State;
+pub use state::{Content, FIRST_MOMENT, SECOND_MOMENT, State};
 
 /// The word on the command line, in suites and in result files.
 pub const ID: &str = "gpt";

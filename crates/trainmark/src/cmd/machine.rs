@@ -32,7 +32,7 @@ const BUSY: f64 = 0.15;
 /// If nothing is stored and `--stored` asks for it, or the cache cannot be written to.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let capability = match args.stored {
-        true => match crate::machine::capability()? {
+        true => match crate::capability::kept()? {
             Some(capability) => capability,
             None => bail!("--stored: this machine was not measured yet; `trainmark machine` does"),
         },

@@ -149,10 +149,7 @@ fn total(summary: &Summary) -> String {
     total
 }
 
-/// Any text for one line of a terminal.
-pub fn one_line(text: &str) -> Cow<'_, str> {
-    visible(text, 1000)
-}
+pub use measure::text::one_line;
 
 /// The notes, a paragraph each; nothing if there are none.
 pub fn notes(summary: &Summary, style: Style) -> String {

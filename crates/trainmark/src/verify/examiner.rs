@@ -312,7 +312,7 @@ fn note(found: &mut Verification, comparison: &Comparison) {
             of_magnitude: finite(quantity.of_magnitude),
             of_change: finite(quantity.of_change),
         };
-        (quantity.name.to_owned(), record)
+        (quantity.name.to_string(), record)
     });
     found.quantities = quantities.collect();
     found.reason = (found.grade == Grade::Different)

@@ -161,7 +161,7 @@ fn not_started(reason: String) -> Report {
 
 /// One process that was waited for.
 struct Reaped {
-    ended: account::Ended,
+    ended: crate::account::Ended,
     at: Instant,
 }
 
@@ -186,7 +186,7 @@ impl Reaper {
 /// Ends when there is no child left; the two ends it holds close with it.
 fn wait_for_all(sender: &Sender<Reaped>, mut waker: UnixStream) {
     loop {
-        match account::wait_for_any() {
+        match crate::account::wait_for_any() {
             Ok(ended) => {
                 let reaped = Reaped { ended, at: Instant::now() };
                 if sender.send(reaped).is_err() {

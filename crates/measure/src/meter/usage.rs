@@ -258,8 +258,8 @@ mod tests {
         assert_eq!(larger(&absent, &absent), absent);
     }
 
-    fn ended(user_ms: u64, resident: u64, footprint_bytes: Option<u64>) -> account::Ended {
-        account::Ended {
+    fn ended(user_ms: u64, resident: u64, footprint_bytes: Option<u64>) -> crate::account::Ended {
+        crate::account::Ended {
             pid: 1,
             status: std::process::ExitStatus::default(),
             user: Duration::from_millis(user_ms),

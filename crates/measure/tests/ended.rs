@@ -2,7 +2,7 @@
 //! `wait_for_any` takes whichever child there is.
 #![cfg(unix)]
 
-use account::{Ended, wait_for_any};
+use measure::account::{Ended, wait_for_any};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -62,14 +62,14 @@ fn the_footprint_of_an_ended_child_and_of_this_process_are_plausible() {
     assert!((100_000..200_000_000).contains(&footprint), "{footprint} bytes for a shell");
 
     let own = std::process::id() as i32;
-    let before = account::memory(own).unwrap();
+    let before = measure::account::memory(own).unwrap();
     let held = vec![1_u8; 64 << 20];
-    let after = account::memory(own).unwrap();
+    let after = measure::account::memory(own).unwrap();
     assert!(after.footprint_bytes >= before.footprint_bytes + (held.len() as u64) / 2);
     assert!(after.peak_footprint_bytes >= after.footprint_bytes);
 
     let mut child = Command::new("sleep").arg("30").spawn().unwrap();
-    assert!(account::children(own).contains(&(child.id() as i32)));
+    assert!(measure::account::children(own).contains(&(child.id() as i32)));
     child.kill().unwrap();
     child.wait().unwrap();
 }

@@ -112,7 +112,7 @@ pub(crate) struct Waited {
 
 #[cfg_attr(target_os = "linux", allow(dead_code))]
 impl Waited {
-    fn note(&mut self, ended: &account::Ended) {
+    fn note(&mut self, ended: &crate::account::Ended) {
         self.cpu.user_s += ended.user.as_secs_f64();
         self.cpu.system_s += ended.system.as_secs_f64();
         self.largest_resident_bytes = self.largest_resident_bytes.max(ended.largest_resident_bytes);

@@ -114,7 +114,7 @@ impl TreeSampler {
 
     /// A process was waited for. The kernel's sum over all of them is as good.
     #[allow(clippy::unused_self)] // on other systems it counts
-    pub fn ended(&mut self, _ended: &account::Ended) {}
+    pub fn ended(&mut self, _ended: &crate::account::Ended) {}
 
     /// What all looks together have seen.
     pub fn finish(mut self) -> TreeSample {

@@ -113,7 +113,7 @@ fn busiest(
     used.sort_unstable_by(|a, b| b.cmp(a));
     let name = |pid: i32| {
         let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
-        crate::report::console::one_line(String::from_utf8_lossy(&name).trim()).into_owned()
+        crate::text::one_line(String::from_utf8_lossy(&name).trim()).into_owned()
     };
     used.iter()
         .take(NAMED)

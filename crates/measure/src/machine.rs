@@ -48,17 +48,6 @@ impl Machine {
     }
 }
 
-/// What `trainmark machine` measured here and kept in the user's cache; `None` if it never did.
-///
-/// # Errors
-/// If what was kept cannot be read.
-pub fn capability() -> Result<Option<::machine::Capability>, ::machine::Error> {
-    match mnist::cache_directory() {
-        Some(cache) => ::machine::load(&cache, &::machine::describe().key),
-        None => Ok(None),
-    }
-}
-
 /// Names of NVIDIA's GPUs, from the kernel driver's own list, without loading any library.
 fn nvidia_gpus() -> Vec<String> {
     let Ok(entries) = std::fs::read_dir("/proc/driver/nvidia/gpus") else {

@@ -266,7 +266,7 @@ fn version(program: &str, flag: &str) -> Option<String> {
     let text = String::from_utf8_lossy(&output.stdout);
     // nvcc's version stands in its last lines.
     let line = text.lines().find(|line| line.chars().any(|c| c.is_ascii_digit()))?;
-    Some(crate::report::console::one_line(line.trim()).into_owned())
+    Some(crate::text::one_line(line.trim()).into_owned())
 }
 
 #[cfg(test)]

@@ -41,13 +41,13 @@ impl TreeSampler {
 
     #[cfg(target_os = "macos")]
     fn look_at_each(&mut self) -> Option<u64> {
-        let mut found = account::children(self.root);
+        let mut found = crate::account::children(self.root);
         let mut next = 0;
         while next < found.len() {
-            found.extend(account::children(found[next]));
+            found.extend(crate::account::children(found[next]));
             next += 1;
         }
-        let seen: Vec<_> = found.into_iter().filter_map(account::memory).collect();
+        let seen: Vec<_> = found.into_iter().filter_map(crate::account::memory).collect();
         self.sample.looks += 1;
         let processes = seen.len() as u64;
         self.sample.most_processes = self.sample.most_processes.max(processes);
@@ -65,7 +65,7 @@ impl TreeSampler {
     }
 
     /// A process was waited for.
-    pub fn ended(&mut self, ended: &account::Ended) {
+    pub fn ended(&mut self, ended: &crate::account::Ended) {
         self.sample.waited.get_or_insert_with(Waited::default).note(ended);
     }
 

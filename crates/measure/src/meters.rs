@@ -2,8 +2,8 @@
 //! reason why there is none.
 
 use crate::meter::{Meters, Reading};
-use crate::result::{MeterRecord, Sample};
 use crate::surroundings::Surroundings;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The counters of RAPL are refreshed every millisecond: over a second that is a part in a thousand.
@@ -11,8 +11,27 @@ const CPU_ENERGY_WINDOW_S: f64 = 1.0;
 /// NVML's are refreshed at intervals of up to two seconds.
 const DEVICE_ENERGY_WINDOW_S: f64 = 20.0;
 
-/// The records of a sample, whose values go into its counters.
-pub fn records(meters: &Meters, sample: &mut Sample) -> BTreeMap<String, MeterRecord> {
+/// A meter besides the headline figures.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MeterRecord {
+    /// The median over the runs; null if there is none.
+    pub value: Option<f64>,
+    /// Where it comes from and what it covers.
+    pub source: Option<String>,
+    /// Whether the figure means what its name says, in every run.
+    pub valid: bool,
+    /// Why there is no figure, or why it is not valid.
+    pub reason: Option<String>,
+}
+
+/// The records of one launch, and the values of those that have one. `noisy` is whether others
+/// computed meanwhile.
+pub fn records(
+    meters: &Meters,
+    seen: Option<&Surroundings>,
+    noisy: bool,
+) -> (BTreeMap<String, MeterRecord>, BTreeMap<String, u64>) {
     let events = &meters.events;
     let readings = [
         ("largest_process_bytes", &meters.largest_process_bytes),
@@ -35,16 +54,15 @@ pub fn records(meters: &Meters, sample: &mut Sample) -> BTreeMap<String, MeterRe
     ];
     let mut found: Vec<(&str, Reading<u64>, Result<(), String>)> =
         readings.into_iter().map(|(name, reading)| (name, reading.clone(), Ok(()))).collect();
-    if let Some(seen) = &sample.surroundings {
-        let noisy = !sample.disturbances.is_empty();
+    if let Some(seen) = seen {
         found.extend(energies(seen, noisy));
         found.push(("device_memory_bytes", device_memory(seen), Ok(())));
     }
-    let mut records = BTreeMap::new();
+    let (mut records, mut values) = (BTreeMap::new(), BTreeMap::new());
     for (name, reading, valid) in found {
         let value = reading.value();
         if let Some(value) = value {
-            sample.counters.insert(name.to_owned(), value);
+            values.insert(name.to_owned(), value);
         }
         let invalid = valid.err();
         let record = MeterRecord {
@@ -55,7 +73,7 @@ pub fn records(meters: &Meters, sample: &mut Sample) -> BTreeMap<String, MeterRe
         };
         records.insert(name.to_owned(), record);
     }
-    records
+    (records, values)
 }
 
 /// Energy is everybody's who computed meanwhile, and needs a window that is long against the time
@@ -136,9 +154,7 @@ mod tests {
     }
 
     fn records_of(seen: Surroundings, disturbances: &[&str]) -> BTreeMap<String, MeterRecord> {
-        let disturbances = disturbances.iter().map(|&words| words.to_owned()).collect();
-        let mut sample = Sample { surroundings: Some(seen), disturbances, ..Sample::default() };
-        records(&Meters::absent("not measured"), &mut sample)
+        records(&Meters::absent("not measured"), Some(&seen), !disturbances.is_empty()).0
     }
 
     #[test]

@@ -4,8 +4,6 @@
 //! [`wait_for_any`] is `wait4`, on every Unix. On macOS it looks at the child once more between its
 //! end and its burial, when the kernel still knows the peak of its physical footprint: the figure
 //! that Activity Monitor shows, with compressed and GPU memory, which `ru_maxrss` lacks.
-#![cfg(unix)]
-#![deny(unsafe_code)]
 
 #[cfg(target_os = "macos")]
 mod macos;
