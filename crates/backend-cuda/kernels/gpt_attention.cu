@@ -51,10 +51,10 @@ template <u32 WIDTH> __device__ __forceinline__ void attend(const Attention &run
     const bf16 *queries = static_cast<const bf16 *>(run.qkv) + head.qkv;
     const bf16 *keys = queries + head.keys, *values = keys + head.keys;
 
-    tiles.queries.copy(queries, head.stride, first_query, run.context);
-    tiles.keys[0].copy(keys, head.stride, 0, run.context);
+    tiles.queries.copy(queries, head.stride, first_query, run.context, run.head_width);
+    tiles.keys[0].copy(keys, head.stride, 0, run.context, run.head_width);
     copy_async_commit();
-    tiles.values[0].copy(values, head.stride, 0, run.context);
+    tiles.values[0].copy(values, head.stride, 0, run.context, run.head_width);
     copy_async_commit();
     copy_async_wait<1>();
     __syncthreads();
@@ -68,9 +68,9 @@ template <u32 WIDTH> __device__ __forceinline__ void attend(const Attention &run
         float scores[TILE / 8][4] = {};
         add_rows_by_rows(scores, query, tiles.keys[now]);
         if (tile < block) { // all have read the other tiles: the barrier at the end of the last turn
-            tiles.keys[1 - now].copy(keys, head.stride, (tile + 1) * TILE, run.context);
+            tiles.keys[1 - now].copy(keys, head.stride, (tile + 1) * TILE, run.context, run.head_width);
             copy_async_commit();
-            tiles.values[1 - now].copy(values, head.stride, (tile + 1) * TILE, run.context);
+            tiles.values[1 - now].copy(values, head.stride, (tile + 1) * TILE, run.context, run.head_width);
             copy_async_commit();
         } else {
             hide_later_keys(scores, first_query + warp_row, tile * TILE);
@@ -133,8 +133,7 @@ template <u32 WIDTH> __device__ __forceinline__ void attend(const Attention &run
             log_sums[upper + 8] = most.lower * run.scale + log2f(sum.lower);
         }
     }
-    write_rows(static_cast<bf16 *>(run.out) + head.out, head.out_stride, first_query, run.context,
-               out, 1.0f / sum.upper, 1.0f / sum.lower, tiles.queries, warp_row);
+    write_rows(static_cast<bf16 *>(run.out) + head.out, head.out_stride, first_query, run, out, 1.0f / sum.upper, 1.0f / sum.lower, tiles.queries, warp_row);
 }
 
 template <u32 WIDTH> struct QueryTiles {
@@ -154,11 +153,14 @@ __device__ __forceinline__ RowPair row_products(const Attention &run, const Head
         const u32 row = first + lane / 4 + 8 * half;
         float sum = 0.0f;
         if (row < run.context) {
-            const u64 at = head.out + row * head.out_stride + lane % 4 * (WIDTH / 4);
+            const u64 at = head.out + row * head.out_stride;
             const bf16 *out = static_cast<const bf16 *>(run.out) + at;
             const bf16 *delta = static_cast<const bf16 *>(run.out_delta) + at;
 #pragma unroll
-            for (u32 index = 0; index < WIDTH / 4; index += 4) {
+            for (u32 index = lane % 4 * 4; index < WIDTH; index += 16) {
+                if (index >= run.head_width) {
+                    break;
+                }
                 const float4 a = load_four(out + index), b = load_four(delta + index);
                 sum += (a.x * b.x + a.y * b.y) + (a.z * b.z + a.w * b.w);
             }
@@ -181,11 +183,11 @@ template <u32 WIDTH> __device__ __forceinline__ void query_gradient(const Attent
     const bf16 *queries = static_cast<const bf16 *>(run.qkv) + head.qkv;
     const bf16 *keys = queries + head.keys, *values = keys + head.keys;
 
-    tiles.queries.copy(queries, head.stride, first_query, run.context);
+    tiles.queries.copy(queries, head.stride, first_query, run.context, run.head_width);
     tiles.out_deltas.copy(static_cast<const bf16 *>(run.out_delta) + head.out, head.out_stride,
-                          first_query, run.context);
-    tiles.keys[0].copy(keys, head.stride, 0, run.context);
-    tiles.values[0].copy(values, head.stride, 0, run.context);
+                          first_query, run.context, run.head_width);
+    tiles.keys[0].copy(keys, head.stride, 0, run.context, run.head_width);
+    tiles.values[0].copy(values, head.stride, 0, run.context, run.head_width);
     copy_async_commit();
     const RowPair products = row_products<WIDTH>(run, head, first_query + warp_row);
     const u32 upper = first_query + warp_row + lane / 4;
@@ -202,8 +204,8 @@ template <u32 WIDTH> __device__ __forceinline__ void query_gradient(const Attent
     for (u32 tile = 0; tile <= block; ++tile) {
         const u32 now = tile % 2;
         if (tile < block) {
-            tiles.keys[1 - now].copy(keys, head.stride, (tile + 1) * TILE, run.context);
-            tiles.values[1 - now].copy(values, head.stride, (tile + 1) * TILE, run.context);
+            tiles.keys[1 - now].copy(keys, head.stride, (tile + 1) * TILE, run.context, run.head_width);
+            tiles.values[1 - now].copy(values, head.stride, (tile + 1) * TILE, run.context, run.head_width);
             copy_async_commit();
         }
         float scores[TILE / 8][4] = {}, deltas[TILE / 8][4] = {};
@@ -232,7 +234,7 @@ template <u32 WIDTH> __device__ __forceinline__ void query_gradient(const Attent
         __syncthreads();
     }
     const float scale = run.scale * LN_2; // 1 / sqrt(head_width)
-    write_rows(static_cast<bf16 *>(run.qkv_delta) + head.qkv, head.stride, first_query, run.context,
+    write_rows(static_cast<bf16 *>(run.qkv_delta) + head.qkv, head.stride, first_query, run,
                query_delta, scale, scale, tiles.queries, warp_row);
 }
 
@@ -250,9 +252,9 @@ template <u32 WIDTH>
 __device__ __forceinline__ void copy_queries(KeyTiles<WIDTH> &tiles, u32 slot, u32 first,
                                              const Attention &run, const Head &head) {
     tiles.queries[slot].copy(static_cast<const bf16 *>(run.qkv) + head.qkv, head.stride, first,
-                             run.context);
+                             run.context, run.head_width);
     tiles.out_deltas[slot].copy(static_cast<const bf16 *>(run.out_delta) + head.out,
-                                head.out_stride, first, run.context);
+                                head.out_stride, first, run.context, run.head_width);
     copy_async_commit();
     if (threadIdx.x < TILE) {
         const u32 query = first + threadIdx.x;
@@ -270,8 +272,8 @@ template <u32 WIDTH> __device__ __forceinline__ void key_gradient(const Attentio
     const u32 block = blockIdx.x, first_key = block * TILE;
     const bf16 *keys = static_cast<const bf16 *>(run.qkv) + head.qkv + head.keys;
 
-    tiles.keys.copy(keys, head.stride, first_key, run.context);
-    tiles.values.copy(keys + head.keys, head.stride, first_key, run.context);
+    tiles.keys.copy(keys, head.stride, first_key, run.context, run.head_width);
+    tiles.values.copy(keys + head.keys, head.stride, first_key, run.context, run.head_width);
     copy_queries(tiles, 0, first_key, run, head);
     copy_async_wait<0>();
     __syncthreads();
@@ -316,26 +318,28 @@ template <u32 WIDTH> __device__ __forceinline__ void key_gradient(const Attentio
     }
     const float scale = run.scale * LN_2;
     bf16 *key_rows = static_cast<bf16 *>(run.qkv_delta) + head.qkv + head.keys;
-    write_rows(key_rows, head.stride, first_key, run.context, key_delta, scale, scale, tiles.keys,
+    write_rows(key_rows, head.stride, first_key, run, key_delta, scale, scale, tiles.keys,
                warp_row);
-    write_rows(key_rows + head.keys, head.stride, first_key, run.context, value_delta, 1.0f, 1.0f,
+    write_rows(key_rows + head.keys, head.stride, first_key, run, value_delta, 1.0f, 1.0f,
                tiles.values, warp_row);
 }
 
-#define ATTENTION_KERNELS(WIDTH)                                                                   \
-    extern "C" __global__ void __launch_bounds__(THREADS, 4) attend_bf16_##WIDTH(                  \
+// `BLOCKS`: of a multiprocessor, for which registers are shared out.
+#define ATTENTION_KERNELS(WIDTH, BLOCKS)                                                           \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS + 1) attend_bf16_##WIDTH(         \
         const Attention run) {                                                                     \
         attend<WIDTH>(run);                                                                        \
     }                                                                                              \
-    extern "C" __global__ void __launch_bounds__(THREADS, 3) query_gradient_bf16_##WIDTH(          \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) query_gradient_bf16_##WIDTH(     \
         const Attention run) {                                                                     \
         query_gradient<WIDTH>(run);                                                                \
     }                                                                                              \
-    extern "C" __global__ void __launch_bounds__(THREADS, 3) key_gradient_bf16_##WIDTH(            \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) key_gradient_bf16_##WIDTH(       \
         const Attention run) {                                                                     \
         key_gradient<WIDTH>(run);                                                                  \
     }
 
-ATTENTION_KERNELS(16)
-ATTENTION_KERNELS(32)
-ATTENTION_KERNELS(64)
+ATTENTION_KERNELS(16, 3)
+ATTENTION_KERNELS(32, 3)
+ATTENTION_KERNELS(64, 3)
+ATTENTION_KERNELS(128, 1)

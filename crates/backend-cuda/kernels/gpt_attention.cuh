@@ -38,13 +38,15 @@ template <u32 WIDTH> struct Tile {
         return of + place(row, piece);
     }
 
-    // Copies rows from `first` on, `stride` apart, of which `end` is the first that is not there.
-    __device__ __forceinline__ void copy(const bf16 *rows, u64 stride, u32 first, u32 end) {
+    // Copies rows from `first` on, `stride` apart, of which `end` is the first that is not there; what a
+    // head has less than `WIDTH` is zero.
+    __device__ __forceinline__ void copy(const bf16 *rows, u64 stride, u32 first, u32 end,
+                                         u32 width) {
 #pragma unroll
         for (u32 index = threadIdx.x; index < TILE * PIECES; index += THREADS) {
             const u32 row = index / PIECES, piece = index % PIECES;
-            const bool there = first + row < end;
-            const bf16 *from = rows + (there ? first + row : 0) * stride + piece * 8;
+            const bool there = first + row < end && piece * 8 < width;
+            const bf16 *from = rows + (there ? (first + row) * stride + piece * 8 : 0);
             copy_async(at(row, piece), from, there ? 16 : 0);
         }
     }
@@ -122,7 +124,7 @@ __device__ __forceinline__ void add_rows_by_columns(float (&sums)[WIDTH / 8][4],
 // Writes a warp's (16, WIDTH) result, times `scale` of each row (the lane's upper and lower one), through
 // its own rows of a tile of which nobody reads any longer, so that whole pieces are written.
 template <u32 WIDTH>
-__device__ __forceinline__ void write_rows(bf16 *rows, u64 stride, u32 first, u32 end,
+__device__ __forceinline__ void write_rows(bf16 *rows, u64 stride, u32 first, const Attention &run,
                                            const float (&sums)[WIDTH / 8][4], float upper,
                                            float lower, Tile<WIDTH> &tile, u32 warp_row) {
     const u32 lane = threadIdx.x % WARP;
@@ -138,7 +140,7 @@ __device__ __forceinline__ void write_rows(bf16 *rows, u64 stride, u32 first, u3
 #pragma unroll
     for (u32 index = lane; index < WARP_ROWS * PIECES; index += WARP) {
         const u32 row = index / PIECES, piece = index % PIECES;
-        if (first + warp_row + row < end) {
+        if (first + warp_row + row < run.context && piece * 8 < run.head_width) {
             *reinterpret_cast<uint4 *>(rows + (first + warp_row + row) * stride + piece * 8) =
                 *reinterpret_cast<const uint4 *>(tile.at(warp_row + row, piece));
         }

@@ -72,31 +72,81 @@ template <class T> __device__ __forceinline__ void place_gradient_fours(const Em
     store_four(run.place_gradient + 4ull * index, sum);
 }
 
-// Many different tokens: the warp of a token's first row sums all its rows. A warp has 128 columns.
-template <class T> __device__ __forceinline__ void token_gradient_runs(const EmbedGradient &run) {
-    const u32 at = blockIdx.x * WARPS + threadIdx.x / WARP;
-    if (at >= run.rows) {
-        return;
-    }
-    const u32 token = run.sorted[at] / run.rows;
-    if (at > 0 && run.sorted[at - 1] / run.rows == token) {
-        return;
-    }
-    const u32 column = 4 * (blockIdx.y * WARP + threadIdx.x % WARP);
-    if (column >= run.width) {
-        return;
-    }
-    float *gradient = run.token_gradient + static_cast<u64>(token) * run.width + column;
-    float4 sum = load_four(gradient);
-    for (u32 next = at; next < run.rows; ++next) {
-        const u32 row = run.sorted[next] - token * run.rows;
-        if (row >= run.rows) {
-            break; // another token's
+// Sum of the rows of one token, every `step`-th from `next` on in the sorted order.
+template <class T>
+__device__ __forceinline__ float4 sum_rows(const EmbedGradient &run, u32 token, u32 next, u32 step,
+                                           u32 column) {
+    constexpr u32 AT_A_TIME = 4;
+    float4 sum = make_float4(0, 0, 0, 0);
+    for (;; next += AT_A_TIME * step) {
+        u32 row[AT_A_TIME];
+        float4 four[AT_A_TIME];
+#pragma unroll
+        for (u32 part = 0; part < AT_A_TIME; ++part) {
+            const u32 at = next + part * step;
+            row[part] = at < run.rows ? run.sorted[at] - token * run.rows : run.rows;
         }
-        add_to(sum, load_four(static_cast<const T *>(run.x_delta) +
-                              static_cast<u64>(row) * run.width + column));
+#pragma unroll
+        for (u32 part = 0; part < AT_A_TIME; ++part) {
+            four[part] = row[part] < run.rows
+                             ? load_four(static_cast<const T *>(run.x_delta) +
+                                         static_cast<u64>(row[part]) * run.width + column)
+                             : make_float4(0, 0, 0, 0);
+        }
+#pragma unroll
+        for (u32 part = 0; part < AT_A_TIME; ++part) {
+            add_to(sum, four[part]);
+        }
+        if (row[AT_A_TIME - 1] >= run.rows) {
+            return sum; // another token's, or the end
+        }
     }
-    store_four(gradient, sum);
+}
+
+constexpr u32 LONG = 16; // rows of a token that are worth the whole block
+
+// Many different tokens: the warp of a token's first row in the sorted order sums all its rows, or the
+// block does if there are many. A warp has 128 columns.
+template <class T> __device__ __forceinline__ void token_gradient_runs(const EmbedGradient &run) {
+    __shared__ u32 long_token[WARPS];
+    __shared__ float4 sums[WARPS][WARP];
+    const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const u32 column = 4 * (blockIdx.y * WARP + lane), first = blockIdx.x * WARPS;
+    const u32 at = first + warp;
+    const bool there = at < run.rows;
+    const u32 token = there ? run.sorted[at] / run.rows : 0;
+    const bool head = there && (at == 0 || run.sorted[at - 1] / run.rows != token);
+    const bool many =
+        head && at + LONG < run.rows && run.sorted[at + LONG] / run.rows == token;
+    if (lane == 0) {
+        long_token[warp] = many ? token : ~0u;
+    }
+    if (head && !many && column < run.width) {
+        float *gradient = run.token_gradient + static_cast<u64>(token) * run.width + column;
+        float4 sum = load_four(gradient);
+        add_to(sum, sum_rows<T>(run, token, at, 1, column));
+        store_four(gradient, sum);
+    }
+    __syncthreads();
+    for (u32 turn = 0; turn < WARPS; ++turn) {
+        const u32 whose = long_token[turn];
+        if (whose == ~0u) {
+            continue;
+        }
+        if (column < run.width) {
+            sums[warp][lane] = sum_rows<T>(run, whose, first + turn + warp, WARPS, column);
+        }
+        __syncthreads();
+        if (warp == 0 && column < run.width) {
+            float *gradient = run.token_gradient + static_cast<u64>(whose) * run.width + column;
+            float4 total = load_four(gradient);
+            for (u32 other = 0; other < WARPS; ++other) {
+                add_to(total, sums[other][lane]);
+            }
+            store_four(gradient, total);
+        }
+        __syncthreads();
+    }
 }
 
 constexpr u32 MANY_WARPS = 32;
@@ -117,19 +167,9 @@ template <class T> __device__ __forceinline__ void token_gradient_block(const Em
             end = middle;
         }
     }
-    float4 sum = make_float4(0, 0, 0, 0);
-#pragma unroll 4
-    for (u32 next = first + warp; next < run.rows; next += MANY_WARPS) {
-        const u32 row = run.sorted[next] - token * run.rows;
-        if (row >= run.rows) {
-            break;
-        }
-        if (column < run.width) {
-            add_to(sum, load_four(static_cast<const T *>(run.x_delta) +
-                                  static_cast<u64>(row) * run.width + column));
-        }
+    if (column < run.width) {
+        sums[warp][lane] = sum_rows<T>(run, token, first + warp, MANY_WARPS, column);
     }
-    sums[warp][lane] = sum;
     __syncthreads();
     if (warp == 0 && column < run.width) {
         float *gradient = run.token_gradient + static_cast<u64>(token) * run.width + column;

@@ -210,7 +210,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) adamw(const AdamW run) {
         squares += run.square_partial[index];
     }
     const float norm = sqrtf(block_sum(squares, partial));
-    const float clip = fminf(1.0f, run.clip / (norm + 1e-6f));
+    float clip = run.clip / (norm + 1e-6f);
+    clip = clip >= 1.0f ? 1.0f : clip; // NaN stays
     const StepRates rates = run.rates[run.progress->current];
     const float rate = rates.learning_rate * rates.first_correction;
     const u64 stride = static_cast<u64>(gridDim.x) * THREADS;

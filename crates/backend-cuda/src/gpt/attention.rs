@@ -58,19 +58,19 @@ fn kernels(element: Element, head_width: usize) -> Result<([&'static str; 3], [u
             ]
         };
     }
+    // Narrower heads are computed with zeros beside them.
     let (names, width) = match (element, head_width) {
-        (Element::Bf16, 16) => (named!("bf16_16"), 16),
-        (Element::Bf16, 32) => (named!("bf16_32"), 32),
-        (Element::Bf16, 64) => (named!("bf16_64"), 64),
-        (Element::Float32, 1..=32) => (named!("float32_32"), 32),
-        (Element::Float32, 33..=64) => (named!("float32_64"), 64),
-        (Element::Float32, 65..=128) => (named!("float32_128"), 128),
-        (Element::Bf16, _) => {
-            return Err(format!("heads of {head_width}: in bf16 cuda has 16, 32 and 64"));
+        (Element::Bf16, _) if !head_width.is_multiple_of(8) => {
+            return Err(format!("heads of {head_width}: in bf16 cuda takes multiples of 8"));
         }
-        (Element::Float32, _) => {
-            return Err(format!("heads of {head_width}: cuda has up to 128"));
-        }
+        (Element::Bf16, ..=16) => (named!("bf16_16"), 16),
+        (Element::Bf16, ..=32) => (named!("bf16_32"), 32),
+        (Element::Bf16, ..=64) => (named!("bf16_64"), 64),
+        (Element::Bf16, ..=128) => (named!("bf16_128"), 128),
+        (Element::Float32, ..=32) => (named!("float32_32"), 32),
+        (Element::Float32, ..=64) => (named!("float32_64"), 64),
+        (Element::Float32, ..=128) => (named!("float32_128"), 128),
+        _ => return Err(format!("heads of {head_width}: cuda takes up to 128")),
     };
     let shared = match element {
         Element::Float32 => {

@@ -1,0 +1,38 @@
+//! The GPT in every precision and plan against the float64 reference, on a real device.
+
+use backend_cuda::Cuda;
+use nn::backend::{Backend, Options};
+use nn::gpt::conformance;
+use std::io::Write;
+
+fn options(precision: &str, plan: &str) -> Options {
+    Options {
+        precision: Some(precision.to_owned()),
+        plan: Some(plan.to_owned()),
+        ..Options::default()
+    }
+}
+
+fn conforms(precision: &str) {
+    if let Err(reason) = Cuda.devices() {
+        // Not `eprintln`, which the test harness would keep to itself.
+        writeln!(std::io::stderr(), "SKIPPED: gpt in {precision}: {reason}").unwrap();
+        return;
+    }
+    let plans = ["graph", "kernels", "kernels,serial", "plain-gelu"];
+    let options = plans.map(|plan| options(precision, plan));
+    conformance::require(&Cuda, &options, |_| true);
+    for options in &options {
+        conformance::require_contract(&Cuda, options);
+    }
+}
+
+#[test]
+fn gpt_in_float32_takes_the_references_steps() {
+    conforms("float32");
+}
+
+#[test]
+fn gpt_in_bf16_takes_the_references_steps() {
+    conforms("bf16");
+}
