@@ -606,8 +606,8 @@ mod tests {
     use super::*;
     use crate::device;
 
-    fn gpu(test: &str) -> Option<Rc<Gpu>> {
-        let device = crate::tests::device(test)?;
+    fn gpu() -> Option<Rc<Gpu>> {
+        let device = crate::tests::device()?;
         Some(Gpu::open("cuda", device).unwrap())
     }
 
@@ -620,7 +620,7 @@ mod tests {
 
     #[test]
     fn memory_that_the_device_does_not_have_is_an_error_that_says_what_for() {
-        let Some(gpu) = gpu("memory that is not there") else { return };
+        let Some(gpu) = gpu() else { return };
         let terabytes = 4_usize << 40;
         let Err(error) = gpu.allocate::<u8>("the images", terabytes) else {
             panic!("4 TiB on {}", gpu.device().name)
@@ -635,7 +635,7 @@ mod tests {
 
     #[test]
     fn work_that_does_not_end_in_time_is_an_error() {
-        let Some(gpu) = gpu("a slow device") else { return };
+        let Some(gpu) = gpu() else { return };
         let large: Buffer<u8> = gpu.allocate("much to clear", 1 << 30).unwrap();
         gpu.synchronize().unwrap();
         gpu.patience.set(Duration::ZERO);
@@ -653,7 +653,7 @@ mod tests {
         const ALONE: &str = "TRAINMARK_TEST_FAILED_KERNEL";
         const TRAP: &str = ".version 8.0\n.target sm_80\n.address_size 64\n\
                             .visible .entry fail(.param .u64 unused) { trap; }\n";
-        let Some(device) = crate::tests::device("a kernel that fails") else { return };
+        let Some(device) = crate::tests::device() else { return };
         if std::env::var_os(ALONE).is_none() {
             let name = "driver::tests::a_kernel_that_fails_is_an_error_of_one_line_from_then_on";
             let status = std::process::Command::new(std::env::current_exe().unwrap())

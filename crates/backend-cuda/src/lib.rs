@@ -155,19 +155,13 @@ mod tests {
     use super::*;
     use mnist::Split;
     use nn::{MlpShape, Model};
-    use std::io::Write;
 
-    /// The first device; says loudly that `test` was skipped if there is none.
-    pub(crate) fn device(test: &str) -> Option<device::Device> {
-        match device::devices() {
-            Ok(devices) => Some(device::choose(&devices, None).unwrap()),
-            Err(reason) => {
-                // Not `eprintln`, which the test harness would keep to itself.
-                let mut stderr = std::io::stderr();
-                writeln!(stderr, "SKIPPED: {test}: {reason}").unwrap();
-                None
-            }
-        }
+    /// The first device; if there is none, the test is skipped, or fails where one is required.
+    pub(crate) fn device() -> Option<device::Device> {
+        let devices = device::devices();
+        let skip = |reason: &Unavailable| skip::skipped_unless("TRAINMARK_REQUIRE_CUDA", reason);
+        let devices = devices.inspect_err(skip).ok()?;
+        Some(device::choose(&devices, None).unwrap())
     }
 
     fn refusal(backend: &dyn Backend, options: &Options) -> String {

@@ -1,10 +1,9 @@
 //! Both backends, every plan and every model against the float64 reference, on a real device.
 
 use backend_cuda::{Cuda, CudaGraph};
-use nn::backend::{Backend, Options};
+use nn::backend::{Backend, Options, Unavailable};
 use nn::conformance::{self, Case, cases, small_model};
 use nn::{AttentionShape, Model};
-use std::io::Write;
 
 /// The plans of `cuda`; the second needs no `--plan` of `cudagraph`.
 const PLANS: [&str; 2] = ["kernels", "fused"];
@@ -13,17 +12,11 @@ fn options(plan: &str) -> Options {
     Options { plan: Some(plan.to_owned()), ..Options::default() }
 }
 
-/// Whether there is a device; says loudly if not.
-fn device_is_there(test: &str) -> bool {
-    match Cuda.devices() {
-        Ok(_) => true,
-        Err(reason) => {
-            // Not `eprintln`, which the test harness would keep to itself.
-            let mut stderr = std::io::stderr();
-            writeln!(stderr, "SKIPPED: {test}: {reason}").unwrap();
-            false
-        }
-    }
+/// Whether there is a device; if not, the test is skipped, or fails where one is required.
+fn device_is_there() -> bool {
+    let devices = Cuda.devices();
+    let skip = |reason: &Unavailable| skip::skipped_unless("TRAINMARK_REQUIRE_CUDA", reason);
+    devices.inspect_err(skip).is_ok()
 }
 
 /// Sizes that the persistent kernels take.
@@ -45,7 +38,7 @@ fn fused_model(model: &str) -> Model {
 }
 
 fn conforms(model: &str) {
-    if !device_is_there(model) {
+    if !device_is_there() {
         return;
     }
     conformance::require(&Cuda, &[options("kernels"), Options::default()], |case| {
@@ -77,7 +70,7 @@ fn the_attention_model_conforms_under_every_plan() {
 
 #[test]
 fn a_plan_gives_the_same_bits_every_time_and_a_graph_those_of_its_kernels() {
-    if !device_is_there("the same bits") {
+    if !device_is_there() {
         return;
     }
     for model in ["mlp", "cnn", "attention"] {

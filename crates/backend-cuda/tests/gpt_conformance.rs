@@ -3,7 +3,6 @@
 use backend_cuda::Cuda;
 use nn::backend::{Backend, Options};
 use nn::gpt::conformance;
-use std::io::Write;
 
 fn options(precision: &str, plan: &str) -> Options {
     Options {
@@ -15,8 +14,7 @@ fn options(precision: &str, plan: &str) -> Options {
 
 fn conforms(precision: &str) {
     if let Err(reason) = Cuda.devices() {
-        // Not `eprintln`, which the test harness would keep to itself.
-        writeln!(std::io::stderr(), "SKIPPED: gpt in {precision}: {reason}").unwrap();
+        skip::skipped(format!("gpt in {precision}: {reason}"));
         return;
     }
     let plans = ["graph", "kernels", "kernels,serial", "plain-gelu"];

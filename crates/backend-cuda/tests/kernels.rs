@@ -1,9 +1,9 @@
 //! The kernels without a device: the checked-in PTX is what the sources give, and every kernel
 //! compiles to machine code for each generation of devices.
 //!
-//! Both need NVIDIA's run-time compiler, of the one version that wrote `ptx/`. Without it the tests
-//! say loudly that they were skipped; where `TRAINMARK_REQUIRE_NVRTC=1` they fail. It is found as the
-//! system finds libraries, or where `TRAINMARK_NVRTC` says:
+//! Both need NVIDIA's run-time compiler, of the one version that wrote `ptx/`. Without it the tests are
+//! skipped; where `TRAINMARK_REQUIRE_NVRTC=1` they fail. It is found as the system finds libraries, or
+//! where `TRAINMARK_NVRTC` says:
 //!
 //! ```text
 //! python3 -m pip install --target nvrtc nvidia-cuda-nvrtc-cu12==12.8.93
@@ -47,19 +47,10 @@ type Program = *mut c_void;
 struct Nvrtc(libloading::Library);
 
 impl Nvrtc {
-    /// The compiler of the right version; otherwise says loudly that `test` was skipped, or fails.
-    fn find(test: &str) -> Option<Nvrtc> {
-        match Nvrtc::load() {
-            Ok(nvrtc) => Some(nvrtc),
-            Err(reason) => {
-                let required = std::env::var("TRAINMARK_REQUIRE_NVRTC").is_ok_and(|it| it == "1");
-                assert!(!required, "TRAINMARK_REQUIRE_NVRTC=1, but {reason}");
-                // Not `eprintln`, which the test harness would keep to itself.
-                let mut stderr = std::io::stderr();
-                writeln!(stderr, "SKIPPED: {test}: {reason}").unwrap();
-                None
-            }
-        }
+    /// The compiler of the right version; without it the test is skipped, or fails.
+    fn find() -> Option<Nvrtc> {
+        let skip = |reason: &String| skip::skipped_unless("TRAINMARK_REQUIRE_NVRTC", reason);
+        Nvrtc::load().inspect_err(skip).ok()
     }
 
     fn load() -> Result<Nvrtc, String> {
@@ -212,7 +203,7 @@ fn the_list_of_kernels_is_complete() {
 
 #[test]
 fn the_checked_in_ptx_is_what_the_sources_give() {
-    let Some(nvrtc) = Nvrtc::find("the PTX is what the sources give") else { return };
+    let Some(nvrtc) = Nvrtc::find() else { return };
     let write = std::env::var_os("TRAINMARK_WRITE_PTX").is_some();
     for_every_kernel(|kernel, oldest| {
         let mut ptx = match nvrtc.compile(kernel, &format!("compute_{oldest}")) {
@@ -240,7 +231,7 @@ fn the_checked_in_ptx_is_what_the_sources_give() {
 
 #[test]
 fn every_kernel_compiles_for_every_generation_of_devices() {
-    let Some(nvrtc) = Nvrtc::find("machine code for every generation") else { return };
+    let Some(nvrtc) = Nvrtc::find() else { return };
     for_every_kernel(|kernel, oldest| {
         for architecture in ARCHITECTURES {
             let generation: u32 = architecture["sm_".len()..].parse().unwrap();
@@ -257,7 +248,7 @@ fn every_kernel_compiles_for_every_generation_of_devices() {
 
 #[test]
 fn a_broken_kernel_would_be_noticed() {
-    let Some(nvrtc) = Nvrtc::find("a broken kernel") else { return };
+    let Some(nvrtc) = Nvrtc::find() else { return };
     let error = nvrtc.compile("mlp", "sm_30").unwrap_err();
     assert!(error.contains("sm_30") || error.contains("architecture"), "{error}");
 }

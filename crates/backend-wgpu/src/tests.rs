@@ -4,10 +4,9 @@ use crate::gpu::{Checks, Gpu};
 use crate::session::GpuSession;
 use crate::{Wgpu, adapter};
 use mnist::{PIXELS, Split};
-use nn::backend::{Backend, Job, Options, Session, TrainError};
+use nn::backend::{Backend, Job, Options, Session, TrainError, Unavailable};
 use nn::conformance::{self, Case, Images, small_model};
 use nn::{AttentionShape, MlpShape, Model};
-use std::io::Write;
 use std::time::Duration;
 
 /// Software adapters count: CI has no other.
@@ -15,19 +14,11 @@ fn options() -> Options {
     Options { allow_software: true, ..Options::default() }
 }
 
-/// Whether there is an adapter to test on. Says loudly if not, and fails where
-/// `TRAINMARK_REQUIRE_WGPU=1` demands one.
-fn adapter(test: &str) -> bool {
-    match Wgpu.devices() {
-        Ok(_) => true,
-        Err(reason) => {
-            let required = std::env::var("TRAINMARK_REQUIRE_WGPU").is_ok_and(|value| value == "1");
-            assert!(!required, "TRAINMARK_REQUIRE_WGPU=1, but {reason}");
-            // Not `eprintln`, which the test harness would keep to itself.
-            writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}").unwrap();
-            false
-        }
-    }
+/// Whether there is an adapter to test on; if not, the test is skipped, or fails where it is required.
+fn adapter() -> bool {
+    let devices = Wgpu.devices();
+    let skip = |reason: &Unavailable| skip::skipped_unless("TRAINMARK_REQUIRE_WGPU", reason);
+    devices.inspect_err(skip).is_ok()
 }
 
 fn case(model: Model, batch_size: usize, last_batch: usize, count: usize) -> Case {
@@ -47,28 +38,28 @@ fn open<'data>(job: Job<'data>) -> GpuSession<'data> {
 
 #[test]
 fn the_mlp_trains_as_the_reference_does() {
-    if adapter("the MLP's conformance") {
+    if adapter() {
         conformance::require(&Wgpu, &[options()], |case| case.model.id() == "mlp");
     }
 }
 
 #[test]
 fn the_cnn_trains_as_the_reference_does() {
-    if adapter("the CNN's conformance") {
+    if adapter() {
         conformance::require(&Wgpu, &[options()], |case| case.model.id() == "cnn");
     }
 }
 
 #[test]
 fn the_attention_model_trains_as_the_reference_does() {
-    if adapter("the attention model's conformance") {
+    if adapter() {
         conformance::require(&Wgpu, &[options()], |case| case.model.id() == "attention");
     }
 }
 
 #[test]
 fn a_session_of_each_model_keeps_its_promises() {
-    if adapter("the contract") {
+    if adapter() {
         for id in Model::IDS {
             conformance::require_contract(&Wgpu, &options(), small_model(id));
         }
@@ -77,7 +68,7 @@ fn a_session_of_each_model_keeps_its_promises() {
 
 #[test]
 fn shaders_without_checks_train_as_the_reference_does_too() {
-    if !adapter("the plan trusted") {
+    if !adapter() {
         return;
     }
     for id in Model::IDS {
@@ -91,7 +82,7 @@ fn shaders_without_checks_train_as_the_reference_does_too() {
 
 #[test]
 fn a_workgroup_of_the_attention_model_adds_up_the_samples_that_it_takes_in_turn() {
-    if adapter("large batches of the attention model") {
+    if adapter() {
         let case = case(small_model("attention"), 200, 131, 2); // in 128 workgroups
         let data = case.data();
         let report = case.trial(&data).run(&Wgpu, &options()).unwrap();
@@ -101,7 +92,7 @@ fn a_workgroup_of_the_attention_model_adds_up_the_samples_that_it_takes_in_turn(
 
 #[test]
 fn two_runs_agree_bit_by_bit_however_the_steps_are_divided_into_calls() {
-    if !adapter("determinism") {
+    if !adapter() {
         return;
     }
     for id in Model::IDS {
@@ -125,7 +116,7 @@ fn two_runs_agree_bit_by_bit_however_the_steps_are_divided_into_calls() {
 
 #[test]
 fn many_images_are_predicted_as_few_are() {
-    if !adapter("prediction in several uploads") {
+    if !adapter() {
         return;
     }
     let case = case(small_model("cnn"), 4, 4, 1);
@@ -143,7 +134,7 @@ fn many_images_are_predicted_as_few_are() {
 
 #[test]
 fn the_device_measures_its_time_and_counts_its_memory() {
-    if !adapter("measurements") {
+    if !adapter() {
         return;
     }
     let case = case(small_model("attention"), 8, 8, 1);
@@ -164,7 +155,7 @@ fn the_device_measures_its_time_and_counts_its_memory() {
 
 #[test]
 fn a_model_that_does_not_fit_is_unavailable_with_what_it_would_take() {
-    if !adapter("limits") {
+    if !adapter() {
         return;
     }
     let train = Split::new(vec![0; PIXELS], vec![0]).unwrap();
@@ -193,7 +184,7 @@ fn a_model_that_does_not_fit_is_unavailable_with_what_it_would_take() {
 
 #[test]
 fn a_lost_device_is_an_error_of_one_line_from_then_on() {
-    if !adapter("a lost device") {
+    if !adapter() {
         return;
     }
     let case = case(small_model("mlp"), 4, 4, 1);
@@ -209,7 +200,7 @@ fn a_lost_device_is_an_error_of_one_line_from_then_on() {
 
 #[test]
 fn a_device_that_does_not_come_back_in_time_is_an_error() {
-    if !adapter("a slow device") {
+    if !adapter() {
         return;
     }
     let case = case(Model::Mlp(MlpShape { hidden: 512 }), 32, 32, 1);
@@ -222,7 +213,7 @@ fn a_device_that_does_not_come_back_in_time_is_an_error() {
 
 #[test]
 fn a_shader_that_the_device_refuses_is_an_error_of_one_line() {
-    if !adapter("a refused shader") {
+    if !adapter() {
         return;
     }
     let candidate = adapter::select(&options()).unwrap();

@@ -104,7 +104,7 @@ mod tests {
     fn caches_grow_with_their_level() {
         let caches = detect();
         if caches.is_empty() {
-            eprintln!("SKIPPED: this system does not tell the sizes of its caches");
+            skip::skipped("this system does not tell the sizes of its caches");
         }
         for pair in caches.windows(2) {
             assert!(pair[0].level < pair[1].level && pair[0].bytes <= pair[1].bytes, "{pair:?}");

@@ -192,8 +192,7 @@ mod tests {
     fn a_round_trip_takes_nanoseconds_to_microseconds_and_leaves_the_caller_where_it_was() {
         let before = cores();
         if before.len() < 2 {
-            eprintln!("SKIPPED: this process may use one core");
-            return;
+            return skip::skipped("this process may use one core");
         }
         let pair = [before[0], before[before.len() - 1]];
         // Beside other tests a core may be busy for a while.

@@ -3,7 +3,6 @@
 //! The bands are those of a hundred seeds each, made by `examples/seeds.rs`. The float64 reference
 //! trained in full ends in them too (cnn, seed 1: 92.11 %, the same as the CPU backend).
 
-use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
@@ -52,10 +51,7 @@ fn every_model_ends_in_the_band_of_sound_runs_on_the_embedded_digits() {
 #[test]
 fn every_model_ends_in_the_band_of_sound_runs_on_mnist() {
     let Some(folder) = std::env::var_os(protocol::env::DATA) else {
-        // Not by `eprintln!`, which the test runner keeps to itself.
-        let skipped = "SKIPPED: set TRAINMARK_DATA to the folder of MNIST's files to train on them";
-        writeln!(std::io::stderr(), "{skipped}").unwrap();
-        return;
+        return skip::skipped("TRAINMARK_DATA does not name the folder of MNIST");
     };
     for Run { arguments, mnist, .. } in RUNS {
         in_band(arguments, accuracy_percent(arguments, Path::new(&folder)), mnist);

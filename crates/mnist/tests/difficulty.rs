@@ -141,7 +141,7 @@ fn the_whole_job_on_the_digits_ends_as_on_mnist() {
         let source = Source::locate(None).expect("TRAINMARK_DATA names a dataset");
         report("TRAINMARK_DATA", &source.load().expect("readable"));
     } else {
-        eprintln!("SKIPPED: the comparison with MNIST, since TRAINMARK_DATA is not set");
+        skip::skipped("the comparison with MNIST: TRAINMARK_DATA does not name its folder");
     }
     let accuracy = report("digits", &mnist::digits::generate());
     assert!((93.0..97.0).contains(&accuracy), "{accuracy} %");

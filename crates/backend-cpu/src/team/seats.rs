@@ -81,8 +81,7 @@ mod tests {
     fn a_member_on_the_cpu_of_one_before_it_moves_and_is_free_to_be_moved() {
         let allowed = sched_getaffinity(None).unwrap();
         if allowed.count() < 2 {
-            eprintln!("SKIPPED: this process may use one CPU only");
-            return;
+            return skip::skipped("this process may use one CPU only");
         }
         std::thread::spawn(move || {
             let cpu = sched_getcpu();
