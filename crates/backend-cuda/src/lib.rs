@@ -15,6 +15,7 @@ mod attention_fused;
 mod cnn;
 mod cnn_fused;
 mod cublaslt;
+mod cudnn;
 mod device;
 mod driver;
 mod epoch;

@@ -1,8 +1,10 @@
-//! Causal attention by our own kernels: `kernels/gpt_attention.cu` in bf16,
-//! `kernels/gpt_attention_float32.cu` in float32.
+//! Causal attention by our own kernels, `kernels/gpt_attention.cu` in bf16 and
+//! `kernels/gpt_attention_float32.cu` in float32, or by cuDNN: whichever is faster for the sizes.
 
 use super::memory::Memory;
+use super::sdpa::Sdpa;
 use crate::cublaslt::Element;
+use crate::cudnn::Cudnn;
 use crate::driver::{Address, Gpu, Kernel, Ptx, Shape};
 use nn::backend::TrainError;
 use std::rc::Rc;
@@ -36,7 +38,7 @@ struct Arguments {
 }
 
 /// The three kernels for one width of heads.
-pub(crate) struct Attention {
+pub(crate) struct OwnAttention {
     attend: Kernel,
     query_gradient: Kernel,
     key_gradient: Kernel,
@@ -88,20 +90,20 @@ pub(crate) fn refusal(element: Element, head_width: usize) -> Option<String> {
     kernels(element, head_width).err()
 }
 
-impl Attention {
+impl OwnAttention {
     /// The kernels for heads that [`refusal`] has nothing against.
     pub(crate) fn new(
         gpu: &Rc<Gpu>,
         element: Element,
         head_width: usize,
-    ) -> Result<Attention, TrainError> {
+    ) -> Result<OwnAttention, TrainError> {
         let (ptx, threads) = match element {
             Element::Float32 => (&FLOAT32, FLOAT32_THREADS),
             Element::Bf16 => (&BF16, BF16_THREADS),
         };
         let (names, shared) = kernels(element, head_width).map_err(TrainError::Mismatch)?;
         let module = Rc::new(gpu.load(ptx)?);
-        Ok(Attention {
+        Ok(OwnAttention {
             attend: module.kernel(names[0], shared[0])?,
             query_gradient: module.kernel(names[1], shared[1])?,
             key_gradient: module.kernel(names[2], shared[2])?,
@@ -134,18 +136,104 @@ impl Attention {
 
     /// `attended` of a layer from its `qkv`.
     pub(crate) fn forward(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
-        let arguments = Attention::arguments(memory, layer);
+        let arguments = OwnAttention::arguments(memory, layer);
         // SAFETY: the buffers were made for these sizes.
         unsafe { self.attend.launch(self.shape(memory), &arguments) }
     }
 
     /// `qkv_delta` from `normal_delta`, which holds the gradient of `attended`.
     pub(crate) fn backward(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
-        let (arguments, shape) = (Attention::arguments(memory, layer), self.shape(memory));
+        let (arguments, shape) = (OwnAttention::arguments(memory, layer), self.shape(memory));
         // SAFETY: as above.
         unsafe {
             self.query_gradient.launch(shape, &arguments)?;
             self.key_gradient.launch(shape, &arguments)
+        }
+    }
+}
+
+/// Who computes attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// The faster one of those that there are.
+    Faster,
+    Own,
+    Cudnn,
+}
+
+/// Attention, by whom it was chosen.
+pub(crate) enum Attention {
+    Own(OwnAttention),
+    Cudnn(Box<Sdpa>, String),
+}
+
+/// How often each is timed, once more than that to load code.
+const REPEATS: usize = 5;
+/// What cuDNN has to gain: our kernels give the same bits each time.
+const GAIN: f64 = 0.95;
+
+impl Attention {
+    pub(crate) fn new(
+        gpu: &Rc<Gpu>,
+        memory: &Memory,
+        choice: Choice,
+    ) -> Result<Attention, TrainError> {
+        let (element, head_width) = (memory.sizes.element, memory.sizes.shape.head_width());
+        let own = Attention::Own(OwnAttention::new(gpu, element, head_width)?);
+        if choice == Choice::Own || element == Element::Float32 {
+            return Ok(own);
+        }
+        let cudnn = Cudnn::open(gpu).and_then(|library| {
+            let name = format!("cuDNN {}", library.version());
+            Ok(Attention::Cudnn(Box::new(Sdpa::new(gpu, &library, memory)?), name))
+        });
+        match (cudnn, choice) {
+            (Ok(cudnn), Choice::Cudnn) => Ok(cudnn),
+            (Err(reason), Choice::Cudnn) => Err(gpu.failure(reason)),
+            (Err(_), _) => Ok(own),
+            (Ok(cudnn), _) => {
+                let seconds = [own.seconds(gpu, memory)?, cudnn.seconds(gpu, memory)?];
+                Ok(if seconds[1] < GAIN * seconds[0] { cudnn } else { own })
+            }
+        }
+    }
+
+    /// Seconds of a layer's attention, forward and backward.
+    fn seconds(&self, gpu: &Rc<Gpu>, memory: &Memory) -> Result<f64, TrainError> {
+        let clock = [gpu.event()?, gpu.event()?];
+        let mut fastest = f64::INFINITY;
+        for _ in 0..=REPEATS {
+            gpu.record(&clock[0])?;
+            self.forward(memory, 0)?;
+            self.backward(memory, 0)?;
+            gpu.record(&clock[1])?;
+            gpu.synchronize()?;
+            fastest = fastest.min(clock[0].seconds_until(&clock[1])?);
+        }
+        Ok(fastest)
+    }
+
+    /// In a few words.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Attention::Own(_) => "own attention",
+            Attention::Cudnn(_, name) => name,
+        }
+    }
+
+    /// `attended` of a layer from its `qkv`.
+    pub(crate) fn forward(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
+        match self {
+            Attention::Own(own) => own.forward(memory, layer),
+            Attention::Cudnn(sdpa, _) => sdpa.forward(memory, layer),
+        }
+    }
+
+    /// `qkv_delta` from `normal_delta`, which holds the gradient of `attended`.
+    pub(crate) fn backward(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
+        match self {
+            Attention::Own(own) => own.backward(memory, layer),
+            Attention::Cudnn(sdpa, _) => sdpa.backward(memory, layer),
         }
     }
 }

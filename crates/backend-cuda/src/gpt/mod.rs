@@ -5,11 +5,12 @@ mod layout;
 mod linear;
 mod memory;
 mod rows;
+mod sdpa;
 mod step;
 
 use crate::cublaslt::{CublasLt, Element};
 use crate::driver::{Buffer, Event, Gpu, Graph};
-use attention::Attention;
+use attention::{Attention, Choice};
 use linear::Linear;
 use memory::{CAPACITY, Memory, Progress, Sizes, StepRates};
 use nn::backend::{Description, Measured, TrainError, Unavailable};
@@ -33,21 +34,26 @@ pub(crate) struct Plan {
     overlap: bool,
     /// GELU within the products, in bf16.
     fused_gelu: bool,
+    attention: Choice,
 }
 
 impl Plan {
     /// The plan that `words` ask for.
     pub(crate) fn parse(words: Option<&str>, element: Element) -> Result<Plan, TrainError> {
         let fused_gelu = element == Element::Bf16;
-        let mut plan = Plan { element, graph: true, overlap: true, fused_gelu };
+        let mut plan =
+            Plan { element, graph: true, overlap: true, fused_gelu, attention: Choice::Faster };
         for word in words.into_iter().flat_map(|words| words.split(',')) {
             match word {
                 "graph" => plan.graph = true,
                 "kernels" => plan.graph = false,
                 "serial" => plan.overlap = false,
+                "own-attention" => plan.attention = Choice::Own,
+                "cudnn" => plan.attention = Choice::Cudnn,
                 "plain-gelu" => plan.fused_gelu = false,
                 _ => {
-                    let reason = "for gpt, cuda has the words graph, kernels, serial, plain-gelu";
+                    let reason = "for gpt, cuda has the words graph, kernels, serial, \
+                                  plain-gelu, own-attention, cudnn";
                     return Err(TrainError::Option {
                         option: "plan",
                         value: words.unwrap_or_default().to_owned(),
@@ -108,7 +114,7 @@ impl<'data> GptSession<'data> {
         gpu.synchronize()?;
         let compiling = Instant::now();
         let rows = RowKernels::new(gpu, job.shape, element)?;
-        let attention = Attention::new(gpu, element, job.shape.head_width())?;
+        let attention = Attention::new(gpu, &memory, plan.attention)?;
         let linear = Linear::new(&library, &memory, plan.fused_gelu)?;
         if std::env::var_os("TRAINMARK_CUDA_PRODUCTS").is_some() {
             eprint!("{}", linear.report());
@@ -167,7 +173,7 @@ impl Session for GptSession<'_> {
         let order = if self.plan.overlap { "two streams" } else { "one stream" };
         Description {
             device: self.gpu.device().name.clone(),
-            path: format!("{way}, {order}, {}", self.library),
+            path: format!("{way}, {order}, {}, {}", self.library, self.step.attention.name()),
             threads: None,
             precision: match self.plan.element {
                 Element::Float32 => "float32",
