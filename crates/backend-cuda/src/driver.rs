@@ -17,14 +17,23 @@ use std::time::{Duration, Instant};
 /// How long the device may take for what a caller waits for: an epoch takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A device in use: its primary context and a stream.
+/// Which of the other streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Of computations.
+    Beside,
+    /// Between devices.
+    Exchange,
+}
+
+/// A device in use: its primary context and its streams.
 pub(crate) struct Gpu {
     backend: &'static str,
     device: Device,
     stream: sys::CUstream,
-    /// A second stream, for work that may run beside that of the first: see [`Gpu::beside`].
-    side: sys::CUstream,
-    /// The one of both that work is enqueued on.
+    /// Streams for work that may run beside that of the first: see [`Gpu::beside`].
+    others: [sys::CUstream; 2],
+    /// The one of all that work is enqueued on.
     current: Cell<sys::CUstream>,
     allocated_bytes: Cell<u64>,
     peak_bytes: Cell<u64>,
@@ -40,11 +49,11 @@ impl Gpu {
         let failed = |error| device_error(backend, "starting the device", error);
         // SAFETY: the driver is initialised, as `device` exists; the context is current before the
         // stream is made in it, and both live as long as the `Gpu`.
-        let (stream, side) = unsafe {
+        let [stream, beside, exchange] = unsafe {
             let context = result::primary_ctx::retain(device.handle).map_err(failed)?;
             result::ctx::set_current(context).map_err(failed)?;
             let stream = || result::stream::create(result::stream::StreamKind::NonBlocking);
-            (stream().map_err(failed)?, stream().map_err(failed)?)
+            [stream().map_err(failed)?, stream().map_err(failed)?, stream().map_err(failed)?]
         };
         let [allocated_bytes, peak_bytes] = [0, 0].map(Cell::new);
         let (patience, abandoned) = (Cell::new(PATIENCE), Cell::new(false));
@@ -52,7 +61,7 @@ impl Gpu {
             backend,
             device,
             stream,
-            side,
+            others: [beside, exchange],
             current: Cell::new(stream),
             allocated_bytes,
             peak_bytes,
@@ -79,9 +88,9 @@ impl Gpu {
         self.current.get()
     }
 
-    /// Whether that is the second one.
+    /// Whether that is another one than the first.
     pub(crate) fn is_beside(&self) -> bool {
-        self.current.get() == self.side
+        self.current.get() != self.stream
     }
 
     /// An error of a library that works on this device.
@@ -97,19 +106,20 @@ impl Gpu {
             .map_err(|error| self.error("waiting for an event", error))
     }
 
-    /// What `enqueue` enqueues goes to the second stream. It begins when `ready` has happened, and what
-    /// comes after it has to wait for `done`.
+    /// What `enqueue` enqueues goes to another stream. It begins when `ready` has happened, which is where
+    /// the current stream is now, and what comes after it has to wait for `done`.
     pub(crate) fn beside(
         &self,
+        lane: Lane,
         ready: &Event,
         done: &Event,
         enqueue: impl FnOnce() -> Result<(), TrainError>,
     ) -> Result<(), TrainError> {
         self.record(ready)?;
-        self.current.set(self.side);
+        let before = self.current.replace(self.others[lane as usize]);
         let enqueued =
             self.wait_for(ready).and_then(|()| enqueue()).and_then(|()| self.record(done));
-        self.current.set(self.stream);
+        self.current.set(before);
         enqueued
     }
 
@@ -224,7 +234,9 @@ impl Drop for Gpu {
         unsafe {
             let _ = result::stream::synchronize(self.stream);
             let _ = result::stream::destroy(self.stream);
-            let _ = result::stream::destroy(self.side);
+            for stream in self.others {
+                let _ = result::stream::destroy(stream);
+            }
             let _ = result::primary_ctx::release(self.device.handle);
         }
     }

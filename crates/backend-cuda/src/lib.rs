@@ -23,6 +23,7 @@ mod exchange;
 mod gpt;
 mod mlp;
 mod mlp_fused;
+mod nccl;
 mod persistent;
 mod plan;
 mod session;
@@ -66,8 +67,14 @@ impl Backend for Cuda {
             }
         };
         let plan = gpt::Plan::parse(options.plan.as_deref(), element)?;
+        if let Some(several) = options.device.as_deref().filter(|names| names.contains(',')) {
+            let all = device::devices()?;
+            let chosen = several.split(',').map(|name| device::choose(&all, Some(name.trim())));
+            let devices = chosen.collect::<Result<Vec<_>, _>>()?;
+            return Ok(Box::new(gpt::Replicas::open(devices, job, plan)?));
+        }
         let gpu = start(self.id(), options)?;
-        Ok(Box::new(gpt::GptSession::open(&gpu, job, plan)?))
+        Ok(Box::new(gpt::GptSession::open(&gpu, job, plan, None)?))
     }
 
     fn open<'data>(

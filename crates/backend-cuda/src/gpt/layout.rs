@@ -16,6 +16,14 @@ pub(crate) struct Layer {
     pub(crate) out: usize,  // (width, width)
     pub(crate) up: usize,   // (4 width, width)
     pub(crate) down: usize, // (width, 4 width)
+    end: usize,
+}
+
+impl Layer {
+    /// All its matrices.
+    pub(crate) fn range(&self) -> std::ops::Range<usize> {
+        self.qkv..self.end
+    }
 }
 
 /// Offsets in the flat buffers of parameters, gradients and moments.
@@ -52,6 +60,7 @@ impl Layout {
                 out: place(width * width),
                 up: place(4 * width * width),
                 down: place(4 * width * width),
+                end: place(0),
             })
             .collect();
         let gains = place((2 * layers + 1) * width);

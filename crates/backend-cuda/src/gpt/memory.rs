@@ -124,6 +124,8 @@ pub(crate) struct Sizes {
     pub(crate) shape: Shape,
     pub(crate) layout: Layout,
     pub(crate) batch: usize,
+    /// Devices that share a step; all sizes here are of one of them.
+    pub(crate) devices: usize,
     /// Tokens of a step.
     pub(crate) rows: usize,
     /// Of them, so many have their logits in memory at a time.
@@ -135,7 +137,12 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    pub(crate) fn new(job: &Job<'_>, element: Element, multiprocessors: usize) -> Sizes {
+    pub(crate) fn new(
+        job: &Job<'_>,
+        element: Element,
+        multiprocessors: usize,
+        devices: usize,
+    ) -> Sizes {
         let layout = Layout::new(job.shape);
         let rows = job.batch_size * job.shape.context;
         let row_bytes = layout.padded_vocabulary * element.bytes();
@@ -147,6 +154,7 @@ impl Sizes {
         Sizes {
             shape: job.shape,
             batch: job.batch_size,
+            devices,
             rows,
             chunk_rows: rows / chunks,
             norm_blocks: (2 * multiprocessors).min(rows.div_ceil(8)),

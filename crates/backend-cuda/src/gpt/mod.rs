@@ -4,12 +4,14 @@ mod attention;
 mod layout;
 mod linear;
 mod memory;
+mod replicas;
 mod rows;
 mod sdpa;
 mod step;
 
 use crate::cublaslt::{CublasLt, Element};
 use crate::driver::{Buffer, Event, Gpu, Graph};
+use crate::nccl::Communicator;
 use attention::{Attention, Choice};
 use linear::Linear;
 use memory::{CAPACITY, Memory, Progress, Sizes, StepRates};
@@ -19,7 +21,7 @@ use rows::{RowKernels, Source};
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::time::Instant;
-use step::Step;
+use step::{Step, StepKernels};
 
 /// Steps of the larger graph, so that small models do not wait for launches of graphs.
 const GRAPH_STEPS: usize = 8;
@@ -79,6 +81,8 @@ struct Prediction {
     progress: Buffer<Progress>,
 }
 
+pub(crate) use replicas::Replicas;
+
 pub(crate) struct GptSession<'data> {
     // Dropped in this order: graphs before the buffers that they point into.
     graphs: Option<Graphs>,
@@ -100,10 +104,12 @@ impl<'data> GptSession<'data> {
         gpu: &Rc<Gpu>,
         job: Job<'data>,
         plan: Plan,
+        others: Option<(Communicator, usize)>,
     ) -> Result<GptSession<'data>, TrainError> {
         job.check()?;
         let element = plan.element;
-        let sizes = Sizes::new(&job, element, gpu.device().multiprocessors);
+        let devices = others.as_ref().map_or(1, |&(_, count)| count);
+        let sizes = Sizes::new(&job, element, gpu.device().multiprocessors, devices);
         let refusal = rows::refusal(job.shape, sizes.rows, element)
             .or_else(|| attention::refusal(element, job.shape.head_width()));
         if let Some(reason) = refusal {
@@ -119,7 +125,9 @@ impl<'data> GptSession<'data> {
         if std::env::var_os("TRAINMARK_CUDA_PRODUCTS").is_some() {
             eprint!("{}", linear.report());
         }
-        let step = Step::new(gpu, memory, rows, attention, linear, plan.overlap)?;
+        let kernels = StepKernels { rows, attention, linear };
+        let communicator = others.map(|(communicator, _)| communicator);
+        let step = Step::new(gpu, memory, kernels, plan.overlap, communicator)?;
         let mut session = GptSession {
             graphs: None,
             step,
@@ -173,7 +181,11 @@ impl Session for GptSession<'_> {
         let order = if self.plan.overlap { "two streams" } else { "one stream" };
         Description {
             device: self.gpu.device().name.clone(),
-            path: format!("{way}, {order}, {}, {}", self.library, self.step.attention.name()),
+            path: format!(
+                "{way}, {order}, {}, {}",
+                self.library,
+                self.step.kernels.attention.name()
+            ),
             threads: None,
             precision: match self.plan.element {
                 Element::Float32 => "float32",
@@ -200,7 +212,7 @@ impl Session for GptSession<'_> {
         memory.state.parameters.write(&layout.spread(&state.parameters))?;
         memory.state.first_moment.write(&layout.spread(&state.first_moment))?;
         memory.state.second_moment.write(&layout.spread(&state.second_moment))?;
-        self.step.rows.halve(memory)?;
+        self.step.kernels.rows.halve(memory)?;
         self.steps = state.steps;
         self.gpu.synchronize()
     }

@@ -452,7 +452,7 @@ impl RowKernels {
             rows: rows as u32,
             vocabulary: sizes.shape.vocabulary as u32,
             stride: sizes.layout.padded_vocabulary as u32,
-            scale: 1.0 / sizes.rows as f32,
+            scale: 1.0 / (sizes.rows * sizes.devices) as f32,
             grade: 1,
             unused: 0,
         };

@@ -6,7 +6,8 @@ use super::attention::Attention;
 use super::linear::Linear;
 use super::memory::Memory;
 use super::rows::{RowKernels, Source};
-use crate::driver::{Event, Gpu};
+use crate::driver::{Event, Gpu, Lane};
+use crate::nccl::Communicator;
 use nn::backend::TrainError;
 use std::cell::Cell;
 use std::rc::Rc;
@@ -33,14 +34,28 @@ struct Beside {
     pending: [Cell<bool>; TASKS],
 }
 
-/// All that a step runs.
-pub(crate) struct Step {
-    pub(crate) gpu: Rc<Gpu>,
+/// The kernels and products of a step.
+pub(crate) struct StepKernels {
     pub(crate) rows: RowKernels,
     pub(crate) attention: Attention,
     pub(crate) linear: Linear,
+}
+
+/// The other devices that share a step.
+struct Others {
+    communicator: Communicator,
+    ready: Event,
+    done: Event,
+}
+
+/// All that a step runs.
+pub(crate) struct Step {
+    pub(crate) gpu: Rc<Gpu>,
+    pub(crate) kernels: StepKernels,
     /// None: all in one stream.
     beside: Option<Beside>,
+    /// None: there is one device.
+    others: Option<Others>,
     // Dropped last: kernels point into it.
     pub(crate) memory: Memory,
 }
@@ -49,19 +64,33 @@ impl Step {
     pub(crate) fn new(
         gpu: &Rc<Gpu>,
         memory: Memory,
-        rows: RowKernels,
-        attention: Attention,
-        linear: Linear,
+        kernels: StepKernels,
         overlap: bool,
+        communicator: Option<Communicator>,
     ) -> Result<Step, TrainError> {
+        let event = || gpu.event();
         let beside = if overlap {
-            let event = || gpu.event();
             let done = [event()?, event()?, event()?, event()?, event()?, event()?, event()?];
             Some(Beside { ready: event()?, done, pending: Default::default() })
         } else {
             None
         };
-        Ok(Step { gpu: Rc::clone(gpu), rows, attention, linear, beside, memory })
+        let others = match communicator {
+            Some(communicator) => Some(Others { communicator, ready: event()?, done: event()? }),
+            None => None,
+        };
+        Ok(Step { gpu: Rc::clone(gpu), kernels, beside, others, memory })
+    }
+
+    /// Sums the gradients of `range` over all devices, beside everything else. They are ready where the
+    /// current stream is now.
+    fn share(&self, range: std::ops::Range<usize>) -> Result<(), TrainError> {
+        let Some(others) = &self.others else { return Ok(()) };
+        let values = self.memory.gradient(range.start);
+        self.gpu.beside(Lane::Exchange, &others.ready, &others.done, || {
+            // SAFETY: the range lies in the gradients, and all devices run the same step.
+            unsafe { others.communicator.sum(values, range.len()) }
+        })
     }
 
     /// Runs `enqueue` beside what comes next, until [`Step::wait_for`] of the same task.
@@ -72,7 +101,8 @@ impl Step {
     ) -> Result<(), TrainError> {
         let Some(beside) = &self.beside else { return enqueue() };
         beside.pending[task as usize].set(true);
-        self.gpu.beside(&beside.ready, &beside.done[task as usize], enqueue)
+        let done = &beside.done[task as usize];
+        self.gpu.beside(Lane::Beside, &beside.ready, done, enqueue)
     }
 
     fn wait_for(&self, task: Task) -> Result<(), TrainError> {
@@ -90,20 +120,24 @@ impl Step {
         let progress = memory.progress.address();
         let (text, windows) = (&memory.text, &memory.windows);
         self.forward(&Source { text, windows, progress })?;
-        self.beside(Task::Tokens, || self.rows.sort_tokens(memory))?;
+        self.beside(Task::Tokens, || self.kernels.rows.sort_tokens(memory))?;
         self.loss()?;
         self.backward()?;
         self.wait_for(Task::Loss)?;
-        self.rows.update(memory)
+        if let Some(others) = &self.others {
+            self.gpu.wait_for(&others.done)?; // the last sum's, and sums keep their order
+        }
+        self.kernels.rows.update(memory)
     }
 
     /// All activations up to the last LayerNorm.
     pub(crate) fn forward(&self, source: &Source<'_>) -> Result<(), TrainError> {
-        let (memory, rows, linear) = (&self.memory, &self.rows, &self.linear);
+        let memory = &self.memory;
+        let StepKernels { rows, linear, .. } = &self.kernels;
         rows.embed(memory, source)?;
         for layer in 0..memory.sizes.shape.layers {
             linear.qkv(memory, layer)?;
-            self.attention.forward(memory, layer)?;
+            self.kernels.attention.forward(memory, layer)?;
             linear.out(memory, layer)?;
             rows.normalise(memory, 2 * layer + 1)?;
             linear.up(memory, layer)?;
@@ -118,11 +152,12 @@ impl Step {
 
     /// Logits, losses and what goes back from them, a chunk of rows at a time.
     fn loss(&self) -> Result<(), TrainError> {
-        let (memory, linear) = (&self.memory, &self.linear);
+        let memory = &self.memory;
+        let StepKernels { rows, linear, .. } = &self.kernels;
         let chunks = memory.sizes.rows / memory.sizes.chunk_rows;
         for chunk in 0..chunks {
             linear.logits(memory, chunk)?;
-            self.rows.cross_entropy(memory, chunk)?;
+            rows.cross_entropy(memory, chunk)?;
             if chunk + 1 < chunks {
                 linear.logits_weight(memory, chunk)?; // before the next chunk's logits
             } else {
@@ -130,11 +165,12 @@ impl Step {
             }
             linear.logits_gradient(memory, chunk)?;
         }
-        self.beside(Task::Loss, || self.rows.mean_loss(memory))
+        self.beside(Task::Loss, || rows.mean_loss(memory))
     }
 
     fn backward(&self) -> Result<(), TrainError> {
-        let (memory, rows, linear) = (&self.memory, &self.rows, &self.linear);
+        let memory = &self.memory;
+        let StepKernels { rows, linear, .. } = &self.kernels;
         let layers = memory.sizes.shape.layers;
         rows.normalise_gradient(memory, 2 * layers, None, 0)?;
         for layer in (0..layers).rev() {
@@ -152,8 +188,11 @@ impl Step {
             self.beside(Task::Out, || linear.out_weight(memory, layer, 1))?;
             linear.out_gradient(memory, layer, 1)?;
             self.wait_for(Task::Qkv)?; // it reads `qkv_delta`
-            self.attention.backward(memory, layer)?;
-            self.beside(Task::Qkv, || linear.qkv_weight(memory, layer))?;
+            self.kernels.attention.backward(memory, layer)?;
+            self.beside(Task::Qkv, || {
+                linear.qkv_weight(memory, layer)?;
+                self.share(memory.sizes.layout.layers[layer].range()) // the last of the layer's
+            })?;
             linear.qkv_gradient(memory, layer)?;
             self.wait_for(Task::Down)?; // it reads `x_delta[0]`
             rows.normalise_gradient(memory, 2 * layer, Some(1), 0)?;
@@ -165,12 +204,14 @@ impl Step {
         for task in [Task::Up, Task::Out, Task::Qkv] {
             self.wait_for(task)?;
         }
-        Ok(())
+        let layout = &memory.sizes.layout;
+        self.share(layout.gains..layout.len)?;
+        self.share(layout.tokens..layout.layers[0].range().start)
     }
 
     /// The logits of a chunk of the rows that were embedded last, as they are in memory.
     pub(crate) fn read_logits(&self, chunk: usize, bytes: &mut [u8]) -> Result<(), TrainError> {
-        self.linear.logits(&self.memory, chunk)?;
+        self.kernels.linear.logits(&self.memory, chunk)?;
         self.memory.logits.read(bytes)
     }
 }
