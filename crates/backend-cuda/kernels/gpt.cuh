@@ -95,3 +95,33 @@ struct StepRates {
     float second_correction; // 1 / (1 - beta2^step)
     float unused;
 };
+
+template <class T> struct Pack; // 16 bytes of values
+template <> struct Pack<float> {
+    static constexpr u32 VALUES = 4;
+    static __device__ __forceinline__ void open(float (&values)[4], uint4 pack) {
+        values[0] = __uint_as_float(pack.x);
+        values[1] = __uint_as_float(pack.y);
+        values[2] = __uint_as_float(pack.z);
+        values[3] = __uint_as_float(pack.w);
+    }
+    static __device__ __forceinline__ uint4 close(const float (&values)[4]) {
+        return make_uint4(__float_as_uint(values[0]), __float_as_uint(values[1]),
+                          __float_as_uint(values[2]), __float_as_uint(values[3]));
+    }
+};
+template <> struct Pack<bf16> {
+    static constexpr u32 VALUES = 8;
+    static __device__ __forceinline__ void open(float (&values)[8], uint4 pack) {
+        const u32 words[4] = {pack.x, pack.y, pack.z, pack.w};
+#pragma unroll
+        for (u32 index = 0; index < 4; ++index) {
+            values[2 * index] = low_bf16(words[index]);
+            values[2 * index + 1] = high_bf16(words[index]);
+        }
+    }
+    static __device__ __forceinline__ uint4 close(const float (&values)[8]) {
+        return make_uint4(pack_bf16(values[0], values[1]), pack_bf16(values[2], values[3]),
+                          pack_bf16(values[4], values[5]), pack_bf16(values[6], values[7]));
+    }
+};

@@ -133,7 +133,8 @@ template <u32 WIDTH> __device__ __forceinline__ void attend(const Attention &run
             log_sums[upper + 8] = most.lower * run.scale + log2f(sum.lower);
         }
     }
-    write_rows(static_cast<bf16 *>(run.out) + head.out, head.out_stride, first_query, run, out, 1.0f / sum.upper, 1.0f / sum.lower, tiles.queries, warp_row);
+    write_rows(static_cast<bf16 *>(run.out) + head.out, head.out_stride, first_query, run, out,
+               1.0f / sum.upper, 1.0f / sum.lower, tiles.queries, warp_row);
 }
 
 template <u32 WIDTH> struct QueryTiles {
@@ -174,11 +175,12 @@ __device__ __forceinline__ RowPair row_products(const Attention &run, const Head
     return sums;
 }
 
-template <u32 WIDTH> __device__ __forceinline__ void query_gradient(const Attention &run) {
+// Of the queries of tile `block`.
+template <u32 WIDTH>
+__device__ __forceinline__ void query_gradient(const Attention &run, u32 block) {
     QueryTiles<WIDTH> &tiles = *reinterpret_cast<QueryTiles<WIDTH> *>(shared_arena());
     const Head head(run, blockIdx.y);
     const u32 lane = threadIdx.x % WARP, warp_row = threadIdx.x / WARP * WARP_ROWS;
-    const u32 block = gridDim.x - 1 - blockIdx.x;
     const u32 first_query = block * TILE;
     const bf16 *queries = static_cast<const bf16 *>(run.qkv) + head.qkv;
     const bf16 *keys = queries + head.keys, *values = keys + head.keys;
@@ -247,8 +249,24 @@ template <u32 WIDTH> struct KeyTiles {
     float products[2][TILE];
 };
 
-// Copies a tile of queries, of their outputs' gradients, and of the two numbers of each.
-template <u32 WIDTH>
+// The sum of a query's outputs times their gradients, by two threads for each of the tile's queries.
+__device__ __forceinline__ float row_product(const Attention &run, const Head &head, u32 query) {
+    float sum = 0.0f;
+    if (query < run.context) {
+        const u64 at = head.out + query * head.out_stride;
+        const bf16 *out = static_cast<const bf16 *>(run.out) + at;
+        const bf16 *delta = static_cast<const bf16 *>(run.out_delta) + at;
+        for (u32 index = threadIdx.x % 2 * 4; index < run.head_width; index += 8) {
+            const float4 a = load_four(out + index), b = load_four(delta + index);
+            sum += (a.x * b.x + a.y * b.y) + (a.z * b.z + a.w * b.w);
+        }
+    }
+    return sum + __shfl_xor_sync(ALL_LANES, sum, 1);
+}
+
+// Copies a tile of queries, of their outputs' gradients, and of the two numbers of each, of which the
+// second is found here where no other kernel has found it before (`ALONE`).
+template <bool ALONE, u32 WIDTH>
 __device__ __forceinline__ void copy_queries(KeyTiles<WIDTH> &tiles, u32 slot, u32 first,
                                              const Attention &run, const Head &head) {
     tiles.queries[slot].copy(static_cast<const bf16 *>(run.qkv) + head.qkv, head.stride, first,
@@ -260,21 +278,29 @@ __device__ __forceinline__ void copy_queries(KeyTiles<WIDTH> &tiles, u32 slot, u
         const u32 query = first + threadIdx.x;
         const bool there = query < run.context;
         tiles.log_sums[slot][threadIdx.x] = there ? run.log_sums[head.row + query] : LARGEST;
-        tiles.products[slot][threadIdx.x] = there ? run.products[head.row + query] : 0.0f;
+        if (!ALONE) {
+            tiles.products[slot][threadIdx.x] = there ? run.products[head.row + query] : 0.0f;
+        }
+    }
+    if (ALONE) {
+        tiles.products[slot][threadIdx.x / 2] = row_product(run, head, first + threadIdx.x / 2);
     }
 }
 
-// Transposed: a warp has 16 keys, and the columns of its scores are queries.
-template <u32 WIDTH> __device__ __forceinline__ void key_gradient(const Attention &run) {
+// Of the keys and values of tile `block`. Transposed: a warp has 16 keys, and the columns of its scores
+// are queries.
+template <bool ALONE, u32 WIDTH>
+__device__ __forceinline__ void key_gradient(const Attention &run, u32 block,
+                                             u32 tiles_of_queries) {
     KeyTiles<WIDTH> &tiles = *reinterpret_cast<KeyTiles<WIDTH> *>(shared_arena());
     const Head head(run, blockIdx.y);
     const u32 lane = threadIdx.x % WARP, warp_row = threadIdx.x / WARP * WARP_ROWS;
-    const u32 block = blockIdx.x, first_key = block * TILE;
+    const u32 first_key = block * TILE;
     const bf16 *keys = static_cast<const bf16 *>(run.qkv) + head.qkv + head.keys;
 
     tiles.keys.copy(keys, head.stride, first_key, run.context, run.head_width);
     tiles.values.copy(keys + head.keys, head.stride, first_key, run.context, run.head_width);
-    copy_queries(tiles, 0, first_key, run, head);
+    copy_queries<ALONE>(tiles, 0, first_key, run, head);
     copy_async_wait<0>();
     __syncthreads();
     Left<WIDTH> key, value;
@@ -282,11 +308,10 @@ template <u32 WIDTH> __device__ __forceinline__ void key_gradient(const Attentio
     value.load(tiles.values, warp_row);
 
     float key_delta[WIDTH / 8][4] = {}, value_delta[WIDTH / 8][4] = {};
-    const u32 tiles_of_queries = gridDim.x;
     for (u32 tile = block; tile < tiles_of_queries; ++tile) {
         const u32 now = (tile - block) % 2;
         if (tile + 1 < tiles_of_queries) {
-            copy_queries(tiles, 1 - now, (tile + 1) * TILE, run, head);
+            copy_queries<ALONE>(tiles, 1 - now, (tile + 1) * TILE, run, head);
         }
         float scores[TILE / 8][4] = {}, deltas[TILE / 8][4] = {};
         add_rows_by_rows(scores, key, tiles.queries[now]);
@@ -324,7 +349,8 @@ template <u32 WIDTH> __device__ __forceinline__ void key_gradient(const Attentio
                tiles.values, warp_row);
 }
 
-// `BLOCKS`: of a multiprocessor, for which registers are shared out.
+// `BLOCKS`: of a multiprocessor, for which registers are shared out. `tile_gradient` is both gradients
+// where all of the context is one tile.
 #define ATTENTION_KERNELS(WIDTH, BLOCKS)                                                           \
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS + 1) attend_bf16_##WIDTH(         \
         const Attention run) {                                                                     \
@@ -332,11 +358,19 @@ template <u32 WIDTH> __device__ __forceinline__ void key_gradient(const Attentio
     }                                                                                              \
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) query_gradient_bf16_##WIDTH(     \
         const Attention run) {                                                                     \
-        query_gradient<WIDTH>(run);                                                                \
+        query_gradient<WIDTH>(run, gridDim.x - 1 - blockIdx.x);                                    \
     }                                                                                              \
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) key_gradient_bf16_##WIDTH(       \
         const Attention run) {                                                                     \
-        key_gradient<WIDTH>(run);                                                                  \
+        key_gradient<false, WIDTH>(run, blockIdx.x, gridDim.x);                                    \
+    }                                                                                              \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) tile_gradient_bf16_##WIDTH(      \
+        const Attention run) {                                                                     \
+        if (blockIdx.x == 0) {                                                                     \
+            query_gradient<WIDTH>(run, 0);                                                         \
+        } else {                                                                                   \
+            key_gradient<true, WIDTH>(run, 0, 1);                                                  \
+        }                                                                                          \
     }
 
 ATTENTION_KERNELS(16, 3)

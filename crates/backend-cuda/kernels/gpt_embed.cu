@@ -12,23 +12,44 @@ struct SortTokens {
     u32 rows;
 };
 
+// How many of the tokens `first` to `end` are below `bound`; all lanes look at the same ones. `first` is
+// a multiple of 4.
+__device__ __forceinline__ u32 count_below(const u32 *tokens, u32 first, u32 end, u32 bound) {
+    u32 count = 0;
+    u32 index = first;
+#pragma unroll 4
+    for (; index + 4 <= end; index += 4) {
+        const uint4 four = *reinterpret_cast<const uint4 *>(tokens + index);
+        count += four.x < bound ? 1 : 0;
+        count += four.y < bound ? 1 : 0;
+        count += four.z < bound ? 1 : 0;
+        count += four.w < bound ? 1 : 0;
+    }
+    for (; index < end; ++index) {
+        count += tokens[index] < bound ? 1 : 0;
+    }
+    return count;
+}
+
 // A row's place is the number of smaller keys; a block finds those of 32 rows, each warp counts among an
 // eighth of the keys. Quadratic, and done in the shadow of the forward pass.
 extern "C" __global__ void __launch_bounds__(THREADS) sort_tokens(const SortTokens run) {
     __shared__ u32 counts[WARPS][WARP];
     const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    const u32 row = blockIdx.x * WARP + lane;
-    const u32 key = row < run.rows ? run.inputs[row] * run.rows + row : 0;
-    const u32 part = (run.rows + WARPS - 1) / WARPS;
-    const u32 end = min((warp + 1) * part, run.rows);
-    u32 count = 0;
-    for (u32 base = warp * part; base < end; base += WARP) {
-        const u32 other = base + lane;
-        const u32 other_key = other < end ? run.inputs[other] * run.rows + other : ~0u;
-#pragma unroll
-        for (u32 from = 0; from < WARP; ++from) {
-            count += __shfl_sync(ALL_LANES, other_key, from) < key ? 1 : 0;
+    const u32 block_first = blockIdx.x * WARP, row = block_first + lane;
+    const u32 block_end = min(block_first + WARP, run.rows);
+    const u32 token = row < run.rows ? run.inputs[row] : 0;
+    const u32 part = (run.rows + 4 * WARPS - 1) / (4 * WARPS) * 4;
+    const u32 first = min(warp * part, run.rows), end = min(first + part, run.rows);
+    // Before the block's rows an equal token's key is smaller, and behind them larger.
+    u32 count = count_below(run.inputs, first, min(end, block_first), token + 1);
+    if (max(first, block_first) < min(end, block_end)) {
+        for (u32 other = max(first, block_first); other < min(end, block_end); ++other) {
+            count += run.inputs[other] < token + (other < row ? 1 : 0) ? 1 : 0;
         }
+    }
+    if (max(first, block_end) < end) {
+        count += count_below(run.inputs, max(first, block_end), end, token);
     }
     counts[warp][lane] = count;
     __syncthreads();
@@ -36,13 +57,14 @@ extern "C" __global__ void __launch_bounds__(THREADS) sort_tokens(const SortToke
         for (u32 other = 1; other < WARPS; ++other) {
             count += counts[other][lane];
         }
-        run.sorted[count] = key;
+        run.sorted[count] = token * run.rows + row;
     }
 }
 
 struct EmbedGradient {
     const void *x_delta;   // (rows, width)
-    const u32 *sorted;     // (rows)
+    const u32 *inputs;     // (rows)
+    const u32 *sorted;     // (rows): see `SortTokens`; only for many different tokens
     float *token_gradient; // (vocabulary, width), +=
     float *place_gradient; // (context, width), =
     u32 rows;
@@ -150,26 +172,48 @@ template <class T> __device__ __forceinline__ void token_gradient_runs(const Emb
 }
 
 constexpr u32 MANY_WARPS = 32;
+constexpr u32 MANY = MANY_WARPS * WARP;
+constexpr u32 LISTED = 4 * MANY; // rows of a token that are summed at a time
 
-// Few tokens with many rows each: a block for 128 columns of each token, whose warps take its rows in
-// turns.
+// Few tokens with many rows each: a block for 128 columns of each token lists its rows in their order, and
+// the warps sum them in turns.
 template <class T> __device__ __forceinline__ void token_gradient_block(const EmbedGradient &run) {
+    __shared__ u32 list[LISTED];
+    __shared__ u32 counts[MANY_WARPS];
     __shared__ float4 sums[MANY_WARPS][WARP];
     const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     const u32 token = blockIdx.x;
     const u32 column = 4 * (blockIdx.y * WARP + lane);
-    u32 first = 0, end = run.rows; // of the rows of this token and later ones
-    while (first < end) {
-        const u32 middle = (first + end) / 2;
-        if (run.sorted[middle] < token * run.rows) {
-            first = middle + 1;
-        } else {
-            end = middle;
+    float4 sum = make_float4(0, 0, 0, 0);
+    u32 listed = 0;
+    for (u32 base = 0; base < run.rows; base += MANY) {
+        const u32 row = base + threadIdx.x;
+        const bool mine = row < run.rows && run.inputs[row] == token;
+        const u32 votes = __ballot_sync(ALL_LANES, mine);
+        if (lane == 0) {
+            counts[warp] = __popc(votes);
+        }
+        __syncthreads();
+        const u32 others = counts[lane];
+        u32 before = listed + static_cast<u32>(__reduce_add_sync(ALL_LANES, lane < warp ? others : 0));
+        listed += __reduce_add_sync(ALL_LANES, others);
+        if (mine) {
+            list[before + __popc(votes & ((1u << lane) - 1))] = row;
+        }
+        __syncthreads();
+        if (listed > LISTED - MANY || base + MANY >= run.rows) {
+            if (column < run.width) {
+#pragma unroll 4
+                for (u32 entry = warp; entry < listed; entry += MANY_WARPS) {
+                    add_to(sum, load_four(static_cast<const T *>(run.x_delta) +
+                                          static_cast<u64>(list[entry]) * run.width + column));
+                }
+            }
+            listed = 0;
+            __syncthreads();
         }
     }
-    if (column < run.width) {
-        sums[warp][lane] = sum_rows<T>(run, token, first + warp, MANY_WARPS, column);
-    }
+    sums[warp][lane] = sum;
     __syncthreads();
     if (warp == 0 && column < run.width) {
         float *gradient = run.token_gradient + static_cast<u64>(token) * run.width + column;

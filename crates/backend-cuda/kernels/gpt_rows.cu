@@ -269,7 +269,7 @@ extern "C" __global__ void __launch_bounds__(256) gain_sums(const GainSums run) 
     extern "C" __global__ void __launch_bounds__(THREADS) normalise_##NAME(const Normalise run) {  \
         normalise_row<FOURS, TYPE>(run);                                                           \
     }                                                                                              \
-    extern "C" __global__ void __launch_bounds__(THREADS)                                          \
+    extern "C" __global__ void __launch_bounds__(THREADS, FOURS > 6 ? 1 : 2)                       \
         normalise_gradient_##NAME(const NormaliseGradient run) {                                   \
         normalise_gradient_rows<FOURS, TYPE>(run);                                                 \
     }
@@ -287,51 +287,73 @@ ROW_KERNELS(10, bf16, bf16_1280)
 constexpr float SLOPE = 0.7978845608028654f;
 constexpr float CUBIC = 0.044715f;
 
-__device__ __forceinline__ float gelu(float value) {
-    const float inner = SLOPE * (value + CUBIC * value * value * value);
-    return 0.5f * value * (1.0f + tanhf(inner));
+// In bf16 the machine's tanh will do, whose error is 2^-11.
+template <class T> __device__ __forceinline__ float tanh_for(float value);
+template <> __device__ __forceinline__ float tanh_for<float>(float value) { return tanhf(value); }
+template <> __device__ __forceinline__ float tanh_for<bf16>(float value) {
+    float result;
+    asm("tanh.approx.f32 %0, %1;" : "=f"(result) : "f"(value));
+    return result;
 }
 
-__device__ __forceinline__ float gelu_slope(float value) {
+template <class T> __device__ __forceinline__ float gelu(float value) {
     const float inner = SLOPE * (value + CUBIC * value * value * value);
-    const float tanh_inner = tanhf(inner);
+    return 0.5f * value * (1.0f + tanh_for<T>(inner));
+}
+
+template <class T> __device__ __forceinline__ float gelu_slope(float value) {
+    const float tanh_inner = tanh_for<T>(SLOPE * (value + CUBIC * value * value * value));
     const float inner_slope = SLOPE * (1.0f + 3.0f * CUBIC * value * value);
     return 0.5f * (1.0f + tanh_inner) +
            0.5f * value * (1.0f - tanh_inner * tanh_inner) * inner_slope;
 }
 
 struct Gelu {
-    const void *value; // (fours x 4)
-    void *result;      // (fours x 4); the gradient's kernel multiplies it by the slope
-    u32 fours;
+    const uint4 *value; // (packs)
+    uint4 *result;      // (packs); the gradient's kernel multiplies it by the slope
+    u32 packs;
 };
 
-template <class T> __device__ __forceinline__ void gelu_fours(const Gelu &run) {
-    const u32 index = blockIdx.x * THREADS + threadIdx.x;
-    if (index < run.fours) {
-        const float4 value = load_four(static_cast<const T *>(run.value) + 4ull * index);
-        store_four(static_cast<T *>(run.result) + 4ull * index,
-                   make_float4(gelu(value.x), gelu(value.y), gelu(value.z), gelu(value.w)));
-    }
-}
+constexpr u32 AT_A_TIME = 2; // packs of a thread: loads under way together
 
-template <class T> __device__ __forceinline__ void gelu_gradient_fours(const Gelu &run) {
-    const u32 index = blockIdx.x * THREADS + threadIdx.x;
-    if (index < run.fours) {
-        T *result = static_cast<T *>(run.result) + 4ull * index;
-        const float4 value = load_four(static_cast<const T *>(run.value) + 4ull * index);
-        const float4 delta = load_four(result);
-        store_four(result, make_float4(delta.x * gelu_slope(value.x), delta.y * gelu_slope(value.y),
-                                       delta.z * gelu_slope(value.z), delta.w * gelu_slope(value.w)));
+template <class T, bool GRADIENT> __device__ __forceinline__ void gelu_packs(const Gelu &run) {
+    constexpr u32 VALUES = Pack<T>::VALUES;
+    const u32 first = blockIdx.x * (AT_A_TIME * THREADS) + threadIdx.x;
+    uint4 value_packs[AT_A_TIME], delta_packs[AT_A_TIME];
+#pragma unroll
+    for (u32 part = 0; part < AT_A_TIME; ++part) {
+        const u32 index = first + part * THREADS;
+        if (index < run.packs) {
+            value_packs[part] = run.value[index];
+            if (GRADIENT) {
+                delta_packs[part] = run.result[index];
+            }
+        }
+    }
+#pragma unroll
+    for (u32 part = 0; part < AT_A_TIME; ++part) {
+        const u32 index = first + part * THREADS;
+        if (index < run.packs) {
+            float values[VALUES], deltas[VALUES];
+            Pack<T>::open(values, value_packs[part]);
+            if (GRADIENT) {
+                Pack<T>::open(deltas, delta_packs[part]);
+            }
+#pragma unroll
+            for (u32 at = 0; at < VALUES; ++at) {
+                values[at] = GRADIENT ? deltas[at] * gelu_slope<T>(values[at]) : gelu<T>(values[at]);
+            }
+            run.result[index] = Pack<T>::close(values);
+        }
     }
 }
 
 #define GELU_KERNELS(TYPE, NAME)                                                                   \
     extern "C" __global__ void __launch_bounds__(THREADS) gelu_##NAME(const Gelu run) {            \
-        gelu_fours<TYPE>(run);                                                                     \
+        gelu_packs<TYPE, false>(run);                                                              \
     }                                                                                              \
     extern "C" __global__ void __launch_bounds__(THREADS) gelu_gradient_##NAME(const Gelu run) {   \
-        gelu_gradient_fours<TYPE>(run);                                                            \
+        gelu_packs<TYPE, true>(run);                                                               \
     }
 
 GELU_KERNELS(float, float32)

@@ -15,36 +15,6 @@ struct CrossEntropy {
 
 constexpr float LOG2_E = 1.4426950408889634f;
 
-template <class T> struct Pack; // 16 bytes of values
-template <> struct Pack<float> {
-    static constexpr u32 VALUES = 4;
-    static __device__ __forceinline__ void open(float (&values)[4], uint4 pack) {
-        values[0] = __uint_as_float(pack.x);
-        values[1] = __uint_as_float(pack.y);
-        values[2] = __uint_as_float(pack.z);
-        values[3] = __uint_as_float(pack.w);
-    }
-    static __device__ __forceinline__ uint4 close(const float (&values)[4]) {
-        return make_uint4(__float_as_uint(values[0]), __float_as_uint(values[1]),
-                          __float_as_uint(values[2]), __float_as_uint(values[3]));
-    }
-};
-template <> struct Pack<bf16> {
-    static constexpr u32 VALUES = 8;
-    static __device__ __forceinline__ void open(float (&values)[8], uint4 pack) {
-        const u32 words[4] = {pack.x, pack.y, pack.z, pack.w};
-#pragma unroll
-        for (u32 index = 0; index < 4; ++index) {
-            values[2 * index] = low_bf16(words[index]);
-            values[2 * index + 1] = high_bf16(words[index]);
-        }
-    }
-    static __device__ __forceinline__ uint4 close(const float (&values)[8]) {
-        return make_uint4(pack_bf16(values[0], values[1]), pack_bf16(values[2], values[3]),
-                          pack_bf16(values[4], values[5]), pack_bf16(values[6], values[7]));
-    }
-};
-
 // A group of threads has a row, of which each keeps `PACKS` times 16 bytes in registers, so that the
 // logits are read once and the gradient is written over them.
 template <class T, u32 PACKS, bool BLOCK>
@@ -132,6 +102,82 @@ __device__ __forceinline__ void cross_entropy_row(const CrossEntropy &run) {
 
 CROSS_ENTROPY_KERNELS(float, float32, 8, 14)
 CROSS_ENTROPY_KERNELS(bf16, bf16, 4, 7)
+
+// The same for large vocabularies: a block that stays on its multiprocessor copies the next row to shared
+// memory while it works on the one before, so that the memory never waits for it. Two rows have room.
+template <class T> __device__ __forceinline__ void cross_entropy_stream(const CrossEntropy &run) {
+    __shared__ float partial[2][WARP];
+    constexpr u32 VALUES = Pack<T>::VALUES;
+    const u32 packs = run.stride / VALUES;
+    uint4 *rooms[2] = {reinterpret_cast<uint4 *>(shared_arena()),
+                       reinterpret_cast<uint4 *>(shared_arena()) + packs};
+    const auto fetch = [&](u32 row, uint4 *room) {
+        if (row < run.rows) {
+            const uint4 *from = reinterpret_cast<const uint4 *>(
+                static_cast<const T *>(run.logits) + static_cast<u64>(row) * run.stride);
+            for (u32 pack = threadIdx.x; pack < packs; pack += blockDim.x) {
+                copy_async(room + pack, from + pack, 16);
+            }
+        }
+        copy_async_commit();
+    };
+    fetch(blockIdx.x, rooms[0]);
+    u32 turn = 0;
+    for (u32 row = blockIdx.x; row < run.rows; row += gridDim.x, turn = 1 - turn) {
+        fetch(row + gridDim.x, rooms[1 - turn]); // each thread reads only what it copied itself
+        copy_async_wait<1>();
+        const uint4 *kept = rooms[turn];
+        float most = -LARGEST;
+        for (u32 pack = threadIdx.x; pack < packs; pack += blockDim.x) {
+            float values[VALUES];
+            Pack<T>::open(values, kept[pack]);
+#pragma unroll
+            for (u32 index = 0; index < VALUES; ++index) {
+                const bool there = pack * VALUES + index < run.vocabulary;
+                most = there ? fmaxf(most, values[index]) : most;
+            }
+        }
+        most = block_max(most, partial[0]);
+        const float shift = most * LOG2_E;
+        float sum = 0.0f;
+        for (u32 pack = threadIdx.x; pack < packs; pack += blockDim.x) {
+            float values[VALUES];
+            Pack<T>::open(values, kept[pack]);
+#pragma unroll
+            for (u32 index = 0; index < VALUES; ++index) {
+                const bool there = pack * VALUES + index < run.vocabulary;
+                const float power = power_of_two(fmaf(values[index], LOG2_E, -shift));
+                sum += there ? power : 0.0f;
+            }
+        }
+        sum = block_sum(sum, partial[1]);
+        T *logits = static_cast<T *>(run.logits) + static_cast<u64>(row) * run.stride;
+        const u32 target = run.targets[row];
+        const float scale = run.scale / sum;
+        uint4 *out = reinterpret_cast<uint4 *>(logits);
+        for (u32 pack = threadIdx.x; pack < packs; pack += blockDim.x) {
+            const u32 first = pack * VALUES;
+            float values[VALUES];
+            Pack<T>::open(values, kept[pack]);
+#pragma unroll
+            for (u32 index = 0; index < VALUES; ++index) {
+                const bool there = first + index < run.vocabulary;
+                const float power = power_of_two(fmaf(values[index], LOG2_E, -shift));
+                if (first + index == target) { // one thread's
+                    run.losses[row] = logf(sum) + most - values[index];
+                }
+                const float value = power * scale - (first + index == target ? run.scale : 0.0f);
+                values[index] = there ? value : 0.0f;
+            }
+            out[pack] = Pack<T>::close(values);
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(1024)
+    cross_entropy_stream_bf16(const CrossEntropy run) {
+    cross_entropy_stream<bf16>(run);
+}
 
 struct MeanLoss {
     const float *losses;   // (rows)
@@ -249,5 +295,27 @@ extern "C" __global__ void __launch_bounds__(THREADS) halve(const Halve run) {
     const u64 stride = static_cast<u64>(gridDim.x) * THREADS;
     for (u64 index = blockIdx.x * THREADS + threadIdx.x; index < run.fours; index += stride) {
         store_four(run.half + 4 * index, load_four(run.value + 4 * index));
+    }
+}
+
+struct Noise {
+    float *parameter; // (fours x 4)
+    u64 fours;
+    u64 decayed_fours; // from here on around 1
+};
+
+// Any numbers of the usual size, for products to be timed on: on zeros they are faster than in training.
+extern "C" __global__ void __launch_bounds__(THREADS) noise(const Noise run) {
+    const u64 stride = static_cast<u64>(gridDim.x) * THREADS;
+    for (u64 index = blockIdx.x * THREADS + threadIdx.x; index < run.fours; index += stride) {
+        float4 four;
+#pragma unroll
+        for (u32 part = 0; part < 4; ++part) {
+            u64 word = (4 * index + part + 1) * 0x9E3779B97F4A7C15ull;
+            word = (word ^ (word >> 29)) * 0xBF58476D1CE4E5B9ull;
+            const float unit = static_cast<float>(static_cast<u32>(word >> 40)) * 0x1p-24f;
+            (&four.x)[part] = 0.08f * (unit - 0.5f) + (index < run.decayed_fours ? 0.0f : 1.0f);
+        }
+        store_four(run.parameter + 4 * index, four);
     }
 }

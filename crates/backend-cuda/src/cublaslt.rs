@@ -4,7 +4,7 @@
 //!
 //! The types and numbers are those of cublasLt.h, which have not changed since CUDA 11.
 
-use crate::driver::{Address, Buffer, Gpu};
+use crate::driver::{Address, Buffer, Gpu, STREAMS};
 use nn::backend::{TrainError, Unavailable};
 use std::ffi::{c_int, c_void};
 use std::rc::Rc;
@@ -29,10 +29,13 @@ const EPILOGUE_AUX_POINTER: c_int = 11;
 const EPILOGUE_AUX_LEADING: c_int = 12;
 const PREFERENCE_WORKSPACE_BYTES: c_int = 1;
 
+/// For questions about products whose epilogue has an operand: as aligned as those.
+const SOME_ADDRESS: Address = 1 << 20;
+
 /// Scratch memory that an algorithm may use: as much as NVIDIA recommends for Hopper.
 const WORKSPACE_BYTES: usize = 32 << 20;
 /// Algorithms that are tried for each product.
-const CANDIDATES: usize = 8;
+const CANDIDATES: usize = 16;
 /// How often each is timed.
 const REPEATS: usize = 5;
 /// What another algorithm than the library's first choice has to gain, so that noise does not choose.
@@ -103,8 +106,8 @@ pub(crate) struct CublasLt {
     gpu: Rc<Gpu>,
     functions: Functions,
     handle: Handle,
-    /// One for each stream: products of both may run at a time.
-    workspaces: [Buffer<u8>; 2],
+    /// One for each stream: products of all may run at a time.
+    workspaces: [Buffer<u8>; STREAMS],
     // Dropped last: the functions are in it.
     _library: libloading::Library,
 }
@@ -133,7 +136,7 @@ impl CublasLt {
             return Err(gpu.failure(format!("starting cuBLASLt: status {status}")));
         }
         let workspace = || gpu.allocate("scratch of the products", WORKSPACE_BYTES);
-        let workspaces = [workspace()?, workspace()?];
+        let workspaces = [workspace()?, workspace()?, workspace()?];
         let library =
             CublasLt { gpu: Rc::clone(gpu), functions, handle, workspaces, _library: library };
         Ok(Rc::new(library))
@@ -231,7 +234,7 @@ pub(crate) enum Turn {
 
 /// One product: (rows, columns), of row-major matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Sizes {
+pub(crate) struct ProductSizes {
     pub(crate) rows: usize,
     pub(crate) columns: usize,
     pub(crate) inner: usize,
@@ -241,7 +244,7 @@ pub(crate) struct Sizes {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Recipe {
     pub(crate) turn: Turn,
-    pub(crate) sizes: Sizes,
+    pub(crate) sizes: ProductSizes,
     pub(crate) operands: Element,
     pub(crate) result: Element,
     pub(crate) epilogue: Epilogue,
@@ -275,15 +278,8 @@ pub(crate) struct Product {
 }
 
 impl Product {
-    /// Finds the fastest algorithm by running the product on `operands`, whose result is spoilt.
-    ///
-    /// # Safety
-    /// As for [`Product::enqueue`].
-    pub(crate) unsafe fn new(
-        library: &Rc<CublasLt>,
-        recipe: Recipe,
-        operands: Operands,
-    ) -> Result<Product, TrainError> {
+    /// The product with the library's first choice of an algorithm.
+    pub(crate) fn new(library: &Rc<CublasLt>, recipe: Recipe) -> Result<Product, TrainError> {
         let mut product = Product {
             library: Rc::clone(library),
             recipe,
@@ -293,9 +289,7 @@ impl Product {
             chosen: (f64::NAN, 0),
         };
         product.describe()?;
-        let proposals = product.proposals(operands)?;
-        // SAFETY: as this function's.
-        unsafe { product.choose(&proposals, operands) }?;
+        product.algorithm = product.proposals()?[0].algorithm;
         Ok(product)
     }
 
@@ -303,7 +297,7 @@ impl Product {
         let library = Rc::clone(&self.library);
         let functions = &library.functions;
         let Recipe { turn, sizes, operands, result, epilogue, .. } = self.recipe;
-        let Sizes { rows, columns, inner } = sizes;
+        let ProductSizes { rows, columns, inner } = sizes;
         // Rows and columns in memory, row-major.
         let (left, right) = match turn {
             Turn::Right => ([rows, inner], [columns, inner]),
@@ -346,9 +340,9 @@ impl Product {
         self.library.check("describing a product", status)
     }
 
-    fn proposals(&self, operands: Operands) -> Result<Vec<Proposal>, TrainError> {
+    fn proposals(&self) -> Result<Vec<Proposal>, TrainError> {
         if self.recipe.epilogue != Epilogue::None {
-            self.set(EPILOGUE_AUX_POINTER, &operands.aux)?;
+            self.set(EPILOGUE_AUX_POINTER, &SOME_ADDRESS)?;
         }
         let functions = &self.library.functions;
         let empty = Proposal {
@@ -395,15 +389,13 @@ impl Product {
         Ok(proposals)
     }
 
-    /// Takes the fastest of the proposals.
+    /// Takes the fastest of the library's proposals, by running the product on `operands`, whose result is
+    /// spoilt. Returns its seconds.
     ///
     /// # Safety
     /// As for [`Product::enqueue`].
-    unsafe fn choose(
-        &mut self,
-        proposals: &[Proposal],
-        operands: Operands,
-    ) -> Result<(), TrainError> {
+    pub(crate) unsafe fn tune(&mut self, operands: Operands) -> Result<f64, TrainError> {
+        let proposals = self.proposals()?;
         let gpu = Rc::clone(&self.library.gpu);
         let clock = [gpu.event()?, gpu.event()?];
         let mut fastest = f64::INFINITY;
@@ -432,7 +424,7 @@ impl Product {
             }
         }
         if fastest.is_finite() {
-            return Ok(());
+            return Ok(fastest);
         }
         Err(gpu.failure(format!("no algorithm of cuBLASLt ran for {:?}", self.recipe)))
     }
@@ -453,8 +445,7 @@ impl Product {
         let [right, left, result] = self.layouts;
         let added = if self.recipe.add { operands.add } else { operands.result };
         let (one, share) = (1.0_f32, if self.recipe.add { 1.0_f32 } else { 0.0 });
-        let on_side = usize::from(library.gpu.is_beside());
-        let workspace = &library.workspaces[on_side];
+        let workspace = &library.workspaces[library.gpu.stream_number()];
         // SAFETY: as this function's; the factors are read before the call returns.
         let status = unsafe {
             (library.functions.multiply)(

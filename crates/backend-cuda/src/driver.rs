@@ -17,12 +17,15 @@ use std::time::{Duration, Instant};
 /// How long the device may take for what a caller waits for: an epoch takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Streams of a device: one and the [`Lane`]s.
+pub(crate) const STREAMS: usize = 3;
+
 /// Which of the other streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
     /// Of computations.
     Beside,
-    /// Between devices.
+    /// Of sums over devices, or of more computations.
     Exchange,
 }
 
@@ -32,7 +35,7 @@ pub(crate) struct Gpu {
     device: Device,
     stream: sys::CUstream,
     /// Streams for work that may run beside that of the first: see [`Gpu::beside`].
-    others: [sys::CUstream; 2],
+    others: [sys::CUstream; STREAMS - 1],
     /// The one of all that work is enqueued on.
     current: Cell<sys::CUstream>,
     allocated_bytes: Cell<u64>,
@@ -88,9 +91,10 @@ impl Gpu {
         self.current.get()
     }
 
-    /// Whether that is another one than the first.
-    pub(crate) fn is_beside(&self) -> bool {
-        self.current.get() != self.stream
+    /// Its number: 0 for the first, below [`STREAMS`].
+    pub(crate) fn stream_number(&self) -> usize {
+        let current = self.current.get();
+        self.others.iter().position(|&other| other == current).map_or(0, |index| index + 1)
     }
 
     /// An error of a library that works on this device.

@@ -26,7 +26,7 @@ const VERSION: (c_int, c_int) = (12, 8);
 const ARCHITECTURES: [&str; 3] = ["sm_80", "sm_90", "sm_100"];
 
 /// A kernel's file without its extension, and the oldest architecture that has what it uses.
-const KERNELS: [(&str, u32); 12] = [
+const KERNELS: [(&str, u32); 13] = [
     ("attention", 80),
     ("attention_fused", 90),
     ("cnn", 80),
@@ -35,6 +35,7 @@ const KERNELS: [(&str, u32); 12] = [
     ("gpt_attention", 80),
     ("gpt_attention_float32", 80),
     ("gpt_embed", 80),
+    ("gpt_narrow", 80),
     ("gpt_rows", 80),
     ("gpt_update", 80),
     ("mlp", 80),

@@ -37,38 +37,51 @@ struct Arguments {
     scale: f32,
 }
 
-/// The three kernels for one width of heads.
+/// The kernels for one width of heads.
 pub(crate) struct OwnAttention {
     attend: Kernel,
     query_gradient: Kernel,
     key_gradient: Kernel,
+    /// Both, where all of the context is one tile; not in float32.
+    tile_gradient: Option<Kernel>,
     threads: u32,
 }
 
 /// Names of the kernels for heads of so many elements, and their dynamic shared memory.
-fn kernels(element: Element, head_width: usize) -> Result<([&'static str; 3], [usize; 3]), String> {
+fn kernels(
+    element: Element,
+    head_width: usize,
+) -> Result<(&'static [&'static str], [usize; 3]), String> {
     let tile = |width: usize| match element {
         Element::Float32 => TILE * (width + 1) * 4,
         Element::Bf16 => TILE * width * 2,
     };
     macro_rules! named {
         ($suffix:literal) => {
-            [
+            &[
                 concat!("attend_", $suffix),
                 concat!("query_gradient_", $suffix),
                 concat!("key_gradient_", $suffix),
             ]
         };
+        ($suffix:literal, tile) => {
+            &[
+                concat!("attend_", $suffix),
+                concat!("query_gradient_", $suffix),
+                concat!("key_gradient_", $suffix),
+                concat!("tile_gradient_", $suffix),
+            ]
+        };
     }
     // Narrower heads are computed with zeros beside them.
-    let (names, width) = match (element, head_width) {
+    let (names, width): (&[&str], usize) = match (element, head_width) {
         (Element::Bf16, _) if !head_width.is_multiple_of(8) => {
             return Err(format!("heads of {head_width}: in bf16 cuda takes multiples of 8"));
         }
-        (Element::Bf16, ..=16) => (named!("bf16_16"), 16),
-        (Element::Bf16, ..=32) => (named!("bf16_32"), 32),
-        (Element::Bf16, ..=64) => (named!("bf16_64"), 64),
-        (Element::Bf16, ..=128) => (named!("bf16_128"), 128),
+        (Element::Bf16, ..=16) => (named!("bf16_16", tile), 16),
+        (Element::Bf16, ..=32) => (named!("bf16_32", tile), 32),
+        (Element::Bf16, ..=64) => (named!("bf16_64", tile), 64),
+        (Element::Bf16, ..=128) => (named!("bf16_128", tile), 128),
         (Element::Float32, ..=32) => (named!("float32_32"), 32),
         (Element::Float32, ..=64) => (named!("float32_64"), 64),
         (Element::Float32, ..=128) => (named!("float32_128"), 128),
@@ -103,7 +116,12 @@ impl OwnAttention {
         };
         let (names, shared) = kernels(element, head_width).map_err(TrainError::Mismatch)?;
         let module = Rc::new(gpu.load(ptx)?);
+        let tile_gradient = match names.get(3) {
+            Some(name) => Some(module.kernel(name, shared[2])?),
+            None => None,
+        };
         Ok(OwnAttention {
+            tile_gradient,
             attend: module.kernel(names[0], shared[0])?,
             query_gradient: module.kernel(names[1], shared[1])?,
             key_gradient: module.kernel(names[2], shared[2])?,
@@ -125,7 +143,7 @@ impl OwnAttention {
             out: memory.attended.at(layer),
             log_sums: memory.log_sums.address_of(layer * memory.sizes.rows * shape.heads),
             out_delta: memory.normal_delta.at(0),
-            qkv_delta: memory.qkv_delta.at(0),
+            qkv_delta: memory.qkv_delta(layer),
             products: memory.products.address(),
             context: shape.context as u32,
             heads: shape.heads as u32,
@@ -144,6 +162,11 @@ impl OwnAttention {
     /// `qkv_delta` from `normal_delta`, which holds the gradient of `attended`.
     pub(crate) fn backward(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
         let (arguments, shape) = (OwnAttention::arguments(memory, layer), self.shape(memory));
+        if let (Some(kernel), 1) = (&self.tile_gradient, shape.grid[0]) {
+            let both = Shape { grid: [2, shape.grid[1]], ..shape };
+            // SAFETY: as above.
+            return unsafe { kernel.launch(both, &arguments) };
+        }
         // SAFETY: as above.
         unsafe {
             self.query_gradient.launch(shape, &arguments)?;
@@ -170,32 +193,41 @@ pub(crate) enum Attention {
 /// How often each is timed, once more than that to load code.
 const REPEATS: usize = 5;
 /// What cuDNN has to gain: our kernels give the same bits each time.
-const GAIN: f64 = 0.95;
+const GAIN: f64 = 0.98;
 
 impl Attention {
-    pub(crate) fn new(
+    /// Our own kernels, until [`Attention::choose`].
+    pub(crate) fn new(gpu: &Rc<Gpu>, memory: &Memory) -> Result<Attention, TrainError> {
+        let (element, head_width) = (memory.sizes.element, memory.sizes.shape.head_width());
+        Ok(Attention::Own(OwnAttention::new(gpu, element, head_width)?))
+    }
+
+    /// Goes over to cuDNN if that is asked for, or faster on what a step left in memory.
+    pub(crate) fn choose(
+        &mut self,
         gpu: &Rc<Gpu>,
         memory: &Memory,
         choice: Choice,
-    ) -> Result<Attention, TrainError> {
-        let (element, head_width) = (memory.sizes.element, memory.sizes.shape.head_width());
-        let own = Attention::Own(OwnAttention::new(gpu, element, head_width)?);
-        if choice == Choice::Own || element == Element::Float32 {
-            return Ok(own);
+    ) -> Result<(), TrainError> {
+        if choice == Choice::Own || memory.sizes.element == Element::Float32 {
+            return Ok(());
         }
         let cudnn = Cudnn::open(gpu).and_then(|library| {
             let name = format!("cuDNN {}", library.version());
             Ok(Attention::Cudnn(Box::new(Sdpa::new(gpu, &library, memory)?), name))
         });
         match (cudnn, choice) {
-            (Ok(cudnn), Choice::Cudnn) => Ok(cudnn),
-            (Err(reason), Choice::Cudnn) => Err(gpu.failure(reason)),
-            (Err(_), _) => Ok(own),
+            (Ok(cudnn), Choice::Cudnn) => *self = cudnn,
+            (Err(reason), Choice::Cudnn) => return Err(gpu.failure(reason)),
+            (Err(_), _) => {}
             (Ok(cudnn), _) => {
-                let seconds = [own.seconds(gpu, memory)?, cudnn.seconds(gpu, memory)?];
-                Ok(if seconds[1] < GAIN * seconds[0] { cudnn } else { own })
+                let (own_s, cudnn_s) = (self.seconds(gpu, memory)?, cudnn.seconds(gpu, memory)?);
+                if cudnn_s < GAIN * own_s {
+                    *self = cudnn;
+                }
             }
         }
+        Ok(())
     }
 
     /// Seconds of a layer's attention, forward and backward.

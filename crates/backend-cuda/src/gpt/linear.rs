@@ -1,8 +1,10 @@
 //! The products of a step: each linear layer forward, the gradient of its inputs, and that of its
 //! weights.
 
-use super::memory::Memory;
-use crate::cublaslt::{CublasLt, Element, Epilogue, Operands, Product, Recipe, Sizes, Turn};
+use super::memory::{Memory, Sizes};
+use super::rows::RowKernels;
+use crate::cublaslt::{CublasLt, Element, Epilogue, Operands, Product, ProductSizes, Recipe, Turn};
+use crate::driver::Gpu;
 use nn::backend::TrainError;
 use std::rc::Rc;
 
@@ -26,26 +28,26 @@ pub(crate) struct Linear {
     logits_weight: Product,
     /// Of all chunks but the first: adds to what the first one wrote.
     logits_weight_more: Product,
-    fused_gelu: bool,
+    /// `up` with GELU, and `down_gradient` with its slope, as part of the product; none in float32, as the
+    /// library has its own approximation of tanh, and where ours beside the product is faster.
+    up_with_gelu: Option<Product>,
+    down_gradient_with_slope: Option<Product>,
 }
 
 impl Linear {
-    /// Describes all products and finds their algorithms. With `fused_gelu` GELU and its slope are part
-    /// of the products, in the library's own approximation of tanh; otherwise kernels of ours apply them.
+    /// Describes all products.
     pub(crate) fn new(
         library: &Rc<CublasLt>,
-        memory: &Memory,
+        sizes: &Sizes,
         fused_gelu: bool,
     ) -> Result<Linear, TrainError> {
-        let sizes = &memory.sizes;
         let (rows, width) = (sizes.rows, sizes.shape.width);
         let (chunk, vocabulary) = (sizes.chunk_rows, sizes.layout.padded_vocabulary);
-        let (element, fused) = (sizes.element, fused_gelu);
         let plain = |turn, rows, columns, inner| Recipe {
             turn,
-            sizes: Sizes { rows, columns, inner },
-            operands: element,
-            result: if turn == Turn::Left { Element::Float32 } else { element },
+            sizes: ProductSizes { rows, columns, inner },
+            operands: sizes.element,
+            result: if turn == Turn::Left { Element::Float32 } else { sizes.element },
             epilogue: Epilogue::None,
             add: false,
         };
@@ -53,39 +55,89 @@ impl Linear {
         let inputs = |columns, inner| plain(Turn::Neither, rows, columns, inner);
         let weights = |down, across| plain(Turn::Left, down, across, rows);
         let adding = |recipe| Recipe { add: true, ..recipe };
-        let with = |epilogue, recipe| {
-            let epilogue = if fused { epilogue } else { Epilogue::None };
-            Recipe { epilogue, ..recipe }
-        };
         let logits_weight = plain(Turn::Left, vocabulary, width, chunk);
-        let make = |recipe, operands| {
-            // SAFETY: the operands are those that the step gives to the same product.
-            unsafe { Product::new(library, recipe, operands) }
+        let make = |recipe| Product::new(library, recipe);
+        let fused = |recipe, epilogue| match fused_gelu {
+            true => make(Recipe { epilogue, ..recipe }).map(Some),
+            false => Ok(None),
         };
-        let at = Places { memory };
-        let down_gradient = with(Epilogue::GeluGradient, inputs(4 * width, width));
+        let (up, down_gradient) = (forward(4 * width, width), inputs(4 * width, width));
         Ok(Linear {
-            qkv: make(forward(3 * width, width), at.qkv(0))?,
-            out: make(adding(forward(width, width)), at.out(0))?,
-            up: make(with(Epilogue::Gelu, forward(4 * width, width)), at.up(0, fused))?,
-            down: make(adding(forward(width, 4 * width)), at.down(0))?,
-            logits: make(plain(Turn::Right, chunk, vocabulary, width), at.logits(0))?,
-            qkv_gradient: make(inputs(width, 3 * width), at.qkv_gradient(0))?,
-            out_gradient: make(inputs(width, width), at.out_gradient(0, 0))?,
-            up_gradient: make(inputs(width, 4 * width), at.up_gradient(0))?,
-            down_gradient: make(down_gradient, at.down_gradient(0, 0))?,
-            logits_gradient: make(
-                plain(Turn::Neither, chunk, width, vocabulary),
-                at.logits_gradient(0),
-            )?,
-            qkv_weight: make(weights(3 * width, width), at.qkv_weight(0))?,
-            out_weight: make(weights(width, width), at.out_weight(0, 0))?,
-            up_weight: make(weights(4 * width, width), at.up_weight(0))?,
-            down_weight: make(weights(width, 4 * width), at.down_weight(0, 0))?,
-            logits_weight: make(logits_weight, at.logits_weight(0))?,
-            logits_weight_more: make(adding(logits_weight), at.logits_weight(0))?,
-            fused_gelu,
+            qkv: make(forward(3 * width, width))?,
+            out: make(adding(forward(width, width)))?,
+            up: make(up)?,
+            down: make(adding(forward(width, 4 * width)))?,
+            logits: make(plain(Turn::Right, chunk, vocabulary, width))?,
+            qkv_gradient: make(inputs(width, 3 * width))?,
+            out_gradient: make(inputs(width, width))?,
+            up_gradient: make(inputs(width, 4 * width))?,
+            down_gradient: make(down_gradient)?,
+            logits_gradient: make(plain(Turn::Neither, chunk, width, vocabulary))?,
+            qkv_weight: make(weights(3 * width, width))?,
+            out_weight: make(weights(width, width))?,
+            up_weight: make(weights(4 * width, width))?,
+            down_weight: make(weights(width, 4 * width))?,
+            logits_weight: make(logits_weight)?,
+            logits_weight_more: make(adding(logits_weight))?,
+            up_with_gelu: fused(up, Epilogue::Gelu)?,
+            down_gradient_with_slope: fused(down_gradient, Epilogue::GeluGradient)?,
         })
+    }
+
+    /// Finds the fastest algorithms, with what a step left in memory, and where GELU is best applied. It
+    /// spoils activations and gradients.
+    pub(crate) fn tune(
+        &mut self,
+        gpu: &Rc<Gpu>,
+        memory: &Memory,
+        rows: &RowKernels,
+    ) -> Result<(), TrainError> {
+        let at = Places { memory };
+        let products = [
+            (&mut self.qkv, at.qkv(0)),
+            (&mut self.out, at.out(0)),
+            (&mut self.down, at.down(0)),
+            (&mut self.logits, at.logits(0)),
+            (&mut self.qkv_gradient, at.qkv_gradient(0)),
+            (&mut self.out_gradient, at.out_gradient(0)),
+            (&mut self.up_gradient, at.up_gradient(0)),
+            (&mut self.logits_gradient, at.logits_gradient(0)),
+            (&mut self.qkv_weight, at.qkv_weight(0)),
+            (&mut self.out_weight, at.out_weight(0)),
+            (&mut self.up_weight, at.up_weight(0)),
+            (&mut self.down_weight, at.down_weight(0)),
+            (&mut self.logits_weight, at.logits_weight(0)),
+            (&mut self.logits_weight_more, at.logits_weight(0)),
+        ];
+        for (product, operands) in products {
+            // SAFETY: the operands are those that the step gives to the same product.
+            unsafe { product.tune(operands) }?;
+        }
+        let gelu = [
+            seconds(gpu, || rows.gelu(memory, 0))?,
+            seconds(gpu, || rows.gelu_gradient(memory, 0))?,
+        ];
+        let both = [
+            (&mut self.up, at.up(0, false), &mut self.up_with_gelu, at.up(0, true)),
+            (
+                &mut self.down_gradient,
+                at.down_gradient(0),
+                &mut self.down_gradient_with_slope,
+                at.down_gradient(0),
+            ),
+        ];
+        for ((plain, operands, fused, fused_operands), gelu_s) in both.into_iter().zip(gelu) {
+            // SAFETY: as above.
+            let plain_s = unsafe { plain.tune(operands) }? + gelu_s;
+            if let Some(product) = fused {
+                // SAFETY: as above.
+                let fused_s = unsafe { product.tune(fused_operands) }?;
+                if plain_s < fused_s {
+                    *fused = None;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Each product's microseconds as they were measured, for whoever looks for where time goes.
@@ -107,8 +159,13 @@ impl Linear {
             ("down_weight", &self.down_weight),
             ("logits_weight", &self.logits_weight),
         ];
+        let fused = [
+            ("up and GELU", &self.up_with_gelu),
+            ("down_gradient ..", &self.down_gradient_with_slope),
+        ];
+        let fused = fused.into_iter().filter_map(|(name, product)| Some((name, product.as_ref()?)));
         let line = |(name, product): (&str, &Product)| {
-            let Sizes { rows, columns, inner } = product.recipe().sizes;
+            let ProductSizes { rows, columns, inner } = product.recipe().sizes;
             let (microseconds, place) = product.chosen;
             let tflops = 2e-6 * (rows * columns * inner) as f64 / microseconds;
             format!(
@@ -116,18 +173,13 @@ impl Linear {
                  TFLOP/s, proposal {place}\n"
             )
         };
-        products.into_iter().map(line).collect()
+        products.into_iter().chain(fused).map(line).collect()
     }
 
     /// Enqueues one of them.
     fn enqueue(product: &Product, operands: Operands) -> Result<(), TrainError> {
         // SAFETY: the product was made for these buffers' sizes, which are aligned to 16 bytes.
         unsafe { product.enqueue(operands) }
-    }
-
-    /// Whether GELU is part of the products.
-    pub(crate) fn fused_gelu(&self) -> bool {
-        self.fused_gelu
     }
 
     pub(crate) fn qkv(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
@@ -139,9 +191,21 @@ impl Linear {
         Linear::enqueue(&self.out, Places { memory }.out(layer))
     }
 
-    /// `up`, and `active` where GELU is part of it.
-    pub(crate) fn up(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
-        Linear::enqueue(&self.up, Places { memory }.up(layer, self.fused_gelu))
+    /// `up` and `active`.
+    pub(crate) fn up(
+        &self,
+        memory: &Memory,
+        rows: &RowKernels,
+        layer: usize,
+    ) -> Result<(), TrainError> {
+        let at = Places { memory };
+        match &self.up_with_gelu {
+            Some(fused) => Linear::enqueue(fused, at.up(layer, true)),
+            None => {
+                Linear::enqueue(&self.up, at.up(layer, false))?;
+                rows.gelu(memory, layer)
+            }
+        }
     }
 
     /// The next layer's first `x`.
@@ -163,23 +227,25 @@ impl Linear {
         Linear::enqueue(product, Places { memory }.logits_weight(chunk))
     }
 
-    /// `up_delta` from `x_delta[from]`, times GELU's slope where that is part of it.
+    /// `up_delta` from the gradient of the layer's result.
     pub(crate) fn down_gradient(
         &self,
         memory: &Memory,
+        rows: &RowKernels,
         layer: usize,
-        from: usize,
     ) -> Result<(), TrainError> {
-        Linear::enqueue(&self.down_gradient, Places { memory }.down_gradient(layer, from))
+        let operands = Places { memory }.down_gradient(layer);
+        match &self.down_gradient_with_slope {
+            Some(fused) => Linear::enqueue(fused, operands),
+            None => {
+                Linear::enqueue(&self.down_gradient, operands)?;
+                rows.gelu_gradient(memory, layer)
+            }
+        }
     }
 
-    pub(crate) fn down_weight(
-        &self,
-        memory: &Memory,
-        layer: usize,
-        from: usize,
-    ) -> Result<(), TrainError> {
-        Linear::enqueue(&self.down_weight, Places { memory }.down_weight(layer, from))
+    pub(crate) fn down_weight(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
+        Linear::enqueue(&self.down_weight, Places { memory }.down_weight(layer))
     }
 
     /// `normal_delta` from `up_delta`.
@@ -191,23 +257,13 @@ impl Linear {
         Linear::enqueue(&self.up_weight, Places { memory }.up_weight(layer))
     }
 
-    /// The gradient of `attended`, in `normal_delta`, from `x_delta[from]`.
-    pub(crate) fn out_gradient(
-        &self,
-        memory: &Memory,
-        layer: usize,
-        from: usize,
-    ) -> Result<(), TrainError> {
-        Linear::enqueue(&self.out_gradient, Places { memory }.out_gradient(layer, from))
+    /// The gradient of `attended`, in `normal_delta`.
+    pub(crate) fn out_gradient(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
+        Linear::enqueue(&self.out_gradient, Places { memory }.out_gradient(layer))
     }
 
-    pub(crate) fn out_weight(
-        &self,
-        memory: &Memory,
-        layer: usize,
-        from: usize,
-    ) -> Result<(), TrainError> {
-        Linear::enqueue(&self.out_weight, Places { memory }.out_weight(layer, from))
+    pub(crate) fn out_weight(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
+        Linear::enqueue(&self.out_weight, Places { memory }.out_weight(layer))
     }
 
     /// `normal_delta` from `qkv_delta`.
@@ -218,6 +274,23 @@ impl Linear {
     pub(crate) fn qkv_weight(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
         Linear::enqueue(&self.qkv_weight, Places { memory }.qkv_weight(layer))
     }
+}
+
+/// How often each is timed, once more than that to load code.
+const REPEATS: usize = 5;
+
+/// Seconds of what `enqueue` enqueues.
+fn seconds(gpu: &Rc<Gpu>, enqueue: impl Fn() -> Result<(), TrainError>) -> Result<f64, TrainError> {
+    let clock = [gpu.event()?, gpu.event()?];
+    let mut fastest = f64::INFINITY;
+    for _ in 0..=REPEATS {
+        gpu.record(&clock[0])?;
+        enqueue()?;
+        gpu.record(&clock[1])?;
+        gpu.synchronize()?;
+        fastest = fastest.min(clock[0].seconds_until(&clock[1])?);
+    }
+    Ok(fastest)
 }
 
 /// Where the operands of each product are.
@@ -283,52 +356,52 @@ impl Places<'_> {
         Operands { add: result, ..Places::plain(m.logits.at(0), normal, result) }
     }
 
-    fn down_gradient(&self, layer: usize, from: usize) -> Operands {
+    fn down_gradient(&self, layer: usize) -> Operands {
         let m = self.memory;
         let weight = m.weight(m.sizes.layout.layers[layer].down);
-        let delta = m.up_delta.at(0);
-        Operands { aux: m.up.at(layer), ..Places::plain(m.x_delta.at(from), weight, delta) }
+        let delta = m.up_delta(layer);
+        Operands { aux: m.up.at(layer), ..Places::plain(m.x_delta(2 * layer + 2), weight, delta) }
     }
 
-    fn down_weight(&self, layer: usize, from: usize) -> Operands {
+    fn down_weight(&self, layer: usize) -> Operands {
         let m = self.memory;
         let result = m.gradient(m.sizes.layout.layers[layer].down);
-        Places::plain(m.x_delta.at(from), m.active.at(layer), result)
+        Places::plain(m.x_delta(2 * layer + 2), m.active.at(layer), result)
     }
 
     fn up_gradient(&self, layer: usize) -> Operands {
         let m = self.memory;
         let weight = m.weight(m.sizes.layout.layers[layer].up);
-        Places::plain(m.up_delta.at(0), weight, m.normal_delta.at(0))
+        Places::plain(m.up_delta(layer), weight, m.normal_delta.at(0))
     }
 
     fn up_weight(&self, layer: usize) -> Operands {
         let m = self.memory;
         let result = m.gradient(m.sizes.layout.layers[layer].up);
-        Places::plain(m.up_delta.at(0), m.normal.at(2 * layer + 1), result)
+        Places::plain(m.up_delta(layer), m.normal.at(2 * layer + 1), result)
     }
 
-    fn out_gradient(&self, layer: usize, from: usize) -> Operands {
+    fn out_gradient(&self, layer: usize) -> Operands {
         let m = self.memory;
         let weight = m.weight(m.sizes.layout.layers[layer].out);
-        Places::plain(m.x_delta.at(from), weight, m.normal_delta.at(0))
+        Places::plain(m.x_delta(2 * layer + 1), weight, m.normal_delta.at(0))
     }
 
-    fn out_weight(&self, layer: usize, from: usize) -> Operands {
+    fn out_weight(&self, layer: usize) -> Operands {
         let m = self.memory;
         let result = m.gradient(m.sizes.layout.layers[layer].out);
-        Places::plain(m.x_delta.at(from), m.attended.at(layer), result)
+        Places::plain(m.x_delta(2 * layer + 1), m.attended.at(layer), result)
     }
 
     fn qkv_gradient(&self, layer: usize) -> Operands {
         let m = self.memory;
         let weight = m.weight(m.sizes.layout.layers[layer].qkv);
-        Places::plain(m.qkv_delta.at(0), weight, m.normal_delta.at(0))
+        Places::plain(m.qkv_delta(layer), weight, m.normal_delta.at(0))
     }
 
     fn qkv_weight(&self, layer: usize) -> Operands {
         let m = self.memory;
         let result = m.gradient(m.sizes.layout.layers[layer].qkv);
-        Places::plain(m.qkv_delta.at(0), m.normal.at(2 * layer), result)
+        Places::plain(m.qkv_delta(layer), m.normal.at(2 * layer), result)
     }
 }

@@ -1,6 +1,7 @@
 //! Everything that a training has on the device.
 
 use super::layout::Layout;
+use super::narrow;
 use crate::cublaslt::Element;
 use crate::driver::{Address, Buffer, Gpu, Plain};
 use nn::backend::TrainError;
@@ -110,10 +111,10 @@ pub(crate) struct Memory {
     pub(crate) attended: Matrices,          // layers: (rows, width)
     pub(crate) up: Matrices,                // layers: (rows, 4 width), before GELU
     pub(crate) active: Matrices,            // layers: (rows, 4 width), after it
-    pub(crate) x_delta: Matrices,           // 2: (rows, width)
+    x_deltas: Matrices,                     // 2: (rows, width)
     pub(crate) normal_delta: Matrices,      // 1: (rows, width)
-    pub(crate) qkv_delta: Matrices,         // 1: (rows, 3 width)
-    pub(crate) up_delta: Matrices,          // 1: (rows, 4 width)
+    qkv_deltas: Matrices,                   // 1: (rows, 3 width)
+    up_deltas: Matrices,                    // 1: (rows, 4 width)
     pub(crate) logits: Matrices,            // 1: (chunk_rows, padded vocabulary)
     pub(crate) sizes: Sizes,
 }
@@ -134,6 +135,8 @@ pub(crate) struct Sizes {
     pub(crate) norm_blocks: usize,
     /// What activations and products' operands are.
     pub(crate) element: Element,
+    /// Whether the kernels for narrow models run, which leave the gradients of all weights to the end.
+    pub(crate) narrow: bool,
 }
 
 impl Sizes {
@@ -142,6 +145,7 @@ impl Sizes {
         element: Element,
         multiprocessors: usize,
         devices: usize,
+        narrow: bool,
     ) -> Sizes {
         let layout = Layout::new(job.shape);
         let rows = job.batch_size * job.shape.context;
@@ -157,8 +161,12 @@ impl Sizes {
             devices,
             rows,
             chunk_rows: rows / chunks,
-            norm_blocks: (2 * multiprocessors).min(rows.div_ceil(8)),
+            norm_blocks: match narrow {
+                true => rows / narrow::ROWS,
+                false => (2 * multiprocessors).min(rows.div_ceil(8)),
+            },
             element,
+            narrow,
             layout,
         }
     }
@@ -170,7 +178,7 @@ impl Sizes {
 
 impl Memory {
     pub(crate) fn new(gpu: &Rc<Gpu>, sizes: Sizes, text: &[u16]) -> Result<Memory, TrainError> {
-        let Sizes { rows, batch, element, .. } = sizes;
+        let Sizes { rows, batch, element, narrow, .. } = sizes;
         let Shape { layers, heads, width, .. } = sizes.shape;
         let (norms, len) = (sizes.norms(), sizes.layout.len);
         let of_width =
@@ -209,10 +217,10 @@ impl Memory {
             attended: of_width("activations", layers, 1)?,
             up: of_width("activations", layers, 4)?,
             active: of_width("activations", layers, 4)?,
-            x_delta: of_width("gradients of activations", 2, 1)?,
+            x_deltas: of_width("gradients of activations", if narrow { norms } else { 2 }, 1)?,
             normal_delta: of_width("gradients of activations", 1, 1)?,
-            qkv_delta: of_width("gradients of activations", 1, 3)?,
-            up_delta: of_width("gradients of activations", 1, 4)?,
+            qkv_deltas: of_width("gradients of activations", if narrow { layers } else { 1 }, 3)?,
+            up_deltas: of_width("gradients of activations", if narrow { layers } else { 1 }, 4)?,
             logits: Matrices::new(gpu, "logits", element, 1, logits)?,
             sizes,
         })
@@ -238,5 +246,20 @@ impl Memory {
 
     pub(crate) fn moments(&self, norm: usize) -> Address {
         self.moments.address_of(norm * self.sizes.rows * 2)
+    }
+
+    /// The gradient of `x[norm]`.
+    pub(crate) fn x_delta(&self, norm: usize) -> Address {
+        self.x_deltas.at(if self.sizes.narrow { norm } else { norm % 2 })
+    }
+
+    /// The gradient of a layer's `qkv`.
+    pub(crate) fn qkv_delta(&self, layer: usize) -> Address {
+        self.qkv_deltas.at(if self.sizes.narrow { layer } else { 0 })
+    }
+
+    /// The gradient of a layer's `up`.
+    pub(crate) fn up_delta(&self, layer: usize) -> Address {
+        self.up_deltas.at(if self.sizes.narrow { layer } else { 0 })
     }
 }

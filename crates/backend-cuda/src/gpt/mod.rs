@@ -4,6 +4,7 @@ mod attention;
 mod layout;
 mod linear;
 mod memory;
+mod narrow;
 mod replicas;
 mod rows;
 mod sdpa;
@@ -15,6 +16,7 @@ use crate::nccl::Communicator;
 use attention::{Attention, Choice};
 use linear::Linear;
 use memory::{CAPACITY, Memory, Progress, Sizes, StepRates};
+use narrow::NarrowKernels;
 use nn::backend::{Description, Measured, TrainError, Unavailable};
 use nn::gpt::{Job, Session, State};
 use rows::{RowKernels, Source};
@@ -37,14 +39,22 @@ pub(crate) struct Plan {
     /// GELU within the products, in bf16.
     fused_gelu: bool,
     attention: Choice,
+    /// The kernels for narrow models, where the sizes are theirs.
+    narrow: bool,
 }
 
 impl Plan {
     /// The plan that `words` ask for.
     pub(crate) fn parse(words: Option<&str>, element: Element) -> Result<Plan, TrainError> {
         let fused_gelu = element == Element::Bf16;
-        let mut plan =
-            Plan { element, graph: true, overlap: true, fused_gelu, attention: Choice::Faster };
+        let mut plan = Plan {
+            element,
+            graph: true,
+            overlap: true,
+            fused_gelu,
+            attention: Choice::Faster,
+            narrow: true,
+        };
         for word in words.into_iter().flat_map(|words| words.split(',')) {
             match word {
                 "graph" => plan.graph = true,
@@ -52,9 +62,10 @@ impl Plan {
                 "serial" => plan.overlap = false,
                 "own-attention" => plan.attention = Choice::Own,
                 "cudnn" => plan.attention = Choice::Cudnn,
+                "general" => plan.narrow = false,
                 "plain-gelu" => plan.fused_gelu = false,
                 _ => {
-                    let reason = "for gpt, cuda has the words graph, kernels, serial, \
+                    let reason = "for gpt, cuda has the words graph, kernels, serial, general, \
                                   plain-gelu, own-attention, cudnn";
                     return Err(TrainError::Option {
                         option: "plan",
@@ -109,7 +120,10 @@ impl<'data> GptSession<'data> {
         job.check()?;
         let element = plan.element;
         let devices = others.as_ref().map_or(1, |&(_, count)| count);
-        let sizes = Sizes::new(&job, element, gpu.device().multiprocessors, devices);
+        let rows = job.batch_size * job.shape.context;
+        let narrow = plan.narrow && narrow::fits(job.shape, rows, element);
+        let multiprocessors = gpu.device().multiprocessors;
+        let sizes = Sizes::new(&job, element, multiprocessors, devices, narrow);
         let refusal = rows::refusal(job.shape, sizes.rows, element)
             .or_else(|| attention::refusal(element, job.shape.head_width()));
         if let Some(reason) = refusal {
@@ -120,14 +134,19 @@ impl<'data> GptSession<'data> {
         gpu.synchronize()?;
         let compiling = Instant::now();
         let rows = RowKernels::new(gpu, job.shape, element)?;
-        let attention = Attention::new(gpu, &memory, plan.attention)?;
-        let linear = Linear::new(&library, &memory, plan.fused_gelu)?;
-        if std::env::var_os("TRAINMARK_CUDA_PRODUCTS").is_some() {
-            eprint!("{}", linear.report());
-        }
-        let kernels = StepKernels { rows, attention, linear };
+        let attention = Attention::new(gpu, &memory)?;
+        let linear = Linear::new(&library, &memory.sizes, plan.fused_gelu)?;
+        let narrow = match narrow {
+            true => Some(NarrowKernels::new(gpu, &memory)?),
+            false => None,
+        };
+        let kernels = StepKernels { rows, attention, linear, narrow };
         let communicator = others.map(|(communicator, _)| communicator);
-        let step = Step::new(gpu, memory, kernels, plan.overlap, communicator)?;
+        let mut step = Step::new(gpu, memory, kernels, plan.overlap, communicator)?;
+        step.tune(plan.attention)?;
+        if std::env::var_os("TRAINMARK_CUDA_PRODUCTS").is_some() {
+            eprint!("{}", step.kernels.linear.report());
+        }
         let mut session = GptSession {
             graphs: None,
             step,
@@ -178,11 +197,12 @@ impl<'data> GptSession<'data> {
 impl Session for GptSession<'_> {
     fn description(&self) -> Description {
         let way = if self.plan.graph { "graph" } else { "kernels" };
+        let kernels = if self.step.memory.sizes.narrow { "narrow kernels, " } else { "" };
         let order = if self.plan.overlap { "two streams" } else { "one stream" };
         Description {
             device: self.gpu.device().name.clone(),
             path: format!(
-                "{way}, {order}, {}, {}",
+                "{way}, {kernels}{order}, {}, {}",
                 self.library,
                 self.step.kernels.attention.name()
             ),
@@ -212,7 +232,7 @@ impl Session for GptSession<'_> {
         memory.state.parameters.write(&layout.spread(&state.parameters))?;
         memory.state.first_moment.write(&layout.spread(&state.first_moment))?;
         memory.state.second_moment.write(&layout.spread(&state.second_moment))?;
-        self.step.kernels.rows.halve(memory)?;
+        self.step.after_parameters()?;
         self.steps = state.steps;
         self.gpu.synchronize()
     }

@@ -28,6 +28,9 @@ const LARGEST_VOCABULARY: usize = 57_344;
 const WARP_VOCABULARY: usize = 1024;
 /// Up to this vocabulary a block has a token's gradient, and beyond a warp.
 const BLOCK_TOKENS: usize = 2048;
+/// What a thread of GELU's kernels takes: so many packs of so many bytes.
+const PACKS: usize = 2;
+const PACK_BYTES: usize = 16;
 /// Blocks of AdamW for each multiprocessor: as many as are resident, at 256 threads.
 const UPDATE_BLOCKS: usize = 8;
 
@@ -115,7 +118,7 @@ struct GainSums {
 struct Gelu {
     value: Address,
     result: Address,
-    fours: u32,
+    packs: u32,
     unused: u32,
 }
 
@@ -132,6 +135,7 @@ struct SortTokens {
 #[derive(Clone, Copy)]
 struct EmbedGradient {
     x_delta: Address,
+    inputs: Address,
     sorted: Address,
     token_gradient: Address,
     place_gradient: Address,
@@ -202,6 +206,14 @@ struct Halve {
     fours: u64,
 }
 
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Noise {
+    parameter: Address,
+    fours: u64,
+    decayed_fours: u64,
+}
+
 /// What windows are embedded.
 pub(crate) struct Source<'a> {
     pub(crate) text: &'a Buffer<u16>,
@@ -221,11 +233,25 @@ pub(crate) struct RowKernels {
     place_gradient: Kernel,
     token_gradient: Kernel,
     cross_entropy: Kernel,
+    /// How many blocks of how many threads take how many rows of logits: see [`Loss`].
+    loss: Loss,
     mean_loss: Kernel,
     square_sum: Kernel,
     adamw: Kernel,
     halve: Kernel,
+    noise: Kernel,
     update_blocks: usize,
+    multiprocessors: usize,
+    many_tokens: bool,
+}
+
+/// Who has a row of logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loss {
+    Warp,
+    Block,
+    /// A block for each multiprocessor, with room for two rows in shared memory.
+    Stream,
 }
 
 /// Names of the kernels that come in widths.
@@ -268,10 +294,14 @@ impl RowKernels {
         } else {
             pick("token_gradient_runs_float32", "token_gradient_runs_bf16")
         };
-        let cross_entropy = if shape.vocabulary.next_multiple_of(64) <= WARP_VOCABULARY {
-            pick("cross_entropy_float32_1024", "cross_entropy_bf16_1024")
+        let padded = shape.vocabulary.next_multiple_of(64);
+        let two_rows = 2 * padded * element.bytes();
+        let (loss, cross_entropy, shared) = if padded <= WARP_VOCABULARY {
+            (Loss::Warp, pick("cross_entropy_float32_1024", "cross_entropy_bf16_1024"), 0)
+        } else if element == Element::Bf16 && two_rows + 1024 <= gpu.device().shared_bytes {
+            (Loss::Stream, "cross_entropy_stream_bf16", two_rows)
         } else {
-            pick("cross_entropy_float32_57344", "cross_entropy_bf16_57344")
+            (Loss::Block, pick("cross_entropy_float32_57344", "cross_entropy_bf16_57344"), 0)
         };
         Ok(RowKernels {
             embed: rows.kernel(embed_name, 0)?,
@@ -284,11 +314,15 @@ impl RowKernels {
             place_gradient: embed
                 .kernel(pick("place_gradient_float32", "place_gradient_bf16"), 0)?,
             token_gradient: embed.kernel(token_gradient, 0)?,
-            cross_entropy: update.kernel(cross_entropy, 0)?,
+            cross_entropy: update.kernel(cross_entropy, shared)?,
+            loss,
             mean_loss: update.kernel("mean_loss", 0)?,
             square_sum: update.kernel("square_sum", 0)?,
             adamw: update.kernel("adamw", 0)?,
             halve: update.kernel("halve", 0)?,
+            noise: update.kernel("noise", 0)?,
+            multiprocessors: gpu.device().multiprocessors,
+            many_tokens: shape.vocabulary > BLOCK_TOKENS,
             update_blocks: UPDATE_BLOCKS * gpu.device().multiprocessors,
         })
     }
@@ -337,14 +371,12 @@ impl RowKernels {
         unsafe { self.normalise.launch(RowKernels::row_warps(memory), &arguments) }
     }
 
-    /// `x_delta[to]` = `x_delta[from]`, if there is any, plus what comes through LayerNorm `norm` from
-    /// `normal_delta`.
+    /// The gradient of `x[norm]`: that of the next `x`, if there is any, plus what comes through the
+    /// LayerNorm from `normal_delta`.
     pub(crate) fn normalise_gradient(
         &self,
         memory: &Memory,
         norm: usize,
-        from: Option<usize>,
-        to: usize,
     ) -> Result<(), TrainError> {
         let sizes = &memory.sizes;
         let partial = norm * sizes.norm_blocks * sizes.shape.width;
@@ -353,8 +385,8 @@ impl RowKernels {
             x: memory.x.at(norm),
             gain: memory.gain(norm),
             moments: memory.moments(norm),
-            residual: from.map_or(0, |from| memory.x_delta.at(from)),
-            x_delta: memory.x_delta.at(to),
+            residual: if norm + 1 < sizes.norms() { memory.x_delta(norm + 1) } else { 0 },
+            x_delta: memory.x_delta(norm),
             gain_partial: memory.gain_partial.address_of(partial),
             rows: sizes.rows as u32,
             width: sizes.shape.width as u32,
@@ -386,7 +418,7 @@ impl RowKernels {
 
     /// `up_delta` times GELU's slope at `up[layer]`.
     pub(crate) fn gelu_gradient(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
-        let result = memory.up_delta.at(0);
+        let result = memory.up_delta(layer);
         RowKernels::each_activation(&self.gelu_gradient, memory, layer, result)
     }
 
@@ -396,14 +428,19 @@ impl RowKernels {
         layer: usize,
         result: Address,
     ) -> Result<(), TrainError> {
-        let fours = memory.sizes.rows * memory.sizes.shape.width; // 4 x width / 4
-        let arguments = Gelu { value: memory.up.at(layer), result, fours: fours as u32, unused: 0 };
+        let sizes = &memory.sizes;
+        let packs = sizes.rows * 4 * sizes.shape.width * sizes.element.bytes() / PACK_BYTES;
+        let arguments = Gelu { value: memory.up.at(layer), result, packs: packs as u32, unused: 0 };
+        let shape = Shape::row(packs.div_ceil(PACKS * THREADS), THREADS as u32);
         // SAFETY: buffers of `memory`.
-        unsafe { kernel.launch(Shape::row(fours.div_ceil(THREADS), THREADS as u32), &arguments) }
+        unsafe { kernel.launch(shape, &arguments) }
     }
 
     /// `sorted`, for the gradient of the token embedding.
     pub(crate) fn sort_tokens(&self, memory: &Memory) -> Result<(), TrainError> {
+        if !self.many_tokens {
+            return Ok(()); // a block for each token looks for its rows
+        }
         let rows = memory.sizes.rows;
         let (inputs, sorted) = (memory.inputs.address(), memory.sorted.address());
         let arguments = SortTokens { inputs, sorted, rows: rows as u32, unused: 0 };
@@ -413,32 +450,43 @@ impl RowKernels {
         }
     }
 
-    /// Gradients of both embeddings from `x_delta[from]`; that of the tokens is added to the output's.
-    pub(crate) fn embed_gradient(&self, memory: &Memory, from: usize) -> Result<(), TrainError> {
+    /// What both embeddings' gradients take, from that of `x[0]`.
+    fn embed_arguments(memory: &Memory) -> EmbedGradient {
         let sizes = &memory.sizes;
-        let (width, context) = (sizes.shape.width, sizes.shape.context);
-        let arguments = EmbedGradient {
-            x_delta: memory.x_delta.at(from),
+        EmbedGradient {
+            x_delta: memory.x_delta(0),
+            inputs: memory.inputs.address(),
             sorted: memory.sorted.address(),
             token_gradient: memory.gradient(sizes.layout.tokens),
             place_gradient: memory.gradient(sizes.layout.positions),
             rows: sizes.rows as u32,
-            context: context as u32,
-            width: width as u32,
+            context: sizes.shape.context as u32,
+            width: sizes.shape.width as u32,
             unused: 0,
-        };
-        let across = width.div_ceil(COLUMNS) as u32;
-        let tokens = if sizes.shape.vocabulary <= BLOCK_TOKENS {
-            Shape { grid: [sizes.shape.vocabulary as u32, across], block: MANY_THREADS as u32 }
-        } else {
-            Shape { grid: [sizes.rows.div_ceil(WARPS) as u32, across], block: THREADS as u32 }
-        };
-        let places = Shape::row((context * width / 4).div_ceil(THREADS), THREADS as u32);
-        // SAFETY: buffers of `memory`; tokens are in the vocabulary, checked by the session.
-        unsafe {
-            self.place_gradient.launch(places, &arguments)?;
-            self.token_gradient.launch(tokens, &arguments)
         }
+    }
+
+    /// The gradient of the position embedding.
+    pub(crate) fn place_gradient(&self, memory: &Memory) -> Result<(), TrainError> {
+        let arguments = RowKernels::embed_arguments(memory);
+        let fours = memory.sizes.shape.context * memory.sizes.shape.width / 4;
+        let shape = Shape::row(fours.div_ceil(THREADS), THREADS as u32);
+        // SAFETY: buffers of `memory`.
+        unsafe { self.place_gradient.launch(shape, &arguments) }
+    }
+
+    /// The gradient of the token embedding, added to the output's.
+    pub(crate) fn token_gradient(&self, memory: &Memory) -> Result<(), TrainError> {
+        let sizes = &memory.sizes;
+        let across = sizes.shape.width.div_ceil(COLUMNS) as u32;
+        let shape = if self.many_tokens {
+            Shape { grid: [sizes.rows.div_ceil(WARPS) as u32, across], block: THREADS as u32 }
+        } else {
+            Shape { grid: [sizes.shape.vocabulary as u32, across], block: MANY_THREADS as u32 }
+        };
+        let arguments = RowKernels::embed_arguments(memory);
+        // SAFETY: buffers of `memory`; tokens are in the vocabulary, checked by the session.
+        unsafe { self.token_gradient.launch(shape, &arguments) }
     }
 
     /// Losses of the rows of chunk `chunk`, whose logits become their gradient.
@@ -456,10 +504,10 @@ impl RowKernels {
             grade: 1,
             unused: 0,
         };
-        let shape = if sizes.layout.padded_vocabulary <= WARP_VOCABULARY {
-            Shape::row(rows.div_ceil(WARPS), THREADS as u32)
-        } else {
-            Shape::row(rows, MANY_THREADS as u32)
+        let shape = match self.loss {
+            Loss::Warp => Shape::row(rows.div_ceil(WARPS), THREADS as u32),
+            Loss::Block => Shape::row(rows, MANY_THREADS as u32),
+            Loss::Stream => Shape::row(rows.min(self.multiprocessors), MANY_THREADS as u32),
         };
         // SAFETY: buffers of `memory`.
         unsafe { self.cross_entropy.launch(shape, &arguments) }
@@ -527,5 +575,17 @@ impl RowKernels {
         };
         // SAFETY: both as long as the layout.
         unsafe { self.halve.launch(self.update_shape(memory), &arguments) }
+    }
+
+    /// Parameters of the usual size, for products to be timed on.
+    pub(crate) fn noise(&self, memory: &Memory) -> Result<(), TrainError> {
+        let layout = &memory.sizes.layout;
+        let arguments = Noise {
+            parameter: memory.state.parameters.address(),
+            fours: (layout.len / 4) as u64,
+            decayed_fours: (layout.gains / 4) as u64,
+        };
+        // SAFETY: the buffer is as long as the layout.
+        unsafe { self.noise.launch(self.update_shape(memory), &arguments) }
     }
 }

@@ -299,7 +299,7 @@ impl Sdpa {
     pub(crate) fn backward(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
         let it = &self.backward;
         let [query, key, value] = Sdpa::parts(memory, memory.qkv.at(layer));
-        let [query_delta, key_delta, value_delta] = Sdpa::parts(memory, memory.qkv_delta.at(0));
+        let [query_delta, key_delta, value_delta] = Sdpa::parts(memory, memory.qkv_delta(layer));
         let scale = Sdpa::scale(memory);
         let addresses = [
             (it.query, query),

@@ -2,9 +2,10 @@
 //! ready before the update, so they are found beside the way back through the layers and fill the
 //! multiprocessors that its products leave idle.
 
-use super::attention::Attention;
+use super::attention::{Attention, Choice};
 use super::linear::Linear;
 use super::memory::Memory;
+use super::narrow::NarrowKernels;
 use super::rows::{RowKernels, Source};
 use crate::driver::{Event, Gpu, Lane};
 use crate::nccl::Communicator;
@@ -39,6 +40,8 @@ pub(crate) struct StepKernels {
     pub(crate) rows: RowKernels,
     pub(crate) attention: Attention,
     pub(crate) linear: Linear,
+    /// In place of most of the others, for sizes that they are made for.
+    pub(crate) narrow: Option<NarrowKernels>,
 }
 
 /// The other devices that share a step.
@@ -99,10 +102,19 @@ impl Step {
         task: Task,
         enqueue: impl FnOnce() -> Result<(), TrainError>,
     ) -> Result<(), TrainError> {
+        self.in_lane(Lane::Beside, task, enqueue)
+    }
+
+    fn in_lane(
+        &self,
+        lane: Lane,
+        task: Task,
+        enqueue: impl FnOnce() -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
         let Some(beside) = &self.beside else { return enqueue() };
         beside.pending[task as usize].set(true);
         let done = &beside.done[task as usize];
-        self.gpu.beside(Lane::Beside, &beside.ready, done, enqueue)
+        self.gpu.beside(lane, &beside.ready, done, enqueue)
     }
 
     fn wait_for(&self, task: Task) -> Result<(), TrainError> {
@@ -116,6 +128,9 @@ impl Step {
 
     /// Enqueues the step that the progress names, and counts it.
     pub(crate) fn enqueue(&self) -> Result<(), TrainError> {
+        if let Some(narrow) = &self.kernels.narrow {
+            return self.enqueue_narrow(narrow);
+        }
         let memory = &self.memory;
         let progress = memory.progress.address();
         let (text, windows) = (&memory.text, &memory.windows);
@@ -130,6 +145,86 @@ impl Step {
         self.kernels.rows.update(memory)
     }
 
+    /// Chooses algorithms by what is fastest on the data that a step leaves. Spoils the state.
+    pub(crate) fn tune(&mut self, choice: Choice) -> Result<(), TrainError> {
+        self.kernels.rows.noise(&self.memory)?;
+        self.after_parameters()?;
+        self.enqueue()?;
+        let StepKernels { rows, attention, linear, .. } = &mut self.kernels;
+        attention.choose(&self.gpu, &self.memory, choice)?;
+        linear.tune(&self.gpu, &self.memory, rows)
+    }
+
+    /// What depends on the parameters, after they were set.
+    pub(crate) fn after_parameters(&self) -> Result<(), TrainError> {
+        self.kernels.rows.halve(&self.memory)?;
+        match &self.kernels.narrow {
+            Some(narrow) => narrow.turn_weights(&self.memory),
+            None => Ok(()),
+        }
+    }
+
+    /// The same by the kernels for narrow models. Their ways forward and back are so short that gradients
+    /// of weights fill two streams.
+    fn enqueue_narrow(&self, narrow: &NarrowKernels) -> Result<(), TrainError> {
+        let memory = &self.memory;
+        let StepKernels { rows, linear, attention, .. } = &self.kernels;
+        let layers = memory.sizes.shape.layers;
+        let weights = |layer: usize| {
+            self.beside(Task::Down, || linear.down_weight(memory, layer))?;
+            self.second_beside(Task::Up, || {
+                linear.up_weight(memory, layer)?;
+                linear.out_weight(memory, layer)
+            })
+        };
+        narrow.begin(memory)?;
+        for layer in 0..layers {
+            attention.forward(memory, layer)?;
+            if layer + 1 < layers {
+                narrow.forward(memory, layer)?;
+            }
+        }
+        narrow.turn(memory)?;
+        self.beside(Task::Logits, || {
+            linear.logits_weight(memory, 0)?;
+            rows.mean_loss(memory)
+        })?;
+        weights(layers - 1)?;
+        for layer in (1..layers).rev() {
+            attention.backward(memory, layer)?;
+            self.beside(Task::Qkv, || linear.qkv_weight(memory, layer))?;
+            narrow.backward(memory, layer)?;
+            weights(layer - 1)?;
+        }
+        attention.backward(memory, 0)?;
+        self.beside(Task::Qkv, || linear.qkv_weight(memory, 0))?;
+        narrow.end(memory)?;
+        self.second_beside(Task::Up, || {
+            rows.gain_sums(memory)?;
+            rows.place_gradient(memory)
+        })?;
+        self.wait_for(Task::Logits)?;
+        rows.token_gradient(memory)?;
+        for task in [Task::Down, Task::Up, Task::Qkv] {
+            self.wait_for(task)?;
+        }
+        self.share(0..memory.sizes.layout.len)?;
+        if let Some(others) = &self.others {
+            self.gpu.wait_for(&others.done)?;
+        }
+        rows.update(memory)?;
+        narrow.turn_weights(memory)
+    }
+
+    /// As [`Step::beside`], beside that too.
+    fn second_beside(
+        &self,
+        task: Task,
+        enqueue: impl FnOnce() -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
+        self.in_lane(Lane::Exchange, task, enqueue)
+    }
+
     /// All activations up to the last LayerNorm.
     pub(crate) fn forward(&self, source: &Source<'_>) -> Result<(), TrainError> {
         let memory = &self.memory;
@@ -140,10 +235,7 @@ impl Step {
             self.kernels.attention.forward(memory, layer)?;
             linear.out(memory, layer)?;
             rows.normalise(memory, 2 * layer + 1)?;
-            linear.up(memory, layer)?;
-            if !linear.fused_gelu() {
-                rows.gelu(memory, layer)?;
-            }
+            linear.up(memory, rows, layer)?;
             linear.down(memory, layer)?;
             rows.normalise(memory, 2 * layer + 2)?;
         }
@@ -172,21 +264,18 @@ impl Step {
         let memory = &self.memory;
         let StepKernels { rows, linear, .. } = &self.kernels;
         let layers = memory.sizes.shape.layers;
-        rows.normalise_gradient(memory, 2 * layers, None, 0)?;
+        rows.normalise_gradient(memory, 2 * layers)?;
         for layer in (0..layers).rev() {
-            self.beside(Task::Down, || linear.down_weight(memory, layer, 0))?;
+            self.beside(Task::Down, || linear.down_weight(memory, layer))?;
             self.wait_for(Task::Up)?; // it reads `up_delta`
-            linear.down_gradient(memory, layer, 0)?;
-            if !linear.fused_gelu() {
-                rows.gelu_gradient(memory, layer)?;
-            }
+            linear.down_gradient(memory, rows, layer)?;
             self.beside(Task::Up, || linear.up_weight(memory, layer))?;
             linear.up_gradient(memory, layer)?;
-            self.wait_for(Task::Out)?; // it reads `x_delta[1]`
-            rows.normalise_gradient(memory, 2 * layer + 1, Some(0), 1)?;
+            self.wait_for(Task::Out)?; // it reads the gradient that is replaced
+            rows.normalise_gradient(memory, 2 * layer + 1)?;
 
-            self.beside(Task::Out, || linear.out_weight(memory, layer, 1))?;
-            linear.out_gradient(memory, layer, 1)?;
+            self.beside(Task::Out, || linear.out_weight(memory, layer))?;
+            linear.out_gradient(memory, layer)?;
             self.wait_for(Task::Qkv)?; // it reads `qkv_delta`
             self.kernels.attention.backward(memory, layer)?;
             self.beside(Task::Qkv, || {
@@ -194,14 +283,17 @@ impl Step {
                 self.share(memory.sizes.layout.layers[layer].range()) // the last of the layer's
             })?;
             linear.qkv_gradient(memory, layer)?;
-            self.wait_for(Task::Down)?; // it reads `x_delta[0]`
-            rows.normalise_gradient(memory, 2 * layer, Some(1), 0)?;
+            self.wait_for(Task::Down)?; // likewise
+            rows.normalise_gradient(memory, 2 * layer)?;
         }
-        rows.gain_sums(memory)?;
+        self.beside(Task::Down, || {
+            rows.gain_sums(memory)?;
+            rows.place_gradient(memory)
+        })?;
         self.wait_for(Task::Tokens)?;
         self.wait_for(Task::Logits)?;
-        rows.embed_gradient(memory, 0)?;
-        for task in [Task::Up, Task::Out, Task::Qkv] {
+        rows.token_gradient(memory)?;
+        for task in [Task::Up, Task::Out, Task::Qkv, Task::Down] {
             self.wait_for(task)?;
         }
         let layout = &memory.sizes.layout;
