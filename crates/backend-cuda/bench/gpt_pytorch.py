@@ -6,19 +6,11 @@ ours, and milliseconds a step.
     python3 gpt_pytorch.py --folder EXPORTED --preset gpt2 --variant compiled --steps 20
 """
 
-import argparse
-import math
-
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-PRESETS = {  # layers, heads, width, context, vocabulary, batch
-    "small": (4, 4, 128, 64, 65, 12),
-    "char": (6, 6, 384, 256, 65, 64),
-    "gpt2": (12, 12, 768, 1024, 50304, 16),
-}
+import gpt_recipe
 
 
 class Block(nn.Module):
@@ -66,33 +58,15 @@ def canonical(model):
     yield model.ln_f.weight
 
 
-def rate(step, warmup, steps, most=1e-3):
-    if step < warmup:
-        return most * (step + 1) / (warmup + 1)
-    part = min(1.0, (step - warmup) / (steps - warmup))
-    return 0.1 * most + 0.5 * (1 + math.cos(math.pi * part)) * 0.9 * most
-
-
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--folder", required=True)
-    parser.add_argument("--preset", default="small")
-    parser.add_argument("--precision", default="bf16")
-    parser.add_argument("--variant", default="compiled", choices=["eager", "compiled", "graph"])
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--repeats", type=int, default=3)
-    args = parser.parse_args()
-    layers, heads, width, context, vocabulary, batch = PRESETS[args.preset]
-    text = torch.from_numpy(np.fromfile(f"{args.folder}/text.u16", np.uint16).astype(np.int64)).cuda()
-    starts = torch.from_numpy(np.fromfile(f"{args.folder}/starts.u32", np.uint32).astype(np.int64))
-    starts = starts.view(-1, batch).cuda()
-    parameters = torch.from_numpy(np.fromfile(f"{args.folder}/parameters.f32", np.float32))
+    args = gpt_recipe.arguments(["compiled", "graph", "eager"])
+    layers, heads, width, context, vocabulary, batch = gpt_recipe.PRESETS[args.preset]
+    text, starts, tensors = gpt_recipe.exported(args)
+    text, starts = torch.from_numpy(text).cuda(), torch.from_numpy(starts).cuda()
     model = Gpt(layers, heads, width, context, vocabulary).cuda()
-    offset = 0
     with torch.no_grad():
-        for tensor in canonical(model):
-            tensor.copy_(parameters[offset : offset + tensor.numel()].view(tensor.shape))
-            offset += tensor.numel()
+        for tensor, values in zip(canonical(model), tensors, strict=True):
+            tensor.copy_(torch.from_numpy(values))
     decayed = [p for p in model.parameters() if p.dim() > 1]
     rest = [p for p in model.parameters() if p.dim() < 2]
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
@@ -101,18 +75,22 @@ def main():
     places = torch.arange(context, device="cuda")
     half = torch.autocast("cuda", torch.bfloat16, enabled=args.precision == "bf16")
     loss_of = model if args.variant == "eager" else torch.compile(model)
-    rows = torch.zeros(batch, dtype=torch.int64, device="cuda")
-    loss_out = torch.zeros((), device="cuda")
+    total = args.steps * args.repeats
+    rates = torch.tensor([gpt_recipe.rate(s, total) for s in range(total)], device="cuda")
+    losses = torch.zeros(total, device="cuda")
+    number = torch.zeros(1, dtype=torch.int64, device="cuda")  # of the step: a graph reads it
 
     def step():
-        at = rows[:, None] + places
+        at = starts.index_select(0, number).squeeze(0)[:, None] + places
+        step_rate.copy_(rates.index_select(0, number).squeeze(0))
         with half:
             loss = loss_of(text[at], text[at + 1])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
         adamw.step()
         adamw.zero_grad(set_to_none=False)
-        loss_out.copy_(loss.detach())
+        losses.index_copy_(0, number, loss.detach().float()[None])
+        number.add_(1)
 
     saved = [p.detach().clone() for p in model.parameters()]
     stream = torch.cuda.Stream()
@@ -126,35 +104,33 @@ def main():
             with torch.cuda.graph(graph, stream=stream):
                 step()
             replay = graph.replay
-        with torch.no_grad():
-            for p, s in zip(model.parameters(), saved):
-                p.copy_(s)
-            for state in adamw.state.values():
-                for value in state.values():
-                    value.zero_()
-        total = args.steps * args.repeats
-        losses = torch.zeros(total, device="cuda")
-        rates = torch.tensor([rate(s, total // 10, total) for s in range(total)], device="cuda")
-        times = []
-        for repeat in range(args.repeats):
+
+        def forget():
+            with torch.no_grad():
+                for p, s in zip(model.parameters(), saved):
+                    p.copy_(s)
+                for state in adamw.state.values():
+                    for value in state.values():
+                        value.zero_()
+                number.zero_()
+
+        curve, done = [], 0
+        for _ in gpt_recipe.turns(args):
+            repeat = done % args.repeats
+            if repeat == 0:
+                forget()
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            torch.cuda.synchronize()
             begin.record()
-            for index in range(repeat * args.steps, (repeat + 1) * args.steps):
-                rows.copy_(starts[index])
-                step_rate.copy_(rates[index])
+            for _ in range(args.steps):
                 replay()
-                losses[index].copy_(loss_out)
             end.record()
             torch.cuda.synchronize()
-            times.append(begin.elapsed_time(end) / args.steps)
-    flop = 6 * (sum(p.numel() for p in model.parameters()) - context * width) + 12 * layers * width * context
-    best = min(times)
-    print(
-        f"PyTorch {torch.__version__} {args.preset} {args.precision} {args.variant}: ms a step "
-        f"{[round(t, 4) for t in times]}; {1e3 * batch * context / best:.0f} tokens/s, "
-        f"{1e-9 * batch * context * flop / best:.1f} TFLOP/s, {torch.cuda.max_memory_allocated() / 1e9:.2f} GB"
-    )
-    print("  losses", [round(x, 5) for x in losses[:10].tolist()], "...", round(losses[-1].item(), 5))
+            step_ms = begin.elapsed_time(end) / args.steps
+            curve += losses[repeat * args.steps : (repeat + 1) * args.steps].tolist()
+            done += 1
+            memory = torch.cuda.max_memory_allocated()
+            gpt_recipe.report(args, "pytorch", torch.__version__, step_ms, curve, memory)
 
 
 if __name__ == "__main__":

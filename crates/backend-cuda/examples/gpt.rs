@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use backend_cuda::Cuda;
 use clap::{Parser, ValueEnum};
 use nn::backend::{Backend, Options};
-use nn::gpt::{AdamW, Job, Shape, State, conformance, recipe};
+use nn::gpt::{AdamW, Job, Session, Shape, State, conformance, recipe};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -48,6 +48,12 @@ struct Args {
     /// Shorter text, tokens all alike in frequency
     #[arg(long, default_value_t = 300_000)]
     tokens: usize,
+    /// Instead of `--repeats` in a row: one for each line of standard input, beginning again after the last
+    #[arg(long)]
+    serve: bool,
+    /// GPUs that share a step, as `--device` names them: `0,1`
+    #[arg(long)]
+    device: Option<String>,
     /// Where `export` writes parameters.f32, text.u16 and starts.u32, little-endian
     #[arg(long, default_value = ".")]
     out: PathBuf,
@@ -158,18 +164,19 @@ fn time(args: &Args) -> Result<()> {
     recipe::initialise(&mut initial, SEED);
     session.set_state(&initial)?;
     let starts = starts(args, &job);
+    if args.serve {
+        return serve(args, &job, &initial, &starts, session.as_mut());
+    }
     let mut losses = vec![0.0; args.steps];
     let mut curve = Vec::new();
     let (mut device_ms, mut host_ms) = (Vec::new(), Vec::new());
     for starts in starts.chunks(job.batch_size * args.steps) {
-        let before = session.measured().device_s.context("no device time")?;
-        let clock = Instant::now();
-        session.train(starts, &mut losses)?;
-        host_ms.push(1e3 * clock.elapsed().as_secs_f64() / args.steps as f64);
-        let after = session.measured().device_s.context("no device time")?;
-        device_ms.push(1e3 * (after - before) / args.steps as f64);
+        let (device, host) = repeat(session.as_mut(), starts, &mut losses)?;
+        device_ms.push(device);
+        host_ms.push(host);
         curve.extend_from_slice(&losses);
     }
+    println!("{:?}", session.description());
     let best = device_ms.iter().copied().fold(f64::INFINITY, f64::min);
     let tokens = (job.batch_size * shape.context) as f64;
     println!(
@@ -184,6 +191,54 @@ fn time(args: &Args) -> Result<()> {
     );
     let some: Vec<f32> = curve.iter().copied().take(10).collect();
     println!("  losses {some:.5?} ... {:.5?}", curve.last());
+    Ok(())
+}
+
+/// Milliseconds a step: of the device, of the host.
+fn repeat(session: &mut dyn Session, starts: &[u32], losses: &mut [f32]) -> Result<(f64, f64)> {
+    let before = session.measured().device_s.context("no device time")?;
+    let clock = Instant::now();
+    session.train(starts, losses)?;
+    let host_s = clock.elapsed().as_secs_f64();
+    let device_s = session.measured().device_s.context("no device time")? - before;
+    let per_step = 1e3 / losses.len() as f64;
+    Ok((device_s * per_step, host_s * per_step))
+}
+
+/// A repeat for each line of input, so that `bench/gpt_compare.py` can let several programs take turns.
+fn serve(
+    args: &Args,
+    job: &Job<'_>,
+    initial: &State,
+    starts: &[u32],
+    session: &mut dyn Session,
+) -> Result<()> {
+    let mut losses = vec![0.0; args.steps];
+    let mut curve = Vec::new();
+    println!("{{\"ready\": true}}");
+    for (turn, line) in std::io::stdin().lines().enumerate() {
+        line?;
+        let place = turn % args.repeats;
+        if place == 0 {
+            session.set_state(initial)?;
+        }
+        let size = job.batch_size * args.steps;
+        let (device, host) = repeat(session, &starts[place * size..][..size], &mut losses)?;
+        curve.extend_from_slice(&losses);
+        println!(
+            "{{\"framework\": \"cuda\", \"version\": \"{}\", \"variant\": \"{}\", \
+             \"preset\": \"{:?}\", \"precision\": \"{}\", \"step_ms\": {host:.5}, \
+             \"device_step_ms\": {device:.5}, \"memory_bytes\": {}, \"first_losses\": {:.5?}, \
+             \"last_loss\": {:.5}}}",
+            session.description().path,
+            args.plan.as_deref().unwrap_or("default"),
+            args.preset,
+            args.precision,
+            session.measured().device_peak_bytes.unwrap_or(0),
+            &curve[..5.min(curve.len())],
+            curve.last().copied().unwrap_or(f32::NAN),
+        );
+    }
     Ok(())
 }
 
