@@ -427,7 +427,46 @@ impl Shape {
     }
 }
 
+/// How the bulk copy engine finds boxes of a matrix.
+pub(crate) type TensorMap = sys::CUtensorMap;
+
 impl Kernel {
+    /// A map of a row-major matrix of bf16, for boxes that are 128 bytes wide and swizzled. Both are (rows,
+    /// columns).
+    pub(crate) fn tensor_map(
+        &self,
+        matrix: Address,
+        [rows, columns]: [usize; 2],
+        [box_rows, box_columns]: [usize; 2],
+    ) -> Result<TensorMap, TrainError> {
+        // SAFETY: numbers, all of which the call below writes.
+        let mut map: TensorMap = unsafe { std::mem::zeroed() };
+        let sizes = [columns as u64, rows as u64];
+        let strides = [2 * columns as u64];
+        let boxes = [box_columns as u32, box_rows as u32];
+        let steps = [1_u32; 2];
+        // SAFETY: two sizes, boxes and steps, one stride; the map is written and nothing is kept.
+        unsafe {
+            sys::cuTensorMapEncodeTiled(
+                &mut map,
+                sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+                2,
+                matrix as *mut c_void,
+                sizes.as_ptr(),
+                strides.as_ptr(),
+                boxes.as_ptr(),
+                steps.as_ptr(),
+                sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+                sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+                sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+            )
+        }
+        .result()
+        .map_err(|error| self.module.gpu.error(&format!("a map for {}", self.name), error))?;
+        Ok(map)
+    }
+
     /// Enqueues the kernel with one argument, a struct.
     ///
     /// # Safety

@@ -1,6 +1,7 @@
 //! The products of a step: each linear layer forward, the gradient of its inputs, and that of its
 //! weights.
 
+use super::gelu::GeluKernels;
 use super::memory::{Memory, Sizes};
 use super::rows::RowKernels;
 use crate::cublaslt::{CublasLt, Element, Epilogue, Operands, Product, ProductSizes, Recipe, Turn};
@@ -32,6 +33,22 @@ pub(crate) struct Linear {
     /// library has its own approximation of tanh, and where ours beside the product is faster.
     up_with_gelu: Option<Product>,
     down_gradient_with_slope: Option<Product>,
+    /// Both by kernels of ours, where there are any, and who has them.
+    own: Option<GeluKernels>,
+    up_by: By,
+    down_gradient_by: By,
+    gelu_report: String,
+}
+
+/// Who applies GELU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// A kernel beside the product.
+    Beside,
+    /// The library's product.
+    Library,
+    /// Our own product.
+    Own,
 }
 
 impl Linear {
@@ -40,6 +57,7 @@ impl Linear {
         library: &Rc<CublasLt>,
         sizes: &Sizes,
         fused_gelu: bool,
+        own: Option<GeluKernels>,
     ) -> Result<Linear, TrainError> {
         let (rows, width) = (sizes.rows, sizes.shape.width);
         let (chunk, vocabulary) = (sizes.chunk_rows, sizes.layout.padded_vocabulary);
@@ -81,6 +99,10 @@ impl Linear {
             logits_weight_more: make(adding(logits_weight))?,
             up_with_gelu: fused(up, Epilogue::Gelu)?,
             down_gradient_with_slope: fused(down_gradient, Epilogue::GeluGradient)?,
+            own,
+            up_by: By::Beside,
+            down_gradient_by: By::Beside,
+            gelu_report: String::new(),
         })
     }
 
@@ -113,31 +135,37 @@ impl Linear {
             // SAFETY: the operands are those that the step gives to the same product.
             unsafe { product.tune(operands) }?;
         }
-        let gelu = [
-            seconds(gpu, || rows.gelu(memory, 0))?,
-            seconds(gpu, || rows.gelu_gradient(memory, 0))?,
-        ];
-        let both = [
-            (&mut self.up, at.up(0, false), &mut self.up_with_gelu, at.up(0, true)),
-            (
-                &mut self.down_gradient,
-                at.down_gradient(0),
-                &mut self.down_gradient_with_slope,
-                at.down_gradient(0),
-            ),
-        ];
-        for ((plain, operands, fused, fused_operands), gelu_s) in both.into_iter().zip(gelu) {
+        // SAFETY: as above.
+        let up_s = unsafe { self.up.tune(at.up(0, false)) }?;
+        // SAFETY: as above.
+        let down_gradient_s = unsafe { self.down_gradient.tune(at.down_gradient(0)) }?;
+        let mut up = vec![(By::Beside, up_s + seconds(gpu, || rows.gelu(memory, 0))?)];
+        let beside_s = down_gradient_s + seconds(gpu, || rows.gelu_gradient(memory, 0))?;
+        let mut down_gradient = vec![(By::Beside, beside_s)];
+        if let Some(product) = &mut self.up_with_gelu {
             // SAFETY: as above.
-            let plain_s = unsafe { plain.tune(operands) }? + gelu_s;
-            if let Some(product) = fused {
-                // SAFETY: as above.
-                let fused_s = unsafe { product.tune(fused_operands) }?;
-                if plain_s < fused_s {
-                    *fused = None;
-                }
-            }
+            up.push((By::Library, unsafe { product.tune(at.up(0, true)) }?));
         }
+        if let Some(product) = &mut self.down_gradient_with_slope {
+            // SAFETY: as above.
+            down_gradient.push((By::Library, unsafe { product.tune(at.down_gradient(0)) }?));
+        }
+        if let Some(own) = &self.own {
+            own.turn(memory)?;
+            up.push((By::Own, seconds(gpu, || own.up(memory, 0))?));
+            down_gradient.push((By::Own, seconds(gpu, || own.down_gradient(memory, 0))?));
+        }
+        (self.up_by, self.down_gradient_by) = (fastest(&up), fastest(&down_gradient));
+        self.gelu_report = format!("up {up:.6?}\ndown_gradient {down_gradient:.6?}\n");
         Ok(())
+    }
+
+    /// What depends on the parameters, after they have changed.
+    pub(crate) fn after_parameters(&self, memory: &Memory) -> Result<(), TrainError> {
+        match &self.own {
+            Some(own) if self.down_gradient_by == By::Own => own.turn(memory),
+            _ => Ok(()),
+        }
     }
 
     /// Each product's microseconds as they were measured, for whoever looks for where time goes.
@@ -159,11 +187,6 @@ impl Linear {
             ("down_weight", &self.down_weight),
             ("logits_weight", &self.logits_weight),
         ];
-        let fused = [
-            ("up and GELU", &self.up_with_gelu),
-            ("down_gradient ..", &self.down_gradient_with_slope),
-        ];
-        let fused = fused.into_iter().filter_map(|(name, product)| Some((name, product.as_ref()?)));
         let line = |(name, product): (&str, &Product)| {
             let ProductSizes { rows, columns, inner } = product.recipe().sizes;
             let (microseconds, place) = product.chosen;
@@ -173,7 +196,7 @@ impl Linear {
                  TFLOP/s, proposal {place}\n"
             )
         };
-        products.into_iter().chain(fused).map(line).collect()
+        products.into_iter().map(line).collect::<String>() + &self.gelu_report
     }
 
     /// Enqueues one of them.
@@ -199,9 +222,10 @@ impl Linear {
         layer: usize,
     ) -> Result<(), TrainError> {
         let at = Places { memory };
-        match &self.up_with_gelu {
-            Some(fused) => Linear::enqueue(fused, at.up(layer, true)),
-            None => {
+        match (self.up_by, &self.up_with_gelu, &self.own) {
+            (By::Own, _, Some(own)) => own.up(memory, layer),
+            (By::Library, Some(fused), _) => Linear::enqueue(fused, at.up(layer, true)),
+            _ => {
                 Linear::enqueue(&self.up, at.up(layer, false))?;
                 rows.gelu(memory, layer)
             }
@@ -235,9 +259,10 @@ impl Linear {
         layer: usize,
     ) -> Result<(), TrainError> {
         let operands = Places { memory }.down_gradient(layer);
-        match &self.down_gradient_with_slope {
-            Some(fused) => Linear::enqueue(fused, operands),
-            None => {
+        match (self.down_gradient_by, &self.down_gradient_with_slope, &self.own) {
+            (By::Own, _, Some(own)) => own.down_gradient(memory, layer),
+            (By::Library, Some(fused), _) => Linear::enqueue(fused, operands),
+            _ => {
                 Linear::enqueue(&self.down_gradient, operands)?;
                 rows.gelu_gradient(memory, layer)
             }
@@ -278,6 +303,17 @@ impl Linear {
 
 /// How often each is timed, once more than that to load code.
 const REPEATS: usize = 5;
+
+/// The first of those that no other one is clearly faster than.
+fn fastest(measured: &[(By, f64)]) -> By {
+    let mut best = measured[0];
+    for &one in &measured[1..] {
+        if one.1 < 0.98 * best.1 {
+            best = one;
+        }
+    }
+    best.0
+}
 
 /// Seconds of what `enqueue` enqueues.
 fn seconds(gpu: &Rc<Gpu>, enqueue: impl Fn() -> Result<(), TrainError>) -> Result<f64, TrainError> {

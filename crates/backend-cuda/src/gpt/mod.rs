@@ -1,6 +1,7 @@
 //! The model `gpt` in training: its data on the device, the captured step, the session.
 
 mod attention;
+mod gelu;
 mod layout;
 mod linear;
 mod memory;
@@ -14,6 +15,7 @@ use crate::cublaslt::{CublasLt, Element};
 use crate::driver::{Buffer, Event, Gpu, Graph};
 use crate::nccl::Communicator;
 use attention::{Attention, Choice};
+use gelu::GeluKernels;
 use linear::Linear;
 use memory::{CAPACITY, Memory, Progress, Sizes, StepRates};
 use narrow::NarrowKernels;
@@ -39,6 +41,8 @@ pub(crate) struct Plan {
     /// GELU within the products, in bf16.
     fused_gelu: bool,
     attention: Choice,
+    /// Our own products with GELU, where there are any and they are faster.
+    own_gelu: bool,
     /// The kernels for narrow models, where the sizes are theirs.
     narrow: bool,
 }
@@ -53,6 +57,7 @@ impl Plan {
             overlap: true,
             fused_gelu,
             attention: Choice::Faster,
+            own_gelu: true,
             narrow: true,
         };
         for word in words.into_iter().flat_map(|words| words.split(',')) {
@@ -62,10 +67,11 @@ impl Plan {
                 "serial" => plan.overlap = false,
                 "own-attention" => plan.attention = Choice::Own,
                 "cudnn" => plan.attention = Choice::Cudnn,
+                "library-gelu" => plan.own_gelu = false,
                 "general" => plan.narrow = false,
                 "plain-gelu" => plan.fused_gelu = false,
                 _ => {
-                    let reason = "for gpt, cuda has the words graph, kernels, serial, general, \
+                    let reason = "for gpt, cuda has the words graph, kernels, serial, general, library-gelu, \
                                   plain-gelu, own-attention, cudnn";
                     return Err(TrainError::Option {
                         option: "plan",
@@ -135,7 +141,11 @@ impl<'data> GptSession<'data> {
         let compiling = Instant::now();
         let rows = RowKernels::new(gpu, job.shape, element)?;
         let attention = Attention::new(gpu, &memory)?;
-        let linear = Linear::new(&library, &memory.sizes, plan.fused_gelu)?;
+        let own_gelu = match plan.own_gelu && plan.fused_gelu && !narrow {
+            true => GeluKernels::new(gpu, &memory.sizes)?,
+            false => None,
+        };
+        let linear = Linear::new(&library, &memory.sizes, plan.fused_gelu, own_gelu)?;
         let narrow = match narrow {
             true => Some(NarrowKernels::new(gpu, &memory)?),
             false => None,

@@ -23,14 +23,15 @@ enum Task {
     Logits,
     Tokens,
     Loss,
+    Turn,
 }
 
-const TASKS: usize = 7;
+const TASKS: usize = 8;
 
 /// Where each task got to.
 struct Beside {
     ready: Event,
-    done: [Event; TASKS],
+    done: Vec<Event>,
     /// Whether something was enqueued that nobody has waited for yet.
     pending: [Cell<bool>; TASKS],
 }
@@ -73,7 +74,7 @@ impl Step {
     ) -> Result<Step, TrainError> {
         let event = || gpu.event();
         let beside = if overlap {
-            let done = [event()?, event()?, event()?, event()?, event()?, event()?, event()?];
+            let done: Vec<Event> = (0..TASKS).map(|_| event()).collect::<Result<_, _>>()?;
             Some(Beside { ready: event()?, done, pending: Default::default() })
         } else {
             None
@@ -134,6 +135,7 @@ impl Step {
         let memory = &self.memory;
         let progress = memory.progress.address();
         let (text, windows) = (&memory.text, &memory.windows);
+        self.beside(Task::Turn, || self.kernels.linear.after_parameters(memory))?;
         self.forward(&Source { text, windows, progress })?;
         self.beside(Task::Tokens, || self.kernels.rows.sort_tokens(memory))?;
         self.loss()?;
@@ -158,6 +160,7 @@ impl Step {
     /// What depends on the parameters, after they were set.
     pub(crate) fn after_parameters(&self) -> Result<(), TrainError> {
         self.kernels.rows.halve(&self.memory)?;
+        self.kernels.linear.after_parameters(&self.memory)?;
         match &self.kernels.narrow {
             Some(narrow) => narrow.turn_weights(&self.memory),
             None => Ok(()),
@@ -265,6 +268,7 @@ impl Step {
         let StepKernels { rows, linear, .. } = &self.kernels;
         let layers = memory.sizes.shape.layers;
         rows.normalise_gradient(memory, 2 * layers)?;
+        self.wait_for(Task::Turn)?;
         for layer in (0..layers).rev() {
             self.beside(Task::Down, || linear.down_weight(memory, layer))?;
             self.wait_for(Task::Up)?; // it reads `up_delta`
