@@ -2,6 +2,7 @@
 // behind it, for Hopper: what cuBLASLt has for the second takes twice the time that its memory would.
 // Operands come through the bulk copy engine, products are wgmma's, and while one group of warps
 // multiplies a tile the other one applies GELU to its own and writes it.
+#include "bulk_copy.cuh"
 #include "gpt.cuh"
 
 constexpr u32 TILE = 128;        // rows and columns of a result's tile
@@ -10,10 +11,6 @@ constexpr u32 STAGES = 4;
 constexpr u32 GROUP = 128;       // threads that issue wgmma together
 constexpr u32 THREADS = 3 * GROUP;
 constexpr u32 PIECES = TILE / 8; // 16 bytes each, of a tile's row
-
-struct __align__(64) TensorMap {
-    u64 opaque[16];
-};
 
 struct GeluProduct {
     TensorMap left;  // (rows, inner)
@@ -37,48 +34,6 @@ struct Shared {
     u64 full[STAGES];
     u64 empty[STAGES];
 };
-
-__device__ __forceinline__ u32 shared_address(const void *pointer) {
-    return static_cast<u32>(__cvta_generic_to_shared(pointer));
-}
-
-__device__ __forceinline__ void barrier_begin(u64 *barrier, u32 arrivals) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
-                 "r"(arrivals)
-                 : "memory");
-}
-
-__device__ __forceinline__ void barrier_arrive(u64 *barrier) {
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))
-                 : "memory");
-}
-
-__device__ __forceinline__ void barrier_expect(u64 *barrier, u32 bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(
-                     shared_address(barrier)),
-                 "r"(bytes)
-                 : "memory");
-}
-
-__device__ __forceinline__ void barrier_wait(u64 *barrier, u32 parity) {
-    asm volatile("{\n"
-                 ".reg .pred done;\n"
-                 "again:\n"
-                 "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-                 "@!done bra again;\n"
-                 "}" ::"r"(shared_address(barrier)),
-                 "r"(parity)
-                 : "memory");
-}
-
-// Copies a box of 64 columns and 128 rows.
-__device__ __forceinline__ void copy_box(void *to, const TensorMap &map, u32 column, u32 row,
-                                         u64 *barrier) {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
-                 "[%0], [%1, {%2, %3}], [%4];" ::"r"(shared_address(to)),
-                 "l"(&map), "r"(column), "r"(row), "r"(shared_address(barrier))
-                 : "memory");
-}
 
 // Rows of 128 bytes, swizzled, eight of them 1024 bytes from the next eight.
 __device__ __forceinline__ u64 operand(const bf16 *rows) {

@@ -248,39 +248,57 @@ struct AdamW {
     float unused;
 };
 
-// PyTorch's AdamW after clip_grad_norm_.
+// What AdamW has of four parameters.
+struct Four {
+    float4 parameter, gradient, first, second;
+
+    __device__ __forceinline__ void load(const AdamW &run, u64 index) {
+        parameter = load_four(run.parameter + 4 * index);
+        gradient = load_four(run.gradient + 4 * index);
+        first = load_four(run.first + 4 * index);
+        second = load_four(run.second + 4 * index);
+    }
+};
+
+// PyTorch's AdamW after clip_grad_norm_. The first four are on their way while the norm is found.
 extern "C" __global__ void __launch_bounds__(THREADS) adamw(const AdamW run) {
     __shared__ float partial[WARP];
+    const u64 stride = static_cast<u64>(gridDim.x) * THREADS;
+    u64 index = static_cast<u64>(blockIdx.x) * THREADS + threadIdx.x;
+    Four four;
+    if (index < run.fours) {
+        four.load(run, index);
+    }
     float squares = 0.0f;
-    for (u32 index = threadIdx.x; index < NORM_BLOCKS; index += THREADS) {
-        squares += run.square_partial[index];
+    for (u32 part = threadIdx.x; part < NORM_BLOCKS; part += THREADS) {
+        squares += run.square_partial[part];
     }
     const float norm = sqrtf(block_sum(squares, partial));
     float clip = run.clip / (norm + 1e-6f);
     clip = clip >= 1.0f ? 1.0f : clip; // NaN stays
     const StepRates rates = run.rates[run.progress->current];
     const float rate = rates.learning_rate * rates.first_correction;
-    const u64 stride = static_cast<u64>(gridDim.x) * THREADS;
-    for (u64 index = blockIdx.x * THREADS + threadIdx.x; index < run.fours; index += stride) {
-        float4 parameter = load_four(run.parameter + 4 * index);
-        float4 gradient = load_four(run.gradient + 4 * index);
-        float4 first = load_four(run.first + 4 * index);
-        float4 second = load_four(run.second + 4 * index);
+    while (index < run.fours) {
         const float keep =
             index < run.decayed_fours ? 1.0f - rates.learning_rate * run.decay : 1.0f;
 #pragma unroll
         for (u32 part = 0; part < 4; ++part) {
-            const float g = (&gradient.x)[part] * clip;
-            float &m = (&first.x)[part], &v = (&second.x)[part], &p = (&parameter.x)[part];
+            const float g = (&four.gradient.x)[part] * clip;
+            float &m = (&four.first.x)[part], &v = (&four.second.x)[part];
+            float &p = (&four.parameter.x)[part];
             m += (1.0f - run.beta1) * (g - m);
             v = run.beta2 * v + (1.0f - run.beta2) * g * g;
             p = p * keep - rate * m / (sqrtf(v * rates.second_correction) + run.epsilon);
         }
-        store_four(run.parameter + 4 * index, parameter);
-        store_four(run.first + 4 * index, first);
-        store_four(run.second + 4 * index, second);
+        store_four(run.parameter + 4 * index, four.parameter);
+        store_four(run.first + 4 * index, four.first);
+        store_four(run.second + 4 * index, four.second);
         if (run.half != nullptr) {
-            store_four(run.half + 4 * index, parameter);
+            store_four(run.half + 4 * index, four.parameter);
+        }
+        index += stride;
+        if (index < run.fours) {
+            four.load(run, index);
         }
     }
 }

@@ -39,7 +39,7 @@ const KERNELS: [(&str, u32); 14] = [
     ("gpt_attention_float32", 80),
     ("gpt_embed", 80),
     ("gpt_gelu", HOPPER_ALONE),
-    ("gpt_narrow", 80),
+    ("gpt_narrow", 90),
     ("gpt_rows", 80),
     ("gpt_update", 80),
     ("mlp", 80),

@@ -48,11 +48,17 @@ pub(crate) struct GeluKernels {
     turn: Kernel,
     turned: Buffer<u16>, // (layers, 4 width, width)
     multiprocessors: usize,
+    /// Whether they are asked for, even if they are slower.
+    pub(crate) wanted: bool,
 }
 
 impl GeluKernels {
     /// None if they are not for this device or these sizes.
-    pub(crate) fn new(gpu: &Rc<Gpu>, sizes: &Sizes) -> Result<Option<GeluKernels>, TrainError> {
+    pub(crate) fn new(
+        gpu: &Rc<Gpu>,
+        sizes: &Sizes,
+        wanted: bool,
+    ) -> Result<Option<GeluKernels>, TrainError> {
         let width = sizes.shape.width;
         let fits = gpu.device().capability[0] == 9
             && sizes.element == Element::Bf16
@@ -69,6 +75,7 @@ impl GeluKernels {
             turn: module.kernel("turn_matrices", 0)?,
             turned: gpu.allocate("the turned parameters", elements)?,
             multiprocessors: gpu.device().multiprocessors,
+            wanted,
         }))
     }
 

@@ -156,6 +156,9 @@ impl Linear {
             down_gradient.push((By::Own, seconds(gpu, || own.down_gradient(memory, 0))?));
         }
         (self.up_by, self.down_gradient_by) = (fastest(&up), fastest(&down_gradient));
+        if self.own.as_ref().is_some_and(|own| own.wanted) {
+            (self.up_by, self.down_gradient_by) = (By::Own, By::Own);
+        }
         self.gelu_report = format!("up {up:.6?}\ndown_gradient {down_gradient:.6?}\n");
         Ok(())
     }

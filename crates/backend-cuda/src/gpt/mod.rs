@@ -30,6 +30,14 @@ use step::{Step, StepKernels};
 /// Steps of the larger graph, so that small models do not wait for launches of graphs.
 const GRAPH_STEPS: usize = 8;
 
+/// Whether our own products with GELU run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OwnGelu {
+    No,
+    Faster,
+    Yes,
+}
+
 /// How a training is carried out; `--plan` has these words, with commas between them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
@@ -41,8 +49,8 @@ pub(crate) struct Plan {
     /// GELU within the products, in bf16.
     fused_gelu: bool,
     attention: Choice,
-    /// Our own products with GELU, where there are any and they are faster.
-    own_gelu: bool,
+    /// Our own products with GELU, where there are any.
+    own_gelu: OwnGelu,
     /// The kernels for narrow models, where the sizes are theirs.
     narrow: bool,
 }
@@ -57,7 +65,7 @@ impl Plan {
             overlap: true,
             fused_gelu,
             attention: Choice::Faster,
-            own_gelu: true,
+            own_gelu: OwnGelu::Faster,
             narrow: true,
         };
         for word in words.into_iter().flat_map(|words| words.split(',')) {
@@ -67,11 +75,12 @@ impl Plan {
                 "serial" => plan.overlap = false,
                 "own-attention" => plan.attention = Choice::Own,
                 "cudnn" => plan.attention = Choice::Cudnn,
-                "library-gelu" => plan.own_gelu = false,
+                "library-gelu" => plan.own_gelu = OwnGelu::No,
+                "own-gelu" => plan.own_gelu = OwnGelu::Yes,
                 "general" => plan.narrow = false,
                 "plain-gelu" => plan.fused_gelu = false,
                 _ => {
-                    let reason = "for gpt, cuda has the words graph, kernels, serial, general, library-gelu, \
+                    let reason = "for gpt, cuda has the words graph, kernels, serial, general, library-gelu, own-gelu, \
                                   plain-gelu, own-attention, cudnn";
                     return Err(TrainError::Option {
                         option: "plan",
@@ -127,7 +136,7 @@ impl<'data> GptSession<'data> {
         let element = plan.element;
         let devices = others.as_ref().map_or(1, |&(_, count)| count);
         let rows = job.batch_size * job.shape.context;
-        let narrow = plan.narrow && narrow::fits(job.shape, rows, element);
+        let narrow = plan.narrow && narrow::fits(gpu.device(), job.shape, rows, element);
         let multiprocessors = gpu.device().multiprocessors;
         let sizes = Sizes::new(&job, element, multiprocessors, devices, narrow);
         let refusal = rows::refusal(job.shape, sizes.rows, element)
@@ -141,8 +150,8 @@ impl<'data> GptSession<'data> {
         let compiling = Instant::now();
         let rows = RowKernels::new(gpu, job.shape, element)?;
         let attention = Attention::new(gpu, &memory)?;
-        let own_gelu = match plan.own_gelu && plan.fused_gelu && !narrow {
-            true => GeluKernels::new(gpu, &memory.sizes)?,
+        let own_gelu = match plan.own_gelu != OwnGelu::No && plan.fused_gelu && !narrow {
+            true => GeluKernels::new(gpu, &memory.sizes, plan.own_gelu == OwnGelu::Yes)?,
             false => None,
         };
         let linear = Linear::new(&library, &memory.sizes, plan.fused_gelu, own_gelu)?;

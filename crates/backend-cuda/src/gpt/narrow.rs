@@ -3,7 +3,8 @@
 
 use super::memory::Memory;
 use crate::cublaslt::Element;
-use crate::driver::{Address, Buffer, Gpu, Kernel, Ptx, Shape};
+use crate::device::Device;
+use crate::driver::{Address, Buffer, Gpu, Kernel, Ptx, Shape, TensorMap};
 use nn::backend::TrainError;
 use std::rc::Rc;
 
@@ -13,43 +14,40 @@ static PTX: Ptx =
 // As the kernels have them.
 const WIDTH: usize = 128;
 const CLASSES: usize = 128;
-const THREADS: u32 = 256;
-const PAD: usize = 32;
+const THREADS: u32 = 256 + 32;
+const BOX: [usize; 2] = [128, 64];
+const SLOTS: usize = 10;
 const FLOAT_STRIDE: usize = WIDTH + 4;
 /// Rows of a block.
 pub(crate) const ROWS: usize = 16;
-const SHARED_BYTES: usize =
-    ROWS * ((WIDTH + PAD) * 2 + 2 * (4 * WIDTH + PAD) * 2 + 2 * FLOAT_STRIDE * 4);
+const SHARED_BYTES: usize = (SLOTS * BOX[0] * BOX[1] * 2
+    + ROWS * ((WIDTH + 8) * 2 + 2 * (4 * WIDTH + 8) * 2 + 2 * FLOAT_STRIDE * 4)
+    + 2 * SLOTS * 8)
+    .next_multiple_of(1024)
+    + 1024;
+const TURN_THREADS: u32 = 256;
 /// Tiles of 32 x 32 elements: of the token embedding, and of a layer's matrices.
 const TOKEN_TILES: usize = 16;
 const LAYER_TILES: usize = 192;
 
-/// Whether the kernels are for these sizes.
-pub(crate) fn fits(shape: nn::gpt::Shape, rows: usize, element: Element) -> bool {
-    element == Element::Bf16
+/// Whether the kernels are for this device and these sizes.
+pub(crate) fn fits(device: &Device, shape: nn::gpt::Shape, rows: usize, element: Element) -> bool {
+    device.capability[0] >= 9
+        && device.shared_bytes >= SHARED_BYTES
+        && element == Element::Bf16
         && shape.width == WIDTH
-        && shape.vocabulary <= CLASSES
+        && shape.vocabulary.next_multiple_of(64) == CLASSES
         && rows.is_multiple_of(ROWS)
-}
-
-/// `NarrowLayer` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Layer {
-    qkv: Address,
-    out: Address,
-    up: Address,
-    down: Address,
 }
 
 /// `Narrow` of the kernels.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Arguments {
-    layer: Layer,
-    next_qkv: Address,
-    tokens: Address,
-    turned_tokens: Address,
+    out: TensorMap,
+    up: TensorMap,
+    down: TensorMap,
+    qkv: TensorMap,
     gain: Address,
     next_gain: Address,
     attended: Address,
@@ -61,10 +59,10 @@ struct Arguments {
     normal_after: Address,
     moments_middle: Address,
     moments_after: Address,
-    up: Address,
+    up_values: Address,
     active: Address,
-    qkv: Address,
-    qkv_delta: Address,
+    packed: Address,
+    packed_delta: Address,
     up_delta: Address,
     x_delta_before: Address,
     x_delta_after: Address,
@@ -91,6 +89,8 @@ struct Arguments {
 struct TurnArguments {
     forward: Arguments,
     backward: Arguments,
+    tokens: TensorMap,
+    turned_tokens: TensorMap,
 }
 
 #[repr(C)]
@@ -135,6 +135,8 @@ impl NarrowKernels {
     /// What is the same in all launches.
     fn common(memory: &Memory) -> Arguments {
         let sizes = &memory.sizes;
+        // SAFETY: numbers, of which a kernel reads only those that are set for it below.
+        let nothing: Arguments = unsafe { std::mem::zeroed() };
         Arguments {
             inputs: memory.inputs.address(),
             targets: memory.targets.address(),
@@ -143,12 +145,17 @@ impl NarrowKernels {
             batch: sizes.batch as u32,
             vocabulary: sizes.shape.vocabulary as u32,
             loss_scale: 1.0 / (sizes.rows * sizes.devices) as f32,
-            ..Arguments::default()
+            ..nothing
         }
     }
 
     fn gain_partial(memory: &Memory, norm: usize) -> Address {
         memory.gain_partial.address_of(norm * memory.sizes.norm_blocks * WIDTH)
+    }
+
+    /// A matrix of weights, (out, in) of so many times the width.
+    fn map(&self, matrix: Address, [out, inner]: [usize; 2]) -> Result<TensorMap, TrainError> {
+        self.forward.tensor_map(matrix, [out * WIDTH, inner * WIDTH], BOX)
     }
 
     /// Embeddings, and the first layer's `qkv`.
@@ -164,8 +171,8 @@ impl NarrowKernels {
             x_after: memory.x.at(0),
             normal_after: memory.normal.at(0),
             moments_after: memory.moments(0),
-            next_qkv: memory.weight(layout.layers[0].qkv),
-            qkv: memory.qkv.at(0),
+            qkv: self.map(memory.weight(layout.layers[0].qkv), [3, 1])?,
+            packed: memory.qkv.at(0),
             ..NarrowKernels::common(memory)
         };
         // SAFETY: buffers of `memory`, made for these sizes; windows lie in the text, checked by the
@@ -174,16 +181,13 @@ impl NarrowKernels {
     }
 
     /// What a layer has after its attention, up to the next LayerNorm.
-    fn layer_forward(memory: &Memory, layer: usize) -> Arguments {
+    fn layer_forward(&self, memory: &Memory, layer: usize) -> Result<Arguments, TrainError> {
         let matrices = memory.sizes.layout.layers[layer];
         let (middle, after) = (2 * layer + 1, 2 * layer + 2);
-        Arguments {
-            layer: Layer {
-                qkv: 0,
-                out: memory.weight(matrices.out),
-                up: memory.weight(matrices.up),
-                down: memory.weight(matrices.down),
-            },
+        Ok(Arguments {
+            out: self.map(memory.weight(matrices.out), [1, 1])?,
+            up: self.map(memory.weight(matrices.up), [4, 1])?,
+            down: self.map(memory.weight(matrices.down), [1, 4])?,
             gain: memory.gain(middle),
             next_gain: memory.gain(after),
             attended: memory.attended.at(layer),
@@ -194,92 +198,96 @@ impl NarrowKernels {
             normal_after: memory.normal.at(after),
             moments_middle: memory.moments(middle),
             moments_after: memory.moments(after),
-            up: memory.up.at(layer),
+            up_values: memory.up.at(layer),
             active: memory.active.at(layer),
             ..NarrowKernels::common(memory)
-        }
+        })
     }
 
     /// A layer after its attention, and the next layer's `qkv`.
     pub(crate) fn forward(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
+        let next = memory.sizes.layout.layers[layer + 1];
         let arguments = Arguments {
-            next_qkv: memory.weight(memory.sizes.layout.layers[layer + 1].qkv),
-            qkv: memory.qkv.at(layer + 1),
-            ..NarrowKernels::layer_forward(memory, layer)
+            qkv: self.map(memory.weight(next.qkv), [3, 1])?,
+            packed: memory.qkv.at(layer + 1),
+            ..self.layer_forward(memory, layer)?
         };
         // SAFETY: as above.
         unsafe { self.forward.launch(NarrowKernels::blocks(memory), &arguments) }
     }
 
     /// What a layer needs on the way back to its attention.
-    fn layer_backward(&self, memory: &Memory, layer: usize) -> Arguments {
+    fn layer_backward(&self, memory: &Memory, layer: usize) -> Result<Arguments, TrainError> {
         let matrices = memory.sizes.layout.layers[layer];
         let middle = 2 * layer + 1;
-        Arguments {
-            layer: Layer {
-                qkv: 0,
-                out: self.turned.address_of(matrices.out),
-                up: self.turned.address_of(matrices.up),
-                down: self.turned.address_of(matrices.down),
-            },
+        Ok(Arguments {
+            out: self.map(self.turned.address_of(matrices.out), [1, 1])?,
+            up: self.map(self.turned.address_of(matrices.up), [1, 4])?,
+            down: self.map(self.turned.address_of(matrices.down), [4, 1])?,
             gain: memory.gain(middle),
             x_middle: memory.x.at(middle),
             moments_middle: memory.moments(middle),
-            up: memory.up.at(layer),
+            up_values: memory.up.at(layer),
             up_delta: memory.up_delta(layer),
             x_delta_middle: memory.x_delta(middle),
             gain_partial_first: NarrowKernels::gain_partial(memory, middle),
             ..NarrowKernels::common(memory)
-        }
+        })
     }
 
     /// The last layer after its attention, the loss, and the way back to that attention.
     pub(crate) fn turn(&self, memory: &Memory) -> Result<(), TrainError> {
         let (layers, layout) = (memory.sizes.shape.layers, &memory.sizes.layout);
         let forward = Arguments {
-            tokens: memory.weight(layout.tokens),
-            turned_tokens: self.turned.address_of(layout.tokens),
             logits: memory.logits.at(0),
             losses: memory.row_loss.address(),
-            ..NarrowKernels::layer_forward(memory, layers - 1)
+            ..self.layer_forward(memory, layers - 1)?
         };
         let backward = Arguments {
             x_delta_after: memory.x_delta(2 * layers),
             gain_partial_second: NarrowKernels::gain_partial(memory, 2 * layers),
-            ..self.layer_backward(memory, layers - 1)
+            ..self.layer_backward(memory, layers - 1)?
         };
-        let arguments = TurnArguments { forward, backward };
+        let tokens = self.map(memory.weight(layout.tokens), [1, 1])?;
+        let turned_tokens = self.map(self.turned.address_of(layout.tokens), [1, 1])?;
+        let arguments = TurnArguments { forward, backward, tokens, turned_tokens };
         // SAFETY: as above.
         unsafe { self.turn.launch(NarrowKernels::blocks(memory), &arguments) }
     }
 
     /// From the gradient of a layer's attention, in `qkv_delta`, to that of its first `x`.
-    fn qkv_backward(&self, memory: &Memory, layer: usize, rest: Arguments) -> Arguments {
+    fn qkv_backward(
+        &self,
+        memory: &Memory,
+        layer: usize,
+        rest: Arguments,
+    ) -> Result<Arguments, TrainError> {
         let (before, middle) = (2 * layer, 2 * layer + 1);
-        Arguments {
-            next_qkv: self.turned.address_of(memory.sizes.layout.layers[layer].qkv),
+        let weight = self.turned.address_of(memory.sizes.layout.layers[layer].qkv);
+        Ok(Arguments {
+            qkv: self.map(weight, [1, 3])?,
             next_gain: memory.gain(before),
-            qkv_delta: memory.qkv_delta(layer),
+            packed_delta: memory.qkv_delta(layer),
             x_after: memory.x.at(before),
             moments_after: memory.moments(before),
             x_delta_before: memory.x_delta(middle),
             x_delta_after: memory.x_delta(before),
             gain_partial_second: NarrowKernels::gain_partial(memory, before),
             ..rest
-        }
+        })
     }
 
     /// From a layer's attention back to that of the layer before.
     pub(crate) fn backward(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
-        let rest = self.layer_backward(memory, layer - 1);
-        let arguments = self.qkv_backward(memory, layer, rest);
+        let rest = self.layer_backward(memory, layer - 1)?;
+        let arguments = self.qkv_backward(memory, layer, rest)?;
         // SAFETY: as above.
         unsafe { self.backward.launch(NarrowKernels::blocks(memory), &arguments) }
     }
 
     /// From the first attention to the embeddings.
     pub(crate) fn end(&self, memory: &Memory) -> Result<(), TrainError> {
-        let arguments = self.qkv_backward(memory, 0, NarrowKernels::common(memory));
+        let arguments = self.qkv_backward(memory, 0, NarrowKernels::common(memory))?;
         // SAFETY: as above.
         unsafe { self.end.launch(NarrowKernels::blocks(memory), &arguments) }
     }
@@ -297,6 +305,6 @@ impl NarrowKernels {
         };
         let tiles = TOKEN_TILES + LAYER_TILES * layout.layers.len();
         // SAFETY: both buffers are as long as the layout.
-        unsafe { self.turn_weights.launch(Shape::row(tiles, THREADS), &arguments) }
+        unsafe { self.turn_weights.launch(Shape::row(tiles, TURN_THREADS), &arguments) }
     }
 }
