@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Our GPT, PyTorch's and JAX's on one GPU, in bf16: the same parameters, the same windows, in turns.
+"""Our GPT, PyTorch's and JAX's on one GPU: the same parameters, the same windows, in turns.
 
     cargo build --release -p trainmark-backend-cuda --example gpt
     python3 crates/backend-cuda/bench/gpt_compare.py --record records/NAME.json
 
-All programs of a preset stay loaded; each round runs all of them once in a new random order, one at a
+All programs of a job stay loaded; each round runs all of them once in a new random order, one at a
 time. Compilation and warm-up come before the clock. Prints a table, and keeps every sample."""
 
 import argparse
@@ -21,22 +21,24 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 STEPS = {"small": 400, "char": 60, "gpt2": 12}
+JOBS = ["small-bf16", "char-bf16", "gpt2-bf16", "small-float32"]
 CONTESTANTS = [("cuda", "default"), ("pytorch", "graph"), ("pytorch", "compiled"), ("jax", "default")]
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--program", default="target/release/examples/gpt")
-    parser.add_argument("--presets", nargs="+", default=list(STEPS), choices=list(STEPS))
+    parser.add_argument("--jobs", nargs="+", default=JOBS, help="PRESET-PRECISION")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1, help="of the order of the programs")
     parser.add_argument("--record", type=pathlib.Path, help="where to keep every sample, as JSON")
     return parser.parse_args()
 
 
-def start(args, preset, contestant, folder):
+def start(args, preset, precision, contestant, folder):
     framework, variant = contestant
-    common = ["--preset", preset, "--steps", str(STEPS[preset]), "--repeats", str(args.rounds), "--serve"]
+    common = ["--preset", preset, "--precision", precision, "--steps", str(STEPS[preset]),
+              "--repeats", str(args.rounds), "--serve"]
     if framework == "cuda":
         command = [args.program, "time", *common]
     else:
@@ -59,11 +61,13 @@ def line_of(process, log, contestant):
     return None
 
 
-def measure(args, preset, folder, shuffler):
+def measure(args, job, folder, shuffler):
+    preset, precision = job.split("-")
+    contestants = [it for it in CONTESTANTS if precision == "bf16" or it[0] != "jax"]
     subprocess.run([args.program, "export", "--preset", preset, "--steps", str(STEPS[preset]),
                     "--repeats", str(args.rounds), "--out", folder], check=True)
-    running = {it: start(args, preset, it, folder) for it in CONTESTANTS}
-    samples = {it: [] for it in CONTESTANTS if line_of(*running[it], it)}
+    running = {it: start(args, preset, precision, it, folder) for it in contestants}
+    samples = {it: [] for it in contestants if line_of(*running[it], it)}
     for _ in range(args.rounds):
         for it in shuffler.sample(list(samples), len(samples)):
             process, log = running[it]
@@ -79,7 +83,7 @@ def measure(args, preset, folder, shuffler):
         of = lambda key: [line[key] for line in lines if key in line]
         if lines:
             rows.append({
-                "preset": preset, "framework": framework, "variant": variant,
+                "job": job, "framework": framework, "variant": variant,
                 "version": lines[0]["version"], "median_step_ms": statistics.median(of("step_ms")),
                 "first_losses": lines[-1]["first_losses"], "last_loss": lines[-1]["last_loss"],
                 "memory_bytes": lines[-1]["memory_bytes"], "step_ms": of("step_ms"),
@@ -89,14 +93,14 @@ def measure(args, preset, folder, shuffler):
 
 
 def table(rows):
-    lines = ["| preset | program | ms a step | last loss | memory GB | of best PyTorch | of JAX |",
+    lines = ["| job | program | ms a step | last loss | memory GB | of best PyTorch | of JAX |",
              "|---|---|---|---|---|---|---|"]
     for row in rows:
         best = lambda framework: min((it["median_step_ms"] for it in rows if it["framework"] == framework
-                                      and it["preset"] == row["preset"]), default=float("nan"))
+                                      and it["job"] == row["job"]), default=float("nan"))
         step_ms = row["median_step_ms"]
         lines.append(
-            f"| {row['preset']} | {row['framework']} {row['variant']} | {step_ms:.4f} "
+            f"| {row['job']} | {row['framework']} {row['variant']} | {step_ms:.4f} "
             f"| {row['last_loss']:.4f} | {row['memory_bytes'] / 1e9:.2f} "
             f"| {best('pytorch') / step_ms:.2f}x | {best('jax') / step_ms:.2f}x |")
     return "\n".join(lines)
@@ -114,12 +118,12 @@ def surroundings():
 def main():
     args = arguments()
     shuffler = random.Random(args.seed)
-    record = {**surroundings(), "precision": "bf16", "rounds": args.rounds, "steps": STEPS, "rows": []}
-    for preset in args.presets:
+    record = {**surroundings(), "rounds": args.rounds, "steps": STEPS, "rows": []}
+    for job in args.jobs:
         with tempfile.TemporaryDirectory() as folder:
-            record["rows"] += measure(args, preset, pathlib.Path(folder), shuffler)
+            record["rows"] += measure(args, job, pathlib.Path(folder), shuffler)
         print(table(record["rows"]), flush=True)
-        if args.record:  # after each preset: what was measured is kept
+        if args.record:  # after each job: what was measured is kept
             args.record.write_text(json.dumps(record, indent=1) + "\n")
 
 

@@ -94,6 +94,10 @@ fn check(args: &Args) -> Result<()> {
         let case = Case { shape, batch_size, count: 10, done: 0, seed: 20 };
         failures += grade(&case, &whole_tiles);
     }
+    // More tiles than multiprocessors.
+    let shape = Shape { layers: 1, heads: 1, width: 64, context: 64, vocabulary: 65 };
+    let many = Case { shape, batch_size: 280, count: 2, done: 0, seed: 22 };
+    failures += grade(&many, &whole_tiles);
     let narrow = Shape { layers: 3, heads: 4, width: 128, context: 64, vocabulary: 70 };
     let case = Case { shape: narrow, batch_size: 12, count: 10, done: 5, seed: 21 };
     failures += grade(&case, &options(args, "bf16"));

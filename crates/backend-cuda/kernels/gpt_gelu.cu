@@ -102,6 +102,12 @@ __device__ __forceinline__ bf16 *piece_at(bf16 *tile, u32 row, u32 piece) {
     return tile + (row * PIECES + (piece ^ (row % 8))) * 8;
 }
 
+// The groups multiply in turns, so that one has the tensor cores to itself while the other one writes. It
+// also keeps a group from waiting for a stage's use after the next one, which its barrier's parity could
+// not tell from the use before.
+__device__ __forceinline__ void wait_for_turn(u32 group) { barrier_sync(3 + group, 2 * GROUP); }
+__device__ __forceinline__ void give_turn_to(u32 group) { barrier_arrive(3 + group, 2 * GROUP); }
+
 // One thread keeps the stages filled with the tiles of both groups, in turns.
 __device__ __forceinline__ void produce(const GeluProduct &run, Shared &own) {
     const u32 across = run.columns / TILE, tiles = run.rows / TILE * across;
@@ -161,6 +167,9 @@ __device__ __forceinline__ void consume(const GeluProduct &run, Shared &own, u32
     const u32 thread = threadIdx.x % GROUP, lane = thread % WARP, warp = thread / WARP;
     bf16 *tile_values = own.tiles[group];
     u32 count = group * parts;
+    if (group == 1) {
+        give_turn_to(0); // every block has a first tile
+    }
     for (u32 tile = blockIdx.x + group * gridDim.x; tile < tiles;
          tile += 2 * gridDim.x, count += 2 * parts) {
         const u64 corner =
@@ -175,7 +184,11 @@ __device__ __forceinline__ void consume(const GeluProduct &run, Shared &own, u32
             copy_async_commit();
         }
         float sums[2][64];
+        wait_for_turn(group);
         multiply_tile(sums, own, count, parts);
+        if (tile + gridDim.x < tiles) {
+            give_turn_to(1 - group);
+        }
         if (GRADIENT) {
             copy_async_wait<0>();
             barrier_sync(1 + group, GROUP);

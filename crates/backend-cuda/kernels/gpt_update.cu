@@ -103,38 +103,58 @@ __device__ __forceinline__ void cross_entropy_row(const CrossEntropy &run) {
 CROSS_ENTROPY_KERNELS(float, float32, 8, 14)
 CROSS_ENTROPY_KERNELS(bf16, bf16, 4, 7)
 
-// The same for large vocabularies: a block that stays on its multiprocessor copies the next row to shared
-// memory while it works on the one before, so that the memory never waits for it. Two rows have room.
-template <class T> __device__ __forceinline__ void cross_entropy_stream(const CrossEntropy &run) {
+// The larger of two pairs, each half by itself; NaN stays.
+__device__ __forceinline__ u32 larger_pair(u32 a, u32 b) {
+    u32 result;
+    asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
+    return result;
+}
+
+// The same for large vocabularies of bf16: a block that stays on its multiprocessor copies the next row to
+// shared memory while it works on the one before, so that the memory never waits for it. Two rows have
+// room. `WHOLE`: the vocabulary fills the row.
+template <bool WHOLE> __device__ __forceinline__ void cross_entropy_stream(const CrossEntropy &run) {
     __shared__ float partial[2][WARP];
-    constexpr u32 VALUES = Pack<T>::VALUES;
+    constexpr u32 VALUES = Pack<bf16>::VALUES;
     const u32 packs = run.stride / VALUES;
     uint4 *rooms[2] = {reinterpret_cast<uint4 *>(shared_arena()),
                        reinterpret_cast<uint4 *>(shared_arena()) + packs};
+    bf16 *all = static_cast<bf16 *>(run.logits);
     const auto fetch = [&](u32 row, uint4 *room) {
         if (row < run.rows) {
-            const uint4 *from = reinterpret_cast<const uint4 *>(
-                static_cast<const T *>(run.logits) + static_cast<u64>(row) * run.stride);
+            const uint4 *from =
+                reinterpret_cast<const uint4 *>(all + static_cast<u64>(row) * run.stride);
             for (u32 pack = threadIdx.x; pack < packs; pack += blockDim.x) {
                 copy_async(room + pack, from + pack, 16);
             }
         }
         copy_async_commit();
     };
+    const auto there = [&](u32 index) { return WHOLE || index < run.vocabulary; };
     fetch(blockIdx.x, rooms[0]);
     u32 turn = 0;
     for (u32 row = blockIdx.x; row < run.rows; row += gridDim.x, turn = 1 - turn) {
+        const u32 target = run.targets[row];
         fetch(row + gridDim.x, rooms[1 - turn]); // each thread reads only what it copied itself
         copy_async_wait<1>();
         const uint4 *kept = rooms[turn];
         float most = -LARGEST;
-        for (u32 pack = threadIdx.x; pack < packs; pack += blockDim.x) {
-            float values[VALUES];
-            Pack<T>::open(values, kept[pack]);
+        if (WHOLE) {
+            u32 pair = 0xff7fff7fu; // twice the least number
+            for (u32 pack = threadIdx.x; pack < packs; pack += blockDim.x) {
+                const uint4 four = kept[pack];
+                pair = larger_pair(pair, larger_pair(larger_pair(four.x, four.y),
+                                                     larger_pair(four.z, four.w)));
+            }
+            most = fmaxf(low_bf16(pair), high_bf16(pair));
+        } else {
+            for (u32 pack = threadIdx.x; pack < packs; pack += blockDim.x) {
+                float values[VALUES];
+                Pack<bf16>::open(values, kept[pack]);
 #pragma unroll
-            for (u32 index = 0; index < VALUES; ++index) {
-                const bool there = pack * VALUES + index < run.vocabulary;
-                most = there ? fmaxf(most, values[index]) : most;
+                for (u32 index = 0; index < VALUES; ++index) {
+                    most = there(pack * VALUES + index) ? fmaxf(most, values[index]) : most;
+                }
             }
         }
         most = block_max(most, partial[0]);
@@ -142,41 +162,43 @@ template <class T> __device__ __forceinline__ void cross_entropy_stream(const Cr
         float sum = 0.0f;
         for (u32 pack = threadIdx.x; pack < packs; pack += blockDim.x) {
             float values[VALUES];
-            Pack<T>::open(values, kept[pack]);
+            Pack<bf16>::open(values, kept[pack]);
 #pragma unroll
             for (u32 index = 0; index < VALUES; ++index) {
-                const bool there = pack * VALUES + index < run.vocabulary;
                 const float power = power_of_two(fmaf(values[index], LOG2_E, -shift));
-                sum += there ? power : 0.0f;
+                sum += there(pack * VALUES + index) ? power : 0.0f;
             }
         }
         sum = block_sum(sum, partial[1]);
-        T *logits = static_cast<T *>(run.logits) + static_cast<u64>(row) * run.stride;
-        const u32 target = run.targets[row];
         const float scale = run.scale / sum;
-        uint4 *out = reinterpret_cast<uint4 *>(logits);
+        uint4 *out = reinterpret_cast<uint4 *>(all + static_cast<u64>(row) * run.stride);
         for (u32 pack = threadIdx.x; pack < packs; pack += blockDim.x) {
-            const u32 first = pack * VALUES;
             float values[VALUES];
-            Pack<T>::open(values, kept[pack]);
+            Pack<bf16>::open(values, kept[pack]);
+            const bool has_target = pack == target / VALUES;
 #pragma unroll
             for (u32 index = 0; index < VALUES; ++index) {
-                const bool there = first + index < run.vocabulary;
-                const float power = power_of_two(fmaf(values[index], LOG2_E, -shift));
-                if (first + index == target) { // one thread's
-                    run.losses[row] = logf(sum) + most - values[index];
+                const u32 at = pack * VALUES + index;
+                const float logit = values[index];
+                const float power = power_of_two(fmaf(logit, LOG2_E, -shift));
+                values[index] = there(at) ? power * scale : 0.0f;
+                if (has_target && at == target) { // one thread's
+                    run.losses[row] = logf(sum) + most - logit;
+                    values[index] -= run.scale;
                 }
-                const float value = power * scale - (first + index == target ? run.scale : 0.0f);
-                values[index] = there ? value : 0.0f;
             }
-            out[pack] = Pack<T>::close(values);
+            out[pack] = Pack<bf16>::close(values);
         }
     }
 }
 
 extern "C" __global__ void __launch_bounds__(1024)
     cross_entropy_stream_bf16(const CrossEntropy run) {
-    cross_entropy_stream<bf16>(run);
+    if (run.vocabulary == run.stride) {
+        cross_entropy_stream<true>(run);
+    } else {
+        cross_entropy_stream<false>(run);
+    }
 }
 
 struct MeanLoss {

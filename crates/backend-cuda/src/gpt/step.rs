@@ -86,6 +86,10 @@ impl Step {
         Ok(Step { gpu: Rc::clone(gpu), kernels, beside, others, memory })
     }
 
+    pub(crate) fn overlaps(&self) -> bool {
+        self.beside.is_some()
+    }
+
     /// Sums the gradients of `range` over all devices, beside everything else. They are ready where the
     /// current stream is now.
     fn share(&self, range: std::ops::Range<usize>) -> Result<(), TrainError> {
