@@ -163,8 +163,8 @@ impl Linear {
         Ok(())
     }
 
-    /// What depends on the parameters, after they have changed.
-    pub(crate) fn after_parameters(&self, memory: &Memory) -> Result<(), TrainError> {
+    /// The weights that our own products take turned, each step before its way back.
+    pub(crate) fn turn(&self, memory: &Memory) -> Result<(), TrainError> {
         match &self.own {
             Some(own) if self.down_gradient_by == By::Own => own.turn(memory),
             _ => Ok(()),

@@ -139,7 +139,7 @@ impl Step {
         let memory = &self.memory;
         let progress = memory.progress.address();
         let (text, windows) = (&memory.text, &memory.windows);
-        self.beside(Task::Turn, || self.kernels.linear.after_parameters(memory))?;
+        self.beside(Task::Turn, || self.kernels.linear.turn(memory))?;
         self.forward(&Source { text, windows, progress })?;
         self.beside(Task::Tokens, || self.kernels.rows.sort_tokens(memory))?;
         self.loss()?;
@@ -161,14 +161,9 @@ impl Step {
         linear.tune(&self.gpu, &self.memory, rows)
     }
 
-    /// What depends on the parameters, after they were set.
+    /// The rounded parameters, after the parameters were set. What is turned of them each step turns itself.
     pub(crate) fn after_parameters(&self) -> Result<(), TrainError> {
-        self.kernels.rows.halve(&self.memory)?;
-        self.kernels.linear.after_parameters(&self.memory)?;
-        match &self.kernels.narrow {
-            Some(narrow) => narrow.turn_weights(&self.memory),
-            None => Ok(()),
-        }
+        self.kernels.rows.halve(&self.memory)
     }
 
     /// The same by the kernels for narrow models. Their ways forward and back are so short that gradients
@@ -184,6 +179,7 @@ impl Step {
                 linear.out_weight(memory, layer)
             })
         };
+        self.beside(Task::Turn, || narrow.turn_weights(memory))?;
         narrow.begin(memory)?;
         for layer in 0..layers {
             attention.forward(memory, layer)?;
@@ -191,6 +187,7 @@ impl Step {
                 narrow.forward(memory, layer)?;
             }
         }
+        self.wait_for(Task::Turn)?;
         narrow.turn(memory)?;
         self.beside(Task::Logits, || {
             linear.logits_weight(memory, 0)?;
@@ -219,8 +216,7 @@ impl Step {
         if let Some(others) = &self.others {
             self.gpu.wait_for(&others.done)?;
         }
-        rows.update(memory)?;
-        narrow.turn_weights(memory)
+        rows.update(memory)
     }
 
     /// As [`Step::beside`], beside that too.
