@@ -125,3 +125,28 @@ template <> struct Pack<bf16> {
                           pack_bf16(values[4], values[5]), pack_bf16(values[6], values[7]));
     }
 };
+
+// GELU in its tanh form: value / 2 (1 + tanh(sqrt(2/pi) (value + 0.044715 value^3))).
+constexpr float GELU_SLOPE = 0.7978845608028654f;
+constexpr float GELU_CUBIC = 0.044715f;
+
+// In bf16 the machine's tanh will do, whose error is 2^-11.
+template <class T> __device__ __forceinline__ float tanh_for(float value);
+template <> __device__ __forceinline__ float tanh_for<float>(float value) { return tanhf(value); }
+template <> __device__ __forceinline__ float tanh_for<bf16>(float value) {
+    float result;
+    asm("tanh.approx.f32 %0, %1;" : "=f"(result) : "f"(value));
+    return result;
+}
+
+template <class T> __device__ __forceinline__ float gelu(float value) {
+    const float inner = GELU_SLOPE * (value + GELU_CUBIC * value * value * value);
+    return 0.5f * value * (1.0f + tanh_for<T>(inner));
+}
+
+template <class T> __device__ __forceinline__ float gelu_slope(float value) {
+    const float tanh_inner = tanh_for<T>(GELU_SLOPE * (value + GELU_CUBIC * value * value * value));
+    const float inner_slope = GELU_SLOPE * (1.0f + 3.0f * GELU_CUBIC * value * value);
+    return 0.5f * (1.0f + tanh_inner) +
+           0.5f * value * (1.0f - tanh_inner * tanh_inner) * inner_slope;
+}

@@ -76,27 +76,6 @@ template <u32 LEFT> __device__ __forceinline__ void group_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
 }
 
-constexpr float SLOPE = 0.7978845608028654f; // sqrt(2 / pi)
-constexpr float CUBIC = 0.044715f;
-
-// The machine's, whose error is 2^-11.
-__device__ __forceinline__ float tanh_of(float value) {
-    float result;
-    asm("tanh.approx.f32 %0, %1;" : "=f"(result) : "f"(value));
-    return result;
-}
-
-__device__ __forceinline__ float gelu(float value) {
-    return 0.5f * value * (1.0f + tanh_of(SLOPE * (value + CUBIC * value * value * value)));
-}
-
-__device__ __forceinline__ float gelu_slope(float value) {
-    const float tanh_inner = tanh_of(SLOPE * (value + CUBIC * value * value * value));
-    const float inner_slope = SLOPE * (1.0f + 3.0f * CUBIC * value * value);
-    return 0.5f * (1.0f + tanh_inner) +
-           0.5f * value * (1.0f - tanh_inner * tanh_inner) * inner_slope;
-}
-
 // Where piece `piece` of a row is in a group's tile.
 __device__ __forceinline__ bf16 *piece_at(bf16 *tile, u32 row, u32 piece) {
     return tile + (row * PIECES + (piece ^ (row % 8))) * 8;
@@ -206,8 +185,8 @@ __device__ __forceinline__ void consume(const GeluProduct &run, Shared &own, u32
                     float high = sums[half][4 * piece + 2 * below + 1];
                     if (GRADIENT) {
                         const u32 at = *pair;
-                        low *= gelu_slope(low_bf16(at));
-                        high *= gelu_slope(high_bf16(at));
+                        low *= gelu_slope<bf16>(low_bf16(at));
+                        high *= gelu_slope<bf16>(high_bf16(at));
                     }
                     *pair = pack_bf16(low, high);
                 }
@@ -225,7 +204,7 @@ __device__ __forceinline__ void consume(const GeluProduct &run, Shared &own, u32
                 Pack<bf16>::open(values, pack);
 #pragma unroll
                 for (u32 part = 0; part < 8; ++part) {
-                    values[part] = gelu(values[part]);
+                    values[part] = gelu<bf16>(values[part]);
                 }
                 pack = Pack<bf16>::close(values);
             }

@@ -78,7 +78,7 @@ __device__ __forceinline__ void layer_forward(const Narrow &run, Boxes &boxes) {
         each_pair(sums, first, [&](u32 row, u32 column, float low, float high) {
             const u32 at = row * WIDE_STRIDE + column;
             store_pair(own.kept + at, low, high);
-            store_pair(own.wide + at, gelu(low), gelu(high));
+            store_pair(own.wide + at, gelu<bf16>(low), gelu<bf16>(high));
         });
     }
     workers_sync();
@@ -189,7 +189,7 @@ __device__ __forceinline__ void layer_backward(const Narrow &run, const Normalis
         each_pair(sums, first, [&](u32 row, u32 column, float low, float high) {
             const u32 at = row * WIDE_STRIDE + column;
             const float2 up = load_pair(own.kept + at);
-            store_pair(own.wide + at, low * gelu_slope(up.x), high * gelu_slope(up.y));
+            store_pair(own.wide + at, low * gelu_slope<bf16>(up.x), high * gelu_slope<bf16>(up.y));
         });
     }
     workers_sync();

@@ -296,23 +296,3 @@ __device__ __forceinline__ void read_x(const bf16 *x) {
                    load_four(x + global_row(row) * WIDTH + column));
     }
 }
-
-constexpr float SLOPE = 0.7978845608028654f; // sqrt(2 / pi)
-constexpr float CUBIC = 0.044715f;
-
-__device__ __forceinline__ float tanh_of(float value) {
-    float result;
-    asm("tanh.approx.f32 %0, %1;" : "=f"(result) : "f"(value));
-    return result;
-}
-
-__device__ __forceinline__ float gelu(float value) {
-    return 0.5f * value * (1.0f + tanh_of(SLOPE * (value + CUBIC * value * value * value)));
-}
-
-__device__ __forceinline__ float gelu_slope(float value) {
-    const float tanh_inner = tanh_of(SLOPE * (value + CUBIC * value * value * value));
-    const float inner_slope = SLOPE * (1.0f + 3.0f * CUBIC * value * value);
-    return 0.5f * (1.0f + tanh_inner) +
-           0.5f * value * (1.0f - tanh_inner * tanh_inner) * inner_slope;
-}
