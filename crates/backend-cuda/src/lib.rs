@@ -203,6 +203,24 @@ mod tests {
     }
 
     #[test]
+    fn of_gpt_too_options_that_cannot_be_honoured_are_errors_before_any_device_is_touched() {
+        let text = [0; 80];
+        let optimiser = nn::gpt::AdamW { learning_rate: 1e-3, warmup: 1, steps: 2 };
+        let shape = nn::gpt::Shape::small(65);
+        let job = nn::gpt::Job { shape, batch_size: 2, optimiser, text: &text };
+        let refusal = |options: Options| match Cuda.open_gpt(job, &options) {
+            Err(error) => error.to_string(),
+            Ok(_) => panic!("{options:?} was accepted"),
+        };
+        let precision = Options { precision: Some("tf32".to_owned()), ..Options::default() };
+        assert_eq!(refusal(precision), "--precision tf32: cuda trains gpt in float32 and in bf16");
+        let plan = Options { plan: Some("graph,fast".to_owned()), ..Options::default() };
+        assert!(
+            refusal(plan).starts_with("--plan graph,fast: for gpt, cuda has the words graph, ")
+        );
+    }
+
+    #[test]
     fn only_the_graph_backend_is_compiled() {
         assert!(!Cuda.compiled());
         assert!(CudaGraph.compiled());

@@ -1,7 +1,6 @@
 //! Everything that a training has on the device.
 
 use super::layout::Layout;
-use super::narrow;
 use crate::cublaslt::Element;
 use crate::driver::{Address, Buffer, Gpu, Plain};
 use nn::backend::TrainError;
@@ -83,6 +82,8 @@ pub(crate) struct State {
 
 /// Most logits, in bytes, that are in memory at a time.
 const LOGITS_BYTES: usize = 1 << 30;
+/// Rows of a block of the kernels for narrow models: `ROWS` of `kernels/gpt_narrow.cuh`.
+pub(crate) const NARROW_ROWS: usize = 16;
 /// Steps of one upload of windows.
 pub(crate) const CAPACITY: usize = 1024;
 /// Partial sums of the gradient's norm: `NORM_BLOCKS` of `kernels/gpt_update.cu`.
@@ -162,7 +163,7 @@ impl Sizes {
             rows,
             chunk_rows: rows / chunks,
             norm_blocks: match narrow {
-                true => rows / narrow::ROWS,
+                true => rows / NARROW_ROWS,
                 false => (2 * multiprocessors).min(rows.div_ceil(8)),
             },
             element,

@@ -22,7 +22,6 @@ use narrow::NarrowKernels;
 use nn::backend::{Description, Measured, TrainError, Unavailable};
 use nn::gpt::{Job, Session, State};
 use rows::{RowKernels, Source};
-use std::marker::PhantomData;
 use std::rc::Rc;
 use std::time::Instant;
 use step::{Step, StepKernels};
@@ -128,7 +127,6 @@ pub(crate) struct GptSession<'data> {
     compile_s: f64,
     library: String,
     gpu: Rc<Gpu>,
-    data: PhantomData<&'data ()>,
 }
 
 impl<'data> GptSession<'data> {
@@ -186,7 +184,6 @@ impl<'data> GptSession<'data> {
             compile_s: 0.0,
             library: format!("cuBLASLt {}", library.version()),
             gpu: Rc::clone(gpu),
-            data: PhantomData,
         };
         session.warm_up()?;
         session.compile_s = compiling.elapsed().as_secs_f64();

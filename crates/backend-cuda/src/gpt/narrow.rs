@@ -1,7 +1,7 @@
 //! Launchers of `kernels/gpt_narrow.cu`: everything of a layer but attention in one launch, for narrow
 //! models in bf16, whose steps are bound by launches.
 
-use super::memory::Memory;
+use super::memory::{Memory, NARROW_ROWS as ROWS};
 use crate::cublaslt::Element;
 use crate::device::Device;
 use crate::driver::{Address, Buffer, Gpu, Kernel, Ptx, Shape, TensorMap};
@@ -18,8 +18,6 @@ const THREADS: u32 = 256 + 32;
 const BOX: [usize; 2] = [128, 64];
 const SLOTS: usize = 10;
 const FLOAT_STRIDE: usize = WIDTH + 4;
-/// Rows of a block.
-pub(crate) const ROWS: usize = 16;
 const SHARED_BYTES: usize = (SLOTS * BOX[0] * BOX[1] * 2
     + ROWS * ((WIDTH + 8) * 2 + 2 * (4 * WIDTH + 8) * 2 + 2 * FLOAT_STRIDE * 4)
     + 2 * SLOTS * 8)

@@ -589,3 +589,22 @@ impl RowKernels {
         unsafe { self.noise.launch(self.update_shape(memory), &arguments) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_that_no_kernel_is_made_for_are_refused_by_name() {
+        let small = nn::gpt::Shape::small(65);
+        let refused = |shape, element| refusal(shape, 768, element).unwrap_or_default();
+        assert_eq!(refused(small, Element::Bf16), "");
+        let odd = nn::gpt::Shape { width: 132, ..small };
+        assert_eq!(refused(odd, Element::Float32), "");
+        let reason = refused(odd, Element::Bf16);
+        assert_eq!(reason, "width 132: cuda takes multiples of 8 up to 1280");
+        let large = nn::gpt::Shape { vocabulary: 60_000, ..small };
+        let reason = refused(large, Element::Bf16);
+        assert_eq!(reason, "a vocabulary of 60000: cuda takes up to 57344");
+    }
+}
