@@ -17,11 +17,27 @@ use std::time::{Duration, Instant};
 /// How long the device may take for what a caller waits for: an epoch takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A device in use: its primary context and a stream.
+/// Streams of a device: one and the [`Lane`]s.
+pub(crate) const STREAMS: usize = 3;
+
+/// Which of the other streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Of computations.
+    Beside,
+    /// Of sums over devices, or of more computations.
+    Exchange,
+}
+
+/// A device in use: its primary context and its streams.
 pub(crate) struct Gpu {
     backend: &'static str,
     device: Device,
     stream: sys::CUstream,
+    /// Streams for work that may run beside that of the first: see [`Gpu::beside`].
+    others: [sys::CUstream; STREAMS - 1],
+    /// The one of all that work is enqueued on.
+    current: Cell<sys::CUstream>,
     allocated_bytes: Cell<u64>,
     peak_bytes: Cell<u64>,
     /// How long [`Gpu::synchronize`] waits.
@@ -36,15 +52,25 @@ impl Gpu {
         let failed = |error| device_error(backend, "starting the device", error);
         // SAFETY: the driver is initialised, as `device` exists; the context is current before the
         // stream is made in it, and both live as long as the `Gpu`.
-        let stream = unsafe {
+        let [stream, beside, exchange] = unsafe {
             let context = result::primary_ctx::retain(device.handle).map_err(failed)?;
             result::ctx::set_current(context).map_err(failed)?;
-            result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed)?
+            let stream = || result::stream::create(result::stream::StreamKind::NonBlocking);
+            [stream().map_err(failed)?, stream().map_err(failed)?, stream().map_err(failed)?]
         };
         let [allocated_bytes, peak_bytes] = [0, 0].map(Cell::new);
         let (patience, abandoned) = (Cell::new(PATIENCE), Cell::new(false));
-        let gpu = Gpu { backend, device, stream, allocated_bytes, peak_bytes, patience, abandoned };
-        Ok(Rc::new(gpu))
+        Ok(Rc::new(Gpu {
+            backend,
+            device,
+            stream,
+            others: [beside, exchange],
+            current: Cell::new(stream),
+            allocated_bytes,
+            peak_bytes,
+            patience,
+            abandoned,
+        }))
     }
 
     pub(crate) fn device(&self) -> &Device {
@@ -58,6 +84,47 @@ impl Gpu {
 
     fn error(&self, doing: &str, error: DriverError) -> TrainError {
         device_error(self.backend, doing, error)
+    }
+
+    /// The stream that work is enqueued on, for a library that enqueues its own.
+    pub(crate) fn stream(&self) -> sys::CUstream {
+        self.current.get()
+    }
+
+    /// Its number: 0 for the first, below [`STREAMS`].
+    pub(crate) fn stream_number(&self) -> usize {
+        let current = self.current.get();
+        self.others.iter().position(|&other| other == current).map_or(0, |index| index + 1)
+    }
+
+    /// An error of a library that works on this device.
+    pub(crate) fn failure(&self, message: String) -> TrainError {
+        TrainError::Device { backend: self.backend, message }
+    }
+
+    /// Lets what is enqueued next on the current stream wait for `event`.
+    pub(crate) fn wait_for(&self, event: &Event) -> Result<(), TrainError> {
+        let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+        // SAFETY: both are alive.
+        unsafe { result::stream::wait_event(self.current.get(), event.handle, flags) }
+            .map_err(|error| self.error("waiting for an event", error))
+    }
+
+    /// What `enqueue` enqueues goes to another stream. It begins when `ready` has happened, which is where
+    /// the current stream is now, and what comes after it has to wait for `done`.
+    pub(crate) fn beside(
+        &self,
+        lane: Lane,
+        ready: &Event,
+        done: &Event,
+        enqueue: impl FnOnce() -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
+        self.record(ready)?;
+        let before = self.current.replace(self.others[lane as usize]);
+        let enqueued =
+            self.wait_for(ready).and_then(|()| enqueue()).and_then(|()| self.record(done));
+        self.current.set(before);
+        enqueued
     }
 
     /// Memory for `len` elements, all bytes zero.
@@ -126,7 +193,7 @@ impl Gpu {
     /// Enqueues an event.
     pub(crate) fn record(&self, event: &Event) -> Result<(), TrainError> {
         // SAFETY: both are alive.
-        unsafe { result::event::record(event.handle, self.stream) }
+        unsafe { result::event::record(event.handle, self.current.get()) }
             .map_err(|error| self.error("recording an event", error))
     }
 
@@ -171,6 +238,9 @@ impl Drop for Gpu {
         unsafe {
             let _ = result::stream::synchronize(self.stream);
             let _ = result::stream::destroy(self.stream);
+            for stream in self.others {
+                let _ = result::stream::destroy(stream);
+            }
             let _ = result::primary_ctx::release(self.device.handle);
         }
     }
@@ -183,6 +253,8 @@ impl Drop for Gpu {
 pub(crate) unsafe trait Plain: Copy {}
 // SAFETY: numbers.
 unsafe impl Plain for u8 {}
+// SAFETY: numbers.
+unsafe impl Plain for u16 {}
 // SAFETY: numbers.
 unsafe impl Plain for u32 {}
 // SAFETY: numbers.
@@ -355,7 +427,46 @@ impl Shape {
     }
 }
 
+/// How the bulk copy engine finds boxes of a matrix.
+pub(crate) type TensorMap = sys::CUtensorMap;
+
 impl Kernel {
+    /// A map of a row-major matrix of bf16, for boxes that are 128 bytes wide and swizzled. Both are (rows,
+    /// columns).
+    pub(crate) fn tensor_map(
+        &self,
+        matrix: Address,
+        [rows, columns]: [usize; 2],
+        [box_rows, box_columns]: [usize; 2],
+    ) -> Result<TensorMap, TrainError> {
+        // SAFETY: numbers, all of which the call below writes.
+        let mut map: TensorMap = unsafe { std::mem::zeroed() };
+        let sizes = [columns as u64, rows as u64];
+        let strides = [2 * columns as u64];
+        let boxes = [box_columns as u32, box_rows as u32];
+        let steps = [1_u32; 2];
+        // SAFETY: two sizes, boxes and steps, one stride; the map is written and nothing is kept.
+        unsafe {
+            sys::cuTensorMapEncodeTiled(
+                &mut map,
+                sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+                2,
+                matrix as *mut c_void,
+                sizes.as_ptr(),
+                strides.as_ptr(),
+                boxes.as_ptr(),
+                steps.as_ptr(),
+                sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+                sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+                sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+            )
+        }
+        .result()
+        .map_err(|error| self.module.gpu.error(&format!("a map for {}", self.name), error))?;
+        Ok(map)
+    }
+
     /// Enqueues the kernel with one argument, a struct.
     ///
     /// # Safety
@@ -375,7 +486,7 @@ impl Kernel {
                 (shape.grid[0], shape.grid[1], 1),
                 (shape.block, 1, 1),
                 self.shared_bytes,
-                gpu.stream,
+                gpu.stream(),
                 &mut pointers,
             )
         }

@@ -14,20 +14,26 @@ mod attention;
 mod attention_fused;
 mod cnn;
 mod cnn_fused;
+mod cublaslt;
+mod cudnn;
 mod device;
 mod driver;
 mod epoch;
 mod exchange;
+mod gpt;
 mod mlp;
 mod mlp_fused;
+mod nccl;
 mod persistent;
 mod plan;
 mod session;
 
+use cublaslt::Element;
 use nn::backend::{Backend, Job, Options, Session, TrainError, Unavailable};
 use plan::Plan;
 use protocol::DeviceProbe;
 use session::CudaSession;
+use std::rc::Rc;
 
 /// Launches kernels.
 pub struct Cuda;
@@ -40,8 +46,35 @@ impl Backend for Cuda {
         "cuda"
     }
 
+    fn models(&self) -> &'static [&'static str] {
+        &["mlp", "cnn", "attention", nn::gpt::ID]
+    }
+
     fn devices(&self) -> Result<Vec<DeviceProbe>, Unavailable> {
         probe()
+    }
+
+    fn open_gpt<'data>(
+        &self,
+        job: nn::gpt::Job<'data>,
+        options: &Options,
+    ) -> Result<Box<dyn nn::gpt::Session + 'data>, TrainError> {
+        let element = match options.precision.as_deref() {
+            None | Some("float32") => Element::Float32,
+            Some("bf16") => Element::Bf16,
+            Some(other) => {
+                return Err(wrong("precision", other, "cuda trains gpt in float32 and in bf16"));
+            }
+        };
+        let plan = gpt::Plan::parse(options.plan.as_deref(), element)?;
+        if let Some(several) = options.device.as_deref().filter(|names| names.contains(',')) {
+            let all = device::devices()?;
+            let chosen = several.split(',').map(|name| device::choose(&all, Some(name.trim())));
+            let devices = chosen.collect::<Result<Vec<_>, _>>()?;
+            return Ok(Box::new(gpt::Replicas::open(devices, job, plan)?));
+        }
+        let gpu = start(self.id(), options)?;
+        Ok(Box::new(gpt::GptSession::open(&gpu, job, plan, None)?))
     }
 
     fn open<'data>(
@@ -98,22 +131,27 @@ fn open<'data>(
     options: &Options,
     plan: Plan,
 ) -> Result<Box<dyn Session + 'data>, TrainError> {
-    if let Some(isa) = &options.isa {
-        return Err(wrong("isa", isa, "a GPU has none to choose from"));
-    }
-    if let Some(threads) = options.threads {
-        return Err(wrong("threads", &threads.to_string(), "a GPU's are not chosen"));
-    }
     match options.precision.as_deref() {
         None | Some("float32") => {}
         Some(other) => {
             return Err(wrong("precision", other, "the CUDA kernels compute in float32"));
         }
     }
+    let gpu = start(backend, options)?;
+    Ok(Box::new(CudaSession::open(&gpu, job, plan)?))
+}
+
+/// The device that the options choose.
+fn start(backend: &'static str, options: &Options) -> Result<Rc<driver::Gpu>, TrainError> {
+    if let Some(isa) = &options.isa {
+        return Err(wrong("isa", isa, "a GPU has none to choose from"));
+    }
+    if let Some(threads) = options.threads {
+        return Err(wrong("threads", &threads.to_string(), "a GPU's are not chosen"));
+    }
     let devices = device::devices()?;
     let device = device::choose(&devices, options.device.as_deref())?;
-    let gpu = driver::Gpu::open(backend, device)?;
-    Ok(Box::new(CudaSession::open(&gpu, job, plan)?))
+    driver::Gpu::open(backend, device)
 }
 
 fn wrong(option: &'static str, value: &str, reason: &str) -> TrainError {
@@ -162,6 +200,24 @@ mod tests {
         assert_eq!(refusal(&Cuda, &threads), "--threads 2: a GPU's are not chosen");
         let isa = Options { isa: Some("avx2".to_owned()), ..Options::default() };
         assert_eq!(refusal(&CudaGraph, &isa), "--isa avx2: a GPU has none to choose from");
+    }
+
+    #[test]
+    fn of_gpt_too_options_that_cannot_be_honoured_are_errors_before_any_device_is_touched() {
+        let text = [0; 80];
+        let optimiser = nn::gpt::AdamW { learning_rate: 1e-3, warmup: 1, steps: 2 };
+        let shape = nn::gpt::Shape::small(65);
+        let job = nn::gpt::Job { shape, batch_size: 2, optimiser, text: &text };
+        let refusal = |options: Options| match Cuda.open_gpt(job, &options) {
+            Err(error) => error.to_string(),
+            Ok(_) => panic!("{options:?} was accepted"),
+        };
+        let precision = Options { precision: Some("tf32".to_owned()), ..Options::default() };
+        assert_eq!(refusal(precision), "--precision tf32: cuda trains gpt in float32 and in bf16");
+        let plan = Options { plan: Some("graph,fast".to_owned()), ..Options::default() };
+        assert!(
+            refusal(plan).starts_with("--plan graph,fast: for gpt, cuda has the words graph, ")
+        );
     }
 
     #[test]

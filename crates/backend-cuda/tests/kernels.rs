@@ -25,13 +25,23 @@ const VERSION: (c_int, c_int) = (12, 8);
 /// The generations: Ampere, Hopper, Blackwell.
 const ARCHITECTURES: [&str; 3] = ["sm_80", "sm_90", "sm_100"];
 
+/// The architecture of kernels that use what only Hopper has, and no later one.
+const HOPPER_ALONE: u32 = 90_000;
+
 /// A kernel's file without its extension, and the oldest architecture that has what it uses.
-const KERNELS: [(&str, u32); 7] = [
+const KERNELS: [(&str, u32); 14] = [
     ("attention", 80),
     ("attention_fused", 90),
     ("cnn", 80),
     ("cnn_fused", 80),
     ("epoch", 80),
+    ("gpt_attention", 80),
+    ("gpt_attention_float32", 80),
+    ("gpt_embed", 80),
+    ("gpt_gelu", HOPPER_ALONE),
+    ("gpt_narrow", 90),
+    ("gpt_rows", 80),
+    ("gpt_update", 80),
     ("mlp", 80),
     ("mlp_fused", 80),
 ];
@@ -201,7 +211,11 @@ fn the_checked_in_ptx_is_what_the_sources_give() {
     let Some(nvrtc) = Nvrtc::find() else { return };
     let write = std::env::var_os("TRAINMARK_WRITE_PTX").is_some();
     for_every_kernel(|kernel, oldest| {
-        let mut ptx = match nvrtc.compile(kernel, &format!("compute_{oldest}")) {
+        let architecture = match oldest {
+            HOPPER_ALONE => "compute_90a".to_owned(),
+            oldest => format!("compute_{oldest}"),
+        };
+        let mut ptx = match nvrtc.compile(kernel, &architecture) {
             Ok(ptx) => ptx,
             Err(log) => panic!("{kernel}.cu: {log}"),
         };
@@ -228,6 +242,11 @@ fn the_checked_in_ptx_is_what_the_sources_give() {
 fn every_kernel_compiles_for_every_generation_of_devices() {
     let Some(nvrtc) = Nvrtc::find() else { return };
     for_every_kernel(|kernel, oldest| {
+        if oldest == HOPPER_ALONE {
+            let code = nvrtc.compile(kernel, "sm_90a");
+            assert_eq!(&code.expect(kernel)[..4], b"\x7fELF", "{kernel}.cu for sm_90a");
+            return;
+        }
         for architecture in ARCHITECTURES {
             let generation: u32 = architecture["sm_".len()..].parse().unwrap();
             if generation < oldest {

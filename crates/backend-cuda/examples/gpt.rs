@@ -1,0 +1,276 @@
+//! The GPT on a device: `check` grades every conformance case, `time` trains a preset and says how long a
+//! step takes, `export` writes what a Python program needs to train the same.
+//!
+//! ```text
+//! gpt check
+//! gpt time --preset gpt2 --precision bf16 --steps 40 --repeats 3
+//! ```
+
+use anyhow::{Context, Result, bail};
+use backend_cuda::Cuda;
+use clap::{Parser, ValueEnum};
+use nn::backend::{Backend, Options};
+use nn::gpt::conformance::Case;
+use nn::gpt::{AdamW, Job, Session, Shape, State, conformance, recipe};
+use std::path::PathBuf;
+use std::time::Instant;
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Action {
+    Check,
+    Time,
+    Export,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Preset {
+    Small,
+    Char,
+    Gpt2,
+}
+
+#[derive(Parser)]
+struct Args {
+    action: Action,
+    #[arg(long, value_enum, default_value = "small")]
+    preset: Preset,
+    /// Windows in a step; the preset's own unless said
+    #[arg(long)]
+    batch: Option<usize>,
+    #[arg(long, default_value = "bf16")]
+    precision: String,
+    #[arg(long)]
+    plan: Option<String>,
+    /// Steps of a repeat
+    #[arg(long, default_value_t = 100)]
+    steps: usize,
+    #[arg(long, default_value_t = 3)]
+    repeats: usize,
+    /// Shorter text, tokens all alike in frequency
+    #[arg(long, default_value_t = 300_000)]
+    tokens: usize,
+    /// Instead of `--repeats` in a row: one for each line of standard input, beginning again after the last
+    #[arg(long)]
+    serve: bool,
+    /// GPUs that share a step, as `--device` names them: `0,1`
+    #[arg(long)]
+    device: Option<String>,
+    /// Where `export` writes parameters.f32, text.u16 and starts.u32, little-endian
+    #[arg(long, default_value = ".")]
+    out: PathBuf,
+}
+
+const SEED: u64 = 42;
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    match args.action {
+        Action::Check => check(&args),
+        Action::Time => time(&args),
+        Action::Export => export(&args),
+    }
+}
+
+/// All cases, in both precisions, under `--plan`, and those that only the kernels for Hopper's sizes see.
+fn check(args: &Args) -> Result<()> {
+    let mut failures = 0;
+    for precision in ["float32", "bf16"] {
+        let options = options(args, precision);
+        for case in conformance::cases() {
+            failures += grade(&case, &options);
+        }
+        match conformance::contract(&Cuda, &options) {
+            Ok(broken) => {
+                failures += broken.len();
+                println!("{precision} contract, broken: {broken:?}");
+            }
+            Err(error) => bail!("{precision} contract: {error}"),
+        }
+    }
+    let whole_tiles =
+        Options { plan: Some("general,own-gelu".to_owned()), ..options(args, "bf16") };
+    for (width, batch_size) in [(64, 4), (128, 8)] {
+        let shape = Shape { layers: 2, heads: 2, width, context: 64, vocabulary: 65 };
+        let case = Case { shape, batch_size, count: 10, done: 0, seed: 20 };
+        failures += grade(&case, &whole_tiles);
+    }
+    // More tiles than multiprocessors.
+    let shape = Shape { layers: 1, heads: 1, width: 64, context: 64, vocabulary: 65 };
+    let many = Case { shape, batch_size: 280, count: 2, done: 0, seed: 22 };
+    failures += grade(&many, &whole_tiles);
+    let narrow = Shape { layers: 3, heads: 4, width: 128, context: 64, vocabulary: 70 };
+    let case = Case { shape: narrow, batch_size: 12, count: 10, done: 5, seed: 21 };
+    failures += grade(&case, &options(args, "bf16"));
+    println!("failures: {failures}");
+    Ok(())
+}
+
+/// 1 if the case fails.
+fn grade(case: &Case, options: &Options) -> usize {
+    let text = case.text();
+    let named = format!("{:?} {:?} batch {}", options.precision, case.shape, case.batch_size);
+    match case.trial(&text).run(&Cuda, options) {
+        Ok(report) => {
+            println!("{named}: {:?} {}", report.comparison.grade, report.passed());
+            if report.passed() {
+                return 0;
+            }
+            println!("{report}");
+        }
+        Err(error) => println!("{named}: {error}"),
+    }
+    1
+}
+
+fn options(args: &Args, precision: &str) -> Options {
+    Options { plan: args.plan.clone(), precision: Some(precision.to_owned()), ..Options::default() }
+}
+
+impl Preset {
+    fn shape(self) -> (Shape, usize) {
+        match self {
+            Preset::Small => (Shape::small(65), 12),
+            Preset::Char => (Shape::char(65), 64),
+            Preset::Gpt2 => (Shape::gpt2(), 16),
+        }
+    }
+}
+
+/// Tokens that follow each other with a preference, as text does.
+fn text(args: &Args, vocabulary: usize) -> Vec<u16> {
+    let mut words: u64 = 1;
+    let mut token = 0_u64;
+    (0..args.tokens)
+        .map(|_| {
+            words = words
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let noise = words >> 33;
+            token = if noise.is_multiple_of(4) { noise / 4 } else { token * 3 + noise % 16 };
+            token %= vocabulary as u64;
+            token as u16
+        })
+        .collect()
+}
+
+fn job<'data>(args: &Args, text: &'data [u16]) -> Job<'data> {
+    let (shape, batch) = args.preset.shape();
+    let steps = (args.steps * args.repeats) as u64;
+    let optimiser = AdamW { learning_rate: 1e-3, warmup: steps / 10, steps };
+    Job { shape, batch_size: args.batch.unwrap_or(batch), optimiser, text }
+}
+
+fn starts(args: &Args, job: &Job<'_>) -> Vec<u32> {
+    let mut starts = vec![0; job.batch_size * args.steps * args.repeats];
+    let places = job.text.len() - job.shape.context;
+    recipe::windows(&mut starts, SEED, 0, job.batch_size, places);
+    starts
+}
+
+fn time(args: &Args) -> Result<()> {
+    let (shape, _) = args.preset.shape();
+    let text = text(args, shape.vocabulary);
+    let job = job(args, &text);
+    let opening = Instant::now();
+    let mut session = Cuda.open_gpt(job, &options(args, &args.precision))?;
+    let open_s = opening.elapsed().as_secs_f64();
+    let mut initial = State::zeros(shape);
+    recipe::initialise(&mut initial, SEED);
+    session.set_state(&initial)?;
+    let starts = starts(args, &job);
+    if args.serve {
+        return serve(args, &job, &initial, &starts, session.as_mut());
+    }
+    let mut losses = vec![0.0; args.steps];
+    let mut curve = Vec::new();
+    let (mut device_ms, mut host_ms) = (Vec::new(), Vec::new());
+    for starts in starts.chunks(job.batch_size * args.steps) {
+        let (device, host) = repeat(session.as_mut(), starts, &mut losses)?;
+        device_ms.push(device);
+        host_ms.push(host);
+        curve.extend_from_slice(&losses);
+    }
+    println!("{:?}", session.description());
+    let best = device_ms.iter().copied().fold(f64::INFINITY, f64::min);
+    let tokens = (job.batch_size * shape.context) as f64;
+    println!(
+        "{:?} {} {:?}: device ms a step {device_ms:.4?}, host {host_ms:.4?}; {:.0} tokens/s, {:.1} TFLOP/s, \
+         opened in {open_s:.2} s, {:.2} GB",
+        args.preset,
+        args.precision,
+        args.plan,
+        1e3 * tokens / best,
+        1e-9 * tokens * shape.dense_flop_per_token() / best,
+        session.measured().device_peak_bytes.unwrap_or(0) as f64 / 1e9,
+    );
+    let some: Vec<f32> = curve.iter().copied().take(10).collect();
+    println!("  losses {some:.5?} ... {:.5?}", curve.last());
+    Ok(())
+}
+
+/// Milliseconds a step: of the device, of the host.
+fn repeat(session: &mut dyn Session, starts: &[u32], losses: &mut [f32]) -> Result<(f64, f64)> {
+    let before = session.measured().device_s.context("no device time")?;
+    let clock = Instant::now();
+    session.train(starts, losses)?;
+    let host_s = clock.elapsed().as_secs_f64();
+    let device_s = session.measured().device_s.context("no device time")? - before;
+    let per_step = 1e3 / losses.len() as f64;
+    Ok((device_s * per_step, host_s * per_step))
+}
+
+/// A repeat for each line of input, so that `bench/gpt_compare.py` can let several programs take turns.
+fn serve(
+    args: &Args,
+    job: &Job<'_>,
+    initial: &State,
+    starts: &[u32],
+    session: &mut dyn Session,
+) -> Result<()> {
+    let mut losses = vec![0.0; args.steps];
+    let mut curve = Vec::new();
+    println!("{{\"ready\": true}}");
+    for (turn, line) in std::io::stdin().lines().enumerate() {
+        line?;
+        let place = turn % args.repeats;
+        if place == 0 {
+            session.set_state(initial)?;
+        }
+        let size = job.batch_size * args.steps;
+        let (device, host) = repeat(session, &starts[place * size..][..size], &mut losses)?;
+        curve.extend_from_slice(&losses);
+        println!(
+            "{{\"framework\": \"cuda\", \"version\": \"{}\", \"variant\": \"{}\", \
+             \"preset\": \"{:?}\", \"precision\": \"{}\", \"step_ms\": {host:.5}, \
+             \"device_step_ms\": {device:.5}, \"memory_bytes\": {}, \"first_losses\": {:.5?}, \
+             \"last_loss\": {:.5}}}",
+            session.description().path,
+            args.plan.as_deref().unwrap_or("default"),
+            args.preset,
+            args.precision,
+            session.measured().device_peak_bytes.unwrap_or(0),
+            &curve[..5.min(curve.len())],
+            curve.last().copied().unwrap_or(f32::NAN),
+        );
+    }
+    Ok(())
+}
+
+fn export(args: &Args) -> Result<()> {
+    let (shape, _) = args.preset.shape();
+    let text = text(args, shape.vocabulary);
+    let job = job(args, &text);
+    let mut initial = State::zeros(shape);
+    recipe::initialise(&mut initial, SEED);
+    let parameters = initial.parameters.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let starts = starts(args, &job).iter().flat_map(|start| start.to_le_bytes()).collect();
+    let text = text.iter().flat_map(|token| token.to_le_bytes()).collect();
+    let files: [(&str, Vec<u8>); 3] =
+        [("parameters.f32", parameters), ("starts.u32", starts), ("text.u16", text)];
+    std::fs::create_dir_all(&args.out)?;
+    for (name, bytes) in files {
+        let path = args.out.join(name);
+        std::fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,361 @@
+// What follows the GPT's products: the loss over the vocabulary with its gradient, the gradient's norm,
+// AdamW.
+#include "gpt.cuh"
+
+struct CrossEntropy {
+    void *logits;       // (rows, stride): becomes the gradient; 0 beyond the vocabulary
+    const u32 *targets; // (rows)
+    float *losses;      // (rows)
+    u32 rows;
+    u32 vocabulary;
+    u32 stride;  // a multiple of 8
+    float scale; // of the gradient: 1 / all rows of the step
+    u32 grade;   // whether the gradient is wanted
+};
+
+constexpr float LOG2_E = 1.4426950408889634f;
+
+// A group of threads has a row, of which each keeps `PACKS` times 16 bytes in registers, so that the
+// logits are read once and the gradient is written over them.
+template <class T, u32 PACKS, bool BLOCK>
+__device__ __forceinline__ void cross_entropy_row(const CrossEntropy &run) {
+    __shared__ float partial[2][WARP];
+    constexpr u32 VALUES = Pack<T>::VALUES;
+    const u32 group = BLOCK ? blockDim.x : WARP;
+    const u32 member = threadIdx.x % group;
+    const u32 row = BLOCK ? blockIdx.x : blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+    if (row >= run.rows) {
+        return;
+    }
+    T *logits = static_cast<T *>(run.logits) + static_cast<u64>(row) * run.stride;
+    uint4 *packs = reinterpret_cast<uint4 *>(logits);
+    const u32 target = run.targets[row];
+    const float target_logit = as_float(logits[target]);
+    uint4 kept[PACKS];
+    float most = -LARGEST;
+#pragma unroll
+    for (u32 part = 0; part < PACKS; ++part) {
+        const u32 pack = part * group + member;
+        if (pack * VALUES < run.stride) {
+            kept[part] = packs[pack];
+        }
+    }
+#pragma unroll
+    for (u32 part = 0; part < PACKS; ++part) {
+        const u32 first = (part * group + member) * VALUES;
+        float values[VALUES];
+        Pack<T>::open(values, kept[part]);
+#pragma unroll
+        for (u32 index = 0; index < VALUES; ++index) {
+            most = first + index < run.vocabulary ? fmaxf(most, values[index]) : most;
+        }
+    }
+    most = BLOCK ? block_max(most, partial[0]) : warp_max(most);
+    float sum = 0.0f;
+#pragma unroll
+    for (u32 part = 0; part < PACKS; ++part) {
+        const u32 first = (part * group + member) * VALUES;
+        float values[VALUES];
+        Pack<T>::open(values, kept[part]);
+#pragma unroll
+        for (u32 index = 0; index < VALUES; ++index) {
+            const float power = power_of_two((values[index] - most) * LOG2_E);
+            sum += first + index < run.vocabulary ? power : 0.0f;
+        }
+    }
+    sum = BLOCK ? block_sum(sum, partial[1]) : warp_sum(sum);
+    if (member == 0) {
+        run.losses[row] = logf(sum) + most - target_logit;
+    }
+    if (run.grade == 0) {
+        return;
+    }
+    const float scale = run.scale / sum;
+#pragma unroll
+    for (u32 part = 0; part < PACKS; ++part) {
+        const u32 pack = part * group + member, first = pack * VALUES;
+        if (first >= run.stride) {
+            continue;
+        }
+        float values[VALUES];
+        Pack<T>::open(values, kept[part]);
+#pragma unroll
+        for (u32 index = 0; index < VALUES; ++index) {
+            float value = power_of_two((values[index] - most) * LOG2_E) * scale;
+            value -= first + index == target ? run.scale : 0.0f;
+            values[index] = first + index < run.vocabulary ? value : 0.0f;
+        }
+        packs[pack] = Pack<T>::close(values);
+    }
+}
+
+// By the largest vocabulary: a warp for each row, or a block of 1024.
+#define CROSS_ENTROPY_KERNELS(TYPE, NAME, SMALL, LARGE)                                            \
+    extern "C" __global__ void __launch_bounds__(256)                                              \
+        cross_entropy_##NAME##_1024(const CrossEntropy run) {                                      \
+        cross_entropy_row<TYPE, SMALL, false>(run);                                                \
+    }                                                                                              \
+    extern "C" __global__ void __launch_bounds__(1024)                                             \
+        cross_entropy_##NAME##_57344(const CrossEntropy run) {                                     \
+        cross_entropy_row<TYPE, LARGE, true>(run);                                                 \
+    }
+
+CROSS_ENTROPY_KERNELS(float, float32, 8, 14)
+CROSS_ENTROPY_KERNELS(bf16, bf16, 4, 7)
+
+// The larger of two pairs, each half by itself; NaN stays.
+__device__ __forceinline__ u32 larger_pair(u32 a, u32 b) {
+    u32 result;
+    asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
+    return result;
+}
+
+// The same for large vocabularies of bf16: a block that stays on its multiprocessor copies the next row to
+// shared memory while it works on the one before, so that the memory never waits for it. Two rows have
+// room. `WHOLE`: the vocabulary fills the row.
+template <bool WHOLE> __device__ __forceinline__ void cross_entropy_stream(const CrossEntropy &run) {
+    __shared__ float partial[2][WARP];
+    constexpr u32 VALUES = Pack<bf16>::VALUES;
+    const u32 packs = run.stride / VALUES;
+    uint4 *rooms[2] = {reinterpret_cast<uint4 *>(shared_arena()),
+                       reinterpret_cast<uint4 *>(shared_arena()) + packs};
+    bf16 *all = static_cast<bf16 *>(run.logits);
+    const auto fetch = [&](u32 row, uint4 *room) {
+        if (row < run.rows) {
+            const uint4 *from =
+                reinterpret_cast<const uint4 *>(all + static_cast<u64>(row) * run.stride);
+            for (u32 pack = threadIdx.x; pack < packs; pack += blockDim.x) {
+                copy_async(room + pack, from + pack, 16);
+            }
+        }
+        copy_async_commit();
+    };
+    const auto there = [&](u32 index) { return WHOLE || index < run.vocabulary; };
+    fetch(blockIdx.x, rooms[0]);
+    u32 turn = 0;
+    for (u32 row = blockIdx.x; row < run.rows; row += gridDim.x, turn = 1 - turn) {
+        const u32 target = run.targets[row];
+        fetch(row + gridDim.x, rooms[1 - turn]); // each thread reads only what it copied itself
+        copy_async_wait<1>();
+        const uint4 *kept = rooms[turn];
+        float most = -LARGEST;
+        if (WHOLE) {
+            u32 pair = 0xff7fff7fu; // twice the least number
+            for (u32 pack = threadIdx.x; pack < packs; pack += blockDim.x) {
+                const uint4 four = kept[pack];
+                pair = larger_pair(pair, larger_pair(larger_pair(four.x, four.y),
+                                                     larger_pair(four.z, four.w)));
+            }
+            most = fmaxf(low_bf16(pair), high_bf16(pair));
+        } else {
+            for (u32 pack = threadIdx.x; pack < packs; pack += blockDim.x) {
+                float values[VALUES];
+                Pack<bf16>::open(values, kept[pack]);
+#pragma unroll
+                for (u32 index = 0; index < VALUES; ++index) {
+                    most = there(pack * VALUES + index) ? fmaxf(most, values[index]) : most;
+                }
+            }
+        }
+        most = block_max(most, partial[0]);
+        const float shift = most * LOG2_E;
+        float sum = 0.0f;
+        for (u32 pack = threadIdx.x; pack < packs; pack += blockDim.x) {
+            float values[VALUES];
+            Pack<bf16>::open(values, kept[pack]);
+#pragma unroll
+            for (u32 index = 0; index < VALUES; ++index) {
+                const float power = power_of_two(fmaf(values[index], LOG2_E, -shift));
+                sum += there(pack * VALUES + index) ? power : 0.0f;
+            }
+        }
+        sum = block_sum(sum, partial[1]);
+        const float scale = run.scale / sum;
+        uint4 *out = reinterpret_cast<uint4 *>(all + static_cast<u64>(row) * run.stride);
+        for (u32 pack = threadIdx.x; pack < packs; pack += blockDim.x) {
+            float values[VALUES];
+            Pack<bf16>::open(values, kept[pack]);
+            const bool has_target = pack == target / VALUES;
+#pragma unroll
+            for (u32 index = 0; index < VALUES; ++index) {
+                const u32 at = pack * VALUES + index;
+                const float logit = values[index];
+                const float power = power_of_two(fmaf(logit, LOG2_E, -shift));
+                values[index] = there(at) ? power * scale : 0.0f;
+                if (has_target && at == target) { // one thread's
+                    run.losses[row] = logf(sum) + most - logit;
+                    values[index] -= run.scale;
+                }
+            }
+            out[pack] = Pack<bf16>::close(values);
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(1024)
+    cross_entropy_stream_bf16(const CrossEntropy run) {
+    if (run.vocabulary == run.stride) {
+        cross_entropy_stream<true>(run);
+    } else {
+        cross_entropy_stream<false>(run);
+    }
+}
+
+struct MeanLoss {
+    const float *losses;   // (rows)
+    float *step_loss;      // (steps)
+    GptProgress *progress; // null: no step is counted, and `at` is the place
+    u32 rows;
+    u32 at;
+};
+
+// One block of 1024. Nothing later in the step reads `next`.
+extern "C" __global__ void __launch_bounds__(1024) mean_loss(const MeanLoss run) {
+    __shared__ float partial[WARP];
+    float sum = 0.0f;
+    for (u32 row = threadIdx.x; row < run.rows; row += blockDim.x) {
+        sum += run.losses[row];
+    }
+    sum = block_sum(sum, partial);
+    if (threadIdx.x == 0) {
+        const u32 step = run.progress == nullptr ? run.at : run.progress->next;
+        run.step_loss[step] = sum / static_cast<float>(run.rows);
+        if (run.progress != nullptr) {
+            run.progress->current = step;
+            run.progress->next = step + 1;
+        }
+    }
+}
+
+constexpr u32 NORM_BLOCKS = 512;
+constexpr u32 THREADS = 256;
+
+struct SquareSum {
+    const float *gradient; // (fours x 4)
+    float *partial;        // (512)
+    u64 fours;
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS) square_sum(const SquareSum run) {
+    __shared__ float partial[WARP];
+    float sum = 0.0f;
+    const u64 stride = NORM_BLOCKS * THREADS;
+#pragma unroll 4
+    for (u64 index = blockIdx.x * THREADS + threadIdx.x; index < run.fours; index += stride) {
+        const float4 four = load_four(run.gradient + 4 * index);
+        sum += (four.x * four.x + four.y * four.y) + (four.z * four.z + four.w * four.w);
+    }
+    sum = block_sum(sum, partial);
+    if (threadIdx.x == 0) {
+        run.partial[blockIdx.x] = sum;
+    }
+}
+
+struct AdamW {
+    float *parameter;             // (fours x 4)
+    const float *gradient;        // (fours x 4)
+    float *first;                 // (fours x 4): mean of gradients
+    float *second;                // (fours x 4): mean of their squares
+    bf16 *half;                   // (fours x 4): the parameters rounded; none if null
+    const float *square_partial;  // (512)
+    const StepRates *rates;       // (steps)
+    const GptProgress *progress;
+    u64 fours;
+    u64 decayed_fours; // the parameters before this one are matrices, which decay
+    float beta1;
+    float beta2;
+    float epsilon;
+    float decay;
+    float clip; // largest norm of the whole gradient
+    float unused;
+};
+
+// What AdamW has of four parameters.
+struct Four {
+    float4 parameter, gradient, first, second;
+
+    __device__ __forceinline__ void load(const AdamW &run, u64 index) {
+        parameter = load_four(run.parameter + 4 * index);
+        gradient = load_four(run.gradient + 4 * index);
+        first = load_four(run.first + 4 * index);
+        second = load_four(run.second + 4 * index);
+    }
+};
+
+// PyTorch's AdamW after clip_grad_norm_. The first four are on their way while the norm is found.
+extern "C" __global__ void __launch_bounds__(THREADS) adamw(const AdamW run) {
+    __shared__ float partial[WARP];
+    const u64 stride = static_cast<u64>(gridDim.x) * THREADS;
+    u64 index = static_cast<u64>(blockIdx.x) * THREADS + threadIdx.x;
+    Four four;
+    if (index < run.fours) {
+        four.load(run, index);
+    }
+    float squares = 0.0f;
+    for (u32 part = threadIdx.x; part < NORM_BLOCKS; part += THREADS) {
+        squares += run.square_partial[part];
+    }
+    const float norm = sqrtf(block_sum(squares, partial));
+    float clip = run.clip / (norm + 1e-6f);
+    clip = clip >= 1.0f ? 1.0f : clip; // NaN stays
+    const StepRates rates = run.rates[run.progress->current];
+    const float rate = rates.learning_rate * rates.first_correction;
+    while (index < run.fours) {
+        const float keep =
+            index < run.decayed_fours ? 1.0f - rates.learning_rate * run.decay : 1.0f;
+#pragma unroll
+        for (u32 part = 0; part < 4; ++part) {
+            const float g = (&four.gradient.x)[part] * clip;
+            float &m = (&four.first.x)[part], &v = (&four.second.x)[part];
+            float &p = (&four.parameter.x)[part];
+            m += (1.0f - run.beta1) * (g - m);
+            v = run.beta2 * v + (1.0f - run.beta2) * g * g;
+            p = p * keep - rate * m / (sqrtf(v * rates.second_correction) + run.epsilon);
+        }
+        store_four(run.parameter + 4 * index, four.parameter);
+        store_four(run.first + 4 * index, four.first);
+        store_four(run.second + 4 * index, four.second);
+        if (run.half != nullptr) {
+            store_four(run.half + 4 * index, four.parameter);
+        }
+        index += stride;
+        if (index < run.fours) {
+            four.load(run, index);
+        }
+    }
+}
+
+struct Halve {
+    const float *value; // (fours x 4)
+    bf16 *half;         // (fours x 4)
+    u64 fours;
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS) halve(const Halve run) {
+    const u64 stride = static_cast<u64>(gridDim.x) * THREADS;
+    for (u64 index = blockIdx.x * THREADS + threadIdx.x; index < run.fours; index += stride) {
+        store_four(run.half + 4 * index, load_four(run.value + 4 * index));
+    }
+}
+
+struct Noise {
+    float *parameter; // (fours x 4)
+    u64 fours;
+    u64 decayed_fours; // from here on around 1
+};
+
+// Any numbers of the usual size, for products to be timed on: on zeros they are faster than in training.
+extern "C" __global__ void __launch_bounds__(THREADS) noise(const Noise run) {
+    const u64 stride = static_cast<u64>(gridDim.x) * THREADS;
+    for (u64 index = blockIdx.x * THREADS + threadIdx.x; index < run.fours; index += stride) {
+        float4 four;
+#pragma unroll
+        for (u32 part = 0; part < 4; ++part) {
+            u64 word = (4 * index + part + 1) * 0x9E3779B97F4A7C15ull;
+            word = (word ^ (word >> 29)) * 0xBF58476D1CE4E5B9ull;
+            const float unit = static_cast<float>(static_cast<u32>(word >> 40)) * 0x1p-24f;
+            (&four.x)[part] = 0.08f * (unit - 0.5f) + (index < run.decayed_fours ? 0.0f : 1.0f);
+        }
+        store_four(run.parameter + 4 * index, four);
+    }
+}

@@ -1,0 +1,446 @@
+//! The products of a step: each linear layer forward, the gradient of its inputs, and that of its
+//! weights.
+
+use super::gelu::GeluKernels;
+use super::memory::{Memory, Sizes};
+use super::rows::RowKernels;
+use crate::cublaslt::{CublasLt, Element, Epilogue, Operands, Product, ProductSizes, Recipe, Turn};
+use crate::driver::Gpu;
+use nn::backend::TrainError;
+use std::rc::Rc;
+
+/// The products, named by the layer whose they are. The `_gradient` ones go back to the inputs, those
+/// with `_weight` to the weights.
+pub(crate) struct Linear {
+    qkv: Product,
+    out: Product,
+    up: Product,
+    down: Product,
+    logits: Product,
+    qkv_gradient: Product,
+    out_gradient: Product,
+    up_gradient: Product,
+    down_gradient: Product,
+    logits_gradient: Product,
+    qkv_weight: Product,
+    out_weight: Product,
+    up_weight: Product,
+    down_weight: Product,
+    logits_weight: Product,
+    /// Of all chunks but the first: adds to what the first one wrote.
+    logits_weight_more: Product,
+    /// `up` with GELU, and `down_gradient` with its slope, as part of the product; none in float32, as the
+    /// library has its own approximation of tanh, and where ours beside the product is faster.
+    up_with_gelu: Option<Product>,
+    down_gradient_with_slope: Option<Product>,
+    /// Both by kernels of ours, where there are any, and who has them.
+    own: Option<GeluKernels>,
+    up_by: By,
+    down_gradient_by: By,
+    gelu_report: String,
+}
+
+/// Who applies GELU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// A kernel beside the product.
+    Beside,
+    /// The library's product.
+    Library,
+    /// Our own product.
+    Own,
+}
+
+impl Linear {
+    /// Describes all products.
+    pub(crate) fn new(
+        library: &Rc<CublasLt>,
+        sizes: &Sizes,
+        fused_gelu: bool,
+        own: Option<GeluKernels>,
+    ) -> Result<Linear, TrainError> {
+        let (rows, width) = (sizes.rows, sizes.shape.width);
+        let (chunk, vocabulary) = (sizes.chunk_rows, sizes.layout.padded_vocabulary);
+        let plain = |turn, rows, columns, inner| Recipe {
+            turn,
+            sizes: ProductSizes { rows, columns, inner },
+            operands: sizes.element,
+            result: if turn == Turn::Left { Element::Float32 } else { sizes.element },
+            epilogue: Epilogue::None,
+            add: false,
+        };
+        let forward = |columns, inner| plain(Turn::Right, rows, columns, inner);
+        let inputs = |columns, inner| plain(Turn::Neither, rows, columns, inner);
+        let weights = |down, across| plain(Turn::Left, down, across, rows);
+        let adding = |recipe| Recipe { add: true, ..recipe };
+        let logits_weight = plain(Turn::Left, vocabulary, width, chunk);
+        let make = |recipe| Product::new(library, recipe);
+        let fused = |recipe, epilogue| match fused_gelu {
+            true => make(Recipe { epilogue, ..recipe }).map(Some),
+            false => Ok(None),
+        };
+        let (up, down_gradient) = (forward(4 * width, width), inputs(4 * width, width));
+        Ok(Linear {
+            qkv: make(forward(3 * width, width))?,
+            out: make(adding(forward(width, width)))?,
+            up: make(up)?,
+            down: make(adding(forward(width, 4 * width)))?,
+            logits: make(plain(Turn::Right, chunk, vocabulary, width))?,
+            qkv_gradient: make(inputs(width, 3 * width))?,
+            out_gradient: make(inputs(width, width))?,
+            up_gradient: make(inputs(width, 4 * width))?,
+            down_gradient: make(down_gradient)?,
+            logits_gradient: make(plain(Turn::Neither, chunk, width, vocabulary))?,
+            qkv_weight: make(weights(3 * width, width))?,
+            out_weight: make(weights(width, width))?,
+            up_weight: make(weights(4 * width, width))?,
+            down_weight: make(weights(width, 4 * width))?,
+            logits_weight: make(logits_weight)?,
+            logits_weight_more: make(adding(logits_weight))?,
+            up_with_gelu: fused(up, Epilogue::Gelu)?,
+            down_gradient_with_slope: fused(down_gradient, Epilogue::GeluGradient)?,
+            own,
+            up_by: By::Beside,
+            down_gradient_by: By::Beside,
+            gelu_report: String::new(),
+        })
+    }
+
+    /// Finds the fastest algorithms, with what a step left in memory, and where GELU is best applied. It
+    /// spoils activations and gradients.
+    pub(crate) fn tune(
+        &mut self,
+        gpu: &Rc<Gpu>,
+        memory: &Memory,
+        rows: &RowKernels,
+    ) -> Result<(), TrainError> {
+        let at = Places { memory };
+        let products = [
+            (&mut self.qkv, at.qkv(0)),
+            (&mut self.out, at.out(0)),
+            (&mut self.down, at.down(0)),
+            (&mut self.logits, at.logits(0)),
+            (&mut self.qkv_gradient, at.qkv_gradient(0)),
+            (&mut self.out_gradient, at.out_gradient(0)),
+            (&mut self.up_gradient, at.up_gradient(0)),
+            (&mut self.logits_gradient, at.logits_gradient(0)),
+            (&mut self.qkv_weight, at.qkv_weight(0)),
+            (&mut self.out_weight, at.out_weight(0)),
+            (&mut self.up_weight, at.up_weight(0)),
+            (&mut self.down_weight, at.down_weight(0)),
+            (&mut self.logits_weight, at.logits_weight(0)),
+            (&mut self.logits_weight_more, at.logits_weight(0)),
+        ];
+        for (product, operands) in products {
+            // SAFETY: the operands are those that the step gives to the same product.
+            unsafe { product.tune(operands) }?;
+        }
+        // SAFETY: as above.
+        let up_s = unsafe { self.up.tune(at.up(0, false)) }?;
+        // SAFETY: as above.
+        let down_gradient_s = unsafe { self.down_gradient.tune(at.down_gradient(0)) }?;
+        let mut up = vec![(By::Beside, up_s + seconds(gpu, || rows.gelu(memory, 0))?)];
+        let beside_s = down_gradient_s + seconds(gpu, || rows.gelu_gradient(memory, 0))?;
+        let mut down_gradient = vec![(By::Beside, beside_s)];
+        if let Some(product) = &mut self.up_with_gelu {
+            // SAFETY: as above.
+            up.push((By::Library, unsafe { product.tune(at.up(0, true)) }?));
+        }
+        if let Some(product) = &mut self.down_gradient_with_slope {
+            // SAFETY: as above.
+            down_gradient.push((By::Library, unsafe { product.tune(at.down_gradient(0)) }?));
+        }
+        if let Some(own) = &self.own {
+            own.turn(memory)?;
+            up.push((By::Own, seconds(gpu, || own.up(memory, 0))?));
+            down_gradient.push((By::Own, seconds(gpu, || own.down_gradient(memory, 0))?));
+        }
+        (self.up_by, self.down_gradient_by) = (fastest(&up), fastest(&down_gradient));
+        if self.own.as_ref().is_some_and(|own| own.wanted) {
+            (self.up_by, self.down_gradient_by) = (By::Own, By::Own);
+        }
+        self.gelu_report = format!("up {up:.6?}\ndown_gradient {down_gradient:.6?}\n");
+        Ok(())
+    }
+
+    /// The weights that our own products take turned, each step before its way back.
+    pub(crate) fn turn(&self, memory: &Memory) -> Result<(), TrainError> {
+        match &self.own {
+            Some(own) if self.down_gradient_by == By::Own => own.turn(memory),
+            _ => Ok(()),
+        }
+    }
+
+    /// Each product's microseconds as they were measured, for whoever looks for where time goes.
+    pub(crate) fn report(&self) -> String {
+        let products = [
+            ("qkv", &self.qkv),
+            ("out", &self.out),
+            ("up", &self.up),
+            ("down", &self.down),
+            ("logits", &self.logits),
+            ("qkv_gradient", &self.qkv_gradient),
+            ("out_gradient", &self.out_gradient),
+            ("up_gradient", &self.up_gradient),
+            ("down_gradient", &self.down_gradient),
+            ("logits_gradient", &self.logits_gradient),
+            ("qkv_weight", &self.qkv_weight),
+            ("out_weight", &self.out_weight),
+            ("up_weight", &self.up_weight),
+            ("down_weight", &self.down_weight),
+            ("logits_weight", &self.logits_weight),
+        ];
+        let line = |(name, product): (&str, &Product)| {
+            let ProductSizes { rows, columns, inner } = product.recipe().sizes;
+            let (microseconds, place) = product.chosen;
+            let tflops = 2e-6 * (rows * columns * inner) as f64 / microseconds;
+            format!(
+                "{name:16} {rows:6} x {columns:6} x {inner:6} {microseconds:8.1} us {tflops:6.1} \
+                 TFLOP/s, proposal {place}\n"
+            )
+        };
+        products.into_iter().map(line).collect::<String>() + &self.gelu_report
+    }
+
+    /// Enqueues one of them.
+    fn enqueue(product: &Product, operands: Operands) -> Result<(), TrainError> {
+        // SAFETY: the product was made for these buffers' sizes, which are aligned to 16 bytes.
+        unsafe { product.enqueue(operands) }
+    }
+
+    pub(crate) fn qkv(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
+        Linear::enqueue(&self.qkv, Places { memory }.qkv(layer))
+    }
+
+    /// The second `x` of a layer: its first plus the projected attention.
+    pub(crate) fn out(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
+        Linear::enqueue(&self.out, Places { memory }.out(layer))
+    }
+
+    /// `up` and `active`.
+    pub(crate) fn up(
+        &self,
+        memory: &Memory,
+        rows: &RowKernels,
+        layer: usize,
+    ) -> Result<(), TrainError> {
+        let at = Places { memory };
+        match (self.up_by, &self.up_with_gelu, &self.own) {
+            (By::Own, _, Some(own)) => own.up(memory, layer),
+            (By::Library, Some(fused), _) => Linear::enqueue(fused, at.up(layer, true)),
+            _ => {
+                Linear::enqueue(&self.up, at.up(layer, false))?;
+                rows.gelu(memory, layer)
+            }
+        }
+    }
+
+    /// The next layer's first `x`.
+    pub(crate) fn down(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
+        Linear::enqueue(&self.down, Places { memory }.down(layer))
+    }
+
+    pub(crate) fn logits(&self, memory: &Memory, chunk: usize) -> Result<(), TrainError> {
+        Linear::enqueue(&self.logits, Places { memory }.logits(chunk))
+    }
+
+    /// `normal_delta` of a chunk's rows.
+    pub(crate) fn logits_gradient(&self, memory: &Memory, chunk: usize) -> Result<(), TrainError> {
+        Linear::enqueue(&self.logits_gradient, Places { memory }.logits_gradient(chunk))
+    }
+
+    pub(crate) fn logits_weight(&self, memory: &Memory, chunk: usize) -> Result<(), TrainError> {
+        let product = if chunk == 0 { &self.logits_weight } else { &self.logits_weight_more };
+        Linear::enqueue(product, Places { memory }.logits_weight(chunk))
+    }
+
+    /// `up_delta` from the gradient of the layer's result.
+    pub(crate) fn down_gradient(
+        &self,
+        memory: &Memory,
+        rows: &RowKernels,
+        layer: usize,
+    ) -> Result<(), TrainError> {
+        let operands = Places { memory }.down_gradient(layer);
+        match (self.down_gradient_by, &self.down_gradient_with_slope, &self.own) {
+            (By::Own, _, Some(own)) => own.down_gradient(memory, layer),
+            (By::Library, Some(fused), _) => Linear::enqueue(fused, operands),
+            _ => {
+                Linear::enqueue(&self.down_gradient, operands)?;
+                rows.gelu_gradient(memory, layer)
+            }
+        }
+    }
+
+    pub(crate) fn down_weight(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
+        Linear::enqueue(&self.down_weight, Places { memory }.down_weight(layer))
+    }
+
+    /// `normal_delta` from `up_delta`.
+    pub(crate) fn up_gradient(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
+        Linear::enqueue(&self.up_gradient, Places { memory }.up_gradient(layer))
+    }
+
+    pub(crate) fn up_weight(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
+        Linear::enqueue(&self.up_weight, Places { memory }.up_weight(layer))
+    }
+
+    /// The gradient of `attended`, in `normal_delta`.
+    pub(crate) fn out_gradient(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
+        Linear::enqueue(&self.out_gradient, Places { memory }.out_gradient(layer))
+    }
+
+    pub(crate) fn out_weight(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
+        Linear::enqueue(&self.out_weight, Places { memory }.out_weight(layer))
+    }
+
+    /// `normal_delta` from `qkv_delta`.
+    pub(crate) fn qkv_gradient(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
+        Linear::enqueue(&self.qkv_gradient, Places { memory }.qkv_gradient(layer))
+    }
+
+    pub(crate) fn qkv_weight(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
+        Linear::enqueue(&self.qkv_weight, Places { memory }.qkv_weight(layer))
+    }
+}
+
+/// How often each is timed, once more than that to load code.
+const REPEATS: usize = 5;
+
+/// The first of those that no other one is clearly faster than.
+fn fastest(measured: &[(By, f64)]) -> By {
+    let mut best = measured[0];
+    for &one in &measured[1..] {
+        if one.1 < 0.98 * best.1 {
+            best = one;
+        }
+    }
+    best.0
+}
+
+/// Seconds of what `enqueue` enqueues.
+fn seconds(gpu: &Rc<Gpu>, enqueue: impl Fn() -> Result<(), TrainError>) -> Result<f64, TrainError> {
+    let clock = [gpu.event()?, gpu.event()?];
+    let mut fastest = f64::INFINITY;
+    for _ in 0..=REPEATS {
+        gpu.record(&clock[0])?;
+        enqueue()?;
+        gpu.record(&clock[1])?;
+        gpu.synchronize()?;
+        fastest = fastest.min(clock[0].seconds_until(&clock[1])?);
+    }
+    Ok(fastest)
+}
+
+/// Where the operands of each product are.
+struct Places<'a> {
+    memory: &'a Memory,
+}
+
+impl Places<'_> {
+    fn plain(left: u64, right: u64, result: u64) -> Operands {
+        Operands { left, right, add: 0, result, aux: 0 }
+    }
+
+    fn qkv(&self, layer: usize) -> Operands {
+        let m = self.memory;
+        let weight = m.weight(m.sizes.layout.layers[layer].qkv);
+        Places::plain(m.normal.at(2 * layer), weight, m.qkv.at(layer))
+    }
+
+    fn out(&self, layer: usize) -> Operands {
+        let m = self.memory;
+        let weight = m.weight(m.sizes.layout.layers[layer].out);
+        let (from, to) = (m.x.at(2 * layer), m.x.at(2 * layer + 1));
+        Operands { add: from, ..Places::plain(m.attended.at(layer), weight, to) }
+    }
+
+    fn up(&self, layer: usize, fused: bool) -> Operands {
+        let m = self.memory;
+        let weight = m.weight(m.sizes.layout.layers[layer].up);
+        let (up, active) = (m.up.at(layer), m.active.at(layer));
+        let result = if fused { active } else { up };
+        Operands { aux: up, ..Places::plain(m.normal.at(2 * layer + 1), weight, result) }
+    }
+
+    fn down(&self, layer: usize) -> Operands {
+        let m = self.memory;
+        let weight = m.weight(m.sizes.layout.layers[layer].down);
+        let (from, to) = (m.x.at(2 * layer + 1), m.x.at(2 * layer + 2));
+        Operands { add: from, ..Places::plain(m.active.at(layer), weight, to) }
+    }
+
+    /// The last LayerNorm's rows of a chunk, or of their gradient.
+    fn chunk(&self, base: u64, chunk: usize) -> u64 {
+        let sizes = &self.memory.sizes;
+        base + (chunk * sizes.chunk_rows * sizes.shape.width * sizes.element.bytes()) as u64
+    }
+
+    fn logits(&self, chunk: usize) -> Operands {
+        let m = self.memory;
+        let normal = self.chunk(m.normal.at(2 * m.sizes.shape.layers), chunk);
+        Places::plain(normal, m.weight(m.sizes.layout.tokens), m.logits.at(0))
+    }
+
+    fn logits_gradient(&self, chunk: usize) -> Operands {
+        let m = self.memory;
+        let result = self.chunk(m.normal_delta.at(0), chunk);
+        Places::plain(m.logits.at(0), m.weight(m.sizes.layout.tokens), result)
+    }
+
+    fn logits_weight(&self, chunk: usize) -> Operands {
+        let m = self.memory;
+        let normal = self.chunk(m.normal.at(2 * m.sizes.shape.layers), chunk);
+        let result = m.gradient(m.sizes.layout.tokens);
+        Operands { add: result, ..Places::plain(m.logits.at(0), normal, result) }
+    }
+
+    fn down_gradient(&self, layer: usize) -> Operands {
+        let m = self.memory;
+        let weight = m.weight(m.sizes.layout.layers[layer].down);
+        let delta = m.up_delta(layer);
+        Operands { aux: m.up.at(layer), ..Places::plain(m.x_delta(2 * layer + 2), weight, delta) }
+    }
+
+    fn down_weight(&self, layer: usize) -> Operands {
+        let m = self.memory;
+        let result = m.gradient(m.sizes.layout.layers[layer].down);
+        Places::plain(m.x_delta(2 * layer + 2), m.active.at(layer), result)
+    }
+
+    fn up_gradient(&self, layer: usize) -> Operands {
+        let m = self.memory;
+        let weight = m.weight(m.sizes.layout.layers[layer].up);
+        Places::plain(m.up_delta(layer), weight, m.normal_delta.at(0))
+    }
+
+    fn up_weight(&self, layer: usize) -> Operands {
+        let m = self.memory;
+        let result = m.gradient(m.sizes.layout.layers[layer].up);
+        Places::plain(m.up_delta(layer), m.normal.at(2 * layer + 1), result)
+    }
+
+    fn out_gradient(&self, layer: usize) -> Operands {
+        let m = self.memory;
+        let weight = m.weight(m.sizes.layout.layers[layer].out);
+        Places::plain(m.x_delta(2 * layer + 1), weight, m.normal_delta.at(0))
+    }
+
+    fn out_weight(&self, layer: usize) -> Operands {
+        let m = self.memory;
+        let result = m.gradient(m.sizes.layout.layers[layer].out);
+        Places::plain(m.x_delta(2 * layer + 1), m.attended.at(layer), result)
+    }
+
+    fn qkv_gradient(&self, layer: usize) -> Operands {
+        let m = self.memory;
+        let weight = m.weight(m.sizes.layout.layers[layer].qkv);
+        Places::plain(m.qkv_delta(layer), weight, m.normal_delta.at(0))
+    }
+
+    fn qkv_weight(&self, layer: usize) -> Operands {
+        let m = self.memory;
+        let result = m.gradient(m.sizes.layout.layers[layer].qkv);
+        Places::plain(m.qkv_delta(layer), m.normal.at(2 * layer), result)
+    }
+}

@@ -1,0 +1,266 @@
+//! Everything that a training has on the device.
+
+use super::layout::Layout;
+use crate::cublaslt::Element;
+use crate::driver::{Address, Buffer, Gpu, Plain};
+use nn::backend::TrainError;
+use nn::gpt::{Job, Shape};
+use std::rc::Rc;
+
+/// `GptProgress` of `kernels/gpt.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Progress {
+    next: u32,
+    current: u32,
+}
+
+// SAFETY: two words.
+unsafe impl Plain for Progress {}
+
+/// `StepRates` of `kernels/gpt.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct StepRates {
+    pub(crate) learning_rate: f32,
+    pub(crate) first_correction: f32,
+    pub(crate) second_correction: f32,
+    unused: f32,
+}
+
+// SAFETY: four words.
+unsafe impl Plain for StepRates {}
+
+impl From<nn::gpt::Step> for StepRates {
+    fn from(step: nn::gpt::Step) -> StepRates {
+        StepRates {
+            learning_rate: step.rate as f32,
+            first_correction: (1.0 / step.correction1) as f32,
+            second_correction: (1.0 / step.correction2) as f32,
+            unused: 0.0,
+        }
+    }
+}
+
+/// Matrices of one shape, each `len` elements of `element`.
+pub(crate) struct Matrices {
+    buffer: Buffer<u8>,
+    element: Element,
+    len: usize,
+}
+
+impl Matrices {
+    fn new(
+        gpu: &Rc<Gpu>,
+        what: &'static str,
+        element: Element,
+        count: usize,
+        len: usize,
+    ) -> Result<Matrices, TrainError> {
+        let buffer = gpu.allocate(what, count * len * element.bytes())?;
+        Ok(Matrices { buffer, element, len })
+    }
+
+    pub(crate) fn at(&self, index: usize) -> Address {
+        self.buffer.address_of(index * self.len * self.element.bytes())
+    }
+
+    pub(crate) fn read(&self, bytes: &mut [u8]) -> Result<(), TrainError> {
+        self.buffer.read(bytes)
+    }
+}
+
+/// Flat buffers of the [`Layout`].
+pub(crate) struct State {
+    pub(crate) parameters: Buffer<f32>,
+    pub(crate) gradients: Buffer<f32>,
+    pub(crate) first_moment: Buffer<f32>,
+    pub(crate) second_moment: Buffer<f32>,
+    /// The parameters rounded to bf16, where that is computed in.
+    pub(crate) half: Option<Buffer<u16>>,
+}
+
+/// Most logits, in bytes, that are in memory at a time.
+const LOGITS_BYTES: usize = 2 << 30;
+/// Rows of a block of the kernels for narrow models: `ROWS` of `kernels/gpt_narrow.cuh`.
+pub(crate) const NARROW_ROWS: usize = 16;
+/// Steps of one upload of windows.
+pub(crate) const CAPACITY: usize = 1024;
+/// Partial sums of the gradient's norm: `NORM_BLOCKS` of `kernels/gpt_update.cu`.
+pub(crate) const NORM_BLOCKS: usize = 512;
+
+/// The buffers. `rows` are batch x context.
+pub(crate) struct Memory {
+    pub(crate) state: State,
+    pub(crate) text: Buffer<u16>,
+    pub(crate) windows: Buffer<u32>,     // (CAPACITY, batch)
+    pub(crate) rates: Buffer<StepRates>, // (CAPACITY)
+    pub(crate) step_loss: Buffer<f32>,   // (CAPACITY)
+    pub(crate) progress: Buffer<Progress>,
+    pub(crate) inputs: Buffer<u32>,         // (rows)
+    pub(crate) targets: Buffer<u32>,        // (rows)
+    pub(crate) sorted: Buffer<u32>,         // (rows)
+    pub(crate) row_loss: Buffer<f32>,       // (rows)
+    pub(crate) moments: Buffer<f32>,        // (2 layers + 1, rows, 2)
+    pub(crate) log_sums: Buffer<f32>,       // (layers, rows x heads)
+    pub(crate) products: Buffer<f32>,       // (rows x heads)
+    pub(crate) gain_partial: Buffer<f32>,   // (2 layers + 1, norm_blocks, width)
+    pub(crate) square_partial: Buffer<f32>, // (NORM_BLOCKS)
+    pub(crate) x: Matrices,                 // 2 layers + 1: (rows, width), before each LayerNorm
+    pub(crate) normal: Matrices,            // 2 layers + 1: (rows, width), after it
+    pub(crate) qkv: Matrices,               // layers: (rows, 3 width)
+    pub(crate) attended: Matrices,          // layers: (rows, width)
+    pub(crate) up: Matrices,                // layers: (rows, 4 width), before GELU
+    pub(crate) active: Matrices,            // layers: (rows, 4 width), after it
+    x_deltas: Matrices,                     // 2: (rows, width)
+    pub(crate) normal_delta: Matrices,      // 1: (rows, width)
+    qkv_deltas: Matrices,                   // 1: (rows, 3 width)
+    up_deltas: Matrices,                    // 1: (rows, 4 width)
+    pub(crate) logits: Matrices,            // 1: (chunk_rows, padded vocabulary)
+    pub(crate) sizes: Sizes,
+}
+
+/// The sizes that buffers and launches have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Sizes {
+    pub(crate) shape: Shape,
+    pub(crate) layout: Layout,
+    pub(crate) batch: usize,
+    /// Devices that share a step; all sizes here are of one of them.
+    pub(crate) devices: usize,
+    /// Tokens of a step.
+    pub(crate) rows: usize,
+    /// Of them, so many have their logits in memory at a time.
+    pub(crate) chunk_rows: usize,
+    /// Blocks of the LayerNorms' gradients.
+    pub(crate) norm_blocks: usize,
+    /// What activations and products' operands are.
+    pub(crate) element: Element,
+    /// Whether the kernels for narrow models run, which leave the gradients of all weights to the end.
+    pub(crate) narrow: bool,
+}
+
+impl Sizes {
+    pub(crate) fn new(
+        job: &Job<'_>,
+        element: Element,
+        multiprocessors: usize,
+        devices: usize,
+        narrow: bool,
+    ) -> Sizes {
+        let layout = Layout::new(job.shape);
+        let rows = job.batch_size * job.shape.context;
+        let row_bytes = layout.padded_vocabulary * element.bytes();
+        let chunks = (1..=rows)
+            .find(|&chunks| {
+                rows.is_multiple_of(chunks) && rows / chunks * row_bytes <= LOGITS_BYTES
+            })
+            .unwrap_or(rows);
+        Sizes {
+            shape: job.shape,
+            batch: job.batch_size,
+            devices,
+            rows,
+            chunk_rows: rows / chunks,
+            norm_blocks: match narrow {
+                true => rows / NARROW_ROWS,
+                false => (2 * multiprocessors).min(rows.div_ceil(8)),
+            },
+            element,
+            narrow,
+            layout,
+        }
+    }
+
+    pub(crate) fn norms(&self) -> usize {
+        2 * self.shape.layers + 1
+    }
+}
+
+impl Memory {
+    pub(crate) fn new(gpu: &Rc<Gpu>, sizes: Sizes, text: &[u16]) -> Result<Memory, TrainError> {
+        let Sizes { rows, batch, element, narrow, .. } = sizes;
+        let Shape { layers, heads, width, .. } = sizes.shape;
+        let (norms, len) = (sizes.norms(), sizes.layout.len);
+        let of_width =
+            |what, count, times| Matrices::new(gpu, what, element, count, rows * times * width);
+        let half = match element {
+            Element::Float32 => None,
+            Element::Bf16 => Some(gpu.allocate("the rounded parameters", len)?),
+        };
+        let state = State {
+            parameters: gpu.allocate("parameters", len)?,
+            gradients: gpu.allocate("gradients", len)?,
+            first_moment: gpu.allocate("moments", len)?,
+            second_moment: gpu.allocate("moments", len)?,
+            half,
+        };
+        let logits = sizes.chunk_rows * sizes.layout.padded_vocabulary;
+        Ok(Memory {
+            state,
+            text: gpu.upload("the text", text)?,
+            windows: gpu.allocate("the windows", CAPACITY * batch)?,
+            rates: gpu.allocate("the learning rates", CAPACITY)?,
+            step_loss: gpu.allocate("the losses", CAPACITY)?,
+            progress: gpu.allocate("the progress", 1)?,
+            inputs: gpu.allocate("the tokens", rows)?,
+            targets: gpu.allocate("the tokens", rows)?,
+            sorted: gpu.allocate("the tokens", rows)?,
+            row_loss: gpu.allocate("the losses", rows)?,
+            moments: gpu.allocate("statistics", norms * rows * 2)?,
+            log_sums: gpu.allocate("statistics", layers * rows * heads)?,
+            products: gpu.allocate("statistics", rows * heads)?,
+            gain_partial: gpu.allocate("sums of gradients", norms * sizes.norm_blocks * width)?,
+            square_partial: gpu.allocate("sums of gradients", NORM_BLOCKS)?,
+            x: of_width("activations", norms, 1)?,
+            normal: of_width("activations", norms, 1)?,
+            qkv: of_width("activations", layers, 3)?,
+            attended: of_width("activations", layers, 1)?,
+            up: of_width("activations", layers, 4)?,
+            active: of_width("activations", layers, 4)?,
+            x_deltas: of_width("gradients of activations", if narrow { norms } else { 2 }, 1)?,
+            normal_delta: of_width("gradients of activations", 1, 1)?,
+            qkv_deltas: of_width("gradients of activations", if narrow { layers } else { 1 }, 3)?,
+            up_deltas: of_width("gradients of activations", if narrow { layers } else { 1 }, 4)?,
+            logits: Matrices::new(gpu, "logits", element, 1, logits)?,
+            sizes,
+        })
+    }
+
+    /// The parameters that products take, from `offset` on.
+    pub(crate) fn weight(&self, offset: usize) -> Address {
+        match &self.state.half {
+            Some(half) => half.address_of(offset),
+            None => self.state.parameters.address_of(offset),
+        }
+    }
+
+    pub(crate) fn gradient(&self, offset: usize) -> Address {
+        self.state.gradients.address_of(offset)
+    }
+
+    /// The gain of LayerNorm `norm`, in float32.
+    pub(crate) fn gain(&self, norm: usize) -> Address {
+        let Sizes { shape, layout, .. } = &self.sizes;
+        self.state.parameters.address_of(layout.gains + norm * shape.width)
+    }
+
+    pub(crate) fn moments(&self, norm: usize) -> Address {
+        self.moments.address_of(norm * self.sizes.rows * 2)
+    }
+
+    /// The gradient of `x[norm]`.
+    pub(crate) fn x_delta(&self, norm: usize) -> Address {
+        self.x_deltas.at(if self.sizes.narrow { norm } else { norm % 2 })
+    }
+
+    /// The gradient of a layer's `qkv`.
+    pub(crate) fn qkv_delta(&self, layer: usize) -> Address {
+        self.qkv_deltas.at(if self.sizes.narrow { layer } else { 0 })
+    }
+
+    /// The gradient of a layer's `up`.
+    pub(crate) fn up_delta(&self, layer: usize) -> Address {
+        self.up_deltas.at(if self.sizes.narrow { layer } else { 0 })
+    }
+}

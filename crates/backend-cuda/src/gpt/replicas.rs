@@ -1,0 +1,244 @@
+//! The same model on several devices, each on a thread of its own with its share of every step's windows.
+//! Gradients are summed over all of them during the backward pass, so that all take the same steps.
+
+use super::{GptSession, Plan};
+use crate::device::Device;
+use crate::driver::Gpu;
+use crate::nccl::{self, Communicator, Meeting};
+use nn::backend::{Description, Measured, TrainError};
+use nn::gpt::{AdamW, Job, Session, Shape, State};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+/// What a device is asked for.
+enum Request {
+    SetState(Arc<State>),
+    State,
+    /// The starts of its windows, and the number of steps.
+    Train(Vec<u32>, usize),
+    Predict(Arc<Vec<u16>>, usize),
+}
+
+/// What it answers.
+enum Answer {
+    Ready(Description, Option<f64>),
+    Done,
+    State(Box<State>),
+    Losses(Vec<f32>, Measured),
+    Logits(Vec<f32>),
+}
+
+/// A device with its thread.
+struct Replica {
+    requests: Option<SyncSender<Request>>,
+    answers: Receiver<Result<Answer, TrainError>>,
+    thread: Option<JoinHandle<()>>,
+    measured: Measured,
+}
+
+impl Replica {
+    fn ask(&self, request: Request) -> Result<(), TrainError> {
+        let sent = self.requests.as_ref().is_some_and(|requests| requests.send(request).is_ok());
+        if sent { Ok(()) } else { Err(gone()) }
+    }
+
+    fn answer(&self) -> Result<Answer, TrainError> {
+        self.answers.recv().unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.requests = None; // the thread ends
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn gone() -> TrainError {
+    let message = "the thread of a device has ended".to_owned();
+    TrainError::Device { backend: "cuda", message }
+}
+
+/// What each thread needs to begin.
+#[derive(Clone)]
+struct Share {
+    shape: Shape,
+    batch_size: usize,
+    optimiser: AdamW,
+    text: Arc<Vec<u16>>,
+    plan: Plan,
+    meeting: Meeting,
+    rank: usize,
+    count: usize,
+}
+
+/// Runs a device until nobody asks any longer.
+fn run(
+    device: Device,
+    share: &Share,
+    requests: &Receiver<Request>,
+    answers: &SyncSender<Result<Answer, TrainError>>,
+) -> Result<(), TrainError> {
+    let gpu = Gpu::open("cuda", device)?;
+    let communicator = Communicator::join(&gpu, share.meeting, share.rank, share.count)?;
+    let Share { shape, batch_size, optimiser, plan, .. } = *share;
+    let job = Job { shape, batch_size, optimiser, text: &share.text };
+    let mut session = GptSession::open(&gpu, job, plan, Some((communicator, share.count)))?;
+    let reply = |answer| {
+        let _ = answers.send(answer); // nobody listens: the requests end too
+    };
+    reply(Ok(Answer::Ready(session.description(), session.compile_s())));
+    for request in requests {
+        let answer = match request {
+            Request::SetState(state) => session.set_state(&state).map(|()| Answer::Done),
+            Request::State => session.state().map(|state| Answer::State(Box::new(state))),
+            Request::Train(starts, steps) => {
+                let mut losses = vec![0.0; steps];
+                session
+                    .train(&starts, &mut losses)
+                    .map(|()| Answer::Losses(losses, session.measured()))
+            }
+            Request::Predict(tokens, len) => {
+                let mut logits = vec![0.0; len];
+                session.predict(&tokens, &mut logits).map(|()| Answer::Logits(logits))
+            }
+        };
+        reply(answer);
+    }
+    Ok(())
+}
+
+/// A training on several devices.
+pub(crate) struct Replicas<'data> {
+    replicas: Vec<Replica>,
+    job: Job<'data>,
+    description: Description,
+    compile_s: f64,
+}
+
+impl<'data> Replicas<'data> {
+    pub(crate) fn open(
+        devices: Vec<Device>,
+        job: Job<'data>,
+        plan: Plan,
+    ) -> Result<Replicas<'data>, TrainError> {
+        job.check()?;
+        let count = devices.len();
+        if !job.batch_size.is_multiple_of(count) {
+            return Err(TrainError::Mismatch(format!(
+                "{} windows in a step cannot be shared by {count} devices",
+                job.batch_size
+            )));
+        }
+        let meeting = nccl::meeting()?;
+        let text = Arc::new(job.text.to_vec());
+        let mut replicas = Vec::new();
+        for (rank, device) in devices.into_iter().enumerate() {
+            let share = Share {
+                shape: job.shape,
+                batch_size: job.batch_size / count,
+                optimiser: job.optimiser,
+                text: Arc::clone(&text),
+                plan,
+                meeting,
+                rank,
+                count,
+            };
+            let (requests, asked) = sync_channel(1);
+            let (replies, answers) = sync_channel(1);
+            let thread = std::thread::spawn(move || {
+                if let Err(error) = run(device, &share, &asked, &replies) {
+                    let _ = replies.send(Err(error));
+                }
+            });
+            replicas.push(Replica {
+                requests: Some(requests),
+                answers,
+                thread: Some(thread),
+                measured: Measured::default(),
+            });
+        }
+        let mut description = None;
+        let mut compile_s = 0.0_f64;
+        for replica in &replicas {
+            let Answer::Ready(told, seconds) = replica.answer()? else { return Err(gone()) };
+            compile_s = compile_s.max(seconds.unwrap_or(0.0));
+            description.get_or_insert(told);
+        }
+        let Some(mut description) = description else { return Err(gone()) };
+        description.path = format!("{count} devices, NCCL, {}", description.path);
+        Ok(Replicas { replicas, job, description, compile_s })
+    }
+}
+
+impl Session for Replicas<'_> {
+    fn description(&self) -> Description {
+        self.description.clone()
+    }
+
+    fn compile_s(&self) -> Option<f64> {
+        Some(self.compile_s)
+    }
+
+    fn set_state(&mut self, state: &State) -> Result<(), TrainError> {
+        let state = Arc::new(state.clone());
+        for replica in &self.replicas {
+            replica.ask(Request::SetState(Arc::clone(&state)))?;
+        }
+        self.replicas.iter().try_for_each(|replica| replica.answer().map(|_| ()))
+    }
+
+    fn state(&mut self) -> Result<State, TrainError> {
+        self.replicas[0].ask(Request::State)?; // all have the same
+        match self.replicas[0].answer()? {
+            Answer::State(state) => Ok(*state),
+            _ => Err(gone()),
+        }
+    }
+
+    fn train(&mut self, starts: &[u32], step_loss: &mut [f32]) -> Result<(), TrainError> {
+        self.job.check_starts(starts, step_loss)?;
+        let (batch, count) = (self.job.batch_size, self.replicas.len());
+        let share = batch / count;
+        for (rank, replica) in self.replicas.iter().enumerate() {
+            let own = starts.chunks(batch).flat_map(|step| &step[rank * share..(rank + 1) * share]);
+            replica.ask(Request::Train(own.copied().collect(), step_loss.len()))?;
+        }
+        step_loss.fill(0.0);
+        for replica in &mut self.replicas {
+            let Answer::Losses(losses, measured) = replica.answer()? else { return Err(gone()) };
+            replica.measured = measured;
+            for (sum, loss) in step_loss.iter_mut().zip(losses) {
+                *sum += loss / count as f32;
+            }
+        }
+        Ok(())
+    }
+
+    fn predict(&mut self, tokens: &[u16], logits: &mut [f32]) -> Result<(), TrainError> {
+        self.job.check_prediction(tokens, logits)?;
+        self.replicas[0].ask(Request::Predict(Arc::new(tokens.to_vec()), logits.len()))?;
+        let Answer::Logits(found) = self.replicas[0].answer()? else { return Err(gone()) };
+        logits.copy_from_slice(&found);
+        Ok(())
+    }
+
+    /// The time of the slowest, and the memory of all.
+    fn measured(&self) -> Measured {
+        let all = self.replicas.iter().map(|replica| replica.measured);
+        all.fold(Measured::default(), |sum, one| Measured {
+            device_s: match (sum.device_s, one.device_s) {
+                (Some(a), Some(b)) => Some(a.max(b)),
+                (a, b) => a.or(b),
+            },
+            device_peak_bytes: match (sum.device_peak_bytes, one.device_peak_bytes) {
+                (Some(a), Some(b)) => Some(a + b),
+                (a, b) => a.or(b),
+            },
+            executed_flop: None,
+        })
+    }
+}

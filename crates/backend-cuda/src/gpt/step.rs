@@ -1,0 +1,313 @@
+//! One step of training, enqueued: forward, loss, backward, update. Gradients of weights need not be
+//! ready before the update, so they are found beside the way back through the layers and fill the
+//! multiprocessors that its products leave idle.
+
+use super::attention::{Attention, Choice};
+use super::linear::Linear;
+use super::memory::Memory;
+use super::narrow::NarrowKernels;
+use super::rows::{RowKernels, Source};
+use crate::driver::{Event, Gpu, Lane};
+use crate::nccl::Communicator;
+use nn::backend::TrainError;
+use std::cell::Cell;
+use std::rc::Rc;
+
+/// What runs beside the way back, each known by what it reads last.
+#[derive(Clone, Copy)]
+enum Task {
+    Down,
+    Up,
+    Out,
+    Qkv,
+    Logits,
+    Tokens,
+    Loss,
+    Turn,
+}
+
+const TASKS: usize = 8;
+
+/// Where each task got to.
+struct Beside {
+    ready: Event,
+    done: Vec<Event>,
+    /// Whether something was enqueued that nobody has waited for yet.
+    pending: [Cell<bool>; TASKS],
+}
+
+/// The kernels and products of a step.
+pub(crate) struct StepKernels {
+    pub(crate) rows: RowKernels,
+    pub(crate) attention: Attention,
+    pub(crate) linear: Linear,
+    /// In place of most of the others, for sizes that they are made for.
+    pub(crate) narrow: Option<NarrowKernels>,
+}
+
+/// The other devices that share a step.
+struct Others {
+    communicator: Communicator,
+    ready: Event,
+    done: Event,
+}
+
+/// All that a step runs.
+pub(crate) struct Step {
+    pub(crate) gpu: Rc<Gpu>,
+    pub(crate) kernels: StepKernels,
+    /// None: all in one stream.
+    beside: Option<Beside>,
+    /// None: there is one device.
+    others: Option<Others>,
+    // Dropped last: kernels point into it.
+    pub(crate) memory: Memory,
+}
+
+impl Step {
+    pub(crate) fn new(
+        gpu: &Rc<Gpu>,
+        memory: Memory,
+        kernels: StepKernels,
+        overlap: bool,
+        communicator: Option<Communicator>,
+    ) -> Result<Step, TrainError> {
+        let event = || gpu.event();
+        let beside = if overlap {
+            let done: Vec<Event> = (0..TASKS).map(|_| event()).collect::<Result<_, _>>()?;
+            Some(Beside { ready: event()?, done, pending: Default::default() })
+        } else {
+            None
+        };
+        let others = match communicator {
+            Some(communicator) => Some(Others { communicator, ready: event()?, done: event()? }),
+            None => None,
+        };
+        Ok(Step { gpu: Rc::clone(gpu), kernels, beside, others, memory })
+    }
+
+    pub(crate) fn overlaps(&self) -> bool {
+        self.beside.is_some()
+    }
+
+    /// Sums the gradients of `range` over all devices, beside everything else. They are ready where the
+    /// current stream is now.
+    fn share(&self, range: std::ops::Range<usize>) -> Result<(), TrainError> {
+        let Some(others) = &self.others else { return Ok(()) };
+        let values = self.memory.gradient(range.start);
+        self.gpu.beside(Lane::Exchange, &others.ready, &others.done, || {
+            // SAFETY: the range lies in the gradients, and all devices run the same step.
+            unsafe { others.communicator.sum(values, range.len()) }
+        })
+    }
+
+    /// Runs `enqueue` beside what comes next, until [`Step::wait_for`] of the same task.
+    fn beside(
+        &self,
+        task: Task,
+        enqueue: impl FnOnce() -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
+        self.in_lane(Lane::Beside, task, enqueue)
+    }
+
+    fn in_lane(
+        &self,
+        lane: Lane,
+        task: Task,
+        enqueue: impl FnOnce() -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
+        let Some(beside) = &self.beside else { return enqueue() };
+        beside.pending[task as usize].set(true);
+        let done = &beside.done[task as usize];
+        self.gpu.beside(lane, &beside.ready, done, enqueue)
+    }
+
+    fn wait_for(&self, task: Task) -> Result<(), TrainError> {
+        match &self.beside {
+            Some(beside) if beside.pending[task as usize].replace(false) => {
+                self.gpu.wait_for(&beside.done[task as usize])
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Enqueues the step that the progress names, and counts it.
+    pub(crate) fn enqueue(&self) -> Result<(), TrainError> {
+        if let Some(narrow) = &self.kernels.narrow {
+            return self.enqueue_narrow(narrow);
+        }
+        let memory = &self.memory;
+        let progress = memory.progress.address();
+        let (text, windows) = (&memory.text, &memory.windows);
+        self.beside(Task::Turn, || self.kernels.linear.turn(memory))?;
+        self.forward(&Source { text, windows, progress })?;
+        self.beside(Task::Tokens, || self.kernels.rows.sort_tokens(memory))?;
+        self.loss()?;
+        self.backward()?;
+        self.wait_for(Task::Loss)?;
+        if let Some(others) = &self.others {
+            self.gpu.wait_for(&others.done)?; // the last sum's, and sums keep their order
+        }
+        self.kernels.rows.update(memory)
+    }
+
+    /// Chooses algorithms by what is fastest on the data that a step leaves. Spoils the state.
+    pub(crate) fn tune(&mut self, choice: Choice) -> Result<(), TrainError> {
+        self.kernels.rows.noise(&self.memory)?;
+        self.after_parameters()?;
+        self.enqueue()?;
+        let StepKernels { rows, attention, linear, .. } = &mut self.kernels;
+        attention.choose(&self.gpu, &self.memory, choice)?;
+        linear.tune(&self.gpu, &self.memory, rows)
+    }
+
+    /// The rounded parameters, after the parameters were set. What is turned of them each step turns itself.
+    pub(crate) fn after_parameters(&self) -> Result<(), TrainError> {
+        self.kernels.rows.halve(&self.memory)
+    }
+
+    /// The same by the kernels for narrow models. Their ways forward and back are so short that gradients
+    /// of weights fill two streams.
+    fn enqueue_narrow(&self, narrow: &NarrowKernels) -> Result<(), TrainError> {
+        let memory = &self.memory;
+        let StepKernels { rows, linear, attention, .. } = &self.kernels;
+        let layers = memory.sizes.shape.layers;
+        let weights = |layer: usize| {
+            self.beside(Task::Down, || linear.down_weight(memory, layer))?;
+            self.second_beside(Task::Up, || {
+                linear.up_weight(memory, layer)?;
+                linear.out_weight(memory, layer)
+            })
+        };
+        self.beside(Task::Turn, || narrow.turn_weights(memory))?;
+        narrow.begin(memory)?;
+        for layer in 0..layers {
+            attention.forward(memory, layer)?;
+            if layer + 1 < layers {
+                narrow.forward(memory, layer)?;
+            }
+        }
+        self.wait_for(Task::Turn)?;
+        narrow.turn(memory)?;
+        self.beside(Task::Logits, || {
+            linear.logits_weight(memory, 0)?;
+            rows.mean_loss(memory)
+        })?;
+        weights(layers - 1)?;
+        for layer in (1..layers).rev() {
+            attention.backward(memory, layer)?;
+            self.beside(Task::Qkv, || linear.qkv_weight(memory, layer))?;
+            narrow.backward(memory, layer)?;
+            weights(layer - 1)?;
+        }
+        attention.backward(memory, 0)?;
+        self.beside(Task::Qkv, || linear.qkv_weight(memory, 0))?;
+        narrow.end(memory)?;
+        self.second_beside(Task::Up, || {
+            rows.gain_sums(memory)?;
+            rows.place_gradient(memory)
+        })?;
+        self.wait_for(Task::Logits)?;
+        rows.token_gradient(memory)?;
+        for task in [Task::Down, Task::Up, Task::Qkv] {
+            self.wait_for(task)?;
+        }
+        self.share(0..memory.sizes.layout.len)?;
+        if let Some(others) = &self.others {
+            self.gpu.wait_for(&others.done)?;
+        }
+        rows.update(memory)
+    }
+
+    /// As [`Step::beside`], beside that too.
+    fn second_beside(
+        &self,
+        task: Task,
+        enqueue: impl FnOnce() -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
+        self.in_lane(Lane::Exchange, task, enqueue)
+    }
+
+    /// All activations up to the last LayerNorm.
+    pub(crate) fn forward(&self, source: &Source<'_>) -> Result<(), TrainError> {
+        let memory = &self.memory;
+        let StepKernels { rows, linear, .. } = &self.kernels;
+        rows.embed(memory, source)?;
+        for layer in 0..memory.sizes.shape.layers {
+            linear.qkv(memory, layer)?;
+            self.kernels.attention.forward(memory, layer)?;
+            linear.out(memory, layer)?;
+            rows.normalise(memory, 2 * layer + 1)?;
+            linear.up(memory, rows, layer)?;
+            linear.down(memory, layer)?;
+            rows.normalise(memory, 2 * layer + 2)?;
+        }
+        Ok(())
+    }
+
+    /// Logits, losses and what goes back from them, a chunk of rows at a time.
+    fn loss(&self) -> Result<(), TrainError> {
+        let memory = &self.memory;
+        let StepKernels { rows, linear, .. } = &self.kernels;
+        let chunks = memory.sizes.rows / memory.sizes.chunk_rows;
+        for chunk in 0..chunks {
+            linear.logits(memory, chunk)?;
+            rows.cross_entropy(memory, chunk)?;
+            if chunk + 1 < chunks {
+                linear.logits_weight(memory, chunk)?; // before the next chunk's logits
+            } else {
+                self.beside(Task::Logits, || linear.logits_weight(memory, chunk))?;
+            }
+            linear.logits_gradient(memory, chunk)?;
+        }
+        self.beside(Task::Loss, || rows.mean_loss(memory))
+    }
+
+    fn backward(&self) -> Result<(), TrainError> {
+        let memory = &self.memory;
+        let StepKernels { rows, linear, .. } = &self.kernels;
+        let layers = memory.sizes.shape.layers;
+        rows.normalise_gradient(memory, 2 * layers)?;
+        self.wait_for(Task::Turn)?;
+        for layer in (0..layers).rev() {
+            self.beside(Task::Down, || linear.down_weight(memory, layer))?;
+            self.wait_for(Task::Up)?; // it reads `up_delta`
+            linear.down_gradient(memory, rows, layer)?;
+            self.beside(Task::Up, || linear.up_weight(memory, layer))?;
+            linear.up_gradient(memory, layer)?;
+            self.wait_for(Task::Out)?; // it reads the gradient that is replaced
+            rows.normalise_gradient(memory, 2 * layer + 1)?;
+
+            self.beside(Task::Out, || linear.out_weight(memory, layer))?;
+            linear.out_gradient(memory, layer)?;
+            self.wait_for(Task::Qkv)?; // it reads `qkv_delta`
+            self.kernels.attention.backward(memory, layer)?;
+            self.beside(Task::Qkv, || {
+                linear.qkv_weight(memory, layer)?;
+                self.share(memory.sizes.layout.layers[layer].range()) // the last of the layer's
+            })?;
+            linear.qkv_gradient(memory, layer)?;
+            self.wait_for(Task::Down)?; // likewise
+            rows.normalise_gradient(memory, 2 * layer)?;
+        }
+        self.beside(Task::Down, || {
+            rows.gain_sums(memory)?;
+            rows.place_gradient(memory)
+        })?;
+        self.wait_for(Task::Tokens)?;
+        self.wait_for(Task::Logits)?;
+        rows.token_gradient(memory)?;
+        for task in [Task::Up, Task::Out, Task::Qkv, Task::Down] {
+            self.wait_for(task)?;
+        }
+        let layout = &memory.sizes.layout;
+        self.share(layout.gains..layout.len)?;
+        self.share(layout.tokens..layout.layers[0].range().start)
+    }
+
+    /// The logits of a chunk of the rows that were embedded last, as they are in memory.
+    pub(crate) fn read_logits(&self, chunk: usize, bytes: &mut [u8]) -> Result<(), TrainError> {
+        self.kernels.linear.logits(&self.memory, chunk)?;
+        self.memory.logits.read(bytes)
+    }
+}
