@@ -33,7 +33,7 @@ pub struct Point {
 /// The curves of those records whose suites declare one. Of records of the same row the last counts; one
 /// that has no time of training, or was not measured, is on no curve.
 pub fn curves<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<Curve> {
-    let mut rows: BTreeMap<String, (&Record, Vec<(f64, &Record)>)> = BTreeMap::new();
+    let mut rows: BTreeMap<String, Vec<(f64, &Record)>> = BTreeMap::new();
     for record in records.filter(|record| record.status == Status::Measured) {
         let Some(scaling) = &record.task().scaling else { continue };
         let number = record.config.get(&scaling.over).and_then(|value| value.as_f64());
@@ -41,14 +41,15 @@ pub fn curves<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<Curve> {
         let mut config = record.config.clone();
         config.shift_remove(&scaling.over);
         let same = (&record.executable, &record.model, &record.backend, config, &record.dataset);
-        let points = &mut rows.entry(format!("{same:?}")).or_insert((record, Vec::new())).1;
+        let points = rows.entry(format!("{same:?}")).or_default();
         points.retain(|(other, _)| *other != number);
         points.push((number, record));
     }
-    rows.into_values().filter_map(|(record, points)| curve(record, points)).collect()
+    rows.into_values().filter_map(curve).collect()
 }
 
-fn curve(record: &Record, mut rows: Vec<(f64, &Record)>) -> Option<Curve> {
+fn curve(mut rows: Vec<(f64, &Record)>) -> Option<Curve> {
+    let record = rows.first()?.1;
     let scaling = record.task().scaling.clone()?;
     rows.retain(|(_, record)| record.timing.train_s.is_some_and(|seconds| seconds > 0.0));
     rows.sort_by(|one, other| one.0.total_cmp(&other.0));
