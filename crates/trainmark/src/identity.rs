@@ -12,7 +12,7 @@
 use crate::plan::{self, Places, Row};
 use crate::provenance::sha256_of_file;
 use crate::setup::{self, Site};
-use crate::suite::{Argument, LoadedSuite};
+use crate::suite::{Argument, LoadedSuite, Trainer};
 use crate::trainer::Ready;
 use record::fingerprint::Fingerprint;
 use sha2::{Digest, Sha256};
@@ -50,14 +50,18 @@ impl Parts {
         self.0.update(text);
     }
 
-    /// The file of that name under the suite's root, if there is one that a command may mean as a script.
-    fn add_script(&mut self, loaded: &LoadedSuite, word: &str) {
-        let file = loaded.root.join(word);
-        let small = |file: &std::fs::Metadata| file.is_file() && file.len() <= LARGEST_SCRIPT_BYTES;
-        if file.metadata().is_ok_and(|found| small(&found))
-            && let Ok(sha256) = sha256_of_file(&file)
-        {
-            self.add(&sha256);
+    /// The files of that name where the command runs, if there are any that it may mean as scripts; a line
+    /// of shell may name several.
+    fn add_script(&mut self, loaded: &LoadedSuite, trainer: &Trainer, word: &str) {
+        let folder = trainer.directory.as_deref().unwrap_or(Path::new("."));
+        let in_shell = trainer.shell.then(|| shlex::split(word)).flatten();
+        for word in in_shell.unwrap_or_else(|| vec![word.to_owned()]) {
+            let file = loaded.root.join(folder).join(word);
+            let found = file.metadata().ok();
+            let small = found.is_some_and(|it| it.is_file() && it.len() <= LARGEST_SCRIPT_BYTES);
+            if small && let Ok(sha256) = sha256_of_file(&file) {
+                self.add(&sha256);
+            }
         }
     }
 
@@ -92,11 +96,14 @@ fn words(loaded: &LoadedSuite, row: &Row, allow_software: bool) -> Vec<String> {
 }
 
 fn command_digest(loaded: &LoadedSuite, row: &Row, allow_software: bool) -> String {
+    let trainer = &loaded.suite.trainers[row.trainer];
     let mut parts = Parts::default();
     for word in words(loaded, row, allow_software) {
         parts.add(&word);
-        parts.add_script(loaded, &word);
+        parts.add_script(loaded, trainer, &word);
     }
+    // Another rule would read another figure.
+    trainer.read.iter().chain(trainer.read_json.values()).for_each(|rule| parts.add(rule));
     for (name, value) in plan::environment(&loaded.suite, row) {
         parts.add(&name);
         parts.add(&value);
@@ -122,7 +129,7 @@ pub fn sources_digest(loaded: &LoadedSuite, row: &Row) -> String {
         parts.add(value);
     }
     for word in words(loaded, row, false) {
-        parts.add_script(loaded, &word);
+        parts.add_script(loaded, trainer, &word);
     }
     parts.add_inputs_and_set_up(loaded, row);
     parts.finish()
