@@ -149,8 +149,9 @@ impl Folder {
     /// of the others what it does not have. Copies of a file without samples are dropped if they are equal.
     fn drop_duplicates(&mut self) {
         let mut by_origin: HashMap<String, Vec<usize>> = HashMap::with_capacity(self.entries.len());
-        for (place, entry) in self.entries.iter().enumerate() {
-            by_origin.entry(origin(&entry.record)).or_default().push(place);
+        let origins: Vec<String> = self.entries.par_iter().map(|it| origin(&it.record)).collect();
+        for (place, origin) in origins.into_iter().enumerate() {
+            by_origin.entry(origin).or_default().push(place);
         }
         let mut dropped: HashSet<usize> = HashSet::new();
         for mut places in by_origin.into_values().filter(|places| places.len() > 1) {

@@ -13,11 +13,12 @@ use crate::roofline::Roofline;
 use crate::stats::{self, Interval};
 use crate::status::Status;
 use crate::task::{KeyRecord, TaskRecord};
+use litemap::LiteMap;
 use measure::environment::Environment;
 use measure::machine::Machine;
 pub use measure::meter::Reading as MeterRecord;
 use measure::surroundings::Surroundings;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -125,8 +126,13 @@ pub struct Metrics {
     /// Peak resident memory of the tree in megabytes of 10^6 bytes.
     pub peak_memory_mb: Option<f64>,
     /// By name: medians over `samples`.
-    #[serde(flatten)]
-    pub of_task: BTreeMap<String, Option<f64>>,
+    #[serde(flatten, serialize_with = "as_map")]
+    pub of_task: LiteMap<String, Option<f64>>,
+}
+
+/// An empty one too.
+fn as_map<S: Serializer>(map: &LiteMap<String, Option<f64>>, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(map.iter())
 }
 
 /// Work per second of training.

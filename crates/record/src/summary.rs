@@ -92,6 +92,8 @@ pub struct Row {
     pub record: Record,
     /// Place in [`Summary::groups`].
     pub group: usize,
+    /// The same number for rows of the same configuration, also where groups go across a key.
+    configuration: usize,
     /// Among the ranked rows of its group, from 1; equals share one.
     pub rank: Option<u32>,
     /// Against the reference's row of the same group.
@@ -199,6 +201,7 @@ impl Summary {
             file: entry.file,
             record: entry.record,
             group: 0,
+            configuration: 0,
             rank: None,
             speed_up: None,
             is_reference: false,
@@ -214,11 +217,12 @@ impl Summary {
         summary.only_specification = summary.rows.iter().all(|row| row.record.schema_version == 0);
         summary.judge(options.target);
         summary.find_machines();
-        if latest {
-            summary.keep_newest();
-        }
         summary.find_verifications();
         summary.group(&options.across)?;
+        if latest {
+            summary.keep_newest();
+            summary.group(&options.across)?;
+        }
         summary.reference = summary.choose_reference(options)?;
         summary.figures = figures::of(summary.rows.iter().map(|row| &row.record));
         for group in 0..summary.groups.len() {
@@ -242,6 +246,9 @@ impl Summary {
                 && let Some((metric, target)) = target.and_then(|target| target(record))
             {
                 record.targets.insert(metric, target);
+                if record.missed_target().is_none() {
+                    record.targets.clear(); // 400 bytes for each of a hundred thousand rows
+                }
             }
             if record.status == Status::Measured {
                 let lacks = record.task().quality.is_some() && record.quality().is_none();
@@ -268,9 +275,9 @@ impl Summary {
 
     /// Drops all but the newest row of each kind.
     fn keep_newest(&mut self) {
-        let mut newest: HashMap<String, usize> = HashMap::new();
+        let mut newest = HashMap::new();
         for (place, row) in self.rows.iter().enumerate() {
-            let kept = newest.entry(kind(row, &[])).or_insert(place);
+            let kept = newest.entry((kind(row), row.record.compiled)).or_insert(place);
             if self.rows[*kept].moment() <= row.moment() {
                 *kept = place;
             }
@@ -306,14 +313,12 @@ impl Summary {
                 return Err(SummaryError::NoSuchKey(key.clone(), keys.join(", ")));
             }
         }
-        let keys: Vec<String> = self.rows.par_iter().map(|row| comparable(row, across)).collect();
-        let mut numbers: HashMap<String, usize> = HashMap::new();
-        for (place, (row, key)) in self.rows.iter_mut().zip(keys).enumerate() {
-            let next = numbers.len();
-            row.group = *numbers.entry(key).or_insert(next);
-            if row.group == self.groups.len() {
-                self.groups.push(Group::default());
-            }
+        let groups = numbered(&self.rows, across);
+        let configurations =
+            if across.is_empty() { groups.clone() } else { numbered(&self.rows, &[]) };
+        self.groups = vec![Group::default(); groups.iter().max().map_or(0, |last| last + 1)];
+        for (place, row) in self.rows.iter_mut().enumerate() {
+            (row.group, row.configuration) = (groups[place], configurations[place]);
             self.groups[row.group].rows.push(place);
         }
         Ok(())
@@ -480,11 +485,11 @@ impl Summary {
 
     /// The rows of each kind, oldest first; kinds in the order of their first rows.
     pub fn series(&self) -> Vec<Vec<&Row>> {
-        let mut places: HashMap<String, usize> = HashMap::new();
+        let mut places = HashMap::new();
         let mut series: Vec<Vec<&Row>> = Vec::new();
         for row in &self.rows {
             let next = series.len();
-            let place = *places.entry(kind(row, &[])).or_insert(next);
+            let place = *places.entry((kind(row), row.record.compiled)).or_insert(next);
             series.resize(series.len().max(place + 1), Vec::new());
             series[place].push(row);
         }
@@ -519,15 +524,10 @@ impl Summary {
         if self.machines.len() > 1 || differ(ran().map(|row| row.machine)) {
             found.push(Difference::Machine);
         }
-        let count = |of: &(dyn Fn(&Row) -> String + Sync)| {
-            let kinds: std::collections::HashSet<String> = self.rows.par_iter().map(of).collect();
-            kinds.len()
-        };
-        let own = |row: &Row| {
-            format!("{}\n{}\n{}", comparable(row, &[]), row.record.executable, row.record.backend)
-        };
-        let all = self.rows.len();
-        let (without, with) = (count(&own), count(&|row| kind(row, &[])));
+        let (rows, all) = (|| self.rows.iter(), self.rows.len());
+        let without = distinct(rows().map(|row| (kind(row), false, ""))).len();
+        let with = distinct(rows().map(|row| (kind(row), row.record.compiled, ""))).len();
+        let moment = |row| (kind(row), row.record.compiled, row.record.timestamp.as_str());
         if without < all {
             if with > without {
                 found.push(Difference::Compiled);
@@ -535,7 +535,7 @@ impl Summary {
             if with < all {
                 found.push(Difference::Timestamp);
             }
-            if count(&|row| kind(row, &[]) + "\n" + &row.record.timestamp) < all {
+            if distinct(rows().map(moment)).len() < all {
                 found.push(Difference::File);
             }
         }
@@ -552,6 +552,17 @@ fn compare_rows(clock: &Figure, base: &Record, new: &Record, is_same: bool) -> O
     }
     let floor = |record: &Record| record.noise_floor.as_ref().map_or(0.0, |floor| floor.share);
     verdict::compare(clock, &[base], &[new], floor(base).max(floor(new)))
+}
+
+/// Numbers rows that may be compared with each other by where they first appear.
+fn numbered(rows: &[Row], across: &[String]) -> Vec<usize> {
+    let keys: Vec<String> = rows.par_iter().map(|row| comparable(row, across)).collect();
+    let mut numbers: HashMap<String, usize> = HashMap::new();
+    let number = |key: String| {
+        let next = numbers.len();
+        *numbers.entry(key).or_insert(next)
+    };
+    keys.into_iter().map(number).collect()
 }
 
 /// What is the same in rows that may be compared with each other.
@@ -571,10 +582,9 @@ fn comparable(row: &Row, across: &[String]) -> String {
     key
 }
 
-/// What is the same in repeats of a row.
-fn kind(row: &Row, across: &[String]) -> String {
-    let Record { executable, backend, compiled, .. } = &row.record;
-    format!("{}{executable}\n{backend}\n{compiled}", comparable(row, across))
+/// What is the same in repeats of a row, but for what was compiled.
+fn kind(row: &Row) -> (usize, &str, &str) {
+    (row.configuration, &row.record.executable, &row.record.backend)
 }
 
 fn differ<T: PartialEq>(mut values: impl Iterator<Item = T>) -> bool {

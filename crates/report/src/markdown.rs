@@ -3,6 +3,7 @@
 
 use crate::table::{self, Column};
 use crate::text::{self, visible, width};
+use rayon::prelude::*;
 use record::summary::Summary;
 use std::borrow::Cow;
 use std::io::Write;
@@ -112,34 +113,30 @@ fn write_table(summary: &Summary, columns: &[Column], to: &mut impl Write) -> st
         true => (0..summary.rows.len()).collect(),
         false => summary.by_group().collect(),
     };
-    let cells: Vec<Vec<String>> = columns
-        .iter()
-        .map(|column| {
-            let title = escape(&column.title(summary));
-            let cell = |place: &usize| {
-                let cell = column.cell(summary, &summary.rows[*place]);
-                if column.is_figure() { cell.into_owned() } else { escape(&cell) }
-            };
-            std::iter::once(title).chain(places.iter().map(cell)).collect()
-        })
-        .collect();
-    let widths: Vec<usize> =
-        cells.iter().map(|it| it.iter().map(|it| width(it)).max().unwrap_or(0)).collect();
-    let mut line = String::new();
-    for row in 0..=places.len() {
-        line.clear();
-        for (cells, widest) in cells.iter().zip(&widths) {
-            let cell = &cells[row];
-            line += "| ";
-            line += cell;
-            line.extend(std::iter::repeat_n(' ', widest - width(cell) + 1));
-        }
-        line += "|\n";
-        if row == 0 {
-            widths.iter().for_each(|widest| line += &format!("|{}", "-".repeat(widest + 2)));
-            line += "|\n";
-        }
-        to.write_all(line.as_bytes())?;
+    let cell = |column: &Column, place: usize| {
+        let cell = column.cell(summary, &summary.rows[place]);
+        if column.is_figure() { cell.into_owned() } else { escape(&cell) }
+    };
+    let titles: Vec<String> = columns.iter().map(|it| escape(&it.title(summary))).collect();
+    // Cells are made twice, once for the widths: a long table takes no memory.
+    let widths = columns.par_iter().zip(&titles).map(|(column, title)| {
+        let cells = places.iter().map(|&place| width(&cell(column, place)));
+        cells.max().unwrap_or(0).max(width(title))
+    });
+    let widths: Vec<usize> = widths.collect();
+    let line = |cells: &mut dyn Iterator<Item = String>| -> String {
+        let cells = cells.zip(&widths).map(|(cell, widest)| {
+            let space = widest - width(&cell);
+            format!("| {cell}{:space$} ", "")
+        });
+        cells.collect::<String>() + "|\n"
+    };
+    to.write_all(line(&mut titles.iter().cloned()).as_bytes())?;
+    let rule: String = widths.iter().map(|widest| format!("|{}", "-".repeat(widest + 2))).collect();
+    to.write_all((rule + "|\n").as_bytes())?;
+    for place in places {
+        let row = line(&mut columns.iter().map(|column| cell(column, place)));
+        to.write_all(row.as_bytes())?;
     }
     Ok(())
 }

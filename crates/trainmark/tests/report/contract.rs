@@ -121,7 +121,7 @@ fn full_result() -> Record {
         metrics: Metrics {
             training_time_seconds: Some(3.5),
             peak_memory_mb: Some(64.0),
-            of_task: [(old::ACCURACY.to_owned(), Some(94.0))].into(),
+            of_task: [(old::ACCURACY.to_owned(), Some(94.0))].into_iter().collect(),
         },
         schema_version: SCHEMA_VERSION,
         status: Status::NotConverged,
