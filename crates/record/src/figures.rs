@@ -4,6 +4,7 @@
 //!
 //! The task's metrics and the throughput are figures like the others; their words come from the records.
 
+use crate::number::decimal;
 use crate::task::Better;
 use crate::{MEGABYTE, Record, Sample};
 use measure::text::visible;
@@ -212,7 +213,7 @@ impl Figure {
 
     /// A value with its unit, for a sentence.
     pub fn said(&self, value: f64) -> String {
-        format!("{value:.2} {}", self.unit).trim_end().to_owned()
+        format!("{} {}", decimal(Some(value)), self.unit).trim_end().to_owned()
     }
 
     /// Whether it says how long something took.

@@ -12,10 +12,12 @@ pub mod history;
 pub mod journal;
 pub mod noise;
 pub mod noise_store;
+pub mod number;
 pub mod old;
 pub mod race;
 mod result;
 pub mod roofline;
+mod sample;
 pub mod scaling;
 pub mod state;
 pub mod stats;
@@ -27,9 +29,10 @@ pub mod verification;
 pub mod write;
 
 pub use result::{
-    CurvePoint, DatasetRecord, LimitsRecord, MEGABYTE, MeterRecord, Metrics, Record, RecordError,
-    RunIdentity, SCHEMA_VERSION, Sample, Throughput, Timing, TrainerRecord,
+    DatasetRecord, MEGABYTE, MeterRecord, Metrics, Record, RecordError, RunIdentity,
+    SCHEMA_VERSION, Throughput,
 };
+pub use sample::{CurvePoint, LimitsRecord, Sample, Timing, TrainerRecord};
 pub use status::Status;
 pub use summary::{Reference, Summary};
 pub use verdict::Verdict;

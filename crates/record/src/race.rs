@@ -4,8 +4,8 @@
 //! last predictions and holds the claim against them. How soon the target was reached is the training time
 //! of the first point of the curve that reached it, so a race has the grain of the trainer's own tests.
 
-use crate::result::{Record, Sample};
-use crate::task::Better;
+use crate::sample::Sample;
+use crate::task::{Better, TaskRecord};
 use crate::{old, stats};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -47,16 +47,20 @@ pub struct RaceSpeedUp {
 }
 
 impl Race {
-    /// Of a row; `None` if it does not race, or its trainer does not test on the way.
-    pub fn new(record: &Record) -> Option<Race> {
-        let target = target(&record.config)?;
-        let (metric, of_metric) = record.task().quality()?;
+    /// Of a row's samples that count; `None` if it does not race, or its trainer does not test on the way.
+    pub fn new<'a>(
+        config: &Map<String, Value>,
+        task: &TaskRecord,
+        samples: impl Iterator<Item = &'a Sample>,
+    ) -> Option<Race> {
+        let target = target(config)?;
+        let (metric, of_metric) = task.quality()?;
         let tested = |sample: &&Sample| {
             let known =
                 |sample: &Sample| sample.curve.iter().any(|it| it.metrics.contains_key(metric));
             sample.status.completed() && known(sample)
         };
-        let tested: Vec<&Sample> = record.counted().filter(tested).collect();
+        let tested: Vec<&Sample> = samples.filter(tested).collect();
         if tested.is_empty() {
             return None;
         }
@@ -109,7 +113,8 @@ impl RaceSpeedUp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::result::CurvePoint;
+    use crate::Record;
+    use crate::sample::CurvePoint;
     use serde_json::json;
 
     fn record(samples: &[&[(f64, f64)]]) -> Record {
@@ -154,7 +159,7 @@ mod tests {
         assert_eq!(silent.race, None);
         let mut plain = record(&[&[(1.0, 95.0)]]);
         plain.config.clear();
-        assert_eq!(Race::new(&plain), None);
+        assert_eq!(Race::new(&plain.config, plain.task(), plain.counted()), None);
     }
 
     #[test]

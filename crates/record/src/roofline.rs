@@ -6,7 +6,7 @@
 //! something was skipped: a trainer that does not declare that is *implausible*, and so is one whose
 //! achieved rate exceeds the peak.
 
-use crate::{Sample, TrainerRecord};
+use crate::sample::{Sample, TrainerRecord};
 use machine::Capability;
 use serde::{Deserialize, Serialize};
 

@@ -70,7 +70,7 @@ fn curve(mut rows: Vec<(f64, &Record)>) -> Option<Curve> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::result::Timing;
+    use crate::Timing;
     use crate::task::{ScalingRecord, TaskRecord};
 
     fn record(processes: u64, train_s: f64, kind: ScalingKind) -> Record {

@@ -29,7 +29,7 @@ fn panel(curve: &Curve) -> Panel {
     let row = |point: &record::scaling::Point| {
         let mut row = vec![point.number.to_string(), decimal(Some(point.train_s))];
         if has_throughput {
-            row.push(point.throughput.map_or(String::new(), |value| format!("{value:.0}")));
+            row.push(decimal(point.throughput));
         }
         row.push(format!("{:.2}x", point.speed_up));
         row.push(format!("{:.1} %", 100.0 * point.efficiency));

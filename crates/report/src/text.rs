@@ -1,13 +1,11 @@
 //! Names and figures as text that can break nothing: neither a table nor a terminal.
 
 pub use measure::text::{is_deceptive, visible};
+pub use record::number::{UNKNOWN, count, decimal, three_digits};
 use serde::Serialize;
 use serde_json::Value;
 use std::borrow::Cow;
 use unicode_width::UnicodeWidthStr;
-
-/// Stands for a figure or a name that is not known. Readers of tables know it as missing.
-pub const UNKNOWN: &str = "n/a";
 
 /// From almost nothing to all.
 pub(crate) const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -17,29 +15,6 @@ pub fn width(text: &str) -> usize {
     match text.bytes().fold(true, |it, byte| it & matches!(byte, b' '..=b'~')) {
         true => text.len(),
         false => text.width(),
-    }
-}
-
-/// A figure with two decimals, as the specification prints it; with three digits where two decimals
-/// would lose them, and in powers of ten where that would not fit a table.
-pub fn decimal(figure: Option<f64>) -> String {
-    match figure {
-        None => UNKNOWN.to_owned(),
-        Some(figure) if figure != 0.0 && figure.abs() < 0.095 => three_digits(figure),
-        Some(figure) if figure.abs() < 1e9 => format!("{figure:.2}"),
-        Some(figure) => format!("{figure:.2e}"),
-    }
-}
-
-/// A measured figure with three digits.
-pub fn three_digits(figure: f64) -> String {
-    match figure.abs() {
-        0.0 => "0".to_owned(),
-        size if !(1e-4..1e6).contains(&size) => format!("{figure:.2e}"),
-        size => {
-            let decimals = (2 - size.log10().floor() as i32).clamp(0, 6) as usize;
-            format!("{figure:.decimals$}")
-        }
     }
 }
 
@@ -62,25 +37,6 @@ pub fn short(figure: f64) -> String {
             }
         }
     }
-}
-
-/// `1 row`, `2 rows`, `12,345 rows`.
-pub fn count(number: usize, noun: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{} {noun}{plural}", grouped(number))
-}
-
-/// `12,345`.
-fn grouped(number: usize) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// `batch_size` as `Batch Size`.
@@ -161,20 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_have_two_decimals() {
-        assert_eq!(decimal(Some(123.456)), "123.46");
-        assert_eq!(decimal(Some(0.1)), "0.10");
-        assert_eq!(decimal(Some(0.0)), "0.00");
-        assert_eq!(decimal(Some(0.01234)), "0.0123");
-        assert_eq!(decimal(Some(999_999_999.999)), "1000000000.00");
-        assert_eq!(decimal(Some(1e300)), "1.00e300");
-        assert_eq!(decimal(None), "n/a");
-    }
-
-    #[test]
-    fn counts_and_titles_read_well() {
-        assert_eq!(count(1, "row"), "1 row");
-        assert_eq!(count(1_234_567, "row"), "1,234,567 rows");
+    fn titles_read_well() {
         assert_eq!(title("batch_size"), "Batch Size");
         assert_eq!(title("__x__y"), "X Y");
     }

@@ -6,6 +6,7 @@
 use crate::command::Purpose;
 use measure::text::one_line;
 use record::Status;
+use record::number::count;
 use std::time::Duration;
 use unicode_width::UnicodeWidthStr;
 
@@ -181,7 +182,7 @@ impl Line {
     fn so_far(&self, best: bool) -> String {
         let seconds = self.seconds.map_or(String::new(), |seconds| format!(", {seconds:.3} s"));
         let best = if best { "  ★ leading" } else { "" };
-        format!("{} samples{seconds}{best}", self.samples)
+        format!("{}{seconds}{best}", count(self.samples, "sample"))
     }
 
     fn painted(&self, best: bool, text: &str) -> String {

@@ -11,12 +11,15 @@ use crate::score::Measure;
 use crate::task::{Metric, Task};
 use protocol::{Event, Said};
 use record::CurvePoint;
+use record::number::count;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A longer line arrives cut.
 const LONGEST_LINE: usize = 64 * 1024;
 /// Points of a curve that are kept; of more, every second one goes.
 const MOST_POINTS: usize = 4000;
+/// Epochs that are kept, to be held against other statements: 16 bytes each.
+const MOST_EPOCHS: usize = 1_000_000;
 /// How the note on rules begins that found nothing.
 pub const NOT_READ: &str = "no line was read by";
 /// Remarks that are kept.
@@ -56,6 +59,8 @@ pub struct Transcript<'a> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Curve {
     points: Vec<CurvePoint>,
+    /// Points that there were.
+    all: usize,
     /// Each so-manieth point is kept, and the last.
     stride: usize,
     since_kept: usize,
@@ -77,6 +82,7 @@ impl Curve {
             last.metrics.extend(point.metrics);
             return;
         }
+        self.all += 1;
         self.since_kept += 1;
         if self.since_kept < self.stride {
             // The last one stands for those that are passed over.
@@ -250,6 +256,9 @@ impl<'a> Transcript<'a> {
             Event::Epoch { epoch, loss, seconds, accuracy_percent } if first => {
                 if !(seconds >= 0.0 && seconds.is_finite()) {
                     return self.garble(format!("seconds = {seconds}"));
+                }
+                if self.epochs.len() == MOST_EPOCHS {
+                    return self.garble(format!("more than {MOST_EPOCHS} epochs"));
                 }
                 self.epochs.push((epoch, seconds));
                 self.curve.seconds += seconds;
@@ -483,6 +492,10 @@ impl<'a> Transcript<'a> {
             let seen = if last.is_empty() { "nothing".to_owned() } else { last.join(", ") };
             notes.push(format!("{NOT_READ} {}; the last lines were {seen}", idle.join(" and ")));
         }
+        if self.curve.stride > 1 {
+            let (kept, all) = (self.curve.points.len(), count(self.curve.all, "point"));
+            notes.push(format!("its curve has {kept} of {all}, evenly spaced, and the last"));
+        }
         notes.extend(
             self.mlperf.noted.iter().map(|(key, value)| format!("{key} = {value} (MLPerf's line)")),
         );
@@ -657,6 +670,7 @@ mod tests {
             curve.add(CurvePoint { step: Some(step), ..CurvePoint::default() });
         }
         let points = curve.points();
+        assert_eq!(curve.all, 100_000);
         assert!((MOST_POINTS / 2..=MOST_POINTS).contains(&points.len()), "{}", points.len());
         assert_eq!((points[0].step, points.last().unwrap().step), (Some(0), Some(99_999)));
         assert!(points.windows(2).all(|two| two[0].step < two[1].step));

@@ -89,7 +89,7 @@ impl Cluster {
             writeln!(
                 text,
                 "NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=1 \
-                 RealMemory=1000 State=UNKNOWN"
+                 RealMemory=3000 State=UNKNOWN"
             )
             .unwrap();
         }
@@ -333,7 +333,7 @@ fn a_submitting_process_that_dies_is_replaced_and_nothing_runs_twice(cluster: &C
     let output = place.command(&["--resume"]).output().unwrap();
     succeeded(&output);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("3 tasks were submitted before and are followed"), "{said}");
+    assert!(said.contains("Submitted before and followed: 3 tasks"), "{said}");
     let mut models: Vec<String> = place.ran().into_iter().map(|(model, _)| model).collect();
     models.sort();
     assert_eq!(models, ["a", "b", "c"]);

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use measure::provenance::sha256_of_file;
 use mnist::fetch::{MIRRORS, Options, Progress, download};
+use record::number::count;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -61,7 +62,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
             download(&path, std::slice::from_ref(&file.url), &is_right, &options, &mut show)?;
         }
         bar.finish_and_clear();
-        print(&format!("{} files are in {}\n", task.files.len(), loaded.folder.display()))?;
+        print(&format!("{} in {}\n", count(task.files.len(), "file"), loaded.folder.display()))?;
         return Ok(ExitCode::from(protocol::exit::SUCCESS));
     }
     let folder = match args.out {

@@ -21,6 +21,7 @@ use measure::launch::{LimitedBy, MemoryLimit};
 use measure::text::one_line;
 use record::folder::{Entry, Folder};
 use record::journal::{Began, Journal, PastRun};
+use record::number;
 use record::summary::Options;
 use record::verification::VerificationFile;
 use record::{Status, Summary, race};
@@ -239,7 +240,7 @@ fn begin(
     }
     let dataset = data::prepare(loaded, args.what.data.as_deref())?;
     let suite = format!("{} ({})", loaded.suite.name, loaded.origin);
-    eprintln!("Suite {}, {} rows", one_line(&suite), rows.len());
+    eprintln!("Suite {}, {}", one_line(&suite), number::count(rows.len(), "row"));
     eprintln!("Data  {dataset}");
     let schedule = Schedule {
         repeats: args.repeats.unwrap_or(1),
@@ -338,9 +339,10 @@ fn conclude(
     for (number, words) in others.into_iter().filter(|(number, _)| *number > 0) {
         line += &format!(", {number} {words}");
     }
+    let files = number::count(files, "file");
     let (folder, out) = (args.out.display(), quote(&args.out.display().to_string()));
     text += &format!(
-        "{line}\nResults: {files} files in {folder}\n\
+        "{line}\nResults: {files} in {folder}\n\
          Next: trainmark report --input {out} --html report.html --output report.json\n"
     );
     if let Some(why) = stopped {
@@ -369,7 +371,7 @@ fn list(loaded: &LoadedSuite, rows: &[Row]) -> Result<()> {
         let label = line(&row.label(&loaded.suite));
         text += &format!("{label:<36} {}\n", line(&config.join(" ")));
     }
-    text += &format!("{} rows\n", rows.len());
+    text += &format!("{}\n", number::count(rows.len(), "row"));
     print(&text)
 }
 

@@ -11,6 +11,7 @@ use crate::trainer::{Plain, make_ready};
 use crate::verify::{Examiner, FILE, Grade, Verification, VerificationFile, Yardsticks};
 use anyhow::{Context, Result, anyhow};
 use measure::text::one_line;
+use record::number::count;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -53,7 +54,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
     let cancel = cancelled_by_signals()?;
     let dataset = data::prepare(&loaded, args.what.data.as_deref())?;
-    eprintln!("Suite {} ({}), {} rows", loaded.suite.name, loaded.origin, rows.len());
+    let rows_of = count(rows.len(), "row");
+    eprintln!("Suite {} ({}), {rows_of}", loaded.suite.name, loaded.origin);
     eprintln!("Data  {dataset}");
     let train = mnist::Source::open(&dataset.directory)?.load()?.train;
     let settings = args.what.settings(&loaded);

@@ -20,6 +20,7 @@ use crate::runner::{Round, Runner};
 use anyhow::{Context, Result};
 use files::Kind;
 use measure::launch::CancelToken;
+use record::number::count;
 use record::{Record, Sample, Status};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -109,7 +110,7 @@ impl Executor for Slurm<'_> {
     fn run(&mut self, tasks: &[Task], desk: &mut dyn Desk) -> Result<()> {
         let (mut open, mut rest) = self.adopt(tasks, desk)?;
         if !open.is_empty() {
-            eprintln!("{} tasks were submitted before and are followed", open.len());
+            eprintln!("Submitted before and followed: {}", count(open.len(), "task"));
         }
         open.retain(|it| desk.begin(it.task));
         rest.retain(|task| desk.begin(*task));
@@ -193,7 +194,8 @@ impl Slurm<'_> {
         let indices: Vec<usize> = (0..tasks.len()).collect();
         let job = self.submit_script(&batch.folder, &batch.job_name(), &indices)?;
         let logs = batch.folder.join("logs");
-        eprintln!("Slurm job {job}: {} tasks, logs in {}", tasks.len(), logs.display());
+        let tasks_of = count(tasks.len(), "task");
+        eprintln!("Slurm job {job}: {tasks_of}, logs in {}", logs.display());
         desk.note(serde_json::to_value(Note::new(&batch, Some(job.clone())))?)?;
         let opened = |(index, &task): (usize, &Task)| {
             let (batch, job) = (batch.clone(), job.clone());

@@ -1,0 +1,77 @@
+//! Numbers as text: with as many digits as say something.
+
+/// Stands for a figure or a name that is not known. Readers of tables know it as missing.
+pub const UNKNOWN: &str = "n/a";
+
+/// A figure with two decimals, as the specification prints it; with three digits where two decimals
+/// would lose them, with four where they would say nothing, and in powers of ten where that would not
+/// fit a table.
+pub fn decimal(figure: Option<f64>) -> String {
+    match figure {
+        None => UNKNOWN.to_owned(),
+        Some(figure) if figure != 0.0 && figure.abs() < 0.095 => three_digits(figure),
+        Some(figure) if figure.abs() < 1e4 => format!("{figure:.2}"),
+        Some(figure) if figure.abs() < 1e9 => {
+            let last = 10_f64.powi(figure.abs().log10().floor() as i32 - 3);
+            let sign = if figure < 0.0 { "-" } else { "" };
+            format!("{sign}{}", grouped(((figure.abs() / last).round() * last) as usize))
+        }
+        Some(figure) => format!("{figure:.2e}"),
+    }
+}
+
+/// A measured figure with three digits.
+pub fn three_digits(figure: f64) -> String {
+    match figure.abs() {
+        0.0 => "0".to_owned(),
+        size if !(1e-4..1e6).contains(&size) => format!("{figure:.2e}"),
+        size => {
+            let decimals = (2 - size.log10().floor() as i32).clamp(0, 6) as usize;
+            format!("{figure:.decimals$}")
+        }
+    }
+}
+
+/// `1 row`, `2 rows`, `12,345 rows`.
+pub fn count(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", grouped(number))
+}
+
+/// `12,345`.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_have_as_many_digits_as_say_something() {
+        assert_eq!(decimal(Some(123.456)), "123.46");
+        assert_eq!(decimal(Some(0.1)), "0.10");
+        assert_eq!(decimal(Some(0.0)), "0.00");
+        assert_eq!(decimal(Some(0.01234)), "0.0123");
+        assert_eq!(decimal(Some(9999.0)), "9999.00");
+        assert_eq!(decimal(Some(463_768.12)), "463,800");
+        assert_eq!(decimal(Some(-12_345.6)), "-12,350");
+        assert_eq!(decimal(Some(999_999_999.999)), "1,000,000,000");
+        assert_eq!(decimal(Some(1e300)), "1.00e300");
+        assert_eq!(decimal(None), "n/a");
+    }
+
+    #[test]
+    fn counts_read_well() {
+        assert_eq!(count(1, "row"), "1 row");
+        assert_eq!(count(1_234_567, "row"), "1,234,567 rows");
+    }
+}

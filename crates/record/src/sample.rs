@@ -1,0 +1,144 @@
+//! One training of a row, and the program that did it, as the record keeps them.
+
+use crate::status::Status;
+use measure::surroundings::Surroundings;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Seconds. Null where unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Timing {
+    /// The harness's clock around the trainer's process.
+    pub wall_s: Option<f64>,
+    pub user_s: Option<f64>,
+    pub system_s: Option<f64>,
+    /// The trainer's clock: loading and start-up.
+    pub setup_s: Option<f64>,
+    /// The trainer's clock: compilation and warm-up.
+    pub compile_s: Option<f64>,
+    /// The trainer's clock: the training, nothing else.
+    pub train_s: Option<f64>,
+    /// The trainer's clock: prediction of the test set.
+    pub eval_s: Option<f64>,
+    /// Device events around the same region as `train_s`.
+    pub device_s: Option<f64>,
+}
+
+impl Timing {
+    /// User and system seconds together.
+    pub fn cpu_s(&self) -> Option<f64> {
+        Some(self.user_s? + self.system_s?)
+    }
+}
+
+/// One training of a row.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sample {
+    /// Samples of different rows with the same round of the same run belong together: between them
+    /// they took turns.
+    pub round: u32,
+    pub status: Status,
+    pub reason: Option<String>,
+    pub timing: Timing,
+    pub peak_memory_bytes: Option<u64>,
+    /// Peak of the trainer's allocations on its device, as it says.
+    pub device_peak_bytes: Option<u64>,
+    /// The task's metrics, those that are known.
+    pub metrics: BTreeMap<String, f64>,
+    /// How they and the loss developed, in the order in which the trainer said it.
+    pub curve: Vec<CurvePoint>,
+    /// How much work it did, in the task's unit.
+    pub work: Option<f64>,
+    /// Steps of the timed region.
+    pub steps: Option<u64>,
+    /// Floating-point operations of the timed region as if nothing were skipped.
+    pub dense_flop: Option<f64>,
+    /// Those that were carried out.
+    pub executed_flop: Option<f64>,
+    /// Other counters of the operating system, by name.
+    pub counters: BTreeMap<String, u64>,
+    /// What a reader should know of this sample, for example stragglers.
+    pub notes: Vec<String>,
+    /// Why the sample is noisy: what else the machine did meanwhile. Empty for a quiet one.
+    pub disturbances: Vec<String>,
+    /// It was noisy and a later sample of the same round stands for it: no figure counts it.
+    pub superseded: bool,
+    pub surroundings: Option<Surroundings>,
+    /// Last lines of the trainer's output; kept when it did not complete.
+    pub stdout_tail: Option<String>,
+    pub stderr_tail: Option<String>,
+}
+
+/// A moment of a training, as the trainer says: whatever of this it reports.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CurvePoint {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<u64>,
+    /// Counted from 1; a fraction within an epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<f64>,
+    /// Of training until then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// Null when it was not finite.
+    pub loss: Option<f64>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub metrics: BTreeMap<String, f64>,
+}
+
+impl Sample {
+    /// Work per second of training.
+    pub fn throughput(&self) -> Option<f64> {
+        Some(self.work? / self.timing.train_s.filter(|seconds| *seconds > 0.0)?)
+    }
+}
+
+/// The trainer's program.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrainerRecord {
+    /// The exact command, program first.
+    pub command: Vec<String>,
+    /// Environment variables that the harness set.
+    pub environment: BTreeMap<String, String>,
+    /// SHA-256 of the program's file.
+    pub sha256: Option<String>,
+    /// SHA-256 over what the program was given to run: scripts, inputs, what its set-up was made from.
+    pub sources_sha256: Option<String>,
+    pub version: Option<String>,
+    pub device: Option<String>,
+    /// Which code ran, as the trainer says.
+    pub path: Option<String>,
+    pub threads: Option<usize>,
+    pub precision: Option<String>,
+    pub parameters: Option<u64>,
+    /// A software imitation of a device: not ranked.
+    pub software: bool,
+    /// What it was allowed of the machine.
+    #[serde(skip_serializing_if = "LimitsRecord::is_default")]
+    pub limits: LimitsRecord,
+}
+
+/// What a trainer was allowed of the machine; null is all of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LimitsRecord {
+    pub timeout_s: Option<f64>,
+    pub memory_bytes: Option<u64>,
+    /// Who enforced that, and how.
+    pub memory_by: Option<String>,
+    /// Of each process, be it by us or by whoever started the harness.
+    pub address_space_bytes: Option<u64>,
+    /// Logical cores.
+    pub cpus: Option<Vec<usize>>,
+}
+
+impl LimitsRecord {
+    /// As in files from before there were limits.
+    fn is_default(&self) -> bool {
+        *self == LimitsRecord::default()
+    }
+}
