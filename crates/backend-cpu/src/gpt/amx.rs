@@ -38,6 +38,15 @@ impl Parts {
             Parts::Three => 3,
         }
     }
+
+    /// Elements that a block of the depth asks for ahead: a sixth of two panels' block with three parts,
+    /// an eighth with one.
+    pub fn ahead(self) -> usize {
+        match self {
+            Parts::One => TILE / 4,
+            Parts::Three => TILE,
+        }
+    }
 }
 
 /// Tiles of parts that a matrix of so many panels by so much depth takes.
@@ -60,6 +69,8 @@ pub struct Block<'data> {
     /// (depth blocks, parts, 16 pairs, 16 columns, 2) of two panels, which may be the same.
     pub right: [&'data [u16]; 2],
     pub depth_blocks: usize,
+    /// What is multiplied soon: [`Parts::ahead`] of it is asked for with each block of the depth.
+    pub ahead: *const u16,
 }
 
 /// Hands a block's sums, (32, 32), to a [`Finish`]: `rows` of them from `row` on, and the columns
@@ -152,7 +163,7 @@ mod linux {
         /// # Panics
         /// If an operand or the result does not have the elements that it should.
         pub fn multiply(self, parts: Parts, block: Block<'_>, sums: &mut [f32]) {
-            let Block { left, right, depth_blocks } = block;
+            let Block { left, right, depth_blocks, ahead } = block;
             let one = depth_blocks * parts.count() * TILE;
             assert!(depth_blocks > 0 && left.len() >= 2 * one && sums.len() == DEPTH * DEPTH);
             assert!(right.iter().all(|right| right.len() >= one));
@@ -161,8 +172,8 @@ mod linux {
             // SAFETY: whole tiles of each, see above.
             unsafe {
                 match parts {
-                    Parts::One => one_part(left, right, depth_blocks, sums),
-                    Parts::Three => three_parts(left, right, depth_blocks, sums),
+                    Parts::One => one_part(left, right, depth_blocks, ahead, sums),
+                    Parts::Three => three_parts(left, right, depth_blocks, ahead, sums),
                 }
             }
         }
@@ -301,10 +312,23 @@ mod linux {
         }
     }
 
+    /// Asks for four lines from `ahead` on.
+    macro_rules! fetch {
+        ($($offset:literal),+) => {
+            concat!($("prefetcht1 [{ahead} + ", $offset, "]\n"),+)
+        };
+    }
+
     /// # Safety
     /// `left` must be readable for `2 * depth` tiles, each of `right` for `depth`, `sums` writable for
     /// (32, 32), and the tiles configured.
-    unsafe fn one_part(left: *const u16, right: [*const u16; 2], depth: usize, sums: *mut f32) {
+    unsafe fn one_part(
+        left: *const u16,
+        right: [*const u16; 2],
+        depth: usize,
+        ahead: *const u16,
+        sums: *mut f32,
+    ) {
         // SAFETY: says the caller.
         unsafe {
             asm!(
@@ -321,6 +345,8 @@ mod linux {
                 "tileloadd tmm5, [{left} + {row} + 1024]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
+                fetch!(0, 64, 128, 192),
+                "add {ahead}, 256",
                 "add {left}, 2048",
                 "add {right0}, 1024",
                 "add {right1}, 1024",
@@ -335,6 +361,7 @@ mod linux {
                 right0 = inout(reg) right[0] => _,
                 right1 = inout(reg) right[1] => _,
                 depth = inout(reg) depth => _,
+                ahead = inout(reg) ahead => _,
                 sums = in(reg) sums,
                 row = inout(reg) 64_usize => _,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
@@ -360,7 +387,13 @@ mod linux {
     ///
     /// # Safety
     /// As of [`one_part`], for three times as many tiles.
-    unsafe fn three_parts(left: *const u16, right: [*const u16; 2], depth: usize, sums: *mut f32) {
+    unsafe fn three_parts(
+        left: *const u16,
+        right: [*const u16; 2],
+        depth: usize,
+        ahead: *const u16,
+        sums: *mut f32,
+    ) {
         // SAFETY: says the caller.
         unsafe {
             asm!(
@@ -374,23 +407,28 @@ mod linux {
                 "tileloadd tmm6, [{right0} + {row} + 2048]",
                 "tileloadd tmm7, [{right1} + {row} + 2048]",
                 four!(),
+                fetch!(0, 64, 128, 192),
                 "tileloadd tmm6, [{right0} + {row} + 1024]",
                 "tileloadd tmm7, [{right1} + {row} + 1024]",
                 four!(),
                 "tileloadd tmm6, [{right0} + {row}]",
                 "tileloadd tmm7, [{right1} + {row}]",
                 four!(),
+                fetch!(256, 320, 384, 448),
                 "tileloadd tmm4, [{left} + {row} + 2048]",
                 "tileloadd tmm5, [{left} + {row} + 3072]",
                 four!(),
                 "tileloadd tmm6, [{right0} + {row} + 1024]",
                 "tileloadd tmm7, [{right1} + {row} + 1024]",
                 four!(),
+                fetch!(512, 576, 640, 704),
                 "tileloadd tmm4, [{left} + {row} + 4096]",
                 "tileloadd tmm5, [{left} + {row} + 5120]",
                 "tileloadd tmm6, [{right0} + {row}]",
                 "tileloadd tmm7, [{right1} + {row}]",
                 four!(),
+                fetch!(768, 832, 896, 960),
+                "add {ahead}, 1024",
                 "add {left}, 6144",
                 "add {right0}, 3072",
                 "add {right1}, 3072",
@@ -405,6 +443,7 @@ mod linux {
                 right0 = inout(reg) right[0] => _,
                 right1 = inout(reg) right[1] => _,
                 depth = inout(reg) depth => _,
+                ahead = inout(reg) ahead => _,
                 sums = in(reg) sums,
                 row = inout(reg) 64_usize => _,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,

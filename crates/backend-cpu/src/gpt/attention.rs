@@ -24,6 +24,8 @@ pub const BLOCK: usize = 64;
 pub struct Head {
     /// Tokens of the window.
     pub context: usize,
+    /// Rows of the matrices, of which the window's are the first.
+    pub rows: usize,
     /// Width, padded.
     pub width: usize,
     /// What the scores are multiplied with.
@@ -32,9 +34,9 @@ pub struct Head {
 
 impl Head {
     /// The padding of a head's width adds nothing; the scale is by the width without it.
-    pub fn new(context: usize, head_width: usize) -> Head {
+    pub fn new(context: usize, rows: usize, head_width: usize) -> Head {
         let scale = 1.0 / (head_width as f32).sqrt();
-        Head { context, width: padded(head_width), scale }
+        Head { context, rows, width: padded(head_width), scale }
     }
 
     /// Elements of [`Scratch`]'s parts.
@@ -76,7 +78,7 @@ pub fn forward<S: Simd>(
     attended: &mut [f32],
     scratch: &mut Scratch<'_>,
 ) {
-    let Head { context, width, .. } = head;
+    let Head { context, rows: all, width, .. } = head;
     for first in (0..context).step_by(BLOCK) {
         let queries = BLOCK.min(context - first);
         turn(simd, head, from.queries, first, scratch.turned);
@@ -94,14 +96,14 @@ pub fn forward<S: Simd>(
                 simd,
                 Product {
                     left: Matrix { data: scratch.scores, rows: context },
-                    right: Matrix { data: from.values, rows: context },
+                    right: Matrix { data: from.values, rows: all },
                     depth: 0..first + rows.end,
                     rows,
                     panels: 0..width / PANEL,
                 },
                 &mut Scaled {
                     to: attended,
-                    rows: context,
+                    rows: all,
                     first,
                     factors: &softmax.inverse_sums[first..],
                 },
@@ -128,9 +130,11 @@ pub fn backward<S: Simd>(
     to: &mut DQkv<'_>,
     scratch: &mut Scratch<'_>,
 ) {
-    let Head { context, width, .. } = head;
-    to.keys.fill(0.0);
-    to.values.fill(0.0);
+    let Head { context, rows: all, width, .. } = head;
+    for panel in (0..width / PANEL).map(|panel| panel * all * PANEL) {
+        to.keys[panel..][..context * PANEL].fill(0.0);
+        to.values[panel..][..context * PANEL].fill(0.0);
+    }
     for first in (0..context).step_by(BLOCK) {
         let queries = BLOCK.min(context - first);
         let end = first + queries;
@@ -159,12 +163,12 @@ pub fn backward<S: Simd>(
                     simd,
                     Product {
                         left: Matrix { data: scores, rows: context },
-                        right: Matrix { data: &rows[first * PANEL..], rows: context },
+                        right: Matrix { data: &rows[first * PANEL..], rows: all },
                         rows: key..end.min(key + PANEL),
                         panels: panels.clone(),
                         depth: depth.clone(),
                     },
-                    &mut Add { to, rows: context },
+                    &mut Add { to, rows: all },
                 );
             }
         }
@@ -174,12 +178,12 @@ pub fn backward<S: Simd>(
                 simd,
                 Product {
                     left: Matrix { data: scratch.d_scores, rows: context },
-                    right: Matrix { data: from.keys, rows: context },
+                    right: Matrix { data: from.keys, rows: all },
                     depth: 0..first + rows.end,
                     rows,
                     panels: panels.clone(),
                 },
-                &mut Write { to: &mut to.queries[first * PANEL..], rows: context },
+                &mut Write { to: &mut to.queries[first * PANEL..], rows: all },
             );
         }
     }
@@ -188,13 +192,13 @@ pub fn backward<S: Simd>(
 /// Transposes the rows of a block of queries, (64, width), to (width, 64); zeros after the last.
 #[inline(always)]
 fn turn<S: Simd>(simd: S, head: Head, from: &[f32], first: usize, to: &mut [f32]) {
-    let Head { context, width, .. } = head;
+    let Head { context, rows, width, .. } = head;
     let queries = BLOCK.min(context - first);
     for lanes in 0..queries.div_ceil(PANEL) {
         let row = first + lanes * PANEL;
         let count = PANEL.min(context - row);
         for panel in 0..width / PANEL {
-            let from = &from[(panel * context + row) * PANEL..][..count * PANEL];
+            let from = &from[(panel * rows + row) * PANEL..][..count * PANEL];
             let to = &mut to[(lanes * width + panel * PANEL) * PANEL..][..PANEL * PANEL];
             if count == PANEL {
                 turn_square(simd, from, to);
@@ -233,14 +237,14 @@ fn scores<S: Simd>(
     turned: &[f32],
     to: &mut [f32],
 ) {
-    let Head { context, width, .. } = head;
+    let Head { context, rows, width, .. } = head;
     let count = BLOCK.min(context - first).div_ceil(PANEL);
     for panel in (0..count).step_by(2) {
         let panels = panel..count.min(panel + 2);
         product::<S, ByRows>(
             simd,
             Product {
-                left: Matrix { data: left, rows: context },
+                left: Matrix { data: left, rows },
                 right: Matrix { data: turned, rows: width },
                 rows: 0..context.min(first + panels.end * PANEL),
                 panels,

@@ -184,53 +184,55 @@ impl Layout {
     }
 }
 
-/// What a window's forward pass leaves for its backward pass in one block.
+/// What the forward pass of a group of windows leaves for the backward pass in one block. `rows` are
+/// the tokens of all of them.
 #[derive(Clone, Debug)]
 pub struct BlockTrace {
-    pub normal1: Range<usize>,      // (context, width)
-    pub inverse1: Range<usize>,     // (context), padded
-    pub qkv: Range<usize>,          // (context, 3 heads)
+    pub normal1: Range<usize>,      // (rows, width)
+    pub inverse1: Range<usize>,     // (rows), padded
+    pub qkv: Range<usize>,          // (rows, 3 heads)
     pub largest: Range<usize>,      // (heads, context), padded
     pub inverse_sums: Range<usize>, // likewise
-    pub attended: Range<usize>,     // (context, heads)
-    pub normal2: Range<usize>,      // (context, width)
-    pub inverse2: Range<usize>,     // (context), padded
-    pub gelu: Range<usize>,         // (context, wide)
-    pub slope: Range<usize>,        // (context, wide): of GELU, then the gradient before it
+    pub attended: Range<usize>,     // (rows, heads)
+    pub normal2: Range<usize>,      // (rows, width)
+    pub inverse2: Range<usize>,     // (rows), padded
+    pub gelu: Range<usize>,         // (rows, wide)
+    pub slope: Range<usize>,        // (rows, wide): of GELU, then the gradient before it
 }
 
-/// What a window's passes keep: each window of a batch has a region of its own.
+/// What the passes of a group of windows keep: each group has a region of its own.
 #[derive(Clone, Debug)]
 pub struct Trace {
     pub blocks: Vec<BlockTrace>,
-    pub normal: Range<usize>,  // (context, width)
-    pub inverse: Range<usize>, // (context), padded
-    pub logits: Range<usize>,  // (context, vocabulary), then their gradient
+    pub normal: Range<usize>,  // (rows, width)
+    pub inverse: Range<usize>, // (rows), padded
+    pub logits: Range<usize>,  // (rows, vocabulary), then their gradient
     /// The residual stream, then gradients of it: each block needs the one that reaches it and the
     /// one between its halves until its weights' gradients are computed.
-    pub stream: [Range<usize>; 3], // (context, width) each
-    pub d_qkv: Range<usize>,   // (context, 3 heads)
+    pub stream: [Range<usize>; 3], // (rows, width) each
+    pub d_qkv: Range<usize>,   // (rows, 3 heads)
     pub len: usize,
 }
 
 impl Trace {
-    /// For training. To predict, one block's room serves all of them.
-    pub fn new(sizes: Sizes, keep_blocks: bool) -> Trace {
+    /// For training on groups of so many windows. To predict, one block's room serves all of them.
+    pub fn new(sizes: Sizes, windows: usize, keep_blocks: bool) -> Trace {
         let Sizes { shape: Shape { layers, heads: count, context, .. }, width, heads, .. } = sizes;
+        let (rows, softmax) = (windows * context, windows * count * padded(context));
         let Sizes { wide, vocabulary, .. } = sizes;
         let mut parts = Parts::default();
-        let stream = [(); 3].map(|()| parts.next(context * width));
+        let stream = [(); 3].map(|()| parts.next(rows * width));
         let mut block = || BlockTrace {
-            normal1: parts.next(context * width),
-            inverse1: parts.next(padded(context)),
-            qkv: parts.next(context * 3 * heads),
-            largest: parts.next(count * padded(context)),
-            inverse_sums: parts.next(count * padded(context)),
-            attended: parts.next(context * heads),
-            normal2: parts.next(context * width),
-            inverse2: parts.next(padded(context)),
-            gelu: parts.next(context * wide),
-            slope: parts.next(context * wide),
+            normal1: parts.next(rows * width),
+            inverse1: parts.next(padded(rows)),
+            qkv: parts.next(rows * 3 * heads),
+            largest: parts.next(softmax),
+            inverse_sums: parts.next(softmax),
+            attended: parts.next(rows * heads),
+            normal2: parts.next(rows * width),
+            inverse2: parts.next(padded(rows)),
+            gelu: parts.next(rows * wide),
+            slope: parts.next(rows * wide),
         };
         let blocks = if keep_blocks {
             (0..layers).map(|_| block()).collect()
@@ -239,10 +241,10 @@ impl Trace {
         };
         Trace {
             blocks,
-            normal: parts.next(context * width),
-            inverse: parts.next(padded(context)),
-            logits: parts.next(context * vocabulary),
-            d_qkv: parts.next(context * 3 * heads),
+            normal: parts.next(rows * width),
+            inverse: parts.next(padded(rows)),
+            logits: parts.next(rows * vocabulary),
+            d_qkv: parts.next(rows * 3 * heads),
             stream,
             len: parts.0,
         }

@@ -10,18 +10,20 @@ pub fn scratch(vocabulary: usize) -> usize {
 }
 
 /// The sum of the losses of `targets.len()` rows of logits, in nats; the logits become the gradient
-/// of this sum by `scale`. `logits`: (rows, vocabulary) in panels of `rows` rows; `row`: [`scratch`].
+/// of this sum by `scale`. `logits`: (all, vocabulary), of which the window's rows begin at `first`;
+/// `row`: [`scratch`].
 #[inline(always)]
 pub fn softmax_cross_entropy<S: Simd>(
     simd: S,
     vocabulary: usize,
-    targets: &[u16],
-    scale: f32,
+    (targets, scale): (&[u16], f32),
+    (first, all): (usize, usize),
     logits: &mut [f32],
     row: &mut [f32],
 ) -> f64 {
-    let rows = targets.len();
-    let at = |token: usize, column: usize| (column / PANEL * rows + token) * PANEL + column % PANEL;
+    let at = |token: usize, column: usize| {
+        (column / PANEL * all + first + token) * PANEL + column % PANEL
+    };
     // Many rows share a logarithm: of the product of their sums, as long as that is an `f64`.
     let (mut shifted, mut product) = (0.0f64, 1.0f64);
     for (token, &target) in targets.iter().enumerate() {

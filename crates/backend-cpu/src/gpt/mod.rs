@@ -1,6 +1,6 @@
 //! The model `gpt`, trained whole.
 //!
-//! A step has three phases, with a barrier after each. Threads have windows of their own, which they
+//! A step has three phases, with a barrier after each. Threads have groups of windows of their own, which they
 //! take through the model and back by themselves, block by block, so that a block's weights stay in
 //! the cache ([`passes`]); the weights' gradients of a block follow when all of a thread's windows have
 //! passed it, summed in an order that depends on the number of windows alone ([`windows`]). Then threads
@@ -57,11 +57,11 @@ pub struct GptSession<'data> {
     amx: Option<(Amx, Parts)>,
     first: Buffer<f32>,
     second: Buffer<f32>,
-    gradients: Buffer<f32>, // (blocks of windows, layout.len), apart
-    d_norms: Buffer<f32>,   // (windows, norms)
-    regions: Buffer<f32>,   // (windows, trace.len), apart
+    gradients: Buffer<f32>, // (blocks of groups, layout.len), apart
+    d_norms: Buffer<f32>,   // (groups, norms)
+    regions: Buffer<f32>,   // (groups, trace.len), apart
     looked_up: Buffer<f32>, // (vocabulary, width)
-    losses: Buffer<f64>,    // (windows)
+    losses: Buffer<f64>,    // (groups)
     squares: Buffer<f64>,   // (units)
     /// Each thread's own.
     work: Vec<Mutex<(Work, Tiles)>>,
@@ -105,13 +105,16 @@ impl<'data> GptSession<'data> {
     /// With all of the state zero. The job has been checked.
     pub fn new(engine: Engine, job: Job<'data>, amx: Option<(Amx, Parts)>) -> GptSession<'data> {
         let layout = Layout::new(job.shape);
-        let trace = Trace::new(layout.sizes, true);
+        let trace = Trace::new(layout.sizes, windows::group(job.shape, job.batch_size), true);
         let (windows, threads) = (job.batch_size, engine.team.threads());
-        let at = |index: usize| windows * index / threads;
-        let plan = Plan::new(windows, (0..threads).map(|index| at(index)..at(index + 1)));
+        let group = windows::group(job.shape, windows);
+        let groups = windows.div_ceil(group);
+        let at = |index: usize| groups * index / threads;
+        let plan = Plan::new(groups, (0..threads).map(|index| at(index)..at(index + 1)));
         let units = Unit::all(&layout);
         let shares = Unit::shares(&units, &layout, windows * job.shape.context, threads);
-        let own = || Mutex::new((Work::new(&layout, plan.levels, amx), Tiles::new(plan.stack)));
+        let own =
+            || Mutex::new((Work::new(&layout, group, plan.levels, amx), Tiles::new(plan.stack)));
         GptSession {
             steps: 0,
             weights: Buffer::zeroed(layout.len),
@@ -123,10 +126,10 @@ impl<'data> GptSession<'data> {
             first: Buffer::zeroed(layout.len),
             second: Buffer::zeroed(layout.len),
             gradients: Buffer::zeroed(plan.pushes.len() * apart(layout.len)),
-            d_norms: Buffer::zeroed(windows * layout.norms.len()),
-            regions: Buffer::zeroed(windows * apart(trace.len)),
+            d_norms: Buffer::zeroed(groups * layout.norms.len()),
+            regions: Buffer::zeroed(groups * apart(trace.len)),
             looked_up: Buffer::zeroed(layout.output.range().len()),
-            losses: Buffer::zeroed(windows),
+            losses: Buffer::zeroed(groups),
             squares: Buffer::zeroed(units.len()),
             work: (0..threads).map(|_| own()).collect(),
             trained_tokens: 0,
@@ -238,7 +241,7 @@ impl Session for GptSession<'_> {
 
     fn predict(&mut self, tokens: &[u16], logits: &mut [f32]) -> Result<(), TrainError> {
         self.job.check_prediction(tokens, logits)?;
-        let trace = Trace::new(self.layout.sizes, false);
+        let trace = Trace::new(self.layout.sizes, 1, false);
         let model = Model {
             layout: &self.layout,
             weights: &self.weights,
@@ -335,6 +338,12 @@ impl Kernel for Train<'_> {
 }
 
 impl Steps<'_> {
+    /// The windows of a group.
+    fn windows_of(&self, group: usize) -> Range<usize> {
+        let each = windows::group(self.job.shape, self.job.batch_size);
+        group * each..self.job.batch_size.min((group + 1) * each)
+    }
+
     fn model(&self) -> Model<'_> {
         // SAFETY: of the caller: weights are written in the phase `update` only.
         let (weights, turned) = unsafe {
@@ -348,18 +357,18 @@ impl Steps<'_> {
         Model { layout: self.layout, weights, turned, tiles }
     }
 
-    /// A window's region and its gradients of norms.
+    /// A group's region and its gradients of norms.
     ///
     /// # Safety
-    /// The window is this thread's.
+    /// The group is this thread's.
     #[allow(clippy::mut_from_ref)] // a copy of a pointer: the contract is the caller's
-    unsafe fn window(&self, window: usize) -> (&mut [f32], &mut [f32]) {
-        let (region, norms) = (window * apart(self.trace.len), self.layout.norms.len());
-        // SAFETY: each window has its own.
+    unsafe fn group(&self, group: usize) -> (&mut [f32], &mut [f32]) {
+        let (region, norms) = (group * apart(self.trace.len), self.layout.norms.len());
+        // SAFETY: each group has its own.
         unsafe {
             (
                 self.regions.slice_mut(region..region + self.trace.len),
-                self.d_norms.slice_mut(window * norms..(window + 1) * norms),
+                self.d_norms.slice_mut(group * norms..(group + 1) * norms),
             )
         }
     }
@@ -382,34 +391,40 @@ impl Steps<'_> {
             let start = starts[window] as usize + ahead;
             &self.job.text[start..start + context]
         };
-        let share = member.share(starts.len());
-        for window in share.clone() {
+        let share = member.share(starts.len().div_ceil(self.windows_of(0).len()));
+        for group in share.clone() {
             // SAFETY: in its own share.
-            let (region, d_norms) = unsafe { self.window(window) };
+            let (region, d_norms) = unsafe { self.group(group) };
             d_norms.fill(0.0);
-            passes::embed(simd, model, trace, text(window, 0), region);
+            work.windows = self.windows_of(group).len();
+            for (index, window) in self.windows_of(group).enumerate() {
+                passes::embed(simd, model, trace, (index, text(window, 0)), region, work);
+            }
         }
         for layer in 0..layers {
-            for window in share.clone() {
+            for group in share.clone() {
                 // SAFETY: in its own share.
-                let (region, _) = unsafe { self.window(window) };
+                let (region, _) = unsafe { self.group(group) };
+                work.windows = self.windows_of(group).len();
                 passes::forward(simd, model, trace, layer, region, work);
             }
         }
         let scale = 1.0 / (starts.len() * context) as f32;
-        for window in share.clone() {
+        for group in share.clone() {
             // SAFETY: in its own share.
             let ((region, d_norms), loss) =
-                unsafe { (self.window(window), self.losses.slice_mut(window..window + 1)) };
-            let targets = (text(window, 1), scale);
-            loss[0] = passes::output(simd, model, trace, targets, region, d_norms, work);
+                unsafe { (self.group(group), self.losses.slice_mut(group..group + 1)) };
+            work.windows = self.windows_of(group).len();
+            let targets = self.windows_of(group).map(|window| text(window, 1));
+            loss[0] = passes::output(simd, model, trace, targets, scale, region, d_norms, work);
         }
         // SAFETY: as this function.
         unsafe { self.weight_gradients(simd, member, layers, work) };
         for layer in (0..layers).rev() {
-            for window in share.clone() {
+            for group in share.clone() {
                 // SAFETY: in its own share.
-                let (region, d_norms) = unsafe { self.window(window) };
+                let (region, d_norms) = unsafe { self.group(group) };
+                work.windows = self.windows_of(group).len();
                 passes::backward(simd, model, trace, layer, region, d_norms, work);
             }
             // SAFETY: as this function.
@@ -436,8 +451,9 @@ impl Steps<'_> {
                 // SAFETY: windows and blocks of its own share.
                 let (region, gradient) = unsafe {
                     let gradient = start + range.start..start + range.end;
-                    (self.window(leaf.window).0, self.gradients.slice_mut(gradient))
+                    (self.group(leaf.group).0, self.gradients.slice_mut(gradient))
                 };
+                work.windows = self.windows_of(leaf.group).len();
                 passes::weight_gradient(simd, factors, leaf, region, gradient, work);
             }
         }
@@ -459,6 +475,7 @@ impl Steps<'_> {
             d_norms: self.d_norms,
             regions: self.regions,
             region: apart(self.trace.len),
+            group: windows::group(self.job.shape, self.job.batch_size),
             stream: &self.trace.stream[stream],
             looked_up: self.looked_up,
             text: self.job.text,
@@ -502,7 +519,8 @@ impl Steps<'_> {
             let windows = self.job.batch_size;
             // SAFETY: only this thread touches the step's loss; the windows' are written.
             unsafe {
-                let sum: f64 = self.losses.slice(0..windows).iter().sum();
+                let groups = windows.div_ceil(windows::group(self.job.shape, windows));
+                let sum: f64 = self.losses.slice(0..groups).iter().sum();
                 let mean = sum / (windows * self.job.shape.context) as f64;
                 self.step_loss.slice_mut(index..index + 1)[0] = mean as f32;
             }
@@ -528,12 +546,13 @@ impl Kernel for Predict<'_> {
         let mut own = work[member.index()].lock().unwrap_or_else(PoisonError::into_inner);
         let (work, _) = &mut *own;
         work.begin();
+        work.windows = 1;
         let Shape { layers, context, vocabulary, .. } = model.layout.sizes.shape;
         let mut region = Buffer::zeroed(trace.len);
         let windows = tokens.chunks(context).zip(logits.chunks_mut(context * vocabulary));
         for (tokens, logits) in windows {
             // Positions after the last keep what they had: nobody before them sees it.
-            passes::embed(simd, model, trace, tokens, &mut region);
+            passes::embed(simd, model, trace, (0, tokens), &mut region, work);
             for layer in 0..layers {
                 passes::forward(simd, model, trace, layer, &mut region, work);
             }

@@ -30,7 +30,8 @@ pub struct Model<'run> {
 /// A thread's scratch memory.
 pub struct Work {
     pub sizes: Sizes,
-    head: Head,
+    /// Windows of the group whose turn it is.
+    pub windows: usize,
     scaled: Buffer<f32>,     // (context, width)
     d_scaled: Buffer<f32>,   // (context, width)
     d_attended: Buffer<f32>, // (context, heads)
@@ -45,25 +46,27 @@ pub struct Work {
 }
 
 impl Work {
-    pub fn new(layout: &Layout, levels: usize, amx: Option<(Amx, Parts)>) -> Work {
+    /// For groups of at most so many windows.
+    pub fn new(layout: &Layout, windows: usize, levels: usize, amx: Option<(Amx, Parts)>) -> Work {
         let sizes = layout.sizes;
         let context = sizes.shape.context;
-        let head = Head::new(context, sizes.shape.head_width());
+        let rows = windows * context;
+        let head = Head::new(context, rows, sizes.shape.head_width());
         let [turned, d_turned, scores, d_scores] = head.scratch().map(Buffer::zeroed);
         let largest = layout.linears().map(|linear| linear.range().len()).max().unwrap_or(0);
         Work {
             sizes,
-            head,
-            scaled: Buffer::zeroed(context * sizes.width),
-            d_scaled: Buffer::zeroed(context * sizes.width),
-            d_attended: Buffer::zeroed(context * sizes.heads),
+            windows,
+            scaled: Buffer::zeroed(rows * sizes.width),
+            d_scaled: Buffer::zeroed(rows * sizes.width),
+            d_attended: Buffer::zeroed(rows * sizes.heads),
             turned,
             d_turned,
             scores,
             d_scores,
             row: Buffer::zeroed(loss::scratch(sizes.shape.vocabulary)),
             sums: Buffer::zeroed(levels.saturating_sub(1) * largest),
-            tiled: amx.map(|(amx, parts)| Tiled::new(amx, parts, context, layout.widest())),
+            tiled: amx.map(|(amx, parts)| Tiled::new(amx, parts, rows, layout.widest())),
         }
     }
 
@@ -81,7 +84,7 @@ impl Work {
     }
 
     fn rows(&self) -> Rows {
-        Rows { rows: self.sizes.shape.context, width: self.sizes.shape.width }
+        Rows { rows: self.windows * self.sizes.shape.context, width: self.sizes.shape.width }
     }
 }
 
@@ -152,14 +155,15 @@ fn with_weight<S: Simd>(
     );
 }
 
-/// The embeddings of a window's tokens, to the residual stream.
+/// The embeddings of the tokens of one window of a group, to the residual stream.
 #[inline(always)]
 pub fn embed<S: Simd>(
     simd: S,
     model: Model<'_>,
     trace: &Trace,
-    tokens: &[u16],
+    (window, tokens): (usize, &[u16]),
     region: &mut [f32],
+    work: &Work,
 ) {
     let Layout { sizes, output, positions, .. } = model.layout;
     let context = sizes.shape.context;
@@ -169,9 +173,10 @@ pub fn embed<S: Simd>(
     for (position, &token) in tokens.iter().enumerate() {
         for vector in 0..sizes.width / S::LANES {
             let token = place::<S>(sizes.vocabulary, usize::from(token), vector);
+            let at = place::<S>(work.rows().rows, window * context + position, vector);
             let position = place::<S>(context, position, vector);
             let sum = simd.add(load(simd, embeddings, token), load(simd, positions, position));
-            store(simd, stream, position, sum);
+            store(simd, stream, at, sum);
         }
     }
 }
@@ -204,13 +209,13 @@ pub fn forward<S: Simd>(
 
     let [qkv, attended, largest, inverse_sums] =
         parts(region, [&of.qkv, &of.attended, &of.largest, &of.inverse_sums]);
-    for head in 0..work.sizes.shape.heads {
-        let (qkv, columns) = (work.of_head(qkv, head), work.columns(head));
-        let mut softmax = work.softmax(largest, inverse_sums, head);
-        let attended = &mut attended[columns];
-        let Work { head, turned, d_turned, scores, d_scores, .. } = &mut *work;
+    for (window, index) in work.heads() {
+        let (qkv, columns) = (work.of_head(qkv, window, index), work.columns(window, index));
+        let mut softmax = work.softmax(largest, inverse_sums, window, index);
+        let (head, attended) = (work.head(), &mut attended[columns]);
+        let Work { turned, d_turned, scores, d_scores, .. } = &mut *work;
         let mut scratch = Scratch { turned, d_turned, scores, d_scores };
-        attention::forward(simd, *head, qkv, &mut softmax, attended, &mut scratch);
+        attention::forward(simd, head, qkv, &mut softmax, attended, &mut scratch);
     }
 
     let [stream, attended, normal2, inverse2, gelu, slope] = parts(
@@ -259,15 +264,16 @@ pub fn logits<S: Simd>(
     );
 }
 
-/// The sum of a window's losses; its logits become the gradient of this sum by `scale`, and the
+/// The sum of a group's losses; its logits become the gradient of this sum by `scale`, and the
 /// residual stream's gradient is written to the first stream. Adds to the gradient of the norm.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)] // a pass has its model, its window and its thread
-pub fn output<S: Simd>(
+#[allow(clippy::too_many_arguments)] // a pass has its model, its windows and its thread
+pub fn output<'text, S: Simd>(
     simd: S,
     model: Model<'_>,
     trace: &Trace,
-    (targets, scale): (&[u16], f32),
+    targets: impl Iterator<Item = &'text [u16]>,
+    scale: f32,
     region: &mut [f32],
     d_norms: &mut [f32],
     work: &mut Work,
@@ -280,7 +286,12 @@ pub fn output<S: Simd>(
         [&trace.logits, &trace.normal, &trace.inverse, &trace.stream[0], &trace.stream[1]],
     );
     let vocabulary = work.sizes.shape.vocabulary;
-    let loss = loss::softmax_cross_entropy(simd, vocabulary, targets, scale, logits, &mut work.row);
+    let mut loss = 0.0;
+    for (window, targets) in targets.enumerate() {
+        let place = (window * targets.len(), size.rows);
+        let (targets, row) = ((targets, scale), &mut *work.row);
+        loss += loss::softmax_cross_entropy(simd, vocabulary, targets, place, logits, row);
+    }
     let mut write = Write { to: &mut work.d_scaled, rows: size.rows };
     with_weight(simd, &mut work.tiled, size.rows, logits, model.turned(layout.output), &mut write);
     zeros.fill(0.0); // nothing goes past the last norm
@@ -339,18 +350,20 @@ pub fn backward<S: Simd>(
         parts(region, [&of.qkv, &of.largest, &of.inverse_sums, &trace.d_qkv]);
     let (d_queries, d_rest) = d_qkv.split_at_mut(rows * work.sizes.heads);
     let (d_keys, d_values) = d_rest.split_at_mut(rows * work.sizes.heads);
-    for head in 0..work.sizes.shape.heads {
-        let columns = work.columns(head);
+    for (window, index) in work.heads() {
+        let columns = work.columns(window, index);
         let mut to = DQkv {
             queries: &mut d_queries[columns.clone()],
             keys: &mut d_keys[columns.clone()],
             values: &mut d_values[columns.clone()],
         };
-        let (qkv, softmax) = (work.of_head(qkv, head), work.softmax(largest, inverse_sums, head));
-        let Work { head, d_attended, turned, d_turned, scores, d_scores, .. } = &mut *work;
+        let (qkv, softmax) =
+            (work.of_head(qkv, window, index), work.softmax(largest, inverse_sums, window, index));
+        let head = work.head();
+        let Work { d_attended, turned, d_turned, scores, d_scores, .. } = &mut *work;
         let mut scratch = Scratch { turned, d_turned, scores, d_scores };
         let d_attended = &d_attended[columns];
-        attention::backward(simd, *head, qkv, &softmax, d_attended, &mut to, &mut scratch);
+        attention::backward(simd, head, qkv, &softmax, d_attended, &mut to, &mut scratch);
     }
 
     let [d_middle, d_to, normal1, inverse1, d_qkv] =
@@ -404,7 +417,7 @@ pub fn weight_gradient<S: Simd>(
     work: &mut Work,
 ) {
     let Linear { inputs, outputs, .. } = factors.linear;
-    let rows = work.sizes.shape.context;
+    let rows = work.rows().rows;
     let (input, d_output) = (&region[factors.input.clone()], &region[factors.d_output.clone()]);
     let mut sum = Merge { first: gradient, rest: &mut work.sums, rows: inputs, leaf };
     if let Some(tiled) = &mut work.tiled {
@@ -474,16 +487,27 @@ impl Sizes {
 }
 
 impl Work {
-    /// A head's part of a matrix (context, heads).
-    fn columns(&self, head: usize) -> Range<usize> {
-        let len = self.sizes.shape.context * self.sizes.head;
-        head * len..(head + 1) * len
+    fn head(&self) -> Head {
+        let shape = self.sizes.shape;
+        Head::new(shape.context, self.rows().rows, shape.head_width())
     }
 
-    /// A head's part of (context, 3 heads).
-    fn of_head<'data>(&self, qkv: &'data [f32], head: usize) -> Qkv<'data> {
-        let len = self.sizes.shape.context * self.sizes.heads;
-        let part = |index: usize| &qkv[index * len..][self.columns(head)];
+    /// Window and head of all attentions.
+    fn heads(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let heads = self.sizes.shape.heads;
+        (0..self.windows).flat_map(move |window| (0..heads).map(move |head| (window, head)))
+    }
+
+    /// A head's part of a matrix (rows, heads), from the first row of a window on.
+    fn columns(&self, window: usize, head: usize) -> Range<usize> {
+        let len = self.rows().rows * self.sizes.head;
+        head * len + window * self.sizes.shape.context * PANEL..(head + 1) * len
+    }
+
+    /// A head's part of (rows, 3 heads), likewise.
+    fn of_head<'data>(&self, qkv: &'data [f32], window: usize, head: usize) -> Qkv<'data> {
+        let len = self.rows().rows * self.sizes.heads;
+        let part = |index: usize| &qkv[index * len..][self.columns(window, head)];
         Qkv { queries: part(0), keys: part(1), values: part(2) }
     }
 
@@ -491,10 +515,12 @@ impl Work {
         &self,
         largest: &'data mut [f32],
         inverse_sums: &'data mut [f32],
+        window: usize,
         head: usize,
     ) -> Softmax<'data> {
         let len = padded(self.sizes.shape.context);
-        let part = head * len..(head + 1) * len;
+        let place = window * self.sizes.shape.heads + head;
+        let part = place * len..(place + 1) * len;
         Softmax { largest: &mut largest[part.clone()], inverse_sums: &mut inverse_sums[part] }
     }
 }

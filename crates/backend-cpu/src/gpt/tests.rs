@@ -336,7 +336,7 @@ impl Kernel for Attend<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Self::Output {
         let Attend { context, width, qkv, d } = self;
-        let head = Head::new(context, width);
+        let head = Head::new(context, context, width);
         let [mut turned, mut d_turned, mut scores, mut d_scores] = head.scratch().map(|len| {
             let mut scratch = Buffer::zeroed(len);
             scratch.fill(f32::NAN); // what is not written is not to be read
@@ -413,8 +413,14 @@ impl Kernel for Loss<'_> {
         let Loss { vocabulary, targets, logits } = self;
         let mut logits = in_panels(logits, vocabulary);
         let mut row = vec![0.0; loss::scratch(vocabulary)];
-        let loss =
-            loss::softmax_cross_entropy(simd, vocabulary, targets, 0.5, &mut logits, &mut row);
+        let loss = loss::softmax_cross_entropy(
+            simd,
+            vocabulary,
+            (targets, 0.5),
+            (0, targets.len()),
+            &mut logits,
+            &mut row,
+        );
         (loss, from_panels(&logits, targets.len(), vocabulary))
     }
 }

@@ -116,11 +116,14 @@ impl<T: Finish> Kernel for Blocks<'_, T> {
         for panel in (0..panels).step_by(2) {
             let there = 2.min(panels - panel);
             let second = panel + there - 1;
+            // Weights come from the third-level cache: the next panels' while these are multiplied.
+            let next = right.as_ptr().wrapping_add((panel + 2) * one);
             let right = [&right[panel * one..], &right[second * one..]];
             for row in (0..rows).step_by(DEPTH) {
                 let left = &left[row / DEPTH * 2 * one..];
                 let rows = DEPTH.min(rows - row);
-                amx.multiply(*parts, Block { left, right, depth_blocks }, sums);
+                let ahead = next.wrapping_add(row / DEPTH * depth_blocks * parts.ahead());
+                amx.multiply(*parts, Block { left, right, depth_blocks, ahead }, sums);
                 amx::finish(simd, (row, rows), (panel, there), sums, finish);
             }
         }

@@ -101,12 +101,14 @@ pub struct Gradients<'run> {
     pub blocks: Shared<'run, f32>,
     pub stride: usize,
     pub pushes: &'run [Push],
-    /// (windows, norms)
+    /// (groups, norms)
     pub d_norms: Shared<'run, f32>,
-    /// The regions of the windows, and where in them is the gradient of the embeddings' sum.
+    /// The regions of the groups, and where in them is the gradient of the embeddings' sum.
     pub regions: Shared<'run, f32>,
     pub region: usize,
     pub stream: &'run Range<usize>,
+    /// Windows of a group, but for the last.
+    pub group: usize,
     /// (vocabulary, width): what is added to the tied embedding's gradient.
     pub looked_up: Shared<'run, f32>,
     pub text: &'run [u16],
@@ -155,20 +157,30 @@ impl Gradients<'_> {
                 Unit::Positions { panel } => {
                     let len = layout.sizes.shape.context * PANEL;
                     let start = layout.positions.start + panel * len;
-                    let windows = (0..self.starts.len()).map(|window| {
-                        let start = window * self.region + self.stream.start + panel * len;
-                        self.regions.slice(start..start + len)
-                    });
+                    let windows = (0..self.starts.len()).map(|window| self.of(window, panel));
                     sum_flat(simd, windows, self.blocks.slice_mut(start..start + len))
                 }
                 Unit::Norms => {
                     let len = layout.norms.len();
-                    let windows = (0..self.starts.len())
-                        .map(|window| self.d_norms.slice(window * len..(window + 1) * len));
+                    let windows = (0..self.starts.len().div_ceil(self.group))
+                        .map(|group| self.d_norms.slice(group * len..(group + 1) * len));
                     sum_flat(simd, windows, self.blocks.slice_mut(layout.norms.clone()))
                 }
             }
         }
+    }
+
+    /// A window's gradient of 16 features of the embeddings' sum, (context, 16).
+    ///
+    /// # Safety
+    /// Nobody writes to the regions while the slice lives.
+    unsafe fn of(&self, window: usize, panel: usize) -> &[f32] {
+        let (group, len) = (window / self.group, self.layout.sizes.shape.context * PANEL);
+        let windows = self.group.min(self.starts.len() - group * self.group);
+        let place = (panel * windows + window % self.group) * len;
+        let start = group * self.region + self.stream.start + place;
+        // SAFETY: says the caller.
+        unsafe { self.regions.slice(start..start + len) }
     }
 
     /// 16 rows of a panel of a weight's gradient.
@@ -249,9 +261,8 @@ impl Gradients<'_> {
         to.fill(0.0);
         for (window, &start) in self.starts.iter().enumerate() {
             let start = start as usize;
-            let at = window * self.region + self.stream.start + panel * context * PANEL;
             // SAFETY: nobody writes to the regions now.
-            let from = unsafe { self.regions.slice(at..at + context * PANEL) };
+            let from = unsafe { self.of(window, panel) };
             for (position, &token) in self.text[start..start + context].iter().enumerate() {
                 for lane in (0..PANEL).step_by(S::LANES) {
                     let place = usize::from(token) * PANEL + lane;
