@@ -246,7 +246,7 @@ fn the_schedulers_clock_agrees_with_perf_stat() {
     };
     // Two trainings, which never use the same: what each judge adds to the trainer's own figure is compared.
     let judged_ms = judged_ms - 1e3 * number_in(&said_lines(&output.stdout), "cpu_s");
-    let measured_ms = nanoseconds as f64 / 1e6 - 1e3 * number_in(&lines, "cpu_s");
+    let measured_ms = nanoseconds / 1e6 - 1e3 * number_in(&lines, "cpu_s");
     assert!((measured_ms - judged_ms).abs() < 150.0, "{measured_ms} ms, perf {judged_ms} ms");
 }
 

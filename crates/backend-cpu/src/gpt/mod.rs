@@ -2,10 +2,10 @@
 //!
 //! A step has three phases, with a barrier after each. Threads have groups of windows of their own, which they
 //! take through the model and back by themselves, block by block, so that a block's weights stay in
-//! the cache ([`passes`]); the weights' gradients of a block follow when all of a thread's windows have
-//! passed it, summed in an order that depends on the number of windows alone ([`windows`]). Then threads
+//! the cache (`passes`); the weights' gradients of a block follow when all of a thread's windows have
+//! passed it, summed in an order that depends on the number of windows alone (`windows`). Then threads
 //! have parameters of their own: they sum what is left to sum and the squares of it, and update
-//! ([`update`]). Instead to cut each product between the threads costs a barrier a layer, and moves
+//! (`update`). Instead to cut each product between the threads costs a barrier a layer, and moves
 //! every activation between cores.
 //!
 //! All matrices lie in panels, as [`product`] says; so nothing is packed, but that the weights of

@@ -563,13 +563,12 @@ fn a_python_script_written_from_the_specification_reads_our_files() {
 
 #[test]
 fn files_of_version_2_use_only_keys_that_we_write() {
-    for value in [serde_json::to_value(full_result()).unwrap()] {
-        let result: Record = serde_json::from_value(value.clone()).unwrap();
-        let written = serde_json::to_value(result).unwrap();
-        let mut lost = Vec::new();
-        lost_keys(&value, &written, "", &mut lost);
-        assert_eq!(lost, [""; 0]);
-    }
+    let value = serde_json::to_value(full_result()).unwrap();
+    let result: Record = serde_json::from_value(value.clone()).unwrap();
+    let written = serde_json::to_value(result).unwrap();
+    let mut lost = Vec::new();
+    lost_keys(&value, &written, "", &mut lost);
+    assert_eq!(lost, [""; 0]);
 }
 
 #[test]
