@@ -299,7 +299,7 @@ fn a_group_that_nobody_was_left_to_remove_goes_with_the_next_run() {
     };
     eventually("what it started is killed", || {
         let left = std::fs::read_to_string(format!("{group}/cgroup.procs")).unwrap_or_default();
-        left.lines().for_each(|pid| kill(pid));
+        left.lines().for_each(&kill);
         left.is_empty()
     });
     // The kernel itself may need a moment to forget the last process of a group.
