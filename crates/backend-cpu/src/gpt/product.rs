@@ -246,6 +246,10 @@ unsafe fn tile<S: Simd, L: Left, const R: usize, const C: usize>(
         };
         for _ in 0..depth.len() / PANEL {
             for k in 0..PANEL {
+                // Of a depth of 512 the panels do not stay in L1: 10 % of such a product, 1 % of a step.
+                for from in from.iter().step_by(PANEL / S::LANES) {
+                    simd.prefetch(from.wrapping_add((PANEL + k) * PANEL).cast());
+                }
                 step::<S, L, R, C>(simd, at, &from, k, &mut sums);
             }
             at = at.wrapping_add(next);
