@@ -4,7 +4,7 @@
 //!
 //! The task's metrics and the throughput are figures like the others; their words come from the records.
 
-use crate::number::decimal;
+use crate::number::{decimal, digits};
 use crate::task::Better;
 use crate::{MEGABYTE, Record, Sample};
 use measure::text::visible;
@@ -211,9 +211,19 @@ impl Figure {
         }
     }
 
+    /// A value for a table: the specification's figures and percentages with two decimals, as it prints
+    /// them.
+    pub fn printed(&self, value: f64) -> String {
+        match &*self.key {
+            "training_time_seconds" | "peak_memory_mb" => decimal(Some(value)),
+            _ if self.unit == "%" => decimal(Some(value)),
+            _ => digits(value),
+        }
+    }
+
     /// A value with its unit, for a sentence.
     pub fn said(&self, value: f64) -> String {
-        format!("{} {}", decimal(Some(value)), self.unit).trim_end().to_owned()
+        format!("{} {}", self.printed(value), self.unit).trim_end().to_owned()
     }
 
     /// Whether it says how long something took.

@@ -4,20 +4,30 @@
 pub const UNKNOWN: &str = "n/a";
 
 /// A figure with two decimals, as the specification prints it; with three digits where two decimals
-/// would lose them, with four where they would say nothing, and in powers of ten where that would not
-/// fit a table.
+/// would lose them, and in powers of ten where that would not fit a table.
 pub fn decimal(figure: Option<f64>) -> String {
     match figure {
         None => UNKNOWN.to_owned(),
         Some(figure) if figure != 0.0 && figure.abs() < 0.095 => three_digits(figure),
-        Some(figure) if figure.abs() < 1e4 => format!("{figure:.2}"),
-        Some(figure) if figure.abs() < 1e9 => {
-            let last = 10_f64.powi(figure.abs().log10().floor() as i32 - 3);
-            let sign = if figure < 0.0 { "-" } else { "" };
-            format!("{sign}{}", grouped(((figure.abs() / last).round() * last) as usize))
-        }
+        Some(figure) if figure.abs() < 1e9 => format!("{figure:.2}"),
         Some(figure) => format!("{figure:.2e}"),
     }
+}
+
+/// A figure with the digits that say something: four, of less than 1 three. `463,800`.
+pub fn digits(figure: f64) -> String {
+    let size = figure.abs();
+    if !(1.0..1e9).contains(&size) {
+        return three_digits(figure);
+    }
+    let power = size.log10().floor() as i32;
+    if power < 3 {
+        let decimals = (3 - power) as usize;
+        return format!("{figure:.decimals$}");
+    }
+    let last = 10_f64.powi(power - 3);
+    let sign = if figure < 0.0 { "-" } else { "" };
+    format!("{sign}{}", grouped(((size / last).round() * last) as usize))
 }
 
 /// A measured figure with three digits.
@@ -61,12 +71,21 @@ mod tests {
         assert_eq!(decimal(Some(0.1)), "0.10");
         assert_eq!(decimal(Some(0.0)), "0.00");
         assert_eq!(decimal(Some(0.01234)), "0.0123");
-        assert_eq!(decimal(Some(9999.0)), "9999.00");
-        assert_eq!(decimal(Some(463_768.12)), "463,800");
-        assert_eq!(decimal(Some(-12_345.6)), "-12,350");
-        assert_eq!(decimal(Some(999_999_999.999)), "1,000,000,000");
+        assert_eq!(decimal(Some(999_999_999.999)), "1000000000.00");
         assert_eq!(decimal(Some(1e300)), "1.00e300");
         assert_eq!(decimal(None), "n/a");
+        for (figure, shown) in [
+            (0.0, "0"),
+            (0.38217, "0.382"),
+            (2.6349, "2.635"),
+            (123.456, "123.5"),
+            (1234.5, "1,235"),
+            (463_768.12, "463,800"),
+            (-12_345.6, "-12,350"),
+            (2e9, "2.00e9"),
+        ] {
+            assert_eq!(digits(figure), shown);
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::console::{Style, blank, one_line};
 use crate::markdown::escape_long;
-use crate::text::{UNKNOWN, decimal, three_digits};
+use crate::text::{UNKNOWN, three_digits};
 use comfy_table::{Cell, CellAlignment, Color};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use record::comparison::{
@@ -156,7 +156,8 @@ pub fn change(row: &ComparedRow) -> String {
 pub(crate) fn value(value: Option<f64>, figure: &Figure) -> String {
     match value {
         Some(value) if figure.is_time() => three_digits(value),
-        value => decimal(value),
+        Some(value) => figure.printed(value),
+        None => UNKNOWN.to_owned(),
     }
 }
 

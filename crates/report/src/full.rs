@@ -2,7 +2,7 @@
 //! lets no text of the file reach the terminal as a command.
 
 use crate::console::{Style, blank, one_line};
-use crate::text::{self, BARS, decimal};
+use crate::text::{self, BARS, UNKNOWN};
 use comfy_table::{Cell, CellAlignment};
 use record::{Record, Sample, figures};
 use std::fmt::Write;
@@ -111,7 +111,10 @@ impl Page {
                 right((sample.round + 1).to_string()),
                 Cell::new(format!("{}{again}", sample.status)),
             ];
-            let values = figures.iter().map(|figure| right(decimal(figure.of_sample(sample))));
+            let values = figures.iter().map(|figure| {
+                let value = figure.of_sample(sample);
+                right(value.map_or(UNKNOWN.to_owned(), |value| figure.printed(value)))
+            });
             table.add_row(names.into_iter().chain(values));
         }
         for line in table.lines() {

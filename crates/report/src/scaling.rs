@@ -1,6 +1,6 @@
 //! The panels of scaling: a small table for each curve.
 
-use crate::text::decimal;
+use crate::text::digits;
 use record::scaling::{Curve, curves};
 use record::summary::Summary;
 use record::task::ScalingKind;
@@ -27,9 +27,9 @@ fn panel(curve: &Curve) -> Panel {
     heads.extend(has_throughput.then(|| "Work/s".to_owned()));
     heads.extend(["Speed-up", "Efficiency"].map(str::to_owned));
     let row = |point: &record::scaling::Point| {
-        let mut row = vec![point.number.to_string(), decimal(Some(point.train_s))];
+        let mut row = vec![point.number.to_string(), digits(point.train_s)];
         if has_throughput {
-            row.push(decimal(point.throughput));
+            row.push(point.throughput.map_or(String::new(), digits));
         }
         row.push(format!("{:.2}x", point.speed_up));
         row.push(format!("{:.1} %", 100.0 * point.efficiency));

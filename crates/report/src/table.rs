@@ -1,7 +1,7 @@
 //! The columns that rows are shown with, on a terminal and in documents: what tells the rows apart, then
 //! every figure that is known of any of them, then what they are compared by.
 
-use crate::text::{self, decimal, visible};
+use crate::text::{self, UNKNOWN, decimal, visible};
 use record::figures::{Figure, Shown};
 use record::summary::{Difference, Row, Summary};
 use record::{DatasetRecord, Verdict};
@@ -114,7 +114,8 @@ impl Column {
             Column::Figure(figure) => {
                 let claimed = !summary.only_specification && figure.is_claimed(&row.record);
                 let mark = if claimed { "\u{2020}" } else { "" };
-                (decimal(figure.of(&row.record)) + mark).into()
+                let shown = figure.of(&row.record).map(|value| figure.printed(value) + mark);
+                shown.map_or(UNKNOWN.into(), Cow::from)
             }
             Column::SpeedUp => speed_up(summary, row).into(),
             Column::Verified => summary.grade(row).words().into(),

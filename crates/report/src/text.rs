@@ -1,7 +1,7 @@
 //! Names and figures as text that can break nothing: neither a table nor a terminal.
 
 pub use measure::text::{is_deceptive, visible};
-pub use record::number::{UNKNOWN, count, decimal, three_digits};
+pub use record::number::{UNKNOWN, count, decimal, digits, three_digits};
 use serde::Serialize;
 use serde_json::Value;
 use std::borrow::Cow;
