@@ -1,18 +1,15 @@
 // The MLP's first product with GELU behind it, and the gradient that comes back to it with GELU's slope
 // behind it, for Hopper: what cuBLASLt has for the second takes twice the time that its memory would.
-// Operands come through the bulk copy engine, products are wgmma's. What bounds it is the L2 cache, so a
-// block has a tile of 128 by 256, one group of warps each half, and two blocks of a cluster that have the
-// same columns read each other half of the right operand.
+// Operands come through the bulk copy engine, products are wgmma's, and while one group of warps
+// multiplies a tile the other one applies GELU to its own and writes it.
 #include "bulk_copy.cuh"
 #include "gpt.cuh"
 
-constexpr u32 TILE = 128;        // rows and columns of a group's tile
+constexpr u32 TILE = 128;        // rows and columns of a result's tile
 constexpr u32 INNER = 64;        // of a stage: 128 bytes of bf16, as wide as a swizzle
-constexpr u32 STAGES = 3;
-constexpr u32 GROUPS = 2;        // that multiply, beside each other
-constexpr u32 BLOCKS = 2;        // of a cluster, above each other
+constexpr u32 STAGES = 4;
 constexpr u32 GROUP = 128;       // threads that issue wgmma together
-constexpr u32 THREADS = (GROUPS + 1) * GROUP;
+constexpr u32 THREADS = 3 * GROUP;
 constexpr u32 PIECES = TILE / 8; // 16 bytes each, of a tile's row
 
 struct GeluProduct {
@@ -20,20 +17,20 @@ struct GeluProduct {
     TensorMap right; // (columns, inner)
     bf16 *aux;       // (rows, columns): what goes into GELU; written, or read by the gradient
     bf16 *result;    // (rows, columns)
-    u32 rows;        // a multiple of 256
-    u32 columns;     // a multiple of 256
+    u32 rows;        // a multiple of 128
+    u32 columns;     // a multiple of 128
     u32 inner;       // a multiple of 64
     u32 unused;
 };
 
 struct __align__(1024) Stage {
     bf16 left[TILE * INNER];
-    bf16 right[GROUPS][TILE * INNER];
+    bf16 right[TILE * INNER];
 };
 
 struct Shared {
     Stage stages[STAGES];
-    bf16 tiles[GROUPS][TILE * TILE]; // each group's, in pieces that are spread over the banks
+    bf16 tiles[2][TILE * TILE]; // each group's, in pieces that are spread over the banks
     u64 full[STAGES];
     u64 empty[STAGES];
 };
@@ -84,71 +81,32 @@ __device__ __forceinline__ bf16 *piece_at(bf16 *tile, u32 row, u32 piece) {
     return tile + (row * PIECES + (piece ^ (row % 8))) * 8;
 }
 
-// Where a cluster's tiles are.
-struct Places {
-    u32 across, count, first, step, rank;
+// The groups multiply in turns, so that one has the tensor cores to itself while the other one writes. It
+// also keeps a group from waiting for a stage's use after the next one, which its barrier's parity could
+// not tell from the use before.
+__device__ __forceinline__ void wait_for_turn(u32 group) { barrier_sync(3 + group, 2 * GROUP); }
+__device__ __forceinline__ void give_turn_to(u32 group) { barrier_arrive(3 + group, 2 * GROUP); }
 
-    __device__ __forceinline__ Places(const GeluProduct &run) {
-        rank = cluster_rank();
-        across = run.columns / (GROUPS * TILE);
-        count = run.rows / (BLOCKS * TILE) * across;
-        first = blockIdx.x / BLOCKS;
-        step = gridDim.x / BLOCKS;
-    }
-
-    __device__ __forceinline__ u32 row(u32 tile) const {
-        return (tile / across * BLOCKS + rank) * TILE;
-    }
-
-    __device__ __forceinline__ u32 column(u32 tile) const { return tile % across * GROUPS * TILE; }
-};
-
-// As `copy_box`, to the same place of every block of the cluster, whose barriers count the bytes.
-__device__ __forceinline__ void copy_box_to_all(void *to, const TensorMap &map, u32 column, u32 row,
-                                                u64 *barrier) {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
-                 ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(shared_address(to)),
-                 "l"(&map), "r"(column), "r"(row), "r"(shared_address(barrier)),
-                 "h"(static_cast<u16>((1u << BLOCKS) - 1))
-                 : "memory");
-}
-
-// At the same barrier of every block of the cluster.
-__device__ __forceinline__ void arrive_at_all(u64 *barrier) {
-#pragma unroll
-    for (u32 block = 0; block < BLOCKS; ++block) {
-        asm volatile("{\n"
-                     ".reg .b32 there;\n"
-                     "mapa.shared::cluster.u32 there, %0, %1;\n"
-                     "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n"
-                     "}" ::"r"(shared_address(barrier)),
-                     "r"(block)
-                     : "memory");
-    }
-}
-
-// One thread keeps the stages filled: with its block's left operand, and with its share of the right one
-// for all blocks, once none of them reads what was there.
+// One thread keeps the stages filled with the tiles of both groups, in turns.
 __device__ __forceinline__ void produce(const GeluProduct &run, Shared &own) {
-    const Places places(run);
+    const u32 across = run.columns / TILE, tiles = run.rows / TILE * across;
     const u32 parts = run.inner / INNER;
     u32 count = 0;
-    for (u32 tile = places.first; tile < places.count; tile += places.step) {
+    for (u32 tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         for (u32 part = 0; part < parts; ++part, ++count) {
             const u32 slot = count % STAGES;
             barrier_wait(&own.empty[slot], count / STAGES % 2 ^ 1);
             barrier_expect(&own.full[slot], sizeof(Stage));
             Stage &stage = own.stages[slot];
-            copy_box(stage.left, run.left, part * INNER, places.row(tile), &own.full[slot]);
-            copy_box_to_all(stage.right[places.rank], run.right, part * INNER,
-                            places.column(tile) + places.rank * TILE, &own.full[slot]);
+            copy_box(stage.left, run.left, part * INNER, tile / across * TILE, &own.full[slot]);
+            copy_box(stage.right, run.right, part * INNER, tile % across * TILE, &own.full[slot]);
         }
     }
 }
 
 // Multiplies a tile whose stages are counted from `count` on.
-__device__ __forceinline__ void multiply_tile(float (&sums)[2][64], Shared &own, u32 group,
-                                              u32 count, u32 parts) {
+__device__ __forceinline__ void multiply_tile(float (&sums)[2][64], Shared &own, u32 count,
+                                              u32 parts) {
     const bool first_lane = threadIdx.x % WARP == 0;
 #pragma unroll
     for (u32 half = 0; half < 2; ++half) {
@@ -160,8 +118,7 @@ __device__ __forceinline__ void multiply_tile(float (&sums)[2][64], Shared &own,
     for (u32 part = 0; part < parts; ++part) {
         const u32 slot = (count + part) % STAGES;
         barrier_wait(&own.full[slot], (count + part) / STAGES % 2);
-        const u64 left = operand(own.stages[slot].left);
-        const u64 right = operand(own.stages[slot].right[group]);
+        const u64 left = operand(own.stages[slot].left), right = operand(own.stages[slot].right);
         group_fence();
 #pragma unroll
         for (u32 step = 0; step < INNER / 16; ++step) { // 32 bytes each
@@ -172,26 +129,30 @@ __device__ __forceinline__ void multiply_tile(float (&sums)[2][64], Shared &own,
         if (part > 0) {
             group_wait<1>();
             if (first_lane) {
-                arrive_at_all(&own.empty[(slot + STAGES - 1) % STAGES]);
+                barrier_arrive(&own.empty[(slot + STAGES - 1) % STAGES]);
             }
         }
     }
     group_wait<0>();
     if (first_lane) {
-        arrive_at_all(&own.empty[(count + parts - 1) % STAGES]);
+        barrier_arrive(&own.empty[(count + parts - 1) % STAGES]);
     }
 }
 
 template <bool GRADIENT>
 __device__ __forceinline__ void consume(const GeluProduct &run, Shared &own, u32 group) {
-    const Places places(run);
+    const u32 across = run.columns / TILE, tiles = run.rows / TILE * across;
     const u32 parts = run.inner / INNER;
     const u32 thread = threadIdx.x % GROUP, lane = thread % WARP, warp = thread / WARP;
     bf16 *tile_values = own.tiles[group];
-    u32 count = 0;
-    for (u32 tile = places.first; tile < places.count; tile += places.step, count += parts) {
-        const u64 corner = static_cast<u64>(places.row(tile)) * run.columns +
-                           places.column(tile) + group * TILE;
+    u32 count = group * parts;
+    if (group == 1) {
+        give_turn_to(0); // every block has a first tile
+    }
+    for (u32 tile = blockIdx.x + group * gridDim.x; tile < tiles;
+         tile += 2 * gridDim.x, count += 2 * parts) {
+        const u64 corner =
+            static_cast<u64>(tile / across * TILE) * run.columns + tile % across * TILE;
         if (GRADIENT) { // on its way while the tile is multiplied
 #pragma unroll
             for (u32 index = thread; index < TILE * PIECES; index += GROUP) {
@@ -202,7 +163,11 @@ __device__ __forceinline__ void consume(const GeluProduct &run, Shared &own, u32
             copy_async_commit();
         }
         float sums[2][64];
-        multiply_tile(sums, own, group, count, parts);
+        wait_for_turn(group);
+        multiply_tile(sums, own, count, parts);
+        if (tile + gridDim.x < tiles) {
+            give_turn_to(1 - group);
+        }
         if (GRADIENT) {
             copy_async_wait<0>();
             barrier_sync(1 + group, GROUP);
@@ -255,31 +220,27 @@ template <bool GRADIENT> __device__ __forceinline__ void gelu_product(const Gelu
     if (threadIdx.x == 0) {
         for (u32 slot = 0; slot < STAGES; ++slot) {
             barrier_begin(&own.full[slot], 1);
-            barrier_begin(&own.empty[slot], BLOCKS * GROUPS * GROUP / WARP);
+            barrier_begin(&own.empty[slot], GROUP / WARP);
         }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     }
     __syncthreads();
-    cluster_sync();
     const u32 group = uniform(threadIdx.x / GROUP);
-    if (group == GROUPS) {
-        if (threadIdx.x == GROUPS * GROUP) {
+    if (group == 2) {
+        if (threadIdx.x == 2 * GROUP) {
             produce(run, own);
         }
-        __syncwarp();
     } else {
         consume<GRADIENT>(run, own, group);
     }
-    cluster_sync(); // nobody leaves while another one may still reach for its memory
 }
 
-extern "C" __global__ void __cluster_dims__(BLOCKS, 1, 1) __launch_bounds__(THREADS, 1)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
     up_with_gelu(const __grid_constant__ GeluProduct run) {
     gelu_product<false>(run);
 }
 
-extern "C" __global__ void __cluster_dims__(BLOCKS, 1, 1) __launch_bounds__(THREADS, 1)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
     down_gradient_with_slope(const __grid_constant__ GeluProduct run) {
     gelu_product<true>(run);
 }

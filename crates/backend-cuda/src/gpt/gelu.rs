@@ -11,15 +11,10 @@ static PTX: Ptx = Ptx { name: "gpt_gelu.ptx", packed: include_bytes!("../../ptx/
 // As the kernels have them.
 const TILE: usize = 128;
 const INNER: usize = 64;
-const STAGES: usize = 3;
-/// Tiles beside each other of a block, and blocks above each other of a cluster.
-const GROUPS: usize = 2;
-const BLOCKS: usize = 2;
+const STAGES: usize = 4;
 const THREADS: u32 = 384;
 const SHARED_BYTES: usize =
-    (STAGES * (1 + GROUPS) * TILE * INNER * 2 + GROUPS * TILE * TILE * 2 + 2 * STAGES * 8)
-        .next_multiple_of(1024)
-        + 1024;
+    STAGES * 2 * TILE * INNER * 2 + 2 * TILE * TILE * 2 + 2 * STAGES * 8 + 1024;
 const TURN_EDGE: usize = 32;
 const TURN_THREADS: u32 = 256;
 
@@ -52,8 +47,7 @@ pub(crate) struct GeluKernels {
     down_gradient: Kernel,
     turn: Kernel,
     turned: Buffer<u16>, // (layers, 4 width, width)
-    /// Blocks that the device holds at a time.
-    resident: usize,
+    multiprocessors: usize,
     /// Whether they are asked for, even if they are slower.
     pub(crate) wanted: bool,
 }
@@ -68,22 +62,19 @@ impl GeluKernels {
         let width = sizes.shape.width;
         let fits = gpu.device().capability[0] == 9
             && sizes.element == Element::Bf16
-            && sizes.rows.is_multiple_of(BLOCKS * TILE)
-            && (4 * width).is_multiple_of(GROUPS * TILE)
+            && sizes.rows.is_multiple_of(TILE)
             && width.is_multiple_of(INNER);
         if !fits {
             return Ok(None);
         }
         let module = Rc::new(gpu.load(&PTX)?);
         let elements = sizes.shape.layers * 4 * width * width;
-        let up = module.kernel("up_with_gelu", SHARED_BYTES)?;
-        let resident = up.resident_in_clusters(BLOCKS as u32, THREADS as usize)?;
         Ok(Some(GeluKernels {
-            up,
-            resident,
+            up: module.kernel("up_with_gelu", SHARED_BYTES)?,
             down_gradient: module.kernel("down_gradient_with_slope", SHARED_BYTES)?,
             turn: module.kernel("turn_matrices", 0)?,
             turned: gpu.allocate("the turned parameters", elements)?,
+            multiprocessors: gpu.device().multiprocessors,
             wanted,
         }))
     }
@@ -106,8 +97,8 @@ impl GeluKernels {
             inner: inner as u32,
             unused: 0,
         };
-        let blocks = rows / TILE * (columns / (GROUPS * TILE));
-        let shape = Shape::row(blocks.min(self.resident), THREADS);
+        let tiles = rows / TILE * (columns / TILE);
+        let shape = Shape::row(tiles.min(self.multiprocessors), THREADS);
         // SAFETY: buffers of `memory`, whose sizes are whole tiles: see `new`.
         unsafe { kernel.launch(shape, &arguments) }
     }
