@@ -2,10 +2,13 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use trainmark::rules::Rules;
+use trainmark::suite::LoadedSuite;
 use trainmark::transcript::Transcript;
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut said = Transcript::default();
+    let suite = LoadedSuite::built_in().unwrap().suite;
+    let mut said = Transcript::new(suite.task(), Rules::default());
     for line in bytes.split(|&byte| byte == b'\n') {
         let line = String::from_utf8_lossy(line);
         if let Some(Ok(event)) = protocol::Event::parse(&line) {
@@ -14,7 +17,7 @@ fuzz_target!(|bytes: &[u8]| {
         }
         said.line(&line);
     }
-    if let Some(percent) = said.claimed_percent {
-        assert!(percent.is_finite());
+    for metric in suite.task().metrics.keys() {
+        assert!(said.facts.metric(metric).is_none_or(|(_, value)| value.is_finite()));
     }
 });
