@@ -26,7 +26,7 @@ pub struct Dataset {
     /// The file or the folder that trainers are given; empty for a task without data.
     pub directory: PathBuf,
     pub name: String,
-    /// Over names and bytes; of the layout `idx` as METHOD.md defines it.
+    /// Of one file its SHA-256; of several over names and bytes; of the layout `idx` as METHOD.md defines it.
     pub sha256: String,
     /// What led to it, in words.
     pub found_by: String,
@@ -120,7 +120,8 @@ fn common_folder(paths: &[PathBuf]) -> Option<PathBuf> {
     paths.first()?.parent()?.ancestors().find(holds_all).map(Path::to_owned)
 }
 
-/// Over the names and bytes of all files, in the order of their names.
+/// Of one file the SHA-256 of its bytes, which trainers and other programs find too; of several, over the
+/// names and bytes of all, in the order of their names.
 fn digest(task: &Task, place: &Path) -> Result<String> {
     let listed = task.data.as_ref().map_or(&[][..], |data| data.all());
     let mut files = Vec::new();
@@ -142,22 +143,33 @@ fn digest(task: &Task, place: &Path) -> Result<String> {
     let mut files: Vec<(String, PathBuf)> = files.into_iter().map(named).collect();
     files.sort();
     let mut all = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
     for (name, file) in files {
-        let cannot = || format!("the data {} cannot be read", file.display());
-        let mut open = File::open(&file).with_context(cannot)?;
-        let mut own = Sha256::new();
-        loop {
-            match open.read(&mut buffer).with_context(cannot)? {
-                0 => break,
-                count => own.update(&buffer[..count]),
-            }
+        let own = digest_of_file(&file)?;
+        if place.is_file() {
+            return Ok(hexadecimal(&own));
         }
         all.update((name.len() as u64).to_le_bytes());
         all.update(name);
-        all.update(own.finalize());
+        all.update(own);
     }
-    Ok(all.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hexadecimal(&all.finalize()))
+}
+
+fn digest_of_file(file: &Path) -> Result<Vec<u8>> {
+    let cannot = || format!("the data {} cannot be read", file.display());
+    let mut open = File::open(file).with_context(cannot)?;
+    let mut digest = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match open.read(&mut buffer).with_context(cannot)? {
+            0 => return Ok(digest.finalize().to_vec()),
+            count => digest.update(&buffer[..count]),
+        }
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The files at a path and below it.
@@ -275,6 +287,16 @@ mod tests {
         std::fs::write(other.join("a"), "1").unwrap();
         std::fs::rename(other.join("a"), other.join("c")).unwrap();
         assert_ne!(dataset(folder.path(), "data = \"other\"").unwrap().sha256, first.sha256);
+    }
+
+    #[test]
+    fn the_digest_of_one_file_is_that_of_its_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("text"), "abc").unwrap();
+        let found = dataset(folder.path(), "data = \"text\"").unwrap();
+        // FIPS 180-2, appendix B.1.
+        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(found.sha256, expected);
     }
 
     #[test]
