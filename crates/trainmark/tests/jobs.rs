@@ -85,10 +85,16 @@ impl Job {
     }
 }
 
+/// Copies a job without what `trainmark setup` and `trainmark run` have left in it: an environment of
+/// Python has links to folders, and no test reads it.
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in from.read_dir().unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
+        let name = entry.file_name();
+        if [".trainmark", "benchmarks", "__pycache__"].iter().any(|left| name == *left) {
+            continue;
+        }
+        let target = to.join(name);
         match entry.file_type().unwrap().is_dir() {
             true => copy(&entry.path(), &target),
             // Those there cannot be written to; ours can.
