@@ -5,10 +5,10 @@
 //! executes itself once more ([`READER_ARG`]) and that process reads, hashes, draws digits where there is no
 //! data, says what it found in one line, and ends.
 
-use crate::launch;
 use crate::suite::LoadedSuite;
 use crate::task::{Layout, Task};
 use anyhow::{Context, Result, bail};
+use measure::launch;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt;

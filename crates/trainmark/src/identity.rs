@@ -10,10 +10,10 @@
 //! compared by itself: [`sources_digest`].
 
 use crate::plan::{self, Places, Row};
-use crate::provenance::sha256_of_file;
 use crate::setup::{self, Site};
 use crate::suite::{Argument, LoadedSuite, Trainer};
 use crate::trainer::Ready;
+use measure::provenance::sha256_of_file;
 use record::fingerprint::Fingerprint;
 use sha2::{Digest, Sha256};
 use std::path::Path;

@@ -2,9 +2,9 @@
 //! predictions score.
 
 use crate::facts::{Surely, Who};
-use crate::launch::{Exit, Outcome};
 use crate::task::Task;
 use crate::transcript::Transcript;
+use measure::launch::{Exit, Outcome};
 use record::Status;
 use record::task::Source;
 use std::collections::BTreeMap;
@@ -209,9 +209,9 @@ fn strip_error(line: &str) -> &str {
 mod tests {
     use super::*;
     use crate::facts::Fact;
-    use crate::launch::Signal;
-    use crate::meter::Reading;
     use crate::rules::Rules;
+    use measure::launch::Signal;
+    use measure::meter::Reading;
 
     fn outcome(exit: Exit) -> Outcome {
         let mut outcome = Outcome::unmeasured(exit, "not measured");

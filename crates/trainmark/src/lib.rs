@@ -12,11 +12,6 @@ macro_rules! eprintln {
     }};
 }
 
-/// What starts and measures; callers name `measure` directly as they are touched.
-pub use measure::{environment, launch, machine, meter, provenance, scratch, secret, surroundings};
-/// What is known of a training; callers name `record` directly as they are touched.
-pub use record::{change, file_name, journal, noise, race, roofline, state, stats};
-
 pub mod campaign;
 pub mod capability;
 pub mod cli;

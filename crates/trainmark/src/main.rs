@@ -2,9 +2,10 @@
 #![forbid(unsafe_code)]
 
 use clap::Parser;
+use measure::launch;
 use std::process::ExitCode;
 use trainmark::cli::{Cli, Verb};
-use trainmark::{cmd, data, launch};
+use trainmark::{cmd, data};
 
 fn main() -> ExitCode {
     // Before anything else: the launcher must stay as small as it can.

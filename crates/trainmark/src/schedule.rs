@@ -4,10 +4,10 @@
 //! into a result. In rounds, whatever the machine does hits all rows alike, and what a round has in
 //! common cancels out of the ratio of two rows.
 
-use crate::stats::Interval;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use record::Record;
+use record::stats::Interval;
 use std::time::Duration;
 
 /// Below so many rounds there is no 95 % interval to look at.

@@ -4,6 +4,7 @@
 
 mod support;
 
+use measure::launch::{self, CancelToken, Exit, LaunchError, LimitedBy, MemoryLimit, Stream};
 use skip::skipped;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -12,7 +13,6 @@ use support::{
     FAKE_TRAINER, MB, eventually, fake, is_alive, number_in, processes_with, program, run,
     run_quietly, run_with,
 };
-use trainmark::launch::{self, CancelToken, Exit, LaunchError, LimitedBy, MemoryLimit, Stream};
 
 #[test]
 fn a_signal_without_a_name_has_its_number() {

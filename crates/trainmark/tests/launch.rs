@@ -3,9 +3,9 @@
 
 mod support;
 
+use measure::launch::Exit;
 use std::time::Duration;
 use support::{MB, fake, number_in, run, run_quietly};
-use trainmark::launch::Exit;
 
 #[test]
 fn a_good_trainer_ends_with_its_exit_code_and_its_last_lines() {

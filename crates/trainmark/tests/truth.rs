@@ -6,10 +6,10 @@
 
 mod support;
 
+use measure::launch::{Exit, Outcome};
+use measure::meter::Reading;
 use skip::skipped;
 use support::{FAKE_TRAINER, HARNESS, MB, exists, fake, number_in, program, run, run_quietly};
-use trainmark::launch::{Exit, Outcome};
-use trainmark::meter::Reading;
 
 /// What a fake trainer needs beside the memory that it is told to hold, and what counters that the
 /// kernel keeps per core may be off.

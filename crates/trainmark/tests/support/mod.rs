@@ -3,9 +3,9 @@
 
 pub mod place;
 
+use measure::launch::{self, CancelToken, Job, Outcome, Stream};
 use std::path::Path;
 use std::time::{Duration, Instant};
-use trainmark::launch::{self, CancelToken, Job, Outcome, Stream};
 
 pub const HARNESS: &str = env!("CARGO_BIN_EXE_trainmark");
 pub const FAKE_TRAINER: &str = env!("CARGO_BIN_EXE_fake-trainer");
