@@ -3,6 +3,8 @@
 
 use nn::backend::{Backend, Unavailable};
 use protocol::{BackendProbe, DeviceProbe, Probe};
+#[cfg(not(all(feature = "cuda", feature = "metal")))]
+use {crate::absent::Absent, nn::drivers::Family};
 
 /// A backend of this program.
 pub struct Entry {
@@ -12,6 +14,23 @@ pub struct Entry {
     pub backend: &'static dyn Backend,
 }
 
+#[cfg(feature = "cuda")]
+const CUDA: [&dyn Backend; 2] = [&backend_cuda::Cuda, &backend_cuda::CudaGraph];
+#[cfg(not(feature = "cuda"))]
+const CUDA: [&dyn Backend; 2] =
+    [&Absent("cuda", &[Family::Cuda]), &Absent("cudagraph", &[Family::Cuda])];
+
+#[cfg(feature = "metal")]
+const METAL: [&dyn Backend; 2] = [&backend_metal::Mps, &backend_metal::MpsGraph];
+#[cfg(not(feature = "metal"))]
+const METAL: [&dyn Backend; 2] =
+    [&Absent("mps", &[Family::Metal]), &Absent("mpsgraph", &[Family::Metal])];
+
+#[cfg(any(feature = "vulkan", feature = "metal", feature = "directx"))]
+const WGPU: &dyn Backend = &backend_wgpu::Wgpu;
+#[cfg(not(any(feature = "vulkan", feature = "metal", feature = "directx")))]
+const WGPU: &dyn Backend = &Absent("wgpu", &[Family::Vulkan, Family::Metal, Family::DirectX]);
+
 /// The first is the default.
 pub const ENTRIES: [Entry; 6] = [
     Entry {
@@ -19,23 +38,11 @@ pub const ENTRIES: [Entry; 6] = [
         about: "The CPU: all cores, SIMD (the default)",
         backend: &backend_cpu::Cpu,
     },
-    Entry {
-        id: "mps",
-        about: "Apple GPU: Metal Performance Shaders",
-        backend: &backend_metal::Mps,
-    },
-    Entry {
-        id: "mpsgraph",
-        about: "Apple GPU: a compiled graph",
-        backend: &backend_metal::MpsGraph,
-    },
-    Entry { id: "wgpu", about: "Any GPU: Vulkan, Metal, DirectX", backend: &backend_wgpu::Wgpu },
-    Entry { id: "cuda", about: "NVIDIA GPU: CUDA kernels", backend: &backend_cuda::Cuda },
-    Entry {
-        id: "cudagraph",
-        about: "NVIDIA GPU: captured CUDA graphs",
-        backend: &backend_cuda::CudaGraph,
-    },
+    Entry { id: "mps", about: "Apple GPU: Metal Performance Shaders", backend: METAL[0] },
+    Entry { id: "mpsgraph", about: "Apple GPU: a compiled graph", backend: METAL[1] },
+    Entry { id: "wgpu", about: "Any GPU: Vulkan, Metal, DirectX", backend: WGPU },
+    Entry { id: "cuda", about: "NVIDIA GPU: CUDA kernels", backend: CUDA[0] },
+    Entry { id: "cudagraph", about: "NVIDIA GPU: captured CUDA graphs", backend: CUDA[1] },
 ];
 
 impl Entry {

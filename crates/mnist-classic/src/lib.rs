@@ -2,6 +2,8 @@
 //! `trainmark-native` and, by its old name, `mnist-classic`.
 #![forbid(unsafe_code)]
 
+#[cfg(any(test, not(all(feature = "cuda", feature = "metal"))))]
+mod absent;
 mod backends;
 mod checkpoint;
 mod cli;

@@ -10,6 +10,7 @@
 
 pub mod backend;
 pub mod conformance;
+pub mod drivers;
 mod flop;
 pub mod gpt;
 mod model;

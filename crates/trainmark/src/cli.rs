@@ -46,6 +46,8 @@ pub enum Verb {
     Setup(cmd::setup::Args),
     /// Compare ten training steps of every row with a float64 reference
     Verify(Box<cmd::verify::Args>),
+    /// List the built-in suites and what each is for
+    Suites(cmd::suites::Args),
     /// Download a task's data: what a suite declares, or the built-in task's into the user's cache
     Fetch(cmd::fetch::Args),
     /// Print completions for a shell

@@ -166,7 +166,8 @@ impl Agenda<'_> {
         if declared.build.is_empty() || self.loaded.is_built_in() {
             return Ok(None);
         }
-        let words = plan::fixed_command(self.loaded, declared, &declared.build)?;
+        let words =
+            plan::fixed_command(self.loaded, declared, &declared.build, self.allow_software)?;
         Ok(Some(Command::plain(Purpose::Build, words, &self.loaded.root)))
     }
 
@@ -179,7 +180,7 @@ impl Agenda<'_> {
         if declared.probe.is_empty() {
             return Ok(None);
         }
-        let mut words = plan::fixed_command(self.loaded, declared, &declared.probe)?;
+        let mut words = plan::fixed_command(self.loaded, declared, &declared.probe, false)?;
         if self.allow_software {
             words.extend(declared.allow_software.iter().cloned());
         }

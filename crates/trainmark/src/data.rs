@@ -107,7 +107,7 @@ pub fn place(loaded: &LoadedSuite, explicit: Option<&Path>) -> Result<Option<Pat
     if !place.exists() {
         let fetch = match task.files.is_empty() {
             true => String::new(),
-            false => format!("; `trainmark fetch --suite {}` downloads it", loaded.origin),
+            false => format!("; `trainmark fetch --suite {}` downloads it", loaded.named()),
         };
         bail!("the data {} is not there{fetch}", place.display());
     }

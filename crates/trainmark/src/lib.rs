@@ -12,6 +12,7 @@ macro_rules! eprintln {
     }};
 }
 
+pub mod builtin;
 pub mod campaign;
 pub mod capability;
 pub mod cli;

@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Verb::Task(args) => cmd::task::run(&args),
         Verb::Setup(args) => cmd::setup::run(&args),
         Verb::Verify(args) => cmd::verify::run(&args),
+        Verb::Suites(args) => cmd::suites::run(&args),
         Verb::Fetch(args) => cmd::fetch::run(args),
         Verb::New(args) => cmd::new::new(&args),
         Verb::Time(args) => cmd::new::time(&args),

@@ -316,19 +316,22 @@ pub fn environment(suite: &Suite, row: &Row) -> BTreeMap<String, String> {
     filled.collect()
 }
 
-/// The trainer's program and the arguments of a fixed command (build, probe).
+/// The trainer's program and the arguments of a fixed command (build, probe). `{devices}` stands for the families
+/// of devices that this machine may have, for example `cuda,vulkan`.
 ///
 /// # Errors
-/// If a placeholder other than `{program}` and `{cargo_target}` is named.
+/// If a placeholder other than `{program}`, `{cargo_target}` and `{devices}` is named.
 pub fn fixed_command(
     loaded: &LoadedSuite,
     trainer: &Trainer,
     words: &[String],
+    allow_software: bool,
 ) -> Result<Vec<String>, String> {
     let program = program(loaded, trainer)?;
     let lookup = |key: &str| match key {
         "program" => Some(program.display().to_string()),
         "cargo_target" => Some(cargo_target(&loaded.root).display().to_string()),
+        "devices" => Some(nn::drivers::words(allow_software)),
         _ => None,
     };
     let filled = words.iter().map(|word| fill(word, &lookup));
@@ -345,7 +348,10 @@ pub fn program(loaded: &LoadedSuite, trainer: &Trainer) -> Result<PathBuf, Strin
     let filled = fill(&trainer.program, &|key| (key == "cargo_target").then(|| target.clone()))
         .map_err(|key| format!("the program of {:?} names {{{key}}}", trainer.name))?;
     let path = PathBuf::from(filled);
-    if loaded.is_built_in()
+    // A suite without sources: its trainers that are built elsewhere were installed beside the harness.
+    let is_ours = trainer.program.starts_with("{cargo_target}");
+    if is_ours
+        && loaded.is_built_in()
         && let (Some(name), Ok(harness)) = (path.file_name(), std::env::current_exe())
     {
         return Ok(with_suffix(harness.with_file_name(name)));

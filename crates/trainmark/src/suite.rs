@@ -3,6 +3,7 @@
 //! A suite is TOML; CONTRIBUTING.md explains it by example. Commands are lists of arguments,
 //! placeholders are filled in literally, and no shell is involved unless a trainer asks for one.
 
+use crate::builtin;
 use crate::rules::Rules;
 use crate::setup::needs::Declared;
 use crate::task::{self, Key, Task};
@@ -14,11 +15,11 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The suite that is built into the program.
+/// The text of the suite that is meant if nobody names one.
 pub const BUILT_IN: &str = include_str!("../../../suites/mnist.toml");
+/// Its name.
+pub const DEFAULT: &str = "mnist";
 const ORIGIN_BUILT_IN: &str = "built in";
-/// Where the same suite stands in a checkout.
-const IN_CHECKOUT: &str = "suites/mnist.toml";
 
 /// A suite file.
 #[derive(Clone, Debug, Deserialize)]
@@ -216,6 +217,10 @@ pub struct TrainedModel {
 pub enum SuiteError {
     #[error("cannot read the suite {file}: {reason}")]
     Unreadable { file: String, reason: std::io::Error },
+    #[error(
+        "there is no suite {name:?}, neither a file nor built in{near}; `trainmark suites` lists those that are"
+    )]
+    Unknown { name: String, near: String },
     #[error("{file}: {reason}")]
     Malformed { file: String, reason: String },
 }
@@ -235,30 +240,47 @@ pub struct LoadedSuite {
 }
 
 impl LoadedSuite {
-    /// The suite of that file; without one, the checkout's that the current folder is in, and
-    /// outside of a checkout the one built into the program.
+    /// The suite of that file or of that name; without one, the default suite. A name stands for the file in
+    /// the checkout that the current folder is in, and outside of a checkout for the suite in the program.
     ///
     /// # Errors
-    /// If the file cannot be read or is no suite.
-    pub fn find(file: Option<&Path>) -> Result<LoadedSuite, SuiteError> {
-        if let Some(file) = file {
-            return LoadedSuite::read(file);
+    /// If there is no such suite, or if its file is none.
+    pub fn find(wanted: Option<&Path>) -> Result<LoadedSuite, SuiteError> {
+        let wanted = wanted.unwrap_or(Path::new(DEFAULT));
+        if wanted.is_file() {
+            return LoadedSuite::read(wanted);
         }
-        let current = std::env::current_dir().unwrap_or_else(|_| here());
-        match current.ancestors().map(|folder| folder.join(IN_CHECKOUT)).find(|path| path.is_file())
-        {
-            Some(path) => LoadedSuite::read(&path),
-            None => LoadedSuite::built_in(),
+        let Some((name, _)) = wanted.to_str().and_then(builtin::suite) else {
+            return match wanted.extension().is_some() || wanted.components().count() > 1 {
+                true => LoadedSuite::read(wanted), // an error that says why
+                false => Err(unknown(wanted)),
+            };
+        };
+        match builtin::in_checkout(name) {
+            Some(file) => LoadedSuite::read(&file),
+            None => LoadedSuite::built_in(name),
         }
     }
 
-    /// The suite that is built into the program.
+    /// The suite of that name that is built into the program.
     ///
     /// # Errors
-    /// None that a user can see: it is tested.
-    pub fn built_in() -> Result<LoadedSuite, SuiteError> {
+    /// If there is none, or if the files of its trainers cannot be unpacked.
+    pub fn built_in(name: &str) -> Result<LoadedSuite, SuiteError> {
+        let (_, text) = builtin::suite(name).ok_or_else(|| unknown(Path::new(name)))?;
         let root = std::env::current_dir().unwrap_or_else(|_| here());
-        LoadedSuite::of_text(BUILT_IN.to_owned(), ORIGIN_BUILT_IN, root)
+        let mut loaded = LoadedSuite::of_text(text.to_owned(), ORIGIN_BUILT_IN, root)?;
+        if loaded.suite.trainers.iter().any(|trainer| trainer.setup.is_some()) {
+            let unreadable = |reason| SuiteError::Unreadable { file: name.to_owned(), reason };
+            loaded.root = builtin::unpack().map_err(unreadable)?;
+            loaded.folder = loaded.root.join("suites");
+        }
+        Ok(loaded)
+    }
+
+    /// As `--suite` takes it.
+    pub fn named(&self) -> &str {
+        if self.is_built_in() { &self.suite.name } else { &self.origin }
     }
 
     /// A suite whose text has been read before.
@@ -274,16 +296,6 @@ impl LoadedSuite {
     pub fn file(&self) -> Option<PathBuf> {
         let file = PathBuf::from(&self.origin);
         (!self.is_built_in()).then(|| std::path::absolute(&file).unwrap_or(file))
-    }
-
-    /// The suite of that file in the checkout that the current folder is in, if there is one.
-    ///
-    /// # Errors
-    /// If the file cannot be read or is no suite.
-    pub fn find_in_checkout(file: &str) -> Result<Option<LoadedSuite>, SuiteError> {
-        let current = std::env::current_dir().unwrap_or_else(|_| here());
-        let found = current.ancestors().map(|folder| folder.join(file)).find(|path| path.is_file());
-        found.map(|path| LoadedSuite::read(&path)).transpose()
     }
 
     fn read(file: &Path) -> Result<LoadedSuite, SuiteError> {
@@ -305,6 +317,15 @@ impl LoadedSuite {
     pub fn is_built_in(&self) -> bool {
         self.origin == ORIGIN_BUILT_IN
     }
+}
+
+pub(crate) fn unknown(wanted: &Path) -> SuiteError {
+    let name = wanted.display().to_string();
+    let near = builtin::suites().map(|(known, _)| known);
+    let near = near
+        .filter(|known| strsim::jaro_winkler(known, &name) > 0.8)
+        .map(|known| format!(": is it {known}?"));
+    SuiteError::Unknown { near: near.max_by_key(String::len).unwrap_or_default(), name }
 }
 
 fn malformed(file: &str, reason: impl Into<String>) -> SuiteError {

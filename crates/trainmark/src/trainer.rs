@@ -146,8 +146,21 @@ pub fn build(agenda: &Agenda, trainer: usize, watch: &mut dyn Watch) -> Result<(
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(NotReady::build_failed(format!("`{shown}` ended with {status}"))),
+        // Without a compiler, a program that somebody built elsewhere will do. The record has its digest.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && is_there(agenda, trainer) => {
+            let builder = &command.words[0];
+            watch.tell(&one_line(&format!(
+                "note: {name}: there is no {builder} here, so its program is used as it is"
+            )));
+            Ok(())
+        }
         Err(error) => Err(NotReady::build_failed(format!("`{shown}` does not start: {error}"))),
     }
+}
+
+fn is_there(agenda: &Agenda, trainer: usize) -> bool {
+    let program = plan::program(agenda.loaded, &agenda.loaded.suite.trainers[trainer]);
+    program.is_ok_and(|program| resolve_program(&program).is_some())
 }
 
 /// Runs a program and hears each line that it says. What it leaves behind (compilers have daemons) may
@@ -205,8 +218,8 @@ pub fn ready(
             true => "install it, or name its path in the suite's `program`".to_owned(),
             // Nothing was built: its sources are not here.
             false if loaded.is_built_in() => format!(
-                "the built-in suite takes its trainer from beside `trainmark`: install {} there, or run \
-                 in a checkout of the project, or name another suite with --suite",
+                "the suite built into `trainmark` takes it from beside itself: install {} there, or run in a \
+                 checkout of the project, or name another suite with --suite",
                 named.file_name().unwrap_or_default().display()
             ),
             false => "its build did not make it; check the suite's `program`".to_owned(),
@@ -224,7 +237,7 @@ pub fn ready(
 fn not_set_up(loaded: &LoadedSuite, trainer: &Trainer, watch: &mut dyn Watch) -> Option<String> {
     let site = Site::of(loaded, trainer)?;
     let command =
-        format!("`trainmark setup {} --suite {}`", quote(&trainer.name), quote(&loaded.origin));
+        format!("`trainmark setup {} --suite {}`", quote(&trainer.name), quote(loaded.named()));
     match site.state() {
         State::Ready => None,
         State::Unavailable(reason) => Some(reason),

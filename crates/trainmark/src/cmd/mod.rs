@@ -13,6 +13,7 @@ pub mod run;
 pub mod setup;
 pub mod shell;
 pub mod show;
+pub mod suites;
 pub mod task;
 pub mod verify;
 pub mod what;

@@ -11,7 +11,7 @@ use crate::progress::Progress;
 use crate::runner::{DATA_CHANGED, Limits, Runner, Settings, cancelled_by_signals, new_run};
 use crate::schedule::Schedule;
 use crate::slurm::{self, Request, Scheduler, Slurm, Wishes};
-use crate::suite::LoadedSuite;
+use crate::suite::{self, LoadedSuite};
 use crate::trainer::make_ready;
 use crate::units::{self, Cpus};
 use anyhow::{Context, Result, anyhow, bail};
@@ -38,12 +38,17 @@ const TIME_IS_UP: &str = "stopped when the time of the whole run was up (--run-t
 /// How long rounds go on for a narrow interval if nobody says.
 const LONGEST: Duration = Duration::from_secs(3600);
 
+/// Below the short help.
+const MORE: &str =
+    "`trainmark run --help` explains every option; docs/get-started.md begins at the beginning.";
+
 /// Build the trainers, train every row, and write one result file for each.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = MORE)]
 pub struct Args {
     /// Go on with the run that stopped in the folder for results, as it was begun: what has a result
     /// is skipped, the rest runs
-    #[arg(long, conflicts_with_all = [
+    #[arg(long, help_heading = "Output", conflicts_with_all = [
         "suite", "quick", "trainer", "model", "backend", "hidden", "epochs", "batch", "seed", "lr",
         "threads", "set", "data", "allow_software", "target_accuracy", "target", "warm_up", "list", "dry_run", "memory_limit", "cpus",
     ])]
@@ -54,52 +59,58 @@ pub struct Args {
     #[command(flatten)]
     what: What,
     /// Folder for the result files
-    #[arg(long, value_name = "DIR", default_value = "benchmarks")]
+    #[arg(long, help_heading = "Output", value_name = "DIR", default_value = "benchmarks")]
     out: PathBuf,
     /// Memory of a trainer and all that it starts, for example `2G` (of 10^9 bytes) or `2GiB`;
     /// above it, it is killed and its status is out of memory
-    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    #[arg(long, help_heading = "Limits", value_name = "SIZE", value_parser = units::size)]
     memory_limit: Option<u64>,
     /// Who enforces --memory-limit [default: a control group if there can be one, else the harness]
-    #[arg(long, value_name = "HOW", requires = "memory_limit")]
+    #[arg(
+        long,
+        help_heading = "Limits",
+        hide_short_help = true,
+        value_name = "HOW",
+        requires = "memory_limit"
+    )]
     memory_limit_by: Option<LimitedBy>,
     /// Logical cores that trainers may run on, for example `0-3,8`
-    #[arg(long, value_name = "LIST", value_parser = units::cpus)]
+    #[arg(long, help_heading = "Limits", hide_short_help = true, value_name = "LIST", value_parser = units::cpus)]
     cpus: Option<Cpus>,
     /// Train every row so many times, in interleaved rounds; medians are reported
     /// [default: 1]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, help_heading = "Measuring", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     repeats: Option<u32>,
     /// Go on with rounds until each row's median train time is known this well, for example `2%`
-    #[arg(long, value_name = "PERCENT", value_parser = units::percent)]
+    #[arg(long, help_heading = "Measuring", value_name = "PERCENT", value_parser = units::percent)]
     rounds_until: Option<f64>,
     /// No round begins later than this; an hour with --rounds-until
-    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    #[arg(long, help_heading = "Measuring", hide_short_help = true, value_name = "TIME", value_parser = units::duration)]
     max_time: Option<Duration>,
     /// Time after which the whole run stops, its trainer too; `--resume` goes on with it
-    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    #[arg(long, help_heading = "Limits", hide_short_help = true, value_name = "TIME", value_parser = units::duration)]
     run_timeout: Option<Duration>,
     /// A race to this test accuracy: each epoch is tested, off the clock, and reports show the epochs
     /// and seconds that it took
-    #[arg(long, value_name = "PERCENT", value_parser = units::percent, conflicts_with = "target")]
+    #[arg(long, help_heading = "Measuring", hide_short_help = true, value_name = "PERCENT", value_parser = units::percent, conflicts_with = "target")]
     target_accuracy: Option<f64>,
     /// A race to this value of the task's quality, in its own unit
-    #[arg(long, value_name = "VALUE", allow_negative_numbers = true)]
+    #[arg(long, help_heading = "Measuring", value_name = "VALUE", allow_negative_numbers = true)]
     target: Option<f64>,
     /// Repeat a sample that was disturbed by other load, steal time, moved cores, a falling clock or
     /// throttling, up to so often [3 if no number is given]; the disturbed ones stay in the file,
     /// marked
-    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3", require_equals = true)]
+    #[arg(long, help_heading = "Measuring", hide_short_help = true, value_name = "N", num_args = 0..=1, default_missing_value = "3", require_equals = true)]
     retry_noisy: Option<u32>,
     /// Run one round first that is not recorded
-    #[arg(long)]
+    #[arg(long, help_heading = "Measuring", hide_short_help = true)]
     warm_up: bool,
     /// Show the rows and run nothing
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     list: bool,
     /// Show every command that would be executed, word by word, and run nothing; with
     /// `--executor slurm` the batch script too
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     dry_run: bool,
     /// Where samples are taken; docs/cluster.md explains `slurm`
     #[arg(long, value_enum, default_value = "local", help_heading = "Cluster")]
@@ -181,7 +192,10 @@ impl Args {
 /// The suite, and its rows that are wanted.
 fn planned(args: &Args, began: Option<&Began>) -> Result<(LoadedSuite, Vec<Row>)> {
     let loaded = match began {
-        Some(Began { suite: None, .. }) => LoadedSuite::built_in()?,
+        Some(Began { suite: None, .. }) => {
+            let name = args.what.suite.as_deref().and_then(Path::to_str);
+            LoadedSuite::built_in(name.unwrap_or(suite::DEFAULT))?
+        }
         _ => LoadedSuite::find(args.what.suite.as_deref())?,
     };
     let mut wanted = selection(&args.what)?;
@@ -209,7 +223,7 @@ fn as_begun(began: &Began, given: &Args) -> Result<Args> {
     Ok(Args {
         out: given.out.clone(),
         what: What {
-            suite: began.suite.clone(),
+            suite: began.suite.clone().or(begun.args.what.suite),
             data: Some(began.data.clone()),
             timeout: given.what.timeout.or(begun.args.what.timeout),
             ..begun.args.what

@@ -6,7 +6,7 @@ use crate::runner::cancelled_by_signals;
 use crate::setup::{SetupError, Site, State};
 use crate::suite::{LoadedSuite, Trainer};
 use crate::trainer::{self, Plain};
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use measure::launch::CancelToken;
 use measure::text::one_line;
 use std::path::{Path, PathBuf};
@@ -14,11 +14,12 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 /// The suite of every trainer that has something to set up.
-const IN_CHECKOUT: &str = "suites/frameworks.toml";
+const DEFAULT: &str = "frameworks";
 
 /// Make trainers ready to run: locked Python environments, release builds.
 ///
-/// Everything goes into `.trainmark` beside the suite's sources. What is there already is left alone,
+/// Everything goes into `.trainmark` beside the suite's sources; of a built-in suite, that is in the user's data
+/// folder. What is there already is left alone,
 /// so that it costs nothing to ask again, and needs no network. An interrupted set-up goes on where it
 /// stopped. What this machine cannot have is unavailable, with the reason, and no failure.
 /// $TRAINMARK_PYTHON chooses the Python of the environments.
@@ -27,8 +28,8 @@ pub struct Args {
     /// Only these trainers
     #[arg(value_name = "TRAINER")]
     trainer: Vec<String>,
-    /// Suite file; without it suites/frameworks.toml of the checkout
-    #[arg(long, value_name = "FILE")]
+    /// Suite file, or the name of a built-in suite [default: frameworks]
+    #[arg(long, value_name = "SUITE")]
     suite: Option<PathBuf>,
     /// Show what is set up and what is not, and do nothing
     #[arg(long)]
@@ -46,12 +47,7 @@ pub struct Args {
 /// # Errors
 /// If the suite cannot be used or has no such trainer. What cannot be set up is a line.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let loaded = match &args.suite {
-        Some(file) => LoadedSuite::find(Some(file))?,
-        None => LoadedSuite::find_in_checkout(IN_CHECKOUT)?.with_context(|| {
-            format!("there is no {IN_CHECKOUT} here; name a suite: --suite FILE")
-        })?,
-    };
+    let loaded = LoadedSuite::find(Some(args.suite.as_deref().unwrap_or(Path::new(DEFAULT))))?;
     let agenda = Agenda { loaded: &loaded, data: Path::new(""), allow_software: false };
     let selected = selected(&loaded, &args.trainer)?;
     if args.dry_run {
@@ -88,7 +84,7 @@ fn selected(loaded: &LoadedSuite, names: &[String]) -> Result<Vec<usize>> {
     let known = |name: &String| trainers.iter().any(|trainer| trainer.name == *name);
     if let Some(stranger) = names.iter().find(|name| !known(name)) {
         let list: Vec<&str> = trainers.iter().map(|trainer| trainer.name.as_str()).collect();
-        bail!("{stranger}: the suite {} has {}", loaded.origin, list.join(", "));
+        bail!("{stranger}: the suite {} has {}", loaded.named(), list.join(", "));
     }
     let wanted = |index: &usize| names.is_empty() || names.contains(&trainers[*index].name);
     Ok((0..trainers.len()).filter(wanted).collect())

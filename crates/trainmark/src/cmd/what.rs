@@ -15,9 +15,10 @@ use std::time::Duration;
 
 /// What is trained.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "What")]
 pub struct What {
-    /// Suite file; without it the default suite (suites/mnist.toml, also built in)
-    #[arg(long, value_name = "FILE")]
+    /// Suite file, or the name of a built-in suite (`trainmark suites` lists them) [default: mnist]
+    #[arg(long, value_name = "SUITE")]
     pub suite: Option<PathBuf>,
     /// Quick verification: one epoch instead of five
     #[arg(long)]
@@ -32,22 +33,22 @@ pub struct What {
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     pub backend: Vec<String>,
     /// Hidden units to train with, of the models that have them
-    #[arg(long, value_name = "N", value_delimiter = ',')]
+    #[arg(long, hide_short_help = true, value_name = "N", value_delimiter = ',')]
     pub hidden: Vec<u64>,
     /// Epochs to train
     #[arg(long, value_name = "N", value_delimiter = ',')]
     pub epochs: Vec<u64>,
     /// Samples in a training step
-    #[arg(long, value_name = "N", value_delimiter = ',')]
+    #[arg(long, hide_short_help = true, value_name = "N", value_delimiter = ',')]
     pub batch: Vec<u64>,
     /// Seed of the initial weights and of the batch order
-    #[arg(long, value_name = "N", value_delimiter = ',')]
+    #[arg(long, hide_short_help = true, value_name = "N", value_delimiter = ',')]
     pub seed: Vec<u64>,
     /// Learning rate
-    #[arg(long, value_name = "RATE", value_delimiter = ',')]
+    #[arg(long, hide_short_help = true, value_name = "RATE", value_delimiter = ',')]
     pub lr: Vec<f64>,
     /// Threads of each trainer; without it each trainer's own choice
-    #[arg(long, value_name = "N", value_delimiter = ',')]
+    #[arg(long, hide_short_help = true, value_name = "N", value_delimiter = ',')]
     pub threads: Vec<u64>,
     /// Any other configuration key of the suite, for example `optimiser=adam`
     #[arg(long, value_name = "KEY=VALUE")]
@@ -57,10 +58,10 @@ pub struct What {
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
     /// Train on software imitations of devices too; their rows are marked and never ranked
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub allow_software: bool,
     /// Time after which a sample is stopped, for example `90s`, `10m`
-    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    #[arg(long, help_heading = "Limits", value_name = "TIME", value_parser = units::duration)]
     pub timeout: Option<Duration>,
 }
 

@@ -94,6 +94,15 @@ impl<'a> Site<'a> {
                 self.trainer.name
             ));
         }
+        let inputs = &self.setup.inputs;
+        if let Some(missing) = inputs.iter().find(|path| !self.loaded.root.join(path).exists())
+            && self.loaded.is_built_in()
+        {
+            let (name, missing) = (&self.trainer.name, missing.display());
+            return State::Unavailable(format!(
+                "{name} is compiled from {missing}, which only a checkout of the project has"
+            ));
+        }
         let due = match Stamp::read(&self.stamp()) {
             None if self.unfinished().exists() => Due::Interrupted,
             None => Due::New,
@@ -206,7 +215,7 @@ impl<'a> Site<'a> {
             commands.push(plain(environment::install(&place, &lock)));
         }
         for words in &self.setup.commands {
-            commands.push(plain(plan::fixed_command(self.loaded, self.trainer, words)?));
+            commands.push(plain(plan::fixed_command(self.loaded, self.trainer, words, false)?));
         }
         Ok(commands)
     }

@@ -14,35 +14,35 @@ const OVERHEAD: Duration = Duration::from_secs(120);
 #[command(next_help_heading = "Cluster")]
 pub struct Wishes {
     /// Partition of the nodes
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, hide_short_help = true, value_name = "NAME")]
     partition: Option<String>,
     /// A feature that the nodes must have, for example `h100`
-    #[arg(long, value_name = "FEATURE")]
+    #[arg(long, hide_short_help = true, value_name = "FEATURE")]
     nodes_like: Option<String>,
     /// GPUs of each task
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, hide_short_help = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     gpus: Option<u32>,
     /// CPUs of each task
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, hide_short_help = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     cpus_per_task: Option<u32>,
     /// Tasks that run at the same time, at most
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, hide_short_help = true, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     array_limit: Option<u32>,
     /// Each task has its node to itself
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     exclusive: bool,
     /// After which the scheduler ends a task; without it the sample's time-out and two minutes
-    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    #[arg(long, hide_short_help = true, value_name = "TIME", value_parser = units::duration)]
     task_time: Option<Duration>,
     /// The scheduler's memory limit of a task, for example `8G` (of 10^9 bytes) or
     /// `8GiB`
-    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    #[arg(long, hide_short_help = true, value_name = "SIZE", value_parser = units::size)]
     task_memory: Option<u64>,
     /// A further option of sbatch, as it is, for example `--account=lab`
-    #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
+    #[arg(long, hide_short_help = true, value_name = "OPTION", allow_hyphen_values = true)]
     sbatch: Vec<String>,
     /// Do not measure each type of node (`trainmark machine`) before its first task
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     no_node_measure: bool,
 }
 

@@ -1,0 +1,56 @@
+//! Stands for a backend that this program was built without. It never trains: it says why it cannot.
+
+use nn::backend::{Backend, Job, Options, Session, TrainError, Unavailable};
+use nn::drivers::Family;
+use protocol::DeviceProbe;
+
+/// The backend's id, and the families of devices that it would reach.
+pub struct Absent(pub &'static str, pub &'static [Family]);
+
+impl Absent {
+    /// What the machine lacks, or how to build the program with it.
+    fn reason(&self) -> Unavailable {
+        let Absent(id, families) = self;
+        let first = || families[0].missing().unwrap_or_default();
+        let here = families.iter().find(|family| family.missing().is_none());
+        Unavailable(here.map_or_else(first, |family| {
+            let feature = family.word();
+            format!("this program was built without {id}; build it with `--features {feature}`")
+        }))
+    }
+}
+
+impl Backend for Absent {
+    fn id(&self) -> &'static str {
+        self.0
+    }
+
+    fn devices(&self) -> Result<Vec<DeviceProbe>, Unavailable> {
+        Err(self.reason())
+    }
+
+    fn open<'data>(
+        &self,
+        _: Job<'data>,
+        _: &Options,
+    ) -> Result<Box<dyn Session + 'data>, TrainError> {
+        Err(self.reason().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_that_was_left_out_says_what_is_missing_or_how_to_build_it() {
+        for family in Family::ALL {
+            let stand_in = Absent("left-out", Box::leak(Box::new([family])));
+            let said = stand_in.devices().unwrap_err().0;
+            match family.missing() {
+                Some(reason) => assert_eq!(said, reason),
+                None => assert!(said.ends_with(&format!("`--features {}`", family.word()))),
+            }
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! `trainmark suites`: which suites there are, and what each is for.
+
+use crate::builtin;
+use crate::cmd::report::print;
+use crate::suite::Suite;
+use anyhow::Result;
+use record::number::count;
+use std::process::ExitCode;
+
+/// List the built-in suites and what each is for.
+///
+/// `--suite NAME` takes a name of this list, or the path of a suite file.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print the text of this suite, to begin a suite file with
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// If there is no suite of that name.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let text = match &args.name {
+        Some(name) => {
+            let unknown = || crate::suite::unknown(std::path::Path::new(name));
+            builtin::suite(name).ok_or_else(unknown)?.1.to_owned()
+        }
+        None => list()?,
+    };
+    print(&text)?;
+    Ok(ExitCode::from(protocol::exit::SUCCESS))
+}
+
+fn list() -> Result<String> {
+    let mut text = String::new();
+    for (name, suite) in builtin::suites() {
+        let purpose = suite.lines().next().unwrap_or_default().trim_start_matches("# ");
+        let parsed = Suite::parse(suite, name)?;
+        let trainers: Vec<&str> = parsed.trainers.iter().map(|it| it.name.as_str()).collect();
+        let size = format!("{}: {}", count(trainers.len(), "trainer"), trainers.join(", "));
+        text += &format!("{name:<12}{purpose}\n{:12}{size}\n", "");
+    }
+    Ok(text + "\nNext: trainmark run --suite NAME; `trainmark suites NAME` prints one\n")
+}
