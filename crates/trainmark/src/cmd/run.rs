@@ -46,21 +46,11 @@ const MORE: &str =
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = MORE)]
 pub struct Args {
-    /// Go on with the run that stopped in the folder for results, as it was begun: what has a result
-    /// is skipped, the rest runs
-    #[arg(long, help_heading = "Output", conflicts_with_all = [
-        "suite", "quick", "trainer", "model", "backend", "hidden", "epochs", "batch", "seed", "lr",
-        "threads", "set", "data", "allow_software", "target_accuracy", "target", "warm_up", "list", "dry_run", "memory_limit", "cpus",
-    ])]
-    resume: bool,
     /// What `--resume` takes for the command line of a run that another verb began.
     #[arg(skip)]
     words: Option<Vec<String>>,
     #[command(flatten)]
     what: What,
-    /// Folder for the result files
-    #[arg(long, help_heading = "Output", value_name = "DIR", default_value = "benchmarks")]
-    out: PathBuf,
     /// Memory of a trainer and all that it starts, for example `2G` (of 10^9 bytes) or `2GiB`;
     /// above it, it is killed and its status is out of memory
     #[arg(long, help_heading = "Limits", value_name = "SIZE", value_parser = units::size)]
@@ -77,6 +67,9 @@ pub struct Args {
     /// Logical cores that trainers may run on, for example `0-3,8`
     #[arg(long, help_heading = "Limits", hide_short_help = true, value_name = "LIST", value_parser = units::cpus)]
     cpus: Option<Cpus>,
+    /// Time after which the whole run stops, its trainer too; `--resume` goes on with it
+    #[arg(long, help_heading = "Limits", hide_short_help = true, value_name = "TIME", value_parser = units::duration)]
+    run_timeout: Option<Duration>,
     /// Train every row so many times, in interleaved rounds; medians are reported
     /// [default: 1]
     #[arg(long, help_heading = "Measuring", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -87,9 +80,6 @@ pub struct Args {
     /// No round begins later than this; an hour with --rounds-until
     #[arg(long, help_heading = "Measuring", hide_short_help = true, value_name = "TIME", value_parser = units::duration)]
     max_time: Option<Duration>,
-    /// Time after which the whole run stops, its trainer too; `--resume` goes on with it
-    #[arg(long, help_heading = "Limits", hide_short_help = true, value_name = "TIME", value_parser = units::duration)]
-    run_timeout: Option<Duration>,
     /// A race to this test accuracy: each epoch is tested, off the clock, and reports show the epochs
     /// and seconds that it took
     #[arg(long, help_heading = "Measuring", hide_short_help = true, value_name = "PERCENT", value_parser = units::percent, conflicts_with = "target")]
@@ -105,6 +95,16 @@ pub struct Args {
     /// Run one round first that is not recorded
     #[arg(long, help_heading = "Measuring", hide_short_help = true)]
     warm_up: bool,
+    /// Folder for the result files
+    #[arg(long, help_heading = "Output", value_name = "DIR", default_value = "benchmarks")]
+    out: PathBuf,
+    /// Go on with the run that stopped in the folder for results, as it was begun: what has a result
+    /// is skipped, the rest runs
+    #[arg(long, help_heading = "Output", conflicts_with_all = [
+        "suite", "quick", "trainer", "model", "backend", "hidden", "epochs", "batch", "seed", "lr",
+        "threads", "set", "data", "allow_software", "target_accuracy", "target", "warm_up", "list", "dry_run", "memory_limit", "cpus",
+    ])]
+    resume: bool,
     /// Show the rows and run nothing
     #[arg(long, help_heading = "Output")]
     list: bool,
