@@ -10,6 +10,7 @@ pub mod buffer;
 mod cnn;
 mod cross_entropy;
 mod engine;
+mod finish;
 pub mod gpt;
 mod mlp;
 mod prefetch;

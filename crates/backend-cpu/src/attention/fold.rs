@@ -15,8 +15,9 @@
 //! barriers between the functions here.
 
 use super::layout::{BLOCK, Folded, Gradient, LOGITS, Weights, Widths};
-use super::product::{Add, Finish, Term, load, product, store};
+use super::product::{Add, Term, product};
 use crate::buffer::{APART, Shared};
+use crate::finish::{Finish, load, store};
 use crate::simd::{MAX_LANES, Simd};
 use crate::tree::Blocks;
 use nn::PATCHES;
@@ -611,22 +612,11 @@ struct WriteScaled<'data> {
     stride: usize,
 }
 
-impl<S: Simd> Finish<S> for WriteScaled<'_> {
+impl Finish for WriteScaled<'_> {
     #[inline(always)]
-    fn finish<const R: usize, const C: usize>(
-        &mut self,
-        simd: S,
-        row: usize,
-        column: usize,
-        sums: &[[S::F32; C]; R],
-    ) {
-        let factor = simd.splat(self.factor);
-        for (r, sums) in sums.iter().enumerate() {
-            for (c, &sum) in sums.iter().enumerate() {
-                let place = (row + r) * self.stride + column + c * S::LANES;
-                store(simd, self.to, place, simd.mul(factor, sum));
-            }
-        }
+    fn vector<S: Simd>(&mut self, simd: S, row: usize, vector: usize, sum: S::F32) {
+        let place = row * self.stride + vector * S::LANES;
+        store(simd, self.to, place, simd.mul(simd.splat(self.factor), sum));
     }
 }
 
@@ -638,23 +628,12 @@ struct Descend<'data> {
     stride: usize,
 }
 
-impl<S: Simd> Finish<S> for Descend<'_> {
+impl Finish for Descend<'_> {
     #[inline(always)]
-    fn finish<const R: usize, const C: usize>(
-        &mut self,
-        simd: S,
-        row: usize,
-        column: usize,
-        sums: &[[S::F32; C]; R],
-    ) {
-        let rate = simd.splat(self.rate);
-        for (r, sums) in sums.iter().enumerate() {
-            for (c, &sum) in sums.iter().enumerate() {
-                let place = (row + r) * self.stride + column + c * S::LANES;
-                let old = load(simd, self.old, place);
-                store(simd, self.to, place, simd.fnma(rate, sum, old));
-            }
-        }
+    fn vector<S: Simd>(&mut self, simd: S, row: usize, vector: usize, sum: S::F32) {
+        let place = row * self.stride + vector * S::LANES;
+        let value = simd.fnma(simd.splat(self.rate), sum, load(simd, self.old, place));
+        store(simd, self.to, place, value);
     }
 }
 
@@ -665,24 +644,13 @@ struct AddWhere<'data> {
     stride: usize,
 }
 
-impl<S: Simd> Finish<S> for AddWhere<'_> {
+impl Finish for AddWhere<'_> {
     #[inline(always)]
-    fn finish<const R: usize, const C: usize>(
-        &mut self,
-        simd: S,
-        row: usize,
-        column: usize,
-        sums: &[[S::F32; C]; R],
-    ) {
+    fn vector<S: Simd>(&mut self, simd: S, row: usize, vector: usize, sum: S::F32) {
+        let place = row * self.stride + vector * S::LANES;
         let zero = simd.splat(0.0);
-        for (r, sums) in sums.iter().enumerate() {
-            for (c, &sum) in sums.iter().enumerate() {
-                let place = (row + r) * self.stride + column + c * S::LANES;
-                let positive = simd.gt(load(simd, self.positive, place), zero);
-                let sum = simd.select(positive, sum, zero);
-                let sum = simd.add(load(simd, self.to, place), sum);
-                store(simd, self.to, place, sum);
-            }
-        }
+        let positive = simd.gt(load(simd, self.positive, place), zero);
+        let sum = simd.add(load(simd, self.to, place), simd.select(positive, sum, zero));
+        store(simd, self.to, place, sum);
     }
 }

@@ -8,7 +8,8 @@
 //!
 //! What becomes of a finished tile is the caller's: see [`Finish`].
 
-use crate::simd::Simd;
+use crate::finish::{Finish, load, store};
+use crate::simd::{Kernel, Simd};
 use std::ops::Range;
 
 /// A product of two matrices, one of several that are added up.
@@ -24,18 +25,6 @@ pub struct Term<'data> {
     pub depth: usize,
 }
 
-/// What becomes of the sums of a tile.
-pub trait Finish<S: Simd> {
-    /// Takes the sums whose first is at (row, column). Marked `#[inline(always)]`.
-    fn finish<const R: usize, const C: usize>(
-        &mut self,
-        simd: S,
-        row: usize,
-        column: usize,
-        sums: &[[S::F32; C]; R],
-    );
-}
-
 /// Vectors side by side in a tile of 7 or 8 rows.
 #[inline(always)]
 pub fn is_wide<S: Simd>() -> bool {
@@ -49,7 +38,7 @@ pub fn product<S: Simd, const R: usize, const N: usize>(
     rows: Range<usize>,
     columns: usize,
     terms: [Term<'_>; N],
-    finish: &mut impl Finish<S>,
+    finish: &mut impl Finish,
 ) {
     if is_wide::<S>() {
         product_by::<S, R, 2, N>(simd, rows, columns, terms, finish);
@@ -58,7 +47,8 @@ pub fn product<S: Simd, const R: usize, const N: usize>(
     }
 }
 
-/// As [`product`], in tiles of `C` vectors, and of one for the last columns.
+/// As [`product`], in tiles of `C` vectors, and of one for the last columns. A function of its own for
+/// each kind, as functions that have many of them inlined take minutes to compile.
 ///
 /// # Panics
 /// If an operand does not have the elements that it should, or rows or columns are no whole tiles.
@@ -68,32 +58,51 @@ pub fn product_by<S: Simd, const R: usize, const C: usize, const N: usize>(
     rows: Range<usize>,
     columns: usize,
     terms: [Term<'_>; N],
-    finish: &mut impl Finish<S>,
+    finish: &mut impl Finish,
 ) {
-    assert!(rows.len().is_multiple_of(R) && columns.is_multiple_of(S::LANES));
-    for term in &terms {
-        if term.depth > 0 && !rows.is_empty() && columns > 0 {
-            let last_left = (rows.end - 1) * term.left_row + (term.depth - 1) * term.left_depth;
-            let last_right = (term.depth - 1) * term.right_row + columns - 1;
-            assert!(last_left < term.left.len() && last_right < term.right.len());
+    simd.enter(Whole::<_, R, C, N> { rows, columns, terms, finish });
+}
+
+struct Whole<'run, 'data, T, const R: usize, const C: usize, const N: usize> {
+    rows: Range<usize>,
+    columns: usize,
+    terms: [Term<'data>; N],
+    finish: &'run mut T,
+}
+
+impl<T: Finish, const R: usize, const C: usize, const N: usize> Kernel
+    for Whole<'_, '_, T, R, C, N>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Whole { rows, columns, terms, finish } = self;
+        assert!(rows.len().is_multiple_of(R) && columns.is_multiple_of(S::LANES));
+        for term in &terms {
+            if term.depth > 0 && !rows.is_empty() && columns > 0 {
+                let last_left = (rows.end - 1) * term.left_row + (term.depth - 1) * term.left_depth;
+                let last_right = (term.depth - 1) * term.right_row + columns - 1;
+                assert!(last_left < term.left.len() && last_right < term.right.len());
+            }
         }
-    }
-    let mut column = 0;
-    while column + C * S::LANES <= columns {
-        for row in rows.clone().step_by(R) {
-            // SAFETY: whole tiles within the ranges whose last elements are there, see above.
-            let sums = unsafe { tile::<S, R, C, N>(simd, row, column, &terms) };
-            finish.finish(simd, row, column, &sums);
+        let mut column = 0;
+        while column + C * S::LANES <= columns {
+            for row in rows.clone().step_by(R) {
+                // SAFETY: whole tiles within the ranges whose last elements are there, see above.
+                let sums = unsafe { tile::<S, R, C, N>(simd, row, column, &terms) };
+                finish.tile(simd, row, column / S::LANES, &sums);
+            }
+            column += C * S::LANES;
         }
-        column += C * S::LANES;
-    }
-    while C > 1 && column < columns {
-        for row in rows.clone().step_by(R) {
-            // SAFETY: as above.
-            let sums = unsafe { tile::<S, R, 1, N>(simd, row, column, &terms) };
-            finish.finish(simd, row, column, &sums);
+        while C > 1 && column < columns {
+            for row in rows.clone().step_by(R) {
+                // SAFETY: as above.
+                let sums = unsafe { tile::<S, R, 1, N>(simd, row, column, &terms) };
+                finish.tile(simd, row, column / S::LANES, &sums);
+            }
+            column += S::LANES;
         }
-        column += S::LANES;
     }
 }
 
@@ -134,43 +143,16 @@ unsafe fn tile<S: Simd, const R: usize, const C: usize, const N: usize>(
     sums
 }
 
-/// The vector at `place`.
-#[inline(always)]
-pub fn load<S: Simd>(simd: S, from: &[f32], place: usize) -> S::F32 {
-    assert!(place + S::LANES <= from.len());
-    // SAFETY: a whole vector, see above.
-    unsafe { simd.load(from.as_ptr().add(place)) }
-}
-
-/// Stores a vector at `place`.
-#[inline(always)]
-pub fn store<S: Simd>(simd: S, to: &mut [f32], place: usize, vector: S::F32) {
-    assert!(place + S::LANES <= to.len());
-    // SAFETY: a whole vector, see above.
-    unsafe { simd.store(to.as_mut_ptr().add(place), vector) }
-}
-
 /// Writes the result: element (row, column) to `row * stride + column`.
 pub struct Write<'data> {
     pub to: &'data mut [f32],
     pub stride: usize,
 }
 
-impl<S: Simd> Finish<S> for Write<'_> {
+impl Finish for Write<'_> {
     #[inline(always)]
-    fn finish<const R: usize, const C: usize>(
-        &mut self,
-        simd: S,
-        row: usize,
-        column: usize,
-        sums: &[[S::F32; C]; R],
-    ) {
-        for (r, sums) in sums.iter().enumerate() {
-            for (c, &sum) in sums.iter().enumerate() {
-                let place = (row + r) * self.stride + column + c * S::LANES;
-                store(simd, self.to, place, sum);
-            }
-        }
+    fn vector<S: Simd>(&mut self, simd: S, row: usize, vector: usize, sum: S::F32) {
+        store(simd, self.to, row * self.stride + vector * S::LANES, sum);
     }
 }
 
@@ -180,21 +162,10 @@ pub struct Add<'data> {
     pub stride: usize,
 }
 
-impl<S: Simd> Finish<S> for Add<'_> {
+impl Finish for Add<'_> {
     #[inline(always)]
-    fn finish<const R: usize, const C: usize>(
-        &mut self,
-        simd: S,
-        row: usize,
-        column: usize,
-        sums: &[[S::F32; C]; R],
-    ) {
-        for (r, sums) in sums.iter().enumerate() {
-            for (c, &sum) in sums.iter().enumerate() {
-                let place = (row + r) * self.stride + column + c * S::LANES;
-                let sum = simd.add(load(simd, self.to, place), sum);
-                store(simd, self.to, place, sum);
-            }
-        }
+    fn vector<S: Simd>(&mut self, simd: S, row: usize, vector: usize, sum: S::F32) {
+        let place = row * self.stride + vector * S::LANES;
+        store(simd, self.to, place, simd.add(load(simd, self.to, place), sum));
     }
 }

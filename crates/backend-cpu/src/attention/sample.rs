@@ -13,11 +13,12 @@
 //! tokens; `wide` (49, f) the hidden units of the feed-forward layer.
 
 use super::layout::{FoldedWeights, GradientParts, LOGITS, Widths};
-use super::product::{Add, Finish, Term, Write, is_wide, load, product, product_by, store};
+use super::product::{Add, Term, Write, is_wide, product, product_by};
 use super::softmax::{COLUMNS, PerToken, STRIDE, exponentials, row_dots};
 use super::subsets::{AddTokenSums, Gates, SumUnits, for_columns};
 use crate::buffer::Buffer;
-use crate::simd::Simd;
+use crate::finish::{Finish, load, store};
+use crate::simd::{Kernel, Simd};
 use mnist::{CLASSES, SIDE};
 use nn::{PATCH, PATCHES};
 use std::f32::consts::LN_2;
@@ -112,11 +113,7 @@ impl Work {
         image: &[u8],
         skip_blank: bool,
     ) -> [f32; LOGITS] {
-        self.cut(simd, image, skip_blank);
-        self.embed(simd, widths, folded);
-        self.attend(simd, widths);
-        self.feed_forward(simd, widths, folded);
-        self.logits(simd, widths, folded)
+        simd.enter(Forward { work: self, widths, folded, image, skip_blank })
     }
 
     /// Cuts the image into patches and puts the blank ones last.
@@ -269,11 +266,7 @@ impl Work {
         d_logits: &[f32; LOGITS],
         gradient: &mut GradientParts<'_>,
     ) {
-        self.logits_backward(simd, widths, folded, d_logits, gradient);
-        self.feed_forward_backward(simd, widths, folded, gradient);
-        self.attend_backward(simd, widths);
-        self.left_backward(simd, widths, gradient);
-        self.embed_backward(simd, widths, folded, gradient);
+        simd.enter(Backward { work: self, widths, folded, d_logits, gradient });
     }
 
     #[inline(always)]
@@ -461,6 +454,52 @@ impl Work {
     }
 }
 
+/// [`Work::forward`].
+struct Forward<'run> {
+    work: &'run mut Work,
+    widths: Widths,
+    folded: FoldedWeights<'run>,
+    image: &'run [u8],
+    skip_blank: bool,
+}
+
+impl Kernel for Forward<'_> {
+    type Output = [f32; LOGITS];
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> [f32; LOGITS] {
+        let Forward { work, widths, folded, image, skip_blank } = self;
+        work.cut(simd, image, skip_blank);
+        work.embed(simd, widths, folded);
+        work.attend(simd, widths);
+        work.feed_forward(simd, widths, folded);
+        work.logits(simd, widths, folded)
+    }
+}
+
+/// [`Work::backward`].
+struct Backward<'run, 'data> {
+    work: &'run mut Work,
+    widths: Widths,
+    folded: FoldedWeights<'run>,
+    d_logits: &'run [f32; LOGITS],
+    gradient: &'run mut GradientParts<'data>,
+}
+
+impl Kernel for Backward<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Backward { work, widths, folded, d_logits, gradient } = self;
+        work.logits_backward(simd, widths, folded, d_logits, gradient);
+        work.feed_forward_backward(simd, widths, folded, gradient);
+        work.attend_backward(simd, widths);
+        work.left_backward(simd, widths, gradient);
+        work.embed_backward(simd, widths, folded, gradient);
+    }
+}
+
 /// A patch's pixels, row by row.
 #[derive(Clone, Copy)]
 #[repr(align(16))]
@@ -509,7 +548,7 @@ fn left_side<S: Simd>(
 
 /// A product with 48 columns: three vectors of 16 at once, where there are registers for that.
 #[inline(always)]
-fn score_product<S: Simd>(simd: S, term: Term<'_>, finish: &mut impl Finish<S>) {
+fn score_product<S: Simd>(simd: S, term: Term<'_>, finish: &mut impl Finish) {
     if is_wide::<S>() {
         product_by::<S, TILE, 3, 1>(simd, 0..PATCHES, COLUMNS, [term], finish);
     } else {
@@ -525,24 +564,13 @@ struct Embed<'data> {
     d: usize,
 }
 
-impl<S: Simd> Finish<S> for Embed<'_> {
+impl Finish for Embed<'_> {
     #[inline(always)]
-    fn finish<const R: usize, const C: usize>(
-        &mut self,
-        simd: S,
-        row: usize,
-        column: usize,
-        sums: &[[S::F32; C]; R],
-    ) {
-        for (r, sums) in sums.iter().enumerate() {
-            let base = self.order[row + r] * self.d;
-            for (c, &sum) in sums.iter().enumerate() {
-                let column = column + c * S::LANES;
-                let value = simd.add(sum, load(simd, self.base, base + column));
-                let value = simd.max(simd.splat(0.0), value);
-                store(simd, self.to, (row + r) * self.d + column, value);
-            }
-        }
+    fn vector<S: Simd>(&mut self, simd: S, row: usize, vector: usize, sum: S::F32) {
+        let column = vector * S::LANES;
+        let base = load(simd, self.base, self.order[row] * self.d + column);
+        let value = simd.max(simd.splat(0.0), simd.add(sum, base));
+        store(simd, self.to, row * self.d + column, value);
     }
 }
 
@@ -553,22 +581,12 @@ struct AddBias<'data> {
     stride: usize,
 }
 
-impl<S: Simd> Finish<S> for AddBias<'_> {
+impl Finish for AddBias<'_> {
     #[inline(always)]
-    fn finish<const R: usize, const C: usize>(
-        &mut self,
-        simd: S,
-        row: usize,
-        column: usize,
-        sums: &[[S::F32; C]; R],
-    ) {
-        for (r, sums) in sums.iter().enumerate() {
-            for (c, &sum) in sums.iter().enumerate() {
-                let column = column + c * S::LANES;
-                let value = simd.add(sum, load(simd, self.bias, column));
-                store(simd, self.to, (row + r) * self.stride + column, value);
-            }
-        }
+    fn vector<S: Simd>(&mut self, simd: S, row: usize, vector: usize, sum: S::F32) {
+        let column = vector * S::LANES;
+        let value = simd.add(sum, load(simd, self.bias, column));
+        store(simd, self.to, row * self.stride + column, value);
     }
 }
 
@@ -579,22 +597,11 @@ struct ScaleRows<'data> {
     stride: usize,
 }
 
-impl<S: Simd> Finish<S> for ScaleRows<'_> {
+impl Finish for ScaleRows<'_> {
     #[inline(always)]
-    fn finish<const R: usize, const C: usize>(
-        &mut self,
-        simd: S,
-        row: usize,
-        column: usize,
-        sums: &[[S::F32; C]; R],
-    ) {
-        for (r, sums) in sums.iter().enumerate() {
-            let factor = simd.splat(self.factors[row + r]);
-            for (c, &sum) in sums.iter().enumerate() {
-                let place = (row + r) * self.stride + column + c * S::LANES;
-                store(simd, self.to, place, simd.mul(factor, sum));
-            }
-        }
+    fn vector<S: Simd>(&mut self, simd: S, row: usize, vector: usize, sum: S::F32) {
+        let value = simd.mul(simd.splat(self.factors[row]), sum);
+        store(simd, self.to, row * self.stride + vector * S::LANES, value);
     }
 }
 
@@ -606,19 +613,24 @@ struct FeedForward<'data> {
     sum: &'data mut [f32],
 }
 
-impl<S: Simd> Finish<S> for FeedForward<'_> {
+impl Finish for FeedForward<'_> {
     #[inline(always)]
-    fn finish<const R: usize, const C: usize>(
+    fn vector<S: Simd>(&mut self, simd: S, row: usize, vector: usize, sum: S::F32) {
+        self.tile(simd, row, vector, &[[sum]]);
+    }
+
+    #[inline(always)]
+    fn tile<S: Simd, const R: usize, const C: usize>(
         &mut self,
         simd: S,
         row: usize,
-        column: usize,
+        vector: usize,
         sums: &[[S::F32; C]; R],
     ) {
         let (zero, one) = (simd.splat(0.0), simd.splat(1.0));
         let mut open = [[simd.gt(zero, zero); C]; R];
         for c in 0..C {
-            let place = column + c * S::LANES;
+            let place = (vector + c) * S::LANES;
             let bias = load(simd, self.bias, place);
             let mut total = load(simd, self.sum, place);
             let mut count = load(simd, self.open_tokens, place);
@@ -631,7 +643,7 @@ impl<S: Simd> Finish<S> for FeedForward<'_> {
             store(simd, self.sum, place, total);
             store(simd, self.open_tokens, place, count);
         }
-        self.gates.record(simd, row, column, &open);
+        self.gates.record(simd, row, vector * S::LANES, &open);
     }
 }
 
@@ -642,24 +654,12 @@ struct ScoreGradient<'data> {
     to: &'data mut [f32],
 }
 
-impl<S: Simd> Finish<S> for ScoreGradient<'_> {
+impl Finish for ScoreGradient<'_> {
     #[inline(always)]
-    fn finish<const R: usize, const C: usize>(
-        &mut self,
-        simd: S,
-        row: usize,
-        column: usize,
-        sums: &[[S::F32; C]; R],
-    ) {
-        let ln2 = simd.splat(LN_2);
-        for (r, sums) in sums.iter().enumerate() {
-            let less = simd.splat(-self.means[row + r] * LN_2);
-            for (c, &sum) in sums.iter().enumerate() {
-                let place = (row + r) * STRIDE + column + c * S::LANES;
-                let weight = load(simd, self.weights, place);
-                store(simd, self.to, place, simd.mul(weight, simd.fma(sum, ln2, less)));
-            }
-        }
+    fn vector<S: Simd>(&mut self, simd: S, row: usize, vector: usize, sum: S::F32) {
+        let place = row * STRIDE + vector * S::LANES;
+        let less = simd.fma(sum, simd.splat(LN_2), simd.splat(-self.means[row] * LN_2));
+        store(simd, self.to, place, simd.mul(load(simd, self.weights, place), less));
     }
 }
 
@@ -674,29 +674,16 @@ struct EmbedGradient<'data> {
     d: usize,
 }
 
-impl<S: Simd> Finish<S> for EmbedGradient<'_> {
+impl Finish for EmbedGradient<'_> {
     #[inline(always)]
-    fn finish<const R: usize, const C: usize>(
-        &mut self,
-        simd: S,
-        row: usize,
-        column: usize,
-        sums: &[[S::F32; C]; R],
-    ) {
+    fn vector<S: Simd>(&mut self, simd: S, row: usize, vector: usize, sum: S::F32) {
+        let column = vector * S::LANES;
+        let (place, base) = (row * self.d + column, self.order[row] * self.d + column);
         let zero = simd.splat(0.0);
-        for (r, sums) in sums.iter().enumerate() {
-            let base = self.order[row + r] * self.d;
-            for (c, &sum) in sums.iter().enumerate() {
-                let column = column + c * S::LANES;
-                let place = (row + r) * self.d + column;
-                let lets_through = simd.gt(load(simd, self.embedded, place), zero);
-                let d = simd.select(lets_through, sum, zero);
-                if row < self.active {
-                    store(simd, self.d_embedded, place, d);
-                }
-                let sum = simd.add(load(simd, self.base, base + column), d);
-                store(simd, self.base, base + column, sum);
-            }
+        let d = simd.select(simd.gt(load(simd, self.embedded, place), zero), sum, zero);
+        if row < self.active {
+            store(simd, self.d_embedded, place, d);
         }
+        store(simd, self.base, base, simd.add(load(simd, self.base, base), d));
     }
 }

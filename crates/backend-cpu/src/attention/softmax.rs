@@ -10,7 +10,7 @@
 //! Exponentials are not divided by their sums here: the rows of what they are multiplied with
 //! are, 32 elements instead of 49.
 
-use super::product::{load, store};
+use crate::finish::{load, store};
 use crate::simd::{MAX_LANES, Simd, exp2_not_positive};
 use nn::PATCHES;
 

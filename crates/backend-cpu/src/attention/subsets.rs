@@ -9,9 +9,9 @@
 //!
 //! Tables hold a few columns at a time, so that they stay in L1 (32 KB for 64 units).
 
-use super::product::{load, store};
 use crate::buffer::Buffer;
-use crate::simd::{MAX_LANES, Simd};
+use crate::finish::{load, store};
+use crate::simd::{Kernel, MAX_LANES, Simd};
 use nn::PATCHES;
 
 /// Tokens of a tile, in a group of four and one of three.
@@ -125,9 +125,9 @@ pub struct SumUnits<'data> {
     pub d: usize,
 }
 
-impl<S: Simd> Columns<S> for SumUnits<'_> {
+impl Columns for SumUnits<'_> {
     #[inline(always)]
-    fn compute<const V: usize>(&mut self, simd: S, column: usize) {
+    fn compute<S: Simd, const V: usize>(&mut self, simd: S, column: usize) {
         let Gates { by_unit, table, f, .. } = &mut *self.gates;
         let groups = unit_groups::<S>(*f);
         for (group, table) in
@@ -170,9 +170,9 @@ pub struct AddTokenSums<'data> {
     pub d: usize,
 }
 
-impl<S: Simd> Columns<S> for AddTokenSums<'_> {
+impl Columns for AddTokenSums<'_> {
     #[inline(always)]
-    fn compute<const V: usize>(&mut self, simd: S, column: usize) {
+    fn compute<S: Simd, const V: usize>(&mut self, simd: S, column: usize) {
         let Gates { by_token, table, f, .. } = &mut *self.gates;
         let tables = table.chunks_exact_mut(SUBSETS * V * S::LANES).take(TOKEN_GROUPS);
         for (group, table) in tables.enumerate() {
@@ -207,30 +207,45 @@ impl<S: Simd> Columns<S> for AddTokenSums<'_> {
 }
 
 /// What is computed a few columns at a time.
-pub trait Columns<S: Simd> {
+pub trait Columns {
     /// Computes `V` vectors of columns from `column` on. Marked `#[inline(always)]`.
-    fn compute<const V: usize>(&mut self, simd: S, column: usize);
+    fn compute<S: Simd, const V: usize>(&mut self, simd: S, column: usize);
 }
 
 /// Computes all columns, a multiple of 16, by as many as go into a table.
 #[inline(always)]
-pub fn for_columns<S: Simd>(simd: S, columns: usize, work: &mut impl Columns<S>) {
-    let mut column = 0;
-    while column < columns {
-        column += match S::LANES {
-            16 if column + 32 > columns => {
-                work.compute::<1>(simd, column);
-                16
-            }
-            8 | 16 => {
-                work.compute::<2>(simd, column);
-                2 * S::LANES
-            }
-            _ => {
-                work.compute::<4>(simd, column);
-                4 * S::LANES
-            }
-        };
+pub fn for_columns<S: Simd>(simd: S, columns: usize, work: &mut impl Columns) {
+    simd.enter(AllColumns { columns, work });
+}
+
+struct AllColumns<'run, T> {
+    columns: usize,
+    work: &'run mut T,
+}
+
+impl<T: Columns> Kernel for AllColumns<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let AllColumns { columns, work } = self;
+        let mut column = 0;
+        while column < columns {
+            column += match S::LANES {
+                16 if column + 32 > columns => {
+                    work.compute::<S, 1>(simd, column);
+                    16
+                }
+                8 | 16 => {
+                    work.compute::<S, 2>(simd, column);
+                    2 * S::LANES
+                }
+                _ => {
+                    work.compute::<S, 4>(simd, column);
+                    4 * S::LANES
+                }
+            };
+        }
     }
 }
 

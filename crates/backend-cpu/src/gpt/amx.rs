@@ -14,7 +14,8 @@
 //! The intrinsics are not stable yet, so the instructions are written out. The system has to allow a
 //! process to use tiles, which Linux does when it is asked.
 
-use super::product::{Finish, PANEL};
+use super::product::PANEL;
+use crate::finish::Finish;
 use crate::simd::Simd;
 
 /// Steps of the depth that a tile takes: 16 pairs.
@@ -95,12 +96,12 @@ pub fn finish<S: Simd>(
         for (i, tile) in tile.iter_mut().enumerate() {
             *tile = [load(r + i, 0), load(r + i, 1)];
         }
-        to.finish(simd, row + r, panel, &tile);
+        to.tile(simd, row + r, panel, &tile);
         r += 8;
     }
     while r < rows {
         for c in 0..panels {
-            to.finish(simd, row + r, panel + c, &[[load(r, c)]]);
+            to.tile(simd, row + r, panel + c, &[[load(r, c)]]);
         }
         r += 1;
     }

@@ -10,10 +10,10 @@
 //! takes memory that grows with the square of the context, and at a context of 64 as long.
 
 use super::product::{
-    Add, ByColumns, ByRows, Finish, Matrix, PANEL, Product, Write, load, padded, place, product,
-    store,
+    Add, ByColumns, ByRows, Matrix, PANEL, Product, Write, padded, place, product,
 };
-use crate::simd::{MAX_LANES, Simd, exp2_not_positive};
+use crate::finish::{Finish, load, store};
+use crate::simd::{Kernel, MAX_LANES, Simd, exp2_not_positive};
 use std::f32::consts::LOG2_E;
 
 /// Queries whose scores are in work at a time.
@@ -68,48 +68,64 @@ pub struct Softmax<'data> {
     pub inverse_sums: &'data mut [f32], // (context), padded
 }
 
-/// Writes what the head attends to, (context, width).
-#[inline(always)]
-pub fn forward<S: Simd>(
-    simd: S,
-    head: Head,
-    from: Qkv<'_>,
-    softmax: &mut Softmax<'_>,
-    attended: &mut [f32],
-    scratch: &mut Scratch<'_>,
-) {
-    let Head { context, rows: all, width, .. } = head;
-    for first in (0..context).step_by(BLOCK) {
-        let queries = BLOCK.min(context - first);
-        turn(simd, head, from.queries, first, scratch.turned);
-        scores(simd, head, first, from.keys, scratch.turned, scratch.scores);
-        for panel in 0..queries.div_ceil(PANEL) {
-            let query = first + panel * PANEL;
-            let scores = &mut scratch.scores[panel * context * PANEL..][..context * PANEL];
-            for lane in (0..PANEL).step_by(S::LANES) {
-                exponentials(simd, head, query, lane, scores, softmax);
+/// Writes what a head attends to, and what backward needs of the softmax.
+pub struct Forward<'data> {
+    pub head: Head,
+    pub from: Qkv<'data>,
+    pub softmax: Softmax<'data>,
+    pub attended: &'data mut [f32], // (context, width)
+    pub scratch: Scratch<'data>,
+}
+
+impl Kernel for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Forward { head, from, mut softmax, attended, scratch } = self;
+        let Head { context, rows: all, width, .. } = head;
+        for first in (0..context).step_by(BLOCK) {
+            let queries = BLOCK.min(context - first);
+            turn(simd, head, from.queries, first, scratch.turned);
+            scores(simd, head, first, from.keys, scratch.turned, scratch.scores);
+            for panel in 0..queries.div_ceil(PANEL) {
+                let query = first + panel * PANEL;
+                let scores = &mut scratch.scores[panel * context * PANEL..][..context * PANEL];
+                for lane in (0..PANEL).step_by(S::LANES) {
+                    exponentials(simd, head, query, lane, scores, &mut softmax);
+                }
+            }
+            for row in (0..queries).step_by(8) {
+                let rows = row..queries.min(row + 8);
+                product::<S, ByColumns>(
+                    simd,
+                    Product {
+                        left: Matrix { data: scratch.scores, rows: context },
+                        right: Matrix { data: from.values, rows: all },
+                        depth: 0..first + rows.end,
+                        rows,
+                        panels: 0..width / PANEL,
+                    },
+                    &mut Scaled {
+                        to: attended,
+                        rows: all,
+                        first,
+                        factors: &softmax.inverse_sums[first..],
+                    },
+                );
             }
         }
-        for row in (0..queries).step_by(8) {
-            let rows = row..queries.min(row + 8);
-            product::<S, ByColumns>(
-                simd,
-                Product {
-                    left: Matrix { data: scratch.scores, rows: context },
-                    right: Matrix { data: from.values, rows: all },
-                    depth: 0..first + rows.end,
-                    rows,
-                    panels: 0..width / PANEL,
-                },
-                &mut Scaled {
-                    to: attended,
-                    rows: all,
-                    first,
-                    factors: &softmax.inverse_sums[first..],
-                },
-            );
-        }
     }
+}
+
+/// Writes the gradients of a head's queries, keys and values, (context, width) each.
+pub struct Backward<'data> {
+    pub head: Head,
+    pub from: Qkv<'data>,
+    pub softmax: Softmax<'data>,
+    pub d_attended: &'data [f32], // (context, width)
+    pub to: DQkv<'data>,
+    pub scratch: Scratch<'data>,
 }
 
 /// Gradients of queries, keys and values: (context, width) each.
@@ -119,72 +135,68 @@ pub struct DQkv<'data> {
     pub values: &'data mut [f32],
 }
 
-/// Writes the gradients of queries, keys and values from `d_attended`, (context, width).
-#[inline(always)]
-pub fn backward<S: Simd>(
-    simd: S,
-    head: Head,
-    from: Qkv<'_>,
-    softmax: &Softmax<'_>,
-    d_attended: &[f32],
-    to: &mut DQkv<'_>,
-    scratch: &mut Scratch<'_>,
-) {
-    let Head { context, rows: all, width, .. } = head;
-    for panel in (0..width / PANEL).map(|panel| panel * all * PANEL) {
-        to.keys[panel..][..context * PANEL].fill(0.0);
-        to.values[panel..][..context * PANEL].fill(0.0);
-    }
-    for first in (0..context).step_by(BLOCK) {
-        let queries = BLOCK.min(context - first);
-        let end = first + queries;
-        turn(simd, head, from.queries, first, scratch.turned);
-        turn(simd, head, d_attended, first, scratch.d_turned);
-        scores(simd, head, first, from.keys, scratch.turned, scratch.scores);
-        scores(simd, head, first, from.values, scratch.d_turned, scratch.d_scores);
-        for panel in 0..queries.div_ceil(PANEL) {
-            let query = first + panel * PANEL;
-            let part = panel * context * PANEL..(panel + 1) * context * PANEL;
-            let scores = &mut scratch.scores[part.clone()];
-            let d_scores = &mut scratch.d_scores[part];
-            for lane in (0..PANEL).step_by(S::LANES) {
-                score_gradients(simd, head, query, lane, softmax, scores, d_scores);
-            }
+impl Kernel for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Backward { head, from, softmax, d_attended, to, scratch } = self;
+        let Head { context, rows: all, width, .. } = head;
+        for panel in (0..width / PANEL).map(|panel| panel * all * PANEL) {
+            to.keys[panel..][..context * PANEL].fill(0.0);
+            to.values[panel..][..context * PANEL].fill(0.0);
         }
-        let panels = 0..width / PANEL;
-        for key in (0..end).step_by(PANEL) {
-            // Keys attend to nobody before them: the block's queries from their own panel on.
-            let depth = key.saturating_sub(first)..queries;
-            for (scores, rows, to) in [
-                (&*scratch.scores, d_attended, &mut *to.values),
-                (&*scratch.d_scores, from.queries, &mut *to.keys),
-            ] {
-                product::<S, ByRows>(
+        for first in (0..context).step_by(BLOCK) {
+            let queries = BLOCK.min(context - first);
+            let end = first + queries;
+            turn(simd, head, from.queries, first, scratch.turned);
+            turn(simd, head, d_attended, first, scratch.d_turned);
+            scores(simd, head, first, from.keys, scratch.turned, scratch.scores);
+            scores(simd, head, first, from.values, scratch.d_turned, scratch.d_scores);
+            for panel in 0..queries.div_ceil(PANEL) {
+                let query = first + panel * PANEL;
+                let part = panel * context * PANEL..(panel + 1) * context * PANEL;
+                let scores = &mut scratch.scores[part.clone()];
+                let d_scores = &mut scratch.d_scores[part];
+                for lane in (0..PANEL).step_by(S::LANES) {
+                    score_gradients(simd, head, query, lane, &softmax, scores, d_scores);
+                }
+            }
+            let panels = 0..width / PANEL;
+            for key in (0..end).step_by(PANEL) {
+                // Keys attend to nobody before them: the block's queries from their own panel on.
+                let depth = key.saturating_sub(first)..queries;
+                for (scores, rows, to) in [
+                    (&*scratch.scores, d_attended, &mut *to.values),
+                    (&*scratch.d_scores, from.queries, &mut *to.keys),
+                ] {
+                    product::<S, ByRows>(
+                        simd,
+                        Product {
+                            left: Matrix { data: scores, rows: context },
+                            right: Matrix { data: &rows[first * PANEL..], rows: all },
+                            rows: key..end.min(key + PANEL),
+                            panels: panels.clone(),
+                            depth: depth.clone(),
+                        },
+                        &mut Add { to, rows: all },
+                    );
+                }
+            }
+            for row in (0..queries).step_by(8) {
+                let rows = row..queries.min(row + 8);
+                product::<S, ByColumns>(
                     simd,
                     Product {
-                        left: Matrix { data: scores, rows: context },
-                        right: Matrix { data: &rows[first * PANEL..], rows: all },
-                        rows: key..end.min(key + PANEL),
+                        left: Matrix { data: scratch.d_scores, rows: context },
+                        right: Matrix { data: from.keys, rows: all },
+                        depth: 0..first + rows.end,
+                        rows,
                         panels: panels.clone(),
-                        depth: depth.clone(),
                     },
-                    &mut Add { to, rows: all },
+                    &mut Write { to: &mut to.queries[first * PANEL..], rows: all },
                 );
             }
-        }
-        for row in (0..queries).step_by(8) {
-            let rows = row..queries.min(row + 8);
-            product::<S, ByColumns>(
-                simd,
-                Product {
-                    left: Matrix { data: scratch.d_scores, rows: context },
-                    right: Matrix { data: from.keys, rows: all },
-                    depth: 0..first + rows.end,
-                    rows,
-                    panels: panels.clone(),
-                },
-                &mut Write { to: &mut to.queries[first * PANEL..], rows: all },
-            );
         }
     }
 }
@@ -361,19 +373,8 @@ struct Scaled<'data> {
 
 impl Finish for Scaled<'_> {
     #[inline(always)]
-    fn finish<S: Simd, const R: usize, const C: usize>(
-        &mut self,
-        simd: S,
-        row: usize,
-        vector: usize,
-        sums: &[[S::F32; C]; R],
-    ) {
-        for (r, sums) in sums.iter().enumerate() {
-            let factor = simd.splat(self.factors[row + r]);
-            for (c, &sum) in sums.iter().enumerate() {
-                let place = place::<S>(self.rows, self.first + row + r, vector + c);
-                store(simd, self.to, place, simd.mul(sum, factor));
-            }
-        }
+    fn vector<S: Simd>(&mut self, simd: S, row: usize, vector: usize, sum: S::F32) {
+        let place = place::<S>(self.rows, self.first + row, vector);
+        store(simd, self.to, place, simd.mul(sum, simd.splat(self.factors[row])));
     }
 }

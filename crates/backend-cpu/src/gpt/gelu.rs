@@ -4,7 +4,8 @@
 //! `x/2 (1 + tanh u)` is `x s` with the logistic function `s = 1 / (1 + e^(-2u))`, and its derivative is
 //! `s + x s (1 - s) 2u'`.
 
-use super::product::{Finish, load, place, store};
+use super::product::place;
+use crate::finish::{Finish, load, store};
 use crate::simd::Simd;
 use std::f32::consts::LOG2_E;
 
@@ -52,21 +53,11 @@ pub struct Gelu<'data> {
 
 impl Finish for Gelu<'_> {
     #[inline(always)]
-    fn finish<S: Simd, const R: usize, const C: usize>(
-        &mut self,
-        simd: S,
-        row: usize,
-        vector: usize,
-        sums: &[[S::F32; C]; R],
-    ) {
-        for (r, sums) in sums.iter().enumerate() {
-            for (c, &sum) in sums.iter().enumerate() {
-                let place = place::<S>(self.rows, row + r, vector + c);
-                let (value, slope) = gelu(simd, sum);
-                store(simd, self.value, place, value);
-                store(simd, self.slope, place, slope);
-            }
-        }
+    fn vector<S: Simd>(&mut self, simd: S, row: usize, vector: usize, sum: S::F32) {
+        let place = place::<S>(self.rows, row, vector);
+        let (value, slope) = gelu(simd, sum);
+        store(simd, self.value, place, value);
+        store(simd, self.slope, place, slope);
     }
 }
 
@@ -78,18 +69,8 @@ pub struct TimesSlope<'data> {
 
 impl Finish for TimesSlope<'_> {
     #[inline(always)]
-    fn finish<S: Simd, const R: usize, const C: usize>(
-        &mut self,
-        simd: S,
-        row: usize,
-        vector: usize,
-        sums: &[[S::F32; C]; R],
-    ) {
-        for (r, sums) in sums.iter().enumerate() {
-            for (c, &sum) in sums.iter().enumerate() {
-                let place = place::<S>(self.rows, row + r, vector + c);
-                store(simd, self.slope, place, simd.mul(load(simd, self.slope, place), sum));
-            }
-        }
+    fn vector<S: Simd>(&mut self, simd: S, row: usize, vector: usize, sum: S::F32) {
+        let place = place::<S>(self.rows, row, vector);
+        store(simd, self.slope, place, simd.mul(load(simd, self.slope, place), sum));
     }
 }

@@ -1,6 +1,7 @@
 //! Softmax and cross-entropy of the logits of a window.
 
-use super::product::{PANEL, load, padded, store};
+use super::product::{PANEL, padded};
+use crate::finish::{load, store};
 use crate::simd::{MAX_LANES, Simd, exp2_not_positive};
 use std::f32::consts::LOG2_E;
 

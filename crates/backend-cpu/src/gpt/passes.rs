@@ -6,14 +6,14 @@ use super::attention::{self, DQkv, Head, Qkv, Scratch, Softmax};
 use super::gelu::{Gelu, TimesSlope};
 use super::layout::{Layout, Linear, Sizes, Trace};
 use super::loss;
-use super::norm::{self, Rows};
+use super::norm::{self, Normalise, Rows};
 use super::product::{
-    Add, ByColumns, ByRows, Finish, Matrix, PANEL, Product, Write, load, padded, place, product,
-    store,
+    Add, ByColumns, ByRows, Matrix, PANEL, Product, Write, padded, place, product,
 };
 use super::tiled::{Blocks, Tiled};
 use super::windows::Leaf;
 use crate::buffer::Buffer;
+use crate::finish::{Finish, load, store};
 use crate::simd::Simd;
 use std::ops::Range;
 
@@ -197,7 +197,8 @@ pub fn forward<S: Simd>(
     let [stream, normal1, inverse1, qkv] =
         parts(region, [&trace.stream[0], &of.normal1, &of.inverse1, &of.qkv]);
     let weight = &weights[layout.norm(2 * layer)];
-    norm::normalise(simd, size, stream, weight, normal1, &mut work.scaled, inverse1);
+    let scaled = &mut *work.scaled;
+    simd.enter(Normalise { size, x: stream, weight, normal: normal1, scaled, inverse: inverse1 });
     with_weight(
         simd,
         &mut work.tiled,
@@ -211,11 +212,10 @@ pub fn forward<S: Simd>(
         parts(region, [&of.qkv, &of.attended, &of.largest, &of.inverse_sums]);
     for (window, index) in work.heads() {
         let (qkv, columns) = (work.of_head(qkv, window, index), work.columns(window, index));
-        let mut softmax = work.softmax(largest, inverse_sums, window, index);
+        let softmax = work.softmax(largest, inverse_sums, window, index);
         let (head, attended) = (work.head(), &mut attended[columns]);
-        let Work { turned, d_turned, scores, d_scores, .. } = &mut *work;
-        let mut scratch = Scratch { turned, d_turned, scores, d_scores };
-        attention::forward(simd, head, qkv, &mut softmax, attended, &mut scratch);
+        let scratch = work.scratch();
+        simd.enter(attention::Forward { head, from: qkv, softmax, attended, scratch });
     }
 
     let [stream, attended, normal2, inverse2, gelu, slope] = parts(
@@ -225,7 +225,8 @@ pub fn forward<S: Simd>(
     let mut add = Add { to: stream, rows };
     with_weight(simd, &mut work.tiled, rows, attended, model.weight(block.attention_out), &mut add);
     let weight = &weights[layout.norm(2 * layer + 1)];
-    norm::normalise(simd, size, stream, weight, normal2, &mut work.scaled, inverse2);
+    let scaled = &mut *work.scaled;
+    simd.enter(Normalise { size, x: stream, weight, normal: normal2, scaled, inverse: inverse2 });
     let mut both = Gelu { value: gelu, slope, rows };
     with_weight(simd, &mut work.tiled, rows, &work.scaled, model.weight(block.mlp), &mut both);
     with_weight(
@@ -252,7 +253,7 @@ pub fn logits<S: Simd>(
     let [stream, normal, inverse, logits] =
         parts(region, [&trace.stream[0], &trace.normal, &trace.inverse, &trace.logits]);
     let weight = &weights[layout.norm(2 * layout.blocks.len())];
-    norm::normalise(simd, size, stream, weight, normal, &mut work.scaled, inverse);
+    simd.enter(Normalise { size, x: stream, weight, normal, scaled: &mut work.scaled, inverse });
     let mut write = Write { to: logits, rows: size.rows };
     with_weight(
         simd,
@@ -298,8 +299,9 @@ pub fn output<'text, S: Simd>(
     let index = 2 * layout.blocks.len();
     let weight = &weights[layout.norm(index)];
     let d_scaled = &*work.d_scaled;
-    let from = norm::Backward { weight, normal, inverse, d_scaled, past: zeros };
-    norm::backward(simd, size, from, d_stream, work.sizes.of_norm(d_norms, index));
+    let (past, d_weight) = (zeros, work.sizes.of_norm(d_norms, index));
+    let d_x = d_stream;
+    simd.enter(norm::Backward { size, weight, normal, inverse, d_scaled, past, d_x, d_weight });
     loss
 }
 
@@ -334,8 +336,16 @@ pub fn backward<S: Simd>(
     with_weight(simd, &mut work.tiled, rows, slope, model.turned(block.mlp), &mut write);
     let index = 2 * layer + 1;
     let (weight, d_scaled) = (&weights[layout.norm(index)], &*work.d_scaled);
-    let all = norm::Backward { weight, normal: normal2, inverse: inverse2, d_scaled, past: d_from };
-    norm::backward(simd, size, all, d_middle, work.sizes.of_norm(d_norms, index));
+    simd.enter(norm::Backward {
+        size,
+        weight,
+        normal: normal2,
+        inverse: inverse2,
+        d_scaled,
+        past: d_from,
+        d_x: d_middle,
+        d_weight: work.sizes.of_norm(d_norms, index),
+    });
     let mut write = Write { to: &mut work.d_attended, rows };
     with_weight(
         simd,
@@ -352,18 +362,18 @@ pub fn backward<S: Simd>(
     let (d_keys, d_values) = d_rest.split_at_mut(rows * work.sizes.heads);
     for (window, index) in work.heads() {
         let columns = work.columns(window, index);
-        let mut to = DQkv {
+        let to = DQkv {
             queries: &mut d_queries[columns.clone()],
             keys: &mut d_keys[columns.clone()],
             values: &mut d_values[columns.clone()],
         };
         let (qkv, softmax) =
             (work.of_head(qkv, window, index), work.softmax(largest, inverse_sums, window, index));
-        let head = work.head();
+        let (head, from) = (work.head(), qkv);
         let Work { d_attended, turned, d_turned, scores, d_scores, .. } = &mut *work;
-        let mut scratch = Scratch { turned, d_turned, scores, d_scores };
-        let d_attended = &d_attended[columns];
-        attention::backward(simd, head, qkv, &softmax, d_attended, &mut to, &mut scratch);
+        let (d_attended, scratch) =
+            (&d_attended[columns], Scratch { turned, d_turned, scores, d_scores });
+        simd.enter(attention::Backward { head, from, softmax, d_attended, to, scratch });
     }
 
     let [d_middle, d_to, normal1, inverse1, d_qkv] =
@@ -372,9 +382,16 @@ pub fn backward<S: Simd>(
     with_weight(simd, &mut work.tiled, rows, d_qkv, model.turned(block.attention), &mut write);
     let index = 2 * layer;
     let (weight, d_scaled) = (&weights[layout.norm(index)], &*work.d_scaled);
-    let all =
-        norm::Backward { weight, normal: normal1, inverse: inverse1, d_scaled, past: d_middle };
-    norm::backward(simd, size, all, d_to, work.sizes.of_norm(d_norms, index));
+    simd.enter(norm::Backward {
+        size,
+        weight,
+        normal: normal1,
+        inverse: inverse1,
+        d_scaled,
+        past: d_middle,
+        d_x: d_to,
+        d_weight: work.sizes.of_norm(d_norms, index),
+    });
 }
 
 /// A linear layer's weight gradient in one window: which parts of the region it is the product of. The
@@ -450,7 +467,12 @@ struct Merge<'data> {
 
 impl Finish for Merge<'_> {
     #[inline(always)]
-    fn finish<S: Simd, const R: usize, const C: usize>(
+    fn vector<S: Simd>(&mut self, simd: S, row: usize, vector: usize, sum: S::F32) {
+        self.tile(simd, row, vector, &[[sum]]);
+    }
+
+    #[inline(always)]
+    fn tile<S: Simd, const R: usize, const C: usize>(
         &mut self,
         simd: S,
         row: usize,
@@ -487,6 +509,11 @@ impl Sizes {
 }
 
 impl Work {
+    fn scratch(&mut self) -> Scratch<'_> {
+        let Work { turned, d_turned, scores, d_scores, .. } = self;
+        Scratch { turned, d_turned, scores, d_scores }
+    }
+
     fn head(&self) -> Head {
         let shape = self.sizes.shape;
         Head::new(shape.context, self.rows().rows, shape.head_width())

@@ -19,6 +19,7 @@
 //!
 //! What becomes of a finished tile is the caller's: see [`Finish`].
 
+use crate::finish::{Finish, load, store};
 use crate::simd::{Kernel, MAX_LANES, Simd};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -60,19 +61,6 @@ impl Left for ByRows {
 impl Left for ByColumns {
     const ROW: usize = 1;
     const DEPTH: usize = PANEL;
-}
-
-/// What becomes of the sums of a tile.
-pub trait Finish {
-    /// Takes the sums whose first is at `row` and at the vector `vector` of that row. Marked
-    /// `#[inline(always)]`.
-    fn finish<S: Simd, const R: usize, const C: usize>(
-        &mut self,
-        simd: S,
-        row: usize,
-        vector: usize,
-        sums: &[[S::F32; C]; R],
-    );
 }
 
 /// Where a vector of a row lies in a matrix in panels of so many rows.
@@ -261,7 +249,7 @@ unsafe fn tile<S: Simd, L: Left, const R: usize, const C: usize>(
             step::<S, L, R, C>(simd, at, &from, k, &mut sums);
         }
     }
-    finish.finish(simd, row, vector, &sums);
+    finish.tile(simd, row, vector, &sums);
 }
 
 /// Adds one step of the depth, the `k`-th from where the pointers are.
@@ -291,22 +279,6 @@ unsafe fn step<S: Simd, L: Left, const R: usize, const C: usize>(
     }
 }
 
-/// The vector at `place`.
-#[inline(always)]
-pub fn load<S: Simd>(simd: S, from: &[f32], place: usize) -> S::F32 {
-    assert!(place + S::LANES <= from.len());
-    // SAFETY: a whole vector, see above.
-    unsafe { simd.load(from.as_ptr().add(place)) }
-}
-
-/// Stores a vector at `place`.
-#[inline(always)]
-pub fn store<S: Simd>(simd: S, to: &mut [f32], place: usize, vector: S::F32) {
-    assert!(place + S::LANES <= to.len());
-    // SAFETY: a whole vector, see above.
-    unsafe { simd.store(to.as_mut_ptr().add(place), vector) }
-}
-
 /// Writes the result to a matrix of `rows` rows.
 pub struct Write<'data> {
     pub to: &'data mut [f32],
@@ -315,18 +287,8 @@ pub struct Write<'data> {
 
 impl Finish for Write<'_> {
     #[inline(always)]
-    fn finish<S: Simd, const R: usize, const C: usize>(
-        &mut self,
-        simd: S,
-        row: usize,
-        vector: usize,
-        sums: &[[S::F32; C]; R],
-    ) {
-        for (r, sums) in sums.iter().enumerate() {
-            for (c, &sum) in sums.iter().enumerate() {
-                store(simd, self.to, place::<S>(self.rows, row + r, vector + c), sum);
-            }
-        }
+    fn vector<S: Simd>(&mut self, simd: S, row: usize, vector: usize, sum: S::F32) {
+        store(simd, self.to, place::<S>(self.rows, row, vector), sum);
     }
 }
 
@@ -338,19 +300,8 @@ pub struct Add<'data> {
 
 impl Finish for Add<'_> {
     #[inline(always)]
-    fn finish<S: Simd, const R: usize, const C: usize>(
-        &mut self,
-        simd: S,
-        row: usize,
-        vector: usize,
-        sums: &[[S::F32; C]; R],
-    ) {
-        for (r, sums) in sums.iter().enumerate() {
-            for (c, &sum) in sums.iter().enumerate() {
-                let place = place::<S>(self.rows, row + r, vector + c);
-                let sum = simd.add(load(simd, self.to, place), sum);
-                store(simd, self.to, place, sum);
-            }
-        }
+    fn vector<S: Simd>(&mut self, simd: S, row: usize, vector: usize, sum: S::F32) {
+        let place = place::<S>(self.rows, row, vector);
+        store(simd, self.to, place, simd.add(load(simd, self.to, place), sum));
     }
 }

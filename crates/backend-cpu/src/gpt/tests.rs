@@ -287,17 +287,26 @@ impl Kernel for Norm<'_> {
         let (mut normal, mut scaled, mut d_x) = (zeros(), zeros(), zeros());
         let mut inverse = vec![0.0; padded(rows)];
         let x = in_panels(x, width);
-        norm::normalise(simd, size, &x, &padded_weight, &mut normal, &mut scaled, &mut inverse);
+        simd.enter(norm::Normalise {
+            size,
+            x: &x,
+            weight: &padded_weight,
+            normal: &mut normal,
+            scaled: &mut scaled,
+            inverse: &mut inverse,
+        });
         let (d, past) = (in_panels(d, width), in_panels(past, width));
-        let from = norm::Backward {
+        let mut d_weight = vec![0.0; padded(width)];
+        simd.enter(norm::Backward {
+            size,
             weight: &padded_weight,
             normal: &normal,
             inverse: &inverse,
             d_scaled: &d,
             past: &past,
-        };
-        let mut d_weight = vec![0.0; padded(width)];
-        norm::backward(simd, size, from, &mut d_x, &mut d_weight);
+            d_x: &mut d_x,
+            d_weight: &mut d_weight,
+        });
         for padding in [&normal, &scaled, &d_x] {
             let all: f64 = wide(padding).iter().map(|value| value.abs()).sum();
             let inside: f64 = from_panels(padding, rows, width).iter().map(|v| v.abs()).sum();
@@ -335,6 +344,10 @@ fn plain_norm(
     (scaled, d_x, d_weight)
 }
 
+fn scratch([turned, d_turned, scores, d_scores]: &mut [Buffer<f32>; 4]) -> Scratch<'_> {
+    Scratch { turned, d_turned, scores, d_scores }
+}
+
 struct Attend<'data> {
     context: usize,
     width: usize,
@@ -350,29 +363,34 @@ impl Kernel for Attend<'_> {
     fn run<S: Simd>(self, simd: S) -> Self::Output {
         let Attend { context, width, qkv, d } = self;
         let head = Head::new(context, context, width);
-        let [mut turned, mut d_turned, mut scores, mut d_scores] = head.scratch().map(|len| {
+        let mut buffers = head.scratch().map(|len| {
             let mut scratch = Buffer::zeroed(len);
             scratch.fill(f32::NAN); // what is not written is not to be read
             scratch
         });
-        let mut scratch = Scratch {
-            turned: &mut turned,
-            d_turned: &mut d_turned,
-            scores: &mut scores,
-            d_scores: &mut d_scores,
-        };
         let [queries, keys, values] = qkv.each_ref().map(|values| in_panels(values, width));
         let qkv = Qkv { queries: &queries, keys: &keys, values: &values };
         let zeros = || vec![0.0; context * padded(width)];
         let (mut largest, mut inverse_sums) =
             (vec![0.0; padded(context)], vec![0.0; padded(context)]);
-        let mut softmax = Softmax { largest: &mut largest, inverse_sums: &mut inverse_sums };
         let (mut attended, mut results) = (zeros(), [zeros(), zeros(), zeros()]);
-        attention::forward(simd, head, qkv, &mut softmax, &mut attended, &mut scratch);
+        simd.enter(attention::Forward {
+            head,
+            from: qkv,
+            softmax: Softmax { largest: &mut largest, inverse_sums: &mut inverse_sums },
+            attended: &mut attended,
+            scratch: scratch(&mut buffers),
+        });
         let [queries, keys, values] = &mut results;
-        let mut to = DQkv { queries, keys, values };
-        let d = in_panels(d, width);
-        attention::backward(simd, head, qkv, &softmax, &d, &mut to, &mut scratch);
+        let to = DQkv { queries, keys, values };
+        simd.enter(attention::Backward {
+            head,
+            from: qkv,
+            softmax: Softmax { largest: &mut largest, inverse_sums: &mut inverse_sums },
+            d_attended: &in_panels(d, width),
+            to,
+            scratch: scratch(&mut buffers),
+        });
         let [queries, keys, values] = results;
         [attended, queries, keys, values].map(|values| from_panels(&values, context, width))
     }
@@ -447,8 +465,8 @@ impl Kernel for Gelu {
     fn run<S: Simd>(self, simd: S) -> (f32, f32) {
         let (value, slope) = gelu::gelu(simd, simd.splat(self.0));
         let mut lanes = [[0.0; MAX_LANES]; 2];
-        product::store(simd, &mut lanes[0], 0, value);
-        product::store(simd, &mut lanes[1], 0, slope);
+        crate::finish::store(simd, &mut lanes[0], 0, value);
+        crate::finish::store(simd, &mut lanes[1], 0, slope);
         (lanes[0][0], lanes[1][0])
     }
 }

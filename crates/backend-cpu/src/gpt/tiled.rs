@@ -3,8 +3,9 @@
 
 use super::amx::{self, Amx, Block, DEPTH, Parts, TILE};
 use super::attention::turn_square;
-use super::product::{Finish, PANEL};
+use super::product::PANEL;
 use crate::buffer::Buffer;
+use crate::finish::Finish;
 use crate::simd::{Kernel, Simd};
 
 /// A thread's operands as tiles.
@@ -31,6 +32,7 @@ impl Tiled {
     }
 
     /// The left matrix of a product by rows: (rows, depth) in panels.
+    #[inline(never)]
     pub fn split_rows(&mut self, from: &[f32], rows: usize, depth: usize) {
         let (depth_blocks, parts) = (depth.div_ceil(DEPTH), self.parts.count());
         for row in (0..rows.next_multiple_of(DEPTH)).step_by(PANEL) {
@@ -81,6 +83,7 @@ impl Tiled {
     }
 
     /// The right matrix of a product: (depth, columns) in panels, `columns` whole ones.
+    #[inline(never)]
     pub fn split_right(&mut self, from: &[f32], depth: usize, columns: usize) {
         let (depth_blocks, parts) = (depth.div_ceil(DEPTH), self.parts.count());
         for panel in 0..columns / PANEL {
@@ -108,6 +111,7 @@ impl<T: Finish> Kernel for Blocks<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        assert!(S::LANES == PANEL); // the others need not be compiled further
         let Blocks { tiled, right, size: (rows, panels, depth), finish } = self;
         let Tiled { amx, parts, left, right: own, sums } = tiled;
         let right = right.unwrap_or(own);

@@ -9,10 +9,11 @@
 use super::amx::{self, Amx, DEPTH, Parts};
 use super::attention::turn_square;
 use super::layout::{Layout, Linear};
-use super::product::{PANEL, load, store};
+use super::product::PANEL;
 use super::windows::Push;
 use crate::buffer::{Buffer, Shared};
-use crate::simd::Simd;
+use crate::finish::{load, store};
+use crate::simd::{Kernel, Simd};
 use nn::gpt::optimiser::{self, BETA1, BETA2, EPSILON, WEIGHT_DECAY};
 use std::ops::Range;
 
@@ -22,14 +23,13 @@ const TILE: usize = PANEL * PANEL;
 /// What a thread takes at a time.
 #[derive(Clone, Debug)]
 pub enum Unit {
-    /// Two panels of a linear layer's weight, or the last one.
-    Panels {
+    /// These panels and rows of a linear layer's weight. Of the tied embedding they are all panels of a
+    /// few features.
+    Tiles {
         linear: Linear,
         panels: Range<usize>,
-    },
-    /// 32 features of the tied embedding, or the last 16, of all tokens.
-    Features {
-        features: Range<usize>,
+        rows: Range<usize>,
+        tied: bool,
     },
     /// A panel of the position embeddings.
     Positions {
@@ -39,20 +39,29 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// All of a model.
+    /// All of a model: 32 columns of a weight, or the last 16; so many features of the embedding.
     pub fn all(layout: &Layout) -> Vec<Unit> {
+        let pairs =
+            |panels: usize| (0..panels).step_by(2).map(move |panel| panel..panels.min(panel + 2));
+        let output = layout.output;
         let of = |linear: Linear| {
-            let panels = linear.outputs / PANEL;
-            let pairs = (0..panels).step_by(2).map(move |panel| panel..panels.min(panel + 2));
-            pairs.map(move |panels| Unit::Panels { linear, panels })
+            let rows = 0..linear.inputs;
+            pairs(linear.outputs / PANEL).map(move |panels| Unit::Tiles {
+                linear,
+                panels,
+                rows: rows.clone(),
+                tied: false,
+            })
         };
-        let linears = layout.linears().filter(|linear| linear.start != layout.output.start);
-        let width = layout.sizes.width;
-        let features = (0..width).step_by(2 * PANEL);
-        let features = features.map(|first| first..width.min(first + 2 * PANEL));
-        linears
+        let features = pairs(output.inputs / PANEL).map(|panels| {
+            let rows = panels.start * PANEL..panels.end * PANEL;
+            Unit::Tiles { linear: output, panels: 0..output.outputs / PANEL, rows, tied: true }
+        });
+        layout
+            .linears()
+            .filter(|linear| linear.start != output.start)
             .flat_map(of)
-            .chain(features.map(|features| Unit::Features { features }))
+            .chain(features)
             .chain((0..layout.sizes.width / PANEL).map(|panel| Unit::Positions { panel }))
             .chain([Unit::Norms])
             .collect()
@@ -61,10 +70,23 @@ impl Unit {
     /// How long it takes, in elements.
     fn weight(&self, layout: &Layout, tokens: usize) -> usize {
         match self {
-            Unit::Panels { linear, panels } => panels.len() * linear.inputs * PANEL,
-            Unit::Features { features } => (layout.output.outputs + tokens) * features.len(),
+            Unit::Tiles { panels, rows, tied, .. } => {
+                (panels.len() * PANEL + usize::from(*tied) * tokens) * rows.len()
+            }
             Unit::Positions { .. } => tokens * PANEL,
             Unit::Norms => layout.norms.len(),
+        }
+    }
+
+    /// Where it lies, if it is not tiles.
+    fn flat(&self, layout: &Layout) -> Range<usize> {
+        match self {
+            Unit::Positions { panel } => {
+                let len = layout.sizes.shape.context * PANEL;
+                let start = layout.positions.start + panel * len;
+                start..start + len
+            }
+            _ => layout.norms.clone(),
         }
     }
 
@@ -115,6 +137,48 @@ pub struct Gradients<'run> {
     pub starts: &'run [u32],
 }
 
+/// [`Gradients::sum`], whose contract whoever makes one takes over.
+struct SumUnit<'run> {
+    gradients: &'run Gradients<'run>,
+    unit: &'run Unit,
+    tiles: &'run mut Tiles,
+}
+
+impl Kernel for SumUnit<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> f64 {
+        let SumUnit { gradients, unit, tiles } = self;
+        // SAFETY: each unit's places are its own; says who made this.
+        unsafe {
+            if let Unit::Tiles { linear, panels, rows, tied } = unit.clone() {
+                if tied {
+                    rows.clone().step_by(PANEL).for_each(|first| gradients.look_up(simd, first));
+                }
+                let mut squares = 0.0;
+                for panel in panels {
+                    for row in rows.clone().step_by(PANEL) {
+                        squares += gradients.tile(simd, linear, panel, row, tiles, tied);
+                    }
+                }
+                return squares;
+            }
+            let flat = unit.flat(gradients.layout);
+            let to = gradients.blocks.slice_mut(flat.clone());
+            if let Unit::Positions { panel } = unit {
+                let windows = 0..gradients.starts.len();
+                sum_flat(simd, windows.map(|window| gradients.of(window, *panel)), to)
+            } else {
+                let groups = 0..gradients.starts.len().div_ceil(gradients.group);
+                let len = flat.len();
+                let part = |group| gradients.d_norms.slice(group * len..(group + 1) * len);
+                sum_flat(simd, groups.map(part), to)
+            }
+        }
+    }
+}
+
 /// A stack of tiles.
 pub struct Tiles(Buffer<f32>);
 
@@ -131,43 +195,7 @@ impl Gradients<'_> {
     /// All windows' gradients are written, nobody else has this unit, and nobody writes weights.
     #[inline(always)]
     pub unsafe fn sum<S: Simd>(&self, simd: S, unit: &Unit, tiles: &mut Tiles) -> f64 {
-        let layout = self.layout;
-        // SAFETY: each unit's places are its own; says the caller.
-        unsafe {
-            match unit.clone() {
-                Unit::Panels { linear, panels } => {
-                    let mut squares = 0.0;
-                    for panel in panels {
-                        for row in (0..linear.inputs).step_by(PANEL) {
-                            squares += self.tile(simd, linear, panel, row, tiles, false);
-                        }
-                    }
-                    squares
-                }
-                Unit::Features { features } => {
-                    let mut squares = 0.0;
-                    for first in features.step_by(PANEL) {
-                        self.look_up(simd, first);
-                        for panel in 0..layout.output.outputs / PANEL {
-                            squares += self.tile(simd, layout.output, panel, first, tiles, true);
-                        }
-                    }
-                    squares
-                }
-                Unit::Positions { panel } => {
-                    let len = layout.sizes.shape.context * PANEL;
-                    let start = layout.positions.start + panel * len;
-                    let windows = (0..self.starts.len()).map(|window| self.of(window, panel));
-                    sum_flat(simd, windows, self.blocks.slice_mut(start..start + len))
-                }
-                Unit::Norms => {
-                    let len = layout.norms.len();
-                    let windows = (0..self.starts.len().div_ceil(self.group))
-                        .map(|group| self.d_norms.slice(group * len..(group + 1) * len));
-                    sum_flat(simd, windows, self.blocks.slice_mut(layout.norms.clone()))
-                }
-            }
-        }
+        simd.enter(SumUnit { gradients: self, unit, tiles })
     }
 
     /// A window's gradient of 16 features of the embeddings' sum, (context, 16).
@@ -341,36 +369,7 @@ impl Parameters<'_> {
     /// Nobody else uses this unit's weights and moments, and its gradient is written.
     #[inline(always)]
     pub unsafe fn update<S: Simd>(&self, simd: S, unit: &Unit, numbers: Numbers) {
-        let layout = self.layout;
-        // SAFETY: each unit's places are its own; says the caller.
-        unsafe {
-            match unit.clone() {
-                Unit::Panels { linear, panels } => {
-                    for panel in panels {
-                        for row in (0..linear.inputs).step_by(PANEL) {
-                            self.tile(simd, linear, panel, row, numbers);
-                        }
-                    }
-                    self.split(unit);
-                }
-                Unit::Features { features } => {
-                    for panel in 0..layout.output.outputs / PANEL {
-                        for first in features.clone().step_by(PANEL) {
-                            self.tile(simd, layout.output, panel, first, numbers);
-                        }
-                    }
-                    self.split(unit);
-                }
-                Unit::Positions { panel } => {
-                    let len = layout.sizes.shape.context * PANEL;
-                    let start = layout.positions.start + panel * len;
-                    self.flat(simd, start..start + len, numbers);
-                }
-                Unit::Norms => {
-                    self.flat(simd, layout.norms.clone(), Numbers { decay: 1.0, ..numbers });
-                }
-            }
-        }
+        simd.enter(UpdateUnit { parameters: self, unit, numbers });
     }
 
     /// Writes a unit's weights as tiles, in both orientations, where there is AMX.
@@ -393,29 +392,17 @@ impl Parameters<'_> {
             };
             amx.split_right(parts, from, to);
         };
-        let blocks =
-            |rows: usize| (0..rows).step_by(DEPTH).map(move |row| row..rows.min(row + DEPTH));
-        match unit.clone() {
-            Unit::Panels { linear, panels } => {
-                let columns = panels.start * PANEL..panels.end * PANEL;
-                for panel in panels {
-                    blocks(linear.inputs).for_each(|rows| split(linear, self.weights, rows, panel));
-                }
-                for panel in 0..linear.inputs / PANEL {
-                    split(linear.turned(), self.turned, columns.clone(), panel);
-                }
-            }
-            Unit::Features { features } => {
-                let linear = self.layout.output;
-                for panel in 0..linear.outputs / PANEL {
-                    split(linear, self.weights, features.clone(), panel);
-                }
-                for panel in features.start / PANEL..features.end / PANEL {
-                    blocks(linear.outputs)
-                        .for_each(|rows| split(linear.turned(), self.turned, rows, panel));
-                }
-            }
-            Unit::Positions { .. } | Unit::Norms => {}
+        let Unit::Tiles { linear, panels, rows, .. } = unit.clone() else { return };
+        let blocks = |rows: Range<usize>| {
+            rows.clone().step_by(DEPTH).map(move |row| row..rows.end.min(row + DEPTH))
+        };
+        let columns = panels.start * PANEL..panels.end * PANEL;
+        for panel in panels {
+            blocks(rows.clone()).for_each(|rows| split(linear, self.weights, rows, panel));
+        }
+        for panel in rows.start / PANEL..rows.end / PANEL {
+            let turned = linear.turned();
+            blocks(columns.clone()).for_each(|rows| split(turned, self.turned, rows, panel));
         }
     }
 
@@ -467,6 +454,37 @@ impl Parameters<'_> {
             let divisor = simd.fma(simd.sqrt(v), root, epsilon);
             let weight = simd.mul(load(simd, weights, place), decay);
             store(simd, weights, place, simd.fnma(step, simd.div(m, divisor), weight));
+        }
+    }
+}
+
+/// [`Parameters::update`], whose contract whoever makes one takes over.
+struct UpdateUnit<'run> {
+    parameters: &'run Parameters<'run>,
+    unit: &'run Unit,
+    numbers: Numbers,
+}
+
+impl Kernel for UpdateUnit<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let UpdateUnit { parameters, unit, mut numbers } = self;
+        // SAFETY: each unit's places are its own; says who made this.
+        unsafe {
+            if let Unit::Tiles { linear, panels, rows, .. } = unit.clone() {
+                for panel in panels {
+                    for row in rows.clone().step_by(PANEL) {
+                        parameters.tile(simd, linear, panel, row, numbers);
+                    }
+                }
+                return parameters.split(unit);
+            }
+            if let Unit::Norms = unit {
+                numbers.decay = 1.0;
+            }
+            parameters.flat(simd, unit.flat(parameters.layout), numbers);
         }
     }
 }

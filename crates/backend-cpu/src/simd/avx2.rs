@@ -41,6 +41,7 @@ impl Simd for Avx2 {
     #[inline]
     fn enter<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
+        #[inline(never)] // functions that have many kernels inlined take minutes to compile
         fn compiled<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
             kernel.run(simd)
         }

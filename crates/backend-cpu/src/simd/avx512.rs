@@ -38,6 +38,7 @@ impl Simd for Avx512 {
     fn enter<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
         #[target_feature(enable = "bmi1,bmi2,lzcnt,popcnt")]
+        #[inline(never)] // functions that have many kernels inlined take minutes to compile
         fn compiled<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
             kernel.run(simd)
         }

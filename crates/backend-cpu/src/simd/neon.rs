@@ -32,6 +32,7 @@ impl Simd for Neon {
     #[inline]
     fn enter<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "neon")]
+        #[inline(never)] // functions that have many kernels inlined take minutes to compile
         fn compiled<K: Kernel>(simd: Neon, kernel: K) -> K::Output {
             kernel.run(simd)
         }

@@ -28,7 +28,7 @@ impl Simd for Scalar {
     const LANES: usize = LANES;
     const REGISTERS: usize = 8; // a vector takes two of the sixteen that x86-64 has
 
-    #[inline]
+    #[inline(never)] // functions that have many kernels inlined take minutes to compile
     fn enter<K: Kernel>(self, kernel: K) -> K::Output {
         kernel.run(self)
     }
