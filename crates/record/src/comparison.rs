@@ -301,8 +301,8 @@ pub enum CompareError {
         "they were measured on different machines ({0}): their times cannot be compared; --anyway does it"
     )]
     Machines(String),
-    #[error("--metric {0}: there is no such figure; there are {1}")]
-    NoSuchFigure(String, String),
+    #[error("{0}")]
+    NoSuchFigure(String),
 }
 
 type Jobs<'a> = BTreeMap<Job, Vec<&'a Record>>;
@@ -375,13 +375,8 @@ fn wanted<'a, I>(names: &[String], records: impl Fn() -> I) -> Result<Vec<Figure
 where
     I: Iterator<Item = &'a Record> + Clone,
 {
-    let figure = |name: &String| {
-        figures::named(name, records()).ok_or_else(|| {
-            let known = figures::of(records());
-            let known: Vec<&str> = known.iter().map(|figure| &*figure.key).collect();
-            CompareError::NoSuchFigure(name.clone(), known.join(", "))
-        })
-    };
+    let figure =
+        |name: &String| figures::required(name, records()).map_err(CompareError::NoSuchFigure);
     names.iter().map(figure).collect()
 }
 

@@ -170,12 +170,15 @@ pub fn of<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<Figure> {
     figures
 }
 
-/// The figure of that name, a hyphen for an underscore: of these records, or a meter of theirs.
+/// The figure of that name, whatever its case, a hyphen for an underscore: of these records, or a meter of theirs.
 pub fn named<'a>(
     name: &str,
     records: impl IntoIterator<Item = &'a Record> + Clone,
 ) -> Option<Figure> {
     let name = name.replace('-', "_");
+    let known = of(records.clone());
+    let keys: Vec<&str> = known.iter().map(|figure| &*figure.key).collect();
+    let name = crate::name::meant(&name, &keys).map_or(name.to_lowercase(), str::to_owned);
     let key = match name.as_str() {
         "wall" => "wall_s",
         "cpu" => "training_time_seconds",
@@ -188,8 +191,8 @@ pub fn named<'a>(
         "accuracy" => crate::old::ACCURACY,
         other => other,
     };
-    if let Some(figure) = of(records.clone()).into_iter().find(|figure| figure.key == key) {
-        return Some(figure);
+    if let Some(figure) = known.iter().find(|figure| figure.key == key) {
+        return Some(figure.clone());
     }
     records.into_iter().any(|record| record.meters.contains_key(key)).then(|| Figure {
         key: key.to_owned().into(),
@@ -199,6 +202,21 @@ pub fn named<'a>(
         shown: OnRequest,
         help: "a meter of the operating system or of a device".into(),
         read: Read::Meter,
+    })
+}
+
+/// The same, for an option `--metric`.
+///
+/// # Errors
+/// If there is none: a line with the nearest and all others.
+pub fn required<'a>(
+    name: &str,
+    records: impl IntoIterator<Item = &'a Record> + Clone,
+) -> Result<Figure, String> {
+    named(name, records.clone()).ok_or_else(|| {
+        let known = of(records);
+        let known: Vec<&str> = known.iter().map(|figure| &*figure.key).collect();
+        crate::name::unknown("--metric", "figure", name, &known, "")
     })
 }
 

@@ -3,6 +3,7 @@
 //! A sample is known by its run, its row and its round, never by its file: a copy, or a link, adds nothing
 //! and is named in [`Folder::duplicates`].
 
+use crate::name::file_nearby;
 use crate::verification::{self, Verification, VerificationFile};
 use crate::{Record, RecordError};
 use rayon::prelude::*;
@@ -14,8 +15,10 @@ use std::path::{Path, PathBuf};
 /// Why nothing could be read: one line.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
-    #[error("--input {0}: there is no such folder or file; `trainmark run` writes to benchmarks/")]
-    Missing(String),
+    #[error(
+        "--input {0}: there is no such folder or file{1}; `trainmark run` writes to benchmarks/"
+    )]
+    Missing(String, String),
     #[error("--input {path}: {reason}")]
     Unreadable { path: String, reason: io::Error },
 }
@@ -61,7 +64,9 @@ pub fn read(inputs: &[PathBuf], except: Option<&Path>) -> Result<Folder, FolderE
     let mut folder = Folder::default();
     for input in inputs {
         let unreadable = |reason: io::Error| match reason.kind() {
-            io::ErrorKind::NotFound => FolderError::Missing(input.display().to_string()),
+            io::ErrorKind::NotFound => {
+                FolderError::Missing(input.display().to_string(), file_nearby(input))
+            }
             _ => FolderError::Unreadable { path: input.display().to_string(), reason },
         };
         let files = match std::fs::metadata(input).map_err(unreadable)?.is_dir() {

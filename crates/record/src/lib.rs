@@ -10,6 +10,7 @@ pub mod fingerprint;
 pub mod folder;
 pub mod history;
 pub mod journal;
+pub mod name;
 pub mod noise;
 pub mod noise_store;
 pub mod number;

@@ -7,6 +7,7 @@
 
 use crate::figures::{self, CLOCKS, Figure};
 use crate::folder::{Folder, Skipped};
+use crate::name::{meant, unknown};
 use crate::race::RaceSpeedUp;
 use crate::verdict::{self, Change};
 use crate::verification::{Grade, Verification};
@@ -79,10 +80,9 @@ pub struct Options<'a> {
 /// Why there is no summary: one line.
 #[derive(Debug, thiserror::Error)]
 pub enum SummaryError {
-    #[error("--reference {wanted}: there is no such row; there are {known}")]
-    NoSuchReference { wanted: String, known: String },
-    #[error("--across {0}: no row has that key; there are {1}")]
-    NoSuchKey(String, String),
+    /// A reference or a key.
+    #[error("{0}")]
+    Unknown(String),
 }
 
 /// One line of a table.
@@ -113,6 +113,11 @@ impl Row {
     /// Whether it takes part in rankings and speed-ups.
     pub fn is_ranked(&self) -> bool {
         self.record.status == Status::Measured && !self.is_software() && !self.different
+    }
+
+    /// Whether this machine has what it needs.
+    pub fn is_there(&self) -> bool {
+        self.record.status != Status::Unavailable
     }
 
     /// Whether it ran on a software imitation of a device.
@@ -310,7 +315,7 @@ impl Summary {
             if !self.rows.iter().any(|row| row.record.config.contains_key(key)) {
                 let keys = self.rows.iter().flat_map(|row| row.record.config.keys());
                 let keys: Vec<&str> = distinct(keys.map(String::as_str));
-                return Err(SummaryError::NoSuchKey(key.clone(), keys.join(", ")));
+                return Err(SummaryError::Unknown(unknown("--across", "key", key, &keys, "")));
             }
         }
         let groups = numbered(&self.rows, across);
@@ -325,12 +330,8 @@ impl Summary {
     }
 
     fn choose_reference(&self, options: &Options) -> Result<Option<Reference>, SummaryError> {
-        let has = |wanted: &Reference| self.rows.iter().any(|row| wanted.is(&row.record));
         if let Some(wanted) = &options.reference {
-            return match has(wanted) {
-                true => Ok(Some(wanted.clone())),
-                false => Err(self.no_such_reference(wanted)),
-            };
+            return self.named_reference(wanted).map(Some);
         }
         let ranked = || self.rows.iter().filter(|row| row.is_ranked());
         if let Some(preferred) = &options.preferred
@@ -351,14 +352,16 @@ impl Summary {
         Ok(cpu.or(ranked().next()).map(name))
     }
 
-    fn no_such_reference(&self, wanted: &Reference) -> SummaryError {
+    /// The row that the user named, whatever the case of its letters.
+    fn named_reference(&self, wanted: &Reference) -> Result<Reference, SummaryError> {
         let name = |row: &Row| format!("{}/{}", row.record.executable, row.record.backend);
         let names: BTreeSet<String> = self.rows.iter().map(name).collect();
-        let mut known = names.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
-        if names.len() > 10 {
-            known += ", ...";
-        }
-        SummaryError::NoSuchReference { wanted: wanted.to_string(), known }
+        let known: Vec<&str> = names.iter().map(String::as_str).collect();
+        let wanted = wanted.to_string();
+        let named = meant(&wanted, &known).and_then(|name| name.parse().ok());
+        named.ok_or_else(|| {
+            SummaryError::Unknown(unknown("--reference", "row", &wanted, &known, ""))
+        })
     }
 
     /// Chooses the clock and ranks by it.
@@ -445,9 +448,9 @@ impl Summary {
         self.rows.iter().any(|row| row.speed_up.is_some() && !row.is_reference)
     }
 
-    /// Whether any row is other than measured on a real device.
+    /// Whether any row that is there is other than measured on a real device.
     pub fn has_exceptions(&self) -> bool {
-        self.rows.iter().any(|row| row.status_words() != Status::Measured.words())
+        self.rows.iter().any(|row| row.is_there() && row.status_words() != Status::Measured.words())
     }
 
     /// The clocks by which groups are compared, the best first.
@@ -472,15 +475,27 @@ impl Summary {
         runs.filter(|run| seen.insert(run.id.as_str())).collect()
     }
 
-    /// Configuration that all rows share.
-    pub fn shared_config(&self) -> impl Iterator<Item = (&str, &Value)> {
-        let shared = self.config.iter().filter(|(_, values)| values.len() == 1);
-        shared.map(|(key, values)| (key.as_str(), &values[0]))
-    }
-
-    /// Places of the rows with each group together.
-    pub fn by_group(&self) -> impl Iterator<Item = usize> {
-        self.groups.iter().flat_map(|group| group.rows.iter().copied())
+    /// Configuration that tells no rows of one model apart: a value that all rows have, or one for each
+    /// model that has the key.
+    pub fn settings(&self) -> Vec<(&str, Vec<(&str, &Value)>)> {
+        let is_told = |key: &String| self.differences.contains(&Difference::Config(key.clone()));
+        let of_models = |key: &str| {
+            let mut values: Vec<(&str, &Value)> = Vec::new();
+            for row in self.rows.iter().filter(|row| row.is_there()) {
+                let model = row.record.model.as_str();
+                let value = row.record.config.get(key).filter(|value| !value.is_null());
+                if let Some(value) = value.filter(|_| !values.iter().any(|it| it.0 == model)) {
+                    values.push((model, value));
+                }
+            }
+            values
+        };
+        let settings = self.config.iter().filter(|(key, _)| !is_told(key));
+        let settings = settings.map(|(key, values)| match values.as_slice() {
+            [value] => (key.as_str(), vec![("", value)]),
+            _ => (key.as_str(), of_models(key)),
+        });
+        settings.filter(|(_, values)| !values.is_empty()).collect()
     }
 
     /// The rows of each kind, oldest first; kinds in the order of their first rows.
@@ -506,15 +521,22 @@ impl Summary {
             config.push((key.clone(), distinct_values(values)));
         }
         self.config = config;
+        // What is not on this machine needs no column.
+        let any = self.rows.iter().any(Row::is_there);
+        let there = || self.rows.iter().filter(|row| row.is_there() == any);
         let mut found = Vec::new();
-        let rows = || self.rows.iter().map(|row| &row.record);
+        let rows = || there().map(|row| &row.record);
         if differ(rows().map(|record| &record.executable)) {
             found.push(Difference::Executable);
         }
         if differ(rows().map(|record| &record.task().name)) {
             found.push(Difference::Task);
         }
-        let keys = self.config.iter().filter(|(_, values)| values.len() > 1);
+        let keys = self.config.iter().filter(|(key, values)| {
+            let mut of_models: HashMap<&str, Option<&Value>> = HashMap::new();
+            let mut differs = |model, value| *of_models.entry(model).or_insert(value) != value;
+            values.len() > 1 && rows().any(|it| differs(&it.model, it.config.get(key)))
+        });
         found.extend(keys.map(|(key, _)| Difference::Config(key.clone())));
         // A row that never ran may not know what it would have run on.
         let ran = || self.rows.iter().filter(|row| row.record.status.completed());
@@ -524,7 +546,7 @@ impl Summary {
         if self.machines.len() > 1 || differ(ran().map(|row| row.machine)) {
             found.push(Difference::Machine);
         }
-        let (rows, all) = (|| self.rows.iter(), self.rows.len());
+        let (rows, all) = (&there, there().count());
         let without = distinct(rows().map(|row| (kind(row), false, ""))).len();
         let with = distinct(rows().map(|row| (kind(row), row.record.compiled, ""))).len();
         let moment = |row| (kind(row), row.record.compiled, row.record.timestamp.as_str());
@@ -544,7 +566,7 @@ impl Summary {
 }
 
 /// The figure of both rows, held to the larger of their noise floors. A row is 1.00 of itself.
-fn compare_rows(clock: &Figure, base: &Record, new: &Record, is_same: bool) -> Option<Change> {
+pub fn compare_rows(clock: &Figure, base: &Record, new: &Record, is_same: bool) -> Option<Change> {
     if is_same {
         clock.of(new)?;
         let verdict = verdict::Verdict::NoDifference;
@@ -762,7 +784,7 @@ mod tests {
         assert_eq!(found.rows[0].speed_up.unwrap().gain, 0.25);
         let reference = Some("T/tpu".parse().unwrap());
         let none = Summary::new(rows().into(), &Options { reference, ..Options::default() });
-        assert!(none.unwrap_err().to_string().contains("there are T/b, T/cpu"));
+        assert!(none.unwrap_err().to_string().contains("There are T/b, T/cpu"));
         assert!(["", "cpu", "/cpu", "a/"].iter().all(|text| text.parse::<Reference>().is_err()));
     }
 
@@ -778,6 +800,6 @@ mod tests {
         assert_eq!(found.reference.unwrap().to_string(), "T/cpu precision=\"fp32\"");
         let wrong = Options { across: vec!["x".into()], ..Options::default() };
         let none = Summary::new(vec![with("fp32", 1.0)].into(), &wrong);
-        assert!(none.unwrap_err().to_string().contains("there are precision"));
+        assert!(none.unwrap_err().to_string().contains("there is only precision"));
     }
 }

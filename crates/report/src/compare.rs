@@ -1,9 +1,9 @@
 //! A comparison of two sides as a table, as Markdown, as JSON and as JUnit XML.
 
-use crate::console::{Style, blank, one_line};
+use crate::console::{Style, one_line};
+use crate::grid::{Column, Grid, RED, YELLOW};
 use crate::markdown::escape_long;
 use crate::text::{UNKNOWN, three_digits};
-use comfy_table::{Cell, CellAlignment, Color};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use record::comparison::{
     ComparedRow, Comparison, Conclusion, FEWEST_SAMPLES, GradeOutcome, GradeRow, Outcome,
@@ -55,20 +55,25 @@ fn lines(comparison: &Comparison) -> Vec<Line> {
 
 /// The table, what else differs, and the verdict.
 pub fn table(comparison: &Comparison, style: Style) -> String {
-    let mut table = blank(style);
-    table.set_header(HEAD);
-    for line in lines(comparison) {
-        table.add_row(line.cells.iter().enumerate().map(|(index, text)| {
-            let cell = Cell::new(one_line(text));
-            match index {
-                2..=4 => cell.set_alignment(CellAlignment::Right),
-                5 if style.color && line.is_bad => cell.fg(Color::Red),
-                5 if style.color && line.is_unsure => cell.fg(Color::Yellow),
-                _ => cell,
-            }
-        }));
-    }
-    let mut text = format!("{table}\n");
+    let columns = HEAD.iter().zip([0, 3, 2, 1, 0, 0]).enumerate();
+    let columns = columns.map(|(index, (head, rank))| {
+        let right = (2..=4).contains(&index);
+        Column { head: (*head).to_owned(), right, rank }
+    });
+    let row = |line: Line| {
+        let cells = line.cells.iter().enumerate().map(|(index, text)| {
+            let color = match index {
+                5 if line.is_bad => RED,
+                5 if line.is_unsure => YELLOW,
+                _ => None,
+            };
+            (one_line(text).into_owned(), color)
+        });
+        cells.collect()
+    };
+    let rows = lines(comparison).into_iter().map(row).collect();
+    let (mut text, _) = Grid { columns: columns.collect(), rows }.draw(style);
+    text.push('\n');
     for line in remarks(comparison) {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{}", one_line(&line));

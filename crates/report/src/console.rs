@@ -1,24 +1,27 @@
-//! The summary and the table on a terminal: the `--verbose` of `trainmark report` and the end of
-//! `trainmark run`. Nothing in a result file can reach the terminal as a command.
+//! The summary and the table on a terminal: what `trainmark report` prints and `trainmark run` ends with. The
+//! answer stands first, in words and with bars. Nothing in a result file can reach the terminal as a command.
 
 use crate::exhibit::Exhibit;
+use crate::grid::{BOLD, Cell, Column as Place, DIM, GREEN, Grid, RED, YELLOW, painted, wrapped};
+use crate::notes;
 use crate::table::{self, Column};
-use crate::text::{self, count, decimal, visible};
-use comfy_table::{
-    Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, LineStyle, Table, Width,
-};
+use crate::text::{self, UNKNOWN, count, three_digits, visible};
+use ::console::Term;
 pub use measure::text::one_line;
-use record::Status;
+use record::figures::Shown;
 use record::summary::{Row, Summary};
+use record::{Status, Verdict};
+use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::io::IsTerminal;
 
-/// Columns of a table where nobody says how wide the terminal is.
+/// Columns of a table where nobody says how wide the terminal is, and where there is none.
 const WIDTH: u16 = 80;
+const PIPED: u16 = 120;
+/// Columns that prose takes at most, and that fit a terminal however narrow it is.
+const PROSE: usize = 110;
+const NARROWEST: u16 = 40;
 /// Characters of a name that are shown.
 const SHOWN: usize = 40;
-/// Columns of a terminal that names take at least, should the table not fit otherwise.
-const LEAST_NAME: u16 = 16;
 /// Rows that are shown; a terminal is no place for more.
 const MAX_ROWS: usize = 200;
 /// Bars that are shown.
@@ -40,113 +43,124 @@ impl Default for Style {
 }
 
 impl Style {
-    /// What suits standard output: colours on a terminal, unless `NO_COLOR` is set.
+    /// What suits standard output: colours on a terminal, unless `NO_COLOR` is set or the terminal is dumb.
     pub fn stdout() -> Style {
-        Style::of(std::io::stdout().is_terminal(), Table::new().width())
+        Style::of(&Term::stdout())
     }
 
     /// What suits standard error.
     pub fn stderr() -> Style {
-        Style::of(std::io::stderr().is_terminal(), Table::new().use_stderr().width())
+        Style::of(&Term::stderr())
     }
 
-    fn of(terminal: bool, width: Option<u16>) -> Style {
-        if !terminal {
-            return Style::default();
+    fn of(terminal: &Term) -> Style {
+        if !terminal.is_term() {
+            return Style { width: PIPED, color: false };
         }
-        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Style { width: width.unwrap_or(WIDTH), color: !set("NO_COLOR") && !dumb }
+        let width = terminal.size_checked().map_or(WIDTH, |(_, columns)| columns);
+        Style { width: width.max(NARROWEST), color: may_color() }
     }
 }
 
-/// A table in the style of all of ours.
-pub fn blank(style: Style) -> Table {
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.style_mut().header_separator = LineStyle::none().fill('-').junction(' ');
-    table.force_no_tty().set_width(style.width);
-    table.set_content_arrangement(ContentArrangement::Dynamic);
-    if style.color {
-        table.enforce_styling();
-    }
-    table
+/// Whether a terminal's colours are wanted.
+pub fn may_color() -> bool {
+    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// What `--verbose` prints: totals, what all rows share, the table and the notes.
-pub fn summary(summary: &Summary, style: Style) -> String {
-    let mut out = String::from("Benchmark Report\n================\n\n");
-    for (title, value) in facts(summary) {
-        let title = format!("{title}:");
-        out += &wrapped(&format!("{title:<18}"), &visible(&value, 2000), style);
-    }
-    out.push('\n');
-    out += &table(summary, style);
-    out += &bars(summary, style);
-    out += &notes(summary, style);
+/// How much is shown.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Detail {
+    /// Rows of what this machine lacks too.
+    pub all: bool,
+    /// Every note in full.
+    pub notes: bool,
+}
+
+/// Everything: what was trained, the answers, the table, what is missing and what to mind.
+pub fn summary(summary: &Summary, detail: Detail, style: Style) -> String {
+    let mut out = head(summary, style);
+    out += &answers(summary, style);
+    out += &table(summary, detail.all, style);
+    out += &remarks(summary, detail, style);
     out
 }
 
-/// What all rows have in common.
-fn facts(summary: &Summary) -> Vec<(&'static str, String)> {
-    let list = |names: Vec<&str>| {
-        names.iter().map(|name| visible(name, SHOWN)).collect::<Vec<_>>().join(", ")
+/// `Training mnist · 1 epoch · seed 42 · 2 cores`, and how many rows of how many samples.
+fn head(summary: &Summary, style: Style) -> String {
+    let suites: BTreeSet<&str> = summary.runs().iter().map(|run| &*run.suite).collect();
+    let tasks = summary.names(|record| &record.task().name);
+    let names = if suites.is_empty() { tasks } else { suites.into_iter().collect() };
+    let datasets: Vec<String> =
+        summary.datasets.iter().map(|it| table::dataset_label(summary, it)).collect();
+    let mut title = format!("Training {}", names.join(", "));
+    if !datasets.is_empty() && datasets != names {
+        title += &format!(" on {}", datasets.join(", "));
+    }
+    let mut parts = vec![title];
+    for (key, value) in table::settings(summary).into_iter().filter(|(_, it)| !it.contains('(')) {
+        let number = value.parse::<usize>().ok().filter(|_| key == "epochs");
+        let setting = format!("{} {value}", key.replace('_', " "));
+        parts.push(number.map_or(setting, |number| count(number, "epoch")));
+    }
+    match summary.machines.as_slice() {
+        [machine] => parts.extend(machine.cores.map(|cores| count(cores, "core"))),
+        machines => parts.extend((!machines.is_empty()).then(|| count(machines.len(), "machine"))),
+    }
+    let there: Vec<&Row> = summary.rows.iter().filter(|row| row.is_there()).collect();
+    let samples: BTreeSet<usize> = there
+        .iter()
+        .filter(|row| row.record.status.completed())
+        .map(|row| row.record.counted().count().max(1))
+        .collect();
+    let samples = match (samples.first(), samples.last()) {
+        (Some(few), Some(many)) if few == many => format!(", {} each", count(*few, "sample")),
+        (Some(few), Some(many)) => format!(", {few} to {} each", count(*many, "sample")),
+        _ => String::new(),
     };
-    let mut facts = vec![
-        ("Total benchmarks", total(summary)),
-        ("Models", list(summary.names(|record| &record.model))),
-        ("Backends", list(summary.names(|record| &record.backend))),
-    ];
-    if !summary.only_specification {
-        facts.push(("Executables", list(summary.names(|record| &record.executable))));
+    let rows = count(there.len(), "row") + &samples;
+    let title = visible(&parts.join(" · "), 500).into_owned();
+    let space = usize::from(style.width).saturating_sub(text::width(&title) + text::width(&rows));
+    match space >= 3 && usize::from(style.width) <= PROSE {
+        true => format!(
+            "{}{:space$}{}\n\n",
+            painted(&title, BOLD, style),
+            "",
+            painted(&rows, DIM, style)
+        ),
+        false => format!("{}\n", paragraph("", &format!("{title} · {rows}"), style)),
     }
-    let datasets = summary.datasets.iter().map(|it| table::dataset_label(summary, it));
-    let datasets = datasets.collect::<Vec<_>>().join(", ");
-    let config = summary.shared_config().map(|(key, value)| {
-        let value = text::scalar(Some(value));
-        format!("{} {}", visible(key, SHOWN).replace('_', " "), visible(&value, SHOWN))
-    });
-    let config = config.collect::<Vec<_>>().join(", ");
-    let more = [("Datasets", datasets), ("Configuration", config)];
-    facts.extend(more.into_iter().filter(|(_, value)| !value.is_empty()));
-    facts
 }
 
-/// `6 (4 measured, 2 unavailable)`.
-fn total(summary: &Summary) -> String {
-    let mut total = summary.rows.len().to_string();
-    if summary.statuses.keys().any(|status| *status != Status::Measured) {
-        let statuses = summary.statuses.iter().map(|(status, number)| format!("{number} {status}"));
-        let _ = write!(total, " ({})", statuses.collect::<Vec<_>>().join(", "));
-    }
-    total
-}
-
-/// The ranked rows of each panel with a bar for their time, the fastest first. Not a column of the
-/// table: there the slowest row of all would leave the others no length, and there is no room.
-fn bars(summary: &Summary, style: Style) -> String {
+/// Of each panel in which several are ranked: who was the fastest, how far behind the others are, and bars.
+fn answers(summary: &Summary, style: Style) -> String {
     let exhibit = Exhibit::new(summary);
     let mut out = String::new();
     let mut room = MAX_BARS;
     for panel in &exhibit.panels {
-        let Some(clock) = panel.clock else { continue };
-        let ranked = panel.entries.iter().filter(|entry| entry.row.is_ranked());
-        let mut rows: Vec<(f64, &str)> =
-            ranked.filter_map(|it| Some((clock.of(&it.row.record)?, it.label.as_str()))).collect();
-        if rows.len() < 2 || room < rows.len() {
+        let standings = panel.standings();
+        let Some((title, words)) = panel.answer().filter(|_| standings.len() <= room) else {
             continue;
+        };
+        room -= standings.len();
+        let lines = paragraph("", &format!("{title}: {words}"), style);
+        out += &match lines.strip_prefix(&title) {
+            Some(rest) => painted(&title, BOLD, style) + rest,
+            None => lines,
+        };
+        let slowest = standings.iter().map(|it| it.seconds).fold(f64::MIN_POSITIVE, f64::max);
+        let names = standings.iter().map(|it| text::width(&it.entry.label)).max().unwrap_or(0);
+        let names = names.min(usize::from(style.width) / 2);
+        let length = usize::from(style.width).saturating_sub(names + 16).clamp(8, 50);
+        for (index, it) in standings.iter().enumerate() {
+            let name = text::fitted(&it.entry.label, names);
+            let padding = names - text::width(&name);
+            let bar = bar(it.seconds / slowest, length);
+            let bar = painted(&bar, if index == 0 { GREEN } else { None }, style);
+            let time = format!("{} s", three_digits(it.seconds));
+            let _ = writeln!(out, "  {name}{:padding$}  {time:>8}  {bar}", "");
         }
-        room -= rows.len();
-        rows.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let slowest = rows.last().map_or(1.0, |row| row.0);
-        let names = rows.iter().map(|row| text::width(row.1)).max().unwrap_or(0);
-        let length = usize::from(style.width).saturating_sub(names + 16).clamp(8, 40);
-        let _ = writeln!(out, "\n{}, {}:", visible(&panel.title, 200), clock.title());
-        for (seconds, name) in &rows {
-            let padding = names - text::width(name);
-            let bar = bar(seconds / slowest, length);
-            let _ = writeln!(out, "  {name}{:padding$}  {:>9}  {bar}", "", decimal(Some(*seconds)));
-        }
+        out.push('\n');
     }
     out
 }
@@ -157,117 +171,141 @@ fn bar(share: f64, length: usize) -> String {
     "█".repeat(eighths / 8) + ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8]
 }
 
-/// The notes, a paragraph each; nothing if there are none.
-pub fn notes(summary: &Summary, style: Style) -> String {
-    let notes = crate::notes::notes(summary, true);
-    let notes = notes.iter().map(|note| wrapped("- ", &visible(note, 2000), style));
-    let out: String = notes.collect();
+/// What is not on this machine, what went wrong, and what to mind; with `detail.notes` every note.
+pub fn remarks(summary: &Summary, detail: Detail, style: Style) -> String {
+    let mut out = String::new();
+    let notes = notes::notes(summary, true);
+    if let Some(line) = table::absent_line(summary).filter(|_| !detail.all) {
+        out += &painted(&paragraph("", &line, style), DIM, style);
+    }
+    for line in notes::failures(summary) {
+        out += &paragraph("", &line, style);
+    }
+    let badges: Vec<&str> = notes.iter().filter_map(|note| note.badge.as_deref()).collect();
+    if !badges.is_empty() && !detail.notes {
+        out += &painted(&paragraph("Mind: ", &badges.join(" · "), style), YELLOW, style);
+    }
+    if detail.notes {
+        let notes: String = notes.iter().map(|note| paragraph("- ", &note.text, style)).collect();
+        let separator = if out.is_empty() { "" } else { "\n" };
+        out += &format!("{separator}{notes}");
+    }
     if out.is_empty() { out } else { format!("\n{out}") }
 }
 
 /// Text after a label, its further lines indented by the label's width.
-fn wrapped(label: &str, text: &str, style: Style) -> String {
-    let room = usize::from(style.width).saturating_sub(label.len()).max(20);
-    let mut out = String::from(label);
-    let mut taken = 0;
-    for word in text.split_whitespace() {
-        let length = text::width(word);
-        if taken > 0 && taken + 1 + length > room {
-            let _ = write!(out, "\n{:1$}", "", label.len());
-            taken = 0;
-        }
-        if taken > 0 {
-            out.push(' ');
-            taken += 1;
-        }
-        out += word;
-        taken += length;
-    }
-    out.push('\n');
-    out
+fn paragraph(label: &str, text: &str, style: Style) -> String {
+    let room = usize::from(style.width).min(PROSE).saturating_sub(label.len()).max(20);
+    let text = visible(text, 2000);
+    let lines = wrapped(&text.split_whitespace().collect::<Vec<_>>().join(" "), room);
+    format!("{label}{}\n", lines.join(&format!("\n{:1$}", "", label.len())))
 }
 
-/// The table of all rows. A name that is the same in all rows is left out, except the backend's.
-/// Where the columns that tell rows apart do not fit, they become one.
-pub fn table(summary: &Summary, style: Style) -> String {
-    let columns = table::narrow(summary);
-    let mut table = drawn(summary, &columns, false, style);
-    let padding = table.column_count().saturating_sub(1);
-    let needed = table.column_max_content_widths().iter().map(|&it| usize::from(it)).sum::<usize>();
-    if needed + padding > usize::from(style.width) {
-        let is_name =
-            |it: &Column| matches!(it, Column::Model | Column::Backend | Column::Difference(_));
-        let columns: Vec<Column> = columns.into_iter().filter(|it| !is_name(it)).collect();
-        table = drawn(summary, &columns, true, style);
+/// The table of all rows. A name that is the same in all rows is left out. What a narrow terminal has no room
+/// for is named below it.
+pub fn table(summary: &Summary, all: bool, style: Style) -> String {
+    let columns = table::narrow(summary, Shown::Everywhere, all);
+    let groups = table::groups(summary).into_iter();
+    let places = groups.flat_map(|group| table::order(summary, group, all));
+    let places: Vec<usize> = places.take(MAX_ROWS).collect();
+    let rows: Vec<&Row> = places.iter().map(|&place| &summary.rows[place]).collect();
+    let mut grid = Grid::default();
+    let is_name =
+        |it: &&Column| matches!(it, Column::Model | Column::Backend | Column::Difference(_));
+    let names = columns.iter().filter(is_name).count();
+    // Names in columns of their own only where they leave room: else one that wraps.
+    for in_one in [false, true] {
+        grid = drawn(summary, &columns, &rows, in_one.then_some(names));
+        let least = grid.least_width();
+        if least <= usize::from(style.width) {
+            break;
+        }
     }
-    let mut out = String::new();
-    for line in table.lines() {
-        out += line.trim_end();
-        out.push('\n');
+    let (mut out, left_out) = if rows.is_empty() { Default::default() } else { grid.draw(style) };
+    let shown = summary.rows.iter().filter(|row| all || row.is_there()).count();
+    if shown > rows.len() {
+        let _ =
+            writeln!(out, "... and {} in the JSON report", count(shown - rows.len(), "more row"));
     }
-    let more = summary.rows.len().saturating_sub(MAX_ROWS);
-    if more > 0 {
-        let _ = writeln!(out, "... and {} that the JSON report has", count(more, "more row"));
+    if !left_out.is_empty() {
+        let line = format!("With more columns: {}", left_out.join(", "));
+        out += &painted(&paragraph("  ", &line, style), DIM, style);
     }
     for panel in crate::scaling::panels(summary) {
-        let mut table = blank(style);
-        table.set_header(panel.heads.iter().map(|head| visible(head, SHOWN)));
-        panel.rows.iter().for_each(|row| {
-            table.add_row(row);
-        });
-        let _ = write!(out, "\n{}", wrapped("Scaling: ", &visible(&panel.title, 200), style));
-        for line in table.lines() {
-            let _ = writeln!(out, "{}", line.trim_end());
-        }
+        let head =
+            |head: &String| Place { head: visible(head, SHOWN).into_owned(), right: true, rank: 0 };
+        let row = |row: &Vec<String>| row.iter().map(|cell| (cell.clone(), None)).collect();
+        let grid = Grid {
+            columns: panel.heads.iter().map(head).collect(),
+            rows: panel.rows.iter().map(row).collect(),
+        };
+        out += &format!("\n{}{}", paragraph("Scaling: ", &panel.title, style), grid.draw(style).0);
     }
     out
 }
 
-/// `in_one`: whether all names stand in one column, which may take several lines.
-fn drawn(summary: &Summary, columns: &[Column], in_one: bool, style: Style) -> Table {
-    let mut table = blank(style);
-    // A head takes several lines, so that figures stand close together.
-    let head = |column: &Column| column.title(summary).replace(' ', "\n");
-    let name = in_one.then(|| "Row".to_owned());
-    table.set_header(name.into_iter().chain(columns.iter().map(head)).map(Cell::new));
-    for row in summary.by_group().take(MAX_ROWS).map(|place| &summary.rows[place]) {
-        let name = in_one.then(|| Cell::new(table::label(summary, row, true)));
-        table.add_row(name.into_iter().chain(columns.iter().map(|it| cell(summary, row, it))));
+/// `names`: how many names at the beginning stand in one column together.
+fn drawn(summary: &Summary, columns: &[Column], rows: &[&Row], names: Option<usize>) -> Grid {
+    let mut grid = Grid { rows: vec![Vec::new(); rows.len()], ..Grid::default() };
+    let mut add = |place: Place, cell: &dyn Fn(&Row) -> Cell| {
+        grid.columns.push(place);
+        grid.rows.iter_mut().zip(rows).for_each(|(cells, row)| cells.push(cell(row)));
+    };
+    if names.is_some() {
+        let head = Place { head: "Row".to_owned(), ..Place::default() };
+        add(head, &|row| (table::label(summary, row, true), None));
     }
-    let last = columns.len() - 1 + usize::from(in_one);
-    for index in 0..=last {
-        let column = index.checked_sub(usize::from(in_one)).map(|index| &columns[index]);
-        let Some(drawn) = table.column_mut(index) else { continue };
-        drawn.set_padding((0, if index == last { 0 } else { 1 }));
-        match column {
-            // A figure over two lines would be misread: names give way.
-            Some(column) if column.is_figure() => {
-                drawn.set_cell_alignment(CellAlignment::Right);
-                drawn.set_constraint(ColumnConstraint::ContentWidth);
-            }
-            Some(_) => {}
-            None => {
-                drawn.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(LEAST_NAME)));
-            }
+    let clock = summary.clocks().first().map_or("", |clock| &clock.key).to_owned();
+    let mut rank = 0;
+    for column in &columns[names.unwrap_or(0)..] {
+        let is_clock = matches!(column, Column::Figure(figure) if figure.key == *clock);
+        // A head takes several lines, so that figures stand close together.
+        let head = column.title(summary, false).replace([' ', '/'], "\n");
+        let is_status = matches!(column, Column::Status);
+        let others = column.is_figure() || matches!(column, Column::Verified | Column::SpeedUp);
+        let goes = others && !is_clock;
+        rank += u8::from(goes);
+        let place = Place { head, right: column.is_figure(), rank: if goes { rank } else { 0 } };
+        add(place, &|row| {
+            let (text, color) = cell(summary, row, column);
+            (if is_status { text.replace(' ', "\n") } else { text }, color)
+        });
+        let interval = |row: &Row| match column {
+            Column::Figure(figure) => row.record.intervals.get(&*figure.key).copied(),
+            _ => row.speed_up.and_then(|change| table::interval(&change)),
+        };
+        let has_interval = is_clock || matches!(column, Column::SpeedUp);
+        if has_interval && rows.iter().any(|row| interval(row).is_some()) {
+            // The quality and the memory matter more.
+            add(Place { rank: 4, ..Place::default() }, &|row| {
+                let shown = interval(row)
+                    .map(|it| format!("[{}, {}]", three_digits(it.low), three_digits(it.high)));
+                (shown.unwrap_or_default(), DIM)
+            });
         }
     }
-    table
+    grid
 }
 
 fn cell(summary: &Summary, row: &Row, column: &Column) -> Cell {
-    let cell = Cell::new(column.cell(summary, row));
-    match column {
+    let text = match (column, row.speed_up) {
+        // Its interval has a column of its own.
+        (Column::SpeedUp, Some(change)) if !row.is_reference => table::factor(&change, false),
+        _ => column.cell(summary, row, true).into_owned(),
+    };
+    let color = match column {
         Column::Status => match row.record.status {
-            Status::Measured if row.is_ranked() => cell.fg(Color::Green),
-            Status::Measured | Status::NotConverged => cell.fg(Color::Yellow),
-            Status::Unavailable => cell.fg(Color::DarkGrey),
-            _ => cell.fg(Color::Red),
+            Status::Measured if row.is_ranked() => GREEN,
+            Status::Measured | Status::NotConverged => YELLOW,
+            Status::Unavailable => DIM,
+            _ => RED,
         },
-        Column::Verified if row.different => cell.fg(Color::Red),
+        Column::Verified if row.different => RED,
         // Only what is shown has a colour.
-        Column::SpeedUp if row.speed_up.is_some_and(|it| it.verdict == record::Verdict::Faster) => {
-            cell.fg(Color::Green)
-        }
-        _ => cell,
-    }
+        Column::SpeedUp if row.is_reference => DIM,
+        Column::SpeedUp if row.speed_up.is_some_and(|it| it.verdict == Verdict::Faster) => GREEN,
+        _ if text == UNKNOWN => return (String::new(), None),
+        _ => None,
+    };
+    (text, color)
 }

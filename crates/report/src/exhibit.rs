@@ -2,11 +2,12 @@
 //! its entries, the fastest first. Of a folder with more rows than a page can show, the first are shown.
 
 use crate::table;
-use crate::text::count;
+use crate::text::{count, three_digits, visible};
 use indexmap::IndexSet;
 use record::figures::Figure;
 use record::stats::Interval;
-use record::summary::{Difference, Group, Row, Summary};
+use record::summary::{Difference, Group, Row, Summary, compare_rows};
+use record::verdict::Change;
 use record::{Record, Sample};
 
 /// Entries that are shown.
@@ -55,14 +56,14 @@ impl<'a> Exhibit<'a> {
         let mut contestants = IndexSet::new();
         let mut panels = Vec::new();
         let mut place = 0;
-        for group in &summary.groups {
-            let room = MAX_ENTRIES - place;
-            if room == 0 {
-                break;
+        for group in table::groups(summary) {
+            let mut places = table::order(summary, group, false);
+            places.truncate(MAX_ENTRIES - place);
+            if !places.is_empty() {
+                panels.push(panel(summary, group, &places, &mut place, &mut contestants));
             }
-            panels.push(panel(summary, group, room, &mut place, &mut contestants));
         }
-        let left_out = summary.rows.len() - place;
+        let left_out = summary.rows.iter().filter(|row| row.is_there()).count() - place;
         Exhibit { summary, contestants: contestants.into_iter().collect(), panels, left_out }
     }
 
@@ -80,18 +81,10 @@ impl<'a> Exhibit<'a> {
 fn panel<'a>(
     summary: &'a Summary,
     group: &'a Group,
-    room: usize,
+    places: &[usize],
     place: &mut usize,
     contestants: &mut IndexSet<String>,
 ) -> Panel<'a> {
-    let clock = group.clock.as_ref();
-    let seconds = |place: &usize| {
-        let known = clock.and_then(|clock| clock.of(&summary.rows[*place].record));
-        known.unwrap_or(f64::INFINITY)
-    };
-    let mut places = group.rows.clone();
-    places.sort_by(|a, b| seconds(a).total_cmp(&seconds(b)));
-    places.truncate(room);
     let mut entries: Vec<Entry> = Vec::new();
     for row in places.iter().map(|&place| &summary.rows[place]) {
         let label = contestant(summary, row);
@@ -111,7 +104,7 @@ fn panel<'a>(
     let quality = first.record.task().quality.as_deref();
     Panel {
         title: title(summary, first),
-        clock,
+        clock: group.clock.as_ref(),
         quality: quality.and_then(|quality| summary.figure(quality)),
         target: quality.and_then(|quality| first.record.targets.get(quality).copied()),
         entries,
@@ -120,12 +113,14 @@ fn panel<'a>(
 
 /// Executable and backend, as far as they tell rows apart.
 fn contestant(summary: &Summary, row: &Row) -> String {
-    let mut label = table::difference(summary, row, &Difference::Executable).into_owned();
-    let backend = crate::text::visible(&row.record.backend, 60);
-    match summary.differences.contains(&Difference::Executable) {
-        true => label = format!("{label} {backend}"),
-        false => label = backend.into_owned(),
-    }
+    let executable = table::difference(summary, row, &Difference::Executable);
+    let backend = visible(&row.record.backend, 60);
+    let several = summary.differences.contains(&Difference::Executable);
+    let mut label = match (several, table::differ(summary, |record| &record.backend)) {
+        (true, true) => format!("{executable} {backend}"),
+        (false, true) => backend.into_owned(),
+        _ => executable.into_owned(),
+    };
     if summary.differences.contains(&Difference::Compiled) && row.record.compiled {
         label += " compiled";
     }
@@ -134,7 +129,7 @@ fn contestant(summary: &Summary, row: &Row) -> String {
 
 /// `mlp, hidden 512`: the model, and in what panels differ.
 fn title(summary: &Summary, row: &Row) -> String {
-    let mut parts = vec![crate::text::visible(&row.record.model, 60).into_owned()];
+    let mut parts = vec![visible(&row.record.model, 60).into_owned()];
     for of in &summary.differences {
         let value = table::difference(summary, row, of);
         match of {
@@ -149,7 +144,39 @@ fn title(summary: &Summary, row: &Row) -> String {
     parts.join(", ")
 }
 
+/// A ranked entry, its seconds, and what is shown of it against the fastest; `None` of the fastest itself.
+pub struct Standing<'e, 'a> {
+    pub entry: &'e Entry<'a>,
+    pub seconds: f64,
+    pub behind: Option<Change>,
+}
+
 impl<'a> Panel<'a> {
+    /// The ranked entries, the fastest first.
+    pub fn standings(&self) -> Vec<Standing<'_, 'a>> {
+        let Some(clock) = self.clock else { return Vec::new() };
+        let mut standings: Vec<Standing> = Vec::new();
+        for entry in self.entries.iter().filter(|entry| entry.row.is_ranked()) {
+            let Some(seconds) = clock.of(entry.record) else { continue };
+            let first = standings.first().map(|first| first.entry.record);
+            let behind = first.and_then(|base| compare_rows(clock, base, entry.record, false));
+            standings.push(Standing { entry, seconds, behind });
+        }
+        standings
+    }
+
+    /// `cnn: MNISTClassic 0.34 s · JAX 15x slower`, where several are ranked: the panel, and who did how.
+    pub fn answer(&self) -> Option<(String, String)> {
+        let standings = self.standings();
+        let words = |it: &Standing| {
+            let time = format!("{} s", three_digits(it.seconds));
+            let shown = it.behind.map_or(time, |change| table::against(&change, true));
+            format!("{} {shown}", it.entry.label)
+        };
+        let words: Vec<String> = standings.iter().map(words).collect();
+        (words.len() > 1).then(|| (self.title.clone(), words.join(" · ")))
+    }
+
     /// Entries that have figures worth a mark.
     pub fn charted(&self) -> impl Iterator<Item = &Entry<'a>> {
         self.entries.iter().filter(|entry| entry.record.status.completed())

@@ -1,9 +1,9 @@
 //! One result file in full, for a terminal. A pure function of the file; like every console output it
 //! lets no text of the file reach the terminal as a command.
 
-use crate::console::{Style, blank, one_line};
+use crate::console::{Style, one_line};
+use crate::grid::{Column, Grid};
 use crate::text::{self, BARS, UNKNOWN};
-use comfy_table::{Cell, CellAlignment};
 use record::{Record, Sample, figures};
 use std::fmt::Write;
 
@@ -100,26 +100,21 @@ impl Page {
             figure.shown > figures::Shown::OnRequest || figures::CLOCKS.contains(&&*figure.key)
         });
         figures.retain(|figure| samples.iter().any(|it| figure.of_sample(it).is_some()));
-        let mut table = blank(Style { width: u16::MAX, color: false });
         let titles = figures.iter().map(|figure| figure.title().replace(' ', "\n"));
-        let names = ["Round", "Status"].map(str::to_owned).into_iter();
-        table.set_header(names.chain(titles));
-        for sample in samples {
-            let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+        let heads = ["Round", "Status"].map(str::to_owned).into_iter().chain(titles);
+        let column = |(index, head)| Column { head, right: index != 1, rank: 0 };
+        let row = |sample: &Sample| {
             let again = if sample.superseded { " (repeated)" } else { "" };
-            let names = [
-                right((sample.round + 1).to_string()),
-                Cell::new(format!("{}{again}", sample.status)),
-            ];
+            let names = [(sample.round + 1).to_string(), format!("{}{again}", sample.status)];
             let values = figures.iter().map(|figure| {
                 let value = figure.of_sample(sample);
-                right(value.map_or(UNKNOWN.to_owned(), |value| figure.printed(value)))
+                value.map_or(UNKNOWN.to_owned(), |value| figure.printed(value))
             });
-            table.add_row(names.into_iter().chain(values));
-        }
-        for line in table.lines() {
-            let _ = writeln!(self.text, "  {}", line.trim_end());
-        }
+            names.into_iter().chain(values).map(|text| (text, None)).collect()
+        };
+        let columns = heads.enumerate().map(column).collect();
+        let grid = Grid { columns, rows: samples.iter().map(row).collect() };
+        self.text += &grid.draw(Style { width: u16::MAX, color: false }).0;
         for sample in samples {
             for note in sample.reason.iter().chain(&sample.notes).chain(&sample.disturbances) {
                 let _ = writeln!(self.text, "  round {}: {}", sample.round + 1, one_line(note));

@@ -11,6 +11,7 @@ pub mod console;
 mod exhibit;
 pub mod export;
 pub mod full;
+mod grid;
 pub mod history;
 pub mod html;
 pub mod json;

@@ -33,13 +33,11 @@ pub fn write(summary: &Summary, charts: &[Link], mut to: impl Write) -> std::io:
     for (title, value) in facts(summary) {
         writeln!(to, "- **{title}:** {value}")?;
     }
-    let shared = summary.shared_config();
-    for (index, (key, value)) in shared.enumerate() {
+    for (index, (key, value)) in table::settings(summary).iter().enumerate() {
         if index == 0 {
             writeln!(to, "\n### Configuration\n")?;
         }
-        let value = escape(&text::scalar(Some(value)));
-        writeln!(to, "- **{}:** {value}", escape(&text::title(key)))?;
+        writeln!(to, "- **{}:** {}", escape(&text::title(key)), escape(value))?;
     }
     writeln!(to, "\n## Results\n")?;
     let columns = table::wide(summary);
@@ -59,7 +57,8 @@ pub fn write(summary: &Summary, charts: &[Link], mut to: impl Write) -> std::io:
         columns.iter().any(|it| matches!(it, Column::Figure(figure) if figure.key == "train_s"));
     let notes = crate::notes::notes(summary, !summary.only_specification);
     let clocks = has_loops.then_some(CLOCKS).into_iter();
-    for (index, note) in clocks.chain(notes.iter().map(String::as_str)).enumerate() {
+    let notes = notes.iter().map(|note| note.text.as_str());
+    for (index, note) in clocks.chain(notes).enumerate() {
         if index == 0 {
             writeln!(to, "\n## Notes\n")?;
         }
@@ -107,17 +106,21 @@ fn facts(summary: &Summary) -> Vec<(&'static str, String)> {
     facts
 }
 
-/// In the order of the files if they are the specification's, else with each group together.
+/// In the order of the files if they are the specification's, else with each group together and without
+/// what this machine lacks: the specification's scripts write no file for what they cannot run.
 fn write_table(summary: &Summary, columns: &[Column], to: &mut impl Write) -> std::io::Result<()> {
     let places: Vec<usize> = match summary.only_specification {
         true => (0..summary.rows.len()).collect(),
-        false => summary.by_group().collect(),
+        false => {
+            let groups = table::groups(summary).into_iter();
+            groups.flat_map(|group| table::order(summary, group, false)).collect()
+        }
     };
     let cell = |column: &Column, place: usize| {
-        let cell = column.cell(summary, &summary.rows[place]);
+        let cell = column.cell(summary, &summary.rows[place], false);
         if column.is_figure() { cell.into_owned() } else { escape(&cell) }
     };
-    let titles: Vec<String> = columns.iter().map(|it| escape(&it.title(summary))).collect();
+    let titles: Vec<String> = columns.iter().map(|it| escape(&it.title(summary, true))).collect();
     // Cells are made twice, once for the widths: a long table takes no memory.
     let widths = columns.par_iter().zip(&titles).map(|(column, title)| {
         let cells = places.iter().map(|&place| width(&cell(column, place)));

@@ -1,33 +1,74 @@
 //! Sentences on how to read the rows: what they were compared with, and what they are not. The largest
 //! caveat stands first.
 
+use crate::table;
 use crate::text::{self, count, visible};
 use indexmap::IndexMap;
 use measure::machine::Machine;
 use record::figures::CLOCKS;
 use record::summary::{Row, Summary};
 use record::verification::Grade;
-use record::{Sample, Status, Verdict, stats};
+use record::{Sample, Status, stats};
 
 /// Reasons and files that are listed one by one; the rest are counted.
 const LISTED: usize = 20;
+/// Samples that a median's interval takes.
+const ENOUGH: usize = 6;
+
+/// A sentence or two, and in a few words what of it a reader must not miss.
+#[derive(Clone, Debug)]
+pub struct Note {
+    pub badge: Option<String>,
+    pub text: String,
+}
+
+impl From<String> for Note {
+    fn from(text: String) -> Note {
+        Note { badge: None, text }
+    }
+}
+
+fn caveat(badge: String, text: String) -> Note {
+    Note { badge: Some(badge), text }
+}
 
 /// All of them, in the order in which they matter.
 /// `speed_ups`: whether the document shows them.
-pub fn notes(summary: &Summary, speed_ups: bool) -> Vec<String> {
+pub fn notes(summary: &Summary, speed_ups: bool) -> Vec<Note> {
     let mut notes = Vec::new();
     notes.extend(disturbed(summary));
-    notes.extend(speed_ups.then(|| speed_up(summary)).flatten());
-    notes.extend(shown(summary));
+    notes.extend(few(summary));
+    notes.extend(speed_ups.then(|| speed_up(summary)).flatten().map(Note::from));
+    notes.extend(shown(summary).map(Note::from));
     convergence(summary, &mut notes);
-    notes.extend(outliers(summary));
+    notes.extend(outliers(summary).map(Note::from));
     races(summary, &mut notes);
     origin(summary, &mut notes);
     verified(summary, &mut notes);
-    reasons(summary, &mut notes);
+    notes.extend(table::absent_line(summary).map(Note::from));
+    notes.extend(failures(summary).into_iter().map(Note::from));
     notes.extend(duplicates(summary));
     notes.extend(skipped(summary));
     notes
+}
+
+/// Rows of which no interval can be told.
+fn few(summary: &Summary) -> Option<Note> {
+    let counted = |row: &Row| row.record.counted().filter(|it| it.status.completed()).count();
+    let few =
+        rows(summary).filter(|row| row.record.status.completed() && !row.record.samples.is_empty());
+    let few: Vec<usize> = few.map(counted).filter(|number| *number < ENOUGH).collect();
+    let most = few.iter().copied().max()?;
+    let badge = match most {
+        1 => "a single sample a row: no intervals".to_owned(),
+        most => format!("only {} a row: no intervals", count(most, "sample")),
+    };
+    let number = count(few.len(), "row");
+    let text = format!(
+        "{number} with fewer than {ENOUGH} samples: medians without intervals, and differences marked ~ that \
+         nothing shows; `--repeats {ENOUGH}` is enough."
+    );
+    Some(caveat(badge, text))
 }
 
 fn rows(summary: &Summary) -> impl Iterator<Item = &Row> {
@@ -39,7 +80,7 @@ fn samples(summary: &Summary) -> impl Iterator<Item = &Sample> {
 }
 
 /// What else the machines did.
-fn disturbed(summary: &Summary) -> Option<String> {
+fn disturbed(summary: &Summary) -> Option<Note> {
     let noisy = samples(summary).filter(|sample| !sample.disturbances.is_empty());
     let (noisy, repeated) =
         (noisy.count(), samples(summary).filter(|sample| sample.superseded).count());
@@ -56,7 +97,8 @@ fn disturbed(summary: &Summary) -> Option<String> {
     if repeated > 0 {
         note += &format!("; {repeated} of these were repeated and count in no figure");
     }
-    Some(note + ".")
+    let badge = format!("{noisy} of {} disturbed", count(all, "sample"));
+    Some(caveat(badge, note + "."))
 }
 
 /// What the speed-ups are.
@@ -64,13 +106,13 @@ fn speed_up(summary: &Summary) -> Option<String> {
     let reference = summary.reference.as_ref()?;
     let clocks = summary.clocks();
     let Some((first, others)) = clocks.split_first() else {
-        return Some(format!("There are no speed-ups: {reference} was not measured."));
+        return Some(format!("Nothing is compared: {reference} was not measured."));
     };
     if !summary.compares() {
         return None;
     }
     let mut note = format!(
-        "Speed-up is against {reference} with the same model, configuration and dataset, by {}",
+        "Faster and slower are against {reference} with the same model, configuration and dataset, by {}",
         first.help
     );
     for clock in others {
@@ -85,13 +127,11 @@ fn speed_up(summary: &Summary) -> Option<String> {
 
 /// What of the speed-ups is a claim.
 fn shown(summary: &Summary) -> Option<String> {
-    let others = || rows(summary).filter(|row| !row.is_reference);
-    let has = |verdict| others().any(|row| row.speed_up.is_some_and(|it| it.verdict == verdict));
     if summary.only_specification || !summary.compares() {
         return None;
     }
     let mut note =
-        "A speed-up is shown to be one where its 95 % interval does not contain 1 and it \
+        "A difference is shown where the 95 % interval of the ratio does not contain 1 and the ratio \
                     exceeds the noise floor"
             .to_owned();
     let floors = rows(summary).filter_map(|row| row.record.noise_floor.as_ref());
@@ -102,17 +142,11 @@ fn shown(summary: &Summary) -> Option<String> {
         }
         None => note += " (not measured here: `trainmark noise`)",
     }
-    if has(Verdict::NoDifference) {
-        note += "; ≈ marks those of which no difference is shown";
-    }
-    if has(Verdict::Inconclusive) {
-        note += "; ~ marks those with too few samples to say anything (`--repeats 6` is enough)";
-    }
     Some(note + ".")
 }
 
 /// What is not ranked, and who measured the metrics.
-fn convergence(summary: &Summary, notes: &mut Vec<String>) {
+fn convergence(summary: &Summary, notes: &mut Vec<Note>) {
     let missed = rows(summary).filter(|row| row.record.status == Status::NotConverged);
     let mut targets: Vec<String> = missed
         .filter_map(|row| {
@@ -124,32 +158,35 @@ fn convergence(summary: &Summary, notes: &mut Vec<String>) {
         .collect();
     targets.sort();
     targets.dedup();
-    if summary.statuses.contains_key(&Status::NotConverged) {
+    if let Some(number) = summary.statuses.get(&Status::NotConverged) {
         targets.truncate(LISTED);
         let targets = match targets.is_empty() {
             true => String::new(),
             false => format!(" ({})", targets.join(", ")),
         };
-        notes.push(format!(
-            "Rows that are not converged missed their target{targets}: they are not ranked and have \
-             no speed-up."
-        ));
+        let text = format!(
+            "Rows that are not converged missed their target{targets}: they are not ranked."
+        );
+        notes.push(caveat(format!("{} not converged", count(*number, "row")), text));
     }
     let missed = |row: &Row| row.record.status == Status::NotConverged;
     if rows(summary).any(|row| row.record.schema_version == 0 && missed(row)) {
-        notes.push("Files that name no target are held to the built-in suite's.".to_owned());
+        notes.push("Files that name no target are held to the built-in suite's.".to_owned().into());
     }
-    if rows(summary).any(Row::is_software) {
-        notes.push("Rows on a software imitation of a device are not ranked.".to_owned());
+    let software = rows(summary).filter(|row| row.is_software()).count();
+    if software > 0 {
+        let text = "Rows on a software imitation of a device are not ranked.".to_owned();
+        notes.push(caveat(format!("{} on software devices", count(software, "row")), text));
     }
     let claims = |row: &&Row| summary.figures.iter().any(|figure| figure.is_claimed(&row.record));
     let claimed = rows(summary).filter(claims).count();
     if claimed > 0 && !summary.only_specification {
-        notes.push(format!(
-            "Values marked \u{2020} are what the trainer says ({}); the others were scored from its \
-             predictions.",
-            count(claimed, "row")
-        ));
+        let number = count(claimed, "row");
+        let text = format!(
+            "Values marked \u{2020} are what the trainer says ({number}); the others were scored from its \
+             predictions."
+        );
+        notes.push(caveat(format!("\u{2020} {number}: the trainer's own word"), text));
     }
 }
 
@@ -175,7 +212,7 @@ fn outliers(summary: &Summary) -> Option<String> {
 }
 
 /// Who came first, and why.
-fn races(summary: &Summary, notes: &mut Vec<String>) {
+fn races(summary: &Summary, notes: &mut Vec<Note>) {
     let racing = || rows(summary).filter_map(|row| Some((row, row.record.race.as_deref()?)));
     if racing().next().is_none() {
         return;
@@ -188,19 +225,25 @@ fn races(summary: &Summary, notes: &mut Vec<String>) {
     if lost > 0 {
         note += &format!("; {} did not reach it in every sample", count(lost, "row"));
     }
-    notes.push(note + ".");
+    notes.push((note + ".").into());
     for (row, it) in racing().filter_map(|(row, _)| Some((row, row.race_speed_up?))).take(LISTED) {
         if !row.is_reference {
-            notes.push(format!(
-                "{} reaches the target {:.2}x as fast as the reference: {:.2}x by seconds per step, \
-                 {:.2}x by the number of steps.",
+            let text = format!(
+                "{} reaches the target in {} of the reference's time: {} of its seconds per step, {} of its \
+                 steps.",
                 name(row),
-                it.factor,
-                it.by_step_time,
-                it.by_steps
-            ));
+                share(it.factor),
+                share(it.by_step_time),
+                share(it.by_steps)
+            );
+            notes.push(text.into());
         }
     }
+}
+
+/// The inverse of a speed-up: `40 %`.
+fn share(factor: f64) -> String {
+    format!("{} %", text::three_digits(100.0 / factor))
 }
 
 fn name(row: &Row) -> String {
@@ -208,7 +251,7 @@ fn name(row: &Row) -> String {
 }
 
 /// Where the rows come from, if not from one place.
-fn origin(summary: &Summary, notes: &mut Vec<String>) {
+fn origin(summary: &Summary, notes: &mut Vec<Note>) {
     let runs = summary.runs().len();
     let nameless = rows(summary).filter(|row| row.record.run.is_none()).count();
     if runs > 1 || (runs > 0 && nameless > 0) {
@@ -219,16 +262,20 @@ fn origin(summary: &Summary, notes: &mut Vec<String>) {
         if !summary.latest {
             note += "; --latest keeps only the newest of each";
         }
-        notes.push(note + ".");
+        notes.push(caveat(format!("from {}", count(runs, "run")), note + "."));
     }
     if summary.datasets.len() > 1 {
-        notes.push("Rows of different datasets are never compared with each other.".to_owned());
+        notes.push(
+            "Rows of different datasets are never compared with each other.".to_owned().into(),
+        );
     }
     if summary.machines.len() > 1 {
-        notes.push("Rows of different machines are never compared with each other.".to_owned());
+        notes.push(
+            "Rows of different machines are never compared with each other.".to_owned().into(),
+        );
         let machines = summary.machines.iter().enumerate().take(LISTED);
         let machines =
-            machines.map(|(index, it)| format!("Machine {}: {}.", index + 1, hardware(it)));
+            machines.map(|(index, it)| format!("Machine {}: {}.", index + 1, hardware(it)).into());
         notes.extend(machines);
     }
 }
@@ -244,26 +291,26 @@ fn hardware(machine: &Machine) -> String {
 }
 
 /// What was found different, and what nobody verified.
-fn verified(summary: &Summary, notes: &mut Vec<String>) {
+fn verified(summary: &Summary, notes: &mut Vec<Note>) {
     if !summary.has_verifications() {
         // The specification's own files know nothing of it.
         let can_be = summary.rows.iter().any(|row| row.record.task().verify.is_some());
         if can_be && !summary.only_specification && summary.statuses.keys().any(|it| it.completed())
         {
-            notes.push(
-                "No row is verified: `trainmark verify` compares ten training steps of each with a \
-                 float64 reference."
-                    .to_owned(),
-            );
+            let text = "No row is verified: `trainmark verify` compares ten training steps of each with a \
+                        float64 reference.";
+            notes.push(caveat("not verified".to_owned(), text.to_owned()));
         }
         return;
     }
-    notes.push(
-        "Verified: how ten training steps compare with a float64 reference, bit-equal, within the \
+    let different = rows(summary).filter(|row| row.different).count();
+    notes.push(Note {
+        badge: (different > 0).then(|| format!("{} computed something else", count(different, "row"))),
+        text: "Verified: how ten training steps compare with a float64 reference, bit-equal, within the \
          rounding of float32, tf32 or bf16, or different. Rows that are different compute something \
-         else: they are not ranked and have no speed-up."
+         else: they are not ranked."
             .to_owned(),
-    );
+    });
     let mut reasons: IndexMap<String, ()> = IndexMap::new();
     for it in rows(summary).filter_map(|row| summary.verification(row)) {
         let name = format!("{} {} {}", it.executable, it.model, it.backend);
@@ -274,43 +321,45 @@ fn verified(summary: &Summary, notes: &mut Vec<String>) {
             reasons.insert(format!("{name}: not the same bits twice: {}", visible(what, 300)), ());
         }
     }
-    notes.extend(reasons.into_keys().take(LISTED));
+    notes.extend(reasons.into_keys().take(LISTED).map(Note::from));
 }
 
-/// Why rows were not measured, each reason once.
-fn reasons(summary: &Summary, notes: &mut Vec<String>) {
+/// What went wrong, each reason once.
+pub fn failures(summary: &Summary) -> Vec<String> {
     let mut reasons: IndexMap<(String, Status, &str), usize> = IndexMap::new();
-    for row in rows(summary).filter(|row| !row.record.status.completed()) {
-        if let Some(reason) = row.record.reason.as_deref() {
-            *reasons.entry((name(row), row.record.status, reason)).or_default() += 1;
-        }
+    for row in rows(summary).filter(|row| row.is_there() && !row.record.status.completed()) {
+        let reason = row.record.reason.as_deref().unwrap_or("no reason given");
+        *reasons.entry((name(row), row.record.status, reason)).or_default() += 1;
     }
-    for ((name, status, reason), number) in reasons.iter().take(LISTED) {
+    let line = |((name, status, reason), number): (&(String, Status, &str), &usize)| {
         let times = if *number > 1 { format!(" ({number} rows)") } else { String::new() };
         // Reasons may quote a trainer's output at length.
-        notes.push(format!("{name}: {status}{times}: {}", text::visible(reason, 300)));
-    }
-    if reasons.len() > LISTED {
-        notes.push(format!("{} more.", count(reasons.len() - LISTED, "reason")));
-    }
+        format!("{name}: {status}{times}: {}", visible(reason, 300))
+    };
+    let mut lines: Vec<String> = reasons.iter().take(LISTED).map(line).collect();
+    let more = reasons.len().saturating_sub(LISTED);
+    lines.extend((more > 0).then(|| format!("{} more.", count(more, "reason"))));
+    lines
 }
 
 /// Copies.
-fn duplicates(summary: &Summary) -> Option<String> {
+fn duplicates(summary: &Summary) -> Option<Note> {
     let first = summary.duplicates.first()?;
     let number = count(summary.duplicates.len(), "file");
     let (file, reason) = (&first.file, &first.reason);
-    Some(format!(
+    let text = format!(
         "{number} only repeat samples of others and do not count, for example {file}, which {reason}."
-    ))
+    );
+    Some(caveat(format!("{number} without new samples"), text))
 }
 
 /// Files that were left out.
-fn skipped(summary: &Summary) -> Option<String> {
+fn skipped(summary: &Summary) -> Option<Note> {
     let files = &summary.skipped;
     let names: Vec<&str> = files.iter().take(LISTED).map(|it| it.file.as_str()).collect();
     let more = if files.len() > LISTED { ", ..." } else { "" };
     let was = if files.len() == 1 { "was" } else { "were" };
     let number = count(files.len(), "file");
-    (!files.is_empty()).then(|| format!("{number} {was} left out: {}{more}.", names.join(", ")))
+    let text = format!("{number} {was} left out: {}{more}.", names.join(", "));
+    (!files.is_empty()).then(|| caveat(format!("{number} left out"), text))
 }

@@ -1,11 +1,17 @@
-//! The columns that rows are shown with, on a terminal and in documents: what tells the rows apart, then
-//! every figure that is known of any of them, then what they are compared by.
+//! The one table that terminal, Markdown and page are made of: which rows, in which order, with which columns,
+//! and what stands in each cell. What this machine lacks has no row but one line, [`absent`].
 
-use crate::text::{self, UNKNOWN, decimal, visible};
+use crate::text::{self, UNKNOWN, digits, three_digits, visible};
+use indexmap::{IndexMap, IndexSet};
 use record::figures::{Figure, Shown};
-use record::summary::{Difference, Row, Summary};
-use record::{DatasetRecord, Verdict};
+use record::stats::Interval;
+use record::summary::{Difference, Group, Row, Summary};
+use record::verdict::Change;
+use record::{DatasetRecord, Record, Verdict};
+use serde_json::Value;
 use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::collections::HashMap;
 
 /// Characters of a name that are shown.
 const SHOWN: usize = 60;
@@ -22,40 +28,172 @@ pub enum Column {
     Verified,
 }
 
-/// For a terminal, which has little room: names first, and of the figures those that matter most.
-pub fn narrow(summary: &Summary) -> Vec<Column> {
+/// The groups by their models in the order of the rows, then by what tells them apart: 64 before 128.
+pub fn groups(summary: &Summary) -> Vec<&Group> {
+    let models: IndexSet<&str> = summary.rows.iter().map(|row| row.record.model.as_str()).collect();
+    let mut groups: Vec<(Option<usize>, &Group)> = summary
+        .groups
+        .iter()
+        .map(|group| (models.get_index_of(&*summary.rows[group.rows[0]].record.model), group))
+        .collect();
+    let number = |row: &Row, of: &Difference| match of {
+        Difference::Config(key) => row.record.config.get(key).and_then(Value::as_f64),
+        _ => None,
+    };
+    groups.sort_by(|(model, one), (of_other, other)| {
+        let (one, other) = (&summary.rows[one.rows[0]], &summary.rows[other.rows[0]]);
+        let by = |of: &Difference| match (number(one, of), number(other, of)) {
+            (Some(one), Some(other)) => one.total_cmp(&other),
+            _ => difference(summary, one, of).cmp(&difference(summary, other, of)),
+        };
+        let order = summary.differences.iter().map(by).find(|order| order.is_ne());
+        model.cmp(of_other).then(order.unwrap_or(Ordering::Equal))
+    });
+    groups.into_iter().map(|(_, group)| group).collect()
+}
+
+/// The rows of a group, the fastest first; those that this machine lacks with `all` only.
+pub fn order(summary: &Summary, group: &Group, all: bool) -> Vec<usize> {
+    let seconds = |place: &usize| {
+        let clock = group.clock.as_ref();
+        clock.and_then(|it| it.of(&summary.rows[*place].record)).unwrap_or(f64::INFINITY)
+    };
+    let mut places = group.rows.clone();
+    places.retain(|&place| all || summary.rows[place].is_there());
+    places.sort_by(|a, b| seconds(a).total_cmp(&seconds(b)));
+    places
+}
+
+/// Whether the rows that are there have more than one such name.
+pub fn differ(summary: &Summary, name: impl Fn(&Record) -> &str) -> bool {
+    let mut names = summary.rows.iter().filter(|row| row.is_there()).map(|row| name(&row.record));
+    let first = names.next();
+    names.any(|name| Some(name) != first)
+}
+
+/// A row's executable, backend and model, and why this machine cannot run it, if it cannot.
+pub type Lack<'a> = [Option<&'a str>; 4];
+
+/// What this machine lacks, by the reason: `Not on this machine: mps, mpsgraph (needs macOS) · wgpu (no Vulkan)`;
+/// `None` where nothing is missing.
+pub fn absent(rows: &[Lack]) -> Option<String> {
+    let several = rows.iter().any(|row| row[0] != rows[0][0]);
+    // The reason of all rows of an executable, and of all of one backend of it; none if they differ.
+    let mut shared: HashMap<_, Option<&str>> = HashMap::new();
+    for &[executable, backend, _, reason] in rows {
+        for backend in [None, backend] {
+            let known = shared.entry((executable, backend)).or_insert(reason);
+            if *known != reason {
+                *known = None;
+            }
+        }
+    }
+    // By the reason, then by the executable where there are several.
+    let mut reasons: IndexMap<(String, &str), IndexSet<String>> = IndexMap::new();
+    for &[executable, backend, model, reason] in rows {
+        let Some(reason) = reason else { continue };
+        let whole = |backend| shared[&(executable, backend)].is_some();
+        let of = executable.filter(|_| several).unwrap_or_default();
+        let names = reasons.entry((in_short(reason), of)).or_default();
+        if !several || !whole(None) {
+            let parts = [backend, model.filter(|_| !whole(backend))];
+            let name = parts.into_iter().flatten().collect::<Vec<_>>().join(" ");
+            names.insert(visible(&name, SHOWN).into_owned());
+        }
+    }
+    let part = |((reason, executable), names): ((String, &str), IndexSet<String>)| {
+        let names = names.into_iter().collect::<Vec<_>>().join(", ");
+        let names = format!("{} {names}", visible(executable, SHOWN));
+        if reason.is_empty() { names } else { format!("{} ({reason})", names.trim()) }
+    };
+    let parts: Vec<String> = reasons.into_iter().map(part).collect();
+    (!parts.is_empty()).then(|| format!("Not on this machine: {}", parts.join(" · ")))
+}
+
+/// The same of a summary's rows.
+pub fn absent_line(summary: &Summary) -> Option<String> {
+    fn lack(row: &Row) -> Lack<'_> {
+        let Record { executable, backend, model, reason, .. } = &row.record;
+        let reason = (!row.is_there()).then(|| reason.as_deref().unwrap_or_default());
+        [Some(executable.as_str()), Some(backend.as_str()), Some(model.as_str()), reason]
+    }
+    match summary.rows.iter().all(Row::is_there) {
+        true => None,
+        false => absent(&summary.rows.iter().map(lack).collect::<Vec<_>>()),
+    }
+}
+
+/// A reason without what stands in brackets and after a colon.
+pub fn in_short(reason: &str) -> String {
+    let mut depth = 0;
+    let mut plain = String::new();
+    for c in reason.chars() {
+        depth += i32::from(c == '(');
+        if depth <= 0 {
+            plain.push(c);
+        }
+        depth -= i32::from(c == ')' && depth > 0);
+    }
+    let end = [": ", ". ", "\n"].iter().filter_map(|it| plain.find(it)).min();
+    let words = plain[..end.unwrap_or(plain.len())].split_whitespace().collect::<Vec<_>>();
+    visible(&words.join(" "), 100).into_owned()
+}
+
+/// For a terminal and the page: what tells the rows apart, then the figures, the most telling first.
+pub fn narrow(summary: &Summary, least: Shown, all: bool) -> Vec<Column> {
     let mut columns = Vec::new();
-    if summary.names(|record| &record.model).len() > 1 {
+    let is_one = |of: &Difference| *of == Difference::Executable;
+    let names = summary.differences.iter().cloned().map(Column::Difference);
+    let (first, others): (Vec<_>, Vec<_>) =
+        names.partition(|it| matches!(it, Column::Difference(of) if is_one(of)));
+    if all || differ(summary, |record| &record.model) {
         columns.push(Column::Model);
     }
-    let of = |executable: bool| {
-        let differences = summary.differences.iter().cloned();
-        differences.filter(move |it| (*it == Difference::Executable) == executable)
-    };
-    columns.extend(of(true).map(Column::Difference));
-    columns.push(Column::Backend);
-    columns.extend(of(false).map(Column::Difference));
-    if !summary.only_specification || summary.has_exceptions() {
+    columns.extend(first);
+    if all || differ(summary, |record| &record.backend) {
+        columns.push(Column::Backend);
+    }
+    columns.extend(others);
+    if columns.is_empty() {
+        columns.push(Column::Model);
+    }
+    if (all && summary.rows.iter().any(|row| !row.is_there())) || summary.has_exceptions() {
         columns.push(Column::Status);
     }
-    columns.extend(figures(summary, Shown::Everywhere));
-    if summary.compares() {
-        columns.push(Column::SpeedUp);
-    }
-    if summary.has_verifications() {
-        columns.push(Column::Verified);
-    }
+    let mut figures = figures(summary, least);
+    let clocks = summary.clocks();
+    let clock = clocks.first().map_or("", |clock| &clock.key);
+    let quality = summary.rows.first().and_then(|row| row.record.task().quality.as_deref());
+    figures.sort_by_key(|figure| match &*figure.key {
+        key if key == clock => 0,
+        key if Some(key) == quality => 2,
+        "peak_memory_mb" => 3,
+        // CPU seconds say least where there is a clock.
+        "training_time_seconds" => 5,
+        _ => 4,
+    });
+    let after = figures.iter().position(|figure| figure.key != clock).unwrap_or(figures.len());
+    let rest = figures.split_off(after);
+    columns.extend(figures.into_iter().map(Column::Figure));
+    columns.extend(summary.compares().then_some(Column::SpeedUp));
+    columns.extend(summary.has_verifications().then_some(Column::Verified));
+    columns.extend(rest.into_iter().map(Column::Figure));
     columns
 }
 
 /// For documents: the specification's five columns first, then ours.
 pub fn wide(summary: &Summary) -> Vec<Column> {
-    let mut figures = figures(summary, Shown::Documents);
-    let ours = figures.split_off(figures.len().min(3));
+    let quality = summary.rows.first().and_then(|row| row.record.task().quality.as_deref());
+    let is_first = |figure: &Figure| {
+        let first = ["training_time_seconds", "peak_memory_mb"];
+        first.contains(&&*figure.key) || quality == Some(&*figure.key)
+    };
     let mut columns = vec![Column::Model, Column::Backend];
-    columns.extend(figures);
+    let first = summary.figures.iter().filter(|figure| is_first(figure)).cloned();
+    columns.extend(first.map(Column::Figure));
     columns.extend(summary.differences.iter().cloned().map(Column::Difference));
-    columns.extend(ours);
+    let ours = figures(summary, Shown::Documents).into_iter().filter(|it| !is_first(it));
+    columns.extend(ours.map(Column::Figure));
     // A quotient of CPU seconds is all that the specification's own files allow.
     if summary.compares() && !summary.only_specification {
         columns.push(Column::SpeedUp);
@@ -69,57 +207,71 @@ pub fn wide(summary: &Summary) -> Vec<Column> {
     columns
 }
 
-/// Those that are known of any row; the specification's three always.
-fn figures(summary: &Summary, least: Shown) -> Vec<Column> {
+/// Those that are known of any row.
+fn figures(summary: &Summary, least: Shown) -> Vec<Figure> {
     let is_known =
-        |figure: &Figure| summary.rows.iter().any(|row| figure.of(&row.record).is_some());
-    let is_first = |figure: &Figure| {
-        let first = ["training_time_seconds", "peak_memory_mb"];
-        let quality = summary.rows.first().and_then(|row| row.record.task().quality.as_deref());
-        first.contains(&&*figure.key) || quality == Some(&*figure.key)
-    };
+        |figure: &&Figure| summary.rows.iter().any(|row| figure.of(&row.record).is_some());
     let wanted = summary.figures.iter().filter(|figure| figure.shown >= least);
-    let mut figures: Vec<&Figure> =
-        wanted.filter(|figure| is_first(figure) || is_known(figure)).collect();
-    figures.sort_by_key(|figure| !is_first(figure)); // stable: the rest keeps its order
-    figures.into_iter().cloned().map(Column::Figure).collect()
+    wanted.filter(is_known).cloned().collect()
 }
 
 impl Column {
-    /// For the head.
-    pub fn title(&self, summary: &Summary) -> String {
+    /// For the head. `units`: whether the cells have none.
+    pub fn title(&self, summary: &Summary, units: bool) -> String {
         match self {
             Column::Model => "Model".to_owned(),
             Column::Backend => "Backend".to_owned(),
             Column::Difference(difference) => title(summary, difference),
             Column::Status => "Status".to_owned(),
-            Column::Figure(figure) => visible(&figure.title(), SHOWN).into_owned(),
-            Column::SpeedUp => "Speed-up".to_owned(),
+            Column::Figure(figure) if units => visible(&figure.title(), SHOWN).into_owned(),
+            Column::Figure(figure) if figure.key == "training_time_seconds" => {
+                "CPU Time".to_owned()
+            }
+            Column::Figure(figure) => visible(&figure.label, SHOWN).into_owned(),
+            Column::SpeedUp => {
+                let reference =
+                    summary.reference.as_ref().map_or(String::new(), |it| it.to_string());
+                format!("Against {}", visible(&reference, SHOWN))
+            }
             Column::Verified => "Verified".to_owned(),
         }
     }
 
     /// Whether it holds numbers.
     pub fn is_figure(&self) -> bool {
-        matches!(self, Column::Figure(_) | Column::SpeedUp)
+        matches!(self, Column::Figure(_))
     }
 
-    /// What the row has there.
-    pub fn cell<'a>(&self, summary: &'a Summary, row: &'a Row) -> Cow<'a, str> {
+    /// What the row has there, `n/a` where it has nothing.
+    pub fn cell<'a>(&self, summary: &'a Summary, row: &'a Row, units: bool) -> Cow<'a, str> {
         match self {
             Column::Model => visible(&row.record.model, SHOWN),
             Column::Backend => visible(&row.record.backend, SHOWN),
             Column::Difference(of) => difference(summary, row, of),
             Column::Status => row.status_words().into(),
-            Column::Figure(figure) => {
-                let claimed = !summary.only_specification && figure.is_claimed(&row.record);
-                let mark = if claimed { "\u{2020}" } else { "" };
-                let shown = figure.of(&row.record).map(|value| figure.printed(value) + mark);
-                shown.map_or(UNKNOWN.into(), Cow::from)
-            }
+            Column::Figure(figure) => match figure.of(&row.record) {
+                None => UNKNOWN.into(),
+                Some(value) => {
+                    let claimed = !summary.only_specification && figure.is_claimed(&row.record);
+                    let mark = if claimed { "\u{2020}" } else { "" };
+                    match units {
+                        true => said(figure, value) + mark,
+                        false => figure.printed(value) + mark,
+                    }
+                    .into()
+                }
+            },
             Column::SpeedUp => speed_up(summary, row).into(),
             Column::Verified => summary.grade(row).words().into(),
         }
+    }
+}
+
+/// A value with its unit, and as many digits as it deserves: `0.145 s`.
+pub fn said(figure: &Figure, value: f64) -> String {
+    match figure.is_time() {
+        true => format!("{} s", three_digits(value)),
+        false => figure.said(value),
     }
 }
 
@@ -128,12 +280,7 @@ pub fn title(summary: &Summary, difference: &Difference) -> String {
     match difference {
         Difference::Executable => "Executable".to_owned(),
         Difference::Task => "Task".to_owned(),
-        Difference::Config(key) => {
-            let declared = summary.rows.iter().find_map(|row| row.record.key(key));
-            let label = declared.map_or("", |key| &key.label);
-            let title = text::title(if label.is_empty() { key } else { label });
-            visible(&title, SHOWN).into_owned()
-        }
+        Difference::Config(key) => key_title(summary, key),
         Difference::Dataset => "Dataset".to_owned(),
         Difference::Machine => "Machine".to_owned(),
         Difference::Compiled => "Compiled".to_owned(),
@@ -142,7 +289,31 @@ pub fn title(summary: &Summary, difference: &Difference) -> String {
     }
 }
 
-/// What stands in it.
+fn key_title(summary: &Summary, key: &str) -> String {
+    let declared = summary.rows.iter().find_map(|row| row.record.key(key));
+    let label = declared.map_or("", |key| &key.label);
+    let title = text::title(if label.is_empty() { key } else { label });
+    visible(&title, SHOWN).into_owned()
+}
+
+/// Each setting that tells no rows of one model apart: `learning rate`, `0.01 (mlp, cnn), 0.1 (attention)`.
+pub fn settings(summary: &Summary) -> Vec<(String, String)> {
+    let value = |(key, of_models): (&str, Vec<(&str, &Value)>)| {
+        let mut values: IndexMap<String, Vec<&str>> = IndexMap::new();
+        for (model, value) in of_models {
+            let value = visible(&text::scalar(Some(value)), SHOWN).into_owned();
+            values.entry(value).or_default().push(model);
+        }
+        let shown = values.iter().map(|(value, models)| match models.join(", ") {
+            models if models.is_empty() => value.clone(),
+            models => format!("{value} ({})", visible(&models, SHOWN)),
+        });
+        (key.to_owned(), shown.collect::<Vec<_>>().join(", "))
+    };
+    summary.settings().into_iter().map(value).collect()
+}
+
+/// What stands in the column of a difference.
 pub fn difference<'a>(summary: &'a Summary, row: &'a Row, of: &Difference) -> Cow<'a, str> {
     let record = &row.record;
     match of {
@@ -179,18 +350,13 @@ pub fn dataset_label(summary: &Summary, dataset: &DatasetRecord) -> String {
     }
 }
 
-/// `2.70x [2.61, 2.80]`: the interval where there is one. A `~` in front says that too few samples make
-/// it a guess, a `≈` behind that no difference is shown; a clock that not all groups have is named.
+/// `14.6x slower [14.1, 15.2]` than the reference; a clock that not all groups have is named.
 pub fn speed_up(summary: &Summary, row: &Row) -> String {
     let Some(change) = row.speed_up else { return text::UNKNOWN.to_owned() };
-    let unsure = if change.verdict == Verdict::Inconclusive { "~" } else { "" };
-    let mut shown = format!("{unsure}{}x", decimal(Some(change.gain)));
-    if let Some(it) = change.interval {
-        shown += &format!(" [{}, {}]", decimal(Some(it.low)), decimal(Some(it.high)));
+    if row.is_reference {
+        return "reference".to_owned();
     }
-    if change.interval.is_some() && change.verdict == Verdict::NoDifference {
-        shown += " ≈";
-    }
+    let shown = against(&change, false);
     let clock = summary.groups[row.group].clock.as_ref();
     let usual = summary.clocks().first().map(|clock| clock.key.clone());
     match clock.filter(|clock| Some(&clock.key) != usual.as_ref()) {
@@ -199,14 +365,55 @@ pub fn speed_up(summary: &Summary, row: &Row) -> String {
     }
 }
 
+/// `2.43x faster [2.31, 2.60]`, or `2.4x faster` in short.
+pub fn against(change: &Change, in_short: bool) -> String {
+    let factor = factor(change, in_short);
+    match interval(change).filter(|_| !in_short) {
+        Some(it) => format!("{factor} [{}, {}]", three_digits(it.low), three_digits(it.high)),
+        None => factor,
+    }
+}
+
+/// The interval of the factor, whichever way that counts.
+pub fn interval(change: &Change) -> Option<Interval> {
+    let is_faster = change.gain >= 1.0;
+    let inverse = |it: Interval| Interval { low: 1.0 / it.high, high: 1.0 / it.low, ..it };
+    change.interval.map(|it| if is_faster { it } else { inverse(it) })
+}
+
+/// `2.43x faster`. A `~` in front says that too few samples make it a guess; where no difference is shown there
+/// is none to name.
+pub fn factor(change: &Change, in_short: bool) -> String {
+    let (factor, word) = match change.gain {
+        gain if gain >= 1.0 => (gain, "faster"),
+        gain => (1.0 / gain, "slower"),
+    };
+    let number = match factor {
+        it if !in_short || it >= 1e6 => three_digits(it),
+        it if it < 1.95 => format!("{it:.2}"),
+        it if it < 9.95 => format!("{it:.1}"),
+        it if it < 999.5 => format!("{it:.0}"),
+        it => digits(it),
+    };
+    let unsure = if change.verdict == Verdict::Inconclusive { "~" } else { "" };
+    match change.verdict {
+        Verdict::NoDifference => "no difference shown".to_owned(),
+        _ if number == "1.00" => format!("{unsure}equal"),
+        _ => format!("{unsure}{number}x {word}"),
+    }
+}
+
 /// What tells a row apart from the others: `mlp cpu, hidden 512`.
 pub fn label(summary: &Summary, row: &Row, with_time: bool) -> String {
     let record = &row.record;
-    let mut name = visible(&record.backend, SHOWN).into_owned();
-    if summary.names(|record| &record.model).len() > 1 {
-        name = format!("{} {name}", visible(&record.model, SHOWN));
+    let mut names = Vec::new();
+    if differ(summary, |record| &record.model) {
+        names.push(visible(&record.model, SHOWN));
     }
-    let mut parts = vec![name];
+    if differ(summary, |record| &record.backend) || names.is_empty() {
+        names.push(visible(&record.backend, SHOWN));
+    }
+    let mut parts = vec![names.join(" ")];
     for of in &summary.differences {
         let value = difference(summary, row, of);
         match of {
@@ -220,4 +427,57 @@ pub fn label(summary: &Summary, row: &Row, with_time: bool) -> String {
         }
     }
     parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slower_row_says_how_many_times_slower_and_its_interval_too() {
+        let interval = |low, high| Some(Interval { low, high, confidence: 0.95 });
+        let change = |gain, interval, verdict| Change { gain, interval, verdict };
+        let slower = change(1.0 / 14.6, interval(1.0 / 15.2, 1.0 / 14.1), Verdict::Slower);
+        assert_eq!(against(&slower, false), "14.6x slower [14.1, 15.2]");
+        assert_eq!(against(&slower, true), "15x slower");
+        assert_eq!(against(&change(2.43, None, Verdict::Inconclusive), false), "~2.43x faster");
+        assert_eq!(against(&change(0.011, None, Verdict::Slower), true), "91x slower");
+        assert_eq!(against(&change(1.0 / 120.0, None, Verdict::Slower), true), "120x slower");
+        assert_eq!(against(&change(1.0 / 1200.0, None, Verdict::Slower), true), "1,200x slower");
+        let same = change(0.99, interval(0.97, 1.02), Verdict::NoDifference);
+        assert_eq!(against(&same, true), "no difference shown");
+        assert_eq!(against(&same, false), "no difference shown [0.980, 1.03]");
+    }
+
+    #[test]
+    fn what_is_missing_is_one_line_by_its_reason() {
+        let [ours, torch] = ["MNISTClassic", "PyTorch"].map(Some);
+        let row =
+            |executable, backend, model, reason| [executable, Some(backend), Some(model), reason];
+        let mac = Some("needs macOS");
+        let mut rows = vec![
+            row(ours, "cpu", "mlp", None),
+            row(ours, "mps", "mlp", mac),
+            row(ours, "mps", "cnn", mac),
+            row(ours, "mpsgraph", "mlp", mac),
+            row(ours, "wgpu", "mlp", None),
+            row(ours, "wgpu", "cnn", Some("no such model")),
+        ];
+        let line = "Not on this machine: mps, mpsgraph (needs macOS) · wgpu cnn (no such model)";
+        assert_eq!(absent(&rows).unwrap(), line);
+        rows.push(row(torch, "cpu", "mlp", Some("not set up; `trainmark setup` does")));
+        let line = absent(&rows).unwrap();
+        assert!(line.contains("MNISTClassic mps, mpsgraph (needs macOS)"), "{line}");
+        assert!(line.ends_with(" · PyTorch (not set up; `trainmark setup` does)"), "{line}");
+        assert_eq!(absent(&rows[..1]), None);
+    }
+
+    #[test]
+    fn a_reason_is_told_in_short() {
+        let software = "only a software device (llvmpipe (LLVM 15, 256 bits)) is here; --x uses it";
+        assert_eq!(in_short(software), "only a software device is here; --x uses it");
+        assert_eq!(in_short("no CUDA driver: libcuda.so.1 not found"), "no CUDA driver");
+        assert_eq!(in_short("needs macOS"), "needs macOS");
+        assert_eq!(in_short("a) b (c"), "a) b");
+    }
 }

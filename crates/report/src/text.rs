@@ -18,6 +18,22 @@ pub fn width(text: &str) -> usize {
     }
 }
 
+/// A text cut to so many columns.
+pub fn fitted(label: &str, columns: usize) -> String {
+    if width(label) <= columns {
+        return label.to_owned();
+    }
+    let mut cut = String::new();
+    for c in label.chars() {
+        cut.push(c);
+        if width(&cut) >= columns {
+            cut.pop();
+            break;
+        }
+    }
+    cut + "…"
+}
+
 /// A round figure without digits that say nothing: `0.05`, `20`, `1e9`.
 pub fn short(figure: f64) -> String {
     match figure.abs() {
@@ -114,6 +130,13 @@ mod tests {
         assert_eq!(visible("ééééé", 5), "ééééé");
         assert_eq!(visible("éééééé", 5), "éééé…");
         assert_eq!(visible("", 5), "");
+    }
+
+    #[test]
+    fn long_labels_are_cut_by_their_width() {
+        assert_eq!(fitted("abcdef", 6), "abcdef");
+        assert_eq!(fitted("abcdefg", 6), "abcde…");
+        assert_eq!(width(&fitted("漢漢漢漢", 6)), 5);
     }
 
     #[test]

@@ -18,6 +18,8 @@ const LEAST_HEIGHT: usize = 5;
 pub struct View {
     pub suite: String,
     pub lines: Vec<Line>,
+    /// What this machine cannot run, instead of its lines.
+    pub absent: Option<String>,
     /// Samples in all; `None` where rounds go on until an interval is narrow.
     pub samples: Option<usize>,
     pub done: usize,
@@ -30,6 +32,8 @@ pub struct Line {
     /// Lines of one group compete: the same model and configuration.
     pub group: String,
     pub state: State,
+    /// This machine cannot run it.
+    pub hidden: bool,
     /// Samples that have been taken.
     pub samples: usize,
     /// Wall time of the last of them.
@@ -64,14 +68,15 @@ impl View {
         if height < LEAST_HEIGHT {
             return vec![cut(&self.head(now), width)];
         }
-        let label = self.lines.iter().map(|line| line.label.width()).max().unwrap_or(0);
+        let lines: Vec<&Line> = self.lines.iter().filter(|line| !line.hidden).collect();
+        let label = lines.iter().map(|line| line.label.width()).max().unwrap_or(0);
         let label = label.min(width / 2).max(10);
-        let (from, to) = self.window(height - 3);
+        let (from, to) = window(&lines, height - 3 - usize::from(self.absent.is_some()));
         let mut frame = vec![cut(&self.head(now), width)];
         if from > 0 {
             frame.push(cut(&format!("  … {from} more above"), width));
         }
-        for line in &self.lines[from..to] {
+        for line in &lines[from..to] {
             let best = self.is_best(line);
             let name = cut(&one_line(&line.label), label);
             let space = label - name.width();
@@ -82,9 +87,10 @@ impl View {
                 false => text,
             });
         }
-        if to < self.lines.len() {
-            frame.push(cut(&format!("  … {} more below", self.lines.len() - to), width));
+        if to < lines.len() {
+            frame.push(cut(&format!("  … {} more below", lines.len() - to), width));
         }
+        frame.extend(self.absent.iter().map(|line| cut(&one_line(line), width)));
         frame
     }
 
@@ -105,7 +111,8 @@ impl View {
     /// How long the rest will take, from what each row's last sample took; a row that has not run yet is
     /// taken for an average one. `None` before the first has ended, or where there is no end in sight.
     fn left(&self, now: Duration) -> Option<Duration> {
-        let per_line = self.samples?.div_ceil(self.lines.len().max(1));
+        let lines = self.lines.iter().filter(|line| !line.hidden);
+        let per_line = self.samples?.div_ceil(lines.clone().count().max(1));
         let known: Vec<f64> = self.lines.iter().filter_map(|line| line.last_wall_s).collect();
         let average =
             (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)?;
@@ -118,23 +125,8 @@ impl View {
             };
             (open as f64 * line.last_wall_s.unwrap_or(average) - begun).max(0.0)
         };
-        let seconds: f64 = self.lines.iter().map(of_line).sum();
+        let seconds: f64 = lines.map(of_line).sum();
         (seconds > 0.0).then(|| Duration::from_secs_f64(seconds))
-    }
-
-    /// Which lines fit: around what runs, else around the first that waits.
-    fn window(&self, room: usize) -> (usize, usize) {
-        let lines = self.lines.len();
-        if lines <= room {
-            return (0, lines);
-        }
-        let running =
-            |line: &Line| matches!(line.state, State::Running { .. } | State::GettingReady { .. });
-        let waiting = |line: &Line| matches!(line.state, State::Waiting);
-        let at = self.lines.iter().position(running);
-        let at = at.or_else(|| self.lines.iter().position(waiting)).unwrap_or(lines - 1);
-        let from = at.saturating_sub(room / 2).min(lines - room);
-        (from, from + room)
     }
 
     /// Whether it is the fastest of its group, which has at least two to compare.
@@ -144,6 +136,21 @@ impl View {
         let fastest = times.iter().copied().fold(f64::INFINITY, f64::min);
         times.len() > 1 && line.seconds == Some(fastest)
     }
+}
+
+/// Which lines fit: around what runs, else around the first that waits.
+fn window(all: &[&Line], room: usize) -> (usize, usize) {
+    let lines = all.len();
+    if lines <= room {
+        return (0, lines);
+    }
+    let running =
+        |line: &&Line| matches!(line.state, State::Running { .. } | State::GettingReady { .. });
+    let waiting = |line: &&Line| matches!(line.state, State::Waiting);
+    let at = all.iter().position(running);
+    let at = at.or_else(|| all.iter().position(waiting)).unwrap_or(lines - 1);
+    let from = at.saturating_sub(room / 2).min(lines - room);
+    (from, from + room)
 }
 
 impl Line {
@@ -223,7 +230,8 @@ mod tests {
             State::Ended(status, _) if status.completed() => (1, Some(label.len() as f64)),
             _ => (0, None),
         };
-        Line { label: label.to_owned(), group, state, samples, last_wall_s: seconds, seconds }
+        let (label, hidden) = (label.to_owned(), false);
+        Line { label, group, state, hidden, samples, last_wall_s: seconds, seconds }
     }
 
     fn view() -> View {
@@ -254,7 +262,10 @@ mod tests {
             line("attention jax", probing),
             line("attention cpu", State::Waiting),
         ];
-        View { suite: "mnist".to_owned(), lines, samples: Some(8), done: 4 }
+        let absent = Some("Not on this machine: mps (needs macOS)".to_owned());
+        let mut view = View { suite: "mnist".to_owned(), lines, absent, samples: Some(8), done: 4 };
+        view.lines.push(Line { hidden: true, ..line("cnn mps", State::Waiting) });
+        view
     }
 
     #[test]
@@ -283,7 +294,8 @@ mod tests {
         view.lines.extend(std::iter::repeat_n(waiting, 30));
         let frame = view.frame(Duration::from_secs(65), 80, 10, false);
         assert!(frame.iter().any(|line| line.contains("running 5 s")), "{frame:?}");
-        assert!(frame.last().unwrap().contains("more below"));
+        assert!(frame[frame.len() - 2].contains("more below"));
+        assert!(frame.last().unwrap().starts_with("Not on this machine"));
     }
 
     #[test]

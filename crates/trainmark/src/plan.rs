@@ -2,6 +2,7 @@
 
 use crate::suite::{Argument, LoadedSuite, Suite, TrainedModel, Trainer};
 use crate::template::{PLACES, fill, plain};
+use record::name::{meant, unknown};
 use record::race;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -44,8 +45,7 @@ const MOST_CONFIGURATIONS: usize = 10_000;
 /// If the user named something that the suite does not have; the message lists what it has. If a
 /// matrix multiplies to more than 10,000 configurations of a model.
 pub fn plan(suite: &Suite, selection: &Selection) -> Result<Vec<Row>, String> {
-    check_names(suite, selection)?;
-    check_keys(suite, selection)?;
+    let selection = &in_the_suites_words(suite, selection)?;
     let mut rows = Vec::new();
     for (index, trainer) in suite.trainers.iter().enumerate() {
         if !selected(&selection.trainers, &trainer.name) {
@@ -84,47 +84,40 @@ fn selected(wanted: &[String], name: &str) -> bool {
     wanted.is_empty() || wanted.iter().any(|wanted| wanted == name)
 }
 
-fn check_names(suite: &Suite, selection: &Selection) -> Result<(), String> {
-    let mut trainers = Vec::new();
-    let mut models = Vec::new();
-    let mut backends = Vec::new();
+/// What the user asked for, in the suite's own spelling. A key that no program would be told is a mistake.
+fn in_the_suites_words(suite: &Suite, selection: &Selection) -> Result<Selection, String> {
+    let (mut trainers, mut models, mut backends) = (Vec::new(), Vec::new(), Vec::new());
     for trainer in &suite.trainers {
-        trainers.push(&trainer.name);
-        models.extend(trainer.models.keys());
-        backends.extend(&trainer.backends);
+        trainers.push(trainer.name.as_str());
+        models.extend(trainer.models.keys().map(String::as_str));
+        backends.extend(trainer.backends.iter().map(String::as_str));
     }
-    let lists = [
-        ("--trainer", &selection.trainers, trainers),
-        ("--model", &selection.models, models),
-        ("--backend", &selection.backends, backends),
-    ];
-    for (flag, wanted, mut known) in lists {
-        if let Some(stranger) = wanted.iter().find(|wanted| !known.contains(wanted)) {
-            known.dedup();
-            let known: Vec<&str> = known.iter().map(|name| name.as_str()).collect();
-            return Err(format!("{flag} {stranger}: the suite has {}", known.join(", ")));
-        }
-    }
-    Ok(())
-}
-
-/// A key that the user set and that no program would be told is a mistake.
-fn check_keys(suite: &Suite, selection: &Selection) -> Result<(), String> {
-    let wanted = |trainer: &&Trainer| selected(&selection.trainers, &trainer.name);
+    let named = |kind: &str, wanted: &[String], known: &[&str]| -> Result<Vec<String>, String> {
+        let one = |name: &String| {
+            let found = meant(name, known).map(str::to_owned);
+            let flag = format!("--{kind}");
+            found.ok_or_else(|| unknown(&flag, kind, name, known, "trainmark run --list"))
+        };
+        wanted.iter().map(one).collect()
+    };
+    let trainers = named("trainer", &selection.trainers, &trainers)?;
+    let models = named("model", &selection.models, &models)?;
+    let backends = named("backend", &selection.backends, &backends)?;
+    let wanted = |trainer: &&Trainer| selected(&trainers, &trainer.name);
     let told: BTreeSet<String> =
         suite.trainers.iter().filter(wanted).flat_map(Trainer::placeholders).collect();
-    let settable = |key: &&String| !PLACES.contains(&key.as_str());
-    let untold = |key: &&String| **key != race::TARGET && !told.contains(*key);
-    let Some(key) = selection.config.keys().find(untold) else { return Ok(()) };
-    let near = |known: &&String| strsim::jaro_winkler(known, key) > 0.8;
-    let near = told.iter().filter(settable).filter(near).map(|known| format!("; is it {known:?}?"));
-    let known: Vec<&str> = told.iter().filter(settable).map(String::as_str).collect();
-    let known = match known[..] {
-        [] => "they take none".to_owned(),
-        _ => format!("they take {}", known.join(", ")),
-    };
-    let hint = near.max_by_key(String::len).unwrap_or_else(|| format!(": {known}"));
-    Err(format!("{key:?} is set, and no command of the suite is told it{hint}"))
+    let told: Vec<&str> =
+        told.iter().map(String::as_str).filter(|key| !PLACES.contains(key)).collect();
+    let mut config = BTreeMap::new();
+    for (key, values) in &selection.config {
+        let own = if key == race::TARGET { Some(race::TARGET) } else { meant(key, &told) };
+        let own = own.ok_or_else(|| {
+            let text = unknown("--set", "key", key, &told, "");
+            format!("{text}; no command of the suite would be told it")
+        })?;
+        config.insert(own.to_owned(), values.clone());
+    }
+    Ok(Selection { trainers, models, backends, config, quick: selection.quick })
 }
 
 /// What tells rows of one model apart: declared tags, and the keys of its matrix.
@@ -455,7 +448,8 @@ mod tests {
         let selection = Selection { backends: vec!["tpu".into()], ..Selection::default() };
         assert_eq!(
             plan(&suite(), &selection).unwrap_err(),
-            "--backend tpu: the suite has cpu, gpu"
+            "--backend tpu: there is no such backend; did you mean gpu? There are cpu, gpu; `trainmark run \
+             --list` lists them"
         );
     }
 

@@ -7,12 +7,13 @@ use crate::plan::Row;
 use crate::runner::Round;
 use crate::schedule::Schedule;
 use crate::suite::Suite;
-use crate::trainer::{NotReady, Watch};
+use crate::trainer::{NotReady, Trainers, Watch, lacking};
 use crate::transcript::Transcript;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use measure::text::one_line;
 use record::figures;
 use record::{Record, Sample, Status};
+use report::table::{Lack, absent};
 use std::fmt;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -49,10 +50,11 @@ impl<'a> Progress<'a> {
             lines: rows.iter().map(line).collect(),
             samples: schedule.until.is_none().then_some(rows.len() * rounds as usize),
             done: 0,
+            absent: None,
         };
         let (view, began) = (Arc::new(Mutex::new(view)), Instant::now());
         let terminal = std::io::stderr().is_terminal();
-        let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let colour = terminal && report::console::may_color();
         let painter = terminal.then(|| painter(Arc::clone(&view), began, colour));
         let rounds = rounds > 1 || schedule.until.is_some();
         let labels = rows.iter().map(|row| one_line(&row.label(suite)).into_owned()).collect();
@@ -72,6 +74,30 @@ impl<'a> Progress<'a> {
         if samples > 0 {
             view.lines[row].samples = samples;
             settle(&mut view.lines[row], result);
+        }
+    }
+
+    /// What this machine cannot run: one line instead of many, and no samples to wait for.
+    pub fn leave_out(&mut self, suite: &Suite, rows: &[Row], trainers: &Trainers) {
+        let reasons: Vec<_> = rows.iter().map(|row| lacking(trainers, suite, row)).collect();
+        let mut lacks: Vec<Lack> = Vec::new();
+        for (row, reason) in rows.iter().zip(&reasons) {
+            let executable = &suite.trainers[row.trainer].name;
+            lacks.push([Some(executable), Some(&row.backend), Some(&row.model), reason.as_deref()]);
+        }
+        let mut view = self.view();
+        let each = view.samples.map_or(0, |all| all / rows.len().max(1));
+        for (line, _) in view.lines.iter_mut().zip(&reasons).filter(|(_, reason)| reason.is_some())
+        {
+            line.hidden = true;
+        }
+        let hidden = view.lines.iter().filter(|line| line.hidden).count();
+        view.samples = view.samples.map(|all| all - hidden * each);
+        view.absent = absent(&lacks);
+        let line = view.absent.clone();
+        drop(view);
+        if let Some(line) = line.filter(|_| self.painter.is_none()) {
+            self.print(line);
         }
     }
 
@@ -99,6 +125,9 @@ impl<'a> Progress<'a> {
         };
         let label = self.label_of(index, round);
         let mut view = self.view();
+        if view.lines[index].hidden {
+            return;
+        }
         view.done += 1;
         view.lines[index].samples += 1;
         settle(&mut view.lines[index], result);
@@ -186,10 +215,6 @@ impl<'a> Progress<'a> {
 }
 
 impl Watch for Progress<'_> {
-    fn shows_steps(&self) -> bool {
-        self.painter.is_some()
-    }
-
     fn step(&mut self, trainer: &str, purpose: Purpose, said: &str) {
         let began = |state: &State| match state {
             State::GettingReady { purpose: known, since, .. } if *known == purpose => Some(*since),
@@ -198,6 +223,9 @@ impl Watch for Progress<'_> {
         let line = self.trainers.iter().position(|of| *of == trainer);
         let known = line.and_then(|line| began(&self.view().lines[line].state));
         let since = known.unwrap_or_else(|| self.began.elapsed());
+        if self.painter.is_none() && purpose == Purpose::Build && said.is_empty() {
+            self.print(format!("Building {}", one_line(trainer)));
+        }
         self.set_trainer(trainer, &State::GettingReady { purpose, since, said: said.to_owned() });
     }
 

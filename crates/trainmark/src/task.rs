@@ -4,6 +4,7 @@
 use crate::expression::Expression;
 use crate::score::{Ask, Score, Type};
 use indexmap::IndexMap;
+use record::name::unknown;
 use record::task::{Better, KeyRecord, MetricRecord, TaskRecord, WorkRecord};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
@@ -244,10 +245,9 @@ impl<'de> Deserialize<'de> for Declared {
 }
 
 fn built_in(name: &str) -> Result<Task, String> {
-    let names = || BUILT_IN.map(|(name, _)| name).join(", ");
     let text = BUILT_IN.iter().find(|it| it.0 == name).map(|it| it.1);
     let text =
-        text.ok_or_else(|| format!("there is no built-in task {name:?}, only {}", names()))?;
+        text.ok_or_else(|| unknown("task", "built-in task", name, &BUILT_IN.map(|it| it.0), ""))?;
     toml::from_str(text).map_err(|error| error.to_string())
 }
 

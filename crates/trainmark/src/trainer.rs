@@ -3,7 +3,8 @@
 use crate::command::{self, Agenda, Command, Purpose, quote};
 use crate::plan::{self, Row};
 use crate::setup::{self, Due, Site, State};
-use crate::suite::{LoadedSuite, Trainer};
+use crate::suite::{LoadedSuite, Suite, Trainer};
+use console::Term;
 use measure::launch::CancelToken;
 use measure::provenance::{resolve_program, sha256_of_file};
 use measure::text::one_line;
@@ -63,10 +64,8 @@ impl fmt::Display for NotReady {
 
 /// Who looks on while trainers, by their names, are made ready.
 pub trait Watch {
-    /// Whether it shows each step itself. Else all that a builder says is told.
-    fn shows_steps(&self) -> bool;
-
-    /// A trainer is built or probed, or its program said something.
+    /// A trainer is built or probed, or its program said something. What a builder says is one line that
+    /// changes; it is told in full only where the build fails.
     fn step(&mut self, trainer: &str, purpose: Purpose, said: &str);
 
     /// A trainer is ready, or cannot be.
@@ -76,19 +75,31 @@ pub trait Watch {
     fn tell(&mut self, line: &str);
 }
 
-/// Everything goes to standard error.
+/// On standard error: one line that changes on a terminal, and one that stays elsewhere.
 pub struct Plain;
 
 impl Watch for Plain {
-    fn shows_steps(&self) -> bool {
-        false
+    fn step(&mut self, trainer: &str, purpose: Purpose, said: &str) {
+        let terminal = Term::stderr();
+        if purpose == Purpose::Build && terminal.is_term() {
+            let line = format!("Building {trainer}  {}", said.trim());
+            let room = usize::from(terminal.size().1).saturating_sub(1);
+            // Only looks: a terminal that takes nothing is no reason to stop.
+            let _ = terminal.clear_line();
+            let _ = terminal.write_str(&console::truncate_str(&one_line(&line), room, "…"));
+        } else if purpose == Purpose::Build && said.is_empty() {
+            eprintln!("Building {}", one_line(trainer));
+        }
     }
 
-    fn step(&mut self, _: &str, _: Purpose, _: &str) {}
-
-    fn settled(&mut self, _: &str, _: Option<&NotReady>) {}
+    fn settled(&mut self, _: &str, _: Option<&NotReady>) {
+        if Term::stderr().is_term() {
+            let _ = Term::stderr().clear_line();
+        }
+    }
 
     fn tell(&mut self, line: &str) {
+        self.settled("", None);
         eprintln!("{line}");
     }
 }
@@ -107,7 +118,10 @@ pub fn make_ready(
         let name = &agenda.loaded.suite.trainers[trainer].name;
         let ready =
             build(agenda, trainer, watch).and_then(|()| ready(agenda, trainer, cancel, watch));
-        if let Err(reason) = &ready {
+        // What this machine lacks is told with all that it lacks.
+        if let Err(reason) = &ready
+            && reason.status != Status::Unavailable
+        {
             watch.tell(&format!("warning: {}", one_line(&format!("{name}: {reason}"))));
         }
         watch.settled(name, ready.as_ref().err());
@@ -126,21 +140,14 @@ pub fn build(agenda: &Agenda, trainer: usize, watch: &mut dyn Watch) -> Result<(
         return Ok(());
     };
     let shown = command.shown();
-    let tells = !watch.shows_steps();
-    if tells {
-        watch.tell(&one_line(&format!("Building {name}: {shown}")));
-    }
     watch.step(name, Purpose::Build, "");
     let mut last = VecDeque::new();
     let status = overheard(&command, &mut |line| {
-        if tells {
-            watch.tell(&one_line(line));
-        }
         watch.step(name, Purpose::Build, line);
         last.truncate(BUILDERS_LAST_LINES - 1);
         last.push_front(line.to_owned());
     });
-    if !tells && !matches!(&status, Ok(status) if status.success()) {
+    if !matches!(&status, Ok(status) if status.success()) {
         last.iter().rev().for_each(|line| watch.tell(&one_line(line)));
     }
     match status {
@@ -279,6 +286,14 @@ impl Ready {
     }
 }
 
+/// Why a row cannot be trained on this machine, as far as its trainer knows.
+pub fn lacking(trainers: &Trainers, suite: &Suite, row: &Row) -> Option<String> {
+    match trainers.get(&row.trainer)? {
+        Ok(ready) => ready.unavailable(&suite.trainers[row.trainer].name, &row.backend, &row.model),
+        Err(reason) => (reason.status == Status::Unavailable).then(|| reason.reason.clone()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -289,10 +304,6 @@ mod tests {
     struct Heard(Vec<String>);
 
     impl Watch for Heard {
-        fn shows_steps(&self) -> bool {
-            true
-        }
-
         fn step(&mut self, trainer: &str, purpose: Purpose, said: &str) {
             self.0.push(format!("{trainer} {purpose:?} {said}"));
         }

@@ -215,7 +215,14 @@ fn every_report_marks_what_is_different_and_shows_what_was_never_verified() {
     let mut bytes = Vec::new();
     markdown::write(&summary, &[], &mut bytes).unwrap();
     let text = String::from_utf8(bytes).unwrap();
-    for text in [text, console::summary(&summary, console::Style { width: 120, color: false })] {
+    for text in [
+        text,
+        console::summary(
+            &summary,
+            console::Detail { notes: true, ..console::Detail::default() },
+            console::Style { width: 120, color: false },
+        ),
+    ] {
         let row = |backend: &str| {
             let mut rows = text.lines().filter(|line| line.contains("95.67"));
             rows.find(|line| line.contains(backend)).unwrap_or_default().to_owned()

@@ -1,5 +1,7 @@
 //! From figures to positions, and the round figures to label.
 
+use crate::text::short;
+
 /// Beyond this ratio of the largest to the smallest figure an axis is logarithmic.
 const LINEAR_UP_TO: f64 = 8.0;
 /// Figures outside of these are drawn at the axis's end: nothing measured comes near.
@@ -96,6 +98,24 @@ impl Axis {
         if self.logarithmic { self.logarithmic_ticks() } else { self.linear_ticks() }
     }
 
+    /// The same with their labels, which have the digits that tell them apart.
+    pub fn labels(&self) -> Vec<(f64, String)> {
+        let ticks = self.ticks();
+        let texts = |decimals: usize| -> Vec<String> {
+            ticks.iter().map(|tick| format!("{tick:.decimals$}")).collect()
+        };
+        let gap = if ticks.len() > 1 { (ticks[1] - ticks[0]).abs() } else { 0.0 };
+        let is_exact = |texts: &Vec<String>| {
+            let read = texts.iter().map(|text| text.parse::<f64>().unwrap_or(f64::NAN));
+            read.zip(&ticks).all(|(read, tick)| (read - tick).abs() < gap / 100.0)
+        };
+        let is_plain = ticks.iter().all(|tick| tick.abs() < 1e6);
+        let exact =
+            (0..8).map(texts).find(|texts| !self.logarithmic && is_plain && is_exact(texts));
+        let texts = exact.unwrap_or_else(|| ticks.iter().map(|tick| short(*tick)).collect());
+        ticks.into_iter().zip(texts).collect()
+    }
+
     fn linear_ticks(&self) -> Vec<f64> {
         let rough = match self.whole {
             true => ((self.high - self.low) / 8.0).max(1.0),
@@ -146,6 +166,9 @@ mod tests {
     #[test]
     fn ticks_are_round_figures_within_the_range() {
         assert_eq!(axis(&[0.0, 1.0], Origin::Zero).ticks(), [0.0, 0.25, 0.5, 0.75, 1.0]);
+        let labels = axis(&[90.882, 90.894], Origin::Free).labels();
+        let labels: Vec<&str> = labels.iter().map(|(_, label)| label.as_str()).collect();
+        assert_eq!(labels, ["90.8825", "90.8850", "90.8875", "90.8900", "90.8925", "90.8950"]);
         assert_eq!(axis(&[0.05, 0.8], Origin::Zero).ticks(), [0.05, 0.1, 0.2, 0.5]);
         assert_eq!(axis(&[0.01, 1000.0], Origin::Free).ticks().len(), 6);
     }

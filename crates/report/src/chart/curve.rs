@@ -47,6 +47,7 @@ pub fn draw(panel: &Panel) -> Vec<Chart> {
                     .into_iter()
                     .collect(),
                 series,
+                solid: None,
                 target,
                 behind: &|_| html! {},
             };

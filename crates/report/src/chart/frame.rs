@@ -2,7 +2,7 @@
 //! coordinates and labels.
 
 use crate::exhibit::{Entry, Panel};
-use crate::text;
+use crate::text::fitted;
 use maud::{Markup, PreEscaped, html};
 
 /// Rules for the classes that charts use: to be put into the page, or into a file of its own.
@@ -99,25 +99,9 @@ pub(super) fn remark(entry: &Entry) -> String {
 }
 
 /// A coordinate with one decimal.
-pub(super) fn at(position: f64) -> String {
+pub(crate) fn at(position: f64) -> String {
     let text = format!("{position:.1}");
     text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
-}
-
-/// A text cut to so many columns.
-pub(super) fn fitted(label: &str, columns: usize) -> String {
-    if text::width(label) <= columns {
-        return label.to_owned();
-    }
-    let mut cut = String::new();
-    for c in label.chars() {
-        cut.push(c);
-        if text::width(&cut) >= columns {
-            cut.pop();
-            break;
-        }
-    }
-    cut + "…"
 }
 
 #[cfg(test)]
@@ -129,12 +113,5 @@ mod tests {
         assert_eq!(name_of("Train time mlp, hidden 512"), "train-time-mlp-hidden-512");
         assert_eq!(name_of("../<é>"), "chart");
         assert_eq!(name_of("a/../../b"), "a-b");
-    }
-
-    #[test]
-    fn long_labels_are_cut_by_their_width() {
-        assert_eq!(fitted("abcdef", 6), "abcdef");
-        assert_eq!(fitted("abcdefg", 6), "abcde…");
-        assert_eq!(text::width(&fitted("漢漢漢漢", 6)), 5);
     }
 }

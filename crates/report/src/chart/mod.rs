@@ -14,7 +14,8 @@
 mod axis;
 mod curve;
 mod frame;
-mod mark;
+pub(crate) mod history;
+pub(crate) mod mark;
 mod plot;
 mod roofline;
 mod time;
@@ -23,7 +24,9 @@ mod trade_off;
 pub use frame::{Chart, STYLE, Table, WIDTH};
 
 use crate::exhibit::{Exhibit, Panel};
-use frame::{at, fitted, remark};
+use crate::text::fitted;
+pub(crate) use frame::at;
+use frame::remark;
 
 /// Panels of one kind that are drawn.
 const MAX_PANELS: usize = 24;

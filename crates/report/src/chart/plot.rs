@@ -8,13 +8,13 @@ use maud::{Markup, html};
 
 const LEFT: f64 = 54.0;
 const RIGHT: f64 = WIDTH - 10.0;
-const TOP: f64 = 12.0;
-const BOTTOM: f64 = 216.0;
+const TOP: f64 = 28.0;
+const BOTTOM: f64 = 226.0;
 /// From the x axis to the legend.
 const FOOT: f64 = 44.0;
 const LEGEND_LINE: f64 = 18.0;
 /// Width of a column of the legend's font.
-const COLUMN: f64 = 6.4;
+const COLUMN: f64 = 7.0;
 /// Entries of a legend; the others stand in the table.
 const MAX_LEGEND: usize = 30;
 /// Points of a line up to which each has a mark.
@@ -63,6 +63,8 @@ pub struct Drawing<'a> {
     pub series: Vec<Series>,
     /// The height of a dashed line, if it is in the plot.
     pub target: Option<f64>,
+    /// What a solid line behind the series is called.
+    pub solid: Option<String>,
     /// Places to make room for.
     pub room: Vec<(f64, f64)>,
     /// What stands behind the series.
@@ -72,15 +74,18 @@ pub struct Drawing<'a> {
 impl Drawing<'_> {
     /// The chart with its text and its table; `None` of nothing.
     pub fn chart(self, panel: &Panel) -> Option<Chart> {
-        let Drawing { kind, x, y, series, target, room, behind } = self;
+        let Drawing { kind, x, y, series, target, solid, room, behind } = self;
         let plot = Plot::new(x, y, &series, &room).filter(|_| !series.is_empty())?;
         let mut seen = std::collections::HashSet::new();
         let mut named: Vec<&Series> = series.iter().filter(|it| seen.insert(it.place)).collect();
         named.sort_by_key(|series| series.place);
-        let (legend, height) = plot.legend(&named);
+        let target = target.filter(|it| plot.y.holds(*it));
+        let dashed = target.map(|it| (format!("target {}", short(it)), Some("3 3")));
+        let lines: Vec<_> = dashed.into_iter().chain(solid.map(|name| (name, None))).collect();
+        let (legend, height) = plot.legend(&named, &lines);
         let drawing = html! {
             (plot.frame())
-            @if let Some(target) = target { (plot.level(target, &format!("target {}", short(target)))) }
+            @if let Some(target) = target { (plot.level(target)) }
             (behind(&plot))
             (plot.lines(&series))
             (legend)
@@ -135,19 +140,17 @@ impl Plot {
             path.g stroke="currentColor" d=(self.grid()) {}
             path.a d={ "M" (LEFT) " " (BOTTOM) "H" (RIGHT) } stroke="currentColor" {}
             g.m font-size="11" {
+                text x="2" y="12" { (self.titles.1) }
                 g text-anchor="end" {
-                    @for tick in self.y.ticks() {
-                        text x=(LEFT - 6.0) y=(at(self.y.at(tick) + 4.0)) { (short(tick)) }
+                    @for (tick, label) in self.y.labels() {
+                        text x=(LEFT - 6.0) y=(at(self.y.at(tick) + 4.0)) { (label) }
                     }
                 }
                 g text-anchor="middle" {
-                    @for tick in self.x.ticks() {
-                        text x=(at(self.x.at(tick))) y=(BOTTOM + 15.0) { (short(tick)) }
+                    @for (tick, label) in self.x.labels() {
+                        text x=(at(self.x.at(tick))) y=(BOTTOM + 15.0) { (label) }
                     }
                     text x=(at((LEFT + RIGHT) / 2.0)) y=(BOTTOM + 33.0) { (self.titles.0) }
-                    text transform={ "translate(13 " (at((TOP + BOTTOM) / 2.0)) ") rotate(-90)" } {
-                        (self.titles.1)
-                    }
                 }
             }
         }
@@ -167,18 +170,11 @@ impl Plot {
         across.chain(up).collect()
     }
 
-    /// A dashed line across at some height, with its name; nothing if that is not in the plot.
-    fn level(&self, height: f64, name: &str) -> Markup {
-        if !self.y.holds(height) {
-            return html! {};
-        }
-        let y = self.y.at(height);
+    /// A dashed line across at some height. Its name is in the legend, where it lies on no mark.
+    fn level(&self, height: f64) -> Markup {
         html! {
-            g.a {
-                path d={ "M" (LEFT) " " (at(y)) "H" (RIGHT) } stroke="currentColor"
-                    stroke-dasharray="3 3" {}
-                text x=(RIGHT) y=(at(y - 4.0)) text-anchor="end" font-size="11" { (name) }
-            }
+            path.a d={ "M" (LEFT) " " (at(self.y.at(height))) "H" (RIGHT) } stroke="currentColor"
+                stroke-dasharray="3 3" {}
         }
     }
 
@@ -213,8 +209,8 @@ impl Plot {
         format!("M{}", points.collect::<Vec<_>>().join("L"))
     }
 
-    /// The names of the series under the plot, and the height of all.
-    fn legend(&self, series: &[&Series]) -> (Markup, f64) {
+    /// The names of the series and of the lines behind them under the plot, and the height of all.
+    fn legend(&self, series: &[&Series], lines: &[(String, Option<&str>)]) -> (Markup, f64) {
         let mut placed = Vec::new();
         let (mut x, mut y) = (LEFT, BOTTOM + FOOT + 10.0);
         for series in series.iter().take(MAX_LEGEND) {
@@ -230,6 +226,8 @@ impl Plot {
         if more > 0 {
             y += LEGEND_LINE;
         }
+        let below = y;
+        y += LEGEND_LINE * lines.len() as f64;
         let drawing = html! {
             @for (x, y, series, label) in &placed {
                 g class=(class(series)) data-r=(series.place) {
@@ -238,7 +236,12 @@ impl Plot {
                 }
             }
             @if more > 0 {
-                text.m x=(LEFT) y=(at(y + 4.0)) { "and " (more) " more" }
+                text.m x=(LEFT) y=(at(below + 4.0)) { "and " (more) " more" }
+            }
+            @for (index, (name, dashes)) in lines.iter().enumerate() {
+                @let y = below + LEGEND_LINE * (index + 1) as f64;
+                path.a d={ "M" (LEFT) " " (at(y)) "h22" } stroke="currentColor" stroke-dasharray=[*dashes] {}
+                text.m x=(LEFT + 28.0) y=(at(y + 4.0)) { (fitted(name, 52)) }
             }
         };
         (drawing, y + 14.0)

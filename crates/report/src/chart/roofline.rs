@@ -14,11 +14,10 @@ use machine::{Access, Capability, Level};
 use maud::{Markup, html};
 use record::figures::Figure;
 
-pub const LEAD: &str = "Filled: operations that were carried out; hollow: as if nothing had been skipped, where a \
-    trainer skips work that has no effect (products with zero pixels). A hollow mark may lie above the flat roof, a \
-    filled one may not; above the slanted one it may, where weights stay in a cache. The roofs are what trainmark \
-    machine measured here: multiply-adds from registers, and copies within the memory. Operations for each byte \
-    count the weights alone, read and written once a step: an upper bound.";
+pub const LEAD: &str = "The nearer a mark is to the line above it, the more of what this machine can do the \
+    training used: the flat part is the measured rate of multiply-adds, the slanted part what the measured \
+    bandwidth of the memory allows; filled marks count the operations carried out, hollow ones those that \
+    would have been without skipping products with zero.";
 
 /// Bytes of a weight that a step moves at least: four read, four written.
 const WEIGHT_BYTES: f64 = 8.0;
@@ -89,14 +88,8 @@ fn chart(
         let start = plot.at((from, from * roofs.bytes_per_s / GIGA));
         let (corner, end) = (plot.at((ridge, peak)), plot.at((to, peak)));
         html! {
-            g.a {
-                path d={ "M" (at(start.0)) " " (at(start.1)) "L" (at(corner.0)) " " (at(corner.1)) "H" (at(end.0)) }
-                    fill="none" stroke="currentColor" stroke-width="1.6" {}
-                text x=(at(end.0 - 2.0)) y=(at(end.1 - 6.0)) text-anchor="end" font-size="11" {
-                    (three_digits(peak)) " GFLOP/s, " (three_digits(roofs.bytes_per_s / GIGA)) " GB/s, "
-                    (crate::text::visible(&roofs.device, 40))
-                }
-            }
+            path.a d={ "M" (at(start.0)) " " (at(start.1)) "L" (at(corner.0)) " " (at(corner.1)) "H" (at(end.0)) }
+                fill="none" stroke="currentColor" stroke-width="1.6" {}
         }
     };
     Drawing {
@@ -104,6 +97,12 @@ fn chart(
         x: Measure { title: "FLOP for each byte of weights", origin: Origin::Free },
         y: Measure { title: "GFLOP/s", origin: Origin::Free },
         series,
+        solid: Some(format!(
+            "{} GFLOP/s, {} GB/s: {}",
+            three_digits(peak),
+            three_digits(roofs.bytes_per_s / GIGA),
+            crate::text::visible(&roofs.device, 40)
+        )),
         target: None,
         room,
         behind: &lines,

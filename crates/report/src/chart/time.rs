@@ -3,7 +3,8 @@
 use super::axis::{Axis, Origin};
 use super::{Chart, Table, WIDTH, at, fitted, mark, remark};
 use crate::exhibit::{Entry, Panel};
-use crate::text::{UNKNOWN, short, three_digits};
+use crate::table;
+use crate::text::{UNKNOWN, three_digits};
 use maud::{Markup, html};
 use record::figures::Figure;
 
@@ -14,7 +15,7 @@ pub const LEAD: &str = "Each dot is one sample, from top to bottom in the order 
 /// Height of an entry's line, and of the axis under all of them.
 const LINE: f64 = 38.0;
 const FOOT: f64 = 40.0;
-const MARGIN: f64 = 10.0;
+const MARGIN: f64 = 18.0;
 /// Entries that are drawn.
 const MAX_LINES: usize = 40;
 /// Half of the height over which an entry's samples are spread.
@@ -47,7 +48,7 @@ pub fn draw(panel: &Panel) -> Option<Chart> {
     let listed = listed.collect::<Vec<_>>().join("; ");
     chart.description =
         format!("Median {} of {all} rows, the fastest first: {listed}.", clock.help);
-    chart.table = table(&lines, clock);
+    chart.table = figures(&lines, clock);
     Some(chart)
 }
 
@@ -59,8 +60,8 @@ fn grid(axis: &Axis, bottom: f64, clock: &Figure) -> Markup {
     html! {
         path.g stroke="currentColor" d=(lines) {}
         g.m text-anchor="middle" font-size="11" {
-            @for tick in axis.ticks() {
-                text x=(at(axis.at(tick))) y=(at(bottom + 14.0)) { (short(tick)) }
+            @for (tick, label) in axis.labels() {
+                text x=(at(axis.at(tick))) y=(at(bottom + 14.0)) { (label) }
             }
             text x=(at(WIDTH / 2.0)) y=(at(bottom + 32.0)) { (clock.title()) (scale) }
         }
@@ -73,10 +74,7 @@ fn line(entry: &Entry, clock: &Figure, median: f64, axis: &Axis, top: f64) -> Ma
     let middle = top + 28.0;
     let mut figures = format!("{} s", three_digits(median));
     if let Some(change) = entry.row.speed_up.filter(|_| !entry.row.is_reference) {
-        figures += &format!(" · {}×", three_digits(change.gain));
-        if let Some(it) = change.interval {
-            figures += &format!(" [{}, {}]", three_digits(it.low), three_digits(it.high));
-        }
+        figures += &format!(" · {}", table::against(&change, true));
     }
     let weak = if entry.row.is_ranked() { "" } else { " weak" };
     let class = mark::color(entry.contestant) + weak;
@@ -84,7 +82,7 @@ fn line(entry: &Entry, clock: &Figure, median: f64, axis: &Axis, top: f64) -> Ma
     html! {
         g class=(class) data-r=(entry.place) {
             title { (label) ": " (figures) ", " (samples.len()) " samples" }
-            text.t x=(at(axis.from())) y=(at(top + 15.0)) { (fitted(&label, 62 - figures.chars().count().min(40))) }
+            text.t x=(at(axis.from())) y=(at(top + 15.0)) { (fitted(&label, 54 - figures.chars().count().min(36))) }
             text.m x=(at(axis.to())) y=(at(top + 15.0)) text-anchor="end" { (figures) }
             path.g stroke="currentColor"
                 d={ "M" (at(axis.from())) " " (at(middle)) "H" (at(axis.to())) } {}
@@ -112,7 +110,7 @@ fn dots(samples: &[f64], axis: &Axis, middle: f64) -> String {
         .collect()
 }
 
-fn table(lines: &[(f64, &Entry)], clock: &Figure) -> Table {
+fn figures(lines: &[(f64, &Entry)], clock: &Figure) -> Table {
     let head = ["Row", "Median (s)", "95 % interval (s)", "Samples", "Every sample (s)"];
     let row = |(median, entry): &(f64, &Entry)| {
         let interval = entry.interval(clock).map_or(UNKNOWN.to_owned(), |it| {

@@ -47,6 +47,7 @@ pub fn draw(panel: &Panel) -> Vec<Chart> {
             x: Measure { title: &clock.title(), origin: Origin::Zero },
             y: Measure { title: &figure.title(), origin },
             series,
+            solid: None,
             target: panel.target.filter(|_| !figure.is_of_machine()),
             room: Vec::new(),
             behind: &|plot| staircase(plot, &entries, (clock, figure)),

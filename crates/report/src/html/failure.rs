@@ -3,10 +3,10 @@
 use super::look::{SHOWN, lines, look};
 use crate::exhibit::Exhibit;
 use crate::text::{count, visible};
-use indexmap::{IndexMap, IndexSet};
+use indexmap::IndexSet;
 use maud::{Markup, html};
+use record::Sample;
 use record::summary::Row;
-use record::{Sample, Status};
 
 /// Characters of one log, and of all together, so that a folder of failures is still a page.
 const LOG: usize = 4000;
@@ -15,15 +15,11 @@ const ALL_LOGS: usize = 200_000;
 const OPEN: usize = 4;
 const SHOWN_FAILURES: usize = 100;
 
-/// `None` if nothing went wrong and nothing is missing.
+/// `None` if nothing went wrong.
 pub fn failures(exhibit: &Exhibit) -> Option<Markup> {
     let rows = || exhibit.summary.rows.iter();
     let failed: Vec<&Row> = rows().filter(|row| row.record.status.failed()).collect();
-    let mut unavailable: IndexMap<String, IndexSet<String>> = IndexMap::new();
-    for row in rows().filter(|row| row.record.status == Status::Unavailable) {
-        unavailable.entry(reason(row)).or_default().insert(name(row));
-    }
-    if failed.is_empty() && unavailable.is_empty() {
+    if failed.is_empty() {
         return None;
     }
     let mut room = ALL_LOGS;
@@ -34,13 +30,6 @@ pub fn failures(exhibit: &Exhibit) -> Option<Markup> {
         @for failure in &shown { (failure) }
         @if failed.len() > shown.len() {
             p.note { (count(failed.len() - shown.len(), "further row")) " failed." }
-        }
-        @if !unavailable.is_empty() {
-            h3 { "Unavailable here" }
-            p.lead { "This machine or this build lacks what these need; that is no failure." }
-            ul.notes { @for (reason, rows) in &unavailable {
-                li { bdi { (rows.iter().take(20).map(String::as_str).collect::<Vec<_>>().join(", ")) } ": " bdi { (reason) } }
-            } }
         }
     })
 }

@@ -6,6 +6,7 @@
 //! script and the one style here, by their hashes, so that even a mistake of ours could do nothing.
 
 mod failure;
+mod history;
 mod look;
 mod machine;
 mod method;
@@ -19,6 +20,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use look::SHOWN;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
+use record::history::History;
 use record::summary::Summary;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
@@ -26,6 +28,7 @@ use std::io::Write;
 
 const SCRIPT: &str = include_str!("page.js");
 const STYLE: &str = include_str!("page.css");
+
 /// Writes the report.
 ///
 /// # Errors
@@ -39,29 +42,50 @@ fn page(summary: &Summary) -> Markup {
     let exhibit = Exhibit::new(summary);
     let charts = chart::sections(&exhibit);
     let parts = parts(&exhibit, &charts);
+    document(&title(summary), overview::lead(&exhibit), &parts, summary.rows.len(), SCRIPT)
+}
+
+/// Every row over many runs.
+///
+/// # Errors
+/// If `to` cannot be written to.
+pub fn write_history(history: &History, mut to: impl Write) -> std::io::Result<()> {
+    let title = format!("{} over time", history.figure.label);
+    let runs = history.series.iter().map(|series| series.points.len()).sum();
+    let parts = [("rows", "Every row", history::charts(history))];
+    let page = document(&title, history::lead(history), &parts, runs, "");
+    to.write_all(page.into_string().as_bytes())?;
+    to.write_all(b"\n")
+}
+
+type Part<'a> = (&'a str, &'a str, Markup);
+
+fn document(title: &str, lead: Markup, parts: &[Part], files: usize, script: &str) -> Markup {
     let style = format!("{}{STYLE}", chart::STYLE);
     html! {
         (DOCTYPE)
         html lang="en" {
             head {
                 meta charset="utf-8";
-                meta http-equiv="Content-Security-Policy" content=(policy(&style));
+                meta http-equiv="Content-Security-Policy" content=(policy(&style, script));
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 meta name="generator" content=(concat!("trainmark ", env!("CARGO_PKG_VERSION")));
-                title { (title(summary)) }
+                title { (title) }
                 style { (PreEscaped(&style)) }
             }
             body {
                 header {
-                    h1 { (title(summary)) }
-                    (overview::lead(&exhibit))
-                    nav aria-label="Sections" {
-                        @for (name, title, _) in &parts { a href={ "#" (name) } { (title) } " " }
+                    h1 { (title) }
+                    (lead)
+                    @if parts.len() > 1 {
+                        nav aria-label="Sections" {
+                            @for (name, title, _) in parts { a href={ "#" (name) } { (title) } " " }
+                        }
                     }
                 }
                 main {
-                    @for (name, title, content) in &parts {
+                    @for (name, title, content) in parts {
                         section id=(name) aria-labelledby={ (name) "-h" } {
                             h2 id={ (name) "-h" } { (title) }
                             (content)
@@ -70,21 +94,21 @@ fn page(summary: &Summary) -> Markup {
                 }
                 footer { p {
                     "Made by " code { (concat!("trainmark ", env!("CARGO_PKG_VERSION"))) } " from "
-                    (count(summary.rows.len(), "result file")) ". Nothing in this page was loaded from anywhere."
+                    (count(files, "result file")) ". Nothing in this page was loaded from anywhere."
                 } }
-                script { (PreEscaped(SCRIPT)) }
+                @if !script.is_empty() { script { (PreEscaped(script)) } }
             }
         }
     }
 }
 
 /// Name, title and content of each section that has something to say.
-fn parts<'a>(exhibit: &Exhibit, charts: &'a [Section]) -> Vec<(&'a str, &'a str, Markup)> {
+fn parts<'a>(exhibit: &Exhibit, charts: &'a [Section]) -> Vec<Part<'a>> {
     let mut parts = vec![("results", "Results", results::table(exhibit))];
-    parts.extend(overview::speed_ups(exhibit).map(|it| ("speed-ups", "Speed-ups", it)));
     parts.extend(scaling(exhibit).map(|it| ("scaling", "Scaling", it)));
     parts.extend(charts.iter().map(|it| (it.name, it.title, section(it))));
     parts.extend(failure::failures(exhibit).map(|it| ("failures", "Failures", it)));
+    parts.push(("notes", "Notes", overview::notes(exhibit)));
     parts.extend(machine::machines(exhibit).map(|it| ("machine", "Machine and environment", it)));
     parts.push(("method", "Method", method::method(exhibit)));
     parts
@@ -107,12 +131,12 @@ fn scaling(exhibit: &Exhibit) -> Option<Markup> {
 }
 
 /// Nothing may run, load, be sent or embed this page's parts, but the script and the style in it.
-fn policy(style: &str) -> String {
+fn policy(style: &str, script: &str) -> String {
     let hash = |text: &str| STANDARD.encode(Sha256::digest(text));
     format!(
         "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; base-uri 'none'; \
          form-action 'none'",
-        hash(SCRIPT),
+        hash(script),
         hash(style)
     )
 }
@@ -170,7 +194,7 @@ mod tests {
 
     #[test]
     fn the_policy_allows_what_is_in_the_page_and_nothing_else() {
-        let policy = policy("a{}");
+        let policy = policy("a{}", "");
         assert!(policy.starts_with("default-src 'none'; script-src 'sha256-"), "{policy}");
         assert!(!policy.contains("unsafe"), "{policy}");
     }

@@ -1,35 +1,47 @@
-//! What the page says first, and the speed-ups of all panels side by side.
+//! What the page says first: what to mind, and of each panel who was the fastest, in a sentence and with bars.
+//! And what it says last but one: the notes.
 
-use super::look::{SHOWN, status_look};
-use crate::exhibit::{Entry, Exhibit, Panel};
+use super::look::SHOWN;
+use crate::chart::mark;
+use crate::exhibit::{Entry, Exhibit, Panel, Standing};
 use crate::table;
-use crate::text::{UNKNOWN, count, three_digits, visible};
+use crate::text::{count, three_digits, visible};
 use maud::{Markup, html};
 use record::Verdict;
+use record::figures::Figure;
 
-/// Columns and rows of the table of speed-ups.
-const MAX_PANELS: usize = 12;
-const MAX_CONTESTANTS: usize = 60;
-/// Panels whose best is told in a sentence.
-const MAX_SENTENCES: usize = 8;
+/// Panels whose answer stands at the top.
+const MAX_ANSWERS: usize = 12;
+/// Width of the bars' drawing, in its own units.
+const WIDTH: f64 = 1000.0;
 
-/// When and where, how many rows of which kind, and who was fastest.
+/// When and where, what to mind, and the answers.
 pub fn lead(exhibit: &Exhibit) -> Markup {
-    let best: Vec<Markup> = exhibit.panels.iter().filter_map(|it| best(exhibit, it)).collect();
+    let summary = exhibit.summary;
+    let notes = crate::notes::notes(summary, true);
+    let failed = summary.statuses.iter().filter(|(status, _)| status.failed());
+    let failed = failed.map(|(status, number)| format!("{} {status}", count(*number, "row")));
+    let few = exhibit
+        .entries()
+        .all(|(panel, it)| panel.clock.is_none_or(|clock| it.interval(clock).is_none()));
+    let answers: Vec<Markup> = exhibit.panels.iter().filter_map(answer).collect();
     html! {
         p.origin { (origin(exhibit)) }
-        ul.statuses aria-label="Rows by status" {
-            @for (status, number) in &exhibit.summary.statuses {
-                @let (class, sign) = status_look(*status, false);
-                li.(class) { span aria-hidden="true" { (sign) } " " b { (number) } " " (status) }
+        ul.badges aria-label="What to mind" {
+            @for badge in failed { li { a.bad href="#failures" { (badge) } } " " }
+            @for badge in notes.iter().filter_map(|note| note.badge.as_deref()) {
+                li { a.unsure href="#notes" { (visible(badge, SHOWN)) } } " "
             }
         }
-        @if !best.is_empty() {
-            ul.best {
-                @for sentence in best.iter().take(MAX_SENTENCES) { li { (sentence) } }
-                @if best.len() > MAX_SENTENCES { li { "and " (best.len() - MAX_SENTENCES) " more below" } }
-            }
+        @if answers.is_empty() { (alone(exhibit)) }
+        @for answer in answers.iter().take(MAX_ANSWERS) { (answer) }
+        @if answers.len() > MAX_ANSWERS {
+            p.note { "The table below has " (count(answers.len() - MAX_ANSWERS, "further comparison")) "." }
         }
+        @for clock in summary.clocks() {
+            p.note { (clock.title()) ": " (clock.help) ". Medians" @if few { ", " } @else { " with their 95 % intervals, " } "shorter is faster." }
+        }
+        @if let Some(line) = table::absent_line(summary) { p.note { bdi { (visible(&line, 2000)) } } }
         @if let Some(note) = exhibit.note() { p.warning { (note) } }
     }
 }
@@ -56,72 +68,95 @@ fn origin(exhibit: &Exhibit) -> String {
         }
         _ => {}
     }
+    parts.push(count(exhibit.entries().count() + exhibit.left_out, "row"));
     parts.join("  ·  ")
 }
 
-/// The fastest ranked row of a panel by the panel's clock, and what is shown of it.
-fn best(exhibit: &Exhibit, panel: &Panel) -> Option<Markup> {
+/// Who was the fastest of a panel in which several are ranked, and how far behind the others are.
+fn answer(panel: &Panel) -> Option<Markup> {
     let clock = panel.clock?;
-    let first = panel.entries.iter().find(|entry| entry.row.rank == Some(1))?;
-    let others = panel.entries.iter().filter(|entry| entry.row.rank.is_some()).count() - 1;
-    let seconds = three_digits(clock.of(first.record)?);
+    let standings = panel.standings();
+    let (first, others) = standings.split_first().filter(|(_, others)| !others.is_empty())?;
+    // Nothing is called the fastest that the samples do not show.
+    let next = others[0].behind.map(|change| change.verdict);
+    let leads =
+        if next == Some(Verdict::Slower) { "is the fastest" } else { "has the lowest median" };
+    let behind = others.iter().map(|it| match it.behind {
+        None => format!("{} {} s", it.entry.label, three_digits(it.seconds)),
+        Some(change) if change.verdict == Verdict::NoDifference => {
+            format!("{}: no difference shown", it.entry.label)
+        }
+        Some(change) => format!("{} is {}", it.entry.label, table::against(&change, true)),
+    });
+    let behind = behind.collect::<Vec<_>>().join(", ");
+    let rows = standings.iter().map(|it| (it.entry.label.clone(), it));
     Some(html! {
-        b { bdi { (panel.title) } } ": "
-        bdi { (first.label) }
-        @if others > 0 { " has the lowest median " } @else { ", " }
-        (clock.label.to_lowercase()) ", " (seconds) " s"
-        @if let (Some(change), Some(reference)) = (first.row.speed_up, &exhibit.summary.reference) {
-            @if !first.row.is_reference {
-                ", " b { (table::speed_up(exhibit.summary, first.row)) } " of "
-                bdi { (visible(&reference.to_string(), SHOWN)) }
-                @match change.verdict {
-                    Verdict::NoDifference => span.m { " (no difference shown)" },
-                    Verdict::Inconclusive => span.m { " (too few samples to show a difference)" },
-                    _ => {}
+        section.answer {
+            h2 { bdi { (panel.title) } }
+            p { bdi { b { (first.entry.label) } " " (leads) " with " (three_digits(first.seconds)) " s; " (behind) "." } }
+            (bars(&rows.collect::<Vec<_>>(), clock))
+        }
+    })
+}
+
+/// Of one contestant, or several that were never compared: the time of each panel.
+fn alone(exhibit: &Exhibit) -> Markup {
+    let clocks = exhibit.summary.clocks();
+    let Some(clock) = clocks.first() else { return html! {} };
+    let panels = exhibit.panels.iter().filter(|it| it.clock.is_some_and(|it| it.key == clock.key));
+    let standings: Vec<(String, Vec<Standing>)> =
+        panels.map(|panel| (panel.title.clone(), panel.standings())).collect();
+    let rows = standings.iter().flat_map(|(title, of)| of.iter().map(|it| (title.clone(), it)));
+    let rows: Vec<(String, &Standing)> = rows.collect();
+    html! { @if !rows.is_empty() { section.answer {
+        p { "One trainer: nothing is compared. " (clock.title()) " of each row:" }
+        (bars(&rows, clock))
+    } } }
+}
+
+/// A line for each: the name, the time as a bar with its interval, and both in words. Text stands beside the
+/// bars and never on them.
+fn bars(rows: &[(String, &Standing)], clock: &Figure) -> Markup {
+    let ends = rows.iter().map(|(_, it)| it.entry.interval(clock).map_or(it.seconds, |it| it.high));
+    let longest =
+        rows.iter().map(|(_, it)| it.seconds).chain(ends).fold(f64::MIN_POSITIVE, f64::max);
+    let at = |seconds: f64| crate::chart::at((WIDTH * seconds / longest).clamp(2.0, WIDTH));
+    let bar = |entry: &Entry, seconds: f64| {
+        html! {
+            svg viewBox={ "0 0 " (WIDTH) " 16" } preserveAspectRatio="none" aria-hidden="true" {
+                rect.f width=(at(seconds)) height="16" {}
+                @if let Some(it) = entry.interval(clock) {
+                    path.whisker d={ "M" (at(it.low)) " 8H" (at(it.high)) } stroke="currentColor" {}
                 }
             }
         }
-    })
-}
-
-/// Contestants against panels; `None` where there is nothing to lay side by side.
-pub fn speed_ups(exhibit: &Exhibit) -> Option<Markup> {
-    let compares = |panel: &&Panel| panel.entries.iter().filter(|it| has(it)).count() > 1;
-    let panels: Vec<&Panel> = exhibit.panels.iter().filter(compares).take(MAX_PANELS).collect();
-    let reference = exhibit.summary.reference.as_ref().filter(|_| panels.len() > 1)?;
-    let cell = |panel: &Panel, contestant: usize| {
-        let entries = panel.entries.iter().filter(|it| it.contestant == contestant && has(it));
-        let newest = entries.max_by_key(|it| it.row.moment());
-        newest.map_or(UNKNOWN.to_owned(), |it| table::speed_up(exhibit.summary, it.row))
     };
-    let rows: Vec<(&String, Vec<String>)> = exhibit
-        .contestants
-        .iter()
-        .enumerate()
-        .map(|(index, name)| (name, panels.iter().map(|panel| cell(panel, index)).collect()))
-        .filter(|(_, cells): &(_, Vec<String>)| cells.iter().any(|cell| cell != UNKNOWN))
-        .take(MAX_CONTESTANTS)
-        .collect();
-    Some(html! {
-        p.lead { "How many times as fast as " bdi { (visible(&reference.to_string(), SHOWN)) } ", with 95 % \
-            intervals where there are enough samples." }
-        div.wide tabindex="0" role="region" aria-label="Speed-ups" {
-            table.figures {
-                thead { tr {
-                    th scope="col" { "Contestant" }
-                    @for panel in &panels { th.n scope="col" { bdi { (panel.title) } } }
-                } }
-                tbody { @for (name, cells) in &rows {
-                    tr {
-                        th scope="row" { bdi { (name) } }
-                        @for cell in cells { td.n .m[cell == UNKNOWN] { (cell) } }
-                    }
-                } }
+    html! {
+        div.bars.chart role="list" {
+            @for (name, it) in rows {
+                div.bar role="listitem" data-r=(it.entry.place) {
+                    span.who { bdi { (name) } }
+                    span class=(mark::color(it.entry.contestant)) { (bar(it.entry, it.seconds)) }
+                    span.time { (three_digits(it.seconds)) " s" }
+                    span.behind { @if let Some(change) = it.behind { (table::against(&change, false)) } }
+                }
             }
         }
-    })
+    }
 }
 
-fn has(entry: &Entry) -> bool {
-    entry.row.speed_up.is_some()
+/// Every note in full, and what all rows have in common.
+pub fn notes(exhibit: &Exhibit) -> Markup {
+    let summary = exhibit.summary;
+    let setting = |(key, value): (String, String)| {
+        format!("{} {}", visible(&key.replace('_', " "), SHOWN), visible(&value, SHOWN))
+    };
+    let settings: Vec<String> =
+        table::settings(summary).into_iter().take(40).map(setting).collect();
+    html! {
+        ul.notes {
+            @for note in crate::notes::notes(summary, true) { li { bdi { (visible(&note.text, 2000)) } } }
+            @if !settings.is_empty() { li { "Settings: " bdi { (settings.join(", ")) } } }
+        }
+    }
 }

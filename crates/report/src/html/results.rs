@@ -3,9 +3,10 @@
 use super::look::{SHOWN, look};
 use crate::exhibit::{Entry, Exhibit, Panel};
 use crate::table::{self, Column};
-use crate::text::{self, three_digits, visible};
+use crate::text::{self, count, three_digits, visible};
 use maud::{Markup, html};
 use record::Verdict;
+use record::figures::Shown;
 use record::summary::{Difference, Summary};
 use std::collections::BTreeSet;
 
@@ -13,20 +14,22 @@ use std::collections::BTreeSet;
 /// ones.
 const ROOMY: usize = 10;
 
-/// The controls, the table and its notes.
+/// The controls and the table.
 pub fn table(exhibit: &Exhibit) -> Markup {
     let summary = exhibit.summary;
     let columns = columns(exhibit);
     let many = exhibit.panels.len() > 1;
-    let head = many.then(|| "Benchmark".to_owned()).into_iter();
-    let head = head.chain(columns.iter().map(|it| it.title(summary)));
-    let head: Vec<String> = head.chain(["Verdict", "Samples"].map(str::to_owned)).collect();
+    let counts: BTreeSet<usize> = exhibit.entries().map(|(_, it)| it.sample_count()).collect();
+    let has_counts = counts.len() > 1;
+    let head = many.then(|| ("Benchmark".to_owned(), false)).into_iter();
+    let head = head.chain(columns.iter().map(|it| (it.title(summary, true), is_minor(it))));
+    let head: Vec<_> = head.chain(has_counts.then(|| ("Samples".to_owned(), false))).collect();
     html! {
         (controls(exhibit))
         div.wide tabindex="0" role="region" aria-labelledby="results-h" {
             table.figures.dense[head.len() > ROOMY] #results-table {
                 thead { tr {
-                    @for title in &head { th scope="col" { button type="button" disabled { (title) } } }
+                    @for (title, minor) in &head { th.minor[*minor] scope="col" { button type="button" disabled { (title) } } }
                 } }
                 tbody {
                     @for (panel, entry) in exhibit.entries() {
@@ -37,24 +40,18 @@ pub fn table(exhibit: &Exhibit) -> Markup {
                             .best[is_shown_best(entry)] {
                             @if many { td { bdi { (panel.title) } } }
                             @for column in &columns { (cell(summary, entry, column)) }
-                            td class=(verdict_class(entry)) { (verdict(panel, entry)) }
-                            td.n data-v=(entry.sample_count()) data-l="Samples" { (entry.sample_count()) }
+                            @if has_counts {
+                                td.n data-v=(entry.sample_count()) data-l="Samples" { (entry.sample_count()) }
+                            }
                         }
                     }
                 }
             }
         }
-        ul.notes {
-            @for note in crate::notes::notes(summary, true) { li { bdi { (visible(&note, 2000)) } } }
-            @let shared: Vec<String> = summary.shared_config().take(40).map(setting).collect();
-            @if !shared.is_empty() { li { "All rows: " bdi { (shared.join(", ")) } } }
+        @if let (false, Some(number)) = (has_counts, counts.first()) {
+            p.note { "Medians over " (count(*number, "sample")) " of each row." }
         }
     }
-}
-
-fn setting((key, value): (&str, &serde_json::Value)) -> String {
-    let value = text::scalar(Some(value));
-    format!("{} {}", visible(&key.replace('_', " "), SHOWN), visible(&value, SHOWN))
 }
 
 /// Those of a terminal, without what the panel's title says, and the documents' figures.
@@ -71,22 +68,19 @@ fn columns(exhibit: &Exhibit) -> Vec<Column> {
         ),
         _ => false,
     };
-    let mut columns = table::narrow(summary);
+    let mut columns = table::narrow(summary, Shown::Documents, false);
     columns.retain(|column| !in_title(column));
-    let known = |wanted: &Column| match wanted {
-        Column::Figure(wanted) => columns
-            .iter()
-            .any(|it| matches!(it, Column::Figure(figure) if figure.key == wanted.key)),
-        _ => true,
-    };
-    let more: Vec<Column> = table::wide(summary).into_iter().filter(|it| !known(it)).collect();
-    columns.extend(more);
     columns
 }
 
 /// Nothing is called the best that the samples do not show.
 fn is_shown_best(entry: &Entry) -> bool {
     entry.row.rank == Some(1) && entry.row.speed_up.is_some_and(|it| it.verdict == Verdict::Faster)
+}
+
+/// Whether a small screen and paper do without it.
+fn is_minor(column: &Column) -> bool {
+    matches!(column, Column::Figure(figure) if figure.shown < Shown::Everywhere)
 }
 
 fn verdict(panel: &Panel, entry: &Entry) -> &'static str {
@@ -108,7 +102,7 @@ fn verdict_class(entry: &Entry) -> &'static str {
 
 fn cell(summary: &Summary, entry: &Entry, column: &Column) -> Markup {
     let row = entry.row;
-    let shown = column.cell(summary, row);
+    let shown = column.cell(summary, row, false);
     match column {
         Column::Status => {
             let (class, sign) = look(row);
@@ -123,9 +117,9 @@ fn cell(summary: &Summary, entry: &Entry, column: &Column) -> Markup {
             html! { td .bad[row.different] title=[reason] { (shown) } }
         }
         Column::Figure(figure) => match figure.of(&row.record) {
-            None => html! { td.n.m { (text::UNKNOWN) } },
+            None => html! { td.n.m.minor[is_minor(column)] { (text::UNKNOWN) } },
             Some(value) => html! {
-                td.n data-v=(value) data-l=(figure.title()) {
+                td.n.minor[is_minor(column)] data-v=(value) data-l=(figure.title()) {
                     @if figure.is_time() { (three_digits(value)) } @else { (shown) }
                     @if let Some(it) = entry.interval(figure).filter(|_| figure.key == "train_s") {
                         span.interval { " [" (three_digits(it.low)) ", " (three_digits(it.high)) "]" }
@@ -135,7 +129,14 @@ fn cell(summary: &Summary, entry: &Entry, column: &Column) -> Markup {
         },
         Column::SpeedUp => match row.speed_up {
             None => html! { td.n.m { (text::UNKNOWN) } },
-            Some(change) => html! { td.n data-v=(change.gain) data-l="Speed-up" { (shown) } },
+            Some(change) => html! {
+                td.n.(verdict_class(entry)) data-v=(change.gain) data-l=(column.title(summary, true)) {
+                    @match shown.split_once(" [") {
+                        Some((factor, interval)) => { (factor) span.interval { " [" (interval) } }
+                        None => (shown),
+                    }
+                }
+            },
         },
         Column::Model | Column::Backend | Column::Difference(_) => html! { td { bdi { (shown) } } },
     }

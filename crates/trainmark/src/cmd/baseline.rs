@@ -45,20 +45,29 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Verb::Save { name, input } => save(&name, &input)?,
         Verb::List => list()?,
         Verb::Rm { name } => {
-            let folder = folder(Path::new(&name)).with_context(|| unknown(&name))?;
+            let folder = folder(Path::new(&name)).with_context(|| unknown(&name, "baseline"))?;
             std::fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
         }
     }
     Ok(ExitCode::from(protocol::exit::SUCCESS))
 }
 
-fn unknown(name: &str) -> String {
-    format!("{name}: there is no such baseline; `trainmark baseline list` has the names")
+/// What to say of a baseline that is not there.
+pub fn unknown(name: &str, kind: &str) -> String {
+    let names = names();
+    let known: Vec<&str> = names.iter().map(String::as_str).collect();
+    let text = record::name::unknown("", kind, name, &known, "trainmark baseline list");
+    match plain(name) {
+        Some(name) => format!("{text}; `trainmark baseline save {name}` keeps benchmarks/ as one"),
+        None => text,
+    }
 }
 
 /// The folder of a baseline, if there is one of that name.
 pub fn folder(name: &Path) -> Option<PathBuf> {
-    let folder = home()?.join(plain(name.to_str()?)?);
+    let (home, names) = (home()?, names());
+    let known: Vec<&str> = names.iter().map(String::as_str).collect();
+    let folder = home.join(record::name::meant(plain(name.to_str()?)?, &known)?);
     folder.is_dir().then_some(folder)
 }
 
@@ -121,6 +130,10 @@ fn remove_abandoned(home: &Path) {
 }
 
 fn list() -> Result<()> {
+    print(&names().iter().map(|name| format!("{name}\n")).collect::<String>())
+}
+
+fn names() -> Vec<String> {
     let mut names: Vec<String> = home()
         .and_then(|home| std::fs::read_dir(home).ok())
         .map(|entries| {
@@ -129,7 +142,7 @@ fn list() -> Result<()> {
         .unwrap_or_default();
     names.retain(|name| plain(name).is_some());
     names.sort();
-    print(&names.iter().map(|name| format!("{name}\n")).collect::<String>())
+    names
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use crate::cmd::baseline;
 use anyhow::{Context, Result, bail};
 use record::comparison::{self, Conclusion, Options};
 use record::folder::{self, Folder};
+use record::name::file_nearby;
 use record::verification::{FILE, VerificationFile};
 use report::compare::{json, junit, markdown, table};
 use report::console::{Style, one_line};
@@ -101,13 +102,19 @@ fn read(side: &Path) -> Result<Folder> {
     let place = match side.exists() {
         true => side.to_owned(),
         false => baseline::folder(side).with_context(|| {
-            format!("{}: there is no such folder, file or baseline", side.display())
+            let nearby = file_nearby(side);
+            let name = side.display();
+            match nearby.is_empty() {
+                true => baseline::unknown(&name.to_string(), "folder, file or baseline"),
+                false => format!("{name}: there is no such folder, file or baseline{nearby}"),
+            }
         })?,
     };
     let mut folder = folder::read(std::slice::from_ref(&place), None)?;
     warn(&folder);
     if folder.entries.is_empty() {
-        bail!("{}: there is no result file", side.display());
+        let name = side.display();
+        bail!("{name}: there is no result file in it; `trainmark run --out {name}` writes them");
     }
     if !place.is_dir() {
         // A file's verification is beside it.

@@ -4,7 +4,7 @@ use super::report::{self as files, Input};
 use anyhow::Result;
 use report::{bmf, export, openmetrics, parquet};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Turn result files into the formats of other programs.
@@ -50,5 +50,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
             to.write_all(&bytes)
         }
     })?;
+    if args.output != Path::new("-") {
+        eprintln!("Saved to {}", args.output.display());
+    }
     Ok(ExitCode::from(protocol::exit::SUCCESS))
 }

@@ -6,6 +6,7 @@ use record::figures;
 use record::history::History;
 use report::console::Style;
 use report::history::{json, markdown, table};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Show each row over time, from the result files of many runs, and where it changed.
@@ -25,6 +26,12 @@ pub struct Args {
     noise_floor: f64,
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
+    /// Where a page with a chart of each row goes; `-` is standard output
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Show the page of --html in the browser
+    #[arg(long, requires = "html")]
+    open: bool,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -44,12 +51,20 @@ enum Format {
 pub fn run(args: Args) -> Result<ExitCode> {
     let summary = args.input.summarize(None)?;
     let records = summary.rows.iter().map(|row| &row.record);
-    let figure = figures::named(&args.metric, records).ok_or_else(|| {
-        let known: Vec<&str> = summary.figures.iter().map(|figure| &*figure.key).collect();
-        anyhow!("--metric {}: there is no such figure; there are {}", args.metric, known.join(", "))
-    })?;
+    let figure = figures::required(&args.metric, records).map_err(|reason| anyhow!(reason))?;
     let label = |row: &record::summary::Row| report::table::label(&summary, row, false);
     let history = History::new(&summary, &figure, args.noise_floor, label);
+    if let Some(page) = &args.html {
+        super::report::check_target("--html", page)?;
+        super::report::write("--html", page, |to| report::html::write_history(&history, to))?;
+        if page != Path::new("-") {
+            eprintln!("HTML page saved to {}", page.display());
+        }
+        if args.open {
+            super::report::open(page);
+        }
+        return Ok(ExitCode::from(protocol::exit::SUCCESS));
+    }
     print(&match args.format {
         Format::Table => table(&history, Style::stdout()),
         Format::Markdown => markdown(&history),

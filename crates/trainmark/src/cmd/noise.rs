@@ -33,10 +33,10 @@ pub struct Args {
     #[command(flatten)]
     what: What,
     /// Rounds, of two samples each
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(WINDOW as i64..))]
+    #[arg(long, value_name = "N", default_value_t = 20)]
     rounds: u32,
     /// Rounds of one comparison
-    #[arg(long, value_name = "N", default_value_t = WINDOW as u32, value_parser = clap::value_parser!(u32).range(WINDOW as i64..))]
+    #[arg(long, value_name = "N", default_value_t = WINDOW as u32)]
     window: u32,
     /// No round begins later than this
     #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "5m")]
@@ -57,6 +57,11 @@ pub struct Args {
 /// # Errors
 /// If there is no such row, it does not complete, or too few rounds fit into the time.
 pub fn run(args: &Args) -> Result<ExitCode> {
+    for (flag, rounds) in [("--window", args.window), ("--rounds", args.rounds)] {
+        if rounds < WINDOW as u32 {
+            bail!("{flag} {rounds}: too few rounds for an interval; give at least {WINDOW}");
+        }
+    }
     if args.window > args.rounds {
         bail!("--window {}: is more than the {} rounds; see --rounds", args.window, args.rounds);
     }
@@ -84,6 +89,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let allow_software = settings.allow_software;
     let agenda = Agenda { loaded: &loaded, data: &dataset.directory, allow_software };
     let trainers = make_ready(&agenda, &rows, &cancel, &mut progress);
+    progress.leave_out(&loaded.suite, &rows, &trainers);
     let run = new_run(&loaded, args.what.quick);
     let runner = Runner::new(agenda, &dataset, &trainers, (settings, run), &cancel)?;
     let mut campaign = Campaign::new(&runner, &rows, None, progress, &cancel);

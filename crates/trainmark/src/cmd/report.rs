@@ -4,13 +4,14 @@ use crate::suite::{BUILT_IN, Suite};
 use anyhow::{Context, Result, anyhow, bail};
 use rayon::prelude::*;
 use record::folder::{self, Folder};
+use record::number;
 use record::summary::Options;
 use record::{Record, Reference, Summary, old};
 use report::{Exhibit, chart, console, html, json, markdown};
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
 
 /// Files left out that are listed one by one; the rest are counted.
 const LISTED: usize = 50;
@@ -89,16 +90,27 @@ pub struct Args {
     /// Folder for the charts as SVG files; a Markdown report shows them
     #[arg(long, value_name = "DIR")]
     charts: Option<PathBuf>,
-    /// Print the summary too, with its notes
+    /// Show the page of --html in the browser; without --html, report.html in the folder of the results
+    #[arg(long)]
+    open: bool,
+    /// Print the summary too, with every note in full
     #[arg(long)]
     verbose: bool,
+    /// Print rows for what this machine lacks too
+    #[arg(long)]
+    all: bool,
 }
 
 /// Runs the verb.
 ///
 /// # Errors
 /// If the input cannot be read, holds nothing to report, or a report cannot be written.
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(mut args: Args) -> Result<ExitCode> {
+    if args.open && args.html.is_none() {
+        let first = &args.input.input[0];
+        let folder = if first.is_dir() { Some(first.as_path()) } else { first.parent() };
+        args.html = folder.map(|folder| folder.join("report.html"));
+    }
     let named = [
         ("--output", "JSON", &args.output),
         ("--markdown", "Markdown", &args.markdown),
@@ -133,11 +145,15 @@ pub fn run(args: Args) -> Result<ExitCode> {
     written.into_iter().collect::<Result<()>>()?;
     let stdout_is_taken = reports.iter().any(|(.., path)| is_stdout(path));
     if args.verbose || (reports.is_empty() && args.charts.is_none()) {
-        show(stdout_is_taken, &summary)?;
+        let detail = console::Detail { all: args.all, notes: args.verbose };
+        show(stdout_is_taken, &summary, detail)?;
     }
     for (_, kind, path) in reports.iter().filter(|(.., path)| !is_stdout(path)) {
         let line = format!("{kind} report saved to {}\n", path.display());
         if stdout_is_taken { eprint!("{line}") } else { print(&line)? }
+    }
+    if let (true, Some(page)) = (args.open, &args.html) {
+        open(page);
     }
     // The process ends: nobody needs its hundred thousand pieces of memory one by one.
     std::mem::forget(summary);
@@ -157,6 +173,7 @@ fn write_charts(folder: &Path, summary: &Summary) -> Result<Vec<(String, PathBuf
     if charts.is_empty() {
         eprintln!("warning: --charts: there is nothing to draw: no row was measured");
     }
+    eprintln!("{} saved to {}", number::count(charts.len(), "chart"), folder.display());
     Ok(charts)
 }
 
@@ -184,7 +201,7 @@ fn links(charts: &[(String, PathBuf)], markdown: Option<&Path>) -> Vec<markdown:
 fn nothing_to_report(inputs: &[PathBuf], folder: &Folder) -> anyhow::Error {
     let inputs: Vec<String> = inputs.iter().map(|it| it.display().to_string()).collect();
     let reason = match folder.skipped.len() {
-        0 => "there is no .json file".to_owned(),
+        0 => "there is no .json file; `trainmark run --out DIR` writes them".to_owned(),
         number => format!("no result file among {number} .json"),
     };
     anyhow!("--input {}: nothing to report: {reason}", inputs.join(" "))
@@ -222,12 +239,29 @@ pub(super) fn warn(folder: &Folder) {
 }
 
 /// Prints the summary where it does not disturb a report on standard output.
-fn show(stdout_is_taken: bool, summary: &Summary) -> Result<()> {
+fn show(stdout_is_taken: bool, summary: &Summary, detail: console::Detail) -> Result<()> {
     if stdout_is_taken {
-        eprint!("{}", console::summary(summary, console::Style::stderr()));
+        eprint!("{}", console::summary(summary, detail, console::Style::stderr()));
         return Ok(());
     }
-    print(&console::summary(summary, console::Style::stdout()))
+    print(&console::summary(summary, detail, console::Style::stdout()))
+}
+
+/// Shows a page in the browser, as the system does; where it cannot, its path is all that there is.
+pub(super) fn open(page: &Path) {
+    let page = std::path::absolute(page).unwrap_or_else(|_| page.to_owned());
+    let program = match std::env::consts::OS {
+        "macos" => "open",
+        "windows" => "explorer",
+        _ => "xdg-open",
+    };
+    let mut command = std::process::Command::new(program);
+    command.arg(&page).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // The explorer ends with 1 where all went well.
+    let opened = command.status().is_ok_and(|it| it.success() || program == "explorer");
+    if !opened {
+        eprintln!("note: no browser was opened; the page is {}", page.display());
+    }
 }
 
 /// Prints a text whole; a reader that stops reading is no error.
@@ -278,6 +312,7 @@ fn replace(
     // Through a link: the link stays.
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.map_or(Ok(()), std::fs::create_dir_all)?;
     let mut builder = tempfile::Builder::new();
     builder.prefix(record::write::WRITING);
     #[cfg(unix)]

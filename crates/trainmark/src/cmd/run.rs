@@ -267,6 +267,7 @@ fn begin(
     let allow_software = args.what.allow_software;
     let agenda = Agenda { loaded, data: &dataset.directory, allow_software };
     let trainers = make_ready(&agenda, rows, &cancel, &mut progress);
+    progress.leave_out(&loaded.suite, rows, &trainers);
     let cannot_write = || format!("--out {}: the journal cannot be written", args.out.display());
     let run = match &past {
         Some(past) => {
@@ -337,11 +338,8 @@ fn conclude(
         let preferred = loaded.suite.reference.as_ref().map(super::report::preferred);
         let options = Options { preferred, ..Options::default() };
         let (summary, style) = (Summary::new(folder, &options)?, console::Style::stdout());
-        text += &console::table(&summary, style);
-        let notes = console::notes(&summary, style);
-        if !notes.is_empty() {
-            text += &format!("\n{notes}\n");
-        }
+        text += &console::summary(&summary, console::Detail::default(), style);
+        text.push('\n');
     }
     let count = |test: fn(Status) -> bool| {
         standings.iter().filter(|row| row.file().is_some() && test(row.result.status)).count()
@@ -354,11 +352,12 @@ fn conclude(
         line += &format!(", {number} {words}");
     }
     let files = number::count(files, "file");
-    let (folder, out) = (args.out.display(), quote(&args.out.display().to_string()));
-    text += &format!(
-        "{line}\nResults: {files} in {folder}\n\
-         Next: trainmark report --input {out} --html report.html --output report.json\n"
-    );
+    let folder = args.out.display();
+    let input = match folder.to_string() {
+        usual if usual == "benchmarks" => String::new(),
+        other => format!(" --input {}", quote(&other)),
+    };
+    text += &format!("{line}: {files} in {folder}\nNext: trainmark report{input} --open\n");
     if let Some(why) = stopped {
         let resume = resume_command(&args.out);
         text +=

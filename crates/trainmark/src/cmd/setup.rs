@@ -5,10 +5,11 @@ use crate::command::{self, Agenda, Command};
 use crate::runner::cancelled_by_signals;
 use crate::setup::{SetupError, Site, State};
 use crate::suite::{LoadedSuite, Trainer};
-use crate::trainer::{self, Plain};
+use crate::trainer::{self, Plain, Watch};
 use anyhow::{Result, anyhow, bail};
 use measure::launch::CancelToken;
 use measure::text::one_line;
+use record::name::{meant, unknown};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -81,12 +82,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 /// The trainers that are meant, as indices.
 fn selected(loaded: &LoadedSuite, names: &[String]) -> Result<Vec<usize>> {
     let trainers = &loaded.suite.trainers;
-    let known = |name: &String| trainers.iter().any(|trainer| trainer.name == *name);
-    if let Some(stranger) = names.iter().find(|name| !known(name)) {
-        let list: Vec<&str> = trainers.iter().map(|trainer| trainer.name.as_str()).collect();
-        bail!("{stranger}: the suite {} has {}", loaded.named(), list.join(", "));
+    let known: Vec<&str> = trainers.iter().map(|trainer| trainer.name.as_str()).collect();
+    let mut wanted = Vec::new();
+    for name in names {
+        match meant(name, &known) {
+            Some(known) => wanted.push(known),
+            None => bail!(unknown("", "trainer", name, &known, "trainmark setup --list")),
+        }
     }
-    let wanted = |index: &usize| names.is_empty() || names.contains(&trainers[*index].name);
+    let wanted = |index: &usize| names.is_empty() || wanted.contains(&known[*index]);
     Ok((0..trainers.len()).filter(wanted).collect())
 }
 
@@ -138,7 +142,9 @@ fn make_ready(
             did = format!("set up in {seconds:.1} s: {shown}");
         }
     } else if !declared.build.is_empty() {
-        trainer::build(agenda, trainer, &mut Plain).map_err(|reason| reason.to_string())?;
+        let built = trainer::build(agenda, trainer, &mut Plain);
+        Plain.settled(&declared.name, None);
+        built.map_err(|reason| reason.to_string())?;
         did = "built".to_owned();
     }
     let ready = trainer::ready(agenda, trainer, cancel, &mut Plain);

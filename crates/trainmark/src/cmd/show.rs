@@ -1,6 +1,6 @@
 //! `trainmark show`: one result file, in full.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use record::Record;
 use report::console::Style;
 use report::full;
@@ -22,8 +22,14 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode> {
     for (index, path) in args.files.iter().enumerate() {
         let name = path.display();
-        let text = files::read(path, files::Kind::RESULT)
-            .with_context(|| format!("{name}: cannot be read"))?;
+        if path.is_dir() {
+            bail!(
+                "{name}: is a folder; `trainmark report --input {name}` shows it, or name a file in it"
+            );
+        }
+        let text = files::read(path, files::Kind::RESULT).with_context(|| {
+            format!("{name}: cannot be read{}", record::name::file_nearby(path))
+        })?;
         let record = Record::parse(&text)
             .with_context(|| format!("{name}: is no result file of `trainmark run`"))?;
         let separator = if index > 0 { "\n" } else { "" };

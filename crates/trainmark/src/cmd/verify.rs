@@ -12,6 +12,7 @@ use crate::verify::{Examiner, FILE, Grade, Verification, VerificationFile, Yards
 use anyhow::{Context, Result, anyhow};
 use measure::text::one_line;
 use record::number::count;
+use report::table::{Lack, absent};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -73,11 +74,20 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     for row in &rows {
         let examined = examiner.examine(row, &mut yardsticks)?;
         let Some(verification) = examined else { break };
-        print(&format!("{}\n", line(&row.label(&loaded.suite), &verification)))?;
+        if verification.grade != Grade::Unavailable {
+            print(&format!("{}\n", line(&row.label(&loaded.suite), &verification)))?;
+        }
         found.push(verification.clone());
         // At once: what has been found out is not lost to what comes after it.
         file.take_in(vec![verification]);
         file.write(&args.out).with_context(cannot_write)?;
+    }
+    fn lack(it: &Verification) -> Lack<'_> {
+        let reason = it.reason.as_deref().filter(|_| it.grade == Grade::Unavailable);
+        [Some(it.executable.as_str()), Some(it.backend.as_str()), Some(it.model.as_str()), reason]
+    }
+    if let Some(line) = absent(&found.iter().map(lack).collect::<Vec<_>>()) {
+        print(&format!("{}\n", one_line(&line)))?;
     }
     let summary = summary(&found, rows.len());
     let wrong = found.iter().any(|it| matches!(it.grade, Grade::Different | Grade::Failed));

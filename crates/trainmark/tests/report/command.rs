@@ -115,8 +115,8 @@ fn nothing_to_report_is_one_line_and_exit_code_1() {
     let out = tempfile::tempdir().unwrap();
     let json = out.path().join("report.json");
     let cases: [(&[(&str, &str)], &str); 3] = [
-        (&[], "nothing to report: there is no .json file"),
-        (&[("notes.txt", "x")], "nothing to report: there is no .json file"),
+        (&[], "there is no .json file; `trainmark run --out DIR` writes them"),
+        (&[("notes.txt", "x")], "there is no .json file; `trainmark run --out DIR` writes them"),
         (&[("a.json", ""), ("b.json", "[]")], "nothing to report: no result file among 2 .json"),
     ];
     for (files, expected) in cases {
@@ -146,8 +146,8 @@ fn a_missing_folder_and_a_missing_reference_are_one_line() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(
         stderr,
-        "error: --reference MNISTClassic/tpu: there is no such row; there are MNISTClassic/cpu, \
-         MNISTClassic/mps\n"
+        "error: --reference MNISTClassic/tpu: there is no such row; did you mean MNISTClassic/cpu? There \
+         are MNISTClassic/cpu, MNISTClassic/mps\n"
     );
 }
 
@@ -187,10 +187,15 @@ fn targets_that_cannot_be_written_are_named_with_their_flag() {
     };
     let stderr = with_target(folder.path());
     assert!(stderr.starts_with("error: --output ") && stderr.contains("is a folder"), "{stderr}");
-    let stderr = with_target(&folder.path().join("none/report.json"));
-    assert!(stderr.starts_with("error: --output ") && stderr.contains("none"), "{stderr}");
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let stderr = with_target(&file.join("report.json"));
+    assert!(stderr.starts_with("error: --output ") && stderr.contains("file"), "{stderr}");
     assert_eq!(stderr.lines().count(), 1);
-    assert_eq!(names(folder.path()), [""; 0]);
+    assert_eq!(names(folder.path()), ["file"]);
+    // A folder that is not there is made.
+    assert_eq!(with_target(&folder.path().join("new/report.json")), "");
+    assert_eq!(names(&folder.path().join("new")), ["report.json"]);
     let same = folder.path().join("same");
     let mut command = report();
     command.arg("--input").arg(fixtures("run"));
@@ -269,7 +274,7 @@ fn html_and_charts_are_written_and_the_markdown_shows_the_charts() {
         "images/of the study",
     ]));
     assert!(output.status.success(), "{stderr}");
-    assert_eq!(stderr, "");
+    assert!(stderr.ends_with(" charts saved to images/of the study\n"), "{stderr}");
     let page = fs::read_to_string(path("report.html")).unwrap();
     assert_eq!(page, super::html::as_html(&study::summary_of(&study::files())));
     let charts = names(&path("images/of the study"));

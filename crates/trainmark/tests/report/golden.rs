@@ -1,8 +1,9 @@
 //! Whole reports, as committed.
 
-use super::{as_json, as_markdown, as_text, summary, summary_with};
+use super::{as_json, as_markdown, as_text, study, summary, summary_with};
+use record::Summary;
 use record::summary::Options;
-use report::console::{self, Style};
+use report::console::{self, Detail, Style};
 
 /// The version changes with every release; the reports must not.
 fn without_version(json: &str) -> String {
@@ -64,8 +65,51 @@ fn console_of_one_run() {
 
 #[test]
 fn console_of_one_run_in_colour() {
-    let table = console::table(&summary("run"), Style { color: true, ..Style::default() });
-    insta::assert_snapshot!(table.replace('\u{1b}', "ESC"));
+    let style = Style { color: true, ..Style::default() };
+    let text = console::summary(&summary("run"), Detail::default(), style);
+    insta::assert_snapshot!(text.replace('\u{1b}', "ESC"));
+}
+
+/// As a terminal of that width shows it: no line is wider, and no word of a label is broken.
+fn screen(summary: &Summary, width: u16) -> String {
+    let text = console::summary(summary, Detail::default(), Style { width, color: false });
+    for line in text.lines() {
+        assert!(report::text::width(line) <= width.into(), "{width} columns: {line:?}");
+    }
+    text
+}
+
+#[test]
+fn the_screen_of_the_study_at_every_width() {
+    let summary = study::summary_of(&study::files());
+    for width in [40, 80, 120, 200, 300] {
+        let text = screen(&summary, width);
+        for word in
+            ["MNISTClassic", "PyTorch", "crashed", "converged", "Not on this machine:", "slower"]
+        {
+            assert!(text.contains(word), "{width} columns, {word}: {text}");
+        }
+        let mut ratios = text.split_whitespace().filter_map(|word| word.strip_suffix('x'));
+        let below_one =
+            ratios.find(|it| it.trim_start_matches('~').parse::<f64>().is_ok_and(|it| it < 1.0));
+        assert_eq!(below_one, None, "{width} columns: {text}");
+        if width != 300 {
+            insta::assert_snapshot!(format!("screen_at_{width}"), text);
+        }
+    }
+}
+
+#[test]
+fn the_screen_of_one_trainer_has_a_line_for_what_is_missing() {
+    for width in [40, 80] {
+        insta::assert_snapshot!(
+            format!("screen_of_one_run_at_{width}"),
+            screen(&summary("run"), width)
+        );
+    }
+    let all = Detail { all: true, ..Detail::default() };
+    let text = console::summary(&summary("run"), all, Style { width: 120, color: false });
+    assert!(text.contains("unavailable") && !text.contains("Not on this machine"), "{text}");
 }
 
 #[test]
@@ -81,14 +125,6 @@ fn markdown_of_many_runs_with_hostile_names() {
 #[test]
 fn console_of_many_runs_with_hostile_names() {
     insta::assert_snapshot!(as_text(&summary("mixed")));
-}
-
-#[test]
-fn console_of_many_runs_on_a_wide_terminal() {
-    insta::assert_snapshot!(console::table(
-        &summary("mixed"),
-        Style { width: 200, ..Style::default() }
-    ));
 }
 
 #[test]

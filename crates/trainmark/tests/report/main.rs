@@ -52,5 +52,6 @@ fn as_markdown(summary: &Summary) -> String {
 }
 
 fn as_text(summary: &Summary) -> String {
-    console::summary(summary, console::Style::default())
+    let detail = console::Detail { notes: true, ..console::Detail::default() };
+    console::summary(summary, detail, console::Style { width: 120, color: false })
 }

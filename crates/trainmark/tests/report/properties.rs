@@ -185,13 +185,15 @@ proptest! {
         let markdown = as_markdown(&summary);
         let (table, strange) = parsed_table(&markdown);
         prop_assert_eq!(&strange, &[""; 0], "{}", markdown);
-        prop_assert_eq!(table.len(), rows.len() + 1, "{}", markdown);
+        // What this machine lacks is a line below the table.
+        let there = rows.iter().filter(|row| row["status"] != "unavailable").count();
+        prop_assert_eq!(table.len(), there + 1, "{}", markdown);
         let columns = table[0].len();
         prop_assert!(table.iter().all(|row| row.len() == columns), "{}", markdown);
         prop_assert_eq!(&table[0][..2], &["Model", "Backend"]);
         // A plain splitter at bars sees the same number of cells as a parser.
         let lines: Vec<&str> = markdown.lines().filter(|line| line.starts_with('|')).collect();
-        prop_assert_eq!(lines.len(), rows.len() + 2);
+        prop_assert_eq!(lines.len(), there + 2);
         for line in lines {
             let bars = line.replace("\\|", "").matches('|').count();
             prop_assert_eq!(bars, columns + 1, "{}", line);
