@@ -3,7 +3,9 @@
 /// Names that a message lists.
 const LISTED: usize = 12;
 /// Below this likeness another name is no help.
-const NEAR: f64 = 0.75;
+const NEAR: f64 = 0.55;
+/// The same of files: a folder holds many names that nobody means.
+const NEAR_FILE: f64 = 0.85;
 
 /// The known name that is meant: itself, else the only one that differs in nothing but its case.
 pub fn meant<'a>(wanted: &str, known: &[&'a str]) -> Option<&'a str> {
@@ -37,7 +39,8 @@ pub fn unknown(place: &str, kind: &str, wanted: &str, known: &[&str], listing: &
         _ => text += &format!("{start} {}{more}", names[..names.len().min(LISTED)].join(", ")),
     }
     if !listing.is_empty() {
-        text += &format!("; `{listing}` lists them");
+        let separator = if text.ends_with('?') { " " } else { "; " };
+        text += &format!("{separator}`{listing}` lists them");
     }
     text
 }
@@ -49,7 +52,7 @@ pub fn file_nearby(path: &std::path::Path) -> String {
     let names = beside.filter_map(|entry| entry.file_name().into_string().ok());
     let wanted = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     let likeness = |name: &String| strsim::jaro_winkler(&name.to_lowercase(), &wanted);
-    let names = names.filter(|name| !name.starts_with('.') && likeness(name) > NEAR + 0.1);
+    let names = names.filter(|name| !name.starts_with('.') && likeness(name) > NEAR_FILE);
     let near = names.max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     near.map_or(String::new(), |name| {
         format!("; did you mean {}?", path.with_file_name(name).display())
@@ -77,6 +80,10 @@ mod tests {
         assert_eq!(
             unknown("--backend", "backend", "tpu", &["cpu", "cuda"], ""),
             "--backend tpu: there is no such backend; did you mean cpu? There are cpu, cuda"
+        );
+        assert_eq!(
+            unknown("", "trainer", "PyTroch", &["PyTorch"], "trainmark setup --list"),
+            "PyTroch: there is no such trainer; did you mean PyTorch? `trainmark setup --list` lists them"
         );
         assert_eq!(
             unknown("", "baseline", "x", &[], ""),

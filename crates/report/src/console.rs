@@ -152,13 +152,15 @@ fn answers(summary: &Summary, style: Style) -> String {
         let names = standings.iter().map(|it| text::width(&it.entry.label)).max().unwrap_or(0);
         let names = names.min(usize::from(style.width) / 2);
         let length = usize::from(style.width).saturating_sub(names + 16).clamp(8, 50);
-        for (index, it) in standings.iter().enumerate() {
+        let times: Vec<String> =
+            standings.iter().map(|it| format!("{} s", three_digits(it.seconds))).collect();
+        let widest = times.iter().map(String::len).max().unwrap_or(0);
+        for (index, (it, time)) in standings.iter().zip(&times).enumerate() {
             let name = text::fitted(&it.entry.label, names);
             let padding = names - text::width(&name);
             let bar = bar(it.seconds / slowest, length);
             let bar = painted(&bar, if index == 0 { GREEN } else { None }, style);
-            let time = format!("{} s", three_digits(it.seconds));
-            let _ = writeln!(out, "  {name}{:padding$}  {time:>8}  {bar}", "");
+            let _ = writeln!(out, "  {name}{:padding$}  {time:>widest$}  {bar}", "");
         }
         out.push('\n');
     }

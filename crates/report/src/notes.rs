@@ -60,8 +60,8 @@ fn few(summary: &Summary) -> Option<Note> {
     let few: Vec<usize> = few.map(counted).filter(|number| *number < ENOUGH).collect();
     let most = few.iter().copied().max()?;
     let badge = match most {
-        1 => "a single sample a row: no intervals".to_owned(),
-        most => format!("only {} a row: no intervals", count(most, "sample")),
+        1 => "a single sample a row (--repeats 6 gives intervals)".to_owned(),
+        most => format!("only {} a row (--repeats 6 gives intervals)", count(most, "sample")),
     };
     let number = count(few.len(), "row");
     let text = format!(
@@ -299,7 +299,7 @@ fn verified(summary: &Summary, notes: &mut Vec<Note>) {
         {
             let text = "No row is verified: `trainmark verify` compares ten training steps of each with a \
                         float64 reference.";
-            notes.push(caveat("not verified".to_owned(), text.to_owned()));
+            notes.push(caveat("not verified (trainmark verify)".to_owned(), text.to_owned()));
         }
         return;
     }

@@ -163,6 +163,9 @@ pub fn narrow(summary: &Summary, least: Shown, all: bool) -> Vec<Column> {
     let mut figures = figures(summary, least);
     let clocks = summary.clocks();
     let clock = clocks.first().map_or("", |clock| &clock.key);
+    // What the rows are compared by, however little it is told otherwise.
+    let missing = clocks.first().filter(|it| figures.iter().all(|figure| figure.key != it.key));
+    figures.extend(missing.map(|it| (*it).clone()));
     let quality = summary.rows.first().and_then(|row| row.record.task().quality.as_deref());
     figures.sort_by_key(|figure| match &*figure.key {
         key if key == clock => 0,

@@ -112,7 +112,7 @@ fn in_the_suites_words(suite: &Suite, selection: &Selection) -> Result<Selection
     for (key, values) in &selection.config {
         let own = if key == race::TARGET { Some(race::TARGET) } else { meant(key, &told) };
         let own = own.ok_or_else(|| {
-            let text = unknown("--set", "key", key, &told, "");
+            let text = unknown("", "key", key, &told, "");
             format!("{text}; no command of the suite would be told it")
         })?;
         config.insert(own.to_owned(), values.clone());

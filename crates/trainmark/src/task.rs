@@ -410,11 +410,7 @@ mod tests {
         let fashion =
             task("[task]\nname = \"fashion\"\nlike = \"mnist\"\ndata = \"clothes\"").unwrap();
         assert_eq!((fashion.name.as_str(), fashion.metrics.len()), ("fashion", 1));
-        assert!(
-            task("task = \"mnits\"")
-                .unwrap_err()
-                .contains("no built-in task \"mnits\", only mnist")
-        );
+        assert!(task("task = \"mnits\"").unwrap_err().contains("did you mean mnist?"));
     }
 
     #[test]

@@ -244,7 +244,8 @@ fn wrong_arguments_are_one_line_that_names_the_remedy() {
         assert!(!output.status.success() && error.contains(words), "{more:?}: {error}");
         assert_eq!(error.matches("error:").count(), 1, "{error}");
     };
-    check(&["--backend", "tpu"], "--backend tpu: the suite has cpu");
+    check(&["--backend", "tpu"], "--backend tpu: there is no such backend; did you mean cpu?");
+    check(&["--model", "mpl"], "did you mean mlp? `trainmark run --list` lists them");
     check(&["--epochs", "0"], "--epochs 0");
     check(&["--lr=-1"], "--lr -1");
     check(&["--timeout", "soon"], "soon");

@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(axis(&[0.0, 1.0], Origin::Zero).ticks(), [0.0, 0.25, 0.5, 0.75, 1.0]);
         let labels = axis(&[90.882, 90.894], Origin::Free).labels();
         let labels: Vec<&str> = labels.iter().map(|(_, label)| label.as_str()).collect();
-        assert_eq!(labels, ["90.8825", "90.8850", "90.8875", "90.8900", "90.8925", "90.8950"]);
+        assert_eq!(labels, ["90.885", "90.890", "90.895"]);
         assert_eq!(axis(&[0.05, 0.8], Origin::Zero).ticks(), [0.05, 0.1, 0.2, 0.5]);
         assert_eq!(axis(&[0.01, 1000.0], Origin::Free).ticks().len(), 6);
     }
