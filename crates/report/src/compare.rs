@@ -2,9 +2,11 @@
 
 use crate::console::{Style, one_line};
 use crate::grid::{Column, Grid, RED, YELLOW};
-use crate::markdown::escape_long;
+use crate::markdown::{escape_long, small_table};
 use crate::text::{UNKNOWN, three_digits};
+use indexmap::IndexSet;
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
+use record::Status;
 use record::comparison::{
     ComparedRow, Comparison, Conclusion, FEWEST_SAMPLES, GradeOutcome, GradeRow, Outcome,
 };
@@ -50,7 +52,13 @@ fn lines(comparison: &Comparison) -> Vec<Line> {
         is_unsure: false,
     };
     let grades = comparison.grades.iter().filter(is_shown).map(of_grade);
-    comparison.rows.iter().map(of_row).chain(grades).collect()
+    let rows = comparison.rows.iter().filter(|row| !is_absent(row));
+    rows.map(of_row).chain(grades).collect()
+}
+
+/// Neither side's machine has what it needs: one line names all such rows.
+fn is_absent(row: &ComparedRow) -> bool {
+    [row.base.status, row.new.status] == [Status::Unavailable; 2]
 }
 
 /// The table, what else differs, and the verdict.
@@ -88,15 +96,16 @@ pub fn markdown(comparison: &Comparison) -> String {
         Conclusion::Inconclusive => "inconclusive",
         Conclusion::Pass => "no regression shown",
     };
-    let mut text = format!("### Trainmark: {conclusion}\n\n| {} |\n", HEAD.join(" | "));
-    text += "|-----|--------|-----:|----:|-------:|---------|\n";
-    for line in lines(comparison) {
-        let cells = line.cells.each_ref().map(|cell| escape_long(cell));
-        let _ = match line.is_bad {
-            true => writeln!(text, "| {} | **{}** |", cells[..5].join(" | "), cells[5]),
-            false => writeln!(text, "| {} |", cells.join(" | ")),
-        };
-    }
+    let row = |line: Line| {
+        let mut cells: Vec<String> = line.cells.iter().map(|cell| escape_long(cell)).collect();
+        if line.is_bad {
+            cells[5] = format!("**{}**", cells[5]);
+        }
+        cells
+    };
+    let rows = lines(comparison).into_iter().map(row);
+    let mut text =
+        format!("### Trainmark: {conclusion}\n\n{}", small_table(&HEAD, &[2, 3, 4], rows));
     text.push('\n');
     for line in remarks(comparison) {
         let _ = writeln!(text, "- {}", escape_long(&line));
@@ -172,6 +181,12 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
     let shared = comparison.shared_settings();
     if !shared.is_empty() {
         remarks.push(format!("All rows: {}", shared.join(" ")));
+    }
+    let absent = comparison.rows.iter().filter(|row| is_absent(row));
+    let absent: IndexSet<String> = absent.map(|row| row.job.without(&shared)).collect();
+    if !absent.is_empty() {
+        let names = absent.into_iter().collect::<Vec<_>>().join(", ");
+        remarks.push(format!("Not on this machine, before and now: {names}"));
     }
     remarks.extend(comparison.differences.iter().map(|it| format!("Differs: {it}")));
     remarks.extend(comparison.unmatched.iter().map(|(row, side)| format!("Only in {side}: {row}")));

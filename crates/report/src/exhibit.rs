@@ -177,6 +177,11 @@ impl<'a> Panel<'a> {
         (words.len() > 1).then(|| (self.title.clone(), words.join(" · ")))
     }
 
+    /// `Roofline: mlp, hidden 512`.
+    pub fn titled(&self, kind: &str) -> String {
+        format!("{kind}: {}", self.title)
+    }
+
     /// Entries that have figures worth a mark.
     pub fn charted(&self) -> impl Iterator<Item = &Entry<'a>> {
         self.entries.iter().filter(|entry| entry.record.status.completed())

@@ -6,42 +6,19 @@
 
 use record::figures::Figure;
 use record::summary::{Row, Summary};
+use record::verdict::Change;
 use serde_json::Value;
-use std::borrow::Cow;
 use std::io::Write;
 
-/// What a column holds. Any cell may be missing.
+/// What a column holds. Any cell may be null.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Text,
     Integer,
     Real,
     Flag,
-    /// An instant.
+    /// An instant, as RFC 3339 in UTC.
     Moment,
-}
-
-/// One value.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Cell<'a> {
-    Missing,
-    Text(Cow<'a, str>),
-    Integer(i64),
-    Real(f64),
-    Flag(bool),
-    Moment(jiff::Timestamp),
-}
-
-impl<'a, T: Into<Cell<'a>>> From<Option<T>> for Cell<'a> {
-    fn from(value: Option<T>) -> Cell<'a> {
-        value.map_or(Cell::Missing, Into::into)
-    }
-}
-
-impl<'a> From<&'a str> for Cell<'a> {
-    fn from(text: &'a str) -> Cell<'a> {
-        Cell::Text(text.into())
-    }
 }
 
 /// A column of the table.
@@ -51,7 +28,7 @@ pub struct Column {
     of: Of,
 }
 
-type Get = for<'a> fn(&'a Summary, &'a Row) -> Cell<'a>;
+type Get = fn(&Summary, &Row) -> Value;
 
 enum Of {
     Fixed(Get),
@@ -64,54 +41,44 @@ const BEFORE: [(&str, Kind, Get); 5] = [
     ("executable", Kind::Text, |_, row| row.record.executable.as_str().into()),
     ("model", Kind::Text, |_, row| row.record.model.as_str().into()),
     ("backend", Kind::Text, |_, row| row.record.backend.as_str().into()),
-    ("compiled", Kind::Flag, |_, row| Cell::Flag(row.record.compiled)),
+    ("compiled", Kind::Flag, |_, row| row.record.compiled.into()),
     ("timestamp", Kind::Text, |_, row| row.record.timestamp.as_str().into()),
 ];
 
 #[rustfmt::skip]
 const BEHIND: [(&str, Kind, Get); 24] = [
-    ("user_s", Kind::Real, |_, row| row.record.timing.user_s.map(Cell::Real).into()),
-    ("system_s", Kind::Real, |_, row| row.record.timing.system_s.map(Cell::Real).into()),
+    ("user_s", Kind::Real, |_, row| row.record.timing.user_s.into()),
+    ("system_s", Kind::Real, |_, row| row.record.timing.system_s.into()),
     ("status", Kind::Text, |_, row| row.record.status.key().into()),
     ("reason", Kind::Text, |_, row| row.record.reason.as_deref().into()),
     ("task", Kind::Text, |_, row| row.record.task().name.as_str().into()),
     ("metric_source", Kind::Text, |_, row| {
-        let quality = row.record.task().quality();
-        quality.and_then(|(_, metric)| Some(metric.source?.key())).into()
+        row.record.task().quality().and_then(|(_, metric)| Some(metric.source?.key())).into()
     }),
     ("target", Kind::Real, |_, row| {
-        let quality = row.record.task().quality.as_deref();
-        quality.and_then(|quality| row.record.targets.get(quality)).copied().map(Cell::Real).into()
+        row.record.task().quality.as_deref().and_then(|it| row.record.targets.get(it)).copied().into()
     }),
-    ("speed_up", Kind::Real, |_, row| row.speed_up.map(|it| Cell::Real(it.gain)).into()),
-    ("speed_up_low", Kind::Real, |_, row| {
-        row.speed_up.and_then(|it| it.interval).map(|it| Cell::Real(it.low)).into()
-    }),
-    ("speed_up_high", Kind::Real, |_, row| {
-        row.speed_up.and_then(|it| it.interval).map(|it| Cell::Real(it.high)).into()
-    }),
+    ("speed_up", Kind::Real, |_, row| row.speed_up.map(|it| it.gain).into()),
+    ("speed_up_low", Kind::Real, |_, row| interval(row.speed_up, |it| it.low)),
+    ("speed_up_high", Kind::Real, |_, row| interval(row.speed_up, |it| it.high)),
     ("speed_up_basis", Kind::Text, |it, row| {
         row.speed_up.and_then(|_| Some(&*it.groups[row.group].clock.as_ref()?.key)).into()
     }),
-    ("rank", Kind::Integer, |_, row| row.rank.map(|rank| Cell::Integer(rank.into())).into()),
-    ("group", Kind::Integer, |_, row| integer(row.group)),
-    ("samples", Kind::Integer, |_, row| integer(row.record.counted().count())),
+    ("rank", Kind::Integer, |_, row| row.rank.into()),
+    ("group", Kind::Integer, |_, row| row.group.into()),
+    ("samples", Kind::Integer, |_, row| row.record.counted().count().into()),
     ("verified", Kind::Text, |it, row| it.verification(row).map(|it| it.grade.words()).into()),
     ("dataset", Kind::Text, |_, row| row.record.dataset.as_ref().map(|it| it.name.as_str()).into()),
     ("dataset_sha256", Kind::Text, |_, row| {
         row.record.dataset.as_ref().and_then(|it| it.sha256.as_deref()).into()
     }),
-    ("device", Kind::Text, |_, row| {
-        row.record.trainer.as_ref().and_then(|it| it.device.as_deref()).into()
-    }),
-    ("software", Kind::Flag, |_, row| Cell::Flag(row.is_software())),
-    ("machine", Kind::Text, |_, row| {
-        row.record.machine.as_ref().and_then(|it| it.cpu.as_deref()).into()
-    }),
+    ("device", Kind::Text, |_, row| row.record.trainer.as_ref().and_then(|it| it.device.as_deref()).into()),
+    ("software", Kind::Flag, |_, row| row.is_software().into()),
+    ("machine", Kind::Text, |_, row| row.record.machine.as_ref().and_then(|it| it.cpu.as_deref()).into()),
     ("run", Kind::Text, |_, row| row.record.run.as_ref().map(|run| run.id.as_str()).into()),
     ("started", Kind::Moment, |_, row| {
-        let run = row.record.run.as_ref();
-        run.and_then(|run| run.started.parse().ok()).map(Cell::Moment).into()
+        let started = row.record.run.as_ref().and_then(|run| run.started.parse::<jiff::Timestamp>().ok());
+        started.map(|it| it.to_string()).into()
     }),
     ("git_commit", Kind::Text, |_, row| {
         row.record.run.as_ref().and_then(|run| run.git_commit.as_deref()).into()
@@ -119,8 +86,8 @@ const BEHIND: [(&str, Kind, Get); 24] = [
     ("file", Kind::Text, |_, row| row.file.as_str().into()),
 ];
 
-fn integer<'a>(number: usize) -> Cell<'a> {
-    i64::try_from(number).map_or(Cell::Missing, Cell::Integer)
+fn interval(change: Option<Change>, of: fn(record::stats::Interval) -> f64) -> Value {
+    change.and_then(|it| it.interval).map(of).into()
 }
 
 /// The columns of a summary's table, in their order: who and how, every figure, the rest.
@@ -140,8 +107,8 @@ pub fn columns(summary: &Summary) -> Vec<Column> {
         kind: Kind::Real,
         of: Of::Figure(figure.clone()),
     });
-    let columns = BEFORE.into_iter().map(fixed).chain(config).chain(figures);
-    let mut columns: Vec<Column> = columns.collect();
+    let mut columns: Vec<Column> =
+        BEFORE.into_iter().map(fixed).chain(config).chain(figures).collect();
     // A metric may have any name.
     let behind = BEHIND.into_iter().map(fixed);
     let behind: Vec<Column> =
@@ -168,29 +135,19 @@ fn wider(one: Kind, other: Kind) -> Kind {
 }
 
 impl Column {
-    /// The row's value: missing, or of this column's kind.
-    pub fn cell<'a>(&self, summary: &'a Summary, row: &'a Row) -> Cell<'a> {
+    /// The row's value: null, or of this column's kind.
+    pub fn cell(&self, summary: &Summary, row: &Row) -> Value {
         match &self.of {
             Of::Fixed(get) => get(summary, row),
-            Of::Figure(figure) => figure.of(&row.record).map(Cell::Real).into(),
-            Of::Config(key) => {
-                let value = row.record.config.get(key);
-                value.map_or(Cell::Missing, |value| scalar(value, self.kind))
-            }
+            Of::Figure(figure) => figure.of(&row.record).into(),
+            Of::Config(key) => match (row.record.config.get(key), self.kind) {
+                (None | Some(Value::Null), _) => Value::Null,
+                (Some(Value::String(text)), Kind::Text) => text.as_str().into(),
+                (Some(value), Kind::Text) => value.to_string().into(),
+                (Some(value), Kind::Real) => value.as_f64().into(),
+                (Some(value), _) => value.clone(),
+            },
         }
-    }
-}
-
-fn scalar(value: &Value, kind: Kind) -> Cell<'_> {
-    match kind {
-        Kind::Flag => value.as_bool().map(Cell::Flag).into(),
-        Kind::Integer => value.as_i64().map(Cell::Integer).into(),
-        Kind::Real => value.as_f64().map(Cell::Real).into(),
-        Kind::Text | Kind::Moment => match value {
-            Value::Null => Cell::Missing,
-            Value::String(text) => text.as_str().into(),
-            other => Cell::Text(other.to_string().into()),
-        },
     }
 }
 
@@ -201,31 +158,22 @@ fn scalar(value: &Value, kind: Kind) -> Cell<'_> {
 pub fn csv(summary: &Summary, to: impl Write) -> std::io::Result<()> {
     let columns = columns(summary);
     let mut table = csv::Writer::from_writer(to);
-    for column in &columns {
-        table.write_field(&*harmless(&column.name))?;
-    }
-    table.write_record(None::<&[u8]>)?;
+    table.write_record(columns.iter().map(|column| harmless(&column.name)))?;
     for row in &summary.rows {
-        for column in &columns {
-            match column.cell(summary, row) {
-                Cell::Missing => table.write_field("")?,
-                Cell::Text(text) => table.write_field(&*harmless(&text))?,
-                Cell::Integer(number) => table.write_field(number.to_string())?,
-                Cell::Real(figure) => table.write_field(figure.to_string())?,
-                Cell::Flag(flag) => table.write_field(if flag { "true" } else { "false" })?,
-                Cell::Moment(moment) => table.write_field(moment.to_string())?,
-            }
-        }
-        table.write_record(None::<&[u8]>)?;
+        let cells = columns.iter().map(|column| match (column.cell(summary, row), column.kind) {
+            (Value::Null, _) => String::new(),
+            (Value::String(text), _) => harmless(&text),
+            (value, Kind::Real) => value.as_f64().map_or(String::new(), |it| it.to_string()),
+            (value, _) => value.to_string(),
+        });
+        table.write_record(cells)?;
     }
     table.flush()
 }
 
-fn harmless(text: &str) -> Cow<'_, str> {
-    match text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) {
-        true => Cow::Owned(format!("'{text}")),
-        false => Cow::Borrowed(text),
-    }
+fn harmless(text: &str) -> String {
+    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']);
+    format!("{}{text}", if formula { "'" } else { "" })
 }
 
 #[cfg(test)]
@@ -242,15 +190,14 @@ mod tests {
         let summary = Summary::new(folder, &Options::default()).unwrap();
         let columns = columns(&summary);
         for column in &columns {
-            let matches = match column.cell(&summary, &summary.rows[0]) {
-                Cell::Missing => true,
-                Cell::Text(_) => column.kind == Kind::Text,
-                Cell::Integer(_) => column.kind == Kind::Integer,
-                Cell::Real(_) => column.kind == Kind::Real,
-                Cell::Flag(_) => column.kind == Kind::Flag,
-                Cell::Moment(_) => column.kind == Kind::Moment,
+            let cell = column.cell(&summary, &summary.rows[0]);
+            let matches = match column.kind {
+                Kind::Text | Kind::Moment => cell.is_string(),
+                Kind::Integer => cell.is_i64() || cell.is_u64(),
+                Kind::Real => cell.is_f64(),
+                Kind::Flag => cell.is_boolean(),
             };
-            assert!(matches, "{}", column.name);
+            assert!(cell.is_null() || matches, "{}", column.name);
         }
         let mut names: Vec<&str> = columns.iter().map(|it| it.name.as_str()).collect();
         names.sort_unstable();

@@ -2,9 +2,9 @@
 
 use crate::compare::value;
 use crate::console::{Style, one_line};
-use crate::markdown::escape_long;
+use crate::markdown::{escape_long, small_table};
 use crate::text::BARS;
-use record::history::{History, Series};
+use record::history::{History, Point, Series};
 use std::fmt::Write;
 
 // Writing to a string cannot fail.
@@ -14,9 +14,7 @@ pub fn table(history: &History, style: Style) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "{}, oldest run first", history.figure.title());
     for series in &history.series {
-        let value = |point: Option<&record::history::Point>| {
-            value(point.map(|point| point.value), &history.figure)
-        };
+        let value = |point: Option<&Point>| value(point.map(|point| point.value), &history.figure);
         let room = usize::from(style.width).saturating_sub(30).max(10);
         let _ = writeln!(
             text,
@@ -45,24 +43,21 @@ pub fn table(history: &History, style: Style) -> String {
 
 /// A table of the rows and a list of the changes.
 pub fn markdown(history: &History) -> String {
-    let mut text = format!("{}\n\n", escape_long(&history.figure.title()));
-    text += "| Row | Runs | First | Last | Changes |\n|-----|-----:|------:|-----:|---------|\n";
-    for series in &history.series {
-        let shown = |point: Option<&record::history::Point>| {
-            value(point.map(|point| point.value), &history.figure)
-        };
-        let changes = series.changes.iter().map(|change| change.words(&history.figure));
-        let changes = changes.map(|words| escape_long(&words)).collect::<Vec<_>>().join("<br>");
-        let _ = writeln!(
-            text,
-            "| {} | {} | {} | {} | {changes} |",
+    let row = |series: &Series| {
+        let changes =
+            series.changes.iter().map(|change| escape_long(&change.words(&history.figure)));
+        let shown = |point: Option<&Point>| value(point.map(|point| point.value), &history.figure);
+        vec![
             escape_long(&series.label),
-            series.points.len(),
+            series.points.len().to_string(),
             shown(series.points.first()),
             shown(series.points.last()),
-        );
-    }
-    text
+            changes.collect::<Vec<_>>().join("<br>"),
+        ]
+    };
+    let heads = ["Row", "Runs", "First", "Last", "Changes"];
+    let table = small_table(&heads, &[1, 2, 3], history.series.iter().map(row));
+    format!("{}\n\n{table}", escape_long(&history.figure.title()))
 }
 
 /// The history itself, for other programs.

@@ -43,15 +43,13 @@ pub fn write(summary: &Summary, charts: &[Link], mut to: impl Write) -> std::io:
     let columns = table::wide(summary);
     write_table(summary, &columns, to)?;
     for panel in crate::scaling::panels(summary) {
-        let line = |cells: &[String]| {
-            let cells: Vec<String> = cells.iter().map(|cell| escape(cell)).collect();
-            format!("| {} |", cells.join(" | "))
-        };
-        writeln!(to, "\n## Scaling\n\n{}\n\n{}", escape_long(&panel.title), line(&panel.heads))?;
-        writeln!(to, "|{}", "---|".repeat(panel.heads.len()))?;
-        for row in &panel.rows {
-            writeln!(to, "{}", line(row))?;
-        }
+        let heads: Vec<&str> = panel.heads.iter().map(String::as_str).collect();
+        let table = small_table(
+            &heads,
+            &[],
+            panel.rows.iter().map(|row| row.iter().map(|cell| escape(cell)).collect()),
+        );
+        writeln!(to, "\n## Scaling\n\n{}\n\n{table}", escape_long(&panel.title))?;
     }
     let has_loops =
         columns.iter().any(|it| matches!(it, Column::Figure(figure) if figure.key == "train_s"));
@@ -71,6 +69,19 @@ pub fn write(summary: &Summary, charts: &[Link], mut to: impl Write) -> std::io:
         writeln!(to, "\n![{}]({})", escape_long(title), destination(path))?;
     }
     Ok(())
+}
+
+/// A table of few rows; cells are Markdown already where they hold any. `right`: columns of numbers.
+pub(crate) fn small_table(
+    heads: &[&str],
+    right: &[usize],
+    rows: impl Iterator<Item = Vec<String>>,
+) -> String {
+    let rules = (0..heads.len()).map(|at| if right.contains(&at) { "---:" } else { "---" });
+    let heads = heads.iter().map(|head| escape(head)).collect::<Vec<_>>().join(" | ");
+    let mut text = format!("| {heads} |\n|{}|\n", rules.collect::<Vec<_>>().join("|"));
+    rows.for_each(|cells| text += &format!("| {} |\n", cells.join(" | ")));
+    text
 }
 
 /// A path as a link's destination: everything that could end it, as its bytes.

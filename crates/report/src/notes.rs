@@ -4,7 +4,6 @@
 use crate::table;
 use crate::text::{self, count, visible};
 use indexmap::IndexMap;
-use measure::machine::Machine;
 use record::figures::CLOCKS;
 use record::summary::{Row, Summary};
 use record::verification::Grade;
@@ -147,26 +146,9 @@ fn shown(summary: &Summary) -> Option<String> {
 
 /// What is not ranked, and who measured the metrics.
 fn convergence(summary: &Summary, notes: &mut Vec<Note>) {
-    let missed = rows(summary).filter(|row| row.record.status == Status::NotConverged);
-    let mut targets: Vec<String> = missed
-        .filter_map(|row| {
-            let (metric, _, target) = row.record.missed_target()?;
-            let of = row.record.task().metrics.get(metric)?;
-            let unit = if of.unit.is_empty() { String::new() } else { format!(" {}", of.unit) };
-            Some(format!("{} {target:.2}{unit}", row.record.model))
-        })
-        .collect();
-    targets.sort();
-    targets.dedup();
     if let Some(number) = summary.statuses.get(&Status::NotConverged) {
-        targets.truncate(LISTED);
-        let targets = match targets.is_empty() {
-            true => String::new(),
-            false => format!(" ({})", targets.join(", ")),
-        };
-        let text = format!(
-            "Rows that are not converged missed their target{targets}: they are not ranked."
-        );
+        let text =
+            "Rows that are not converged missed their target: they are not ranked.".to_owned();
         notes.push(caveat(format!("{} not converged", count(*number, "row")), text));
     }
     let missed = |row: &Row| row.record.status == Status::NotConverged;
@@ -270,24 +252,15 @@ fn origin(summary: &Summary, notes: &mut Vec<Note>) {
         );
     }
     if summary.machines.len() > 1 {
-        notes.push(
-            "Rows of different machines are never compared with each other.".to_owned().into(),
-        );
-        let machines = summary.machines.iter().enumerate().take(LISTED);
-        let machines =
-            machines.map(|(index, it)| format!("Machine {}: {}.", index + 1, hardware(it)).into());
-        notes.extend(machines);
+        let machines = summary.machines.iter().zip(1..).take(LISTED).map(|(machine, number)| {
+            let cpu = machine.cpu.as_deref().unwrap_or("unknown CPU");
+            format!("{number} is {}", [cpu, &machine.gpus.join(", ")].join(" ").trim())
+        });
+        let machines = machines.collect::<Vec<_>>().join("; ");
+        let text =
+            format!("Rows of different machines are never compared with each other: {machines}.");
+        notes.push(text.into());
     }
-}
-
-/// A machine in one line.
-fn hardware(machine: &Machine) -> String {
-    let mut parts = vec![machine.cpu.clone().unwrap_or_else(|| "unknown CPU".to_owned())];
-    parts.extend(machine.cores.map(|cores| count(cores, "core")));
-    parts.extend(machine.threads.map(|threads| count(threads, "thread")));
-    parts.extend(machine.architecture.clone());
-    parts.extend(machine.gpus.iter().cloned());
-    parts.join(", ")
 }
 
 /// What was found different, and what nobody verified.

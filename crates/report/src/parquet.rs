@@ -2,14 +2,15 @@
 //! pandas, polars, DuckDB and their kin. Every column is optional; texts are UTF-8 strings, instants are
 //! UTC timestamps in microseconds. Names that repeat are dictionary-encoded by the format itself.
 
-use crate::export::{Cell, Column, Kind, columns};
+use crate::export::{Column, Kind, columns};
 use parquet::basic::{Compression, LogicalType, Repetition, TimeUnit, Type as Physical};
-use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, DoubleType, Int64Type};
+use parquet::data_type::{BoolType, ByteArrayType, DataType, DoubleType, Int64Type};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::{Type, TypePtr};
 use record::summary::{Row, Summary};
+use serde_json::Value;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -70,39 +71,26 @@ fn write_column<W: Write + Send>(
 ) -> Result<(), ParquetError> {
     let cells = rows.iter().map(|row| column.cell(summary, row));
     match column.kind {
-        Kind::Text => typed::<W, ByteArrayType>(group, cells, |cell| match cell {
-            Cell::Text(text) => Some(ByteArray::from(text.as_bytes().to_vec())),
-            _ => None,
-        }),
-        Kind::Integer => typed::<W, Int64Type>(group, cells, |cell| match cell {
-            Cell::Integer(number) => Some(number),
-            _ => None,
-        }),
-        Kind::Real => typed::<W, DoubleType>(group, cells, |cell| match cell {
-            Cell::Real(figure) => Some(figure),
-            _ => None,
-        }),
-        Kind::Flag => typed::<W, BoolType>(group, cells, |cell| match cell {
-            Cell::Flag(flag) => Some(flag),
-            _ => None,
-        }),
-        Kind::Moment => typed::<W, Int64Type>(group, cells, |cell| match cell {
-            Cell::Moment(moment) => Some(moment.as_microsecond()),
-            _ => None,
+        Kind::Text => typed::<W, ByteArrayType>(group, cells, |it| Some(it.as_str()?.into())),
+        Kind::Integer => typed::<W, Int64Type>(group, cells, |it| it.as_i64()),
+        Kind::Real => typed::<W, DoubleType>(group, cells, |it| it.as_f64()),
+        Kind::Flag => typed::<W, BoolType>(group, cells, |it| it.as_bool()),
+        Kind::Moment => typed::<W, Int64Type>(group, cells, |it| {
+            Some(it.as_str()?.parse::<jiff::Timestamp>().ok()?.as_microsecond())
         }),
     }
 }
 
 /// A column of values that are there, and for each row whether its value is.
-fn typed<'a, W: Write + Send, T: DataType>(
+fn typed<W: Write + Send, T: DataType>(
     group: &mut SerializedRowGroupWriter<'_, W>,
-    cells: impl Iterator<Item = Cell<'a>>,
-    value: impl Fn(Cell<'a>) -> Option<T::T>,
+    cells: impl Iterator<Item = Value>,
+    value: impl Fn(&Value) -> Option<T::T>,
 ) -> Result<(), ParquetError> {
     let mut values = Vec::new();
     let mut levels = Vec::new();
     for cell in cells {
-        let value = value(cell);
+        let value = value(&cell);
         levels.push(i16::from(value.is_some()));
         values.extend(value);
     }

@@ -53,7 +53,8 @@ impl<'a> Progress<'a> {
             absent: None,
         };
         let (view, began) = (Arc::new(Mutex::new(view)), Instant::now());
-        let terminal = std::io::stderr().is_terminal();
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let terminal = std::io::stderr().is_terminal() && !dumb;
         let colour = terminal && report::console::may_color();
         let painter = terminal.then(|| painter(Arc::clone(&view), began, colour));
         let rounds = rounds > 1 || schedule.until.is_some();

@@ -38,7 +38,6 @@ pub fn draw(panel: &Panel) -> Vec<Chart> {
             }
             let kind = over.split(" (").next().unwrap_or(over).to_lowercase();
             let drawing = Drawing {
-                kind: &format!("{title} over {kind}"),
                 x: Measure { title: over, origin },
                 y: Measure { title, origin: Origin::Free },
                 room: target
@@ -51,7 +50,7 @@ pub fn draw(panel: &Panel) -> Vec<Chart> {
                 target,
                 behind: &|_| html! {},
             };
-            charts.extend(drawing.chart(panel));
+            charts.extend(drawing.chart(panel.titled(&format!("{title} over {kind}"))));
         }
     };
     add("Training loss", &|point| point.loss, None);

@@ -1,7 +1,7 @@
 //! One chart: its drawing, its words and its figures, in a page or as a file, and how all of them write
 //! coordinates and labels.
 
-use crate::exhibit::{Entry, Panel};
+use crate::exhibit::Entry;
 use crate::text::fitted;
 use maud::{Markup, PreEscaped, html};
 
@@ -48,15 +48,9 @@ fn name_of(title: &str) -> String {
 }
 
 impl Chart {
-    pub(super) fn new(kind: &str, panel: &Panel, height: f64, drawing: Markup) -> Chart {
-        Chart {
-            name: name_of(&format!("{kind} {}", panel.title)),
-            title: format!("{kind}: {}", panel.title),
-            description: String::new(),
-            height,
-            drawing,
-            table: Table::default(),
-        }
+    pub(super) fn new(title: String, height: f64, drawing: Markup) -> Chart {
+        let (name, description, table) = (name_of(&title), String::new(), Table::default());
+        Chart { name, title, description, height, drawing, table }
     }
 
     /// For a page that has [`STYLE`]. The title stands beside it.

@@ -44,48 +44,30 @@ pub fn marks(
     }
 }
 
-/// Where the outline of a mark begins, from its middle, and how it goes on from there. All of about
-/// the same area.
+/// Corners around the middle, all of about the same area; the first shape, which has none, is a circle.
+#[rustfmt::skip]
+const CORNERS: [&[(f64, f64)]; SHAPES] = [
+    &[],
+    &[(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
+    &[(0.0, -1.25), (1.2, 0.85), (-1.2, 0.85)],
+    &[(0.0, -1.3), (1.3, 0.0), (0.0, 1.3), (-1.3, 0.0)],
+    &[(0.0, 1.25), (1.2, -0.85), (-1.2, -0.85)],
+    &[(-1.15, 0.0), (-0.6, -1.0), (0.6, -1.0), (1.15, 0.0), (0.6, 1.0), (-0.6, 1.0)],
+    &[(-0.4, -1.2), (0.4, -1.2), (0.4, -0.4), (1.2, -0.4), (1.2, 0.4), (0.4, 0.4), (0.4, 1.2), (-0.4, 1.2),
+      (-0.4, 0.4), (-1.2, 0.4), (-1.2, -0.4), (-0.4, -0.4)],
+];
+
+/// Where the outline of a mark begins, from its middle, and how it goes on from there.
 fn outline(shape: usize, r: f64) -> ((f64, f64), String) {
-    let polygon = |points: &[(f64, f64)]| {
-        let steps = points.windows(2).map(|pair| {
-            let (dx, dy) = (pair[1].0 - pair[0].0, pair[1].1 - pair[0].1);
-            format!("l{} {}", at(dx * r), at(dy * r))
-        });
-        ((points[0].0 * r, points[0].1 * r), steps.collect::<String>() + "z")
+    let corners = CORNERS[shape];
+    let Some(first) = corners.first() else {
+        let (r_, d) = (at(r), at(2.0 * r));
+        return ((-r, 0.0), format!("a{r_} {r_} 0 1 0 {d} 0a{r_} {r_} 0 1 0 -{d} 0z"));
     };
-    match shape {
-        0 => {
-            let (r_, d) = (at(r), at(2.0 * r));
-            ((-r, 0.0), format!("a{r_} {r_} 0 1 0 {d} 0a{r_} {r_} 0 1 0 -{d} 0z"))
-        }
-        1 => polygon(&[(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)]),
-        2 => polygon(&[(0.0, -1.25), (1.2, 0.85), (-1.2, 0.85)]),
-        3 => polygon(&[(0.0, -1.3), (1.3, 0.0), (0.0, 1.3), (-1.3, 0.0)]),
-        4 => polygon(&[(0.0, 1.25), (1.2, -0.85), (-1.2, -0.85)]),
-        5 => polygon(&[
-            (-1.15, 0.0),
-            (-0.6, -1.0),
-            (0.6, -1.0),
-            (1.15, 0.0),
-            (0.6, 1.0),
-            (-0.6, 1.0),
-        ]),
-        _ => polygon(&[
-            (-0.4, -1.2),
-            (0.4, -1.2),
-            (0.4, -0.4),
-            (1.2, -0.4),
-            (1.2, 0.4),
-            (0.4, 0.4),
-            (0.4, 1.2),
-            (-0.4, 1.2),
-            (-0.4, 0.4),
-            (-1.2, 0.4),
-            (-1.2, -0.4),
-            (-0.4, -0.4),
-        ]),
-    }
+    let step = |pair: &[(f64, f64)]| {
+        format!("l{} {}", at((pair[1].0 - pair[0].0) * r), at((pair[1].1 - pair[0].1) * r))
+    };
+    ((first.0 * r, first.1 * r), corners.windows(2).map(step).collect::<String>() + "z")
 }
 
 #[cfg(test)]

@@ -2,14 +2,14 @@
 
 use super::axis::{Axis, Origin};
 use super::{Chart, Table, WIDTH, at, fitted, mark};
-use crate::exhibit::{Entry, Panel};
+use crate::exhibit::Entry;
 use crate::text::{self, short, three_digits};
 use maud::{Markup, html};
 
 const LEFT: f64 = 54.0;
 const RIGHT: f64 = WIDTH - 10.0;
-const TOP: f64 = 28.0;
-const BOTTOM: f64 = 226.0;
+pub const TOP: f64 = 28.0;
+pub const BOTTOM: f64 = 226.0;
 /// From the x axis to the legend.
 const FOOT: f64 = 44.0;
 const LEGEND_LINE: f64 = 18.0;
@@ -57,7 +57,6 @@ fn class(series: &Series) -> String {
 
 /// What is drawn over what.
 pub struct Drawing<'a> {
-    pub kind: &'a str,
     pub x: Measure<'a>,
     pub y: Measure<'a>,
     pub series: Vec<Series>,
@@ -73,12 +72,16 @@ pub struct Drawing<'a> {
 
 impl Drawing<'_> {
     /// The chart with its text and its table; `None` of nothing.
-    pub fn chart(self, panel: &Panel) -> Option<Chart> {
-        let Drawing { kind, x, y, series, target, solid, room, behind } = self;
+    pub fn chart(self, title: String) -> Option<Chart> {
+        let Drawing { x, y, series, target, solid, room, behind } = self;
         let plot = Plot::new(x, y, &series, &room).filter(|_| !series.is_empty())?;
         let mut seen = std::collections::HashSet::new();
         let mut named: Vec<&Series> = series.iter().filter(|it| seen.insert(it.place)).collect();
         named.sort_by_key(|series| series.place);
+        // A single series is what the title says.
+        if named.len() == 1 {
+            named.clear();
+        }
         let target = target.filter(|it| plot.y.holds(*it));
         let dashed = target.map(|it| (format!("target {}", short(it)), Some("3 3")));
         let lines: Vec<_> = dashed.into_iter().chain(solid.map(|name| (name, None))).collect();
@@ -90,7 +93,7 @@ impl Drawing<'_> {
             (plot.lines(&series))
             (legend)
         };
-        let mut chart = Chart::new(kind, panel, height, drawing);
+        let mut chart = Chart::new(title, height, drawing);
         let ends = series.iter().take(12).filter_map(|series| {
             let (x, y) = series.points.last()?;
             Some(format!("{} at {}, {}", series.label, three_digits(*x), three_digits(*y)))

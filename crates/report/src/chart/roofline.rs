@@ -93,7 +93,6 @@ fn chart(
         }
     };
     Drawing {
-        kind: "Roofline",
         x: Measure { title: "FLOP for each byte of weights", origin: Origin::Free },
         y: Measure { title: "GFLOP/s", origin: Origin::Free },
         series,
@@ -107,7 +106,7 @@ fn chart(
         room,
         behind: &lines,
     }
-    .chart(panel)
+    .chart(panel.titled("Roofline"))
 }
 
 /// The row's operations by its median sample: those carried out, and as if nothing had been skipped.

@@ -41,7 +41,7 @@ pub fn draw(panel: &Panel) -> Option<Chart> {
             (line(entry, clock, *median, &axis, LINE * index as f64))
         }
     };
-    let mut chart = Chart::new(&clock.label, panel, bottom + FOOT, drawing);
+    let mut chart = Chart::new(panel.titled(&clock.label), bottom + FOOT, drawing);
     let listed = lines.iter().take(12);
     let listed =
         listed.map(|(median, entry)| format!("{} {} s", remark(entry), three_digits(*median)));

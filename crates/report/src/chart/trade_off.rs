@@ -1,17 +1,16 @@
 //! What quality costs: time against quality and time against memory, with the rows that no other
 //! beats in all of them.
 
+use super::Chart;
 use super::axis::Origin;
-use super::plot::{Drawing, Measure, Plot, Series};
-use super::{Chart, at};
+use super::plot::{Drawing, Measure, Series};
 use crate::exhibit::{Entry, Panel};
-use maud::{Markup, html};
+use maud::html;
 use record::figures::{Figure, named};
 use record::task::Better;
 
 pub const LEAD: &str = "A filled mark is a row that no other ranked row beats or equals in time, memory \
-    and quality together (the Pareto front of all three); the stepped line is the front of the two that \
-    the chart shows. In the first chart a mark's area is its peak memory.";
+    and quality together: the Pareto front of all three. In the first chart a mark's area is its peak memory.";
 
 /// Of panels that have something to choose from.
 pub fn draw(panel: &Panel) -> Vec<Chart> {
@@ -43,16 +42,15 @@ pub fn draw(panel: &Panel) -> Vec<Chart> {
         series.sort_by(|a, b| b.radius.total_cmp(&a.radius));
         let origin = if figure.is_of_machine() { Origin::Zero } else { Origin::Free };
         Drawing {
-            kind: &format!("{} against time", figure.label),
             x: Measure { title: &clock.title(), origin: Origin::Zero },
             y: Measure { title: &figure.title(), origin },
             series,
             solid: None,
             target: panel.target.filter(|_| !figure.is_of_machine()),
             room: Vec::new(),
-            behind: &|plot| staircase(plot, &entries, (clock, figure)),
+            behind: &|_| html! {},
         }
-        .chart(panel)
+        .chart(panel.titled(&format!("{} against time", figure.label)))
     };
     panel.quality.into_iter().chain([&memory]).filter_map(chart).collect()
 }
@@ -72,25 +70,6 @@ fn is_on_front(cost: &[f64], all: &[Option<Vec<f64>>]) -> bool {
         let pairs = || other.iter().zip(cost);
         pairs().all(|(other, own)| other <= own) && pairs().any(|(other, own)| other < own)
     })
-}
-
-/// Through the ranked rows that none beats in both, from the fastest to the slowest.
-fn staircase(plot: &Plot, of: &[&Entry], (clock, figure): (&Figure, &Figure)) -> Markup {
-    let costs: Vec<Option<Vec<f64>>> = of.iter().map(|it| cost(it, &[clock, figure])).collect();
-    let known = costs.iter().flatten();
-    let mut front: Vec<&Vec<f64>> = known.filter(|cost| is_on_front(cost, &costs)).collect();
-    front.sort_by(|a, b| a[0].total_cmp(&b[0]));
-    let sign = if figure.better == Better::Lower { 1.0 } else { -1.0 };
-    let steps = front.iter().enumerate().map(|(index, cost)| {
-        let (x, y) = plot.at((cost[0], sign * cost[1]));
-        if index == 0 { format!("M{} {}", at(x), at(y)) } else { format!("H{}V{}", at(x), at(y)) }
-    });
-    let path: String = steps.collect();
-    html! {
-        @if front.len() > 1 {
-            path.a d=(path) fill="none" stroke="currentColor" stroke-width="1.2" {}
-        }
-    }
 }
 
 #[cfg(test)]

@@ -40,7 +40,9 @@ pub fn charts(history: &History) -> Markup {
     html! {
         p.lead { "A dot is a run; an upright line stands where a change is shown, orange for the worse, green for \
             the better. The figures of every run, with its commit, are under each chart." }
-        div.charts { @for (index, series) in shown { (figure(&chart(history, series, index))) } }
+        div.charts { @for (index, series) in shown {
+            @if let Some(chart) = chart(history, series, index) { (figure(&chart)) }
+        } }
         @if history.series.len() > MAX_SERIES {
             p.note { (count(history.series.len() - MAX_SERIES, "further row")) " are not drawn." }
         }

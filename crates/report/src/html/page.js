@@ -55,11 +55,7 @@
     let number = 0;
     for (const row of rows) {
       const text = row.textContent.toLowerCase();
-      let fits = words.every((word) => text.includes(word));
-      for (const name of ["model", "executable", "backend", "status", "verdict"]) {
-        const wanted = fields.get(name);
-        fits = fits && (!wanted || wanted === "=" + row.dataset[name]);
-      }
+      const fits = words.every((word) => text.includes(word));
       number += fits;
       for (const part of parts.get(row.dataset.r)) part.classList.toggle("out", !fits);
     }

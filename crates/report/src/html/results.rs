@@ -1,7 +1,7 @@
 //! The table of all entries, which the page's script sorts and filters.
 
-use super::look::{SHOWN, look};
-use crate::exhibit::{Entry, Exhibit, Panel};
+use super::look::look;
+use crate::exhibit::{Entry, Exhibit};
 use crate::table::{self, Column};
 use crate::text::{self, count, three_digits, visible};
 use maud::{Markup, html};
@@ -25,7 +25,7 @@ pub fn table(exhibit: &Exhibit) -> Markup {
     let head = head.chain(columns.iter().map(|it| (it.title(summary, true), is_minor(it))));
     let head: Vec<_> = head.chain(has_counts.then(|| ("Samples".to_owned(), false))).collect();
     html! {
-        (controls(exhibit))
+        (controls())
         div.wide tabindex="0" role="region" aria-labelledby="results-h" {
             table.figures.dense[head.len() > ROOMY] #results-table {
                 thead { tr {
@@ -33,11 +33,7 @@ pub fn table(exhibit: &Exhibit) -> Markup {
                 } }
                 tbody {
                     @for (panel, entry) in exhibit.entries() {
-                        tr data-r=(entry.place) data-model=(visible(&entry.record.model, SHOWN))
-                            data-executable=(visible(&entry.record.executable, SHOWN))
-                            data-backend=(visible(&entry.record.backend, SHOWN))
-                            data-status=(entry.row.status_words()) data-verdict=(verdict(panel, entry))
-                            .best[is_shown_best(entry)] {
+                        tr data-r=(entry.place) .best[is_shown_best(entry)] {
                             @if many { td { bdi { (panel.title) } } }
                             @for column in &columns { (cell(summary, entry, column)) }
                             @if has_counts {
@@ -81,14 +77,6 @@ fn is_shown_best(entry: &Entry) -> bool {
 /// Whether a small screen and paper do without it.
 fn is_minor(column: &Column) -> bool {
     matches!(column, Column::Figure(figure) if figure.shown < Shown::Everywhere)
-}
-
-fn verdict(panel: &Panel, entry: &Entry) -> &'static str {
-    match (entry.row.speed_up, panel.clock) {
-        _ if entry.row.is_reference => "reference",
-        (Some(change), Some(clock)) => change.verdict.words(clock),
-        _ => text::UNKNOWN,
-    }
 }
 
 fn verdict_class(entry: &Entry) -> &'static str {
@@ -142,34 +130,12 @@ fn cell(summary: &Summary, entry: &Entry, column: &Column) -> Markup {
     }
 }
 
-/// A field for text and a choice for each name of which there are several. Without a script they
-/// would do nothing, so they are hidden until it runs.
-fn controls(exhibit: &Exhibit) -> Markup {
-    type Of<'a> = &'a dyn Fn(&Panel, &Entry) -> String;
-    let names: [(&str, &str, Of); 5] = [
-        ("model", "Model", &|_, it| visible(&it.record.model, SHOWN).into_owned()),
-        ("executable", "Executable", &|_, it| visible(&it.record.executable, SHOWN).into_owned()),
-        ("backend", "Backend", &|_, it| visible(&it.record.backend, SHOWN).into_owned()),
-        ("status", "Status", &|_, it| it.row.status_words().to_owned()),
-        ("verdict", "Verdict", &|panel, it| verdict(panel, it).to_owned()),
-    ];
-    let choices = names.map(|(name, title, of)| {
-        let values: BTreeSet<String> = exhibit.entries().map(|(panel, it)| of(panel, it)).collect();
-        (name, title, values)
-    });
+/// A field for words; whatever a row says can be looked for. Without a script it would do nothing, so it is
+/// hidden until that runs.
+fn controls() -> Markup {
     html! {
         form #controls hidden {
-            label { "Filter " input type="search" name="text" autocomplete="off" placeholder="any words"; }
-            @for (name, title, values) in choices.iter().filter(|(_, _, values)| values.len() > 1) {
-                label {
-                    (title) " "
-                    select name=(name) {
-                        option value="" { "all" }
-                        // With a sign in front: a name may be empty, which means all.
-                        @for value in values { option value={ "=" (value) } { (value) } }
-                    }
-                }
-            }
+            label { "Filter " input type="search" name="text" autocomplete="off" placeholder="any words, for example: slower"; }
             label.narrow { "Sort " select #sort {} }
             output #shown aria-live="polite" {}
         }
