@@ -8,6 +8,7 @@ use record::figures::CLOCKS;
 use record::summary::{Row, Summary};
 use record::verification::Grade;
 use record::{Sample, Status, stats};
+use std::collections::BTreeSet;
 
 /// Reasons and files that are listed one by one; the rest are counted.
 const LISTED: usize = 20;
@@ -147,8 +148,16 @@ fn shown(summary: &Summary) -> Option<String> {
 /// What is not ranked, and who measured the metrics.
 fn convergence(summary: &Summary, notes: &mut Vec<Note>) {
     if let Some(number) = summary.statuses.get(&Status::NotConverged) {
-        let text =
-            "Rows that are not converged missed their target: they are not ranked.".to_owned();
+        let target = |row: &Row| {
+            let (metric, _, target) = row.record.missed_target()?;
+            let unit = &row.record.task().metrics.get(metric)?.unit;
+            Some(format!("{} {target:.2} {unit}", row.record.model).trim().to_owned())
+        };
+        let targets: BTreeSet<String> = rows(summary).filter_map(target).collect();
+        let targets = targets.into_iter().take(LISTED).collect::<Vec<_>>().join(", ");
+        let text = format!(
+            "Rows that are not converged missed their target ({targets}): they are not ranked."
+        );
         notes.push(caveat(format!("{} not converged", count(*number, "row")), text));
     }
     let missed = |row: &Row| row.record.status == Status::NotConverged;
@@ -254,7 +263,8 @@ fn origin(summary: &Summary, notes: &mut Vec<Note>) {
     if summary.machines.len() > 1 {
         let machines = summary.machines.iter().zip(1..).take(LISTED).map(|(machine, number)| {
             let cpu = machine.cpu.as_deref().unwrap_or("unknown CPU");
-            format!("{number} is {}", [cpu, &machine.gpus.join(", ")].join(" ").trim())
+            let gpus = machine.gpus.iter().map(String::as_str).filter(|gpu| *gpu != cpu);
+            format!("{number} is {}", [cpu].into_iter().chain(gpus).collect::<Vec<_>>().join(", "))
         });
         let machines = machines.collect::<Vec<_>>().join("; ");
         let text =
