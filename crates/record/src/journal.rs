@@ -24,6 +24,8 @@ use files::Kind;
 use measure::provenance::{Moment, sha256_of_bytes};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io::{self, BufRead, BufReader, Read, Seek, Write};
@@ -47,20 +49,32 @@ const NAMED: usize = 5;
 const HOLDER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A line, behind its checksum.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 struct Entry {
     /// `None` of what is no run's.
     run: Option<String>,
     /// Of a training.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     row: Option<usize>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     round: Option<u32>,
     #[serde(flatten)]
     event: Event,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// The same as it is read: what an event is of is read once its name is known. (Derived for [`Entry`], that
+/// would be compiled anew for all that a record has, and take as long as the rest of this crate.)
+#[derive(Deserialize)]
+struct Line<'a> {
+    run: Option<String>,
+    row: Option<usize>,
+    round: Option<u32>,
+    event: Cow<'a, str>,
+    #[serde(borrow)]
+    of: &'a RawValue,
+}
+
+#[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", content = "of", rename_all = "snake_case")]
 enum Event {
     /// A process has opened the journal.
@@ -100,7 +114,24 @@ impl Entry {
     /// A line without its end; `None` if it is damaged, or no line of ours.
     fn parse(line: &[u8]) -> Option<Entry> {
         let (check, rest) = line.strip_prefix(CHECK.as_bytes())?.split_at_checked(DIGITS)?;
-        (check_of(rest).as_bytes() == check).then(|| serde_json::from_slice(line).ok())?
+        if check_of(rest).as_bytes() != check {
+            return None;
+        }
+        let Line { run, row, round, event, of } = serde_json::from_slice(line).ok()?;
+        fn read<'a, T: Deserialize<'a>>(of: &'a RawValue) -> Option<T> {
+            serde_json::from_slice(of.get().as_bytes()).ok()
+        }
+        let event = match &*event {
+            "opened" => Event::Opened(read(of)?),
+            "began" => Event::Began(read(of)?),
+            "resumed" => Event::Resumed(read(of)?),
+            "ran" => Event::Ran(read(of)?),
+            "noted" => Event::Noted(read(of)?),
+            "finished" => Event::Finished(read(of)?),
+            "stopped" => Event::Stopped(read(of)?),
+            _ => return None,
+        };
+        Some(Entry { run, row, round, event })
     }
 }
 

@@ -182,16 +182,15 @@ pub enum RecordError {
 impl RecordError {
     /// Names the key that is wrong, which takes longer than to say that something is.
     fn of(bytes: &[u8], error: serde_json::Error) -> RecordError {
-        let version = serde_json::from_slice::<Value>(bytes)
-            .ok()
-            .and_then(|file| u32::try_from(file.get("schema_version")?.as_u64()?).ok());
+        let file = serde_json::from_slice::<Value>(bytes).unwrap_or_default();
+        let version = || file.get("schema_version")?.as_u64().and_then(|it| u32::try_from(it).ok());
+        let version = version();
         if let Some(newer) = version.filter(|version| *version > SCHEMA_VERSION) {
             return RecordError::Newer(newer);
         }
-        let mut json = serde_json::Deserializer::from_slice(bytes);
-        match serde_path_to_error::deserialize::<_, Record>(&mut json) {
+        match serde_path_to_error::deserialize::<_, Record>(file) {
             Err(error) => RecordError::Key(error),
-            Ok(_) => RecordError::Json(error), // what follows the object
+            Ok(_) => RecordError::Json(error), // what follows the object, or a key twice
         }
     }
 }
