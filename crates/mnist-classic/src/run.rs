@@ -74,10 +74,11 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         None => None,
     };
     let verification = Exchange::from_environment();
+    let asked = verification.as_ref().and_then(Exchange::reference_steps);
     let initial = match (&verification, &cli.what.load) {
-        (Some(exchange), _) => exchange.initial(model)?,
+        (Some(exchange), _) if asked.is_none() => exchange.initial(model)?,
         (None, Some(path)) => weights::load(model, path, LOAD)?,
-        (None, None) => {
+        _ => {
             let mut initial = Parameters::zeros(model);
             recipe::initialise(&mut initial, cli.training.seed);
             initial
@@ -109,14 +110,20 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         predictions: std::env::var_os(env::PREDICTIONS).map(PathBuf::from),
         began,
     };
-    match verification {
+    match (verification, asked) {
         _ if cli.what.check => check(setup, &mut output),
-        Some(exchange) => {
+        (Some(exchange), Some(steps)) => {
+            let ten = Steps::ten(setup.batch_size, setup.learning_rate);
+            let all = Steps { count: ten.count.max(steps), ..ten };
+            let trial = Trial::new(setup.initial, &setup.data.train, all, setup.seed);
+            exchange.hand_out(|folder| trial.write(folder, steps))
+        }
+        (Some(exchange), None) => {
             let mut session = open(&setup)?;
             output.event(&started(&setup, session.as_ref()))?;
             exchange.run(session.as_mut(), setup.batch_size)
         }
-        None => train(&setup, &mut output),
+        (None, _) => train(&setup, &mut output),
     }
 }
 

@@ -1,15 +1,16 @@
 //! `$TRAINMARK_VERIFY`: a few given steps for the harness to compare, instead of training. The steps
-//! are one call of the very code that trains an epoch.
+//! are one call of the very code that trains an epoch. If the harness asks for the reference, they are those
+//! of `nn`'s float64.
 
 use crate::failure::Failure;
 use crate::weights::{self, Destination};
 use anyhow::{Context, Result, anyhow};
 use nn::backend::Session;
 use nn::{Model, Parameters, gpt};
-use protocol::verify::{FINAL, INITIAL, LOSSES, ORDER};
+use protocol::verify::{FINAL, INITIAL, LOSSES, ORDER, REQUEST, Request};
 use protocol::{env, exit};
-use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 /// What names the files, in messages.
 const NAMED_BY: &str = "$TRAINMARK_VERIFY";
@@ -22,6 +23,23 @@ impl Exchange {
     pub fn from_environment() -> Option<Exchange> {
         let folder = std::env::var_os(env::VERIFY).filter(|folder| !folder.is_empty())?;
         Some(Exchange(folder.into()))
+    }
+
+    /// How many steps are asked for, if others are to be compared with these: then they are taken in float64,
+    /// by no backend.
+    pub fn reference_steps(&self) -> Option<usize> {
+        let request = fs::read(self.0.join(REQUEST)).ok()?;
+        let request: Request = serde_json::from_slice(&request).ok()?;
+        request.reference.then_some(request.steps.max(1))
+    }
+
+    /// Hands out the reference's steps.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn hand_out(&self, write: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), Failure> {
+        write(&self.0).with_context(|| format!("cannot write to {NAMED_BY}"))?;
+        Ok(())
     }
 
     /// The parameters to begin with.

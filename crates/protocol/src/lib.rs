@@ -9,14 +9,14 @@
 //! :::TRAINMARK {"event":"epoch","epoch":1,"loss":0.6118,"seconds":0.08}
 //! ```
 //!
-//! and write its predictions, in the test set's order and the type that the suite declares (for MNIST
-//! one byte per image), to the file that [`env::PREDICTIONS`] names. The harness then scores them itself. All times are seconds,
-//! all sizes are bytes. Unknown events and unknown keys are ignored, so that a newer trainer can
+//! and write its predictions, in the test set's order and the type that the suite declares, to the file that
+//! [`env::PREDICTIONS`] names. The harness then scores them itself. All times are seconds, all sizes are bytes. Unknown events and unknown keys are ignored, so that a newer trainer can
 //! run under an older harness.
 #![forbid(unsafe_code)]
 
 mod event;
 pub mod exit;
+pub mod grade;
 mod probe;
 pub mod verify;
 

@@ -84,9 +84,12 @@ pub struct Verification {
     pub executable: String,
     pub model: String,
     pub backend: String,
-    /// The configuration, without `epochs`.
+    /// The configuration, without what decides only how long it trains.
     #[serde(default)]
     pub config: Map<String, Value>,
+    /// What was different in it for the verification, so that the reference could follow.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub verified_with: Map<String, Value>,
     pub grade: Grade,
     /// What is behind the grade, in one line: what differs and from which step, or why nobody knows.
     #[serde(default)]

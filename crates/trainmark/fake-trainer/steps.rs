@@ -1,9 +1,9 @@
 //! Trainers that take part in verification, soundly or not: the reference's own code with a fault.
 
-use nn::conformance::{Bf16, Tf32};
+use nn::conformance::{Bf16, Steps, Tf32, Trial};
 use nn::reference::{Buffer, Real};
-use nn::{AttentionShape, MlpShape, Model, Parameters, Reference};
-use protocol::verify::{FINAL, INITIAL, LOSSES, ORDER};
+use nn::{AttentionShape, MlpShape, Model, Parameters, Reference, recipe};
+use protocol::verify::{FINAL, INITIAL, LOSSES, ORDER, REQUEST, Request};
 use std::path::{Path, PathBuf};
 
 /// What it is told: the arguments after the mode.
@@ -46,11 +46,30 @@ pub fn verify(arguments: &[String]) {
             eprintln!("error: out of luck");
             std::process::exit(3);
         }
+        "reference" => told.hand_out(Path::new(&folder)),
         _ => told.answer::<f32>(Path::new(&folder)),
     }
 }
 
+fn data() -> mnist::Dataset {
+    let data = std::env::var_os(protocol::env::DATA).expect("the harness names the data");
+    mnist::Source::open(&PathBuf::from(data)).expect("data").load().expect("data")
+}
+
 impl Told {
+    /// What the others are compared with.
+    fn hand_out(&self, folder: &Path) {
+        let request = std::fs::read(folder.join(REQUEST)).expect("a request");
+        let request: Request = serde_json::from_slice(&request).expect("of the protocol");
+        assert!(request.reference, "it is asked as what it is");
+        let mut initial = Parameters::zeros(self.model);
+        recipe::initialise(&mut initial, 42);
+        let steps = Steps::ten(self.batch_size, self.learning_rate);
+        let data = data();
+        let trial = Trial::new(initial, &data.train, steps, 42);
+        trial.write(folder, request.steps).expect("a folder that can be written to");
+    }
+
     fn answer<R: Real>(&self, folder: &Path) {
         let bytes = std::fs::read(folder.join(INITIAL)).expect("initial weights");
         let initial = Parameters::from_safetensors(self.model, &bytes).expect("of this model");
@@ -83,8 +102,7 @@ impl Told {
     }
 
     fn train<R: Real>(&self, initial: &Parameters, order: &[u32]) -> (Vec<f32>, Parameters) {
-        let data = std::env::var_os(protocol::env::DATA).expect("the harness names the data");
-        let data = mnist::Source::open(&PathBuf::from(data)).expect("data").load().expect("data");
+        let data = data();
         let rate = if self.fault == "other-rate" { 1.5 } else { 1.0 } * self.learning_rate;
         let mut reference: Reference<R> = Reference::new(initial);
         let mut losses = Vec::new();

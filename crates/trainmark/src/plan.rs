@@ -87,7 +87,8 @@ fn selected(wanted: &[String], name: &str) -> bool {
 /// What the user asked for, in the suite's own spelling. A key that no program would be told is a mistake.
 fn in_the_suites_words(suite: &Suite, selection: &Selection) -> Result<Selection, String> {
     let (mut trainers, mut models, mut backends) = (Vec::new(), Vec::new(), Vec::new());
-    for trainer in &suite.trainers {
+    let rows = || suite.trainers.iter().filter(|trainer| !trainer.is_only_compared_with());
+    for trainer in rows() {
         trainers.push(trainer.name.as_str());
         models.extend(trainer.models.keys().map(String::as_str));
         backends.extend(trainer.backends.iter().map(String::as_str));
@@ -105,7 +106,7 @@ fn in_the_suites_words(suite: &Suite, selection: &Selection) -> Result<Selection
     let backends = named("backend", &selection.backends, &backends)?;
     let wanted = |trainer: &&Trainer| selected(&trainers, &trainer.name);
     let told: BTreeSet<String> =
-        suite.trainers.iter().filter(wanted).flat_map(Trainer::placeholders).collect();
+        rows().filter(wanted).flat_map(Trainer::placeholders).collect();
     let told: Vec<&str> =
         told.iter().map(String::as_str).filter(|key| !PLACES.contains(key)).collect();
     let mut config = BTreeMap::new();
@@ -342,12 +343,14 @@ pub fn program(loaded: &LoadedSuite, trainer: &Trainer) -> Result<PathBuf, Strin
         .map_err(|key| format!("the program of {:?} names {{{key}}}", trainer.name))?;
     let path = PathBuf::from(filled);
     // A suite without sources: its trainers that are built elsewhere were installed beside the harness.
-    let is_ours = trainer.program.starts_with("{cargo_target}");
-    if is_ours
-        && loaded.is_built_in()
+    let installed = loaded.is_built_in() && trainer.program.starts_with("{cargo_target}");
+    if (installed || trainer.is_only_compared_with())
         && let (Some(name), Ok(harness)) = (path.file_name(), std::env::current_exe())
     {
-        return Ok(with_suffix(harness.with_file_name(name)));
+        let beside = with_suffix(harness.with_file_name(name));
+        if installed || beside.is_file() {
+            return Ok(beside);
+        }
     }
     if path.components().count() == 1 {
         return Ok(path);

@@ -140,6 +140,11 @@ impl Prepared {
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
+
+    /// For who reads it when the trainer has ended.
+    pub fn into_folder(self) -> TempDir {
+        self.folder
+    }
 }
 
 /// A start that has ended.

@@ -138,7 +138,7 @@ impl Target {
 }
 
 /// A program that trains.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trainer {
     pub name: String,
@@ -342,7 +342,25 @@ impl Suite {
             toml::from_str(text).map_err(|error| malformed(file, one_line(text, &error)))?;
         suite.settle();
         suite.check().map_err(|reason| malformed(file, reason))?;
+        suite.add_reference().map_err(|reason| malformed(file, reason))?;
         Ok(suite)
+    }
+
+    /// The task's own program that the suite's trainers are compared with is a trainer without models, which
+    /// no row comes from.
+    fn add_reference(&mut self) -> Result<(), String> {
+        let Some(verify) = &self.task.0.verify else { return Ok(()) };
+        let name = verify.reference.clone();
+        if self.trainers.iter().any(|trainer| trainer.name == name) {
+            return Ok(());
+        }
+        let Some(program) = verify.program.clone() else {
+            return Err(format!("[task.verify]: the reference {name:?} is no trainer of this suite"));
+        };
+        let backends = vec!["cpu".to_owned()];
+        let command = verify.command.clone();
+        self.trainers.push(Trainer { name, program, command, backends, ..Trainer::default() });
+        Ok(())
     }
 
     /// What is learnt.
@@ -534,6 +552,11 @@ impl Trainer {
             Argument::IfKnown(words) => words.as_slice(),
         });
         words.chain(self.environment.values()).flat_map(|text| template::placeholders(text))
+    }
+
+    /// Whether it is the task's own reference and has no rows.
+    pub fn is_only_compared_with(&self) -> bool {
+        self.models.is_empty()
     }
 
     /// Whether it is told the value of a configuration key.

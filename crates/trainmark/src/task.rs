@@ -8,7 +8,9 @@ use record::name::unknown;
 use record::task::{Better, KeyRecord, MetricRecord, TaskRecord, WorkRecord};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use crate::suite::Argument;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -169,12 +171,28 @@ impl TryFrom<serde_json::Value> for Work {
     }
 }
 
-/// How trainers are verified that train none of our models.
+/// How `trainmark verify` finds out whether all trainers take the same steps.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Verify {
-    /// What the trainers' steps are compared with: `float64`, our own reference of the built-in models.
+    /// The trainer whose steps the others are compared with: one of the suite's or, if there is none of that
+    /// name, the program below.
     pub reference: String,
+    /// Steps that each takes.
+    #[serde(default = "ten")]
+    pub steps: usize,
+    /// Values of the configuration for these steps: what keeps them short, and a model small enough.
+    #[serde(default)]
+    pub config: Map<String, Value>,
+    /// Beside the harness, or in `PATH`.
+    #[serde(default)]
+    pub program: Option<String>,
+    #[serde(default)]
+    pub command: Vec<Argument>,
+}
+
+fn ten() -> usize {
+    10
 }
 
 /// A configuration key. All that is said of it is how it is shown and what it changes.

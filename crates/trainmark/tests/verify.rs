@@ -44,6 +44,15 @@ impl Place {
             r#"
             name = "steps"
             config = {{ epochs = 3, batch_size = 32, seed = 42, learning_rate = 0.05 }}
+            [task]
+            name = "strokes"
+            like = "mnist"
+            [task.verify]
+            reference = "Truth"
+            config = {{ epochs = 1 }}
+            program = {program:?}
+            command = ["{{program}}", "verify", "reference", "{{model}}", "{{hidden_size}}",
+                       "{{batch_size}}", "{{learning_rate}}"]
             [[trainers]]
             name = "Fake"
             program = {program:?}
@@ -170,7 +179,7 @@ fn whoever_takes_no_part_breaks_down_or_garbles_has_no_grade_and_a_reason() {
         ("not_verified", "takes no part"),
         ("failed", "out of luck"),
         ("failed", "losses.f32 and no final.safetensors"),
-        ("different", "9 steps of 10; is the last batch, of 16 samples, dropped?"),
+        ("different", "9 steps of 10; is a last batch that is smaller dropped?"),
         ("different", "fc1.weight[0] is NaN instead of "),
     ];
     for ((grade, reason), (expected, words)) in outcomes.iter().zip(expected) {
@@ -181,7 +190,7 @@ fn whoever_takes_no_part_breaks_down_or_garbles_has_no_grade_and_a_reason() {
     let (output, found) = Place::new().verify("resnet", &["right"]);
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(found[0]["grade"], "not_verified");
-    assert!(reason(&found[0]).contains("no reference for the model resnet"));
+    assert!(reason(&found[0]).starts_with("the reference Truth gave no steps: "), "{}", found[0]);
 }
 
 #[test]
@@ -292,4 +301,81 @@ fn a_changed_script_under_the_same_interpreter_has_lost_its_grade() {
     let summary = Summary::new(collection, &Options::default()).unwrap();
     let verified = summary.rows.iter().filter(|row| summary.grade(row).words() == "float32");
     assert_eq!(verified.count(), 1, "the newest of the same row is the one that is kept");
+}
+
+/// A line through points, by gradient descent in Python alone. `float64` chooses where the others begin.
+const LINE: &str = r#"
+import array, json, os, struct, sys
+way, rate, data = sys.argv[1], float(sys.argv[2]), [float(it) for it in open(sys.argv[3])]
+single = lambda x: x if way == "float64" else struct.unpack("f", struct.pack("f", x))[0]
+folder = os.environ.get("TRAINMARK_VERIFY")
+path = lambda name: os.path.join(folder, name)
+def save(name, values):
+    header = json.dumps({n: {"dtype": "F32", "shape": [1], "data_offsets": [4 * i, 4 * i + 4]}
+                         for i, n in enumerate(values)}).encode()
+    with open(path(name), "wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header + array.array("f", values.values()).tobytes())
+if not folder:
+    print("mse: 0.5")
+    sys.exit()
+request = json.load(open(path("request.json")))
+if request["reference"]:
+    save("initial.safetensors", {"slope": 0.5, "offset": -0.25})
+    open(path("order.u32"), "wb").write(array.array("I", range(request["steps"])).tobytes())
+order = array.array("I", open(path("order.u32"), "rb").read())
+slope, offset = 0.5, -0.25
+losses = []
+for at in order:
+    x, y = float(at) / 10, data[at]
+    error = single(single(slope * x) + offset - y)
+    losses.append(error * error)
+    if way == "wrong" and at >= 2:
+        error *= 1.1
+    slope, offset = single(slope - rate * error * x), single(offset - rate * error)
+array.array("f", losses).tofile(open(path("losses.f32"), "wb"))
+save("final.safetensors", {"slope": slope, "offset": offset})
+"#;
+
+#[cfg(unix)]
+#[test]
+fn the_trainers_of_any_task_are_compared_with_one_of_them_that_it_names() {
+    let place = Place::new();
+    let points: String = (0..20).map(|at| format!("{}\n", 0.3 * f64::from(at) - 1.0)).collect();
+    std::fs::write(place.path("points.txt"), points).unwrap();
+    std::fs::write(place.path("line.py"), LINE).unwrap();
+    let suite = |reference: &str| {
+        let trainer = |way: &str| {
+            format!(
+                "[[trainers]]\nname = \"{way}\"\nprogram = \"python3\"\nbackends = [\"cpu\"]\n\
+                 command = [\"{{program}}\", \"line.py\", \"{way}\", \"{{rate}}\", \"{{data}}\"]\n\
+                 models.line = {{ prefix = \"{way}\" }}\n"
+            )
+        };
+        let text = format!(
+            "name = \"line\"\nconfig = {{ rate = 0.1 }}\n[task]\nname = \"line\"\ndata = \"points.txt\"\n\
+             verify = {{ reference = \"{reference}\", steps = 6 }}\nquality = \"mse\"\n\
+             metrics.mse = {{ unit = \"\", better = \"lower\" }}\n{}{}{}",
+            trainer("float64"),
+            trainer("float32"),
+            trainer("wrong")
+        );
+        std::fs::write(place.path("suite.toml"), text).unwrap();
+    };
+    let verify = || {
+        let mut command = Command::new(support::HARNESS);
+        command.args(["verify", "--suite", "suite.toml", "--out", "out"]);
+        command.env("XDG_CACHE_HOME", place.path("cache")).current_dir(place.0.path());
+        command.output().unwrap()
+    };
+    suite("float64");
+    let output = verify();
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let found = place.verifications();
+    let grades: Vec<&str> = found.iter().map(|it| it["grade"].as_str().unwrap()).collect();
+    assert_eq!(grades, ["bit_equal", "float32", "different"], "{}", said(&output));
+    assert_eq!((&found[2]["first_step"], &found[2]["steps"]), (&3.into(), &6.into()));
+    assert!(reason(&found[2]).starts_with("different from step 3 on: "), "{}", found[2]);
+
+    suite("nobody");
+    assert!(said(&verify()).contains("the reference \"nobody\" is no trainer of this suite"));
 }

@@ -59,7 +59,9 @@ pub fn run<W: Write>(
     };
     job.check().with_context(|| source.to_string()).map_err(wrong_anyhow)?;
     let verification = Exchange::from_environment();
+    let asked = verification.as_ref().and_then(Exchange::reference_steps);
     let initial = match (&verification, &cli.what.load) {
+        (Some(_), _) if asked.is_some() => moved(shape, cli.training.seed),
         (Some(exchange), _) => exchange.initial_gpt(shape)?,
         (None, Some(path)) => weights::load_with(path, LOAD, |bytes| {
             // Of another training: its parameters are where this one begins.
@@ -90,14 +92,18 @@ pub fn run<W: Write>(
             .or_else(|| std::env::var_os(env::PREDICTIONS).map(PathBuf::from)),
         began,
     };
-    match verification {
+    match (verification, asked) {
         _ if cli.what.check => check(&setup, output),
-        Some(exchange) => {
+        (Some(exchange), Some(steps)) => {
+            let trial = Trial::new(setup.initial, setup.job, steps, setup.seed);
+            exchange.hand_out(|folder| trial.write(folder))
+        }
+        (Some(exchange), None) => {
             let mut session = open(&setup)?;
             output.event(&started(&setup, session.as_ref()))?;
             exchange.run_gpt(session.as_mut(), setup.job.batch_size)
         }
-        None => training::train(&setup, output),
+        (None, _) => training::train(&setup, output),
     }
 }
 

@@ -27,6 +27,7 @@ mod faults;
 
 pub use case::{Case, Images, cases, small_model};
 pub use contract::{contract, require_contract};
+pub(crate) use grade::little_endian;
 pub use grade::{Comparison, Grade, Quantity};
 pub use plain::Plain;
 pub use report::{Deviation, Report};

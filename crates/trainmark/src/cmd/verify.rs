@@ -7,8 +7,9 @@ use crate::data;
 use crate::plan::{self, Row};
 use crate::runner::{Runner, cancelled_by_signals, new_run};
 use crate::suite::LoadedSuite;
+use crate::task::Task;
 use crate::trainer::{Plain, make_ready};
-use crate::verify::{Examiner, FILE, Grade, Verification, VerificationFile, Yardsticks};
+use crate::verify::{Examiner, FILE, Grade, Verification, VerificationFile, reference_row};
 use anyhow::{Context, Result, anyhow};
 use measure::text::one_line;
 use record::number::count;
@@ -42,9 +43,9 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode> {
     let loaded = LoadedSuite::find(args.what.suite.as_deref())?;
     let rows = plan::plan(&loaded.suite, &selection(&args.what)?).map_err(|it| anyhow!(it))?;
-    let rows = distinct(rows);
+    let rows = distinct(rows, loaded.suite.task());
     if args.dry_run {
-        print(&args.what.listing(&loaded, &rows, Purpose::Verify)?)?;
+        print(&args.what.listing(&loaded, &with_references(&loaded, &rows), Purpose::Verify)?)?;
         return Ok(ExitCode::from(protocol::exit::SUCCESS));
     }
     let cannot_write = || format!("--out {}: cannot be written to", args.out.display());
@@ -58,21 +59,19 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let rows_of = count(rows.len(), "row");
     eprintln!("Suite {} ({}), {rows_of}", loaded.suite.name, loaded.origin);
     eprintln!("Data  {dataset}");
-    let train = mnist::Source::open(&dataset.directory)?.load()?.train;
     let settings = args.what.settings(&loaded);
     let agenda = Agenda {
         loaded: &loaded,
         data: &dataset.directory,
         allow_software: settings.allow_software,
     };
-    let trainers = make_ready(&agenda, &rows, &cancel, &mut Plain);
+    let trainers = make_ready(&agenda, &with_references(&loaded, &rows), &cancel, &mut Plain);
     let run = new_run(&loaded, args.what.quick);
     let runner = Runner::new(agenda, &dataset, &trainers, (settings, run), &cancel)?;
-    let examiner = Examiner { runner: &runner };
-    let mut yardsticks = Yardsticks::new(&train);
+    let examiner = Examiner::new(&runner);
     let mut found = Vec::new();
     for row in &rows {
-        let examined = examiner.examine(row, &mut yardsticks)?;
+        let examined = examiner.examine(row)?;
         let Some(verification) = examined else { break };
         if verification.grade != Grade::Unavailable {
             print(&format!("{}\n", line(&row.label(&loaded.suite), &verification)))?;
@@ -98,19 +97,34 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::from(if wrong { protocol::exit::FAILURE } else { protocol::exit::SUCCESS }))
 }
 
-/// Each row with one epoch, for trainers that know nothing of verification; those that differ
-/// in nothing else, once.
-fn distinct(rows: Vec<Row>) -> Vec<Row> {
+/// Each row trained as briefly as the task says, for trainers that know nothing of verification; those that
+/// differ in nothing else, once.
+fn distinct(rows: Vec<Row>, task: &Task) -> Vec<Row> {
     let mut distinct: Vec<Row> = Vec::new();
+    let brief = |key: &str| task.keys.get(key).is_some_and(|key| !key.changes_steps);
     for mut row in rows {
-        if let Some(epochs) = row.config.get_mut("epochs") {
-            *epochs = 1.into();
+        for (key, value) in task.verify.iter().flat_map(|it| &it.config) {
+            if let Some(own) = row.config.get_mut(key).filter(|_| brief(key)) {
+                *own = value.clone();
+            }
         }
         if !distinct.contains(&row) {
             distinct.push(row);
         }
     }
     distinct
+}
+
+/// The references of some rows, one of each trainer and model, before them.
+fn with_references(loaded: &LoadedSuite, rows: &[Row]) -> Vec<Row> {
+    let mut all: Vec<Row> = Vec::new();
+    for row in rows.iter().filter_map(|row| reference_row(&loaded.suite, row)) {
+        if !all.contains(&row) {
+            all.push(row);
+        }
+    }
+    all.extend_from_slice(rows);
+    all
 }
 
 /// One row for the terminal.

@@ -1,32 +1,59 @@
 //! One row, verified: the trainer takes the steps twice; where it is different, again with
 //! fewer, to find the first step and what went wrong in it.
 
-use super::exchange::{Answer, answer, ask};
-use super::yardstick::Yardsticks;
+use super::exchange::{Answer, Outcome, Reference, ask};
 use crate::command::Purpose;
 use crate::identity;
 use crate::judge;
 use crate::plan::Row;
 use crate::runner::{Ended, Runner};
-use anyhow::{Context, Error, Result};
+use crate::suite::Suite;
+use anyhow::{Error, Result};
 use measure::provenance::Moment;
-use nn::conformance::{Comparison, Outcome, Quantity, Trial};
+use protocol::grade::{Comparison, Quantity};
 use protocol::verify::Request;
 use record::Status;
 use record::verification::{Grade, QuantityRecord, Verification};
+use serde_json::Map;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::Path;
+use std::rc::Rc;
+use tempfile::TempDir;
 
 /// Quantities that a reason names.
 const NAMED: usize = 3;
 
 /// Examines the rows of a run.
 pub struct Examiner<'a> {
-    pub runner: &'a Runner<'a>,
+    runner: &'a Runner<'a>,
+    references: RefCell<References>,
 }
+
+/// The reference's steps, or why there are none, by its command and their number.
+type References = HashMap<(String, usize), Result<Rc<Reference>, String>>;
 
 /// What a trainer made of some steps.
 struct Take {
     outcome: Outcome,
     precision: Option<String>,
+}
+
+/// The row of the reference that a row is compared with, in the same configuration.
+pub fn reference_row(suite: &Suite, row: &Row) -> Option<Row> {
+    let name = &suite.task().verify.as_ref()?.reference;
+    let trainer = suite.trainers.iter().position(|trainer| trainer.name == *name)?;
+    let backend = suite.trainers[trainer].backends.first()?.clone();
+    Some(Row { trainer, backend, tags: Vec::new(), prefix: String::new(), ..row.clone() })
+}
+
+/// A row as it is verified: what the task changes in its configuration for that.
+fn to_verify(suite: &Suite, row: &Row) -> Row {
+    let mut row = row.clone();
+    for (key, value) in suite.task().verify.iter().flat_map(|verify| &verify.config) {
+        row.config.insert(key.clone(), value.clone());
+    }
+    row
 }
 
 /// Why there is nothing to compare.
@@ -53,14 +80,19 @@ fn failed(status: Status, reason: String) -> Stop {
     }
 }
 
-impl Examiner<'_> {
+impl<'a> Examiner<'a> {
+    /// Of the rows of this runner.
+    pub fn new(runner: &'a Runner<'a>) -> Examiner<'a> {
+        Examiner { runner, references: RefCell::default() }
+    }
+
     /// Verifies a row; `None` if the user stopped it.
     ///
     /// # Errors
     /// If the harness itself cannot go on.
-    pub fn examine(&self, row: &Row, yardsticks: &mut Yardsticks) -> Result<Option<Verification>> {
+    pub fn examine(&self, row: &Row) -> Result<Option<Verification>> {
         let mut found = self.blank(row);
-        match self.grade(row, yardsticks, &mut found) {
+        match self.grade(&to_verify(&self.runner.loaded().suite, row), &mut found) {
             Ok(()) => {}
             Err(Stop::Known(grade, reason)) => (found.grade, found.reason) = (grade, Some(reason)),
             Err(Stop::Cancelled) => return Ok(None),
@@ -72,13 +104,24 @@ impl Examiner<'_> {
     fn blank(&self, row: &Row) -> Verification {
         let (runner, loaded) = (self.runner, self.runner.loaded());
         let ready = runner.trainers[&row.trainer].as_ref().ok();
-        let mut config = row.config.clone();
-        config.shift_remove("epochs");
+        let task = loaded.suite.task();
+        // How long it trains is no part of what was verified; where it was smaller, that is said.
+        let (mut config, mut verified_with) = (row.config.clone(), Map::new());
+        for (key, value) in task.verify.iter().flat_map(|verify| &verify.config) {
+            match task.keys.get(key).is_none_or(|key| key.changes_steps) {
+                true if config.get(key) != Some(value) => {
+                    verified_with.insert(key.clone(), value.clone());
+                }
+                true => {}
+                false => drop(config.shift_remove(key)),
+            }
+        }
         Verification {
             executable: loaded.suite.trainers[row.trainer].name.clone(),
             model: row.model.clone(),
             backend: row.backend.clone(),
             config,
+            verified_with,
             grade: Grade::NotVerified,
             reason: None,
             deterministic: None,
@@ -96,17 +139,12 @@ impl Examiner<'_> {
     }
 
     /// Two takes of all steps: the worse one's grade, and whether they have the same bits.
-    fn grade(
-        &self,
-        row: &Row,
-        yardsticks: &mut Yardsticks,
-        found: &mut Verification,
-    ) -> Result<(), Stop> {
+    fn grade(&self, row: &Row, found: &mut Verification) -> Result<(), Stop> {
         self.runner.ready(row).map_err(|(status, reason)| failed(status, reason))?;
-        let trial = yardsticks.trial(row).map_err(|it| Stop::Known(Grade::NotVerified, it))?;
-        found.steps = trial.steps().count;
-        let first = self.take(row, &trial, found.steps)?;
-        let second = self.take(row, &trial, found.steps).map_err(|stop| match stop {
+        found.steps = self.runner.loaded().suite.task().verify.as_ref().map_or(0, |it| it.steps);
+        let reference = self.reference(row, found.steps)?;
+        let first = self.take(row, &reference)?;
+        let second = self.take(row, &reference).map_err(|stop| match stop {
             Stop::Known(grade, reason) => {
                 Stop::Known(grade, format!("the second of two times: {reason}"))
             }
@@ -115,11 +153,11 @@ impl Examiner<'_> {
         found.precision = first.precision.clone();
         found.nondeterminism = difference(&first.outcome, &second.outcome);
         found.deterministic = Some(found.nondeterminism.is_none());
-        let (one, other) = (trial.grade(&first.outcome), trial.grade(&second.outcome));
+        let (one, other) = (reference.grade(&first.outcome), reference.grade(&second.outcome));
         let worse = if other.grade > one.grade { other } else { one };
         note(found, &worse);
         if found.grade == Grade::Different {
-            return self.locate(row, &trial, found);
+            return self.locate(row, &reference, found);
         }
         let claimed = found.precision.as_deref().unwrap_or("float32");
         if found.grade > Grade::Float32 && claimed == "float32" {
@@ -134,24 +172,28 @@ impl Examiner<'_> {
     }
 
     /// The first step after which it is different, by taking fewer.
-    fn locate(&self, row: &Row, trial: &Trial, found: &mut Verification) -> Result<(), Stop> {
-        let (mut equal, mut different) = (0, trial.steps().count);
+    fn locate(&self, row: &Row, all: &Reference, found: &mut Verification) -> Result<(), Stop> {
+        let (mut equal, mut different) = (0, all.steps);
         let mut at = None;
         let mut next = 1; // most faults show at once
         while equal + 1 < different {
-            let take = match self.take(row, trial, next) {
+            let reference = self.reference(row, next)?;
+            if !reference.begins(all) {
+                return Ok(()); // it chooses other samples for fewer steps
+            }
+            let take = match self.take(row, &reference) {
                 // It does not take fewer steps: what is known of all of them has to do.
                 Err(Stop::Known(_, reason)) => {
                     let known = found.reason.as_deref().unwrap_or("different");
-                    let steps = trial.steps().count;
+                    let steps = all.steps;
                     found.reason =
                         Some(format!("{known} after {steps} steps; after {next} {reason}"));
                     return Ok(());
                 }
                 other => other?,
             };
-            let comparison = trial.grade(&take.outcome);
-            if comparison.grade == nn::conformance::Grade::Different {
+            let comparison = reference.grade(&take.outcome);
+            if comparison.grade == protocol::grade::Grade::Different {
                 (different, at) = (next, Some(comparison));
             } else {
                 equal = next;
@@ -167,46 +209,84 @@ impl Examiner<'_> {
         Ok(())
     }
 
-    /// Starts the trainer for the first so many steps.
-    fn take(&self, row: &Row, trial: &Trial, steps: usize) -> Result<Take, Stop> {
-        let nn::conformance::Steps { batch_size, learning_rate, .. } = trial.steps();
-        // As the suite writes it, not what float32 makes of it.
-        let written = row.config.get("learning_rate").and_then(serde_json::Value::as_f64);
+    /// The reference's steps in a row's configuration.
+    fn reference(&self, row: &Row, steps: usize) -> Result<Rc<Reference>, Stop> {
+        let suite = &self.runner.loaded().suite;
+        let none = || Stop::Known(Grade::NotVerified, "the task names no reference".to_owned());
+        let name = &suite.task().verify.as_ref().ok_or_else(none)?.reference;
+        let row = reference_row(suite, row).ok_or_else(none)?;
+        let command = self.runner.agenda.attempt(&row, Purpose::Verify, Path::new(""));
+        let key = (command.map_err(|it| known(name, &it))?.to_string(), steps);
+        if let Some(reference) = self.references.borrow().get(&key) {
+            return reference.clone().map_err(|reason| known(name, &reason));
+        }
+        let ready = self.runner.ready(&row).map_err(|(_, reason)| reason);
+        let found = match ready {
+            Ok(_) => match self.start(&row, None, steps) {
+                Ok((folder, _)) => Reference::read(folder.path(), steps).map(Rc::new),
+                Err(Stop::Known(_, reason)) => Err(reason),
+                Err(stop) => return Err(stop),
+            },
+            Err(reason) => Err(reason),
+        };
+        self.references.borrow_mut().insert(key, found.clone());
+        found.map_err(|reason| known(name, &reason))
+    }
+
+    /// Starts a trainer for some steps; returns what it wrote, and the precision that it says it has.
+    fn start(
+        &self,
+        row: &Row,
+        from: Option<&Reference>,
+        steps: usize,
+    ) -> Result<(TempDir, Option<String>), Stop> {
+        let own = ["protocol", "model", "backend", "steps", "reference"];
+        let config = row.config.iter().filter(|(key, _)| !own.contains(&key.as_str()));
         let request = Request {
             protocol: protocol::VERSION,
             model: row.model.clone(),
             backend: row.backend.clone(),
             steps,
-            batch_size,
-            learning_rate: written.unwrap_or(learning_rate.into()),
+            reference: from.is_none(),
+            config: config.map(|(key, value)| (key.clone(), value.clone())).collect(),
         };
         let prepared = self.runner.prepare(row, Purpose::Verify)?;
-        ask(prepared.folder(), trial, &request).context("cannot write a verification's files")?;
+        ask(prepared.folder(), from, &request)?;
         let Ended { attempt, said, changed } = self.runner.start(&prepared, row, &mut |_| {})?;
         if let Some(file) = changed {
             return Err(Stop::Known(Grade::Failed, format!("the data changed meanwhile: {file}")));
         }
-        if let Some((status, reason)) = judge::ended(&attempt.outcome) {
-            return Err(failed(status, reason));
+        match judge::ended(&attempt.outcome) {
+            Some((status, reason)) => Err(failed(status, reason)),
+            None => Ok((prepared.into_folder(), said.precision)),
         }
-        let answer = answer(prepared.folder(), trial.initial().model(), steps);
+    }
+
+    /// Starts the trainer for the reference's steps.
+    fn take(&self, row: &Row, reference: &Reference) -> Result<Take, Stop> {
+        let steps = reference.steps;
+        let (folder, precision) = self.start(row, Some(reference), steps)?;
+        let answer = reference.answer(folder.path());
         match answer.map_err(|reason| Stop::Known(Grade::Failed, reason))? {
-            Answer::Steps(outcome) => Ok(Take { outcome, precision: said.precision }),
+            Answer::Steps(outcome) => Ok(Take { outcome, precision }),
             Answer::Nothing => {
                 let reason = "it takes no part in verification (docs/trainer.md says how)";
                 Err(Stop::Known(Grade::NotVerified, reason.to_owned()))
             }
             Answer::OtherSteps(number) => {
-                let last = trial.order(steps).len() - (steps - 1) * batch_size;
-                let hint = match number + 1 == steps && last < batch_size {
-                    true => format!("; is the last batch, of {last} samples, dropped?"),
-                    false => String::new(),
+                let hint = match number + 1 == steps {
+                    true => "; is a last batch that is smaller dropped?",
+                    false => "",
                 };
                 let reason = format!("it took {number} steps of {steps}{hint}");
                 Err(Stop::Known(Grade::Different, reason))
             }
         }
     }
+}
+
+fn known(reference: &str, reason: &str) -> Stop {
+    Stop::Known(Grade::NotVerified, format!("the reference {reference} gave no steps: {reason}"))
 }
 
 /// Takes over a comparison: its grade, its quantities, and in words what is different.
@@ -223,7 +303,7 @@ fn note(found: &mut Verification, comparison: &Comparison) {
     });
     found.quantities = quantities.collect();
     found.reason = (found.grade == Grade::Different)
-        .then(|| named(comparison, |quantity| quantity.grade == nn::conformance::Grade::Different));
+        .then(|| named(comparison, |quantity| quantity.grade == protocol::grade::Grade::Different));
 }
 
 /// The quantities that a test picks, the worst first.
@@ -268,26 +348,25 @@ fn difference(one: &Outcome, other: &Outcome) -> Option<String> {
     if losses > 0 {
         parts.push(format!("{losses} of {} losses", one.losses.len()));
     }
-    for tensor in one.parameters.tensors() {
-        let values = |outcome: &Outcome| outcome.parameters.values()[tensor.range()].to_vec();
-        let (a, b) = (values(one), values(other));
-        let differing = a.iter().zip(&b).filter(|(a, b)| a.to_bits() != b.to_bits());
+    for (name, tensor) in &one.tensors {
+        let (a, b) = (&tensor.values, &other.tensors[name].values);
+        let differing = a.iter().zip(b).filter(|(a, b)| a.to_bits() != b.to_bits());
         let largest = differing.clone().map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         let count = differing.count();
         if count > 0 {
-            parts.push(format!("{count} of {} in {}, by up to {largest:e}", a.len(), tensor.name));
+            parts.push(format!("{count} of {} in {name}, by up to {largest:e}", a.len()));
         }
     }
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// The reference's grade as records have it.
-fn grade_of(grade: nn::conformance::Grade) -> Grade {
+fn grade_of(grade: protocol::grade::Grade) -> Grade {
     match grade {
-        nn::conformance::Grade::BitEqual => Grade::BitEqual,
-        nn::conformance::Grade::Float32 => Grade::Float32,
-        nn::conformance::Grade::Tf32 => Grade::Tf32,
-        nn::conformance::Grade::Bf16 => Grade::Bf16,
-        nn::conformance::Grade::Different => Grade::Different,
+        protocol::grade::Grade::BitEqual => Grade::BitEqual,
+        protocol::grade::Grade::Float32 => Grade::Float32,
+        protocol::grade::Grade::Tf32 => Grade::Tf32,
+        protocol::grade::Grade::Bf16 => Grade::Bf16,
+        protocol::grade::Grade::Different => Grade::Different,
     }
 }

@@ -2,9 +2,13 @@
 
 use super::report::Report;
 use crate::backend::{Backend, Options, TrainError};
-use crate::gpt::{Job, Reference, Session, Shape, State, recipe};
+use crate::conformance::little_endian;
+use crate::gpt::{Content, Job, Reference, Session, Shape, State, recipe};
+use protocol::verify::{FINAL, INITIAL, LOSSES, ORDER};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use std::path::Path;
+use std::{fs, io};
 
 /// Tokens that are predicted at the end, at most: a whole window and a part of one.
 const PREDICTED: usize = 300;
@@ -107,6 +111,20 @@ impl<'data> Trial<'data> {
     /// If there are not so many.
     pub fn starts(&self, steps: usize) -> &[u32] {
         &self.starts[..steps * self.job.batch_size]
+    }
+
+    /// Writes what a trainer hands out that is the reference of a verification.
+    ///
+    /// # Errors
+    /// If the folder or the disk refuses.
+    pub fn write(&self, folder: &Path) -> io::Result<()> {
+        let weights = |state: &State, content| state.to_safetensors(content).map_err(io::Error::other);
+        let losses: Vec<f32> = self.losses.iter().map(|&loss| loss as f32).collect();
+        let last = self.states.last().unwrap_or(&self.initial);
+        fs::write(folder.join(INITIAL), weights(&self.initial, Content::Parameters)?)?;
+        fs::write(folder.join(ORDER), little_endian(&self.starts, u32::to_le_bytes))?;
+        fs::write(folder.join(LOSSES), little_endian(&losses, f32::to_le_bytes))?;
+        fs::write(folder.join(FINAL), weights(last, Content::Whole)?)
     }
 
     /// Takes all steps on a backend in one call, again one by one, and compares.
