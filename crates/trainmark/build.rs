@@ -1,4 +1,4 @@
-//! Lists the files that come with the program: all suites, and the sources of the trainers that run without being
+//! Lists the files that come with the program: all suites and tasks, and the sources of the trainers that run without being
 //! compiled. `src/builtin.rs` has the list.
 
 use std::fmt::Write;
@@ -8,7 +8,7 @@ fn main() {
     let root =
         Path::new(&std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../..");
     let mut files = Vec::new();
-    for folder in ["suites", "implementations"] {
+    for folder in ["suites", "tasks", "implementations"] {
         println!("cargo::rerun-if-changed={}", root.join(folder).display());
         list(&root.join(folder), &mut files);
     }

@@ -19,6 +19,18 @@ use tempfile::NamedTempFile;
 /// nobody's.
 pub const WRITING: &str = ".writing-";
 
+/// The folder in which Trainmark keeps what it downloads and draws: `$XDG_CACHE_HOME/trainmark`, or
+/// the platform's own (`~/.cache/trainmark`, `~/Library/Caches/trainmark`). `None` without a home.
+pub fn cache_directory() -> Option<PathBuf> {
+    // The XDG specification: a relative path is to be ignored.
+    let xdg = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|dir| dir.is_absolute());
+    match xdg {
+        Some(directory) => Some(directory.join("trainmark")),
+        None => directories::ProjectDirs::from("", "", "trainmark")
+            .map(|project| project.cache_dir().to_path_buf()),
+    }
+}
+
 /// What a file is for, and how large it may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {

@@ -145,6 +145,13 @@ pub struct Gpu {
     pub copy_bytes_per_s: Option<u64>,
     /// Single-precision multiply-adds from registers, two operations each.
     pub fp32_flop_per_s: Option<u64>,
+    /// Products of large matrices whose factors are rounded so, with sums in float32, through cuBLASLt.
+    pub tf32_flop_per_s: Option<u64>,
+    pub bf16_flop_per_s: Option<u64>,
+    pub fp16_flop_per_s: Option<u64>,
+    /// Why there are none of these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub products_missing: Option<String>,
     /// The driver's version.
     pub driver: Option<String>,
 }

@@ -5,6 +5,7 @@
 //! found by the trainers (`mnist-classic --probe`).
 
 use crate::Gpu;
+use crate::products::{Library, Precision, Product};
 use crate::rounds::{self, Probe};
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute};
@@ -18,6 +19,8 @@ const CHAINS: usize = 16;
 const LENGTH: usize = 16;
 /// Threads of a block.
 const BLOCK: u32 = 256;
+/// Random values of a matrix are so many copies of fewer: the host draws them slowly.
+const PATTERNS: usize = 64;
 /// The most that is copied at a time: far more than any cache holds.
 const MOST_COPIED: usize = 1 << 30;
 
@@ -44,6 +47,13 @@ pub(crate) fn measure() -> Vec<Gpu> {
             if let Ok([multiply_adds, copy]) = rates(device) {
                 gpu.fp32_flop_per_s = Some(multiply_adds);
                 gpu.copy_bytes_per_s = Some(copy);
+            }
+            match product_rates(device) {
+                Ok([tf32, bf16, fp16]) => {
+                    (gpu.tf32_flop_per_s, gpu.bf16_flop_per_s, gpu.fp16_flop_per_s) =
+                        (tf32, bf16, fp16);
+                }
+                Err(reason) => gpu.products_missing = Some(reason),
             }
             gpu
         })
@@ -196,6 +206,58 @@ fn rates(handle: sys::CUdevice) -> Result<[u64; 2], DriverError> {
         Some(error) => Err(error),
         None => Ok([rates[0].median, rates[1].median]),
     }
+}
+
+/// Operations per second of large products in each of [`Precision::ALL`]: medians; none of one that the device
+/// does not have.
+fn product_rates(handle: sys::CUdevice) -> Result<[Option<u64>; 3], String> {
+    let failed = |error: DriverError| error.to_string();
+    let mut device = Device::open(handle).map_err(failed)?;
+    let library = Library::open()?;
+    let (free, _) = result::mem_get_info().map_err(failed)?;
+    // Three matrices of float32 in half of the free memory at most.
+    let size = [8192, 4096, 2048].into_iter().find(|size| 24 * size * size < free);
+    let size: usize = size.ok_or("its memory is in use")?;
+    let workspace = device.allocate(Product::workspace_bytes()).map_err(failed)?;
+    let mut matrix = || device.allocate(4 * size * size).map_err(failed);
+    let matrices = [matrix()?, matrix()?, matrix()?];
+    let mut rates = [None; 3];
+    for (precision, rate) in Precision::ALL.into_iter().zip(&mut rates) {
+        let values = precision.values(size * size / PATTERNS);
+        for matrix in &matrices[..2] {
+            for place in 0..PATTERNS {
+                let at = matrix + (place * values.len()) as u64;
+                // SAFETY: both matrices hold so many bytes, and the values live until the copy is done.
+                unsafe { result::memcpy_htod_sync(at, &values) }.map_err(failed)?;
+            }
+        }
+        let Ok(product) = Product::new(&library, precision, size, workspace) else { continue };
+        let failure = Cell::new(None);
+        let run = |times: u64| {
+            let mut refused = None;
+            let seconds = device.time(|stream| {
+                for _ in 0..times {
+                    // SAFETY: three matrices of this size on this device.
+                    if let Err(reason) = unsafe { product.enqueue(matrices, stream) } {
+                        refused = Some(reason);
+                    }
+                }
+                Ok(())
+            });
+            let trouble = refused.or(seconds.as_ref().err().map(DriverError::to_string));
+            if trouble.is_some() {
+                failure.set(trouble);
+            }
+            seconds.unwrap_or(1.0)
+        };
+        let units = 2.0 * (size as f64).powi(3);
+        let found = rounds::run(&mut [Probe { units, run: Box::new(run) }], &mut || ());
+        match failure.into_inner() {
+            None => *rate = Some(found[0].median),
+            Some(reason) => return Err(reason),
+        }
+    }
+    Ok(rates)
 }
 
 /// The kernel: [`CHAINS`] chains of [`LENGTH`] multiply-adds in each of so many rounds.

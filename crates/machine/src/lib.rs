@@ -15,6 +15,7 @@ mod capability;
 mod crew;
 mod fma;
 mod gpu;
+mod products;
 mod round_trip;
 mod rounds;
 mod store;

@@ -27,12 +27,6 @@ pub enum Error {
     /// A place that was chosen explicitly holds no dataset.
     #[error("{chosen_by} {}: {reason}", path.display())]
     NotFound { chosen_by: &'static str, path: PathBuf, reason: String },
-    /// No mirror delivered a file.
-    #[error(
-        "{}: not downloaded ({troubles}); check the network and try again, it goes on from where it \
-         stopped, or copy MNIST's four files into that folder", path.display()
-    )]
-    Download { path: PathBuf, troubles: String },
 }
 
 impl Error {

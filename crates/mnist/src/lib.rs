@@ -14,15 +14,12 @@
 //! ```
 //!
 //! A dataset is four files in the [IDX format](idx), in the layout of MNIST, plain or compressed;
-//! [`Source`] finds them. [`digits`] is a dataset that the crate draws itself. The feature `fetch`
-//! adds the download of MNIST; trainers do without it, and without what it links.
+//! [`Source`] finds them. [`digits`] is a dataset that the crate draws itself.
 #![deny(unsafe_code)]
 
 mod dataset;
 pub mod digits;
 mod error;
-#[cfg(feature = "fetch")]
-pub mod fetch;
 mod identity;
 pub mod idx;
 mod locate;
@@ -32,5 +29,6 @@ mod store;
 
 pub use dataset::{CLASSES, Dataset, PIXELS, SIDE, Split};
 pub use error::Error;
+pub use files::cache_directory;
 pub use identity::{FILES, MNIST_SHA256};
-pub use locate::{DATA_VARIABLE, EMBEDDED, Source, cache_directory, find_file};
+pub use locate::{DATA_VARIABLE, EMBEDDED, Source, find_file};

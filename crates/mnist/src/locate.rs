@@ -7,6 +7,7 @@
 
 use crate::identity::FILES;
 use crate::{Dataset, Error, Split, digits, idx};
+use files::cache_directory;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -139,18 +140,6 @@ impl Surroundings {
             return Ok(Source { found_by: "the user's cache", ..source });
         }
         Ok(Source { found_by: "no other data was found", ..Source::embedded() })
-    }
-}
-
-/// The folder in which Trainmark keeps what it downloads and draws: `$XDG_CACHE_HOME/trainmark`, or
-/// the platform's own (`~/.cache/trainmark`, `~/Library/Caches/trainmark`). `None` without a home.
-pub fn cache_directory() -> Option<PathBuf> {
-    // The XDG specification: a relative path is to be ignored.
-    let xdg = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|dir| dir.is_absolute());
-    match xdg {
-        Some(directory) => Some(directory.join("trainmark")),
-        None => directories::ProjectDirs::from("", "", "trainmark")
-            .map(|project| project.cache_dir().to_path_buf()),
     }
 }
 

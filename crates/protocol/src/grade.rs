@@ -87,9 +87,17 @@ impl Bounds {
         let magnitude = largest(expected);
         let Some(initial) = initial else {
             let change = Some(root_mean_square(expected.iter().copied()));
-            return Bounds { magnitude, change, float32: 2e-4, tf32: 3e-2, bf16: 2e-1, ..Bounds::NONE };
+            return Bounds {
+                magnitude,
+                change,
+                float32: 2e-4,
+                tf32: 3e-2,
+                bf16: 2e-1,
+                ..Bounds::NONE
+            };
         };
-        let change = expected.iter().zip(initial).map(|(&after, &before)| after - f64::from(before));
+        let change =
+            expected.iter().zip(initial).map(|(&after, &before)| after - f64::from(before));
         let change = Some(root_mean_square(change));
         let gain = Some(0.05);
         Bounds { magnitude, change, float32: 4e-3, tf32: 2e-1, bf16: 4e-1, gain, ..Bounds::NONE }
@@ -197,8 +205,9 @@ mod tests {
 
     fn graded(change: impl Fn(f64) -> f64) -> Grade {
         let made = EXPECTED.iter().zip(INITIAL);
-        let actual: Vec<f32> =
-            made.map(|(after, before)| (f64::from(before) + change(after - f64::from(before))) as f32).collect();
+        let actual: Vec<f32> = made
+            .map(|(after, before)| (f64::from(before) + change(after - f64::from(before))) as f32)
+            .collect();
         let bounds = Bounds::of_tensor(&EXPECTED, Some(&INITIAL));
         quantity("w", &EXPECTED, &actual, Some(&INITIAL), &bounds).grade
     }
@@ -208,7 +217,11 @@ mod tests {
         assert_eq!(graded(|change| change), Grade::BitEqual);
         assert_eq!(graded(|change| change * 1.003), Grade::Float32);
         assert_eq!(graded(|change| change * 0.96), Grade::Tf32);
-        assert_eq!(graded(|change| change * 0.9), Grade::Different, "a rate that is off by a tenth");
+        assert_eq!(
+            graded(|change| change * 0.9),
+            Grade::Different,
+            "a rate that is off by a tenth"
+        );
         assert_eq!(graded(|_| f64::NAN), Grade::Different);
     }
 

@@ -76,7 +76,7 @@ const fn figure(
 
 /// In the order of their columns. The task's metrics follow the first two, as in the specification.
 #[rustfmt::skip]
-static FIGURES: [Figure; 15] = [
+static FIGURES: [Figure; 16] = [
     figure(("training_time_seconds", "Training Time", "s"), (Lower, Everywhere),
         "user + system CPU seconds of the trainer's whole process tree",
         |it| it.metrics.training_time_seconds, |it| it.timing.cpu_s()),
@@ -124,6 +124,9 @@ static FIGURES: [Figure; 15] = [
     figure(("peak_share_percent", "Peak", "%"), (Higher, Everywhere),
         "share of the rate that the machine was measured to be capable of",
         |it| Some(it.roofline.as_ref()?.share? * 100.0), OF_RECORDS),
+    figure(("data_sheet_share_percent", "Of data sheet", "%"), (Higher, Documents),
+        "the model's operations per second, of what the device's data sheet states for the row's precision",
+        |it| Some(it.roofline.as_ref()?.of_data_sheet? * 100.0), OF_RECORDS),
 ];
 
 /// Those that say how long it took, the best first: seconds of training mean more than seconds in which

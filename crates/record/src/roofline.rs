@@ -30,6 +30,10 @@ pub struct Roofline {
     pub share: Option<f64>,
     /// Where the peak comes from, or why there is none.
     pub peak_source: String,
+    /// The model's operations per second over what the device's data sheet states for the row's precision: model
+    /// FLOP utilisation; null if no data sheet is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of_data_sheet: Option<f64>,
 }
 
 impl Roofline {
@@ -57,6 +61,7 @@ impl Roofline {
             peak_flop_per_s: peak,
             share: peak.map(|peak| achieved / peak),
             peak_source,
+            of_data_sheet: data_sheet(trainer).map(|most| dense / train_s / most),
         })
     }
 }
@@ -90,6 +95,64 @@ pub fn implausible(
     None
 }
 
+/// The arithmetic of most operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Precision {
+    Float32,
+    Tf32,
+    Bf16,
+    Fp16,
+    /// Of two bytes, and nobody says which: both have one rate on the devices that have both.
+    Mixed,
+}
+
+impl Precision {
+    /// What a trainer means, in the words that frameworks use.
+    fn of(stated: &str) -> Option<Precision> {
+        let stated = stated.to_ascii_lowercase();
+        let has = |words: &[&str]| words.iter().any(|word| stated.contains(word));
+        match stated.as_str() {
+            _ if has(&["bf16", "bfloat16"]) => Some(Precision::Bf16),
+            _ if has(&["fp16", "float16"]) || stated == "f16" => Some(Precision::Fp16),
+            _ if has(&["mixed", "amp"]) => Some(Precision::Mixed),
+            _ if has(&["tf32", "tensorfloat"]) => Some(Precision::Tf32),
+            "float32" | "f32" | "fp32" | "single" => Some(Precision::Float32),
+            _ => None,
+        }
+    }
+}
+
+/// Operations per second that NVIDIA's data sheets state, dense, in TFLOP/s: a part of the device's name, float32,
+/// tf32, and bf16 or fp16. The first that fits counts.
+const DATA_SHEETS: [(&str, [f64; 3]); 9] = [
+    ("H200 NVL", [60.0, 417.5, 835.5]),
+    ("H200", [66.9, 494.7, 989.4]),
+    ("H100 PCIe", [51.2, 378.0, 756.0]),
+    ("H100 NVL", [60.0, 417.5, 835.5]),
+    ("H100", [66.9, 494.7, 989.4]),
+    ("A100", [19.5, 156.0, 312.0]),
+    ("L40S", [91.6, 183.0, 362.05]),
+    ("A10", [31.2, 62.5, 125.0]),
+    ("L4", [30.3, 60.0, 121.0]),
+];
+
+/// What the data sheet of a row's device says of its precision.
+fn data_sheet(trainer: &TrainerRecord) -> Option<f64> {
+    let device = trainer.device.as_deref()?;
+    let words = |name: &str| {
+        let ends =
+            |at: usize| device[at..].chars().next().is_none_or(|c| !c.is_ascii_alphanumeric());
+        device.match_indices(name).any(|(at, found)| ends(at + found.len()))
+    };
+    let (_, rates) = DATA_SHEETS.iter().find(|(name, _)| words(name))?;
+    let place = match Precision::of(trainer.precision.as_deref().unwrap_or("float32"))? {
+        Precision::Float32 => 0,
+        Precision::Tf32 => 1,
+        Precision::Bf16 | Precision::Fp16 | Precision::Mixed => 2,
+    };
+    Some(rates[place] * 1e12)
+}
+
 struct Peak {
     median: f64,
     highest: f64,
@@ -103,21 +166,31 @@ fn peak(
     capability: Option<&Capability>,
 ) -> Result<Peak, String> {
     let capability = capability.ok_or("the machine was not measured; `trainmark machine` does")?;
-    let precision = trainer.precision.as_deref().unwrap_or("float32");
-    if !matches!(precision, "float32" | "f32" | "fp32") {
-        return Err(format!("the peak was measured in float32, the row computes in {precision}"));
-    }
+    let stated = trainer.precision.as_deref().unwrap_or("float32");
+    let precision = Precision::of(stated);
     let device = trainer.device.as_deref().unwrap_or_default();
     if let Some(gpu) =
         capability.gpus.iter().find(|gpu| !gpu.name.is_empty() && device.contains(&gpu.name))
     {
-        let rate =
-            gpu.fp32_flop_per_s.ok_or(format!("the peak of {} is not measured", gpu.name))?;
-        let source = format!(
-            "trainmark machine, {}: float32 multiply-adds, {}",
-            capability.measured, gpu.name
-        );
+        let (rate, what) = match precision {
+            Some(Precision::Float32) => (gpu.fp32_flop_per_s, "float32 multiply-adds"),
+            Some(Precision::Tf32) => (gpu.tf32_flop_per_s, "products in tf32"),
+            Some(Precision::Bf16) => (gpu.bf16_flop_per_s, "products in bf16"),
+            Some(Precision::Fp16) => (gpu.fp16_flop_per_s, "products in fp16"),
+            Some(Precision::Mixed) => {
+                (gpu.bf16_flop_per_s.max(gpu.fp16_flop_per_s), "products in bf16 or fp16")
+            }
+            None => (None, ""),
+        };
+        let missing = || format!("the peak of {} in {stated} is not measured", gpu.name);
+        let rate = rate.ok_or_else(missing)?;
+        let source = format!("trainmark machine, {}: {what}, {}", capability.measured, gpu.name);
         return Ok(Peak { median: rate as f64, highest: rate as f64, source });
+    }
+    if precision != Some(Precision::Float32) {
+        return Err(format!(
+            "the CPU's peak was measured in float32, the row computes in {stated}"
+        ));
     }
     let own = capability.cpu.name.as_deref().is_some_and(|name| device.contains(name));
     if !(own || backend == "cpu") {
@@ -209,5 +282,37 @@ mod tests {
         assert!(unknown.peak_source.contains("`trainmark machine` does"));
         let silent = sample(None, None, 1.0);
         assert_eq!(Roofline::new(&silent, Some(1.0), &trainer, "cpu", None), None);
+    }
+
+    #[test]
+    fn a_gpus_share_is_of_the_peak_of_the_precision_and_of_its_data_sheet() {
+        let gpu = machine::Gpu {
+            name: "NVIDIA H100 80GB HBM3".into(),
+            fp32_flop_per_s: Some(50_000_000_000_000),
+            bf16_flop_per_s: Some(700_000_000_000_000),
+            ..machine::Gpu::default()
+        };
+        let capability = Capability { gpus: vec![gpu], ..capability() };
+        let of = |precision: &str| {
+            let trainer = TrainerRecord {
+                device: Some("NVIDIA H100 80GB HBM3".into()),
+                precision: Some(precision.into()),
+                ..TrainerRecord::default()
+            };
+            let sample = sample(Some(350e12), None, 1.0);
+            Roofline::new(&sample, Some(1.0), &trainer, "cuda", Some(&capability)).unwrap()
+        };
+        for mixed in ["bf16", "bfloat16", "bf16-mixed", "mixed"] {
+            assert_eq!(of(mixed).share, Some(0.5), "{mixed}");
+            assert_eq!(of(mixed).of_data_sheet, Some(350.0 / 989.4), "{mixed}");
+        }
+        assert_eq!(
+            (of("float32").share, of("float32").of_data_sheet),
+            (Some(7.0), Some(350.0 / 66.9))
+        );
+        let unmeasured = of("tf32");
+        assert_eq!((unmeasured.share, unmeasured.of_data_sheet), (None, Some(350.0 / 494.7)));
+        assert!(unmeasured.peak_source.contains("in tf32 is not measured"), "{unmeasured:?}");
+        assert_eq!((of("int8").share, of("int8").of_data_sheet), (None, None));
     }
 }

@@ -59,6 +59,9 @@ pub struct Sample {
     pub executed_flop: Option<f64>,
     /// Other counters of the operating system, by name.
     pub counters: BTreeMap<String, u64>,
+    /// What a program that logs for MLPerf said of its run, by MLPerf's keys.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub mlperf: BTreeMap<String, f64>,
     /// What a reader should know of this sample, for example stragglers.
     pub notes: Vec<String>,
     /// Why the sample is noisy: what else the machine did meanwhile. Empty for a quiet one.

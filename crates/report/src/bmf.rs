@@ -40,7 +40,7 @@ pub fn write(summary: &Summary, mut to: impl Write) -> std::io::Result<()> {
     to.write_all(b"\n")
 }
 
-/// `PyTorch/mlp/cpu epochs=5 batch_size=32 seed=42 dataset=mnist`.
+/// `PyTorch/mlp/cpu epochs=5 batch_size=32 seed=42 dataset=corpus`.
 fn name(row: &Row) -> String {
     let record = &row.record;
     let parts = [&record.executable, &record.model, &record.backend];

@@ -1,4 +1,4 @@
-//! The suites that come with the program, and the sources of the trainers that they name. A suite whose trainers
+//! The suites and tasks that come with the program, and the sources of the trainers that they name. A suite whose trainers
 //! have sources is unpacked into the user's data folder before it is used; `trainmark setup` makes its
 //! environments there too.
 
@@ -10,12 +10,23 @@ use std::path::{Path, PathBuf};
 const FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/files.rs"));
 
 /// Where a checkout has its suites.
-const FOLDER: &str = "suites/";
+const SUITES: &str = "suites/";
+/// Where it has its tasks.
+const TASKS: &str = "tasks/";
 
 /// All suites by name, in the order of the alphabet.
 pub fn suites() -> impl Iterator<Item = (&'static str, &'static str)> {
-    FILES.iter().filter_map(|(path, contents)| {
-        let name = path.strip_prefix(FOLDER)?.strip_suffix(".toml")?;
+    named(SUITES)
+}
+
+/// All tasks by name.
+pub fn tasks() -> impl Iterator<Item = (&'static str, &'static str)> {
+    named(TASKS)
+}
+
+fn named(folder: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    FILES.iter().filter_map(move |(path, contents)| {
+        let name = path.strip_prefix(folder)?.strip_suffix(".toml")?;
         Some((name, std::str::from_utf8(contents).ok()?))
     })
 }
@@ -28,7 +39,7 @@ pub fn suite(name: &str) -> Option<(&'static str, &'static str)> {
 /// The same suite's file in a checkout that the current folder is in.
 pub fn in_checkout(name: &str) -> Option<PathBuf> {
     let current = std::env::current_dir().ok()?;
-    let file = format!("{FOLDER}{name}.toml");
+    let file = format!("{SUITES}{name}.toml");
     let sources = |folder: &&Path| folder.join("crates/trainmark/Cargo.toml").is_file();
     current.ancestors().find(sources).map(|folder| folder.join(file)).filter(|it| it.is_file())
 }

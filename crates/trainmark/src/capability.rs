@@ -7,7 +7,7 @@ use machine::Capability;
 /// # Errors
 /// If what was kept cannot be read.
 pub fn kept() -> Result<Option<Capability>, machine::Error> {
-    match mnist::cache_directory() {
+    match files::cache_directory() {
         Some(cache) => machine::load(&cache, &machine::describe().key),
         None => Ok(None),
     }

@@ -1,32 +1,24 @@
-//! The data of a run: found, checked and named once, before any training.
+//! The data of a run: found, named and hashed once, before any training.
 //!
-//! A task's own files are hashed as a stream. The images of the layout `idx` are read, checked and hashed as
-//! a whole, which takes some 60 MB, and the harness would hold on to them while it measures others. So it
-//! executes itself once more ([`READER_ARG`]) and that process reads, hashes, draws digits where there is no
-//! data, says what it found in one line, and ends.
+//! A task's data lies where its suite says or, if the task says `[find]`, in one of several usual places; where
+//! there are none, data that the program draws may stand in. Files are hashed as streams.
 
 use crate::suite::LoadedSuite;
-use crate::task::{Layout, Task};
-use anyhow::{Context, Result, bail};
-use measure::launch;
-use serde::{Deserialize, Serialize};
+use crate::task::{Find, Task};
+use anyhow::{Context, Result, anyhow, bail};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
 
-/// The first argument that turns the harness's binary into the reader.
-pub const READER_ARG: &str = "__read-data";
-
-/// Data that has been read and checked, or none.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// Data that has been found and hashed, or none.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Dataset {
     /// The file or the folder that trainers are given; empty for a task without data.
     pub directory: PathBuf,
     pub name: String,
-    /// Of one file its SHA-256; of several over names and bytes; of the layout `idx` as METHOD.md defines it.
+    /// Of one file its SHA-256; of several as METHOD.md defines it.
     pub sha256: String,
     /// What led to it, in words.
     pub found_by: String,
@@ -51,32 +43,20 @@ impl Dataset {
     }
 }
 
-/// Finds, reads and checks the data of a suite; the value of `--data`, if there was one, is `explicit`.
+/// Finds and hashes the data of a suite; the value of `--data`, if there was one, is `explicit`.
 ///
 /// # Errors
-/// If it is not where the suite or the user says, or if it is damaged.
+/// If it is not where the suite or the user says.
 pub fn prepare(loaded: &LoadedSuite, explicit: Option<&Path>) -> Result<Dataset> {
     let task = loaded.suite.task();
     let explicit = explicit.filter(|path| !path.as_os_str().is_empty());
-    match task.layout {
-        Some(Layout::Idx) => {
-            let own = task.data.as_ref().and_then(|data| data.all().first());
-            let own = own.map(|data| loaded.folder.join(data));
-            let mut dataset = ask_reader(explicit.or(own.as_deref()))?;
-            if own.is_some() && explicit.is_none() && !task.datasets.contains(&dataset.name) {
-                dataset.name.clone_from(&task.name);
-            }
-            Ok(dataset)
-        }
-        None => match place(loaded, explicit)? {
-            Some(directory) => {
-                let sha256 = digest(task, &directory)?;
-                let found_by = if explicit.is_some() { "--data" } else { "the suite" }.to_owned();
-                Ok(Dataset { directory, name: task.name.clone(), sha256, found_by })
-            }
-            None => Ok(Dataset::default()),
-        },
+    if let Some(find) = &task.find {
+        return found(task, &locate(loaded, find, explicit)?);
     }
+    let Some(directory) = place(loaded, explicit)? else { return Ok(Dataset::default()) };
+    let sha256 = digest(task, &directory)?;
+    let found_by = if explicit.is_some() { "--data" } else { "the suite" }.to_owned();
+    Ok(Dataset { directory, name: task.name.clone(), sha256, found_by })
 }
 
 /// Where the data is, if the task has any: nothing is read or drawn.
@@ -86,11 +66,11 @@ pub fn prepare(loaded: &LoadedSuite, explicit: Option<&Path>) -> Result<Dataset>
 pub fn place(loaded: &LoadedSuite, explicit: Option<&Path>) -> Result<Option<PathBuf>> {
     let task = loaded.suite.task();
     let explicit = explicit.filter(|path| !path.as_os_str().is_empty());
-    if task.layout == Some(Layout::Idx) {
-        let own = task.data.as_ref().and_then(|data| data.all().first());
-        let own = own.map(|data| loaded.folder.join(data));
-        let source = mnist::Source::locate(explicit.or(own.as_deref()))?;
-        return Ok(Some(source.directory().map_or_else(|| mnist::EMBEDDED.into(), absolute)));
+    if let Some(find) = &task.find {
+        return Ok(Some(match locate(loaded, find, explicit)?.place {
+            Place::Drawn(name) => name.into(),
+            Place::There { given, .. } => given,
+        }));
     }
     let Some(data) = &task.data else {
         return match explicit {
@@ -112,6 +92,197 @@ pub fn place(loaded: &LoadedSuite, explicit: Option<&Path>) -> Result<Option<Pat
         bail!("the data {} is not there{fetch}", place.display());
     }
     Ok(Some(place))
+}
+
+/// Data that was found in one of the usual places.
+struct Found {
+    place: Place,
+    found_by: &'static str,
+}
+
+enum Place {
+    /// By its name: it is not written before it is needed.
+    Drawn(String),
+    There {
+        /// The folder or, of a task with one file, the file.
+        given: PathBuf,
+        files: Vec<PathBuf>,
+        /// What it is called unless its bytes are known.
+        name: String,
+    },
+}
+
+/// In order: `--data`, the suite's own, `$TRAINMARK_DATA`, `./data`, the user's cache, what stands in. If one of
+/// the first three holds no data, that is an error, and nothing else is tried.
+fn locate(loaded: &LoadedSuite, find: &Find, explicit: Option<&Path>) -> Result<Found> {
+    let task = loaded.suite.task();
+    if let Some(chosen) = explicit {
+        return choose(task, find, chosen, "--data");
+    }
+    if let Some(own) = task.data.as_ref().and_then(|data| data.all().first()) {
+        let mut found = choose(task, find, &loaded.folder.join(own), "the suite")?;
+        if let Place::There { name, .. } = &mut found.place {
+            name.clone_from(&task.name);
+        }
+        return Ok(found);
+    }
+    if let Some(chosen) = std::env::var_os(protocol::env::DATA).filter(|it| !it.is_empty()) {
+        return choose(task, find, Path::new(&chosen), "$TRAINMARK_DATA");
+    }
+    match search(task, find, Path::new("data")) {
+        Search::Whole(place) => return Ok(Found { place, found_by: "./data" }),
+        Search::Part(missing) => bail!("./data holds a part of {}: {missing}", task.name),
+        Search::Nothing => {}
+    }
+    // A cache with a part of the files is a download that was interrupted: not a choice.
+    let cached = files::cache_directory().map(|cache| search(task, find, &cache));
+    if let Some(Search::Whole(place)) = cached {
+        return Ok(Found { place, found_by: "the user's cache" });
+    }
+    let Some(name) = find.stand_in.clone() else {
+        bail!("there are no data of the task {:?}; {}", task.name, fetch_hint(task));
+    };
+    Ok(Found { place: Place::Drawn(name), found_by: "no other data were found" })
+}
+
+fn fetch_hint(task: &Task) -> String {
+    format!("`trainmark fetch --task {}` downloads them", task.name)
+}
+
+fn choose(task: &Task, find: &Find, chosen: &Path, found_by: &'static str) -> Result<Found> {
+    // As a word: with a slash behind it, it is a folder.
+    if let Some(name) = find.stand_in.clone().filter(|name| chosen.as_os_str() == &**name) {
+        return Ok(Found { place: Place::Drawn(name), found_by });
+    }
+    if let ([_], true) = (&task.files[..], chosen.is_file()) {
+        let (given, files) = (absolute(chosen), vec![chosen.to_owned()]);
+        return Ok(Found { place: Place::There { given, files, name: name_of(chosen) }, found_by });
+    }
+    let shown = chosen.display();
+    match search(task, find, chosen) {
+        Search::Whole(place) => return Ok(Found { place, found_by }),
+        Search::Part(missing) => {
+            bail!("{found_by} {shown}: the data are incomplete: {missing}; {}", fetch_hint(task))
+        }
+        Search::Nothing if !chosen.exists() => {
+            bail!("{found_by} {shown}: does not exist; name a folder that holds {}", names(task))
+        }
+        Search::Nothing => {}
+    }
+    let stand_in = find.stand_in.as_ref();
+    let stand_in =
+        stand_in.map_or(String::new(), |it| format!(", or choose `{it}`, which needs no files"));
+    bail!(
+        "{found_by} {shown}: holds no data of {}: looked for {} there and in {}; {}{stand_in}",
+        task.name,
+        names(task),
+        find.folders.join(", "),
+        fetch_hint(task)
+    )
+}
+
+fn names(task: &Task) -> String {
+    let names: Vec<String> =
+        task.files.iter().filter_map(|it| Some(it.path.as_ref()?.display().to_string())).collect();
+    names.join(", ")
+}
+
+enum Search {
+    Whole(Place),
+    /// What is missing.
+    Part(String),
+    Nothing,
+}
+
+/// Looks in a folder and in those that the task names; the first that has any of the files decides.
+fn search(task: &Task, find: &Find, directory: &Path) -> Search {
+    for folder in &find.folders {
+        let folder = directory.join(folder);
+        let paths = || task.files.iter().filter_map(|file| file.path.as_deref());
+        let files: Vec<PathBuf> = paths().filter_map(|name| file_in(&folder, name)).collect();
+        if files.len() == task.files.len() {
+            let given = if let [only] = &files[..] { absolute(only) } else { absolute(&folder) };
+            return Search::Whole(Place::There { name: name_of(&given), given, files });
+        }
+        if !files.is_empty() {
+            let missing = paths().filter(|name| file_in(&folder, name).is_none());
+            let missing: Vec<String> = missing.map(|name| name.display().to_string()).collect();
+            return Search::Part(format!("{} missing in {}", missing.join(", "), folder.display()));
+        }
+    }
+    Search::Nothing
+}
+
+/// A file under any of its names; plain before compressed. Some archives hold a folder under one name and the
+/// file under another.
+pub fn file_in(folder: &Path, name: &Path) -> Option<PathBuf> {
+    let name = name.display().to_string();
+    let dotted = name.replace("-idx", ".idx");
+    let names = [name.clone(), dotted.clone(), format!("{name}.gz"), format!("{dotted}.gz")];
+    names.iter().map(|name| folder.join(name)).find(|path| path.is_file())
+}
+
+/// In letters, digits, `.`, `_` and `-`, since it goes into tables and files.
+fn name_of(path: &Path) -> String {
+    let resolved = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let name = if resolved.is_file() { resolved.file_stem() } else { resolved.file_name() };
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    let name: String =
+        name.unwrap_or_default().to_string_lossy().chars().take(64).map(plain).collect();
+    if name.chars().any(|c| c.is_ascii_alphanumeric()) { name } else { "unnamed".to_owned() }
+}
+
+/// Draws it, if it is to be drawn, and finds out what it is: only the right bytes bear a name that the task
+/// knows.
+fn found(task: &Task, found: &Found) -> Result<Dataset> {
+    let found_by = found.found_by.to_owned();
+    let (directory, files, name) = match &found.place {
+        Place::There { given, files, name } => (given.clone(), files.clone(), name.clone()),
+        Place::Drawn(name) => {
+            // Trainers in other languages read files.
+            let cache = files::cache_directory();
+            let cache = cache.unwrap_or_else(|| std::env::temp_dir().join("trainmark"));
+            let drawn = stock::draw(name, &cache);
+            let drawn = drawn.with_context(|| format!("nothing here draws {name:?}"))?;
+            let given = absolute(&drawn.map_err(|error| anyhow!(error))?);
+            let files = match given.is_file() {
+                true => vec![given.clone()],
+                false => {
+                    task.files.iter().filter_map(|it| file_in(&given, it.path.as_ref()?)).collect()
+                }
+            };
+            (given, files, name.clone())
+        }
+    };
+    let digests: Vec<String> =
+        files.iter().map(|file| digest_of_content(file)).collect::<Result<_>>()?;
+    let sha256 = match &digests[..] {
+        [only] => only.clone(),
+        several => hexadecimal(&Sha256::digest(several.join("\n"))),
+    };
+    let known =
+        task.datasets.iter().find(|(_, known)| **known == sha256).map(|(name, _)| name.clone());
+    let reserved = task.datasets.contains_key(&name);
+    let name = known.unwrap_or(if reserved { format!("not-{name}") } else { name });
+    Ok(Dataset { directory, name, sha256, found_by })
+}
+
+/// Of a compressed file, what is in it: mirrors compress differently.
+pub fn digest_of_content(file: &Path) -> Result<String> {
+    let cannot = || format!("the data {} cannot be read", file.display());
+    Ok(hexadecimal(&digest_of(&mut content(file).with_context(cannot)?).with_context(cannot)?))
+}
+
+/// A file's content, decompressed if it begins as gzip does.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn content(file: &Path) -> std::io::Result<Box<dyn Read>> {
+    let mut open = BufReader::new(File::open(file)?);
+    match open.fill_buf()?.starts_with(&[0x1f, 0x8b]) {
+        true => Ok(Box::new(flate2::bufread::MultiGzDecoder::new(open))),
+        false => Ok(Box::new(open)),
+    }
 }
 
 /// The deepest folder that holds all of these.
@@ -144,7 +315,9 @@ fn digest(task: &Task, place: &Path) -> Result<String> {
     files.sort();
     let mut all = Sha256::new();
     for (name, file) in files {
-        let own = digest_of_file(&file)?;
+        let cannot = || format!("the data {} cannot be read", file.display());
+        let own =
+            File::open(&file).and_then(|mut file| digest_of(&mut file)).with_context(cannot)?;
         if place.is_file() {
             return Ok(hexadecimal(&own));
         }
@@ -155,13 +328,11 @@ fn digest(task: &Task, place: &Path) -> Result<String> {
     Ok(hexadecimal(&all.finalize()))
 }
 
-fn digest_of_file(file: &Path) -> Result<Vec<u8>> {
-    let cannot = || format!("the data {} cannot be read", file.display());
-    let mut open = File::open(file).with_context(cannot)?;
+fn digest_of(bytes: &mut dyn Read) -> std::io::Result<Vec<u8>> {
     let mut digest = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
     loop {
-        match open.read(&mut buffer).with_context(cannot)? {
+        match bytes.read(&mut buffer)? {
             0 => return Ok(digest.finalize().to_vec()),
             count => digest.update(&buffer[..count]),
         }
@@ -186,61 +357,6 @@ fn list(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         bail!("the data {} is neither a file nor a folder", path.display());
     }
     Ok(())
-}
-
-fn ask_reader(explicit: Option<&Path>) -> Result<Dataset> {
-    let harness = launch::own_program().context("cannot find this program's own file")?;
-    let output = Command::new(harness)
-        .arg(READER_ARG)
-        .args(explicit)
-        .stdin(Stdio::null())
-        .output()
-        .context("cannot start the process that reads the data")?;
-    if !output.status.success() {
-        // The reader's one line is ours.
-        let error = String::from_utf8_lossy(&output.stderr);
-        bail!("{}", error.trim_start_matches("error: ").trim_end());
-    }
-    serde_json::from_slice(&output.stdout).context("the process that reads the data said nonsense")
-}
-
-/// What the harness's binary does when its first argument is [`READER_ARG`].
-pub fn reader_main() -> ExitCode {
-    let explicit = std::env::args_os().nth(2).map(PathBuf::from);
-    let said = read(explicit.as_deref()).and_then(|dataset| Ok(serde_json::to_string(&dataset)?));
-    match said {
-        Ok(line) => {
-            println!("{line}");
-            ExitCode::from(protocol::exit::SUCCESS)
-        }
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(protocol::exit::DATA)
-        }
-    }
-}
-
-fn read(explicit: Option<&Path>) -> Result<Dataset> {
-    let mut source = mnist::Source::locate(explicit)?;
-    let found_by = source.found_by().to_owned();
-    if source.directory().is_none() {
-        // Trainers in other languages read files.
-        source = mnist::Source::open(&mnist::digits::materialise(&cache())?)?;
-    }
-    let directory = absolute(source.directory().context("the dataset has no folder")?);
-    let mut dataset = source.load()?;
-    dataset.identify();
-    Ok(Dataset {
-        directory,
-        name: dataset.name,
-        sha256: dataset.sha256.context("the dataset has no digest")?,
-        found_by,
-    })
-}
-
-/// The user's cache; without a home, a folder among the system's temporary files.
-fn cache() -> PathBuf {
-    mnist::cache_directory().unwrap_or_else(|| std::env::temp_dir().join("trainmark"))
 }
 
 /// Trainers run in another folder than the harness.
@@ -309,5 +425,40 @@ mod tests {
         );
         let missing = dataset(folder.path(), &files).unwrap_err().to_string();
         assert!(missing.contains("x.bin is not there; `trainmark fetch --suite "), "{missing}");
+    }
+
+    #[test]
+    fn usual_places_are_tried_and_only_the_right_bytes_bear_a_known_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let both = hexadecimal(&Sha256::digest([abc, abc].join("\n")));
+        let task = format!(
+            "find = {{ folders = [\"\", \"deep\"] }}\ndatasets = {{ letters = \"{both}\" }}\n\
+             files = [{{ path = \"a\" }}, {{ path = \"b\" }}]"
+        );
+        let at = |place: &str| {
+            let own = format!("data = \"{place}\"\n{task}");
+            dataset(folder.path(), &own)
+        };
+        let write = |name: &str, bytes: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        };
+        write("letters/deep/a", b"abc");
+        let part = at("letters").unwrap_err().to_string();
+        assert!(part.contains("incomplete: b missing"), "{part}");
+        // Compressed, it is the same file.
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut encoder, b"abc").unwrap();
+        write("letters/deep/b.gz", &encoder.finish().unwrap());
+        let found = at("letters").unwrap();
+        assert_eq!((found.name.as_str(), &found.sha256), ("letters", &both));
+        assert!(found.directory.ends_with("letters/deep"));
+        write("other/a", b"abc");
+        write("other/b", b"abd");
+        assert_eq!(at("other").unwrap().name, "t", "the suite's own");
+        let nothing = at("nowhere").unwrap_err().to_string();
+        assert!(nothing.contains("does not exist; name a folder that holds a, b"), "{nothing}");
     }
 }

@@ -5,15 +5,12 @@ use clap::Parser;
 use measure::launch;
 use std::process::ExitCode;
 use trainmark::cli::{Cli, Verb};
-use trainmark::{cmd, data};
+use trainmark::cmd;
 
 fn main() -> ExitCode {
     // Before anything else: the launcher must stay as small as it can.
     if std::env::args_os().nth(1).is_some_and(|word| word == launch::LAUNCHER_ARG) {
         return launch::launcher_main();
-    }
-    if std::env::args_os().nth(1).is_some_and(|word| word == data::READER_ARG) {
-        return data::reader_main();
     }
     let done = match Cli::parse().verb {
         Verb::Run(args) => cmd::run::run(&args),

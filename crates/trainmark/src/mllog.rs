@@ -12,7 +12,7 @@
 //! | `epoch_start`, `epoch_stop` | an epoch, less the evaluations within |
 //! | `eval_start`, `eval_stop` | evaluation, their sum |
 //! | a metric of the task, or what it declares as `mlperf` | that metric; the last one counts |
-//! | `quality_target`, `global_batch_size`, `train_samples`, `samples_count` | noted; the last is the work |
+//! | `quality_target`, `global_batch_size`, `train_samples`, `samples_count` | recorded; the last is the work |
 //!
 //! Processes that print the same lines are taken together: an interval begins with the first that says
 //! so and ends with the last. Losses are passed over: MLPerf's are of single steps.
@@ -114,6 +114,7 @@ impl Log {
         }
         if let (Some(key), Some(number)) =
             (NOTED.into_iter().find(|key| *key == entry.key), entry.number())
+            && number.is_finite()
         {
             self.noted.insert(key, number);
         }

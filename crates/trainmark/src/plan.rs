@@ -221,7 +221,7 @@ fn excluded(trainer: &Trainer, model: &str, backend: &str, config: &Map<String, 
 }
 
 impl Row {
-    /// What a person calls it: `MNISTClassic mlp cpu h512`.
+    /// What a person calls it: `PyTorch mlp cpu h512`.
     pub fn label(&self, suite: &Suite) -> String {
         let mut label =
             format!("{} {} {}", suite.trainers[self.trainer].name, self.model, self.backend);
@@ -378,7 +378,6 @@ fn cargo_target(root: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::suite::BUILT_IN;
 
     fn suite() -> Suite {
         Suite::parse(
@@ -480,7 +479,7 @@ mod tests {
 
     #[test]
     fn configuration_keys_come_in_the_specifications_order() {
-        let suite = Suite::parse(BUILT_IN, "built in").unwrap();
+        let suite = LoadedSuite::built_in(stock::SUITE).unwrap().suite;
         let selection = Selection { models: vec!["mlp".into()], ..Selection::default() };
         let rows = plan(&suite, &selection).unwrap();
         let keys: Vec<&String> = rows[0].config.keys().collect();

@@ -58,6 +58,7 @@ pub fn sample(
         dense_flop: fact(Fact::DenseFlop),
         executed_flop: fact(Fact::ExecutedFlop),
         counters: BTreeMap::new(),
+        mlperf: said.mlperf.noted.iter().map(|(&key, &value)| (key.to_owned(), value)).collect(),
         notes: notes(outcome, said),
         disturbances: Vec::new(),
         superseded: false,

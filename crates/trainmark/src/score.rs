@@ -1,9 +1,10 @@
 //! Predictions against the truth: the harness's own scores.
 //!
 //! Both are rows of numbers: a file of one little-endian type and nothing else, NumPy's `.npy`, or, for
-//! the truth, an IDX file. They are read when a training has ended and forgotten then: a harness that
+//! the truth, an IDX file or a text. They are read when a training has ended and forgotten then: a harness that
 //! held on to them would take part in what it measures.
 
+use crate::data::{content, file_in};
 use record::task::Better;
 use serde::Deserialize;
 use std::io::{ErrorKind, Read};
@@ -23,12 +24,17 @@ pub struct Score {
     pub by: Measure,
     /// The type of the predictions.
     pub predictions: Type,
-    /// The file of the truth, within the data.
+    /// The file of the truth, within the data; without it, the data's only file.
+    #[serde(default)]
     pub truth: String,
     /// The type of the truth; that of the predictions for `rmse` and `mae`, else the one that its name
     /// ends in.
     #[serde(default)]
     truth_type: Option<Type>,
+    /// Of `characters`: the first so many per cent are only trained on. Of the rest, all but the first are
+    /// predicted, each from those before it.
+    #[serde(default)]
+    trained_percent: usize,
     /// Of `top_k`.
     #[serde(default)]
     k: Option<usize>,
@@ -72,6 +78,10 @@ pub enum Type {
     F64,
     /// It says so itself.
     Npy,
+    /// As that, of the format that labels of images come in.
+    Idx,
+    /// The bytes of a text, each as its place among the different ones, sorted.
+    Characters,
 }
 
 impl Type {
@@ -86,13 +96,14 @@ impl Type {
             ("f64", F64),
             ("npy", Npy),
         ];
-        ends.into_iter().find(|(end, _)| name.ends_with(end)).map(|(_, it)| it)
+        let idx = name.contains("idx").then_some(Idx);
+        idx.or(ends.into_iter().find(|(end, _)| name.ends_with(end)).map(|(_, it)| it))
     }
 
     /// At most, of one number.
     fn bytes(self) -> usize {
         match self {
-            Type::U8 => 1,
+            Type::U8 | Type::Idx | Type::Characters => 1,
             Type::U16 => 2,
             Type::U32 | Type::F32 => 4,
             Type::I64 | Type::F64 | Type::Npy => 8,
@@ -131,8 +142,34 @@ impl Type {
             Type::F32 => cut(bytes, |it| f64::from(f32::from_le_bytes(it))),
             Type::F64 => cut(bytes, f64::from_le_bytes),
             Type::Npy => npy(bytes),
+            Type::Idx => idx(bytes),
+            Type::Characters => Ok(characters(bytes)),
         }
     }
+}
+
+/// Two zeros, the type (8: unsigned bytes), the number of dimensions, each of them in 32 bits, the numbers.
+fn idx(bytes: &[u8]) -> Result<Vec<f64>, String> {
+    let none = || "it is no IDX file of unsigned bytes".to_owned();
+    let [0, 0, 8, dimensions, rest @ ..] = bytes else { return Err(none()) };
+    let (sizes, numbers) = rest.split_at_checked(4 * usize::from(*dimensions)).ok_or_else(none)?;
+    let sizes = sizes.as_chunks().0.iter().map(|&size| u64::from(u32::from_be_bytes(size)));
+    if sizes.fold(1, u64::saturating_mul) != numbers.len() as u64 {
+        return Err(format!("its header does not fit its {} bytes of numbers", numbers.len()));
+    }
+    Type::U8.numbers(numbers)
+}
+
+fn characters(bytes: &[u8]) -> Vec<f64> {
+    let mut place = [0.0; 256];
+    let mut next = 0.0;
+    for (byte, place) in place.iter_mut().enumerate() {
+        if bytes.contains(&(byte as u8)) {
+            *place = next;
+            next += 1.0;
+        }
+    }
+    bytes.iter().map(|&byte| place[usize::from(byte)]).collect()
 }
 
 /// NumPy's format, versions 1 to 3: magic, version, length of the header, the header, the numbers.
@@ -168,10 +205,17 @@ impl Score {
         let needs = |key: &str| Err(format!("{key} is missing"));
         match self.by {
             Measure::TopK if self.k.is_none() => needs("k"),
-            Measure::TopK | Measure::LogLoss if self.classes.is_none_or(|it| it == 0) => {
+            Measure::TopK | Measure::LogLoss
+                if self.truth_type() != Some(Type::Characters)
+                    && self.classes.is_none_or(|it| it == 0) =>
+            {
                 needs("classes")
             }
             Measure::Command if self.command.is_empty() => needs("command"),
+            _ if self.trained_percent >= 100 => Err(format!(
+                "trained_percent = {}: nothing is left to predict",
+                self.trained_percent
+            )),
             _ if self.truth_type().is_none() => {
                 Err(format!("the type of {:?} is not known: add `truth_type`", self.truth))
             }
@@ -186,8 +230,7 @@ impl Score {
 
     fn truth_type(&self) -> Option<Type> {
         let same = matches!(self.by, Measure::Rmse | Measure::Mae).then_some(self.predictions);
-        let idx = self.truth.contains("idx").then_some(Type::U8);
-        self.truth_type.or(Type::of_name(&self.truth)).or(idx).or(same)
+        self.truth_type.or(Type::of_name(&self.truth)).or(same)
     }
 
     /// The score of a predictions file, `data` being the data's file or folder; `None` when the trainer
@@ -221,9 +264,9 @@ impl Score {
         }
         let file = self.truth_in(data);
         let in_truth = |reason| format!("the truth {}: {reason}", file.display());
-        let truth = self.truth(&file).map_err(in_truth)?;
+        let (truth, different) = self.truth(&file).map_err(in_truth)?;
         let rows = matches!(self.by, Measure::TopK | Measure::LogLoss);
-        let wide = if rows { self.classes.unwrap_or(1) } else { 1 };
+        let wide = if rows { self.classes.unwrap_or(different) } else { 1 };
         let most = (truth.len() * wide * self.predictions.bytes() + LONGEST_HEADER) as u64;
         let bytes = read(predictions, most)
             .map_err(|it| format!("the predictions cannot be read: {it}"))?;
@@ -252,13 +295,22 @@ impl Score {
         Ok(Some(if percent { 100.0 * score } else { score }))
     }
 
-    fn truth(&self, file: &Path) -> Result<Vec<f64>, String> {
-        if self.truth.contains("idx") {
-            let labels = idx_labels(file)?;
-            return Ok(labels.into_iter().map(f64::from).collect());
+    /// What is to be predicted, and how many different labels the whole file has, if it is a text.
+    fn truth(&self, file: &Path) -> Result<(Vec<f64>, usize), String> {
+        let bytes = read_all(file).map_err(|error| error.to_string())?;
+        let of = self.truth_type().ok_or("is of an unknown type")?;
+        let mut truth = of.numbers(&bytes)?;
+        if of != Type::Characters {
+            return Ok((truth, 1));
         }
-        let bytes = read(file, MOST_BYTES).map_err(|error| error.to_string())?;
-        self.truth_type().ok_or("is of an unknown type")?.numbers(&bytes)
+        let largest = truth.iter().copied().fold(-1.0, f64::max);
+        let trained = truth.len() / 100 * self.trained_percent
+            + truth.len() % 100 * self.trained_percent / 100;
+        truth.drain(..(trained + 1).min(truth.len()));
+        match truth.is_empty() {
+            true => Err("nothing is left to predict".to_owned()),
+            false => Ok((truth, largest as usize + 1)),
+        }
     }
 
     /// The mean over rows.
@@ -291,8 +343,11 @@ impl Score {
     }
 
     fn truth_in(&self, data: &Path) -> PathBuf {
+        if self.truth.is_empty() {
+            return data.to_owned();
+        }
         let folder = if data.is_file() { data.parent().unwrap_or(data) } else { data };
-        folder.join(&self.truth)
+        file_in(folder, Path::new(&self.truth)).unwrap_or_else(|| folder.join(&self.truth))
     }
 
     /// The words of the command that scores; `None` if the harness does it itself.
@@ -309,12 +364,11 @@ impl Score {
 /// Runs a scoring command and returns what it prints.
 pub type Ask<'a> = dyn FnMut(Vec<String>) -> Result<String, String> + 'a;
 
-/// The labels of an IDX file under any of its names.
-fn idx_labels(file: &Path) -> Result<Vec<u8>, String> {
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let folder = file.parent().unwrap_or(file);
-    let found = mnist::find_file(folder, &name).unwrap_or_else(|| file.to_owned());
-    mnist::idx::read_labels(&found).map_err(|error| error.to_string())
+/// The truth, decompressed if it has to be.
+fn read_all(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    content(path)?.take(MOST_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// A file, to one byte more than there may be, so that one that is too long shows.
@@ -389,6 +443,29 @@ mod tests {
         );
         near(scored(&by("by = 'top_k'\nk = 1"), &rows, &[1, 0]), 50.0); // a tie is not won
         near(scored(&by("by = 'top_k'\nk = 2"), &rows, &[0, 0]), 100.0);
+    }
+
+    #[test]
+    fn of_a_text_the_characters_after_the_trained_part_are_predicted() {
+        let by = "by = 'log_loss'\npredictions = 'f32'\nlogits = true\ntruth = 't'\n\
+                  truth_type = 'characters'\ntrained_percent = 50";
+        // Of "abcb", "cb" is left, and 'b' is predicted: the second of three.
+        let loss = scored(by, &floats(&[0.0, 1.0, 0.0]), b"abcb").unwrap().unwrap();
+        assert!((loss - ((2.0 + 1.0_f64.exp()).ln() - 1.0)).abs() < 1e-6, "{loss}");
+        assert!(
+            scored(by, &floats(&[0.0, 1.0]), b"abcb").unwrap_err().contains("of 3 numbers each")
+        );
+        assert!(scored(by, &floats(&[0.0]), b"a").unwrap_err().contains("nothing is left"));
+    }
+
+    #[test]
+    fn an_idx_file_says_its_shape() {
+        assert_eq!(Type::Idx.numbers(&[0, 0, 8, 1, 0, 0, 0, 2, 5, 7]), Ok(vec![5.0, 7.0]));
+        assert!(
+            Type::Idx.numbers(&[0, 0, 8, 1, 0, 0, 0, 9, 5, 7]).unwrap_err().contains("2 bytes")
+        );
+        assert!(Type::Idx.numbers(&[0, 0, 13, 1]).is_err());
+        assert_eq!(Type::of_name("t10k-labels-idx1-ubyte"), Some(Type::Idx));
     }
 
     #[test]

@@ -15,10 +15,6 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The text of the suite that is meant if nobody names one.
-pub const BUILT_IN: &str = include_str!("../../../suites/mnist.toml");
-/// Its name.
-pub const DEFAULT: &str = "mnist";
 const ORIGIN_BUILT_IN: &str = "built in";
 
 /// A suite file.
@@ -246,7 +242,7 @@ impl LoadedSuite {
     /// # Errors
     /// If there is no such suite, or if its file is none.
     pub fn find(wanted: Option<&Path>) -> Result<LoadedSuite, SuiteError> {
-        let wanted = wanted.unwrap_or(Path::new(DEFAULT));
+        let wanted = wanted.unwrap_or(Path::new(stock::SUITE));
         if wanted.is_file() {
             return LoadedSuite::read(wanted);
         }
@@ -355,7 +351,9 @@ impl Suite {
             return Ok(());
         }
         let Some(program) = verify.program.clone() else {
-            return Err(format!("[task.verify]: the reference {name:?} is no trainer of this suite"));
+            return Err(format!(
+                "[task.verify]: the reference {name:?} is no trainer of this suite"
+            ));
         };
         let backends = vec!["cpu".to_owned()];
         let command = verify.command.clone();
@@ -510,9 +508,9 @@ impl Suite {
                 return never(format!("{metric:?} is none of the metrics: {}", task.names()));
             }
             if let Some(dataset) = target.at.get(DATASET) {
-                // Images may lie in a folder of any name; one that is nearly a known one is mistyped.
-                let (dataset, free) = (dataset.as_str().unwrap_or_default(), task.layout.is_some());
-                let known: Vec<&String> = task.datasets.iter().chain([&task.name]).collect();
+                // Data may lie in a folder of any name; one that is nearly a known one is mistyped.
+                let (dataset, free) = (dataset.as_str().unwrap_or_default(), task.find.is_some());
+                let known: Vec<&String> = task.datasets.keys().chain([&task.name]).collect();
                 let near = known.iter().any(|it| strsim::jaro_winkler(it, dataset) > 0.85);
                 if !known.iter().any(|it| *it == dataset) && (near || !free) {
                     return never(format!("{dataset:?} is no data of the task {:?}", task.name));
@@ -602,7 +600,7 @@ mod tests {
 
     #[test]
     fn the_built_in_suite_covers_the_specification() {
-        let suite = Suite::parse(BUILT_IN, "built in").unwrap();
+        let suite = LoadedSuite::built_in(stock::SUITE).unwrap().suite;
         assert_eq!(suite.config["seed"], 42);
         assert_eq!(suite.config["batch_size"], 32);
         assert_eq!((&suite.config["epochs"], &suite.quick["epochs"]), (&5.into(), &1.into()));

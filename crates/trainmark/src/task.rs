@@ -1,24 +1,20 @@
 //! Tasks: what is learnt. A suite has one of its own (`[task]`), names one that comes with the program
-//! (`task = "mnist"`), or starts from such a one (`like = "mnist"`).
+//! (`task = "NAME"`), or starts from such a one (`like = "NAME"`).
 
+use crate::builtin;
 use crate::expression::Expression;
 use crate::score::{Ask, Score, Type};
+use crate::suite::Argument;
 use indexmap::IndexMap;
 use record::name::unknown;
 use record::task::{Better, KeyRecord, MetricRecord, TaskRecord, WorkRecord};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
-use crate::suite::Argument;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
-
-/// The tasks that come with the program.
-const BUILT_IN: [(&str, &str); 1] = [(FIRST, include_str!("../../../tasks/mnist.toml"))];
-/// The task of suites that name none, as all were once.
-const FIRST: &str = "mnist";
 
 /// What is learnt.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -31,12 +27,13 @@ pub struct Task {
     /// A file, a folder or several files, relative to the suite file's folder.
     #[serde(default)]
     pub data: Option<Paths>,
+    /// Where data is looked for that may lie in several places.
     #[serde(default)]
-    pub layout: Option<Layout>,
-    /// Names that the data may turn out to have, for targets; the task's own name if there is none.
+    pub find: Option<Find>,
+    /// The SHA-256 of data that have a name; only they are called so. Targets may name them.
     #[serde(default)]
-    pub datasets: Vec<String>,
-    /// What `trainmark fetch` downloads.
+    pub datasets: BTreeMap<String, String>,
+    /// What the data consist of, or what `trainmark fetch` downloads.
     #[serde(default)]
     pub files: Vec<Download>,
     /// The metric that decides convergence.
@@ -72,24 +69,54 @@ impl Paths {
     }
 }
 
-/// How data that is more than some files is found, checked, named and hashed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Layout {
-    /// The four IDX files that classifiers of small images are tried on.
-    Idx,
+/// Data in one of several usual places: `--data`, `$TRAINMARK_DATA`, `./data`, the user's cache.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Find {
+    /// Within each of these places; the task's files are there by their `path`, plain or with `.gz`.
+    pub folders: Vec<String>,
+    /// Data that the program draws where there are no others.
+    #[serde(default)]
+    pub stand_in: Option<String>,
 }
 
-/// A file that `trainmark fetch` downloads.
+/// A file of the data.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Download {
-    pub url: String,
-    pub sha256: String,
+    /// Where it can be downloaded: the addresses are tried in this order.
+    #[serde(default)]
+    pub url: Addresses,
+    /// Of the file or, if that is compressed, of what is in it.
+    #[serde(default)]
+    pub sha256: Option<String>,
     /// Where it goes, relative to the suite file's folder; without it, the URL's last part, beside or
     /// in `data`.
     #[serde(default)]
     pub path: Option<PathBuf>,
+}
+
+/// One address or several.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Addresses {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Default for Addresses {
+    fn default() -> Addresses {
+        Addresses::Several(Vec::new())
+    }
+}
+
+impl Addresses {
+    pub fn all(&self) -> &[String] {
+        match self {
+            Addresses::One(address) => std::slice::from_ref(address),
+            Addresses::Several(addresses) => addresses,
+        }
+    }
 }
 
 /// A number that a training is judged by.
@@ -235,7 +262,7 @@ pub struct Declared(pub Task);
 impl Default for Declared {
     fn default() -> Declared {
         // Each of these files is read in the tests.
-        Declared(built_in(FIRST).unwrap_or_default())
+        Declared(built_in(stock::TASK).unwrap_or_default())
     }
 }
 
@@ -262,10 +289,14 @@ impl<'de> Deserialize<'de> for Declared {
     }
 }
 
-fn built_in(name: &str) -> Result<Task, String> {
-    let text = BUILT_IN.iter().find(|it| it.0 == name).map(|it| it.1);
-    let text =
-        text.ok_or_else(|| unknown("task", "built-in task", name, &BUILT_IN.map(|it| it.0), ""))?;
+/// The task of that name that comes with the program.
+///
+/// # Errors
+/// If there is none.
+pub fn built_in(name: &str) -> Result<Task, String> {
+    let names: Vec<&str> = builtin::tasks().map(|(name, _)| name).collect();
+    let text = builtin::tasks().find(|it| it.0 == name).map(|it| it.1);
+    let text = text.ok_or_else(|| unknown("task", "built-in task", name, &names, ""))?;
     toml::from_str(text).map_err(|error| error.to_string())
 }
 
@@ -279,7 +310,16 @@ impl Task {
         let mut keys = base.keys;
         keys.extend(self.keys);
         (self.metrics, self.keys) = (metrics, keys);
-        self.layout = self.layout.or(base.layout);
+        self.find = self.find.or(base.find);
+        if self.files.is_empty() {
+            // Other data in the same files; they cannot be downloaded from there.
+            let named = |file: Download| Download {
+                path: file.path,
+                url: Addresses::default(),
+                sha256: None,
+            };
+            self.files = base.files.into_iter().map(named).collect();
+        }
         self.quality = self.quality.or(base.quality);
         self.throughput = self.throughput.or(base.throughput);
         self.verify = self.verify.or(base.verify);
@@ -322,7 +362,7 @@ impl Task {
             if !score.fits(metric.better) {
                 return Err(format!("{name:?} is not better as it says, scored as it is"));
             }
-            if self.data.is_none() && self.layout.is_none() {
+            if !self.has_data() {
                 return Err(format!(
                     "the score of {name:?} has its truth in the data, and there is none"
                 ));
@@ -339,11 +379,19 @@ impl Task {
         if let Some(path) = paths.into_iter().find(|path| !inside(path)) {
             return Err(format!("the path {path:?} is not below the suite's folder"));
         }
-        let hash = |file: &&Download| {
-            file.sha256.len() != 64 || !file.sha256.bytes().all(|byte| byte.is_ascii_hexdigit())
-        };
-        if let Some(file) = self.files.iter().find(hash) {
-            return Err(format!("{}: its sha256 is not 64 hexadecimal digits", file.url));
+        if let Some(file) =
+            self.files.iter().find(|file| file.url.all().is_empty() && file.path.is_none())
+        {
+            return Err(format!("a file needs a `url` or a `path`: {file:?}"));
+        }
+        let is_digest =
+            |text: &str| text.len() == 64 && text.bytes().all(|it| it.is_ascii_hexdigit());
+        for file in &self.files {
+            let sha256 = file.sha256.as_deref();
+            if !sha256.map_or(file.url.all().is_empty(), is_digest) {
+                let url = file.url.all().first().map_or("", String::as_str);
+                return Err(format!("{url}: its sha256 is not 64 hexadecimal digits"));
+            }
         }
         Ok(())
     }
@@ -361,13 +409,19 @@ impl Task {
 
     /// Whether it has any data.
     pub fn has_data(&self) -> bool {
-        self.data.is_some() || self.layout.is_some()
+        self.data.is_some() || self.find.is_some()
     }
 
-    /// Where the files of `[[task.files]]` go.
+    /// Where a file of `[[task.files]]` goes that is downloaded.
     pub fn destination(&self, folder: &Path, file: &Download) -> PathBuf {
-        let name = file.url.rsplit('/').next().unwrap_or_default();
+        let url = file.url.all().first().map_or("", String::as_str);
+        let name = url.rsplit('/').next().unwrap_or_default();
         match (&file.path, &self.data) {
+            (Some(path), _)
+                if url.ends_with(".gz") && path.extension().is_none_or(|it| it != "gz") =>
+            {
+                folder.join(format!("{}.gz", path.display()))
+            }
             (Some(path), _) => folder.join(path),
             (None, Some(Paths::One(data)))
                 if self.files.len() == 1 && data.extension().is_some() =>
@@ -421,7 +475,7 @@ mod tests {
 
     #[test]
     fn built_in_tasks_are_sound_and_can_be_started_from() {
-        for (name, _) in BUILT_IN {
+        for (name, _) in builtin::tasks() {
             built_in(name).unwrap().check().unwrap();
         }
         assert_eq!(task("task = \"mnist\"").unwrap().quality().unwrap().1.unit, "%");

@@ -496,9 +496,6 @@ impl<'a> Transcript<'a> {
             let (kept, all) = (self.curve.points.len(), count(self.curve.all, "point"));
             notes.push(format!("its curve has {kept} of {all}, evenly spaced, and the last"));
         }
-        notes.extend(
-            self.mlperf.noted.iter().map(|(key, value)| format!("{key} = {value} (MLPerf's line)")),
-        );
         notes
     }
 

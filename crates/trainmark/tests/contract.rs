@@ -139,6 +139,8 @@ fn a_program_that_logs_for_mlperf_is_measured_as_it_is() {
     let lines = [
         at(0, "init_start", "null", ""),
         at(10, "init_stop", "null", ""),
+        at(10, "global_batch_size", "32", ""),
+        at(10, "quality_target", "\"0.9\"", ""),
         at(10, "run_start", "null", ""),
         at(10, "epoch_start", "null", r#", "epoch_num": 1"#),
         at(40, "epoch_stop", "null", r#", "epoch_num": 1"#),
@@ -161,4 +163,6 @@ fn a_program_that_logs_for_mlperf_is_measured_as_it_is() {
     assert_eq!((&timing["setup_s"], &timing["train_s"]), (&0.01.into(), &0.035.into()));
     assert_eq!(timing["eval_s"], 0.005);
     assert_eq!(result["samples"][0]["curve"][0]["seconds"], 0.03);
+    let said = &result["samples"][0]["mlperf"];
+    assert_eq!((&said["global_batch_size"], &said["quality_target"]), (&32.0.into(), &0.9.into()));
 }

@@ -5,6 +5,9 @@ use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use trainmark::facts::Fact;
+use trainmark::suite::LoadedSuite;
+use trainmark::transcript::{NOT_READ, Transcript};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
@@ -84,4 +87,52 @@ fn jax_trains_each_model() {
         assert!(result["metrics"]["test_accuracy_percent"].as_f64().unwrap() > least, "{result}");
         assert!(result["timing"]["compile_s"].as_f64().unwrap() > 0.0);
     }
+}
+
+/// What the rules of an example make of lines, as they are printed by the program that it is for.
+fn said<'a>(loaded: &'a LoadedSuite, lines: &str) -> Transcript<'a> {
+    let rules = loaded.suite.rules(&loaded.suite.trainers[0]).unwrap();
+    let mut said = Transcript::new(loaded.suite.task(), rules);
+    lines.lines().for_each(|line| said.line(line));
+    let notes = said.notes(true, lines);
+    assert!(!notes.iter().any(|note| note.starts_with(NOT_READ)), "every rule has read: {notes:?}");
+    said
+}
+
+#[test]
+fn the_lines_of_nanogpts_train_py_are_read() {
+    let suite = LoadedSuite::find(Some(&root().join("examples/nanogpt/suite.toml"))).unwrap();
+    // The formats of its two print statements.
+    let lines = "number of parameters: 0.80M\n\
+                 step 0: train loss 4.1676, val loss 4.1649\n\
+                 iter 0: loss 4.1823, time 1735.62ms, mfu -100.00%\n\
+                 iter 10: loss 3.1046, time 25.31ms, mfu 1.20%\n\
+                 step 250: train loss 2.1046, val loss 2.1345\n\
+                 saving checkpoint to out-shakespeare-char\n\
+                 iter 250: loss nan, time 25.31ms, mfu 1.20%\n";
+    let said = said(&suite, lines);
+    assert_eq!(said.value("val_loss").unwrap().1, 2.1345);
+    assert_eq!(said.value("train_loss").unwrap().1, 2.1046);
+    let curve = said.curve.points();
+    let losses: Vec<_> = curve.iter().map(|point| (point.step, point.loss)).collect();
+    assert_eq!(losses[..2], [(Some(0), Some(4.1823)), (Some(10), Some(3.1046))]);
+    assert!(said.notes(true, "").iter().any(|note| note.contains("NaN at step 250")));
+}
+
+#[test]
+fn the_lines_of_hugging_faces_trainer_are_read_beside_its_bars() {
+    let suite = LoadedSuite::find(Some(&root().join("examples/hugging-face/suite.toml"))).unwrap();
+    // The bar is drawn over with a carriage return, and dictionaries are padded with blanks.
+    let lines = " 26%|██▌       | 50/189 [00:21<00:58,  2.37it/s]\n\
+                 {'loss': 0.5123, 'grad_norm': 4.1203436851501465, 'learning_rate': 3.7e-05, 'epoch': 0.79}      \n\
+                 {'eval_loss': 0.432305246591568, 'eval_accuracy': 0.856, 'eval_runtime': 3.8461, 'eval_samples_per_second': 130.002, 'eval_steps_per_second': 16.38, 'epoch': 1.0}\n\
+                 {'loss': '0.3123', 'grad_norm': '2.1', 'learning_rate': '0', 'epoch': '3'}\n\
+                 {'eval_loss': '0.4011', 'eval_accuracy': '0.8716', 'eval_runtime': '3.9', 'epoch': '3'}\n\
+                 {'train_runtime': 81.2, 'train_samples_per_second': 73.9, 'train_steps_per_second': 2.3, 'train_loss': 0.41, 'epoch': 3.0}\n";
+    let said = said(&suite, lines);
+    assert_eq!(said.value("eval_accuracy").unwrap().1, 0.8716);
+    assert_eq!(said.value("eval_loss").unwrap().1, 0.4011);
+    assert_eq!(said.facts.value(&Fact::TrainS), Some(81.2));
+    let first = &said.curve.points()[0];
+    assert_eq!((first.epoch, first.loss), (Some(0.79), Some(0.5123)));
 }

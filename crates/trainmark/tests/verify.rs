@@ -330,7 +330,7 @@ for at in order:
     error = single(single(slope * x) + offset - y)
     losses.append(error * error)
     if way == "wrong" and at >= 2:
-        error *= 1.1
+        error *= 2
     slope, offset = single(slope - rate * error * x), single(offset - rate * error)
 array.array("f", losses).tofile(open(path("losses.f32"), "wb"))
 save("final.safetensors", {"slope": slope, "offset": offset})

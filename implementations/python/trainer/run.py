@@ -156,7 +156,7 @@ def _conclude(command, session, data, train_s):
     samples = command.epochs * len(data.images)
     steps = command.epochs * -(-len(data.images) // command.batch)
     flop = recipe.dense_flop(command.model, command.sizes, samples, steps)
-    event("trained", train_s=train_s, steps=steps, dense_flop=flop, **session.measured())
+    event("trained", train_s=train_s, steps=steps, work=samples, dense_flop=flop, **session.measured())
     clock = time.perf_counter()
     labels = _predict(session, data.test_images)
     eval_s = time.perf_counter() - clock

@@ -36,7 +36,10 @@ impl Trial<'_> {
         let mut parameters = self.initial.clone();
         let values = parameters.values_mut().iter_mut().zip(&self.parameters[steps - 1]);
         values.for_each(|(value, &exact)| *value = exact as f32);
-        Outcome { losses: self.losses[..steps].iter().map(|&loss| loss as f32).collect(), parameters }
+        Outcome {
+            losses: self.losses[..steps].iter().map(|&loss| loss as f32).collect(),
+            parameters,
+        }
     }
 
     /// Writes what a trainer hands out that is the reference of a verification, of the first so many steps.
@@ -99,7 +102,8 @@ impl Trial<'_> {
         assert!((1..=self.losses.len()).contains(&steps), "{steps} losses");
         assert_eq!(outcome.parameters.model(), self.job.model);
         let bounds = self.bounds(steps);
-        let losses = quantity("loss", &self.losses[..steps], &outcome.losses, None, &bounds["loss"]);
+        let losses =
+            quantity("loss", &self.losses[..steps], &outcome.losses, None, &bounds["loss"]);
         let tensors = self.initial.tensors().iter().map(|tensor| {
             let expected = &self.parameters[steps - 1][tensor.range()];
             let actual = &outcome.parameters.values()[tensor.range()];

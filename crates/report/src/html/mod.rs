@@ -141,7 +141,7 @@ fn policy(style: &str, script: &str) -> String {
     )
 }
 
-/// `Training benchmark: mnist`, with the suites' names.
+/// `Training benchmark: corpus`, with the suites' names.
 fn title(summary: &Summary) -> String {
     let suites: BTreeSet<&str> = summary.runs().into_iter().map(|run| &*run.suite).collect();
     let suites: Vec<_> = suites.iter().take(4).map(|suite| visible(suite, SHOWN)).collect();

@@ -1,31 +1,33 @@
-//! `trainmark fetch`: downloads what a suite declares, or the built-in task's images into the user's cache,
-//! where every trainer finds them.
+//! `trainmark fetch`: downloads what a task declares: of a built-in one into the user's cache, where every
+//! trainer finds it.
 
 use crate::cmd::report::print;
+use crate::data::digest_of_content;
 use crate::suite::LoadedSuite;
-use anyhow::{Context, Result, bail};
+use crate::task::{self, Task};
+use anyhow::{Context, Result, anyhow, bail};
+use fetch::{Options, Progress, download};
 use indicatif::{ProgressBar, ProgressStyle};
 use measure::provenance::sha256_of_file;
-use mnist::fetch::{MIRRORS, Options, Progress, download};
 use record::number::count;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Files that a suite declares may be so large.
-const MOST_BYTES: u64 = 64 << 30;
-
-/// Download a task's data: MNIST into the user's cache, or with --suite what that suite declares.
+/// Download a task's data: of a built-in task into the user's cache, or with --suite what that suite declares.
 ///
 /// The files come over HTTPS and are verified by SHA-256. A connection that breaks is tried again.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// A built-in task [default: that of the default suite]
+    #[arg(long, value_name = "NAME", conflicts_with = "suite")]
+    task: Option<String>,
     /// Download the files that this suite declares, beside it
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "mirror"])]
+    #[arg(long, value_name = "FILE")]
     suite: Option<PathBuf>,
     /// Folder for the files; without it the user's cache, where `trainmark run` finds them
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Download from here instead of the public mirrors; may be given several times
+    /// Download from this folder of the web instead; may be given several times
     #[arg(long, value_name = "URL")]
     mirror: Vec<String>,
     /// Allow mirrors whose address begins with `http://`
@@ -36,8 +38,19 @@ pub struct Args {
 /// Runs the verb.
 ///
 /// # Errors
-/// If no mirror has the files, they are not MNIST, or the folder cannot be written to.
+/// If no mirror has the files, they are not the right ones, or the folder cannot be written to.
 pub fn run(args: Args) -> Result<ExitCode> {
+    let (task, beside) = task_of(&args)?;
+    let files: Vec<_> = task.files.iter().filter(|file| !file.url.all().is_empty()).collect();
+    if files.is_empty() {
+        bail!("the task {:?} declares no [[task.files]] with a `url`", task.name);
+    }
+    let folder = match (args.out, beside) {
+        (Some(folder), _) | (None, Some(folder)) => folder,
+        (None, None) => files::cache_directory()
+            .context("there is no home directory; name a folder with --out")?
+            .join(&task.name),
+    };
     let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(
         "{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left",
     )?);
@@ -46,37 +59,39 @@ pub fn run(args: Args) -> Result<ExitCode> {
         bar.set_length(progress.total_bytes.unwrap_or(progress.bytes));
         bar.set_position(progress.bytes);
     };
-    let mut options = Options { without_tls: args.without_tls, ..Options::default() };
-    if let Some(suite) = &args.suite {
-        options.most_bytes = MOST_BYTES;
-        let loaded = LoadedSuite::find(Some(suite))?;
-        let task = loaded.suite.task();
-        if task.files.is_empty() {
-            bail!("{}: its task declares no [[task.files]]", suite.display());
-        }
-        for file in &task.files {
-            let path = task.destination(&loaded.folder, file);
-            let is_right = |path: &Path| {
-                sha256_of_file(path).is_ok_and(|it| it.eq_ignore_ascii_case(&file.sha256))
-            };
-            download(&path, std::slice::from_ref(&file.url), &is_right, &options, &mut show)?;
-        }
-        bar.finish_and_clear();
-        print(&format!("{} in {}\n", count(task.files.len(), "file"), loaded.folder.display()))?;
-        return Ok(ExitCode::from(protocol::exit::SUCCESS));
+    let options = Options { without_tls: args.without_tls, ..Options::default() };
+    for file in &files {
+        let path = task.destination(&folder, file);
+        let wanted = file.sha256.as_deref().unwrap_or_default();
+        let is_right = |path: &Path| {
+            let is = |digest: String| digest.eq_ignore_ascii_case(wanted);
+            sha256_of_file(path).is_ok_and(is) || digest_of_content(path).is_ok_and(is)
+        };
+        let from = |url: &String| -> Vec<String> {
+            let name = url.rsplit('/').next().unwrap_or_default();
+            args.mirror.iter().map(|it| format!("{}/{name}", it.trim_end_matches('/'))).collect()
+        };
+        let urls = match args.mirror.is_empty() {
+            true => file.url.all().to_vec(),
+            false => file.url.all().first().map(from).unwrap_or_default(),
+        };
+        download(&path, &urls, &is_right, &options, &mut show)?;
     }
-    let folder = match args.out {
-        Some(folder) => folder,
-        None => mnist::cache_directory()
-            .context("there is no home directory; name a folder with --out")?
-            .join("mnist"),
-    };
-    let mirrors = match args.mirror.is_empty() {
-        true => MIRRORS.map(str::to_owned).to_vec(),
-        false => args.mirror,
-    };
-    mnist::fetch::fetch(&folder, &mirrors, &options, &mut show)?;
     bar.finish_and_clear();
-    print(&format!("MNIST is in {}\n", folder.display()))?;
+    print(&format!("{}: {} in {}\n", task.name, count(files.len(), "file"), folder.display()))?;
     Ok(ExitCode::from(protocol::exit::SUCCESS))
+}
+
+/// The task, and the folder of its own that its files belong in.
+fn task_of(args: &Args) -> Result<(Task, Option<PathBuf>)> {
+    if let Some(name) = &args.task {
+        return Ok((task::built_in(name).map_err(|it| anyhow!("--task: {it}"))?, None));
+    }
+    let loaded = match &args.suite {
+        Some(suite) => LoadedSuite::find(Some(suite))?,
+        None => LoadedSuite::built_in(stock::SUITE)?,
+    };
+    let task = loaded.suite.task().clone();
+    let beside = task.find.is_none().then_some(loaded.folder);
+    Ok((task, beside))
 }

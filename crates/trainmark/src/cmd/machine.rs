@@ -38,7 +38,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         },
         false => {
             let capability = ::machine::measure();
-            let cache = mnist::cache_directory()
+            let cache = files::cache_directory()
                 .context("there is no home directory to keep the result in; set XDG_CACHE_HOME")?;
             let file = ::machine::save(&cache, &capability)?;
             eprintln!("Kept in {}", file.display());
@@ -123,6 +123,15 @@ fn text(capability: &Capability) -> String {
             rate(gpu.fp32_flop_per_s).unwrap_or_else(unmeasured),
             rate(gpu.copy_bytes_per_s).unwrap_or_else(unmeasured)
         );
+        text += &match &gpu.products_missing {
+            Some(reason) => format!("Products in tf32, bf16 and fp16: not measured: {reason}\n"),
+            None => format!(
+                "Products, GFLOP/s: tf32 {}, bf16 {}, fp16 {}\n",
+                rate(gpu.tf32_flop_per_s).unwrap_or_else(unmeasured),
+                rate(gpu.bf16_flop_per_s).unwrap_or_else(unmeasured),
+                rate(gpu.fp16_flop_per_s).unwrap_or_else(unmeasured)
+            ),
+        };
     }
     text
 }

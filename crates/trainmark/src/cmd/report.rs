@@ -1,6 +1,6 @@
 //! `trainmark report`: result files in, reports out.
 
-use crate::suite::{BUILT_IN, Suite};
+use crate::suite::{LoadedSuite, Suite};
 use anyhow::{Context, Result, anyhow, bail};
 use rayon::prelude::*;
 use record::folder::{self, Folder};
@@ -47,7 +47,7 @@ impl Input {
         if folder.entries.is_empty() {
             return Err(nothing_to_report(&self.input, &folder));
         }
-        let suite = Suite::parse(BUILT_IN, "built in")?;
+        let suite = LoadedSuite::built_in(stock::SUITE)?.suite;
         let target = |record: &Record| target(&suite, record);
         let options = Options {
             reference: self.reference.clone(),

@@ -11,7 +11,7 @@ use crate::progress::Progress;
 use crate::runner::{DATA_CHANGED, Limits, Runner, Settings, cancelled_by_signals, new_run};
 use crate::schedule::Schedule;
 use crate::slurm::{self, Request, Scheduler, Slurm, Wishes};
-use crate::suite::{self, LoadedSuite};
+use crate::suite::LoadedSuite;
 use crate::trainer::make_ready;
 use crate::units::{self, Cpus};
 use anyhow::{Context, Result, anyhow, bail};
@@ -194,7 +194,7 @@ fn planned(args: &Args, began: Option<&Began>) -> Result<(LoadedSuite, Vec<Row>)
     let loaded = match began {
         Some(Began { suite: None, .. }) => {
             let name = args.what.suite.as_deref().and_then(Path::to_str);
-            LoadedSuite::built_in(name.unwrap_or(suite::DEFAULT))?
+            LoadedSuite::built_in(name.unwrap_or(stock::SUITE))?
         }
         _ => LoadedSuite::find(args.what.suite.as_deref())?,
     };

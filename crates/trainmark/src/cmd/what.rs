@@ -17,8 +17,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "What")]
 pub struct What {
-    /// Suite file, or the name of a built-in suite (`trainmark suites` lists them) [default: mnist]
-    #[arg(long, value_name = "SUITE")]
+    #[arg(long, value_name = "SUITE", help = format!("Suite file, or the name of a built-in suite (`trainmark suites` lists them) [default: {}]", stock::SUITE))]
     pub suite: Option<PathBuf>,
     /// Quick verification: one epoch instead of five
     #[arg(long)]
@@ -53,8 +52,8 @@ pub struct What {
     /// Any other configuration key of the suite, for example `optimiser=adam`
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// The task's data in another place: a file or a folder; of the built-in task a folder with four IDX
-    /// files, or `digits`, and without it $TRAINMARK_DATA, ./data, the user's cache, and at last `digits`
+    /// The task's data in another place: a file or a folder. Built-in tasks look for theirs in $TRAINMARK_DATA,
+    /// ./data and the user's cache, and else draw data that their file names
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
     /// Train on software imitations of devices too; their rows are marked and never ranked

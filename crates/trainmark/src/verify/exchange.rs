@@ -88,7 +88,9 @@ impl Reference {
             return Err(format!("it took {} steps of {steps}", losses.len()));
         }
         let bounds = match read(&folder.join(BOUNDS), HEADER)? {
-            Some(bytes) => serde_json::from_slice(&bytes).map_err(|it| format!("{BOUNDS}: {it}"))?,
+            Some(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|it| format!("{BOUNDS}: {it}"))?
+            }
             None => BoundsFile::new(),
         };
         let largest = 2 * last.len() as u64 + HEADER;
@@ -211,7 +213,10 @@ mod tests {
         let (first, last) = (weights(&[0.0, 0.0]), weights(&[1.0, -1.0]));
         let files = [(INITIAL, &first[..]), (ORDER, &[0; 8]), (LOSSES, &losses), (FINAL, &last)];
         write(folder.path(), &files);
-        write(folder.path(), &bounds.map(|it| (BOUNDS, it.as_bytes())).into_iter().collect::<Vec<_>>());
+        write(
+            folder.path(),
+            &bounds.map(|it| (BOUNDS, it.as_bytes())).into_iter().collect::<Vec<_>>(),
+        );
         Reference::read(folder.path(), 2).unwrap()
     }
 
@@ -256,7 +261,8 @@ mod tests {
         let tensors = [("w".to_owned(), Tensor { shape: vec![2], values: vec![1.3, -1.0] })].into();
         let outcome = Outcome { losses: vec![1.0, 0.5], tensors };
         assert_eq!(reference(None).grade(&outcome).grade, Grade::Different);
-        let wide = r#"{"w": {"magnitude": 1, "change": 1, "float32": 0.1, "tf32": 0.2, "bf16": 0.5}}"#;
+        let wide =
+            r#"{"w": {"magnitude": 1, "change": 1, "float32": 0.1, "tf32": 0.2, "bf16": 0.5}}"#;
         assert_eq!(reference(Some(wide)).grade(&outcome).grade, Grade::Bf16);
         let single = r#"{"w": {"magnitude": 1, "largest_error": true, "float32": 0.4, "tf32": 0, "bf16": 0}}"#;
         assert_eq!(reference(Some(single)).grade(&outcome).grade, Grade::Float32);

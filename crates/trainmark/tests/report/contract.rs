@@ -198,6 +198,7 @@ fn full_result() -> Record {
             peak_flop_per_s: Some(5e11),
             share: Some(0.4),
             peak_source: "trainmark machine".into(),
+            of_data_sheet: Some(0.25),
         })),
         noise_floor: Some(Box::new(NoiseFloor {
             share: 0.01,
@@ -250,6 +251,10 @@ fn full_capability() -> Capability {
             copy_bytes_per_s: Some(1),
             fp32_flop_per_s: Some(2),
             driver: text(),
+            tf32_flop_per_s: Some(1),
+            bf16_flop_per_s: Some(2),
+            fp16_flop_per_s: Some(3),
+            products_missing: None,
         }],
     }
 }

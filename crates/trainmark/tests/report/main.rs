@@ -14,7 +14,7 @@ use record::folder::{self, Folder};
 use record::summary::{Options, Summary};
 use report::{console, json, markdown};
 use std::path::{Path, PathBuf};
-use trainmark::suite::{BUILT_IN, Suite};
+use trainmark::suite::LoadedSuite;
 
 /// A set of result files beside this file.
 fn fixtures(set: &str) -> PathBuf {
@@ -27,7 +27,7 @@ fn read(set: &str) -> Folder {
 
 /// The summary that `trainmark report` makes, with further options.
 fn summary_with(set: &str, options: Options) -> Summary {
-    let suite = Suite::parse(BUILT_IN, "built in").unwrap();
+    let suite = LoadedSuite::built_in("mnist").unwrap().suite;
     let target = |record: &Record| {
         suite.targets(&record.model, Some("mnist"), &record.config).into_iter().next()
     };

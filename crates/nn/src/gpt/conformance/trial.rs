@@ -118,7 +118,8 @@ impl<'data> Trial<'data> {
     /// # Errors
     /// If the folder or the disk refuses.
     pub fn write(&self, folder: &Path) -> io::Result<()> {
-        let weights = |state: &State, content| state.to_safetensors(content).map_err(io::Error::other);
+        let weights =
+            |state: &State, content| state.to_safetensors(content).map_err(io::Error::other);
         let losses: Vec<f32> = self.losses.iter().map(|&loss| loss as f32).collect();
         let last = self.states.last().unwrap_or(&self.initial);
         fs::write(folder.join(INITIAL), weights(&self.initial, Content::Parameters)?)?;

@@ -1,16 +1,13 @@
-//! Downloads MNIST: four compressed files from public mirrors, over HTTPS. [`download`] does the same for
-//! any file.
+//! Downloads a file from one of several addresses, over HTTPS.
 //!
 //! What a server says is believed about nothing but progress: a file counts as downloaded when the caller's
-//! check of its bytes says so. For MNIST that is the SHA-256 of the decompressed bytes ([`MNIST_SHA256`]),
-//! since mirrors compress differently. Until then it has a temporary name; then it is renamed. A connection
-//! that breaks is tried again from the beginning: the files have 11 MB together.
+//! check of its bytes says so. Until then it has a temporary name; then it is renamed. A connection that breaks
+//! is tried again from the beginning.
 //!
 //! `ureq` with `rustls` and `ring` needs nothing installed but the C compiler; `aws-lc` in place of
 //! `ring` would take several times as long to build.
+#![deny(unsafe_code)]
 
-use crate::identity::{FILES, KINDS, MNIST_SHA256};
-use crate::{Error, identity, idx};
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -18,11 +15,26 @@ use std::time::{Duration, Instant};
 use tempfile::NamedTempFile;
 use ureq::http::header::CONTENT_LENGTH;
 
-/// Folders on the web that hold the four files, tried in this order.
-pub const MIRRORS: [&str; 2] = [
-    "https://storage.googleapis.com/cvdf-datasets/mnist/",
-    "https://ossci-datasets.s3.amazonaws.com/mnist/",
-];
+/// Why there is no file. Each message is one line that names it and the remedy.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused something.
+    #[error("{}: cannot {action}: {cause}", path.display())]
+    Io { path: PathBuf, action: &'static str, cause: std::io::Error },
+    /// No address delivered the file.
+    #[error(
+        "{}: not downloaded ({troubles}); check the network and try again, or copy the file there",
+        path.display()
+    )]
+    Download { path: PathBuf, troubles: String },
+}
+
+impl Error {
+    fn io(path: &Path, action: &'static str, cause: std::io::Error) -> Error {
+        Error::Io { path: path.to_path_buf(), action, cause }
+    }
+}
 
 /// Connections to one server for one file.
 const ATTEMPTS: usize = 3;
@@ -51,7 +63,7 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(30),
             timeout: Duration::from_secs(600),
-            most_bytes: 64 << 20, // the largest of MNIST's files has 10 MB
+            most_bytes: 64 << 30,
             without_tls: false,
             environment_proxy: true,
         }
@@ -67,45 +79,6 @@ pub struct Progress<'a> {
     pub total_bytes: Option<u64>,
     /// Downloaded and verified; the last report of each file.
     pub done: bool,
-}
-
-/// Makes sure that `directory` has MNIST's four files, verified, and returns their names. Each of `mirrors`
-/// is a folder on the web, tried in this order.
-///
-/// Files that are there and right are kept; those that are there and wrong are replaced.
-///
-/// # Errors
-/// As [`download`].
-pub fn fetch(
-    directory: &Path,
-    mirrors: &[String],
-    options: &Options,
-    progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<[PathBuf; 4], Error> {
-    fetch_files(directory, &MNIST_SHA256, mirrors, options, progress)
-}
-
-fn fetch_files(
-    directory: &Path,
-    sha256: &[&str; 4],
-    mirrors: &[String],
-    options: &Options,
-    progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<[PathBuf; 4], Error> {
-    let deadline = Instant::now() + options.timeout;
-    let paths = FILES.map(|name| directory.join(format!("{name}.gz")));
-    for (index, path) in paths.iter().enumerate() {
-        let address =
-            |mirror: &String| format!("{}/{}.gz", mirror.trim_end_matches('/'), FILES[index]);
-        let urls: Vec<String> = mirrors.iter().map(address).collect();
-        let is_right = |file: &Path| {
-            idx::read(file, KINDS[index])
-                .is_ok_and(|plain| identity::sha256(&plain) == sha256[index])
-        };
-        let left = Options { timeout: deadline - Instant::now(), ..options.clone() };
-        download(path, &urls, &is_right, &left, progress)?;
-    }
-    Ok(paths)
 }
 
 /// Makes sure that a file is there and right: as it is, or from the first of these addresses that has it.
@@ -264,9 +237,6 @@ fn receive(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::PIXELS;
-    use crate::idx::Kind;
-    use flate2::{Compression, write::GzEncoder};
     use std::io::{BufRead, BufReader};
     use std::net::{TcpListener, TcpStream};
     use std::sync::{Arc, Mutex};
@@ -296,9 +266,9 @@ mod tests {
     }
 
     impl Mirror {
-        fn new(level: u32, script: &'static [Answer]) -> Self {
+        fn new(script: &'static [Answer]) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let url = format!("http://{}/mnist/", listener.local_addr().unwrap());
+            let url = format!("http://{}/files/", listener.local_addr().unwrap());
             let requests = Arc::new(Mutex::new(0));
             let log = Arc::clone(&requests);
             // Ends with the test's process.
@@ -313,7 +283,7 @@ mod tests {
                     };
                     let answer = script.get(count - 1).copied().unwrap_or(Answer::Right);
                     // The client may hang up whenever it likes.
-                    let _ = reply(&mut stream, answer, &path, level);
+                    let _ = reply(&mut stream, answer, &path);
                 }
             });
             Self { url, requests }
@@ -331,14 +301,9 @@ mod tests {
         Some(path)
     }
 
-    fn reply(
-        stream: &mut TcpStream,
-        answer: Answer,
-        path: &str,
-        level: u32,
-    ) -> std::io::Result<()> {
-        let index = FILES.iter().position(|name| path == format!("/mnist/{name}.gz")).unwrap();
-        let mut file = compressed(index, level);
+    fn reply(stream: &mut TcpStream, answer: Answer, path: &str) -> std::io::Result<()> {
+        let index = FILES.iter().position(|name| path == format!("/files/{name}")).unwrap();
+        let mut file = content(index);
         let mut length = file.len();
         match answer {
             Answer::Status(status) => {
@@ -366,20 +331,28 @@ mod tests {
         stream.write_all(&file)
     }
 
-    /// One of four small files that stand for MNIST's: plain.
-    fn plain(index: usize) -> Vec<u8> {
-        let count = 40 + index;
-        // Digits in no order, so that they do not compress to nothing.
-        let digit =
-            |position: usize| ((position as u32).wrapping_mul(2_654_435_761) >> 16) as u8 % 10;
-        let bytes = if KINDS[index] == Kind::Images { count * PIXELS } else { count };
-        [KINDS[index].header(count), (0..bytes).map(digit).collect()].concat()
+    const FILES: [&str; 4] = ["one", "two", "three", "four"];
+
+    /// Of one of the files.
+    fn content(index: usize) -> Vec<u8> {
+        (0..20_000 + index as u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 16) as u8).collect()
     }
 
-    fn compressed(index: usize, level: u32) -> Vec<u8> {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::new(level));
-        encoder.write_all(&plain(index)).unwrap();
-        encoder.finish().unwrap()
+    fn fetch_files(
+        folder: &Path,
+        mirrors: &[String],
+        options: &Options,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<[PathBuf; 4], Error> {
+        let deadline = Instant::now() + options.timeout;
+        for (index, name) in FILES.iter().enumerate() {
+            let urls: Vec<String> =
+                mirrors.iter().map(|mirror| format!("{mirror}{name}")).collect();
+            let is_right = |path: &Path| fs::read(path).is_ok_and(|it| it == content(index));
+            let left = Options { timeout: deadline - Instant::now(), ..options.clone() };
+            download(&folder.join(name), &urls, &is_right, &left, progress)?;
+        }
+        Ok(FILES.map(|name| folder.join(name)))
     }
 
     /// Patient enough for a busy machine.
@@ -404,14 +377,12 @@ mod tests {
         options: &Options,
     ) -> Result<[PathBuf; 4], Error> {
         let mirrors: Vec<String> = mirrors.iter().map(|mirror| mirror.url.clone()).collect();
-        let sha256: [String; 4] = std::array::from_fn(|index| identity::sha256(&plain(index)));
-        fetch_files(folder, &sha256.each_ref().map(String::as_str), &mirrors, options, &mut |_| {})
+        fetch_files(folder, &mirrors, options, &mut |_| {})
     }
 
     fn assert_complete(folder: &Path) {
         for (index, name) in FILES.iter().enumerate() {
-            let path = folder.join(format!("{name}.gz"));
-            assert_eq!(idx::read(&path, KINDS[index]).unwrap()[..], plain(index), "{name}");
+            assert_eq!(fs::read(folder.join(name)).unwrap(), content(index), "{name}");
         }
         let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
         assert_eq!(names.filter(|name| name.to_string_lossy().starts_with('.')).count(), 0);
@@ -420,9 +391,9 @@ mod tests {
     #[test]
     fn four_files_come_verified_and_a_second_call_asks_for_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let mirror = Mirror::new(6, &[]);
+        let mirror = Mirror::new(&[]);
         let paths = fetch_from(folder.path(), &[&mirror]).unwrap();
-        assert_eq!(paths[3], folder.path().join("t10k-labels-idx1-ubyte.gz"));
+        assert_eq!(paths[3], folder.path().join("four"));
         assert_complete(folder.path());
         fetch_from(folder.path(), &[&mirror]).unwrap();
         assert_eq!(mirror.requests(), 4);
@@ -431,7 +402,7 @@ mod tests {
     #[test]
     fn a_connection_that_breaks_is_tried_again() {
         let folder = tempfile::tempdir().unwrap();
-        let mirror = Mirror::new(6, &[Answer::Cut(100), Answer::Cut(50)]);
+        let mirror = Mirror::new(&[Answer::Cut(100), Answer::Cut(50)]);
         fetch_from(folder.path(), &[&mirror]).unwrap();
         assert_complete(folder.path());
         assert_eq!(mirror.requests(), 6);
@@ -443,10 +414,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("precious");
         fs::write(&target, "precious").unwrap();
-        for name in ["train-images-idx3-ubyte.gz", "train-images-idx3-ubyte.gz.part"] {
+        for name in ["one", "one.part"] {
             std::os::unix::fs::symlink(&target, folder.path().join(name)).unwrap();
         }
-        fetch_from(folder.path(), &[&Mirror::new(6, &[])]).unwrap();
+        fetch_from(folder.path(), &[&Mirror::new(&[])]).unwrap();
         assert_complete(folder.path());
         assert_eq!(fs::read(&target).unwrap(), b"precious");
     }
@@ -454,7 +425,7 @@ mod tests {
     #[test]
     fn a_server_that_drips_is_given_up_when_the_time_is_over() {
         let folder = tempfile::tempdir().unwrap();
-        let mirror = Mirror::new(6, &[Answer::Drips, Answer::Drips, Answer::Drips]);
+        let mirror = Mirror::new(&[Answer::Drips, Answer::Drips, Answer::Drips]);
         let options = Options { timeout: Duration::from_secs(2), ..patient() };
         let begun = Instant::now();
         assert!(fetch_with(folder.path(), &[&mirror], &options).is_err());
@@ -465,7 +436,7 @@ mod tests {
     #[test]
     fn an_address_without_tls_is_refused_unless_that_is_allowed() {
         let folder = tempfile::tempdir().unwrap();
-        let mirror = Mirror::new(6, &[]);
+        let mirror = Mirror::new(&[]);
         let options = Options { without_tls: false, ..patient() };
         let error = fetch_with(folder.path(), &[&mirror], &options).unwrap_err().to_string();
         assert!(error.contains("--without-tls"), "{error}");
@@ -483,7 +454,7 @@ mod tests {
         ];
         for (index, script) in script.into_iter().enumerate() {
             let folder = tempfile::tempdir().unwrap();
-            let (bad, good) = (Mirror::new(6, script), Mirror::new(1, &[]));
+            let (bad, good) = (Mirror::new(script), Mirror::new(&[]));
             // The good one must not be taken for a silent one.
             let idle_timeout = Duration::from_secs(if index == 4 { 5 } else { 60 });
             let options = Options { idle_timeout, ..patient() };
@@ -497,10 +468,10 @@ mod tests {
     #[test]
     fn when_all_fail_the_error_says_what_each_did() {
         let folder = tempfile::tempdir().unwrap();
-        let missing = Mirror::new(6, &[Answer::Status("404 Not Found")]);
-        let dying = Mirror::new(6, &[Answer::Cut(60), Answer::Cut(0), Answer::Cut(1)]);
+        let missing = Mirror::new(&[Answer::Status("404 Not Found")]);
+        let dying = Mirror::new(&[Answer::Cut(60), Answer::Cut(0), Answer::Cut(1)]);
         let error = fetch_from(folder.path(), &[&missing, &dying]).unwrap_err().to_string();
-        let file = "train-images-idx3-ubyte.gz";
+        let file = "one";
         assert!(error.starts_with(folder.path().join(file).to_str().unwrap()), "{error}");
         assert!(error.contains(&format!("{}{file}: 404 Not Found; ", missing.url)), "{error}");
         assert!(error.contains(&format!("{}{file}: ", dying.url)) && !error.contains('\n'));
@@ -509,25 +480,23 @@ mod tests {
     #[test]
     fn a_wrong_file_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("t10k-labels-idx1-ubyte.gz"), compressed(1, 6)).unwrap();
-        fetch_from(folder.path(), &[&Mirror::new(6, &[])]).unwrap();
+        fs::write(folder.path().join("four"), content(1)).unwrap();
+        fetch_from(folder.path(), &[&Mirror::new(&[])]).unwrap();
         assert_complete(folder.path());
     }
 
     #[test]
     fn progress_grows_to_the_length_of_the_file_and_ends() {
         let folder = tempfile::tempdir().unwrap();
-        let mirror = Mirror::new(6, &[]);
-        let sha256: [String; 4] = std::array::from_fn(|index| identity::sha256(&plain(index)));
-        let (sha256, mut reports) = (sha256.each_ref().map(String::as_str), Vec::new());
-        let mirrors = [mirror.url.trim_end_matches('/').to_owned()];
-        fetch_files(folder.path(), &sha256, &mirrors, &patient(), &mut |now| {
-            let index = FILES.iter().position(|name| now.file.strip_suffix(".gz") == Some(name));
+        let mirror = Mirror::new(&[]);
+        let (mirrors, mut reports) = ([mirror.url.clone()], Vec::new());
+        fetch_files(folder.path(), &mirrors, &patient(), &mut |now| {
+            let index = FILES.iter().position(|name| now.file == *name);
             reports.push((index.unwrap(), now.bytes, now.total_bytes, now.done));
         })
         .unwrap();
         assert!(reports.is_sorted_by_key(|&(index, bytes, _, done)| (index, bytes, done)));
-        let lengths: Vec<_> = (0..4).map(|index| compressed(index, 6).len() as u64).collect();
+        let lengths: Vec<_> = (0..4).map(|index| content(index).len() as u64).collect();
         assert!(reports.iter().all(|report| report.2 == Some(lengths[report.0])));
         let ends: Vec<_> = reports.iter().filter(|report| report.3).map(|end| end.1).collect();
         assert_eq!(ends, lengths);
@@ -536,7 +505,7 @@ mod tests {
     #[test]
     fn tls_is_spoken_and_a_server_that_does_not_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
-        let mut plain_server = Mirror::new(6, &[]);
+        let mut plain_server = Mirror::new(&[]);
         plain_server.url = plain_server.url.replace("http://", "https://");
         let error = fetch_from(folder.path(), &[&plain_server]).unwrap_err().to_string();
         assert!(error.contains("https://127.0.0.1"), "{error}");
