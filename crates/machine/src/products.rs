@@ -111,8 +111,8 @@ impl Library {
 
 impl Drop for Library {
     fn drop(&mut self) {
-        // SAFETY: made once, destroyed once.
         let destroy = || -> Result<(), String> {
+            // SAFETY: made once, destroyed once.
             unsafe { call!(self.library, b"cublasLtDestroy\0", (Handle), self.handle) }
         };
         let _ = destroy(); // nobody is left to hear it
@@ -289,8 +289,8 @@ impl<'library> Product<'library> {
 impl Drop for Product<'_> {
     fn drop(&mut self) {
         let open = &self.library.library;
-        // SAFETY: each was made once, if at all.
         let destroy = || -> Result<(), String> {
+            // SAFETY: each was made once, if at all.
             unsafe {
                 if !self.layout.is_null() {
                     call!(open, b"cublasLtMatrixLayoutDestroy\0", (Handle), self.layout)?;

@@ -105,8 +105,7 @@ fn in_the_suites_words(suite: &Suite, selection: &Selection) -> Result<Selection
     let models = named("model", &selection.models, &models)?;
     let backends = named("backend", &selection.backends, &backends)?;
     let wanted = |trainer: &&Trainer| selected(&trainers, &trainer.name);
-    let told: BTreeSet<String> =
-        rows().filter(wanted).flat_map(Trainer::placeholders).collect();
+    let told: BTreeSet<String> = rows().filter(wanted).flat_map(Trainer::placeholders).collect();
     let told: Vec<&str> =
         told.iter().map(String::as_str).filter(|key| !PLACES.contains(key)).collect();
     let mut config = BTreeMap::new();

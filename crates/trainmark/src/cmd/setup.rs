@@ -90,7 +90,10 @@ fn selected(loaded: &LoadedSuite, names: &[String]) -> Result<Vec<usize>> {
             None => bail!(unknown("", "trainer", name, &known, "trainmark setup --list")),
         }
     }
-    let wanted = |index: &usize| names.is_empty() || wanted.contains(&known[*index]);
+    let wanted = |index: &usize| match names.is_empty() {
+        true => !loaded.suite.trainers[*index].is_only_compared_with(),
+        false => wanted.contains(&known[*index]),
+    };
     Ok((0..trainers.len()).filter(wanted).collect())
 }
 

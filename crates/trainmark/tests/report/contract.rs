@@ -80,6 +80,7 @@ fn full_result() -> Record {
         dense_flop: Some(1e12),
         executed_flop: Some(2e11),
         counters: BTreeMap::from([("page_faults".into(), 7)]),
+        mlperf: BTreeMap::from([("global_batch_size".into(), 32.0)]),
         notes: vec!["a note".into()],
         stdout_tail: Some("out".into()),
         stderr_tail: Some("err".into()),
