@@ -2,7 +2,9 @@
 //! answer stands first, in words and with bars. Nothing in a result file can reach the terminal as a command.
 
 use crate::exhibit::Exhibit;
-use crate::grid::{BOLD, Cell, Column as Place, DIM, GREEN, Grid, RED, YELLOW, painted, wrapped};
+use crate::grid::{
+    BOLD, Cell, Color, Column as Place, DIM, GREEN, Grid, RED, YELLOW, painted, wrapped,
+};
 use crate::notes;
 use crate::table::{self, Column};
 use crate::text::{self, UNKNOWN, count, three_digits, visible};
@@ -128,7 +130,7 @@ fn head(summary: &Summary, style: Style) -> String {
             "",
             painted(&rows, DIM, style)
         ),
-        false => format!("{}\n", paragraph("", &format!("{title} · {rows}"), style)),
+        false => format!("{}\n", paragraph("", &format!("{title} · {rows}"), BOLD, style)),
     }
 }
 
@@ -143,7 +145,7 @@ fn answers(summary: &Summary, style: Style) -> String {
             continue;
         };
         room -= standings.len();
-        let lines = paragraph("", &format!("{title}: {words}"), style);
+        let lines = paragraph("", &format!("{title}: {words}"), None, style);
         out += &match lines.strip_prefix(&title) {
             Some(rest) => painted(&title, BOLD, style) + rest,
             None => lines,
@@ -154,12 +156,15 @@ fn answers(summary: &Summary, style: Style) -> String {
         let length = usize::from(style.width).saturating_sub(names + 16).clamp(8, 50);
         let times: Vec<String> =
             standings.iter().map(|it| format!("{} s", three_digits(it.seconds))).collect();
+        // Only what is shown has a colour.
+        let next = standings[1].behind.map(|change| change.verdict);
+        let is_shown = next == Some(Verdict::Slower);
         let widest = times.iter().map(String::len).max().unwrap_or(0);
         for (index, (it, time)) in standings.iter().zip(&times).enumerate() {
             let name = text::fitted(&it.entry.label, names);
             let padding = names - text::width(&name);
             let bar = bar(it.seconds / slowest, length);
-            let bar = painted(&bar, if index == 0 { GREEN } else { None }, style);
+            let bar = painted(&bar, GREEN.filter(|_| index == 0 && is_shown), style);
             let _ = writeln!(out, "  {name}{:padding$}  {time:>widest$}  {bar}", "");
         }
         out.push('\n');
@@ -178,17 +183,18 @@ pub fn remarks(summary: &Summary, detail: Detail, style: Style) -> String {
     let mut out = String::new();
     let notes = notes::notes(summary, true);
     if let Some(line) = table::absent_line(summary).filter(|_| !detail.all) {
-        out += &painted(&paragraph("", &line, style), DIM, style);
+        out += &paragraph("", &line, DIM, style);
     }
     for line in notes::failures(summary) {
-        out += &paragraph("", &line, style);
+        out += &paragraph("", &line, None, style);
     }
     let badges: Vec<&str> = notes.iter().filter_map(|note| note.badge.as_deref()).collect();
     if !badges.is_empty() && !detail.notes {
-        out += &painted(&paragraph("Mind: ", &badges.join(" · "), style), YELLOW, style);
+        out += &paragraph("Caution: ", &badges.join(" · "), YELLOW, style);
     }
     if detail.notes {
-        let notes: String = notes.iter().map(|note| paragraph("- ", &note.text, style)).collect();
+        let notes: String =
+            notes.iter().map(|note| paragraph("- ", &note.text, None, style)).collect();
         let separator = if out.is_empty() { "" } else { "\n" };
         out += &format!("{separator}{notes}");
     }
@@ -196,11 +202,12 @@ pub fn remarks(summary: &Summary, detail: Detail, style: Style) -> String {
 }
 
 /// Text after a label, its further lines indented by the label's width.
-fn paragraph(label: &str, text: &str, style: Style) -> String {
+fn paragraph(label: &str, text: &str, color: Color, style: Style) -> String {
     let room = usize::from(style.width).min(PROSE).saturating_sub(label.len()).max(20);
     let text = visible(text, 2000);
     let lines = wrapped(&text.split_whitespace().collect::<Vec<_>>().join(" "), room);
-    format!("{label}{}\n", lines.join(&format!("\n{:1$}", "", label.len())))
+    let lines = format!("{label}{}", lines.join(&format!("\n{:1$}", "", label.len())));
+    painted(&lines, color, style) + "\n"
 }
 
 /// The table of all rows. A name that is the same in all rows is left out. What a narrow terminal has no room
@@ -231,7 +238,7 @@ pub fn table(summary: &Summary, all: bool, style: Style) -> String {
     }
     if !left_out.is_empty() {
         let line = format!("With more columns: {}", left_out.join(", "));
-        out += &painted(&paragraph("  ", &line, style), DIM, style);
+        out += &paragraph("  ", &line, DIM, style);
     }
     for panel in crate::scaling::panels(summary) {
         let head =
@@ -241,7 +248,11 @@ pub fn table(summary: &Summary, all: bool, style: Style) -> String {
             columns: panel.heads.iter().map(head).collect(),
             rows: panel.rows.iter().map(row).collect(),
         };
-        out += &format!("\n{}{}", paragraph("Scaling: ", &panel.title, style), grid.draw(style).0);
+        out += &format!(
+            "\n{}{}",
+            paragraph("Scaling: ", &panel.title, None, style),
+            grid.draw(style).0
+        );
     }
     out
 }

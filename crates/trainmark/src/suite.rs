@@ -9,6 +9,7 @@ use crate::setup::needs::Declared;
 use crate::task::{self, Key, Task};
 use crate::template;
 use indexmap::IndexMap;
+use record::name::{self, file_nearby};
 use record::task::ScalingRecord;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -211,12 +212,11 @@ pub struct TrainedModel {
 /// Why a suite cannot be used: one line.
 #[derive(Debug, thiserror::Error)]
 pub enum SuiteError {
-    #[error("cannot read the suite {file}: {reason}")]
+    #[error("cannot read the suite {file}: {reason}{}", file_nearby(file.as_ref()))]
     Unreadable { file: String, reason: std::io::Error },
-    #[error(
-        "there is no suite {name:?}, neither a file nor built in{near}; `trainmark suites` lists those that are"
-    )]
-    Unknown { name: String, near: String },
+    /// Neither a file nor built in.
+    #[error("{0}")]
+    Unknown(String),
     #[error("{file}: {reason}")]
     Malformed { file: String, reason: String },
 }
@@ -317,11 +317,8 @@ impl LoadedSuite {
 
 pub(crate) fn unknown(wanted: &Path) -> SuiteError {
     let name = wanted.display().to_string();
-    let near = builtin::suites().map(|(known, _)| known);
-    let near = near
-        .filter(|known| strsim::jaro_winkler(known, &name) > 0.8)
-        .map(|known| format!(": is it {known}?"));
-    SuiteError::Unknown { near: near.max_by_key(String::len).unwrap_or_default(), name }
+    let known: Vec<&str> = builtin::suites().map(|(known, _)| known).collect();
+    SuiteError::Unknown(name::unknown("--suite", "suite", &name, &known, "trainmark suites"))
 }
 
 fn malformed(file: &str, reason: impl Into<String>) -> SuiteError {

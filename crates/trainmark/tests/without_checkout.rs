@@ -23,7 +23,7 @@ fn built_in_suites_are_listed_and_taken_by_name() {
     let rows = call(&place, &["run", "--suite", "Frameworks", "--model", "cnn", "--list"]);
     assert!(said(&rows).contains("PyTorch cnn cpu"), "{}", said(&rows));
     let unknown = call(&place, &["run", "--suite", "framework"]);
-    assert!(said(&unknown).contains("is it frameworks?"), "{}", said(&unknown));
+    assert!(said(&unknown).contains("did you mean frameworks?"), "{}", said(&unknown));
     assert!(!unknown.status.success());
 }
 

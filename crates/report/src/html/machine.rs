@@ -2,10 +2,9 @@
 
 use super::look::SHOWN;
 use crate::exhibit::Exhibit;
-use crate::text::{UNKNOWN, title, visible};
+use crate::text::{UNKNOWN, facts, title, visible};
 use indexmap::{IndexMap, IndexSet};
 use maud::{Markup, html};
-use serde::Serialize;
 
 /// Columns of a table; more would not fit any page.
 const MAX_COLUMNS: usize = 8;
@@ -18,47 +17,29 @@ type Facts = IndexMap<String, IndexSet<String>>;
 
 /// `None` if no file says where it was made.
 pub fn machines(exhibit: &Exhibit) -> Option<Markup> {
-    let summary = exhibit.summary;
-    let machines = summary.machines.iter().enumerate();
-    let machines: IndexMap<String, Facts> =
-        machines.map(|(index, it)| (format!("Machine {}", index + 1), facts(it))).collect();
-    let mut runs: IndexMap<String, Facts> = IndexMap::new();
-    for run in summary.runs() {
-        add(runs.entry("Runs".to_owned()).or_default(), facts(run));
-    }
-    let mut programs: IndexMap<String, Facts> = IndexMap::new();
-    for (_, entry) in exhibit.entries() {
-        if let Some(trainer) = &entry.record.trainer {
-            let mut facts = facts(trainer);
-            // Those of the protocol are the same for all.
-            facts.retain(|name, _| !name.contains("TRAINMARK_"));
-            // One command stands for those of all configurations.
-            facts.shift_remove("command");
-            let name = exhibit.contestants[entry.contestant].clone();
-            let of_program = programs.entry(name).or_default();
-            add(of_program, facts);
-            let command = of_program.entry("command, for example".to_owned()).or_default();
-            if command.is_empty() {
-                command.insert(trainer.command.join(" "));
-            }
+    let mut tables: IndexMap<&str, IndexMap<String, Facts>> = IndexMap::new();
+    let mut add = |table, name: String, facts: Vec<(String, String)>| {
+        let known = tables.entry(table).or_default().entry(name).or_default();
+        for (fact, value) in facts {
+            known.entry(fact).or_default().insert(value);
         }
+    };
+    for (machine, number) in exhibit.summary.machines.iter().zip(1..) {
+        add("Machines", format!("Machine {number}"), facts(machine));
     }
-    let tables = [("Machines", machines), ("Runs", runs), ("Trainers", programs)];
-    tables.iter().any(|(_, columns)| !columns.is_empty()).then(|| {
-        html! { @for (name, columns) in &tables { @if !columns.is_empty() { (table(name, columns)) } } }
+    for run in exhibit.summary.runs() {
+        add("Runs", "Runs".to_owned(), facts(run));
+    }
+    for (_, entry) in exhibit.entries() {
+        let mut facts = entry.record.trainer.as_ref().map(facts).unwrap_or_default();
+        // Variables of the protocol are the same for all.
+        facts.retain(|(fact, _)| !fact.contains("TRAINMARK_"));
+        add("Trainers", exhibit.contestants[entry.contestant].clone(), facts);
+    }
+    tables.retain(|_, columns| columns.values().any(|facts| !facts.is_empty()));
+    (!tables.is_empty()).then(|| {
+        html! { @for (name, columns) in &tables { (table(name, columns)) } }
     })
-}
-
-fn add(to: &mut Facts, more: Facts) {
-    for (name, values) in more {
-        to.entry(name).or_default().extend(values);
-    }
-}
-
-/// A thing's facts by their names.
-fn facts(of: &impl Serialize) -> Facts {
-    let facts = crate::text::facts(of).into_iter();
-    facts.map(|(name, value)| (name, IndexSet::from([value]))).collect()
 }
 
 /// A line per fact and a column per thing.
