@@ -231,11 +231,15 @@ impl Column {
                 "CPU Time".to_owned()
             }
             Column::Figure(figure) => visible(&figure.label, SHOWN).into_owned(),
-            Column::SpeedUp => {
-                let reference =
-                    summary.reference.as_ref().map_or(String::new(), |it| it.to_string());
-                format!("Against {}", visible(&reference, SHOWN))
-            }
+            Column::SpeedUp => match &summary.reference {
+                Some(it)
+                    if it.settings.is_empty() && !differ(summary, |record| &record.backend) =>
+                {
+                    format!("Against {}", visible(&it.executable, SHOWN))
+                }
+                Some(it) => format!("Against {}", visible(&it.to_string(), SHOWN)),
+                None => "Against".to_owned(),
+            },
             Column::Verified => "Verified".to_owned(),
         }
     }

@@ -357,7 +357,8 @@ fn conclude(
         usual if usual == "benchmarks" => String::new(),
         other => format!(" --input {}", quote(&other)),
     };
-    text += &format!("{line}: {files} in {folder}\nNext: trainmark report{input} --open\n");
+    text +=
+        &format!("{line}\nResults: {files} in {folder}\nNext: trainmark report{input} --open\n");
     if let Some(why) = stopped {
         let resume = resume_command(&args.out);
         text +=
