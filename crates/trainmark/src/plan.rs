@@ -331,8 +331,8 @@ pub fn fixed_command(
     filled.collect::<Result<_, _>>().map_err(|key| format!("{:?} names {{{key}}}", trainer.name))
 }
 
-/// Where a trainer's program is: absolute, or a bare name for `PATH`. Of the built-in suite, which
-/// has no sources to build, it is looked for beside the harness.
+/// Where a trainer's program is: absolute, or a bare name for `PATH`. One of cargo's target folder that nobody has
+/// built is looked for beside the harness, where it was installed; of a built-in suite it is always there.
 ///
 /// # Errors
 /// If a placeholder other than `{cargo_target}` is named.
@@ -341,13 +341,14 @@ pub fn program(loaded: &LoadedSuite, trainer: &Trainer) -> Result<PathBuf, Strin
     let filled = fill(&trainer.program, &|key| (key == "cargo_target").then(|| target.clone()))
         .map_err(|key| format!("the program of {:?} names {{{key}}}", trainer.name))?;
     let path = PathBuf::from(filled);
-    // A suite without sources: its trainers that are built elsewhere were installed beside the harness.
-    let installed = loaded.is_built_in() && trainer.program.starts_with("{cargo_target}");
-    if (installed || trainer.is_only_compared_with())
+    let ours = trainer.program.starts_with("{cargo_target}");
+    if (ours || trainer.is_only_compared_with())
         && let (Some(name), Ok(harness)) = (path.file_name(), std::env::current_exe())
     {
         let beside = with_suffix(harness.with_file_name(name));
-        if installed || beside.is_file() {
+        let built = with_suffix(loaded.root.join(&path));
+        let preferred = trainer.is_only_compared_with() || !built.exists();
+        if (ours && loaded.is_built_in()) || (preferred && beside.is_file()) {
             return Ok(beside);
         }
     }

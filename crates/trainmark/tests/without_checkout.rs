@@ -51,6 +51,23 @@ fn setup_unpacks_the_trainers_and_says_which_need_a_checkout() {
 }
 
 #[test]
+fn in_a_checkout_without_a_compiler_the_program_beside_the_harness_is_used() {
+    let place = Place::new();
+    let suite = place.suite("echo \"Test Accuracy: 95.67%\"", "");
+    let text = std::fs::read_to_string(&suite).unwrap();
+    // The fake trainer is built beside the harness, and nowhere else.
+    let text = text
+        .replace("program = \"sh\"", "program = \"{cargo_target}/release/fake-trainer\"\nbuild = [\"no-such-cargo\"]")
+        .replace("command = [", "command = [\"sh\", \"-c\", 'echo \"$0\"; echo Test Accuracy: 95.67%', \"{program}\"]\n# [");
+    std::fs::write(&suite, text).unwrap();
+    let output = place.run(&suite, &[]);
+    assert!(said(&output).contains("there is no no-such-cargo here"), "{}", said(&output));
+    let result = &place.results()[0];
+    assert_eq!(result["status"], "measured", "{}", said(&output));
+    assert_eq!(result["trainer"]["command"][3], env!("CARGO_BIN_EXE_fake-trainer"));
+}
+
+#[test]
 fn without_a_compiler_a_program_that_is_there_is_used_and_one_that_is_not_has_no_result() {
     let place = Place::new();
     let suite = place.suite(PLAIN, "");
