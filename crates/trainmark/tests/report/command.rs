@@ -289,3 +289,57 @@ fn html_and_charts_are_written_and_the_markdown_shows_the_charts() {
         assert!(path("docs").join(&link).is_file(), "{link}");
     }
 }
+
+#[test]
+fn wrong_names_and_places_are_one_line_with_the_remedy() {
+    let home = tempfile::tempdir().unwrap();
+    fs::create_dir(home.path().join("benchmarks")).unwrap();
+    let results = fixtures("run").display().to_string();
+    let trainmark = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trainmark"));
+        command.args(words).current_dir(home.path()).env("HOME", home.path());
+        ran(command.env_remove("XDG_DATA_HOME"))
+    };
+    let cases: [(&[&str], &str); 9] = [
+        (&["show", &results], "is a folder; `trainmark report --input "),
+        (&["compare", "main", &results], "main: there is no such folder, file or baseline; "),
+        (&["compare", "main", &results], "`trainmark baseline save main` keeps benchmarks/"),
+        (
+            &["noise", "--window", "3"],
+            "--window 3: too few rounds for an interval; give at least 6",
+        ),
+        (&["report"], "there is no .json file; `trainmark run --out DIR` writes them"),
+        (&["report", "--input", "benchmark"], "; did you mean benchmarks?"),
+        (&["history", "--input", &results, "--metric", "trian_s"], "did you mean train_s?"),
+        (&["run", "--suite", "framework"], "did you mean frameworks?"),
+        (&["run", "--suite", "frameworks", "--trainer", "pytroch"], "did you mean PyTorch?"),
+    ];
+    for (words, remedy) in cases {
+        let (output, stderr) = trainmark(words);
+        assert!(!output.status.success(), "{words:?}");
+        assert!(stderr.starts_with("error: ") && stderr.contains(remedy), "{words:?}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+    let named =
+        ["run", "--suite", "FRAMEWORKS", "--trainer", "pytorch", "--model", "MLP", "--list"];
+    let (output, stderr) = trainmark(&named);
+    assert!(output.status.success(), "{stderr}");
+    let listed = String::from_utf8(output.stdout).unwrap();
+    assert!(listed.contains("PyTorch mlp cpu") && !listed.contains("JAX"), "{listed}");
+}
+
+#[cfg(unix)]
+#[test]
+fn the_page_is_written_beside_the_results_and_its_path_told_where_no_browser_opens() {
+    let home = tempfile::tempdir().unwrap();
+    study::write(&study::files(), home.path());
+    let mut command = report();
+    command.arg("--input").arg(home.path()).arg("--open").env("PATH", home.path());
+    let (output, stderr) = ran(&mut command);
+    let page = home.path().join("report.html");
+    assert!(output.status.success() && page.is_file(), "{stderr}");
+    let told = format!("note: no browser was opened; the page is {}\n", page.display());
+    assert_eq!(stderr, told);
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(stdout, format!("HTML report saved to {}\n", page.display()));
+}
