@@ -135,7 +135,7 @@ fn cell(summary: &Summary, entry: &Entry, column: &Column) -> Markup {
 fn controls() -> Markup {
     html! {
         form #controls hidden {
-            label { "Filter " input type="search" name="text" autocomplete="off" placeholder="any words, for example: slower"; }
+            label { "Filter " input type="search" name="text" autocomplete="off" placeholder="any words"; }
             label.narrow { "Sort " select #sort {} }
             output #shown aria-live="polite" {}
         }
