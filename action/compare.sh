@@ -42,14 +42,15 @@ for ((round = 1; round <= ROUNDS; round++)); do
 done
 
 comparison=$OUT/comparison.md
-regression=false inconclusive=false code=0
+code=0
 trainmark compare "$OUT/base" "$OUT/head" --metric "$METRIC" --gate "$GATE" --format markdown >"$comparison" || code=$?
 # An error says so on standard error and prints no comparison.
 [ -s "$comparison" ] || fail "the two sides could not be compared: see above"
 case $code in
-    0) ;;
-    75) inconclusive=true ;;
-    *) regression=true ;;
+    0) conclusion=pass ;;
+    1) conclusion=regression ;;
+    75) conclusion=inconclusive ;;
+    *) fail "trainmark compare ended with $code: see above" ;;
 esac
 {
     echo
@@ -57,8 +58,11 @@ esac
 } >>"$comparison"
 cat "$comparison"
 {
-    echo "regression=$regression"
-    echo "inconclusive=$inconclusive"
+    echo "conclusion=$conclusion"
+    # As before there were three: `true` or `false`.
+    for word in regression inconclusive; do
+        [ "$conclusion" = "$word" ] && echo "$word=true" || echo "$word=false"
+    done
     echo "comparison=$comparison"
     echo "results=$OUT"
 } >>"$GITHUB_OUTPUT"

@@ -7,17 +7,16 @@
 //! *inconclusive*, which is not a pass.
 
 use crate::figures::{self, Figure};
-use crate::folder::Folder;
+use crate::folder::{Folder, origin};
 use crate::stats::Interval;
-use crate::verdict::{self, Verdict};
+use crate::verdict::{self, Scale, Verdict};
 use crate::verification::{Grade, Verification};
 use crate::{Record, Status, stats};
 use serde::{Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// Samples on each side that an interval takes, of rows that did not take turns.
-pub const FEWEST_SAMPLES: usize = 4;
+pub use crate::stats::FEWEST_APART as FEWEST_SAMPLES;
 
 /// What makes two rows the same job: who trained what, how, on which data.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,6 +135,8 @@ pub struct Options {
     pub anyway: bool,
     /// Keys in which rows that are compared may differ.
     pub across: Vec<String>,
+    /// Both sides are files that somebody named: two rows are compared then whatever they are of.
+    pub named: bool,
 }
 
 /// One figure of one job on both sides.
@@ -147,11 +148,17 @@ pub struct ComparedRow {
     pub figure: Figure,
     pub base: Side,
     pub new: Side,
-    /// New over base: 1.03 is three percent more. `None` where one of them has no sample.
+    /// New over base: 1.03 is three percent more. `None` where one of them has no sample, or there is no
+    /// ratio.
     pub ratio: Option<f64>,
-    /// The 95 % interval of the ratio; `None` where there are too few samples for one.
+    /// New minus base, where a value of 0 or below has no ratio.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub difference: Option<f64>,
+    /// The 95 % interval of either; `None` where there are too few samples for one.
     pub interval: Option<Interval>,
     pub outcome: Outcome,
+    /// Whether the base has something that can be lost: it was measured.
+    pub held: bool,
 }
 
 fn key_of<S: Serializer>(figure: &Figure, serializer: S) -> Result<S::Ok, S::Error> {
@@ -262,6 +269,8 @@ pub struct Comparison {
     pub differences: Vec<String>,
     /// Jobs that only one side has, and which side.
     pub unmatched: Vec<(String, &'static str)>,
+    /// How many of those leave something unknown: they were measured, or should have been.
+    pub unmatched_held: usize,
     /// The gate, as a share.
     pub gate: f64,
     /// The noise floor, as a share.
@@ -284,6 +293,17 @@ impl Comparison {
         self.rows.iter().filter(|row| is(row.outcome)).count()
     }
 
+    /// What was measured on the base and could not be judged now.
+    pub fn unknown(&self) -> usize {
+        let is_unknown = |row: &&ComparedRow| match row.outcome {
+            Outcome::Inconclusive => true,
+            Outcome::NotComparable => row.held,
+            _ => false,
+        };
+        let grades = self.grades.iter().filter(|row| row.outcome == GradeOutcome::Unknown);
+        self.rows.iter().filter(is_unknown).count() + grades.count() + self.unmatched_held
+    }
+
     /// Grades on which the gate closes.
     pub fn grades_lost(&self) -> usize {
         self.grades.iter().filter(|row| row.outcome == GradeOutcome::GradeLost).count()
@@ -293,7 +313,9 @@ impl Comparison {
 /// Why two sets are not compared: one line.
 #[derive(Debug, thiserror::Error)]
 pub enum CompareError {
-    #[error("no row of the one is in the other: {0}")]
+    #[error(
+        "no row of the one is in the other: {0}; --across KEY compares rows that differ in a key, and two files are compared whatever they are of"
+    )]
     NothingInCommon(String),
     #[error("what was trained differs ({0}): such figures cannot be compared; --anyway does it")]
     Trainings(String),
@@ -323,26 +345,41 @@ pub fn compare(base: &Folder, new: &Folder, options: &Options) -> Result<Compari
         entries.map(|(place, it)| (Job::of(&it.record, &options.across), place)).collect()
     };
     let (base_jobs, new_jobs) = (by_job(base, jobs(base)), by_job(new, jobs(new)));
-    let machines = facts(&base_jobs, &new_jobs, &MACHINE_FACTS);
+    let named = options.named || options.anyway;
+    let pairing = pair(&base_jobs, &new_jobs, named);
+    let pairs = || pairing.equal.iter().chain(&pairing.unlike);
+    let sides = |(job, other): &(&Job, &Job)| (&base_jobs[*job][..], &new_jobs[*other][..]);
+    let mut machines: Vec<String> =
+        pairs().flat_map(|it| machines_that_differ(sides(it))).collect();
+    machines.sort_unstable();
+    machines.dedup();
     if figures.iter().any(Figure::is_of_machine) && !options.anyway && !machines.is_empty() {
         return Err(CompareError::Machines(machines.join("; ")));
     }
-    let pairing = pair(&base_jobs, &new_jobs);
     let mut differences: Vec<String> =
         pairing.unlike.iter().flat_map(|(one, other)| one.unlike(other)).collect();
     differences.dedup(); // sizes of one model differ in the same
     if !options.anyway && !differences.is_empty() {
         return Err(CompareError::Trainings(first_few(&differences, "; ")));
     }
+    let different = |it: &Record| {
+        let known = base.verifications.iter().chain(&new.verifications);
+        newest(&[it], known).is_some_and(|it| it.grade == Grade::Different)
+    };
+    let takes_part = |it: &Record| it.takes_part() && !different(it);
     let (mut rows, mut grades) = (Vec::new(), Vec::new());
-    for (job, other) in pairing.equal.iter().chain(&pairing.unlike) {
-        let (of_base, of_new) = (&base_jobs[*job], &new_jobs[*other]);
-        let row = |figure: &Figure| {
-            compare_row(job, figure.clone(), of_base, of_new, (options.gate, noise_floor))
-        };
-        rows.extend(figures.iter().map(row));
+    for (job, other) in pairs() {
+        let (of_base, of_new) = sides(&(job, other));
+        let (base, new, shared) = apart(of_base, of_new);
+        let pair = Pair { job, base: &base, new: &new, takes_part: &takes_part };
+        rows.extend(figures.iter().map(|it| pair.compare(it, options.gate, noise_floor)));
         grades.extend(grade_row(job, (of_base, known.0), (of_new, known.1)));
         differences.extend(settings_that_differ(job, other));
+        differences.extend(shared);
+        let all = || of_base.iter().chain(of_new).copied();
+        let unlike = figures.iter().filter(|figure| !figure.is_one(all()));
+        differences
+            .extend(unlike.map(|it| format!("{job}: the unit or the direction of {}", it.key)));
     }
     let only =
         |jobs: &[&Job], side| jobs.iter().map(|job| (job.to_string(), side)).collect::<Vec<_>>();
@@ -353,20 +390,33 @@ pub fn compare(base: &Folder, new: &Folder, options: &Options) -> Result<Compari
             unmatched.iter().map(|(row, side)| format!("{row} ({side})")).collect();
         return Err(CompareError::NothingInCommon(first_few(&shown, ", ")));
     }
+    let lost =
+        pairing.only_base.iter().filter(|it| base_jobs[**it].iter().any(|it| takes_part(it)));
+    let is_there = |it: &&Record| it.status != Status::Unavailable;
+    let added = pairing.only_new.iter().filter(|it| new_jobs[**it].iter().any(is_there));
+    let unmatched_held = lost.count() + added.count();
     differences.extend(across_differences(&base_jobs, &new_jobs, &options.across));
     differences.extend(machines);
     differences.extend(facts(&base_jobs, &new_jobs, &PROGRAM_FACTS));
     differences.dedup();
     rows.sort_by_key(|row: &ComparedRow| row.outcome != Outcome::Inconclusive);
-    let gate = options.gate;
-    let conclusion = Conclusion::Pass;
-    let mut found =
-        Comparison { conclusion, rows, grades, differences, unmatched, gate, noise_floor };
-    found.conclusion = match &found {
-        it if it.count(Outcome::is_regression) + it.grades_lost() > 0 => Conclusion::Regression,
-        it if it.count(|it| it == Outcome::Inconclusive) > 0 => Conclusion::Inconclusive,
-        it if it.count(|it| it != Outcome::NotComparable) == 0 => Conclusion::Inconclusive,
-        _ => Conclusion::Pass,
+    let (gate, conclusion) = (options.gate, Conclusion::Pass);
+    let mut found = Comparison {
+        conclusion,
+        rows,
+        grades,
+        differences,
+        unmatched,
+        unmatched_held,
+        gate,
+        noise_floor,
+    };
+    found.conclusion = match found.unknown() {
+        _ if found.count(Outcome::is_regression) + found.grades_lost() > 0 => {
+            Conclusion::Regression
+        }
+        0 if found.count(|it| it != Outcome::NotComparable) > 0 => Conclusion::Pass,
+        _ => Conclusion::Inconclusive,
     };
     Ok(found)
 }
@@ -398,9 +448,9 @@ struct Pairing<'a> {
 }
 
 /// Equals first, then those that did not come to say all, then what differs in the least. Two single rows
-/// are compared whatever their settings are: somebody named them.
-fn pair<'a>(base: &'a Jobs, new: &'a Jobs) -> Pairing<'a> {
-    let single = base.len() == 1 && new.len() == 1;
+/// that somebody named are compared whatever their settings are; that a folder has only one is chance.
+fn pair<'a>(base: &'a Jobs, new: &'a Jobs, named: bool) -> Pairing<'a> {
+    let single = named && base.len() == 1 && new.len() == 1;
     let mut only_base: Vec<&Job> = base.keys().collect();
     let mut only_new: Vec<&Job> = new.keys().collect();
     let mut take = |fits: &dyn Fn(&Job, &Job) -> bool| {
@@ -429,41 +479,100 @@ fn pair<'a>(base: &'a Jobs, new: &'a Jobs) -> Pairing<'a> {
     Pairing { equal, unlike, only_base, only_new }
 }
 
-fn compare_row(
-    job: &Job,
-    figure: Figure,
-    base: &[&Record],
-    new: &[&Record],
-    (gate, floor): (f64, f64),
-) -> ComparedRow {
-    let side = |records: &[&Record]| {
+/// The records of one job on both sides.
+struct Pair<'a> {
+    job: &'a Job,
+    base: &'a [&'a Record],
+    new: &'a [&'a Record],
+    takes_part: &'a dyn Fn(&Record) -> bool,
+}
+
+impl<'a> Pair<'a> {
+    fn compare(&self, figure: &Figure, gate: f64, floor: f64) -> ComparedRow {
+        let all = || self.base.iter().chain(self.new).copied();
+        // Its unit and its direction are those of these records, not of any others.
+        let own = figures::named(&figure.key, all()).unwrap_or_else(|| figure.clone());
+        let ranked = |records: &[&'a Record]| -> Vec<&'a Record> {
+            records.iter().copied().filter(|it| (self.takes_part)(it)).collect()
+        };
+        let (base, new) = (ranked(self.base), ranked(self.new));
+        let change = verdict::compare(&own, &base, &new, floor).filter(|_| own.is_one(all()));
+        let bad = |it: &&Record| !matches!(it.status, Status::Measured | Status::Unavailable);
+        let measured = |records: &[&Record]| records.iter().any(|it| it.status == Status::Measured);
+        // Where the base failed at times, nobody knows whether the new one fails more often.
+        let sound = measured(self.base) && !self.base.iter().any(bad);
+        let lost = sound && self.new.iter().any(bad);
+        let outcome = match change {
+            _ if lost => Outcome::StatusLost,
+            None => Outcome::NotComparable,
+            Some(change) => match change.verdict {
+                Verdict::Faster => Outcome::Better,
+                Verdict::Slower if change.loss > gate => Outcome::Regression,
+                Verdict::Slower => Outcome::Worse,
+                Verdict::NoDifference => Outcome::NoDifference,
+                Verdict::Inconclusive => Outcome::Inconclusive,
+                Verdict::NotComparable => Outcome::NotComparable,
+            },
+        };
+        let of = |scale| change.filter(|it| it.scale == scale).map(|it| it.of_new(own.better));
+        let (ratio, difference) = (of(Scale::Ratio), of(Scale::Difference));
+        ComparedRow {
+            job: self.job.clone(),
+            base: Side::of(&own, self.base),
+            new: Side::of(&own, self.new),
+            ratio: ratio.map(|it| it.0),
+            difference: difference.map(|it| it.0),
+            interval: ratio.or(difference).and_then(|it| it.1),
+            figure: own,
+            outcome,
+            held: !base.is_empty(),
+        }
+    }
+}
+
+impl Side {
+    fn of(figure: &Figure, records: &[&Record]) -> Side {
         let values = records.iter().flat_map(|record| figure.samples(record));
         let values: Vec<f64> = values.map(|(_, value)| value).collect();
-        // Of several files the first status that is not `measured`.
-        let mut statuses = records.iter().map(|record| record.status);
-        let status = statuses.find(|status| *status != Status::Measured);
-        let median = stats::median(&values);
-        Side { status: status.unwrap_or_default(), median, samples: values.len() }
+        // Of several files the worst status.
+        let statuses = records.iter().map(|record| record.status);
+        let status = statuses.max_by_key(|it| (it.failed(), *it)).unwrap_or_default();
+        Side { status, median: stats::median(&values), samples: values.len() }
+    }
+}
+
+/// The records of both sides without those of one run that both have, which would hold a measurement against
+/// itself; a side that has no others keeps them, unless neither has.
+fn apart<'a>(
+    base: &[&'a Record],
+    new: &[&'a Record],
+) -> (Vec<&'a Record>, Vec<&'a Record>, Option<String>) {
+    let own = |records: &[&'a Record], others: &[&Record]| -> Vec<&'a Record> {
+        let is_shared = |it: &Record| {
+            it.run.is_some() && others.iter().any(|other| origin(other) == origin(it))
+        };
+        records.iter().copied().filter(|it| !is_shared(it)).collect()
     };
-    let change = verdict::compare(&figure, base, new, floor);
-    let (base, new) = (side(base), side(new));
-    let lost = base.status == Status::Measured
-        && !matches!(new.status, Status::Measured | Status::Unavailable);
-    let outcome = match change {
-        _ if lost => Outcome::StatusLost,
-        None => Outcome::NotComparable,
-        Some(change) => match change.verdict {
-            Verdict::Faster => Outcome::Better,
-            Verdict::Slower if change.gain.recip() > 1.0 + gate => Outcome::Regression,
-            Verdict::Slower => Outcome::Worse,
-            Verdict::NoDifference => Outcome::NoDifference,
-            Verdict::Inconclusive => Outcome::Inconclusive,
-            Verdict::NotComparable => Outcome::NotComparable,
-        },
+    let (own_base, own_new) = (own(base, new), own(new, base));
+    if own_base.len() == base.len() {
+        return (own_base, own_new, None);
+    }
+    let said = "both sides have samples of one run, which are not compared with themselves";
+    let (base, new) = match (own_base.is_empty(), own_new.is_empty()) {
+        (true, false) => (base.to_vec(), own_new),
+        (false, true) => (own_base, new.to_vec()),
+        _ => (own_base, own_new),
     };
-    let ratio = change.map(|change| change.ratio(figure.better));
-    let (ratio, interval) = (ratio.map(|it| it.0), ratio.and_then(|it| it.1));
-    ComparedRow { job: job.clone(), figure, base, new, ratio, interval, outcome }
+    (base, new, Some(said.to_owned()))
+}
+
+/// RFC 3339 in UTC sorts as text; of one moment the worst grade counts.
+fn newest<'a>(
+    records: &[&Record],
+    known: impl IntoIterator<Item = &'a Verification>,
+) -> Option<&'a Verification> {
+    let holding = |it: &&Verification| records.iter().any(|record| it.holds_for(record));
+    known.into_iter().filter(holding).max_by_key(|it| (&it.verified, it.grade))
 }
 
 /// `None` if the base was never verified.
@@ -472,11 +581,6 @@ fn grade_row(
     base: (&[&Record], &[Verification]),
     new: (&[&Record], &[Verification]),
 ) -> Option<GradeRow> {
-    fn newest<'a>(records: &[&Record], known: &'a [Verification]) -> Option<&'a Verification> {
-        let holding = known.iter().filter(|it| records.iter().any(|record| it.holds_for(record)));
-        // RFC 3339 in UTC sorts as text.
-        holding.max_by_key(|it| &it.verified)
-    }
     // What could not be tried, or has no reference, tells nothing that could be lost.
     let told = |grade: Grade| !matches!(grade, Grade::Unavailable | Grade::NotVerified);
     let base = newest(base.0, base.1).filter(|it| told(it.grade))?.grade;
@@ -504,6 +608,19 @@ const MACHINE_FACTS: [Fact; 5] = [
     ("architecture", |it| it.machine.as_ref()?.architecture.clone()),
     ("GPUs", |it| Some(it.machine.as_ref()?.gpus.join(", ")).filter(|gpus| !gpus.is_empty())),
 ];
+
+/// Of the records of one job: also one side alone may be of several machines, or of one that is not known.
+fn machines_that_differ((base, new): (&[&Record], &[&Record])) -> Vec<String> {
+    let differs = |(name, get): &Fact| {
+        let of = |records: &[&Record]| -> BTreeSet<String> {
+            records.iter().map(|it| get(it).unwrap_or_else(|| "unknown".to_owned())).collect()
+        };
+        let (base, new) = (of(base), of(new));
+        let differs = base.union(&new).count() > 1;
+        differs.then(|| format!("{name}: {}, then {}", list(&base), list(&new)))
+    };
+    MACHINE_FACTS.iter().filter_map(differs).collect()
+}
 
 /// These may explain a difference.
 const PROGRAM_FACTS: [Fact; 9] = [
@@ -556,17 +673,18 @@ fn settings_that_differ(one: &Job, other: &Job) -> Option<String> {
         .then(|| format!("{}, then {}", settings(&base, one), settings(&new, other)))
 }
 
-fn difference(name: &str, base: &BTreeSet<String>, new: &BTreeSet<String>) -> Option<String> {
-    let list = |values: &BTreeSet<String>| {
-        let short = |value: &String| match value.len() > 40 && !value.contains(' ') {
-            true => value.chars().take(12).collect(), // a digest
-            false => value.clone(),
-        };
-        match values.is_empty() {
-            true => "unknown".to_owned(),
-            false => values.iter().map(short).collect::<Vec<_>>().join(" and "),
-        }
+fn list(values: &BTreeSet<String>) -> String {
+    let short = |value: &String| match value.len() > 40 && !value.contains(' ') {
+        true => value.chars().take(12).collect(), // a digest
+        false => value.clone(),
     };
+    match values.is_empty() {
+        true => "unknown".to_owned(),
+        false => values.iter().map(short).collect::<Vec<_>>().join(" and "),
+    }
+}
+
+fn difference(name: &str, base: &BTreeSet<String>, new: &BTreeSet<String>) -> Option<String> {
     (base != new).then(|| format!("{name}: {}, then {}", list(base), list(new)))
 }
 
@@ -706,7 +824,9 @@ mod tests {
         let named = "precision: \"fp32\", then \"bf16\"";
         assert!(found.differences.iter().any(|it| it == named), "{:?}", found.differences);
         // Two files that somebody named are compared without being asked for.
-        let two = compared(with("fp32", &BASE), with("bf16", &BASE), &options("train_s")).unwrap();
+        let two = |options: &Options| compared(with("fp32", &BASE), with("bf16", &BASE), options);
+        assert!(two(&options("train_s")).is_err(), "two folders of one row each");
+        let two = two(&Options { named: true, ..options("train_s") }).unwrap();
         assert!(two.differences[0].contains("precision"), "{:?}", two.differences);
     }
 

@@ -264,7 +264,13 @@ impl Figure {
             Read::Metric => record.metrics.of_task.get(&*self.key).copied()?,
             Read::Meter => record.meters.get(&*self.key)?.value,
         }
-        .filter(|value| value.is_finite())
+        .filter(|value| self.is_measured(*value))
+    }
+
+    /// A time, a size or a rate of 0 or below is none that anybody measured; a metric of the task may be
+    /// anything, and a counter may stand at 0.
+    fn is_measured(&self, value: f64) -> bool {
+        value.is_finite() && (value > 0.0 || !matches!(self.read, Read::Stored(..)))
     }
 
     /// One sample's value.
@@ -274,7 +280,7 @@ impl Figure {
             Read::Metric => sample.metrics.get(&*self.key).copied(),
             Read::Meter => sample.counters.get(&*self.key).map(|&count| count as f64),
         }
-        .filter(|value| value.is_finite())
+        .filter(|value| self.is_measured(*value))
     }
 
     /// The values of the samples that count, with their rounds. A record without samples, such as the
@@ -290,6 +296,28 @@ impl Figure {
         }
         let completed = record.counted().filter(|sample| sample.status.completed());
         completed.filter_map(|sample| Some((sample.round, self.of_sample(sample)?))).collect()
+    }
+
+    /// Whether each sample of the record that counts has it.
+    pub fn is_complete(&self, record: &Record) -> bool {
+        let completed = record.counted().filter(|sample| sample.status.completed()).count();
+        self.of(record).is_some() && self.samples(record).len() == completed.max(1)
+    }
+
+    /// Whether its unit and its direction are the same in all of the records.
+    pub fn is_one<'a>(&self, records: impl Iterator<Item = &'a Record>) -> bool {
+        let defined = |record: &'a Record| match (self.read, &*self.key) {
+            (Read::Metric, key) => {
+                record.task().metrics.get(key).map(|it| (it.unit.as_str(), it.better))
+            }
+            (_, "throughput") => {
+                record.task().throughput.as_ref().map(|it| (it.unit.as_str(), self.better))
+            }
+            _ => None,
+        };
+        let mut defined = records.filter_map(defined);
+        let first = defined.next();
+        defined.all(|it| Some(it) == first)
     }
 
     /// Who measured it, of a metric.

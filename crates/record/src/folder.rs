@@ -5,9 +5,10 @@
 
 use crate::name::file_nearby;
 use crate::verification::{self, Verification, VerificationFile};
-use crate::{Record, RecordError};
+use crate::{Record, RecordError, Status};
 use rayon::prelude::*;
 use serde_json::Value;
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -142,16 +143,35 @@ fn reason(bytes: &[u8], error: &RecordError) -> String {
 }
 
 /// A row of one run; a row of the specification's own files has only its moment.
-fn origin(record: &Record) -> String {
+pub(crate) fn origin(record: &Record) -> String {
     let Record { executable, model, backend, compiled, config, timestamp, .. } = record;
-    let config: Vec<String> = config.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let mut config: Vec<String> =
+        config.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    config.sort_unstable();
     let run = record.run.as_ref().map_or(timestamp, |run| &run.id);
     format!("{run}\n{executable}\n{model}\n{backend}\n{compiled}\n{}", config.join("\n"))
 }
 
+/// The record as a text, which tells records apart whatever their files are called.
+pub(crate) fn content(record: &Record) -> String {
+    serde_json::to_string(record).unwrap_or_default()
+}
+
 impl Folder {
-    /// Keeps each sample once: of files of one row of one run, the one with the most samples is whole, and
-    /// of the others what it does not have. Copies of a file without samples are dropped if they are equal.
+    /// Of files, in the order of their names; each sample counts once.
+    pub fn new(entries: Vec<Entry>) -> Folder {
+        let mut folder = Folder { entries, ..Folder::default() };
+        folder.drop_duplicates();
+        folder
+    }
+
+    /// Sets the target of files that name none.
+    pub fn hold_to(&mut self, target: Target) {
+        self.entries.iter_mut().for_each(|entry| hold_to(&mut entry.record, target));
+    }
+
+    /// Files of one row of one run become one record, which has each sample once. Nothing in it depends on
+    /// the names of the files or on their order.
     fn drop_duplicates(&mut self) {
         let mut by_origin: HashMap<String, Vec<usize>> = HashMap::with_capacity(self.entries.len());
         let origins: Vec<String> = self.entries.par_iter().map(|it| origin(&it.record)).collect();
@@ -160,28 +180,22 @@ impl Folder {
         }
         let mut dropped: HashSet<usize> = HashSet::new();
         for mut places in by_origin.into_values().filter(|places| places.len() > 1) {
-            // The sort is stable: of equals the first name is kept.
-            places
-                .sort_by_key(|&place| std::cmp::Reverse(self.entries[place].record.samples.len()));
-            let first = places[0];
-            for &place in &places[1..] {
-                let kept = &self.entries[first];
-                let of_kept: HashSet<u32> = kept.record.samples.iter().map(|it| it.round).collect();
-                let record = &self.entries[place].record;
-                let is_copy = match record.run {
-                    Some(_) => record.samples.iter().all(|it| of_kept.contains(&it.round)),
-                    None => *record == kept.record,
-                };
-                if is_copy {
-                    let reason = format!("has the samples of {}", kept.file);
-                    let file = self.entries[place].file.clone();
-                    self.duplicates.push(Skipped { file, reason });
+            let size = |place: &usize| Reverse(self.entries[*place].record.samples.len());
+            places.sort_by_cached_key(|it| (size(it), content(&self.entries[*it].record)));
+            // Without a run only what is equal in all is known to be the same.
+            let is_same = |one: &usize, other: &usize| {
+                let (one, other) = (&self.entries[*one].record, &self.entries[*other].record);
+                one.run.is_some() && other.run.is_some() || one == other
+            };
+            let groups: Vec<Vec<usize>> = places.chunk_by(is_same).map(<[usize]>::to_vec).collect();
+            for same in groups {
+                // The sort is stable: of equals the first name is kept.
+                let kept = self.entries[same[0]].file.clone();
+                for &place in &same[1..] {
+                    let entry = self.entries[place].clone();
+                    let reason = self.entries[same[0]].record.absorb(entry.record, &kept);
+                    self.duplicates.push(Skipped { file: entry.file, reason });
                     dropped.insert(place);
-                } else if record.run.is_some() {
-                    let record = &mut self.entries[place].record;
-                    let samples = std::mem::take(&mut record.samples);
-                    let new = samples.into_iter().filter(|it| !of_kept.contains(&it.round));
-                    new.for_each(|sample| record.add_sample(sample));
                 }
             }
         }
@@ -191,6 +205,52 @@ impl Folder {
             !dropped.contains(&(place - 1))
         });
         self.duplicates.sort_by(|a, b| a.file.cmp(&b.file));
+    }
+}
+
+/// The metric and the target of files that name none.
+pub type Target<'a> = &'a dyn Fn(&Record) -> Option<(String, f64)>;
+
+/// Sets the target of a file of version 0, which names none.
+pub fn hold_to(record: &mut Record, target: Target) {
+    if record.schema_version == 0
+        && let Some((metric, target)) = target(record)
+    {
+        record.targets.insert(metric, target);
+        record.judge();
+        if record.missed_target().is_none() {
+            record.targets.clear(); // 400 bytes for each of a hundred thousand rows
+        }
+    }
+}
+
+impl Record {
+    /// Takes in the samples of another file of the same row and run. Returns what became of that file.
+    fn absorb(&mut self, other: Record, name: &str) -> String {
+        let (mut new, mut contradiction) = (0, None);
+        for sample in other.samples {
+            match self.take(sample) {
+                Ok(is_new) => new += usize::from(is_new),
+                Err(found) => contradiction = Some(found),
+            }
+        }
+        let said = (self.status, self.reason.clone());
+        if !self.samples.is_empty() {
+            self.conclude();
+            self.judge();
+        }
+        // What one of the files says against the row holds.
+        let against = [said, (other.status, other.reason)];
+        if let Some(said) = against.into_iter().find(|it| it.0 != Status::Measured) {
+            (self.status, self.reason) = said;
+        }
+        if let Some(reason) = contradiction {
+            (self.status, self.reason) = (Status::Misreported, Some(reason));
+        }
+        match new {
+            0 => format!("has the samples of {name}"),
+            _ => format!("is of the row and the run of {name}, with which it is taken together"),
+        }
     }
 }
 
@@ -240,7 +300,47 @@ mod tests {
         let found =
             folder(&[("a.json", &record("r", &[0, 1])), ("b.json", &record("r", &[1, 2, 3]))]);
         let rounds = |it: &Entry| it.record.samples.iter().map(|it| it.round).collect::<Vec<_>>();
-        assert_eq!(found.entries.iter().map(rounds).collect::<Vec<_>>(), [vec![0], vec![1, 2, 3]]);
+        assert_eq!(found.entries.iter().map(rounds).collect::<Vec<_>>(), [vec![1, 2, 3, 0]]);
+        assert!(found.duplicates[0].reason.contains("taken together"), "{:?}", found.duplicates);
+    }
+
+    #[test]
+    fn a_copy_with_another_figure_makes_the_row_misreported_with_both_values() {
+        let (one, mut two) = (record("r", &[0, 1]), record("r", &[0]));
+        two.add_sample(Sample {
+            round: 1,
+            timing: Timing { train_s: Some(2.0), ..Timing::default() },
+            ..Sample::default()
+        });
+        for names in [["a.json", "b.json"], ["b.json", "a.json"]] {
+            let found = folder(&[(names[0], &one), (names[1], &two)]);
+            let record = &found.entries[0].record;
+            assert_eq!((found.entries.len(), record.status), (1, Status::Misreported));
+            let reason = record.reason.as_deref().unwrap();
+            assert!(reason.contains("round 2") && reason.contains("1.000 s"), "{reason}");
+            assert!(reason.contains("2.000 s"), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_headline_that_does_not_follow_from_the_samples_is_misreported_and_one_that_lacks_is_computed()
+     {
+        let mut one = record("r", &[0, 1]);
+        one.timing.train_s = Some(0.5);
+        let mut two = record("s", &[0, 1]);
+        two.timing.train_s = None;
+        let found = folder(&[("a.json", &one), ("b.json", &two)]);
+        let reason = found.entries[0].record.reason.as_deref().unwrap();
+        assert_eq!(found.entries[0].record.status, Status::Misreported);
+        assert_eq!(reason, "train_s: the file states 0.500 s, its samples 1.000 s");
+        assert_eq!(found.entries[1].record.timing.train_s, Some(1.0));
+    }
+
+    #[test]
+    fn a_sample_that_stands_twice_in_a_file_counts_once() {
+        let mut one = record("r", &[0, 1]);
+        one.samples.push(one.samples[1].clone());
+        assert_eq!(folder(&[("a.json", &one)]).entries[0].record.samples.len(), 2);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::figures::Figure;
 use crate::stats::Interval;
 use crate::summary::{Row, Summary};
 use crate::task::Better;
-use crate::verdict::{self, Verdict};
+use crate::verdict::{self, Scale, Verdict};
 use serde::Serialize;
 
 /// Runs on either side of a change that its size is estimated from, at most.
@@ -20,7 +20,7 @@ pub struct History {
     #[serde(rename = "metric", serialize_with = "key_of")]
     pub figure: Figure,
     pub series: Vec<Series>,
-    /// Rows that have no such figure.
+    /// Rows that have no such figure, or are not ranked.
     pub left_out: usize,
 }
 
@@ -51,8 +51,12 @@ pub struct Change {
     /// The place of the first run after it.
     pub at: usize,
     pub when: String,
-    /// After over before.
-    pub ratio: f64,
+    /// After over before; `None` where there is no ratio.
+    pub ratio: Option<f64>,
+    /// After minus before, there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub difference: Option<f64>,
+    /// Of either.
     pub interval: Option<Interval>,
     pub worse: bool,
     /// The commits just before and after it, if they are known and differ.
@@ -60,7 +64,7 @@ pub struct Change {
 }
 
 impl History {
-    /// Of all rows that completed. `label` is what people call a row.
+    /// Of all rows that are ranked. `label` is what people call a row.
     pub fn new(
         summary: &Summary,
         figure: &Figure,
@@ -70,9 +74,9 @@ impl History {
         let mut series = Vec::new();
         let mut left_out = 0;
         for rows in summary.series() {
-            let completed = rows.iter().copied().filter(|row| row.record.status.completed());
+            let ranked = rows.iter().copied().filter(|row| row.is_ranked());
             let known: Vec<(&Row, f64)> =
-                completed.filter_map(|row| Some((row, figure.of(&row.record)?))).collect();
+                ranked.filter_map(|row| Some((row, figure.of(&row.record)?))).collect();
             left_out += rows.len() - known.len();
             if let Some((first, _)) = known.first() {
                 series.push(one_series(label(first), &known, figure.better, noise_floor));
@@ -108,9 +112,17 @@ fn one_series(label: String, rows: &[(&Row, f64)], better: Better, noise_floor: 
             (Some(before), Some(after)) if before != after => Some((before.clone(), after.clone())),
             _ => None,
         };
-        let (ratio, interval) = change.ratio(better);
-        let worse = change.verdict == Verdict::Slower;
-        changes.push(Change { at, when: points[at].when.clone(), ratio, interval, worse, commits });
+        let (size, interval) = change.of_new(better);
+        let is_ratio = change.scale == Scale::Ratio;
+        changes.push(Change {
+            at,
+            when: points[at].when.clone(),
+            ratio: is_ratio.then_some(size),
+            difference: (!is_ratio).then_some(size),
+            interval,
+            worse: change.verdict == Verdict::Slower,
+            commits,
+        });
     }
     Series { label, points, changes }
 }
@@ -119,19 +131,26 @@ impl Change {
     /// `1.35x slower [1.31, 1.40], 2026-11-20T10:00:00Z, commit 1a2b3c4 to 5d6e7f8`.
     pub fn words(&self, figure: &Figure) -> String {
         let (more, less) = figure.directions();
-        let (word, factor) =
-            if self.ratio > 1.0 { (more, self.ratio) } else { (less, 1.0 / self.ratio) };
+        let size = self.ratio.map_or(self.difference.unwrap_or_default(), f64::ln);
+        let word = if size > 0.0 { more } else { less };
+        // Of a ratio below 1, how many times less; a difference has its sign.
+        let turn =
+            |it: f64| if self.ratio.is_some_and(|ratio| ratio < 1.0) { 1.0 / it } else { it };
+        let said = |it: f64| match self.ratio {
+            Some(_) => format!("{:.2}", turn(it)),
+            None => format!("{it:+.4}"),
+        };
         let interval = self.interval.map_or(String::new(), |it| {
-            let (low, high) = match self.ratio > 1.0 {
-                true => (it.low, it.high),
-                false => (1.0 / it.high, 1.0 / it.low),
-            };
-            format!(" [{low:.2}, {high:.2}]")
+            let (low, high) =
+                if turn(it.low) > turn(it.high) { (it.high, it.low) } else { (it.low, it.high) };
+            format!(" [{}, {}]", said(low), said(high))
         });
+        let factor = said(self.ratio.or(self.difference).unwrap_or_default());
+        let factor = if self.ratio.is_some() { format!("{factor}x") } else { factor };
         let commits = self.commits.as_ref().map_or(String::new(), |(before, after)| {
             format!(", commit {} to {}", short(before), short(after))
         });
-        format!("{factor:.2}x {word}{interval}, {}{commits}", self.when)
+        format!("{factor} {word}{interval}, {}{commits}", self.when)
     }
 }
 

@@ -7,7 +7,7 @@
 //! Every difference that is claimed is a false one, and the size of what was found by chance is the
 //! floor below which nothing is claimed.
 
-use crate::stats::{self, Speedup};
+use crate::stats::{self, Shift};
 use measure::machine::Machine;
 use serde::{Deserialize, Serialize};
 
@@ -73,9 +73,9 @@ pub struct Claims {
 }
 
 impl Claims {
-    fn add(&mut self, speedup: &Speedup) {
+    fn add(&mut self, shift: &Shift) {
         self.comparisons += 1;
-        self.claims += usize::from(speedup.verdict(0.0).is_difference());
+        self.claims += usize::from(shift.verdict(0.0).is_difference());
     }
 
     /// The false-positive rate.
@@ -99,24 +99,25 @@ impl Analysis {
         let mut together = Claims::default();
         let mut apart = Claims::default();
         let mut distances = Vec::new();
-        let mut take = |claims: &mut Claims, speedup: Option<Speedup>| {
-            if let Some(speedup) = speedup {
-                claims.add(&speedup);
-                distances.push(speedup.ratio.ln().abs());
+        let mut take = |claims: &mut Claims, shift: Option<Shift>| {
+            if let Some(shift) = shift {
+                claims.add(&shift);
+                distances.push(shift.size.abs());
             }
         };
+        let (a, b) = (stats::logarithms(&a), stats::logarithms(&b));
         for (a, b) in a.windows(window).zip(b.windows(window)) {
-            take(&mut together, stats::paired_speedup(a, b));
+            take(&mut together, stats::paired(a, b));
         }
-        let runs: Vec<f64> = rounds.iter().flatten().copied().collect();
+        let runs = stats::logarithms(rounds.as_flattened());
         for runs in runs.windows(2 * window) {
             let (base, new) = runs.split_at(window);
-            take(&mut apart, stats::unpaired_speedup(base, new));
+            take(&mut apart, stats::unpaired(base, new));
         }
         distances.sort_by(f64::total_cmp);
         let last = (FLOOR_QUANTILE * distances.len() as f64).ceil() as usize;
         let floor = distances.get(last.checked_sub(1)?)?.exp_m1();
-        let ratios: Vec<f64> = a.iter().zip(&b).map(|(a, b)| (a / b).ln()).collect();
+        let ratios: Vec<f64> = a.iter().zip(&b).map(|(a, b)| a - b).collect();
         let deviation = stats::noise(&ratios)?;
         let smallest = |rounds: usize| Some((rounds, stats::smallest_shown(deviation, rounds)?));
         let shown = |(rounds, effect): (usize, f64)| (rounds, effect.max(floor));

@@ -42,6 +42,12 @@ pub fn three_digits(figure: f64) -> String {
     }
 }
 
+/// The number with the fewest digits that is the same to 15, which every decimal number that was measured has
+/// at most: 1.5514860000000001 is a sum of 1.5 and 0.051486.
+pub fn tidy(figure: f64) -> f64 {
+    format!("{figure:.14e}").parse().unwrap_or(figure)
+}
+
 /// `1 row`, `2 rows`, `12,345 rows`.
 pub fn count(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
@@ -85,6 +91,19 @@ mod tests {
             (2e9, "2.00e9"),
         ] {
             assert_eq!(digits(figure), shown);
+        }
+    }
+
+    #[test]
+    fn a_number_has_the_digits_that_were_measured() {
+        for (figure, text) in [
+            (1.5 + 0.051486, "1.551486"),
+            (0.1 + 0.2, "0.3"),
+            (1e308, "1e308"),
+            (-2.5e-9, "-2.5e-9"),
+            (123_456_789.123_456, "123456789.123456"),
+        ] {
+            assert_eq!(tidy(figure), text.parse::<f64>().unwrap(), "{text}");
         }
     }
 

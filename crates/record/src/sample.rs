@@ -26,9 +26,28 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// User and system seconds together.
+    /// Without what nobody measured: a clock of 0 or below.
+    #[must_use]
+    pub fn measured(self) -> Timing {
+        let positive = |seconds: Option<f64>| seconds.filter(|it| *it > 0.0);
+        // A process may well take no time in the system, or none outside of it.
+        let share = |seconds: Option<f64>| seconds.filter(|it| *it >= 0.0);
+        Timing {
+            wall_s: positive(self.wall_s),
+            user_s: share(self.user_s),
+            system_s: share(self.system_s),
+            setup_s: positive(self.setup_s),
+            compile_s: positive(self.compile_s),
+            train_s: positive(self.train_s),
+            eval_s: positive(self.eval_s),
+            device_s: positive(self.device_s),
+        }
+    }
+
+    /// User and system seconds together, to the nanosecond: the sum of two numbers of few digits has few.
     pub fn cpu_s(&self) -> Option<f64> {
-        Some(self.user_s? + self.system_s?)
+        let sum = ((self.user_s? + self.system_s?) * 1e9).round() / 1e9;
+        Some(sum).filter(|it| *it > 0.0)
     }
 }
 
@@ -93,6 +112,54 @@ pub struct CurvePoint {
 }
 
 impl Sample {
+    /// Without what nobody measured.
+    #[must_use]
+    pub fn measured(mut self) -> Sample {
+        self.timing = self.timing.measured();
+        self.peak_memory_bytes = self.peak_memory_bytes.filter(|it| *it > 0);
+        self.device_peak_bytes = self.device_peak_bytes.filter(|it| *it > 0);
+        self
+    }
+
+    /// Both of two statements of one training, whichever of them says less or was repeated later; `None` if
+    /// they contradict each other.
+    pub(crate) fn with(&self, other: &Sample) -> Option<Sample> {
+        fn both<T: Clone + PartialEq>(one: &Option<T>, other: &Option<T>) -> Option<Option<T>> {
+            let agree = one.is_none() || other.is_none() || one == other;
+            agree.then(|| one.clone().or(other.clone()))
+        }
+        fn all<T: Copy + PartialEq>(
+            one: &BTreeMap<String, T>,
+            other: &BTreeMap<String, T>,
+        ) -> Option<BTreeMap<String, T>> {
+            let agree = other.iter().all(|(key, it)| one.get(key).is_none_or(|known| known == it));
+            agree.then(|| other.iter().chain(one).map(|(key, it)| (key.clone(), *it)).collect())
+        }
+        let (a, b) = (&self.timing, &other.timing);
+        let timing = Timing {
+            wall_s: both(&a.wall_s, &b.wall_s)?,
+            user_s: both(&a.user_s, &b.user_s)?,
+            system_s: both(&a.system_s, &b.system_s)?,
+            setup_s: both(&a.setup_s, &b.setup_s)?,
+            compile_s: both(&a.compile_s, &b.compile_s)?,
+            train_s: both(&a.train_s, &b.train_s)?,
+            eval_s: both(&a.eval_s, &b.eval_s)?,
+            device_s: both(&a.device_s, &b.device_s)?,
+        };
+        let same = (self.round, self.status) == (other.round, other.status);
+        same.then_some(Sample {
+            timing,
+            work: both(&self.work, &other.work)?,
+            steps: both(&self.steps, &other.steps)?,
+            peak_memory_bytes: both(&self.peak_memory_bytes, &other.peak_memory_bytes)?,
+            device_peak_bytes: both(&self.device_peak_bytes, &other.device_peak_bytes)?,
+            metrics: all(&self.metrics, &other.metrics)?,
+            counters: all(&self.counters, &other.counters)?,
+            superseded: self.superseded || other.superseded,
+            ..self.clone()
+        })
+    }
+
     /// Work per second of training.
     pub fn throughput(&self) -> Option<f64> {
         Some(self.work? / self.timing.train_s.filter(|seconds| *seconds > 0.0)?)

@@ -55,7 +55,7 @@ fn median_of_sorted(sorted: &[f64]) -> Option<f64> {
     match sorted.len() {
         0 => None,
         n if n % 2 == 1 => Some(sorted[middle]),
-        _ => Some((sorted[middle - 1] + sorted[middle]) / 2.0),
+        _ => Some(sorted[middle - 1].midpoint(sorted[middle])),
     }
 }
 
@@ -105,40 +105,58 @@ pub fn median_interval(values: &[f64], confidence: f64) -> Option<Interval> {
     best
 }
 
-/// How much faster one row is than another, by the samples of both.
+/// Samples on each side that an interval takes, of rows that did not take turns.
+pub const FEWEST_APART: usize = 4;
+
+/// By how much the values of one side exceed those of another: of logarithms, the logarithm of a ratio.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Speedup {
-    /// Base over new: above 1 the new one is faster.
-    pub ratio: f64,
-    /// The interval of the ratio; `None` if there are too few samples for one.
+pub struct Shift {
+    /// Base minus new.
+    pub size: f64,
+    /// `None` if there are too few samples for one.
     pub interval: Option<Interval>,
 }
 
-/// Of rows that ran in the same rounds: `base[i]` and `new[i]` are the positive times of round `i`.
-/// `None` of no rounds.
-pub fn paired_speedup(base: &[f64], new: &[f64]) -> Option<Speedup> {
-    let differences: Vec<f64> =
-        base.iter().zip(new).map(|(base, new)| base.ln() - new.ln()).collect();
+impl Shift {
+    /// The ratio, if the values were logarithms.
+    pub fn exp(self) -> Shift {
+        let exp = |it: Interval| Interval { low: it.low.exp(), high: it.high.exp(), ..it };
+        Shift { size: self.size.exp(), interval: self.interval.map(exp) }
+    }
+}
+
+/// Of positive values.
+pub fn logarithms(values: &[f64]) -> Vec<f64> {
+    values.iter().map(|value| value.ln()).collect()
+}
+
+/// Of rows that ran in the same rounds: `base[i]` and `new[i]` are the values of round `i`. `None` of no
+/// rounds.
+pub fn paired(base: &[f64], new: &[f64]) -> Option<Shift> {
+    let differences: Vec<f64> = base.iter().zip(new).map(|(base, new)| base - new).collect();
     let n = differences.len();
     let mut averages = Vec::with_capacity(n * (n + 1) / 2); // Walsh's
     for (index, first) in differences.iter().enumerate() {
-        averages.extend(differences[index..].iter().map(|second| (first + second) / 2.0));
+        averages.extend(differences[index..].iter().map(|second| first.midpoint(*second)));
     }
-    speedup(averages, &signed_rank_tail(n))
+    shift(averages, &signed_rank_tail(n))
 }
 
-/// Of rows that ran apart. Times are positive. `None` if either has no sample.
-pub fn unpaired_speedup(base: &[f64], new: &[f64]) -> Option<Speedup> {
-    let differences =
-        base.iter().flat_map(|base| new.iter().map(move |new| base.ln() - new.ln())).collect();
-    speedup(differences, &rank_sum_tail(base.len(), new.len()))
+/// Of rows that ran apart. `None` if either has no sample. The test alone would give an interval to one
+/// sample against 39; one disturbed training would then be a finding, so each side must have
+/// [`FEWEST_APART`].
+pub fn unpaired(base: &[f64], new: &[f64]) -> Option<Shift> {
+    let differences = base.iter().flat_map(|base| new.iter().map(move |new| base - new)).collect();
+    let found = shift(differences, &rank_sum_tail(base.len(), new.len()))?;
+    let enough = base.len().min(new.len()) >= FEWEST_APART;
+    Some(Shift { interval: found.interval.filter(|_| enough), ..found })
 }
 
 /// The Hodges-Lehmann estimate of all pairwise differences, and the interval between those whose
 /// ranks from both ends the test does not reject. `tail(k)` is P(statistic <= k).
-fn speedup(differences: Vec<f64>, tail: &dyn Fn(usize) -> f64) -> Option<Speedup> {
+fn shift(differences: Vec<f64>, tail: &dyn Fn(usize) -> f64) -> Option<Shift> {
     let sorted = sorted(&differences);
-    let ratio = median_of_sorted(&sorted)?.exp();
+    let size = median_of_sorted(&sorted)?;
     let count = sorted.len();
     let mut interval = None;
     for k in 0..count / 2 {
@@ -146,10 +164,9 @@ fn speedup(differences: Vec<f64>, tail: &dyn Fn(usize) -> f64) -> Option<Speedup
         if confidence < CONFIDENCE {
             break;
         }
-        let (low, high) = (sorted[k].exp(), sorted[count - 1 - k].exp());
-        interval = Some(Interval { low, high, confidence });
+        interval = Some(Interval { low: sorted[k], high: sorted[count - 1 - k], confidence });
     }
-    Some(Speedup { ratio, interval })
+    Some(Shift { size, interval })
 }
 
 /// P(T <= k) of Wilcoxon's signed-rank statistic of `n` differences, when there is no difference.
@@ -256,6 +273,10 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
     use rand_chacha::rand_core::{Rng, SeedableRng};
 
+    fn paired_speedup(base: &[f64], new: &[f64]) -> Option<Shift> {
+        paired(&logarithms(base), &logarithms(new))
+    }
+
     fn uniform(words: &mut ChaCha8Rng) -> f64 {
         (f64::from(words.next_u32()) + 0.5) / f64::from(u32::MAX)
     }
@@ -310,7 +331,7 @@ mod tests {
         let base = [2.0, 4.0, 6.0, 3.0, 5.0, 7.0];
         let new: Vec<f64> = base.iter().map(|time| time / 2.0).collect();
         let paired = paired_speedup(&base, &new).unwrap();
-        assert!((paired.ratio - 2.0).abs() < 1e-12);
+        assert!((paired.exp().size - 2.0).abs() < 1e-12);
         assert_eq!(paired.verdict(0.01), Verdict::Faster);
         assert_eq!(paired_speedup(&new, &base).unwrap().verdict(0.01), Verdict::Slower);
         // Too few rounds for an interval: nothing is claimed, however large the ratio.
@@ -353,7 +374,8 @@ mod tests {
             let mut claims = [0, 0];
             for _ in 0..1000 {
                 let (base, new) = rounds(&mut words, n, 0.02, 0.0);
-                let speedups = [paired_speedup(&base, &new), unpaired_speedup(&base, &new)];
+                let speedups =
+                    [paired_speedup(&base, &new), unpaired(&logarithms(&base), &logarithms(&new))];
                 for (claims, speedup) in claims.iter_mut().zip(speedups) {
                     let verdict = speedup.unwrap().verdict(0.0);
                     *claims += usize::from(verdict.is_difference());

@@ -6,16 +6,17 @@
 //! never those of a software imitation of a device. Only they choose by which clock a group is compared.
 
 use crate::figures::{self, CLOCKS, Figure};
-use crate::folder::{Folder, Skipped};
+use crate::folder::{Folder, Skipped, content};
 use crate::name::{meant, unknown};
 use crate::race::RaceSpeedUp;
-use crate::verdict::{self, Change};
+use crate::verdict::{self, Change, Scale, Verdict};
 use crate::verification::{Grade, Verification};
 use crate::{DatasetRecord, Record, RunIdentity, Status};
 use measure::machine::Machine;
 use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::hash::Hash;
@@ -59,22 +60,17 @@ impl FromStr for Reference {
     }
 }
 
-/// The metric and the target of files that name none.
-pub type Target<'a> = &'a dyn Fn(&Record) -> Option<(String, f64)>;
-
 /// What the user may choose.
 #[derive(Clone, Default)]
-pub struct Options<'a> {
+pub struct Options {
     /// Speed-ups are against this row, which must be there. Without it: the preferred one if it was
-    /// measured, else `cpu` of the first executable that was measured on it, else the first row that was.
+    /// measured, else the executable that was measured on `cpu` in the most groups, else the row that was.
     pub reference: Option<Reference>,
     pub preferred: Option<Reference>,
     /// Keep only the newest of rows that differ in nothing but when they ran.
     pub latest: bool,
     /// Configuration keys in which comparable rows may differ.
     pub across: Vec<String>,
-    /// For files of version 0.
-    pub target: Option<Target<'a>>,
 }
 
 /// Why there is no summary: one line.
@@ -98,6 +94,8 @@ pub struct Row {
     pub rank: Option<u32>,
     /// Against the reference's row of the same group.
     pub speed_up: Option<Change>,
+    /// By which clock: the group's, or the best that tells something of these two.
+    clock: Option<&'static str>,
     /// Whether it is that row.
     pub is_reference: bool,
     pub race_speed_up: Option<RaceSpeedUp>,
@@ -112,7 +110,7 @@ pub struct Row {
 impl Row {
     /// Whether it takes part in rankings and speed-ups.
     pub fn is_ranked(&self) -> bool {
-        self.record.status == Status::Measured && !self.is_software() && !self.different
+        self.record.takes_part() && !self.different
     }
 
     /// Whether this machine has what it needs.
@@ -122,7 +120,7 @@ impl Row {
 
     /// Whether it ran on a software imitation of a device.
     pub fn is_software(&self) -> bool {
-        self.record.trainer.as_ref().is_some_and(|trainer| trainer.software)
+        self.record.is_software()
     }
 
     /// The status, and of measured rows what keeps them out of the ranking.
@@ -136,6 +134,12 @@ impl Row {
     /// The moment that decides which row is newer: of our own files in UTC, else as it is.
     pub fn moment(&self) -> &str {
         self.record.run.as_ref().map_or(&self.record.timestamp, |run| &run.started)
+    }
+
+    /// Which row is older; of one moment, an order that does not depend on the files' names.
+    pub fn by_age(&self, other: &Row) -> Ordering {
+        let content = || content(&self.record).cmp(&content(&other.record));
+        self.moment().cmp(other.moment()).then_with(content)
     }
 
     fn run(&self) -> Option<&str> {
@@ -209,6 +213,7 @@ impl Summary {
             configuration: 0,
             rank: None,
             speed_up: None,
+            clock: None,
             is_reference: false,
             race_speed_up: None,
             verification: None,
@@ -220,7 +225,7 @@ impl Summary {
         let mut summary =
             Summary { rows, skipped, duplicates, verifications, latest, ..Summary::default() };
         summary.only_specification = summary.rows.iter().all(|row| row.record.schema_version == 0);
-        summary.judge(options.target);
+        summary.rows.iter_mut().for_each(|row| row.record.judge());
         summary.find_machines();
         summary.find_verifications();
         summary.group(&options.across)?;
@@ -243,29 +248,6 @@ impl Summary {
         Ok(summary)
     }
 
-    /// Sets the target of files that name none, and the status that follows from the target.
-    fn judge(&mut self, target: Option<Target>) {
-        for row in &mut self.rows {
-            let record = &mut row.record;
-            if record.schema_version == 0
-                && let Some((metric, target)) = target.and_then(|target| target(record))
-            {
-                record.targets.insert(metric, target);
-                if record.missed_target().is_none() {
-                    record.targets.clear(); // 400 bytes for each of a hundred thousand rows
-                }
-            }
-            if record.status == Status::Measured {
-                let lacks = record.task().quality.is_some() && record.quality().is_none();
-                record.status = match record.missed_target() {
-                    _ if lacks => Status::NoQuality,
-                    Some(_) => Status::NotConverged,
-                    None => Status::Measured,
-                };
-            }
-        }
-    }
-
     /// Names, systems and kernels may differ: rows of a renamed or updated machine stay comparable.
     fn find_machines(&mut self) {
         for row in &mut self.rows {
@@ -283,7 +265,7 @@ impl Summary {
         let mut newest = HashMap::new();
         for (place, row) in self.rows.iter().enumerate() {
             let kept = newest.entry((kind(row), row.record.compiled)).or_insert(place);
-            if self.rows[*kept].moment() <= row.moment() {
+            if self.rows[*kept].by_age(row).is_lt() {
                 *kept = place;
             }
         }
@@ -302,8 +284,8 @@ impl Summary {
         for row in &mut self.rows {
             let holding = self.verifications.iter().enumerate();
             let holding = holding.filter(|(_, it)| it.holds_for(&row.record));
-            // RFC 3339 in UTC sorts as text; of equals the last one read.
-            let found = holding.max_by_key(|(_, it)| &it.verified);
+            // RFC 3339 in UTC sorts as text; of one moment the worst grade.
+            let found = holding.max_by_key(|(_, it)| (&it.verified, it.grade));
             row.verification = found.map(|(place, _)| place);
             row.different = found.is_some_and(|(_, it)| it.grade == Grade::Different);
         }
@@ -339,7 +321,6 @@ impl Summary {
         {
             return Ok(Some(preferred.clone()));
         }
-        let cpu = ranked().find(|row| row.record.backend == "cpu");
         let name = |row: &Row| {
             let settings =
                 options.across.iter().filter_map(|key| row.record.config.get_key_value(key));
@@ -349,7 +330,16 @@ impl Summary {
                 settings: settings.map(|(key, value)| (key.clone(), value.clone())).collect(),
             }
         };
-        Ok(cpu.or(ranked().next()).map(name))
+        // What is in the most groups leaves the fewest rows alone. The order of the files says nothing.
+        let mut groups: BTreeMap<String, (Reference, BTreeSet<usize>)> = BTreeMap::new();
+        for row in ranked() {
+            let reference = name(row);
+            let known = groups.entry(reference.to_string()).or_insert((reference, BTreeSet::new()));
+            known.1.insert(row.group);
+        }
+        let groups = groups.into_values();
+        let best = groups.min_by_key(|(it, groups)| (it.backend != "cpu", Reverse(groups.len())));
+        Ok(best.map(|it| it.0))
     }
 
     /// The row that the user named, whatever the case of its letters.
@@ -368,13 +358,14 @@ impl Summary {
     fn rank(&mut self, group: usize) {
         let ranked =
             || self.groups[group].rows.iter().filter(|&&place| self.rows[place].is_ranked());
-        let has = |clock: &&str, place: usize| {
-            self.figure(clock)
-                .and_then(|it| it.of(&self.rows[place].record))
-                .is_some_and(|it| it > 0.0)
+        let has = |clock: &&str, place: usize, is: fn(&Figure, &Record) -> bool| {
+            self.figure(clock).is_some_and(|it| is(it, &self.rows[place].record))
         };
-        let of_all = CLOCKS.iter().find(|clock| ranked().all(|&place| has(clock, place)));
-        let of_any = CLOCKS.iter().find(|clock| ranked().any(|&place| has(clock, place)));
+        let any = |clock: &Figure, record: &Record| clock.of(record).is_some();
+        // One that a sample lacks would compare fewer samples than there are.
+        let of_all =
+            CLOCKS.iter().find(|it| ranked().all(|&place| has(it, place, Figure::is_complete)));
+        let of_any = CLOCKS.iter().find(|it| ranked().any(|&place| has(it, place, any)));
         let Some(clock) = of_all.filter(|_| ranked().next().is_some()).or(of_any) else { return };
         let Some(clock) = self.figure(clock).cloned() else { return };
         let mut order: Vec<(f64, usize)> = ranked()
@@ -402,7 +393,7 @@ impl Summary {
             .collect();
         let newest = |wanted: &dyn Fn(&Row) -> bool| {
             let found = references.iter().copied().filter(|&place| wanted(&self.rows[place]));
-            found.max_by_key(|&place| self.rows[place].moment())
+            found.max_by(|&one, &other| self.rows[one].by_age(&self.rows[other]))
         };
         let Some(newest_of_all) = newest(&|_| true) else { return };
         let mut found = Vec::new();
@@ -412,20 +403,34 @@ impl Summary {
             let against = if references.len() > 1 { same_run() } else { None };
             let against = against.unwrap_or(newest_of_all);
             let base = &self.rows[against].record;
-            let change = compare_rows(clock, base, &row.record, against == place);
+            let by = |key: &'static str| {
+                let change = compare_rows(self.figure(key)?, base, &row.record, against == place)?;
+                Some((key, change))
+            };
+            let own = CLOCKS.iter().filter(|key| **key == clock.key);
+            let all: Vec<(&str, Change)> = own.chain(&CLOCKS).filter_map(|key| by(key)).collect();
+            let known = |it: &&(&str, Change)| it.1.verdict != Verdict::Inconclusive;
+            let change = all.iter().find(known).or(all.first()).copied();
             let races = base.race.as_deref().zip(row.record.race.as_deref());
             let race = races.and_then(|(base, new)| RaceSpeedUp::new(base, new));
             found.push((place, change, race, against == place));
         }
         for (place, change, race, is_reference) in found {
             let row = &mut self.rows[place];
-            (row.speed_up, row.race_speed_up, row.is_reference) = (change, race, is_reference);
+            row.clock = change.map(|it| it.0);
+            row.speed_up = change.map(|it| it.1);
+            (row.race_speed_up, row.is_reference) = (race, is_reference);
         }
     }
 
     /// The figure of that key.
     pub fn figure(&self, key: &str) -> Option<&Figure> {
         self.figures.iter().find(|figure| figure.key == key)
+    }
+
+    /// The clock by which the row is compared.
+    pub fn clock(&self, row: &Row) -> Option<&Figure> {
+        self.figure(row.clock?)
     }
 
     /// What verifying the row found, if it was verified.
@@ -508,7 +513,7 @@ impl Summary {
             series.resize(series.len().max(place + 1), Vec::new());
             series[place].push(row);
         }
-        series.iter_mut().for_each(|rows| rows.sort_by_key(|row| row.moment()));
+        series.iter_mut().for_each(|rows| rows.sort_by(|a, b| a.by_age(b)));
         series
     }
 
@@ -569,8 +574,8 @@ impl Summary {
 pub fn compare_rows(clock: &Figure, base: &Record, new: &Record, is_same: bool) -> Option<Change> {
     if is_same {
         clock.of(new)?;
-        let verdict = verdict::Verdict::NoDifference;
-        return Some(Change { gain: 1.0, interval: None, verdict });
+        let verdict = Verdict::NoDifference;
+        return Some(Change { scale: Scale::Ratio, gain: 1.0, interval: None, verdict, loss: 0.0 });
     }
     let floor = |record: &Record| record.noise_floor.as_ref().map_or(0.0, |floor| floor.share);
     verdict::compare(clock, &[base], &[new], floor(base).max(floor(new)))
@@ -726,9 +731,10 @@ mod tests {
         let run = |seconds: f64, rounds: u32| {
             let samples = (0..rounds).map(|round| {
                 let wobble = 1.0 + 0.01 * f64::from(round);
-                json!({"round": round, "status": "measured", "timing": {"train_s": seconds * wobble}})
+                json!({"round": round, "status": "measured", "test_accuracy_percent": 95.0,
+                    "timing": {"train_s": seconds * wobble}})
             });
-            json!({"samples": samples.collect::<Vec<_>>(), "run": {"id": "r", "suite": "s",
+            json!({"samples": samples.collect::<Vec<_>>(), "timing": {}, "run": {"id": "r", "suite": "s",
                 "quick": false, "started": "2026-01-01T00:00:00Z", "harness": "0"}})
         };
         let of = |rounds| {
@@ -796,8 +802,9 @@ mod tests {
         let options = Options { across: vec!["precision".into()], ..Options::default() };
         let rows = vec![with("fp32", 4.0), with("bf16", 1.0)];
         let found = Summary::new(rows.into(), &options).unwrap();
-        assert_eq!(found.rows[1].speed_up.unwrap().gain, 4.0);
-        assert_eq!(found.reference.unwrap().to_string(), "T/cpu precision=\"fp32\"");
+        // The reference is chosen by the names, not by the order of the files.
+        assert_eq!(found.rows[0].speed_up.unwrap().gain, 0.25);
+        assert_eq!(found.reference.unwrap().to_string(), "T/cpu precision=\"bf16\"");
         let wrong = Options { across: vec!["x".into()], ..Options::default() };
         let none = Summary::new(vec![with("fp32", 1.0)].into(), &wrong);
         assert!(none.unwrap_err().to_string().contains("there is only precision"));

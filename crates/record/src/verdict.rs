@@ -3,7 +3,7 @@
 
 use crate::Record;
 use crate::figures::Figure;
-use crate::stats::{self, Interval, Speedup};
+use crate::stats::{self, Interval, Shift};
 use crate::task::Better;
 use serde::{Deserialize, Serialize};
 
@@ -40,102 +40,194 @@ impl Verdict {
         }
     }
 
+    /// The word in files.
+    pub fn key(self) -> &'static str {
+        match self {
+            Verdict::Faster => "faster",
+            Verdict::Slower => "slower",
+            Verdict::NoDifference => "no_difference",
+            Verdict::Inconclusive => "inconclusive",
+            Verdict::NotComparable => "not_comparable",
+        }
+    }
+
     /// Whether a difference is claimed.
     pub fn is_difference(self) -> bool {
         matches!(self, Verdict::Faster | Verdict::Slower)
     }
 }
 
-impl Speedup {
-    /// The claim, given the machine's noise floor: a ratio must differ from 1 by more than this.
-    pub fn verdict(&self, noise_floor: f64) -> Verdict {
+impl Shift {
+    /// The claim, if a shift up to `floor` is the machine's noise.
+    pub fn verdict(&self, floor: f64) -> Verdict {
         match self.interval {
             None => Verdict::Inconclusive,
-            Some(_) if self.ratio.ln().abs() <= noise_floor.ln_1p() => Verdict::NoDifference,
-            Some(interval) if interval.low > 1.0 => Verdict::Faster,
-            Some(interval) if interval.high < 1.0 => Verdict::Slower,
+            Some(_) if self.size.abs() <= floor => Verdict::NoDifference,
+            Some(interval) if interval.low > 0.0 => Verdict::Faster,
+            Some(interval) if interval.high < 0.0 => Verdict::Slower,
             Some(_) => Verdict::NoDifference,
         }
     }
 }
 
+/// How two sides are held against each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scale {
+    /// Twice as fast and half as fast are equally far from no difference.
+    Ratio,
+    /// Of values of which one is 0 or below, such as a log-likelihood: there is no ratio.
+    Difference,
+}
+
 /// One figure of `new` against `base`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Change {
-    /// Above 1 the new one is better, whichever way the figure points.
+    pub scale: Scale,
+    /// A ratio above 1, or a difference above 0: the new one is better, whichever way the figure points.
     pub gain: f64,
     /// The 95 % interval of the gain; `None` where there are too few samples for one.
     pub interval: Option<Interval>,
     pub verdict: Verdict,
+    /// How much worse it became, as a share of the base: what a gate is held against.
+    pub loss: f64,
 }
 
 impl Change {
-    /// New over base, with its interval, whichever way the figure points: 1.03 is three percent more.
-    pub fn ratio(&self, better: Better) -> (f64, Option<Interval>) {
-        let inverse = |it: Interval| Interval { low: 1.0 / it.high, high: 1.0 / it.low, ..it };
+    /// New over base, or new minus base, with its interval, whichever way the figure points: 1.03 is three
+    /// percent more.
+    pub fn of_new(&self, better: Better) -> (f64, Option<Interval>) {
+        let turn = |gain: f64| match self.scale {
+            Scale::Ratio => 1.0 / gain,
+            Scale::Difference => -gain,
+        };
+        let turned = |it: Interval| Interval { low: turn(it.high), high: turn(it.low), ..it };
         match better {
             Better::Higher => (self.gain, self.interval),
-            Better::Lower => (1.0 / self.gain, self.interval.map(inverse)),
+            Better::Lower => (turn(self.gain), self.interval.map(turned)),
         }
     }
 }
 
 /// Compares one figure of two sets of records; all samples of a side are taken together. Rows that took
 /// turns in one run are compared round by round, which takes out what a round has in common. `None` where a
-/// side has no value, or one that no ratio can be made of.
+/// side has no value.
 pub fn compare(figure: &Figure, base: &[&Record], new: &[&Record], floor: f64) -> Option<Change> {
-    let found = match (base, new) {
-        ([base], [new]) => paired(figure, base, new),
-        _ => None,
+    let samples = |records: &[&Record]| -> Vec<(u32, f64)> {
+        records.iter().flat_map(|it| figure.samples(it)).collect()
     };
-    let values = |records: &[&Record]| -> Vec<f64> {
-        records.iter().flat_map(|it| figure.samples(it)).map(|(_, value)| value).collect()
+    let run = |record: &Record| record.run.as_ref().map(|run| run.id.clone());
+    let rounds = match (base, new) {
+        ([base], [new]) => run(base).is_some() && run(base) == run(new),
+        _ => false,
     };
-    let found = match found {
-        Some(found) => found,
-        None => speedup(figure.better, &values(base), &values(new), stats::unpaired_speedup)?,
+    let (base, new) = (samples(base), samples(new));
+    let of_round = |(round, value): &(u32, f64)| {
+        Some((*value, new.iter().find(|(other, _)| other == round)?.1))
     };
-    let verdict = found.verdict(floor);
-    Some(Change { gain: found.ratio, interval: found.interval, verdict })
+    let pairs = if rounds { base.iter().filter_map(of_round).unzip() } else { (vec![], vec![]) };
+    let values = |samples: &[(u32, f64)]| samples.iter().map(|it| it.1).collect::<Vec<f64>>();
+    judge(figure.better, (&values(&base), &values(&new)), Some(pairs), floor)
 }
 
 /// Values of one series against later ones of the same.
 pub fn compare_values(better: Better, base: &[f64], new: &[f64], floor: f64) -> Option<Change> {
-    let found = speedup(better, base, new, stats::unpaired_speedup)?;
-    Some(Change { gain: found.ratio, interval: found.interval, verdict: found.verdict(floor) })
+    judge(better, (base, new), None, floor)
 }
 
-fn paired(figure: &Figure, base: &Record, new: &Record) -> Option<Speedup> {
-    let run = |record: &Record| record.run.as_ref().map(|run| run.id.clone());
-    if run(base)? != run(new)? {
-        return None;
-    }
-    let of_new = figure.samples(new);
-    let pair = |(round, value): (u32, f64)| {
-        Some((value, of_new.iter().find(|(other, _)| *other == round)?.1))
-    };
-    let (base, new): (Vec<f64>, Vec<f64>) =
-        figure.samples(base).into_iter().filter_map(pair).unzip();
-    let found = speedup(figure.better, &base, &new, stats::paired_speedup)?;
-    found.interval.is_some().then_some(found)
+/// The side whose values are the larger ones if the new one is better, first.
+fn turned<T>(better: Better, base: T, new: T) -> (T, T) {
+    if better == Better::Lower { (base, new) } else { (new, base) }
 }
 
-fn speedup(
+/// Two sides, and those of their values that belong together in pairs; `floor` is a share.
+fn judge(
     better: Better,
-    base: &[f64],
-    new: &[f64],
-    of: fn(&[f64], &[f64]) -> Option<Speedup>,
-) -> Option<Speedup> {
-    // A ratio needs positive values, all of them: to leave some out would choose the result.
-    if base.iter().chain(new).any(|value| *value <= 0.0) {
-        return None;
-    }
-    let (above, below) = match better {
-        Better::Lower => (base, new),
-        Better::Higher => (new, base),
+    (base, new): (&[f64], &[f64]),
+    pairs: Option<(Vec<f64>, Vec<f64>)>,
+    floor: f64,
+) -> Option<Change> {
+    // Of all or of none: to leave values out that have no logarithm would choose the result.
+    let positive = base.iter().chain(new).all(|value| *value > 0.0);
+    let scale = if positive { Scale::Ratio } else { Scale::Difference };
+    let scaled = |values: &[f64]| match scale {
+        Scale::Ratio => stats::logarithms(values),
+        Scale::Difference => values.to_vec(),
     };
-    let found = of(above, below)?;
-    // Of too few for an interval, the quotient of the medians that stand beside it.
-    let quotient = stats::median(above)? / stats::median(below)?;
-    Some(if found.interval.is_some() { found } else { Speedup { ratio: quotient, ..found } })
+    let shift = |of: fn(&[f64], &[f64]) -> Option<Shift>, base: &[f64], new: &[f64]| {
+        let (above, below) = turned(better, scaled(base), scaled(new));
+        of(&above, &below)
+    };
+    let paired = pairs.and_then(|(base, new)| shift(stats::paired, &base, &new));
+    let found = match paired.filter(|it| it.interval.is_some()) {
+        Some(paired) => paired,
+        None => shift(stats::unpaired, base, new)?,
+    };
+    let size = stats::median(base)?.abs();
+    // Without an interval, that of the medians which stand beside it.
+    let (above, below) = turned(better, stats::median(base)?, stats::median(new)?);
+    let (shown, floor) = match scale {
+        Scale::Ratio if found.interval.is_none() => (Shift { size: above / below, ..found }, 0.0),
+        Scale::Ratio => (found.exp(), floor.ln_1p()),
+        Scale::Difference if found.interval.is_none() => {
+            (Shift { size: above - below, ..found }, 0.0)
+        }
+        Scale::Difference => (found, floor * size),
+    };
+    let loss = match scale {
+        Scale::Ratio => shown.size.recip() - 1.0,
+        Scale::Difference if shown.size == 0.0 => 0.0,
+        Scale::Difference => -shown.size / size,
+    };
+    // The ends of the scale of numbers have no ratio that can be written down.
+    let is_known = |it: Interval| it.low.is_finite() && it.high.is_finite();
+    let is_known = shown.size.is_finite() && shown.interval.is_none_or(is_known);
+    let verdict = found.verdict(floor);
+    is_known.then_some(Change { scale, gain: shown.size, interval: shown.interval, verdict, loss })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: [f64; 6] = [3.2, 3.21, 3.19, 3.2, 3.22, 3.18];
+
+    fn judged(better: Better, base: &[f64], new: &[f64]) -> (Scale, Verdict, Option<f64>) {
+        let found = compare_values(better, base, new, 0.0).unwrap();
+        (found.scale, found.verdict, found.interval.map(|_| found.loss))
+    }
+
+    #[test]
+    fn values_of_0_and_below_are_judged_by_their_difference() {
+        let below = BASE.map(|value| -value);
+        let worse = below.map(|value| value - 0.32);
+        // A log-likelihood that falls from -3.2 to -3.52 has lost a tenth of its size.
+        let (scale, verdict, loss) = judged(Better::Higher, &below, &worse);
+        assert_eq!((scale, verdict), (Scale::Difference, Verdict::Slower));
+        assert!((loss.unwrap() - 0.1).abs() < 1e-9, "{loss:?}");
+        // A loss below zero that falls is better, and the same values show nothing.
+        let of_loss = judged(Better::Lower, &below, &worse);
+        assert_eq!((of_loss.0, of_loss.1), (Scale::Difference, Verdict::Faster));
+        assert_eq!(judged(Better::Higher, &below, &below).1, Verdict::NoDifference);
+        // From no errors at all to one percent: beyond every gate.
+        let none = [0.0; 6];
+        assert_eq!(
+            judged(Better::Lower, &none, &[1.0; 6]),
+            (Scale::Difference, Verdict::Slower, Some(f64::INFINITY))
+        );
+        assert_eq!(judged(Better::Lower, &none, &none).1, Verdict::NoDifference);
+        // One of 0 among positive ones: none is left out.
+        let mixed = [3.2, 0.0, 3.2, 3.2, 3.2, 3.2];
+        assert_eq!(judged(Better::Lower, &mixed, &BASE).0, Scale::Difference);
+        // And too few are too few.
+        assert_eq!(judged(Better::Higher, &below[..3], &worse).1, Verdict::Inconclusive);
+    }
+
+    #[test]
+    fn one_sample_against_many_shows_nothing_and_what_has_no_ratio_is_not_compared() {
+        assert_eq!(judged(Better::Lower, &[1.0; 60], &[9.0]).1, Verdict::Inconclusive);
+        assert_eq!(judged(Better::Lower, &[1.0; 400], &[9.0; 3]).1, Verdict::Inconclusive);
+        assert!(compare_values(Better::Lower, &[1e308; 6], &[1e-308; 6], 0.0).is_none());
+        assert_eq!(judged(Better::Lower, &[1e308; 6], &[1e308; 6]).1, Verdict::NoDifference);
+    }
 }

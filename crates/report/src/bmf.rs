@@ -1,13 +1,14 @@
 //! Bencher Metric Format (<https://bencher.dev/docs/reference/bencher-metric-format/>): a benchmark's name, its
 //! measures, a value each, for `bencher run --adapter json --file`.
 //!
-//! A benchmark's name says everything that identifies the row, so that it is the same name in every
-//! run; of rows with the same name the newest counts. Only rows that were measured or did not converge
-//! have measures: a failure is no number.
+//! A benchmark's name says everything that identifies the row, so that it is the same name in every run. Of
+//! rows with the same name the newest has it alone, and the older ones have their run behind it. Only rows that
+//! were measured or did not converge have measures: a failure is no number.
 
 use crate::text::{self, visible};
 use record::summary::{Row, Summary};
 use serde::Serialize;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write;
 
@@ -21,23 +22,32 @@ struct Measure {
 /// # Errors
 /// If `to` cannot be written to.
 pub fn write(summary: &Summary, mut to: impl Write) -> std::io::Result<()> {
-    let mut newest: BTreeMap<String, &Row> = BTreeMap::new();
-    for row in summary.rows.iter().filter(|row| row.record.status.completed()) {
-        let kept = newest.entry(name(row)).or_insert(row);
-        if kept.moment() < row.moment() {
-            *kept = row;
-        }
+    let completed = summary.rows.iter().filter(|row| row.record.status.completed());
+    let mut rows: Vec<(String, &Row)> = completed.map(|row| (name(row), row)).collect();
+    rows.sort_by(|(one, a), (other, b)| one.cmp(other).then_with(|| b.by_age(a)));
+    let mut benchmarks = BTreeMap::new();
+    for (name, row) in rows {
+        let run = row.record.run.as_ref().map_or(&row.record.timestamp, |run| &run.id);
+        let older = format!("{name} run={}", visible(run, 100));
+        let numbered = (2..).map(|number| format!("{older}#{number}"));
+        let mut names = [name, older.clone()].into_iter().chain(numbered);
+        let free = names.find(|name| !benchmarks.contains_key(name));
+        benchmarks.extend(free.map(|name| (name, measures(summary, row))));
     }
-    let measures = |row: &Row| -> BTreeMap<String, Measure> {
-        let known = summary.figures.iter().filter_map(|figure| {
-            Some((figure.key.replace('_', "-"), Measure { value: figure.of(&row.record)? }))
-        });
-        known.collect()
-    };
-    let benchmarks: BTreeMap<&String, _> =
-        newest.iter().map(|(name, row)| (name, measures(row))).collect();
     serde_json::to_writer_pretty(&mut to, &benchmarks)?;
     to.write_all(b"\n")
+}
+
+/// Under the figures' keys; where two are the same word, both keep their own.
+fn measures<'a>(summary: &'a Summary, row: &Row) -> BTreeMap<Cow<'a, str>, Measure> {
+    let hyphened = |key: &str| key.replace('_', "-");
+    let known = summary.figures.iter().filter_map(|figure| {
+        let others = summary.figures.iter().filter(|it| hyphened(&it.key) == hyphened(&figure.key));
+        let key =
+            if others.count() > 1 { figure.key.clone() } else { hyphened(&figure.key).into() };
+        Some((key, Measure { value: figure.of(&row.record)? }))
+    });
+    known.collect()
 }
 
 /// `PyTorch/mlp/cpu epochs=5 batch_size=32 seed=42 dataset=corpus`.

@@ -154,16 +154,22 @@ fn case(name: &str, failed: bool, skipped: bool, message: &str) -> TestCase {
     case
 }
 
-/// `+3.1 % [+2.0, +4.4]`; without the interval, and with `~`, where there are too few samples for one.
+/// `+3.1 % [+2.0, +4.4]`; without the interval, and with `~`, where there are too few samples for one. Where
+/// there is no ratio, the difference in the figure's own unit.
 pub fn change(row: &ComparedRow) -> String {
-    let percent = |ratio: f64| format!("{:+.1}", (ratio - 1.0) * 100.0);
-    match (row.ratio, row.interval) {
-        (None, _) => UNKNOWN.to_owned(),
-        (Some(ratio), None) => format!("~{} %", percent(ratio)),
-        (Some(ratio), Some(interval)) => {
-            format!("{} % [{}, {}]", percent(ratio), percent(interval.low), percent(interval.high))
-        }
-    }
+    let points = if row.figure.unit == "%" { "points" } else { &row.figure.unit };
+    let unit = if row.ratio.is_some() { "%" } else { points };
+    let shown = |size: f64| match row.ratio {
+        Some(_) => format!("{:+.1}", (size - 1.0) * 100.0),
+        None => format!("{size:+.4}"),
+    };
+    let Some(size) = row.ratio.or(row.difference) else { return UNKNOWN.to_owned() };
+    let (low, high) = match row.interval {
+        None => return format!("~{} {unit}", shown(size)).trim_end().to_owned(),
+        Some(interval) => (shown(interval.low), shown(interval.high)),
+    };
+    let space = if unit.is_empty() { "" } else { " " };
+    format!("{}{space}{unit} [{low}, {high}]", shown(size))
 }
 
 /// A median with the digits that its figure deserves.
@@ -213,8 +219,27 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
              enough: trainmark run --repeats {FEWEST_SAMPLES}",
             number(unsure, "row is inconclusive", "rows are inconclusive")
         ));
-    } else if comparison.conclusion == Conclusion::Inconclusive {
-        remarks.push("Inconclusive: no row could be compared".to_owned());
+    }
+    let has_no_counterpart = |row: &&ComparedRow| row.held && row.outcome == Outcome::NotComparable;
+    let incomparable = comparison.rows.iter().filter(has_no_counterpart).count();
+    if incomparable > 0 {
+        remarks.push(format!(
+            "{}: a side lacks the figure, or was not measured there. Another figure may be on both: \
+             --metric wall",
+            number(incomparable, "row could not be compared", "rows could not be compared")
+        ));
+    }
+    let alone = comparison.unmatched_held;
+    if alone > 0 {
+        remarks.push(format!(
+            "{} on one side only, so nothing is known of it: train it on the other side too",
+            number(alone, "row is", "rows are")
+        ));
+    }
+    if comparison.conclusion == Conclusion::Inconclusive {
+        let none = comparison.unknown() == 0;
+        let why = if none { "no row could be compared" } else { "that is no pass" };
+        remarks.push(format!("Inconclusive: {why} (--allow-inconclusive takes it for one)"));
     }
     let lost = comparison.grades_lost();
     if lost > 0 {

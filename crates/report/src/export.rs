@@ -5,6 +5,7 @@
 //! apostrophe in front, as OWASP advises: names come from files of others.
 
 use record::figures::Figure;
+use record::number::tidy;
 use record::summary::{Row, Summary};
 use record::verdict::Change;
 use serde_json::Value;
@@ -19,6 +20,8 @@ pub enum Kind {
     Flag,
     /// An instant, as RFC 3339 in UTC.
     Moment,
+    /// A day and a time on some clock, as RFC 3339 without a zone.
+    Civil,
 }
 
 /// A column of the table.
@@ -42,11 +45,14 @@ const BEFORE: [(&str, Kind, Get); 5] = [
     ("model", Kind::Text, |_, row| row.record.model.as_str().into()),
     ("backend", Kind::Text, |_, row| row.record.backend.as_str().into()),
     ("compiled", Kind::Flag, |_, row| row.record.compiled.into()),
-    ("timestamp", Kind::Text, |_, row| row.record.timestamp.as_str().into()),
+    ("timestamp", Kind::Civil, |_, row| {
+        let time = jiff::civil::DateTime::strptime("%Y%m%d_%H%M%S", &row.record.timestamp);
+        time.ok().map(|time| time.to_string()).into()
+    }),
 ];
 
 #[rustfmt::skip]
-const BEHIND: [(&str, Kind, Get); 24] = [
+const BEHIND: [(&str, Kind, Get); 25] = [
     ("user_s", Kind::Real, |_, row| row.record.timing.user_s.into()),
     ("system_s", Kind::Real, |_, row| row.record.timing.system_s.into()),
     ("status", Kind::Text, |_, row| row.record.status.key().into()),
@@ -61,8 +67,11 @@ const BEHIND: [(&str, Kind, Get); 24] = [
     ("speed_up", Kind::Real, |_, row| row.speed_up.map(|it| it.gain).into()),
     ("speed_up_low", Kind::Real, |_, row| interval(row.speed_up, |it| it.low)),
     ("speed_up_high", Kind::Real, |_, row| interval(row.speed_up, |it| it.high)),
+    ("speed_up_verdict", Kind::Text, |_, row| {
+        row.speed_up.filter(|_| !row.is_reference).map(|it| it.verdict.key()).into()
+    }),
     ("speed_up_basis", Kind::Text, |it, row| {
-        row.speed_up.and_then(|_| Some(&*it.groups[row.group].clock.as_ref()?.key)).into()
+        it.clock(row).map(|clock| &*clock.key).into()
     }),
     ("rank", Kind::Integer, |_, row| row.rank.into()),
     ("group", Kind::Integer, |_, row| row.group.into()),
@@ -139,7 +148,7 @@ impl Column {
     pub fn cell(&self, summary: &Summary, row: &Row) -> Value {
         match &self.of {
             Of::Fixed(get) => get(summary, row),
-            Of::Figure(figure) => figure.of(&row.record).into(),
+            Of::Figure(figure) => figure.of(&row.record).map(tidy).into(),
             Of::Config(key) => match (row.record.config.get(key), self.kind) {
                 (None | Some(Value::Null), _) => Value::Null,
                 (Some(Value::String(text)), Kind::Text) => text.as_str().into(),
@@ -192,7 +201,7 @@ mod tests {
         for column in &columns {
             let cell = column.cell(&summary, &summary.rows[0]);
             let matches = match column.kind {
-                Kind::Text | Kind::Moment => cell.is_string(),
+                Kind::Text | Kind::Moment | Kind::Civil => cell.is_string(),
                 Kind::Integer => cell.is_i64() || cell.is_u64(),
                 Kind::Real => cell.is_f64(),
                 Kind::Flag => cell.is_boolean(),

@@ -107,8 +107,9 @@ fn entry(summary: &Summary, row: &Row) -> Map<String, Value> {
     put("backend", record.backend.as_str().into());
     put("compiled", record.compiled.into());
     put("timestamp", record.timestamp.as_str().into());
-    put("training_time_seconds", record.metrics.training_time_seconds.into());
-    put("peak_memory_mb", record.metrics.peak_memory_mb.into());
+    for figure in &summary.figures[..2] {
+        put(&figure.key, figure.of(record).into());
+    }
     for (name, value) in &record.metrics.of_task {
         put(name, (*value).into());
     }
@@ -121,7 +122,7 @@ fn entry(summary: &Summary, row: &Row) -> Map<String, Value> {
     if record.schema_version > 0 || record.reason.is_some() {
         ours(summary, row, &mut put);
     }
-    let clock = summary.groups[row.group].clock.as_ref();
+    let clock = summary.clock(row);
     if let (Some(change), Some(clock)) = (row.speed_up, clock) {
         put("speed_up_basis", clock.key.clone().into());
         put("speed_up_verdict", json!(change.verdict));

@@ -11,10 +11,15 @@ use std::io::{Result, Write};
 /// # Errors
 /// If `to` cannot be written to.
 pub fn write(summary: &Summary, mut to: impl Write) -> Result<()> {
+    let mut taken = std::collections::BTreeSet::new();
     for figure in &summary.figures {
         let value = |row: &Row| figure.of(&row.record);
         if summary.rows.iter().any(|row| value(row).is_some()) {
-            let (name, unit, scale) = base(figure);
+            let (mut name, unit, scale) = base(figure);
+            // A metric of a task may have any name, one of ours in base units too.
+            while !taken.insert(name.clone()) {
+                name = format!("task_{name}");
+            }
             let family = (name.as_str(), unit, &*figure.help);
             let scaled = |row: &Row| value(row).map(|it| it * scale).filter(|it| it.is_finite());
             write_family(summary, family, scaled, &mut to)?;

@@ -1,6 +1,6 @@
 //! Apache Parquet (<https://parquet.apache.org/docs/file-format/>): the same columns with their types, for
 //! pandas, polars, DuckDB and their kin. Every column is optional; texts are UTF-8 strings, instants are
-//! UTC timestamps in microseconds. Names that repeat are dictionary-encoded by the format itself.
+//! timestamps in microseconds, in UTC or without a zone. Names that repeat are dictionary-encoded by the format itself.
 
 use crate::export::{Column, Kind, columns};
 use parquet::basic::{Compression, LogicalType, Repetition, TimeUnit, Type as Physical};
@@ -14,6 +14,7 @@ use serde_json::Value;
 use std::io::Write;
 use std::sync::Arc;
 
+const EPOCH: jiff::civil::DateTime = jiff::civil::DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 /// Rows that are held as columns at once: bounds the memory, and lets readers work in parallel.
 const ROW_GROUP: usize = 1 << 16;
 
@@ -54,7 +55,10 @@ fn field(column: &Column) -> Result<TypePtr, ParquetError> {
         Kind::Integer => (Physical::INT64, None),
         Kind::Real => (Physical::DOUBLE, None),
         Kind::Flag => (Physical::BOOLEAN, None),
-        Kind::Moment => (Physical::INT64, Some(LogicalType::timestamp(true, TimeUnit::MICROS))),
+        Kind::Moment | Kind::Civil => {
+            let is_utc = column.kind == Kind::Moment;
+            (Physical::INT64, Some(LogicalType::timestamp(is_utc, TimeUnit::MICROS)))
+        }
     };
     let field = Type::primitive_type_builder(&column.name, physical)
         .with_repetition(Repetition::OPTIONAL)
@@ -75,6 +79,10 @@ fn write_column<W: Write + Send>(
         Kind::Integer => typed::<W, Int64Type>(group, cells, |it| it.as_i64()),
         Kind::Real => typed::<W, DoubleType>(group, cells, |it| it.as_f64()),
         Kind::Flag => typed::<W, BoolType>(group, cells, |it| it.as_bool()),
+        Kind::Civil => typed::<W, Int64Type>(group, cells, |it| {
+            let time: jiff::civil::DateTime = it.as_str()?.parse().ok()?;
+            i64::try_from(time.duration_since(EPOCH).as_micros()).ok()
+        }),
         Kind::Moment => typed::<W, Int64Type>(group, cells, |it| {
             Some(it.as_str()?.parse::<jiff::Timestamp>().ok()?.as_microsecond())
         }),

@@ -364,7 +364,7 @@ pub fn speed_up(summary: &Summary, row: &Row) -> String {
         return "reference".to_owned();
     }
     let shown = against(&change, false);
-    let clock = summary.groups[row.group].clock.as_ref();
+    let clock = summary.clock(row);
     let usual = summary.clocks().first().map(|clock| clock.key.clone());
     match clock.filter(|clock| Some(&clock.key) != usual.as_ref()) {
         Some(clock) => format!("{shown} ({})", clock.label),

@@ -66,6 +66,7 @@ pub fn sample(
         stdout_tail: tail(&outcome.stdout_tail),
         stderr_tail: tail(&outcome.stderr_tail),
     }
+    .measured()
 }
 
 fn notes(outcome: &Outcome, said: &Transcript) -> Vec<String> {
@@ -95,12 +96,18 @@ pub fn origins<'a>(
     let mut missing = BTreeMap::new();
     let metered = |name: &str, reading: &Reading| {
         let reason = || reading.reason.clone().unwrap_or_default();
-        (name.to_owned(), reading.source.clone().ok_or_else(reason))
+        let origin = match reading.value() {
+            Some(0.0) if !matches!(name, "user_s" | "system_s") => {
+                Err("the system reads 0, which is no measurement".to_owned())
+            }
+            _ => reading.source.clone().ok_or_else(reason),
+        };
+        (name.to_owned(), origin)
     };
     let said = |name: &str, value: Option<f64>| {
         let origin = match value {
             Some(_) => Ok("the trainer's own clock, as it reports".to_owned()),
-            None => Err("the trainer does not report it".to_owned()),
+            None => Err("the trainer does not report it, or reports 0".to_owned()),
         };
         (name.to_owned(), origin)
     };
@@ -113,9 +120,9 @@ pub fn origins<'a>(
         (name.clone(), origin.map(str::to_owned).map_err(str::to_owned))
     });
     let cpu = "timing.user_s + timing.system_s".to_owned();
-    let cpu = match (sample.timing.user_s, sample.timing.system_s) {
-        (Some(_), Some(_)) => Ok(cpu),
-        _ => Err(format!("{cpu}: one of them is missing")),
+    let cpu = match sample.timing.cpu_s() {
+        Some(_) => Ok(cpu),
+        None => Err(format!("{cpu}: one of them is missing, or both are 0")),
     };
     let timing = &sample.timing;
     let origins = [

@@ -148,13 +148,27 @@ fn base_and_head_take_turns_and_a_regression_is_shown_in_summary_and_comment() {
 fn no_difference_is_no_regression_and_a_crash_is_one() {
     let sound = trainer("0.0100", "");
     for (head, expected) in
-        [(sound.clone(), "regression=false\n"), (trainer("0.0100", "exit 3"), "regression=true\n")]
+        [(sound.clone(), "conclusion=pass\n"), (trainer("0.0100", "exit 3"), "conclusion=regression\n")]
     {
         let place = Place::new(&sound, &head);
         let output = place.script("compare.sh", &[]);
         assert!(output.status.success(), "{output:?}");
         assert!(place.text("output").contains(expected), "{output:?}");
     }
+}
+
+#[test]
+fn too_few_rounds_are_inconclusive_in_outputs_and_summary() {
+    let place = Place::new(&trainer("0.0100", ""), &trainer("0.1000", ""));
+    let output = place.script("compare.sh", &[("ROUNDS", "1")]);
+    assert!(output.status.success(), "{output:?}");
+    let outputs = place.text("output");
+    for line in ["conclusion=inconclusive", "regression=false", "inconclusive=true"] {
+        assert!(outputs.lines().any(|it| it == line), "{line}: {outputs}");
+    }
+    let comparison = place.text("results/comparison.md");
+    assert!(comparison.starts_with("### Trainmark: inconclusive"), "{comparison}");
+    assert!(comparison.contains("--repeats 4"), "{comparison}");
 }
 
 #[test]

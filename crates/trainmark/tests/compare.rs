@@ -15,8 +15,8 @@ fn write(folder: &Path, times: &[f64], status: &str) {
 
 fn write_on(folder: &Path, times: &[f64], status: &str, dataset: &str) {
     std::fs::create_dir_all(folder).unwrap();
-    let samples = times.iter().map(|time| {
-        serde_json::json!({ "status": status, "timing": { "train_s": time }, "test_accuracy_percent": 95.0 })
+    let samples = times.iter().enumerate().map(|(round, time)| {
+        serde_json::json!({ "round": round, "status": status, "timing": { "train_s": time }, "test_accuracy_percent": 95.0 })
     });
     let result = serde_json::json!({
         "executable": "T", "model": "mlp", "backend": "cpu", "timestamp": "20240315_143022",

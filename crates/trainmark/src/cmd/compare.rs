@@ -1,7 +1,9 @@
 //! `trainmark compare BASE NEW`: what became faster, slower, larger, worse; and the gate.
 
-use super::report::{print, warn};
+use super::report::{print, target, warn};
 use crate::cmd::baseline;
+use crate::stock;
+use crate::suite::LoadedSuite;
 use anyhow::{Context, Result, bail};
 use record::comparison::{self, Conclusion, Options};
 use record::folder::{self, Folder};
@@ -81,6 +83,7 @@ fn gate(args: Args) -> Result<ExitCode> {
         noise_floor: args.noise_floor,
         anyway: args.anyway,
         across: args.across,
+        named: args.base.is_file() && args.new.is_file(),
     };
     let hint = || format!("{} and {}", args.base.display(), args.new.display());
     let comparison = comparison::compare(&base, &new, &options).with_context(hint)?;
@@ -111,6 +114,8 @@ fn read(side: &Path) -> Result<Folder> {
         })?,
     };
     let mut folder = folder::read(std::slice::from_ref(&place), None)?;
+    let suite = LoadedSuite::built_in(stock::SUITE)?.suite;
+    folder.hold_to(&|record| target(&suite, record));
     warn(&folder);
     if folder.entries.is_empty() {
         let name = side.display();

@@ -42,19 +42,18 @@ impl Input {
     /// # Errors
     /// If the input cannot be read or holds nothing.
     pub fn summarize(&self, except: Option<&Path>) -> Result<Summary> {
-        let folder = folder::read(&self.input, except)?;
+        let mut folder = folder::read(&self.input, except)?;
         warn(&folder);
         if folder.entries.is_empty() {
             return Err(nothing_to_report(&self.input, &folder));
         }
         let suite = LoadedSuite::built_in(stock::SUITE)?.suite;
-        let target = |record: &Record| target(&suite, record);
+        folder.hold_to(&|record| target(&suite, record));
         let options = Options {
             reference: self.reference.clone(),
             preferred: suite.reference.as_ref().map(preferred),
             latest: self.latest,
             across: self.across.clone(),
-            target: Some(&target),
         };
         Ok(Summary::new(folder, &options)?)
     }
@@ -67,7 +66,7 @@ pub(super) fn preferred(row: &crate::suite::ReferenceRow) -> Reference {
 }
 
 /// The built-in suite's target of files that name none.
-fn target(suite: &Suite, record: &Record) -> Option<(String, f64)> {
+pub(super) fn target(suite: &Suite, record: &Record) -> Option<(String, f64)> {
     suite.targets(&record.model, Some(&old::TASK.name), &record.config).into_iter().next()
 }
 

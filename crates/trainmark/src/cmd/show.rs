@@ -1,7 +1,10 @@
 //! `trainmark show`: one result file, in full.
 
+use crate::stock;
+use crate::suite::LoadedSuite;
 use anyhow::{Context, Result, bail};
 use record::Record;
+use record::folder::hold_to;
 use report::console::Style;
 use report::full;
 use std::path::PathBuf;
@@ -20,6 +23,7 @@ pub struct Args {
 /// # Errors
 /// If a file cannot be read or is no result file.
 pub fn run(args: &Args) -> Result<ExitCode> {
+    let suite = LoadedSuite::built_in(stock::SUITE)?.suite;
     for (index, path) in args.files.iter().enumerate() {
         let name = path.display();
         if path.is_dir() {
@@ -30,8 +34,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let text = files::read(path, files::Kind::RESULT).with_context(|| {
             format!("{name}: cannot be read{}", record::name::file_nearby(path))
         })?;
-        let record = Record::parse(&text)
+        let mut record = Record::parse(&text)
             .with_context(|| format!("{name}: is no result file of `trainmark run`"))?;
+        hold_to(&mut record, &|record| super::report::target(&suite, record));
         let separator = if index > 0 { "\n" } else { "" };
         super::report::print(&(separator.to_owned() + &full::text(&record, Style::stdout())))?;
     }

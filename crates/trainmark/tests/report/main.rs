@@ -28,10 +28,11 @@ fn read(set: &str) -> Folder {
 /// The summary that `trainmark report` makes, with further options.
 fn summary_with(set: &str, options: Options) -> Summary {
     let suite = LoadedSuite::built_in("mnist").unwrap().suite;
-    let target = |record: &Record| {
+    let mut folder = read(set);
+    folder.hold_to(&|record: &Record| {
         suite.targets(&record.model, Some("mnist"), &record.config).into_iter().next()
-    };
-    Summary::new(read(set), &Options { target: Some(&target), ..options }).unwrap()
+    });
+    Summary::new(folder, &options).unwrap()
 }
 
 /// The summary that it makes without.
