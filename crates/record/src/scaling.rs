@@ -1,6 +1,7 @@
 //! Scaling: rows that differ in one configuration key only, processes or devices, as one curve.
 
 use crate::result::Record;
+use crate::stats;
 use crate::status::Status;
 use crate::task::ScalingKind;
 use serde::Serialize;
@@ -28,6 +29,8 @@ pub struct Point {
     pub speed_up: f64,
     /// That over what as many would do that do not hinder each other; 1 is perfect.
     pub efficiency: f64,
+    /// Whether both points have samples enough for an interval.
+    pub is_known: bool,
 }
 
 /// The curves of those records whose suites declare one. Of records of the same row the last counts; one
@@ -54,13 +57,25 @@ fn curve(mut rows: Vec<(f64, &Record)>) -> Option<Curve> {
     rows.retain(|(_, record)| record.timing.train_s.is_some_and(|seconds| seconds > 0.0));
     rows.sort_by(|one, other| one.0.total_cmp(&other.0));
     let (first, first_s) = (rows.first()?.0, rows.first()?.1.timing.train_s?);
+    let known = |record: &Record| {
+        let seconds = record.counted().filter(|it| it.timing.train_s.is_some());
+        seconds.count() >= stats::FEWEST_APART
+    };
+    let known_first = known(rows.first()?.1);
     let point = |(number, record): &(f64, &Record)| {
         let (train_s, ideal) = (record.timing.train_s?, number / first);
         // Along a weak curve there is as much more work as there are more that do it.
         let work = if scaling.kind == ScalingKind::Weak { ideal } else { 1.0 };
         let speed_up = work * first_s / train_s;
         let throughput = record.throughput.as_ref().and_then(|it| it.value);
-        Some(Point { number: *number, train_s, throughput, speed_up, efficiency: speed_up / ideal })
+        Some(Point {
+            number: *number,
+            train_s,
+            throughput,
+            speed_up,
+            efficiency: speed_up / ideal,
+            is_known: known_first && known(record),
+        })
     };
     let points: Vec<Point> = rows.iter().filter_map(point).collect();
     let row = format!("{} {} {}", record.executable, record.model, record.backend);

@@ -1,7 +1,7 @@
 //! The summary and the table on a terminal: what `trainmark report` prints and `trainmark run` ends with. The
 //! answer stands first, in words and with bars. Nothing in a result file can reach the terminal as a command.
 
-use crate::exhibit::Exhibit;
+use crate::exhibit::{self, Exhibit};
 use crate::grid::{
     BOLD, Cell, Color, Column as Place, DIM, GREEN, Grid, RED, YELLOW, painted, wrapped,
 };
@@ -82,6 +82,9 @@ pub struct Detail {
 /// Everything: what was trained, the answers, the table, what is missing and what to mind.
 pub fn summary(summary: &Summary, detail: Detail, style: Style) -> String {
     let mut out = head(summary, style);
+    if let Some(badges) = notes::badges(&notes_of(summary)).filter(|_| !detail.notes) {
+        out += &(paragraph("Caution: ", &badges, YELLOW, style) + "\n");
+    }
     out += &answers(summary, style);
     out += &table(summary, detail.all, style);
     out += &remarks(summary, detail, style);
@@ -156,9 +159,8 @@ fn answers(summary: &Summary, style: Style) -> String {
         let length = usize::from(style.width).saturating_sub(names + 16).clamp(8, 50);
         let times: Vec<String> =
             standings.iter().map(|it| format!("{} s", three_digits(it.seconds))).collect();
-        // Only what is shown has a colour.
-        let next = standings[1].behind.map(|change| change.verdict);
-        let is_shown = next == Some(Verdict::Slower);
+        // Only what is shown to be the fastest of all has a colour.
+        let is_shown = exhibit::is_fastest(&standings);
         let widest = times.iter().map(String::len).max().unwrap_or(0);
         for (index, (it, time)) in standings.iter().zip(&times).enumerate() {
             let name = text::fitted(&it.entry.label, names);
@@ -178,19 +180,19 @@ fn bar(share: f64, length: usize) -> String {
     "█".repeat(eighths / 8) + ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8]
 }
 
-/// What is not on this machine, what went wrong, and what to mind; with `detail.notes` every note.
+fn notes_of(summary: &Summary) -> Vec<notes::Note> {
+    notes::notes(summary, true, Some(Shown::Everywhere))
+}
+
+/// What is not on this machine and what went wrong; with `detail.notes` every note.
 pub fn remarks(summary: &Summary, detail: Detail, style: Style) -> String {
     let mut out = String::new();
-    let notes = notes::notes(summary, true);
+    let notes = notes_of(summary);
     if let Some(line) = table::absent_line(summary).filter(|_| !detail.all) {
         out += &paragraph("", &line, DIM, style);
     }
     for line in notes::failures(summary) {
         out += &paragraph("", &line, None, style);
-    }
-    let badges: Vec<&str> = notes.iter().filter_map(|note| note.badge.as_deref()).collect();
-    if !badges.is_empty() && !detail.notes {
-        out += &paragraph("Caution: ", &badges.join(" · "), YELLOW, style);
     }
     if detail.notes {
         let notes: String =

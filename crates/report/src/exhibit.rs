@@ -8,7 +8,7 @@ use record::figures::Figure;
 use record::stats::Interval;
 use record::summary::{Difference, Group, Row, Summary, compare_rows};
 use record::verdict::Change;
-use record::{Record, Sample};
+use record::{Record, Sample, Verdict};
 
 /// Entries that are shown.
 pub const MAX_ENTRIES: usize = 200;
@@ -149,6 +149,13 @@ pub struct Standing<'e, 'a> {
     pub entry: &'e Entry<'a>,
     pub seconds: f64,
     pub behind: Option<Change>,
+}
+
+/// Whether the first is shown to be faster than every other.
+pub fn is_fastest(standings: &[Standing]) -> bool {
+    let others = &standings[standings.len().min(1)..];
+    let is_slower = |it: &Standing| it.behind.is_some_and(|it| it.verdict == Verdict::Slower);
+    !others.is_empty() && others.iter().all(is_slower)
 }
 
 impl<'a> Panel<'a> {

@@ -91,7 +91,7 @@ fn head(summary: &Summary) -> Head<'_> {
         skipped_files: summary.skipped.len(),
         duplicate_files: summary.duplicates.len(),
         scaling: record::scaling::curves(summary.rows.iter().map(|row| &row.record)),
-        notes: crate::notes::notes(summary, true).into_iter().map(|note| note.text).collect(),
+        notes: crate::notes::notes(summary, true, None).into_iter().map(|note| note.text).collect(),
     }
 }
 

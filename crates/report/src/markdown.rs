@@ -1,9 +1,11 @@
 //! The Markdown report, in the specification's layout: its columns come first and in its order, ours
 //! after them, where rows have more to say.
 
+use crate::notes;
 use crate::table::{self, Column};
 use crate::text::{self, visible, width};
 use rayon::prelude::*;
+use record::figures::Shown;
 use record::summary::Summary;
 use std::borrow::Cow;
 use std::io::Write;
@@ -29,7 +31,12 @@ pub struct Link {
 /// If `to` cannot be written to.
 pub fn write(summary: &Summary, charts: &[Link], mut to: impl Write) -> std::io::Result<()> {
     let to = &mut to;
-    writeln!(to, "# Benchmark Report\n\n## Summary\n")?;
+    let notes = notes::notes(summary, !summary.only_specification, Some(Shown::Documents));
+    writeln!(to, "# Benchmark Report\n")?;
+    if let Some(badges) = notes::badges(&notes) {
+        writeln!(to, "> Caution: {}\n", escape_long(&badges))?;
+    }
+    writeln!(to, "## Summary\n")?;
     for (title, value) in facts(summary) {
         writeln!(to, "- **{title}:** {value}")?;
     }
@@ -53,10 +60,9 @@ pub fn write(summary: &Summary, charts: &[Link], mut to: impl Write) -> std::io:
     }
     let has_loops =
         columns.iter().any(|it| matches!(it, Column::Figure(figure) if figure.key == "train_s"));
-    let notes = crate::notes::notes(summary, !summary.only_specification);
     let clocks = has_loops.then_some(CLOCKS).into_iter();
     let notes = notes.iter().map(|note| note.text.as_str());
-    for (index, note) in clocks.chain(notes).enumerate() {
+    for (index, note) in notes.chain(clocks).enumerate() {
         if index == 0 {
             writeln!(to, "\n## Notes\n")?;
         }

@@ -4,8 +4,9 @@
 use crate::table;
 use crate::text::{self, count, visible};
 use indexmap::IndexMap;
-use record::figures::CLOCKS;
+use record::figures::{CLOCKS, Shown};
 use record::summary::{Row, Summary};
+use record::task::Source;
 use record::verification::Grade;
 use record::{Sample, Status, stats};
 use std::collections::BTreeSet;
@@ -32,15 +33,23 @@ fn caveat(badge: String, text: String) -> Note {
     Note { badge: Some(badge), text }
 }
 
+/// The badges of all notes in one line, the largest caveat first; it stands above everything else.
+pub fn badges(notes: &[Note]) -> Option<String> {
+    let badges: Vec<&str> = notes.iter().filter_map(|note| note.badge.as_deref()).collect();
+    (!badges.is_empty()).then(|| badges.join(" · "))
+}
+
 /// All of them, in the order in which they matter.
-/// `speed_ups`: whether the document shows them.
-pub fn notes(summary: &Summary, speed_ups: bool) -> Vec<Note> {
+/// `speed_ups`: whether the document shows them. `marks`: from which figures on it shows them and marks those
+/// that only the trainer says; `None` without marks.
+pub fn notes(summary: &Summary, speed_ups: bool, marks: Option<Shown>) -> Vec<Note> {
     let mut notes = Vec::new();
     notes.extend(disturbed(summary));
     notes.extend(few(summary));
     notes.extend(speed_ups.then(|| speed_up(summary)).flatten().map(Note::from));
     notes.extend(shown(summary).map(Note::from));
     convergence(summary, &mut notes);
+    notes.extend(claims(summary, marks));
     notes.extend(outliers(summary).map(Note::from));
     races(summary, &mut notes);
     origin(summary, &mut notes);
@@ -65,7 +74,7 @@ fn few(summary: &Summary) -> Option<Note> {
     };
     let number = count(few.len(), "row");
     let text = format!(
-        "{number} with fewer than {ENOUGH} samples: medians without intervals, and differences marked ~ that \
+        "{number} with fewer than {ENOUGH} samples: medians without intervals, and ~ before differences that \
          nothing shows; `--repeats {ENOUGH}` is enough."
     );
     Some(caveat(badge, text))
@@ -169,16 +178,31 @@ fn convergence(summary: &Summary, notes: &mut Vec<Note>) {
         let text = "Rows on a software imitation of a device are not ranked.".to_owned();
         notes.push(caveat(format!("{} on software devices", count(software, "row")), text));
     }
-    let claims = |row: &&Row| summary.figures.iter().any(|figure| figure.is_claimed(&row.record));
-    let claimed = rows(summary).filter(claims).count();
-    if claimed > 0 && !summary.only_specification {
-        let number = count(claimed, "row");
-        let text = format!(
-            "Values marked \u{2020} are what the trainer says ({number}); the others were scored from its \
-             predictions."
-        );
-        notes.push(caveat(format!("\u{2020} {number}: the trainer's own word"), text));
+}
+
+/// Who measured the metrics.
+fn claims(summary: &Summary, marks: Option<Shown>) -> Option<Note> {
+    if summary.only_specification {
+        return None;
     }
+    let least = marks.unwrap_or(Shown::OnRequest);
+    let figures = || summary.figures.iter().filter(|figure| figure.shown >= least);
+    let claims = |row: &&Row| figures().any(|figure| figure.is_claimed(&row.record));
+    let claimed = rows(summary).filter(claims).count();
+    let is_scored = |row: &Row| {
+        let metrics = row.record.task().metrics.values();
+        metrics.into_iter().any(|metric| metric.source == Some(Source::Scored))
+    };
+    let number = count(claimed, "row");
+    let mut text = match marks {
+        Some(_) => format!("Values marked \u{2020} are what the trainer says ({number})"),
+        None => format!("Metrics of {number} are what the trainer says"),
+    };
+    if rows(summary).any(is_scored) {
+        text += "; the other metrics were scored from its predictions";
+    }
+    let sign = if marks.is_some() { "\u{2020} " } else { "" };
+    (claimed > 0).then(|| caveat(format!("{sign}{number}: the trainer's own word"), text + "."))
 }
 
 /// Samples far from the others of their row.
@@ -219,6 +243,9 @@ fn races(summary: &Summary, notes: &mut Vec<Note>) {
     notes.push((note + ".").into());
     for (row, it) in racing().filter_map(|(row, _)| Some((row, row.race_speed_up?))).take(LISTED) {
         if !row.is_reference {
+            let unsure = if is_guess(summary, row) { "~" } else { "" };
+            // The inverse of a speed-up: `40 %`.
+            let share = |factor: f64| format!("{unsure}{} %", text::three_digits(100.0 / factor));
             let text = format!(
                 "{} reaches the target in {} of the reference's time: {} of its seconds per step, {} of its \
                  steps.",
@@ -232,9 +259,10 @@ fn races(summary: &Summary, notes: &mut Vec<Note>) {
     }
 }
 
-/// The inverse of a speed-up: `40 %`.
-fn share(factor: f64) -> String {
-    format!("{} %", text::three_digits(100.0 / factor))
+/// Whether a race of the row or of its reference has too few samples for an interval.
+fn is_guess(summary: &Summary, row: &Row) -> bool {
+    let few = |it: &Row| it.record.race.as_deref().is_none_or(|race| race.runs < ENOUGH);
+    few(row) || rows(summary).any(|it| it.group == row.group && it.is_reference && few(it))
 }
 
 fn name(row: &Row) -> String {

@@ -31,8 +31,9 @@ fn panel(curve: &Curve) -> Panel {
         if has_throughput {
             row.push(point.throughput.map_or(String::new(), digits));
         }
-        row.push(format!("{:.2}x", point.speed_up));
-        row.push(format!("{:.1} %", 100.0 * point.efficiency));
+        let unsure = if point.is_known { "" } else { "~" };
+        row.push(format!("{unsure}{:.2}x", point.speed_up));
+        row.push(format!("{unsure}{:.1} %", 100.0 * point.efficiency));
         row
     };
     let title = format!("{} over {} ({kind})", curve.row, curve.over);

@@ -7,6 +7,7 @@ use crate::command::Purpose;
 use measure::text::one_line;
 use record::Status;
 use record::number::count;
+use record::stats::FEWEST_APART;
 use std::time::Duration;
 use unicode_width::UnicodeWidthStr;
 
@@ -77,13 +78,13 @@ impl View {
             frame.push(cut(&format!("  … {from} more above"), width));
         }
         for line in &lines[from..to] {
-            let best = self.is_best(line);
+            let lead = self.lead(line);
             let name = cut(&one_line(&line.label), label);
             let space = label - name.width();
-            let (mark, text) = line.shown(now, best);
+            let (mark, text) = line.shown(now, lead);
             let text = cut(&format!("{mark} {name}{:space$}  {text}", ""), width);
             frame.push(match colour {
-                true => line.painted(best, &text),
+                true => line.painted(lead.contains('★'), &text),
                 false => text,
             });
         }
@@ -129,35 +130,26 @@ impl View {
         (seconds > 0.0).then(|| Duration::from_secs_f64(seconds))
     }
 
-    /// Whether it is the fastest of its group, which has at least two to compare.
-    fn is_best(&self, line: &Line) -> bool {
+    /// What is said of the fastest of its group, which has at least two to compare: a star only where all have
+    /// the samples that an interval takes.
+    fn lead(&self, line: &Line) -> &'static str {
         let group = self.lines.iter().filter(|other| other.group == line.group);
-        let times: Vec<f64> = group.filter_map(|other| other.seconds).collect();
-        let fastest = times.iter().copied().fold(f64::INFINITY, f64::min);
-        times.len() > 1 && line.seconds == Some(fastest)
+        let timed: Vec<&Line> = group.filter(|other| other.seconds.is_some()).collect();
+        let times = timed.iter().filter_map(|other| other.seconds);
+        let fastest = times.fold(f64::INFINITY, f64::min);
+        match timed.len() > 1 && line.seconds == Some(fastest) {
+            true if timed.iter().all(|it| it.samples >= FEWEST_APART) => "  ★ leading",
+            true => "  ~ leading",
+            false => "",
+        }
     }
-}
-
-/// Which lines fit: around what runs, else around the first that waits.
-fn window(all: &[&Line], room: usize) -> (usize, usize) {
-    let lines = all.len();
-    if lines <= room {
-        return (0, lines);
-    }
-    let running =
-        |line: &&Line| matches!(line.state, State::Running { .. } | State::GettingReady { .. });
-    let waiting = |line: &&Line| matches!(line.state, State::Waiting);
-    let at = all.iter().position(running);
-    let at = at.or_else(|| all.iter().position(waiting)).unwrap_or(lines - 1);
-    let from = at.saturating_sub(room / 2).min(lines - room);
-    (from, from + room)
 }
 
 impl Line {
-    fn shown(&self, now: Duration, best: bool) -> (char, String) {
+    fn shown(&self, now: Duration, lead: &str) -> (char, String) {
         match &self.state {
             State::Waiting if self.samples == 0 => ('·', "waiting".to_owned()),
-            State::Waiting => ('·', self.so_far(best)),
+            State::Waiting => ('·', self.so_far(lead)),
             State::GettingReady { purpose, since, said } => {
                 let said = one_line(said.trim());
                 let said = if said.is_empty() { said } else { format!(", {said}").into() };
@@ -176,8 +168,7 @@ impl Line {
                 ('▶', text)
             }
             State::Ended(status, text) if status.completed() => {
-                let best = if best { "  ★ leading" } else { "" };
-                ('✔', format!("{}{best}", one_line(text)))
+                ('✔', format!("{}{lead}", one_line(text)))
             }
             State::Ended(Status::Unavailable, text) => {
                 ('–', format!("unavailable: {}", one_line(text)))
@@ -186,10 +177,9 @@ impl Line {
         }
     }
 
-    fn so_far(&self, best: bool) -> String {
+    fn so_far(&self, lead: &str) -> String {
         let seconds = self.seconds.map_or(String::new(), |seconds| format!(", {seconds:.3} s"));
-        let best = if best { "  ★ leading" } else { "" };
-        format!("{}{seconds}{best}", count(self.samples, "sample"))
+        format!("{}{seconds}{lead}", count(self.samples, "sample"))
     }
 
     fn painted(&self, best: bool, text: &str) -> String {
@@ -272,6 +262,19 @@ mod tests {
     fn every_state_has_its_line_and_the_leading_one_its_mark() {
         let frame = view().frame(Duration::from_secs(65), 80, 24, false).join("\n");
         insta::assert_snapshot!(frame);
+    }
+
+    #[test]
+    fn a_row_leads_with_a_star_only_where_all_have_the_samples_of_an_interval() {
+        let mut view = view();
+        let shown =
+            |view: &View, colour| view.frame(Duration::from_secs(65), 80, 24, colour).join("\n");
+        assert!(shown(&view, false).contains("~ leading"));
+        assert!(!shown(&view, true).contains("32;1") && !shown(&view, true).contains('★'));
+        view.lines.iter_mut().for_each(|it| it.samples = FEWEST_APART);
+        assert!(shown(&view, false).contains("★ leading") && shown(&view, true).contains("32;1"));
+        view.lines[1].samples = FEWEST_APART - 1;
+        assert!(!shown(&view, false).contains('★'));
     }
 
     #[test]

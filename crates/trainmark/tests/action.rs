@@ -147,9 +147,10 @@ fn base_and_head_take_turns_and_a_regression_is_shown_in_summary_and_comment() {
 #[test]
 fn no_difference_is_no_regression_and_a_crash_is_one() {
     let sound = trainer("0.0100", "");
-    for (head, expected) in
-        [(sound.clone(), "conclusion=pass\n"), (trainer("0.0100", "exit 3"), "conclusion=regression\n")]
-    {
+    for (head, expected) in [
+        (sound.clone(), "conclusion=pass\n"),
+        (trainer("0.0100", "exit 3"), "conclusion=regression\n"),
+    ] {
         let place = Place::new(&sound, &head);
         let output = place.script("compare.sh", &[]);
         assert!(output.status.success(), "{output:?}");

@@ -176,3 +176,167 @@ fn an_outlier_is_told_in_the_report_and_still_counted() {
     assert!(told.contains("1 of 7 samples was an outlier"), "{told}");
     assert!(!report("even").contains("outlier"));
 }
+
+/// A record of version 2: samples of one figure each, of a run of that name.
+fn write_metric(
+    path: &Path,
+    run: &str,
+    (metric, better): (&str, &str),
+    values: &[f64],
+    keys: serde_json::Value,
+) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let samples = values.iter().enumerate().map(|(round, value)| {
+        serde_json::json!({ "round": round, "status": "measured", "metrics": { metric: value },
+                            "timing": { "train_s": 0.0 } })
+    });
+    let mut result = serde_json::json!({
+        "executable": "T", "model": "m", "backend": "cpu", "timestamp": "20240315_143022", "config": {},
+        "metrics": {}, "schema_version": 2, "status": "measured",
+        "task": { "name": "t", "quality": metric, "metrics": { metric: { "better": better } } },
+        "run": { "id": run, "suite": "s", "quick": false, "started": "2026-01-01T00:00:00Z", "harness": "0" },
+        "samples": samples.collect::<Vec<_>>(),
+    });
+    result.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+    std::fs::write(path, result.to_string()).unwrap();
+}
+
+#[test]
+fn a_metric_below_zero_is_compared_by_its_difference_in_its_own_direction() {
+    let home = tempfile::tempdir().unwrap();
+    let log_likelihood = ("log_likelihood", "higher");
+    let none = serde_json::json!({});
+    let base = [-3.2, -3.21, -3.19, -3.2, -3.22, -3.18];
+    write_metric(&home.path().join("base/a.json"), "b", log_likelihood, &base, none.clone());
+    write_metric(
+        &home.path().join("worse/a.json"),
+        "w",
+        log_likelihood,
+        &base.map(|it| it - 0.3),
+        none.clone(),
+    );
+    write_metric(
+        &home.path().join("better/a.json"),
+        "g",
+        log_likelihood,
+        &base.map(|it| it + 0.3),
+        none,
+    );
+    let compare = |new: &str, format: &str| {
+        let words = ["compare", "base", new, "--metric", "log_likelihood", "--format", format];
+        let output = trainmark(home.path(), &words);
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, text) = compare("worse", "table");
+    assert!(code == Some(1) && text.contains("REGRESSION") && text.contains("-0.3000 ["), "{text}");
+    let (code, text) = compare("better", "table");
+    assert!(code == Some(0) && text.contains("+0.3000 ["), "{text}");
+    let (_, text) = compare("worse", "json");
+    let found: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(found["rows"][0]["ratio"], serde_json::Value::Null);
+    assert!((found["rows"][0]["difference"].as_f64().unwrap() + 0.3).abs() < 1e-9, "{found}");
+    // 0 s are no time that anybody measured.
+    let times = trainmark(home.path(), &["compare", "base", "better"]);
+    let text = String::from_utf8_lossy(&times.stdout).into_owned();
+    assert!(times.status.code() == Some(75) && text.contains("not comparable"), "{text}");
+}
+
+#[test]
+fn what_nobody_compared_passes_no_gate_and_the_remedy_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let times = [1.0, 1.01, 0.99, 1.0, 1.0];
+    let path = |name: &str| home.path().join(name);
+    write(&path("base"), &times, "measured");
+    write(&path("new"), &times, "measured");
+    let gpu = |folder: &str, status: &str| {
+        let text =
+            std::fs::read_to_string(path(folder).join("t_cpu_20240315_143022.json")).unwrap();
+        let text =
+            text.replace("\"cpu\"", "\"gpu\"").replace("\"measured\"", &format!("\"{status}\""));
+        std::fs::write(path(folder).join("t_gpu.json"), text).unwrap();
+    };
+    let compare = |more: &[&str]| {
+        let output = trainmark(home.path(), &[&["compare", "base", "new"], more].concat());
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    assert_eq!(compare(&[]).0, Some(0));
+    // A row that is gone, and one that is new.
+    for folder in ["base", "new"] {
+        gpu(folder, "measured");
+        let (code, text) = compare(&[]);
+        assert!(code == Some(75) && text.contains("on one side only"), "{text}");
+        assert!(text.contains("--allow-inconclusive"), "{text}");
+        assert_eq!(compare(&["--allow-inconclusive"]).0, Some(0));
+        std::fs::remove_file(path(folder).join("t_gpu.json")).unwrap();
+    }
+    // What neither machine has holds nothing up.
+    gpu("base", "unavailable");
+    gpu("new", "unavailable");
+    assert_eq!(compare(&[]).0, Some(0), "{:?}", compare(&[]));
+}
+
+#[test]
+fn a_measurement_is_not_held_against_itself() {
+    let home = tempfile::tempdir().unwrap();
+    let loss = ("loss", "lower");
+    let values = [3.2, 3.21, 3.19, 3.2, 3.22, 3.18];
+    let none = serde_json::json!({});
+    let file = |name: &str, run: &str, by: f64| {
+        write_metric(&home.path().join(name), run, loss, &values.map(|it| it * by), none.clone());
+    };
+    file("base/a.json", "b", 1.0);
+    file("same/x.json", "b", 1.0);
+    file("new/a.json", "n", 1.2);
+    let code = |new: &str| {
+        let words = ["compare", "base", new, "--metric", "loss"];
+        trainmark(home.path(), &words).status.code()
+    };
+    assert_eq!(code("same"), Some(75));
+    assert_eq!(code("new"), Some(1));
+    // The base's own file in the new folder too: nothing changes.
+    file("new/b.json", "b", 1.0);
+    assert_eq!(code("new"), Some(1));
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(home.path().join("new/a.json"), home.path().join("new/0.json"))
+            .unwrap();
+        assert_eq!(code("new"), Some(1));
+    }
+}
+
+#[test]
+fn show_and_report_agree_on_what_converged_and_show_tells_disturbances() {
+    let home = tempfile::tempdir().unwrap();
+    let keys = serde_json::json!({ "targets": { "loss": 3.0 } });
+    let path = home.path().join("out/a.json");
+    write_metric(&path, "b", ("loss", "lower"), &[3.2, 3.3], keys);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let noisy =
+        text.replacen("\"round\":0", "\"disturbances\":[\"other load: 1.3 cores\"],\"round\":0", 1);
+    assert_ne!(noisy, text);
+    std::fs::write(&path, noisy).unwrap();
+    let said = |words: &[&str]| {
+        let output = trainmark(home.path(), words);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let shown = said(&["show", "out/a.json"]);
+    assert!(shown.contains("not converged") && shown.contains("other load: 1.3 cores"), "{shown}");
+    let report = said(&["report", "--input", "out"]);
+    assert!(report.contains("not converged"), "{report}");
+    // The largest caveat stands first: before the table, in every format.
+    let caveat = "1 of 2 samples disturbed";
+    assert!(report.find(caveat).unwrap() < report.find("3.25").unwrap(), "{report}");
+    let markdown = said(&["report", "--input", "out", "--markdown", "-"]);
+    assert!(markdown.find(caveat).unwrap() < markdown.find("## Summary").unwrap(), "{markdown}");
+    let page = said(&["report", "--input", "out", "--html", "-"]);
+    assert!(page.find(caveat).unwrap() < page.find("<table").unwrap());
+    let json: serde_json::Value =
+        serde_json::from_str(&said(&["report", "--input", "out", "--output", "-"])).unwrap();
+    let first = json["summary"]["notes"][0].as_str().unwrap();
+    assert!(first.starts_with("1 of 2 samples was disturbed"), "{first}");
+    // Nobody scored anything, and nobody says so.
+    for text in [&report, &markdown, &page, &json.to_string()] {
+        assert!(!text.contains("scored from its predictions"), "{text}");
+    }
+}

@@ -3,12 +3,12 @@
 
 use super::look::SHOWN;
 use crate::chart::mark;
-use crate::exhibit::{Entry, Exhibit, Panel, Standing};
+use crate::exhibit::{Entry, Exhibit, Panel, Standing, is_fastest};
 use crate::table;
 use crate::text::{count, three_digits, visible};
 use maud::{Markup, html};
 use record::Verdict;
-use record::figures::Figure;
+use record::figures::{Figure, Shown};
 
 /// Panels whose answer stands at the top.
 const MAX_ANSWERS: usize = 12;
@@ -18,7 +18,7 @@ const WIDTH: f64 = 1000.0;
 /// When and where, what to mind, and the answers.
 pub fn lead(exhibit: &Exhibit) -> Markup {
     let summary = exhibit.summary;
-    let notes = crate::notes::notes(summary, true);
+    let notes = crate::notes::notes(summary, true, Some(Shown::Documents));
     let failed = summary.statuses.iter().filter(|(status, _)| status.failed());
     let failed = failed.map(|(status, number)| format!("{} {status}", count(*number, "row")));
     let few = exhibit
@@ -78,9 +78,7 @@ fn answer(panel: &Panel) -> Option<Markup> {
     let standings = panel.standings();
     let (first, others) = standings.split_first().filter(|(_, others)| !others.is_empty())?;
     // Nothing is called the fastest that the samples do not show.
-    let next = others[0].behind.map(|change| change.verdict);
-    let leads =
-        if next == Some(Verdict::Slower) { "is the fastest" } else { "has the lowest median" };
+    let leads = if is_fastest(&standings) { "is the fastest" } else { "has the lowest median" };
     let behind = others.iter().map(|it| match it.behind {
         None => format!("{} {} s", it.entry.label, three_digits(it.seconds)),
         Some(change) if change.verdict == Verdict::NoDifference => {
@@ -155,7 +153,7 @@ pub fn notes(exhibit: &Exhibit) -> Markup {
         table::settings(summary).into_iter().take(40).map(setting).collect();
     html! {
         ul.notes {
-            @for note in crate::notes::notes(summary, true) { li { bdi { (visible(&note.text, 2000)) } } }
+            @for note in crate::notes::notes(summary, true, Some(Shown::Documents)) { li { bdi { (visible(&note.text, 2000)) } } }
             @if !settings.is_empty() { li { "Settings: " bdi { (settings.join(", ")) } } }
         }
     }

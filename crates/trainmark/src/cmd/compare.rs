@@ -2,7 +2,6 @@
 
 use super::report::{print, target, warn};
 use crate::cmd::baseline;
-use crate::stock;
 use crate::suite::LoadedSuite;
 use anyhow::{Context, Result, bail};
 use record::comparison::{self, Conclusion, Options};

@@ -1,6 +1,5 @@
 //! `trainmark show`: one result file, in full.
 
-use crate::stock;
 use crate::suite::LoadedSuite;
 use anyhow::{Context, Result, bail};
 use record::Record;

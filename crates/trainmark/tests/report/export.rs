@@ -86,6 +86,110 @@ fn parquet_has_the_columns_types_and_values_of_the_table() {
     }
 }
 
+/// Records of version 2 with these keys beside what every one has.
+fn summary_of(records: &[serde_json::Value]) -> Summary {
+    let entry = |(index, keys): (usize, &serde_json::Value)| {
+        let mut record = serde_json::json!({
+            "executable": "T", "model": "m", "backend": "cpu", "timestamp": "20240315_143022",
+            "schema_version": 2, "status": "measured", "config": {"threads": null},
+            "task": {"name": "t", "metrics": {"a_b": {}, "a-b": {}, "train_seconds": {}}}, "metrics": {},
+        });
+        record.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        let record = Record::parse(record.to_string().as_bytes()).unwrap();
+        record::folder::Entry { file: format!("{index}.json"), record }
+    };
+    let entries = records.iter().enumerate().map(entry).collect();
+    let folder = record::folder::Folder { entries, ..Default::default() };
+    Summary::new(folder, &record::summary::Options::default()).unwrap()
+}
+
+#[test]
+fn a_finite_number_is_finite_in_openmetrics_and_no_family_stands_there_twice() {
+    let summary = summary_of(&[serde_json::json!({
+        "timing": {"train_s": 1e308},
+        "metrics": {"peak_memory_mb": 1e308, "a_b": 1e308, "train_seconds": 3.0},
+    })]);
+    let mut bytes = Vec::new();
+    openmetrics::write(&summary, &mut bytes).unwrap();
+    let text = String::from_utf8(bytes).unwrap();
+    assert!(!text.to_lowercase().contains("inf") && !text.contains("NaN"), "{text}");
+    assert!(text.contains("} 1e308\n"), "{text}");
+    let families: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
+    let distinct: std::collections::BTreeSet<&&str> = families.iter().collect();
+    assert_eq!(families.len(), distinct.len(), "{text}");
+    assert!(
+        text.contains("trainmark_train_seconds{") && text.contains("trainmark_task_train_seconds{")
+    );
+}
+
+#[test]
+fn in_bmf_two_rows_of_one_name_and_two_metrics_of_one_word_are_all_there() {
+    let run = |id: &str, seconds: f64| {
+        serde_json::json!({
+            "run": {"id": id, "suite": "s", "quick": false, "started": format!("2026-01-0{id}T00:00:00Z"),
+                    "harness": "0"},
+            "timing": {"train_s": seconds}, "metrics": {"a_b": 1.0, "a-b": 2.0},
+        })
+    };
+    let mut bytes = Vec::new();
+    bmf::write(&summary_of(&[run("2", 2.0), run("3", 3.0), run("1", 1.0)]), &mut bytes).unwrap();
+    let found: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    let newest = found["T/m/cpu threads=n/a"].as_object().unwrap();
+    assert_eq!(
+        newest["train-s"]["value"], 3.0,
+        "the newest has the name that is the same in every run"
+    );
+    assert_eq!((&newest["a_b"]["value"], &newest["a-b"]["value"]), (&1.0.into(), &2.0.into()));
+    let seconds: Vec<f64> = found
+        .as_object()
+        .unwrap()
+        .values()
+        .map(|it| it["train-s"]["value"].as_f64().unwrap())
+        .collect();
+    assert_eq!(seconds, [3.0, 1.0, 2.0]);
+}
+
+#[test]
+fn csv_has_the_digits_that_were_measured_and_no_0_that_nobody_measured() {
+    let summary = summary_of(&[
+        serde_json::json!({"timing": {"train_s": 1.5 + 0.051486}, "metrics": {"peak_memory_mb": 0.0}}),
+    ]);
+    let mut bytes = Vec::new();
+    export::csv(&summary, &mut bytes).unwrap();
+    let mut reader = ::csv::Reader::from_reader(&bytes[..]);
+    let heads = reader.headers().unwrap().clone();
+    let row = reader.records().next().unwrap().unwrap();
+    let cell = |name: &str| &row[heads.iter().position(|it| it == name).unwrap()];
+    assert_eq!(cell("train_s"), "1.551486");
+    assert_eq!(cell("peak_memory_mb"), "");
+    assert_eq!(cell("timestamp"), "2024-03-15T14:30:22");
+}
+
+#[test]
+fn empty_columns_keep_their_type_in_parquet_and_a_timestamp_is_a_time() {
+    let mut bytes = Vec::new();
+    table::write(&summary_of(&[serde_json::json!({})]), &mut bytes).unwrap();
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&bytes).unwrap();
+    let reader = SerializedFileReader::new(file).unwrap();
+    let schema = reader.metadata().file_metadata().schema_descr();
+    let types = |name: &str| {
+        let column = schema.columns().iter().find(|it| it.name() == name).unwrap();
+        (column.physical_type(), column.logical_type_ref().cloned())
+    };
+    for figure in ["train_s", "device_peak_mb", "a_b", "speed_up", "target"] {
+        assert_eq!(types(figure), (Type::DOUBLE, None), "{figure}");
+    }
+    assert_eq!(types("rank"), (Type::INT64, None));
+    let time = |utc| Some(LogicalType::timestamp(utc, parquet::basic::TimeUnit::MICROS));
+    assert_eq!(types("started"), (Type::INT64, time(true)));
+    assert_eq!(types("timestamp"), (Type::INT64, time(false)));
+    let row = reader.get_row_iter(None).unwrap().next().unwrap().unwrap();
+    let value = |name: &str| row.get_column_iter().find(|(it, _)| *it == name).unwrap().1.clone();
+    assert_eq!(value("timestamp"), Field::TimestampMicros(1_710_513_022_000_000));
+    assert_eq!(value("train_s"), Field::Null);
+}
+
 /// What a Python program with the packages says of a file; `None`, loudly, where they are not there.
 /// `$TRAINMARK_READERS` is the interpreter of an environment that has them.
 fn python(packages: &str, program: &str, input: &[u8]) -> Option<String> {
