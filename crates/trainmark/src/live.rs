@@ -145,6 +145,21 @@ impl View {
     }
 }
 
+/// Which lines fit: around what runs, else around the first that waits.
+fn window(all: &[&Line], room: usize) -> (usize, usize) {
+    let lines = all.len();
+    if lines <= room {
+        return (0, lines);
+    }
+    let running =
+        |line: &&Line| matches!(line.state, State::Running { .. } | State::GettingReady { .. });
+    let waiting = |line: &&Line| matches!(line.state, State::Waiting);
+    let at = all.iter().position(running);
+    let at = at.or_else(|| all.iter().position(waiting)).unwrap_or(lines - 1);
+    let from = at.saturating_sub(room / 2).min(lines - room);
+    (from, from + room)
+}
+
 impl Line {
     fn shown(&self, now: Duration, lead: &str) -> (char, String) {
         match &self.state {
