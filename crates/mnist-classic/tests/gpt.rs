@@ -189,6 +189,41 @@ fn a_verification_takes_the_given_steps_and_is_graded_as_float32() {
 }
 
 #[test]
+fn as_the_reference_it_chooses_where_others_begin_and_takes_the_steps_in_float64() {
+    let home = home();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let asked = |steps: usize, reference: bool| {
+        let request = format!(
+            r#"{{"protocol": 2, "model": "gpt", "backend": "cpu", "steps": {steps}, "reference": {reference}}}"#
+        );
+        std::fs::write(path(verify::REQUEST), request).unwrap();
+        let mut command = program(home.path(), "--steps 10 --warmup 3");
+        let output = command.env(env::VERIFY, folder.path()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let names = [verify::INITIAL, verify::ORDER, verify::LOSSES, verify::FINAL];
+        names.map(|name| std::fs::read(path(name)).unwrap())
+    };
+    let short = asked(3, true);
+    let whole = asked(10, true);
+    assert_eq!(short[0], whole[0], "it begins with the same parameters");
+    for place in [1, 2] {
+        assert!(whole[place].starts_with(&short[place]) && whole[place].len() > short[place].len());
+    }
+    // As a trainer like others, it takes the same steps in float32.
+    let single = asked(10, false);
+    assert_eq!(single[..2], whole[..2]);
+    let losses = |bytes: &[u8]| -> Vec<f32> {
+        bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+    };
+    assert_eq!(losses(&single[2]).len(), 10);
+    for (one, other) in losses(&single[2]).iter().zip(losses(&whole[2])) {
+        assert!((one - other).abs() < 1e-5, "{one} {other}");
+    }
+    assert_ne!(single[3], whole[3], "float32 is not float64");
+}
+
+#[test]
 fn the_check_prints_a_table_and_passes() {
     let words = run(home().path(), "--check");
     assert!(words.contains("exp_avg_sq.transformer.h.0.attn.c_attn.weight"), "{words}");

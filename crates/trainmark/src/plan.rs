@@ -270,7 +270,8 @@ pub fn command(suite: &Suite, row: &Row, places: &Places) -> Result<Vec<String>,
         match argument {
             Argument::Always(text) => words.push(fill(text, &lookup).map_err(|key| {
                 format!(
-                    "the command of {:?} names {{{key}}}, which {} has no value for",
+                    "the command of {:?} names {{{key}}}, which {} has no value for: give it one under \
+                     [config], or with --set {key}=VALUE",
                     trainer.name,
                     row.label(suite)
                 )

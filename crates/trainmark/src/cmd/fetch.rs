@@ -85,7 +85,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
 /// The task, and the folder of its own that its files belong in.
 fn task_of(args: &Args) -> Result<(Task, Option<PathBuf>)> {
     if let Some(name) = &args.task {
-        return Ok((task::built_in(name).map_err(|it| anyhow!("--task: {it}"))?, None));
+        return Ok((task::built_in(name).map_err(|it| anyhow!(it))?, None));
     }
     let loaded = match &args.suite {
         Some(suite) => LoadedSuite::find(Some(suite))?,

@@ -3,6 +3,7 @@
 use crate::cmd::report::print;
 use crate::cmd::run;
 use crate::suite::Suite;
+use crate::template::{self, PLACES};
 use anyhow::{Context, Result, anyhow, bail};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -76,7 +77,10 @@ pub fn new(args: &NewArgs) -> Result<ExitCode> {
         if !files::create_new(&args.output, text.as_bytes()).with_context(named)? {
             bail!("--output {}: is there already; name another file", named());
         }
-        eprintln!("{} is written. Next: trainmark run --suite {0} --repeats 6", named());
+        eprintln!(
+            "{} is written; its comments say what is still to be filled in. Next: trainmark run --suite {0} --repeats 6",
+            named()
+        );
     }
     Ok(ExitCode::from(protocol::exit::SUCCESS))
 }
@@ -138,6 +142,13 @@ fn suite(commands: &[String], jobs: &Jobs, root: Option<&Path>) -> Result<String
         text += &format!("\n[task.metrics.{name}]\nunit = \"\"\nbetter = \"{better}\"\n");
     }
     text += "\n# Keys that {braces} in a command stand for; `--set KEY=VALUE` changes them.\n[config]\n";
+    let keys = match root {
+        None => commands.iter().flat_map(|command| template::placeholders(command)).collect(),
+        Some(_) => BTreeSet::new(),
+    };
+    for key in keys.iter().filter(|key| !PLACES.contains(&key.as_str())) {
+        text += &format!("# {key} = 1   # a command names {{{key}}}: give it its value\n");
+    }
     text += "# seed = 42\n\n# [models.job]\n# targets = [{ val_loss = 1.5 }]   # worse is `not converged` and never ranked\n";
     let mut names = BTreeSet::new();
     for command in commands {
