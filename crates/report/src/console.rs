@@ -91,7 +91,7 @@ pub fn summary(summary: &Summary, detail: Detail, style: Style) -> String {
     out
 }
 
-/// `Training mnist · 1 epoch · seed 42 · 2 cores`, and how many rows of how many samples.
+/// `Training corpus · 1 epoch · seed 42 · 2 cores`, and how many rows of how many samples.
 fn head(summary: &Summary, style: Style) -> String {
     let suites: BTreeSet<&str> = summary.runs().iter().map(|run| &*run.suite).collect();
     let tasks = summary.names(|record| &record.task().name);

@@ -172,7 +172,7 @@ impl<'a> Panel<'a> {
         standings
     }
 
-    /// `cnn: MNISTClassic 0.34 s · JAX 15x slower`, where several are ranked: the panel, and who did how.
+    /// `cnn: PyTorch 0.34 s · JAX 15x slower`, where several are ranked: the panel, and who did how.
     pub fn answer(&self) -> Option<(String, String)> {
         let standings = self.standings();
         let words = |it: &Standing| {
