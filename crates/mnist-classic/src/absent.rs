@@ -1,8 +1,8 @@
 //! Stands for a backend that this program was built without. It never trains: it says why it cannot.
 
 use nn::backend::{Backend, Job, Options, Session, TrainError, Unavailable};
-use nn::drivers::Family;
 use protocol::DeviceProbe;
+use protocol::drivers::Family;
 
 /// The backend's id, and the families of devices that it would reach.
 pub struct Absent(pub &'static str, pub &'static [Family]);

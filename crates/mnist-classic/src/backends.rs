@@ -4,7 +4,7 @@
 use nn::backend::{Backend, Unavailable};
 use protocol::{BackendProbe, DeviceProbe, Probe};
 #[cfg(not(all(feature = "cuda", feature = "metal")))]
-use {crate::absent::Absent, nn::drivers::Family};
+use {crate::absent::Absent, protocol::drivers::Family};
 
 /// A backend of this program.
 pub struct Entry {

@@ -10,7 +10,6 @@
 
 pub mod backend;
 pub mod conformance;
-pub mod drivers;
 mod flop;
 pub mod gpt;
 mod model;

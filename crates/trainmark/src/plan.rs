@@ -325,7 +325,7 @@ pub fn fixed_command(
     let lookup = |key: &str| match key {
         "program" => Some(program.display().to_string()),
         "cargo_target" => Some(cargo_target(&loaded.root).display().to_string()),
-        "devices" => Some(nn::drivers::words(allow_software)),
+        "devices" => Some(protocol::drivers::words(allow_software)),
         _ => None,
     };
     let filled = words.iter().map(|word| fill(word, &lookup));
