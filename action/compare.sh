@@ -4,11 +4,15 @@
 # one's by more than most changes: yesterday's numbers of another runner say nothing.
 #
 # Takes variables: BASE (a commit), SUITE (a file, may be empty), RUN_ARGS (words for `trainmark run`),
-# ROUNDS, METRIC, GATE, OUT (a folder to make). Says what it found in $GITHUB_OUTPUT.
+# ROUNDS, METRIC, GATE, LEG (the matrix's values as JSON, or null), OUT (a folder to make). Says what it
+# found in $GITHUB_OUTPUT.
 set -euo pipefail
 
 fail() { echo "::error::$*" >&2; exit 1; }
 
+# Such a job has the repository's token and secrets, and what is trained here is the pull request's code.
+[ "${GITHUB_EVENT_NAME:-}" != pull_request_target ] ||
+    fail "pull_request_target would run a pull request's code with the repository's rights: use pull_request"
 [ -n "${BASE:-}" ] || fail "base: there is no commit to compare with: name one"
 base=$(git rev-parse --quiet --verify "$BASE^{commit}") ||
     fail "base $BASE: is not in this clone: check out with fetch-depth: 0"
@@ -54,6 +58,8 @@ case $code in
 esac
 {
     echo
+    leg=$(tr -d '\n`' <<<"${LEG:-null}" | tr -s ' ')
+    [ "$leg" = null ] || printf "\`%s\`: " "$leg"
     echo "\`${base:0:10}\` against \`$(git rev-parse --short=10 HEAD)\`, $ROUNDS rounds in turns on one machine, gate $GATE."
 } >>"$comparison"
 cat "$comparison"

@@ -3,14 +3,16 @@
 # earlier comment.
 #
 # Takes variables: COMPARISON (a Markdown file), COMMENT (true or not), PULL_REQUEST (its number or
-# nothing), GH_TOKEN, and GitHub's own.
+# nothing), SUITE and LEG as compare.sh, GH_TOKEN, and GitHub's own.
 set -euo pipefail
 
 cat "$COMPARISON" >>"$GITHUB_STEP_SUMMARY"
 [ "${COMMENT:-}" = true ] && [ -n "${PULL_REQUEST:-}" ] || exit 0
 
-# By this line the comment is found again. Jobs of one pull request have one each.
-marker="<!-- trainmark ${GITHUB_WORKFLOW:-} ${GITHUB_JOB:-} -->"
+# By this line the comment is found again. Each job, each leg of its matrix and each suite has its own. A
+# digest, since a name could end the comment.
+place=$(printf '%s\n' "${GITHUB_WORKFLOW:-}" "${GITHUB_JOB:-}" "${SUITE:-}" "${LEG:-}" | git hash-object --stdin)
+marker="<!-- trainmark $place -->"
 body=$(mktemp)
 trap 'rm -f "$body"' EXIT
 # GitHub takes 65,536 characters.

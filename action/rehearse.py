@@ -91,6 +91,8 @@ def main():
         context = {
             "github.event.pull_request.base.sha": repository(place / "repository"),
             "github.event.before": "",
+            "github.event_name": "pull_request",
+            "toJSON(matrix)": "null",
             "github.event.pull_request.number": "7",
             "github.token": "token",
             "runner.temp": name,

@@ -172,8 +172,8 @@ fn from_server(
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // As any new file: the user's umask decides who else may read it.
-        builder.permissions(fs::Permissions::from_mode(0o666));
+        // The user's umask decides who else may read it; nobody writes to it, trainers neither.
+        builder.permissions(fs::Permissions::from_mode(0o444));
     }
     let mut attempt = 1;
     loop {
@@ -383,6 +383,8 @@ mod tests {
     fn assert_complete(folder: &Path) {
         for (index, name) in FILES.iter().enumerate() {
             assert_eq!(fs::read(folder.join(name)).unwrap(), content(index), "{name}");
+            let rights = folder.join(name).metadata().unwrap().permissions();
+            assert!(rights.readonly(), "{name}: trainers may not write it");
         }
         let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
         assert_eq!(names.filter(|name| name.to_string_lossy().starts_with('.')).count(), 0);

@@ -3,6 +3,7 @@
 //! Read once for each run of a suite. What cannot be known is null, and `missing` says why.
 
 use crate::group::Place;
+use crate::launch::withhold;
 use crate::process::kib_field;
 use crate::surroundings::Gpus;
 use serde::{Deserialize, Serialize};
@@ -46,7 +47,7 @@ pub struct Environment {
     pub gpus: Vec<GpuState>,
     /// The driver of NVIDIA's GPUs.
     pub gpu_driver: Option<String>,
-    /// Compilers that a build on this machine would use, by their command.
+    /// This machine's compilers by their command; a project may choose others.
     pub compilers: BTreeMap<String, String>,
     /// Libraries that every program here uses.
     pub libraries: BTreeMap<String, String>,
@@ -229,8 +230,9 @@ fn versions(programs: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 fn version(program: &str) -> Option<String> {
     let mut command = Command::new(program);
-    command.arg("--version").stdin(Stdio::null()).stderr(Stdio::null());
-    let output = command.output().ok().filter(|output| output.status.success())?;
+    // Outside of any project, whose files could name another program for this one (rust-toolchain.toml).
+    command.arg("--version").current_dir("/").stdin(Stdio::null()).stderr(Stdio::null());
+    let output = withhold(&mut command).output().ok().filter(|output| output.status.success())?;
     let text = String::from_utf8_lossy(&output.stdout);
     // nvcc's version stands in its last lines.
     let line = text.lines().find(|line| line.chars().any(|c| c.is_ascii_digit()))?;

@@ -1,30 +1,46 @@
 //! Where a result comes from: digests of programs, the working tree's commit, timestamps.
 
+use crate::launch::withhold;
+use files::Kind;
 use sha2::{Digest, Sha256};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// SHA-256 of a file, in hexadecimal.
+/// A program, a script or data.
+const ANY: Kind = Kind { name: "a file with a digest", most_bytes: u64::MAX };
+
+/// SHA-256 of a file.
 ///
 /// # Errors
-/// If the file cannot be read.
-pub fn sha256_of_file(path: &Path) -> std::io::Result<String> {
-    let mut file = std::fs::File::open(path)?;
+/// If it is no regular file or cannot be read.
+pub fn digest_of_file(path: &Path) -> std::io::Result<Vec<u8>> {
+    let (mut file, _) = files::open(path, ANY)?;
     let mut digest = Sha256::new();
     let mut block = vec![0; 1 << 16];
     loop {
         match file.read(&mut block)? {
-            0 => break,
+            0 => return Ok(digest.finalize().to_vec()),
             read => digest.update(&block[..read]),
         }
     }
-    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The same in hexadecimal.
+///
+/// # Errors
+/// As [`digest_of_file`].
+pub fn sha256_of_file(path: &Path) -> std::io::Result<String> {
+    digest_of_file(path).map(|digest| hexadecimal(&digest))
 }
 
 /// SHA-256 of some bytes, in hexadecimal.
 pub fn sha256_of_bytes(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The program file that a command's first word stands for: itself if it names a folder, else the
@@ -46,8 +62,9 @@ pub fn git_commit(folder: &Path) -> Option<String> {
 }
 
 fn git(folder: &Path, arguments: &[&str]) -> Option<String> {
-    let output = Command::new("git")
-        .arg("-C")
+    // The folder's own configuration can name programs that git would start.
+    let output = withhold(&mut Command::new("git"))
+        .args(["--no-optional-locks", "-c", "core.fsmonitor=false", "-C"])
         .arg(folder)
         .args(arguments)
         .stdin(Stdio::null())

@@ -110,7 +110,11 @@ fn write(dataset: &Dataset, folder: &Path) -> Result<(), Error> {
 fn write_file(path: &Path, kind: Kind, split: &Split) -> std::io::Result<()> {
     let mut file = File::create_new(path)?;
     file.write_all(&kind.header(split.len()))?;
-    file.write_all(kind.bytes(split))
+    file.write_all(kind.bytes(split))?;
+    // For every trainer's eyes, and for nobody's hands.
+    let mut rights = file.metadata()?.permissions();
+    rights.set_readonly(true);
+    file.set_permissions(rights)
 }
 
 #[cfg(test)]
@@ -134,6 +138,10 @@ mod tests {
         assert_eq!((&read.name, &read.sha256), (&dataset.name, &dataset.sha256));
         assert_eq!(read.train.images(), dataset.train.images());
         assert_eq!(read.test.labels(), dataset.test.labels());
+        for name in FILES {
+            let rights = folder.join(name).metadata().unwrap().permissions();
+            assert!(rights.readonly(), "{name}: trainers may not write it");
+        }
     }
 
     #[test]

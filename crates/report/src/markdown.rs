@@ -171,9 +171,26 @@ pub(crate) fn escape_long(sentence: &str) -> String {
     escape_visible(&visible(sentence, 2000)).into_owned()
 }
 
+/// Of no width, and no part of a name or an address.
+const NO_SPACE: &str = "&#8203;";
+
+/// Whether `@name`, `#123`, `scheme://` or `www.` stands here.
+fn leads_elsewhere(c: char, before: &str, next: Option<&char>) -> bool {
+    let is = |wanted: fn(char) -> bool| next.is_some_and(|&next| wanted(next));
+    match c {
+        '@' => is(char::is_alphanumeric),
+        '#' => is(|next| next.is_ascii_digit()),
+        ':' => is(|next| next == '/'),
+        _ => {
+            before.len() >= 3 && before.as_bytes()[before.len() - 3..].eq_ignore_ascii_case(b"www")
+        }
+    }
+}
+
 fn escape_visible(name: &str) -> Cow<'_, str> {
     let name = name.trim();
-    if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b" .,:()".contains(&byte)) {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b" .,:()".contains(&byte);
+    if name.bytes().all(is_plain) && !["w.", "W."].iter().any(|it| name.contains(it)) {
         return Cow::Borrowed(name);
     }
     let mut escaped = String::with_capacity(name.len());
@@ -191,9 +208,35 @@ fn escape_visible(name: &str) -> Cow<'_, str> {
             {
                 escaped.push_str("\\_");
             }
+            // GitHub would make a mention, an issue or a link of it.
+            '@' | '#' | ':' | '.' if leads_elsewhere(c, &escaped, rest.peek()) => {
+                escaped.push(c);
+                escaped.push_str(NO_SPACE);
+            }
             c => escaped.push(c),
         }
         before = c;
     }
     Cow::Owned(escaped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_no_mentions_issues_or_links_on_github() {
+        for (name, expected) in [
+            ("@octocat", "@&#8203;octocat"),
+            ("fixes #12", "fixes #&#8203;12"),
+            ("https://a.example/x", "https:&#8203;//a.example/x"),
+            ("see WWW.a.example", "see WWW.&#8203;a.example"),
+            ("www.a.example", "www.&#8203;a.example"),
+            ("me@a.example", "me@&#8203;a.example"),
+            ("<a href=x>", "&lt;a href=x&gt;"),
+            ("a @ b, C#, 3:4, 0.5, w.x", "a @ b, C#, 3:4, 0.5, w.x"),
+        ] {
+            assert_eq!(escape_long(name), expected);
+        }
+    }
 }

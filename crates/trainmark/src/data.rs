@@ -6,6 +6,7 @@
 use crate::suite::LoadedSuite;
 use crate::task::{Find, Task};
 use anyhow::{Context, Result, anyhow, bail};
+use measure::provenance::{digest_of_file, hexadecimal};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::fs::File;
@@ -316,8 +317,7 @@ fn digest(task: &Task, place: &Path) -> Result<String> {
     let mut all = Sha256::new();
     for (name, file) in files {
         let cannot = || format!("the data {} cannot be read", file.display());
-        let own =
-            File::open(&file).and_then(|mut file| digest_of(&mut file)).with_context(cannot)?;
+        let own = digest_of_file(&file).with_context(cannot)?;
         if place.is_file() {
             return Ok(hexadecimal(&own));
         }
@@ -337,10 +337,6 @@ fn digest_of(bytes: &mut dyn Read) -> std::io::Result<Vec<u8>> {
             count => digest.update(&buffer[..count]),
         }
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The files at a path and below it.

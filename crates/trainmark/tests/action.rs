@@ -34,7 +34,8 @@ fn trainer(train_s: &str, ending: &str) -> String {
 /// Answers with the identifier of a comment if the test left one, writes down what it was asked, and
 /// fails where the test wants it to.
 const GH: &str = "#!/bin/sh\necho \"$@\" >> \"$HOME/gh.log\"\n[ ! -e \"$HOME/gh.refuses\" ] || exit 1\n\
-                  case \"$*\" in *--paginate*) cat \"$HOME/gh.comment\" 2>/dev/null || true;; esac\n";
+                  case \"$*\" in *--paginate*) cat \"$HOME/gh.comment\" 2>/dev/null || true;; esac\n\
+                  for word; do case $word in body=@*) cp \"${word#body=@}\" \"$HOME/gh.body\";; esac; done\n";
 
 struct Place {
     home: tempfile::TempDir,
@@ -142,6 +143,75 @@ fn base_and_head_take_turns_and_a_regression_is_shown_in_summary_and_comment() {
     let asked = place.text("gh.log");
     assert!(asked.contains("--method PATCH repos/owner/name/issues/comments/4711"), "{asked}");
     assert_eq!(asked.matches("POST").count(), 1, "{asked}");
+}
+
+#[test]
+fn each_leg_of_a_matrix_has_its_own_comment_and_none_can_forge_anothers() {
+    let place = Place::new("", "");
+    fs::create_dir(place.path("results")).unwrap();
+    fs::write(place.path("results/comparison.md"), "x\n").unwrap();
+    let marker = |variables: &[(&str, &str)]| {
+        fs::write(place.path("gh.body"), "").unwrap();
+        let output = place.script("publish.sh", variables);
+        assert!(output.status.success(), "{output:?}");
+        place.text("gh.body").lines().next().unwrap().to_owned()
+    };
+    let legs = ["null", "{\"os\": \"a\"}", "{\"os\": \"b\"}", "--> @all <!--"];
+    let mut markers: Vec<String> = legs.map(|leg| marker(&[("LEG", leg)])).into();
+    markers.push(marker(&[("LEG", "null"), ("SUITE", "other.toml")]));
+    markers.push(marker(&[("LEG", "null"), ("GITHUB_JOB", "other")]));
+    assert_eq!(markers[0], marker(&[("LEG", "null")]), "a later run finds its own");
+    for (index, one) in markers.iter().enumerate() {
+        assert!(!markers[..index].contains(one), "{markers:?}");
+        let digest = one.strip_prefix("<!-- trainmark ").and_then(|it| it.strip_suffix(" -->"));
+        assert!(digest.is_some_and(|it| it.bytes().all(|b| b.is_ascii_alphanumeric())), "{one}");
+    }
+}
+
+#[test]
+fn a_pull_request_target_is_refused_before_anything_of_it_runs() {
+    let place = Place::new("#!/bin/sh\ntouch \"$HOME/ran\"\n", "#!/bin/sh\ntouch \"$HOME/ran\"\n");
+    let output = place.script("compare.sh", &[("GITHUB_EVENT_NAME", "pull_request_target")]);
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("::error::") && said.contains("use pull_request"), "{said}");
+    assert!(!place.path("ran").exists());
+    let action = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../action.yml");
+    let action = fs::read_to_string(action).unwrap();
+    let first = action.split("- name: ").nth(1).unwrap();
+    assert!(first.contains("if: github.event_name == 'pull_request_target'"), "{first}");
+}
+
+#[test]
+fn a_trainer_finds_no_way_into_later_steps_and_its_names_mention_nobody() {
+    let spy = "env > \"$HOME/environment-$$\"";
+    let place = Place::new(&trainer("0.0100", spy), &trainer("0.0100", spy));
+    let suite = SUITE.replace("\"Shell\"", "\"@octocat https://a.example #1\"");
+    fs::write(place.path("repository/suite.toml"), suite).unwrap();
+    place.git(&["commit", "--all", "--quiet", "--message", "x"]);
+    let base = [("BASE", "HEAD"), ("ROUNDS", "1")];
+    let ways = measure::launch::WITHHELD.map(|name| (name, "/a/way/into/later/steps"));
+    // Two of them the script itself needs.
+    let others =
+        ways.iter().filter(|(name, _)| !["GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"].contains(name));
+    let variables: Vec<_> = base.into_iter().chain(others.copied()).collect();
+    let output = place.script("compare.sh", &variables);
+    assert!(output.status.success(), "{output:?}");
+    let seen = fs::read_dir(place.home.path()).unwrap().flatten();
+    let seen: Vec<_> = seen
+        .filter(|it| it.file_name().to_string_lossy().starts_with("environment-"))
+        .map(|it| fs::read_to_string(it.path()).unwrap())
+        .collect();
+    assert_eq!(seen.len(), 2);
+    for environment in seen {
+        for name in measure::launch::WITHHELD {
+            assert!(!environment.contains(&format!("{name}=")), "{name}");
+        }
+        assert!(environment.contains("GITHUB_JOB="), "what leads nowhere is inherited");
+    }
+    let comparison = place.text("results/comparison.md");
+    let name = "@&#8203;octocat https:&#8203;//a.example #&#8203;1";
+    assert!(comparison.contains(name), "{comparison}");
 }
 
 #[test]

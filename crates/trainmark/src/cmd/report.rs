@@ -2,6 +2,7 @@
 
 use crate::suite::{LoadedSuite, Suite};
 use anyhow::{Context, Result, anyhow, bail};
+use files::Kind;
 use rayon::prelude::*;
 use record::folder::{self, Folder};
 use record::number;
@@ -9,14 +10,12 @@ use record::summary::Options;
 use record::{Record, Reference, Summary, old};
 use report::{Exhibit, chart, console, html, json, markdown};
 use std::fs::File;
-use std::io::{BufWriter, ErrorKind, Read, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 
 /// Files left out that are listed one by one; the rest are counted.
 const LISTED: usize = 50;
-/// Bytes of an existing file that are looked at before it is replaced.
-const LOOKED_AT: u64 = 16 << 20;
 
 /// Which result files, and how they are compared: what all verbs that read folders have in common.
 #[derive(Debug, clap::Args)]
@@ -212,10 +211,10 @@ fn is_stdout(path: &Path) -> bool {
 
 /// Refuses to replace a result file: it cannot be made again.
 pub(super) fn check_target(flag: &str, path: &Path) -> Result<()> {
-    let mut bytes = Vec::new();
     // What cannot be read is no reason: writing it will say more.
-    let read = File::open(path).and_then(|file| file.take(LOOKED_AT).read_to_end(&mut bytes));
-    if !is_stdout(path) && path.is_file() && read.is_ok() && Record::parse(&bytes).is_ok() {
+    let is_record =
+        || files::read(path, Kind::RESULT).is_ok_and(|bytes| Record::parse(&bytes).is_ok());
+    if !is_stdout(path) && is_record() {
         bail!("{flag} {}: is a result file, which a report must not replace", path.display());
     }
     Ok(())
@@ -294,8 +293,11 @@ pub(super) fn write(
             Ok(metadata) if metadata.is_dir() => {
                 bail!("{flag} {}: is a folder: name a file in it", path.display())
             }
+            Ok(_) if leads_elsewhere(path) => {
+                bail!("{flag} {}: is a link: remove it, or name its target", path.display())
+            }
             // A device or a pipe cannot be replaced, only written to.
-            Ok(metadata) if !metadata.is_file() => {
+            Ok(metadata) if !metadata.is_file() || path.starts_with("/dev") => {
                 File::options().write(true).open(path).and_then(|mut file| buffered(&mut file))
             }
             _ => replace(path, buffered),
@@ -304,12 +306,15 @@ pub(super) fn write(
     written.with_context(|| format!("{flag} {}: cannot be written", path.display()))
 }
 
+/// Whether the last part of a path is a link that somebody made; those of `/dev` are the system's.
+fn leads_elsewhere(path: &Path) -> bool {
+    !path.starts_with("/dev") && path.symlink_metadata().is_ok_and(|found| found.is_symlink())
+}
+
 fn replace(
     path: &Path,
     render: impl Fn(&mut dyn Write) -> std::io::Result<()>,
 ) -> std::io::Result<()> {
-    // Through a link: the link stays.
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     folder.map_or(Ok(()), std::fs::create_dir_all)?;
     let mut builder = tempfile::Builder::new();
@@ -322,6 +327,6 @@ fn replace(
     }
     let mut file = builder.tempfile_in(folder.unwrap_or(Path::new(".")))?;
     render(&mut file)?;
-    file.persist(&path).map_err(|error| error.error)?;
+    file.persist(path).map_err(|error| error.error)?;
     Ok(())
 }

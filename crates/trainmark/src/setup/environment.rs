@@ -2,6 +2,7 @@
 
 use super::runner::SetupError;
 use super::stamp::Stamp;
+use measure::launch::withhold;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -94,7 +95,7 @@ pub fn find(oldest: Option<&str>) -> Result<PathBuf, SetupError> {
 /// The version of a Python that can make environments; `None` if it does not start or cannot.
 fn answers(python: &std::ffi::OsStr) -> Option<String> {
     let script = "import ensurepip, sys, venv; print('%d.%d' % sys.version_info[:2])";
-    let output = Command::new(python)
+    let output = withhold(&mut Command::new(python))
         // Isolated: a module of the current folder is not the standard library's.
         .args(["-I", "-c", script])
         .stdin(Stdio::null())

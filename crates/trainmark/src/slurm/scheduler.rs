@@ -1,5 +1,6 @@
 //! Slurm's commands, as far as they are needed: `sbatch`, `squeue`, `sacct`, `scancel`.
 
+use measure::launch::withhold;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -177,7 +178,7 @@ fn task_state(line: &str, job: &JobId) -> Option<(usize, State)> {
 }
 
 fn call(program: &'static str, words: &[&str]) -> Result<String, SchedulerError> {
-    let output = Command::new(program)
+    let output = withhold(&mut Command::new(program))
         .args(words)
         .output()
         .map_err(|reason| SchedulerError::NotThere { program, reason })?;

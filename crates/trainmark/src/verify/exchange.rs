@@ -9,6 +9,7 @@ use protocol::verify::{
 };
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
 
 /// Bytes of a header that a file of weights may have beside its numbers.
@@ -66,7 +67,8 @@ pub fn ask(folder: &Path, from: Option<&Reference>, request: &Request) -> anyhow
     let given = from.into_iter().flat_map(|reference| &reference.given);
     let given = given.map(|(name, bytes)| (*name, bytes.as_slice()));
     for (name, bytes) in given.chain([(REQUEST, text.as_slice())]) {
-        std::fs::write(folder.join(name), bytes).context("cannot write a verification's files")?;
+        let written = files::create(&folder.join(name)).and_then(|mut it| it.write_all(bytes));
+        written.context("cannot write a verification's files")?;
     }
     Ok(())
 }

@@ -205,19 +205,21 @@ fn targets_that_cannot_be_written_are_named_with_their_flag() {
 
 #[cfg(unix)]
 #[test]
-fn reports_have_the_rights_of_any_new_file_and_links_stay_links() {
+fn reports_have_the_rights_of_any_new_file_and_are_not_written_through_links() {
     use std::os::unix::fs::{PermissionsExt, symlink};
     let folder = folder_with(&[("plain", "")]);
     let path = |name: &str| folder.path().join(name);
     symlink(path("target"), path("link")).unwrap();
     fs::write(path("target"), "old").unwrap();
-    for name in ["link", "new"] {
-        let (output, stderr) =
-            ran(report().arg("--input").arg(fixtures("run")).arg("--output").arg(path(name)));
-        assert!(output.status.success(), "{stderr}");
-    }
-    assert!(path("link").is_symlink());
-    assert_eq!(fs::read(path("target")).unwrap(), fs::read(path("new")).unwrap());
+    let written = |name: &str| {
+        ran(report().arg("--input").arg(fixtures("run")).arg("--output").arg(path(name)))
+    };
+    let (output, stderr) = written("new");
+    assert!(output.status.success(), "{stderr}");
+    let (output, stderr) = written("link");
+    assert!(!output.status.success());
+    assert!(stderr.contains("is a link: remove it, or name its target"), "{stderr}");
+    assert_eq!(fs::read_to_string(path("target")).unwrap(), "old");
     let rights = |name: &str| fs::metadata(path(name)).unwrap().permissions().mode();
     assert_eq!(rights("new"), rights("plain"));
     assert_eq!(names(folder.path()), ["link", "new", "plain", "target"]);
