@@ -1,10 +1,12 @@
-//! Words that are not the user's: nothing in a suite or in a trainer's output is expanded or drives a
-//! terminal, and no secret is kept.
+//! Words and files that are not the user's: nothing in a suite or in a trainer's output is expanded or drives
+//! a terminal, no secret is kept, and spoilt files, links and full disks cost no more than an error.
 #![cfg(target_os = "linux")]
 
 mod support;
 
-use std::process::Output;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Output};
 use support::place::{Place, said};
 
 #[test]
@@ -136,7 +138,7 @@ fn files_that_never_end_or_lead_elsewhere_stop_nothing_and_are_not_written_throu
     let out = place.path("out");
     std::fs::create_dir(&out).unwrap();
     let pipe = |name: &str| {
-        let made = std::process::Command::new("mkfifo").arg(out.join(name)).status().unwrap();
+        let made = Command::new("mkfifo").arg(out.join(name)).status().unwrap();
         assert!(made.success());
     };
     pipe("verification.json");
@@ -151,8 +153,137 @@ fn files_that_never_end_or_lead_elsewhere_stop_nothing_and_are_not_written_throu
     let precious = place.path("precious");
     std::fs::write(&precious, "precious").unwrap();
     std::fs::remove_file(out.join("journal.jsonl")).unwrap();
-    std::os::unix::fs::symlink(&precious, out.join("journal.jsonl")).unwrap();
+    symlink(&precious, out.join("journal.jsonl")).unwrap();
     let output = place.run(&suite, &[]);
     assert!(said(&output).contains("a link has this name"), "{}", said(&output));
     assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
+}
+
+/// Files that are no longer what they were: the ways to spoil one.
+const SPOILT: [&str; 5] =
+    ["random bytes", "half of it", "a pipe", "a link to a device", "a terabyte"];
+
+fn spoil(path: &Path, way: &str) {
+    let text = std::fs::read(path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    match way {
+        "random bytes" => {
+            let bytes: Vec<u8> =
+                (0..5000u32).map(|it| (it.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+            std::fs::write(path, bytes).unwrap();
+        }
+        "half of it" => std::fs::write(path, &text[..text.len() / 2]).unwrap(),
+        "a pipe" => assert!(Command::new("mkfifo").arg(path).status().unwrap().success()),
+        "a link to a device" => symlink("/dev/zero", path).unwrap(),
+        _ => std::fs::File::create(path).unwrap().set_len(1 << 40).unwrap(),
+    }
+    std::fs::write(path.with_extension("whole"), text).unwrap();
+}
+
+#[test]
+fn spoilt_caches_and_baselines_cost_an_error_that_names_them_and_no_run() {
+    let place = Place::new();
+    let suite = place.suite("echo 'Test Accuracy: 95.67%'", "root = '.'");
+    let trainmark = |verb: &str, words: &[&str]| {
+        let mut command = place.trainmark(verb);
+        command.args(words).env("XDG_STATE_HOME", place.path("state"));
+        command.env("XDG_DATA_HOME", place.path("kept")).output().unwrap()
+    };
+    let run = ["--suite", "suite.toml", "--data", "data", "--out", "out"];
+    let noise = ["--suite", "suite.toml", "--data", "data", "--rounds", "6"];
+    for output in [
+        trainmark("machine", &[]),
+        trainmark("noise", &noise),
+        trainmark("run", &run),
+        trainmark("baseline", &["save", "before", "--input", "out"]),
+    ] {
+        assert!(output.status.success(), "{}", said(&output));
+    }
+    let only = |folder: &str| {
+        let entries = std::fs::read_dir(place.path(folder)).unwrap().flatten();
+        let mut json =
+            entries.map(|it| it.path()).filter(|it| it.extension() == Some("json".as_ref()));
+        json.next().unwrap_or_else(|| panic!("nothing in {folder}"))
+    };
+    let kept =
+        ["cache/trainmark/machine", "state/trainmark/noise", "kept/trainmark/baselines/before"]
+            .map(only);
+    for way in SPOILT {
+        kept.iter().for_each(|path| spoil(path, way));
+        let output = trainmark("run", &run);
+        assert!(output.status.success(), "{way}: {}", said(&output));
+        assert!(
+            said(&output).contains("`trainmark machine` measures it again"),
+            "{way}: {}",
+            said(&output)
+        );
+        let output = trainmark("machine", &["--stored"]);
+        assert_eq!(output.status.code(), Some(1), "{way}: {}", said(&output));
+        let output = trainmark("compare", &["before", "out"]);
+        let name = kept[2].file_name().unwrap().to_str().unwrap();
+        assert!(!output.status.success(), "{way}: {}", said(&output));
+        assert!(said(&output).contains(name), "{way}: {}", said(&output));
+        for path in &kept {
+            std::fs::rename(path.with_extension("whole"), path).unwrap();
+        }
+    }
+    drop(suite);
+}
+
+#[test]
+fn a_report_on_a_full_disk_is_one_error_and_the_old_one_stays() {
+    let place = Place::new();
+    let output = place.run(&place.suite("echo 'Test Accuracy: 95.67%'", ""), &[]);
+    assert!(output.status.success(), "{}", said(&output));
+    std::fs::create_dir(place.path("reports")).unwrap();
+    let old = place.path("reports/old");
+    let targets = [
+        ("report", &["--input", "out", "--output"][..]),
+        ("report", &["--input", "out", "--output", "-", "--markdown"]),
+        ("report", &["--input", "out", "--output", "-", "--html"]),
+        ("export", &["--input", "out", "--format", "csv", "--output"]),
+        ("export", &["--input", "out", "--format", "parquet", "--output"]),
+    ];
+    for (verb, words) in targets {
+        let output = place.trainmark(verb).args(words).arg("/dev/full").output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {}", said(&output));
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(error.contains("cannot be written: No space left on device"), "{words:?}: {error}");
+        // A limit on the size of files ends the writer itself, by SIGXFSZ.
+        std::fs::write(&old, "old").unwrap();
+        let script = "ulimit -f 0; exec \"$@\"";
+        let mut limited = Command::new("sh");
+        limited.args(["-c", script, "sh", support::HARNESS, verb]).args(words).arg(&old);
+        let output = limited.current_dir(place.path("")).output().unwrap();
+        assert!(!output.status.success(), "{words:?}: {}", said(&output));
+        assert_eq!(std::fs::read_to_string(&old).unwrap(), "old", "{words:?}");
+    }
+    for words in [&["show"][..], &["history", "--input", "out"], &["compare", "out", "out"]] {
+        let mut command = place.trainmark(words[0]);
+        command.args(&words[1..]);
+        if words == ["show"] {
+            command.arg(place.path("out").join(&place.result_names()[0]));
+        }
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = command.stdout(full).output().unwrap();
+        assert!(matches!(output.status.code(), Some(1 | 65)), "{words:?}: {}", said(&output));
+        assert!(said(&output).contains("No space left on device"), "{words:?}: {}", said(&output));
+    }
+}
+
+#[test]
+fn a_link_above_an_output_is_followed_and_nothing_of_others_there_is_touched() {
+    let place = Place::new();
+    let elsewhere = place.path("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    for name in ["notes.txt", "mlp.json", "journal.txt"] {
+        std::fs::write(elsewhere.join(name), "precious").unwrap();
+    }
+    symlink(&elsewhere, place.path("out")).unwrap();
+    let output = place.run(&place.suite("echo 'Test Accuracy: 95.67%'", ""), &[]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(elsewhere.join("journal.jsonl").is_file());
+    for name in ["notes.txt", "mlp.json", "journal.txt"] {
+        assert_eq!(std::fs::read_to_string(elsewhere.join(name)).unwrap(), "precious");
+    }
 }

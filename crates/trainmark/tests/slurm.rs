@@ -409,6 +409,41 @@ fn a_task_whose_node_dies_runs_again_on_another(cluster: &Cluster) {
     assert_ne!(ran[0].1, ran[1].1);
 }
 
+/// Somebody submits the array once more, and a finished task's result is lost on its way.
+fn a_doubled_job_counts_once_and_a_lost_result_is_a_row_that_says_so(cluster: &Cluster) {
+    let place = Place::new(cluster, &["a", "b"], UNTIL_GO);
+    let mut child = place
+        .begin(&["--partition", "fragile"])
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("a task has begun", || !place.ran().is_empty());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut batches = fs::read_dir(place.path("out/slurm")).unwrap().flatten();
+    let batch = batches.next().unwrap().path();
+    cluster.call("sbatch", &[&batch.join("job.sh").display().to_string()]);
+    fs::write(place.path("go"), "").unwrap();
+    let name = format!("--name=trainmark-{}", batch.file_name().unwrap().display());
+    eventually("both jobs have ended", || cluster.call("squeue", &["-h", &name]).is_empty());
+    assert_eq!(place.ran().len(), 4, "each task ran in both jobs: {:?}", place.ran());
+    let results = || fs::read_dir(batch.join("results")).unwrap().flatten().map(|it| it.path());
+    let mut paths: Vec<PathBuf> = results().collect();
+    paths.sort();
+    assert_eq!(paths.len(), 2, "{paths:?}");
+    fs::remove_file(&paths[0]).unwrap();
+    let output = place.command(&["--resume"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(i32::from(protocol::exit::FAILURE)));
+    let statuses = [place.statuses("a"), place.statuses("b")];
+    let mut statuses = statuses.map(|of_row| of_row.join(" "));
+    statuses.sort();
+    assert_eq!(statuses, ["failed", "measured"], "each round once");
+    let reasons = ["a", "b"].map(|model| place.result(model)["reason"].to_string()).concat();
+    assert!(reasons.contains("ended and left no result"), "{reasons}");
+    assert_eq!(place.ran().len(), 4, "nothing ran again");
+}
+
 /// Slurm kills it (OverMemoryKill, which needs no control groups), and calls it FAILED.
 fn a_task_over_its_memory_limit_is_out_of_memory(cluster: &Cluster) {
     // 300 MB in the shell's own memory, and time enough to be seen with them.
@@ -441,7 +476,10 @@ fn slurm_runs_suites_and_survives_what_clusters_do() {
     let cluster = Cluster::start();
     std::thread::scope(|scope| {
         let cluster = &cluster;
-        scope.spawn(|| a_task_whose_node_dies_runs_again_on_another(cluster));
+        scope.spawn(|| {
+            a_doubled_job_counts_once_and_a_lost_result_is_a_row_that_says_so(cluster);
+            a_task_whose_node_dies_runs_again_on_another(cluster);
+        });
         scope.spawn(|| a_cancelled_job_and_a_task_over_its_limit_are_rows_of_their_own(cluster));
         scope.spawn(|| {
             a_suite_is_spread_over_the_nodes_and_every_repeat_is_collected(cluster);
