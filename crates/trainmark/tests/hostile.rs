@@ -287,3 +287,27 @@ fn a_link_above_an_output_is_followed_and_nothing_of_others_there_is_touched() {
         assert_eq!(std::fs::read_to_string(elsewhere.join(name)).unwrap(), "precious");
     }
 }
+
+#[test]
+fn a_folder_from_elsewhere_names_no_program_through_git_or_rustup() {
+    let place = Place::new();
+    let suite = place.suite("echo 'Test Accuracy: 95.67%'", "root = '.'");
+    let proof = place.path("proof");
+    let spy = place.path("spy");
+    std::fs::write(&spy, format!("#!/bin/sh\ntouch '{}'\n", proof.display())).unwrap();
+    let script = format!(
+        "chmod +x spy; mkdir -p toolchain/bin; cp spy toolchain/bin/rustc; git init --quiet .; git add suite.toml; \
+         git -c user.name=a -c user.email=a@b commit --quiet -m x; git config core.fsmonitor {0}; \
+         git config core.hooksPath hooks; mkdir hooks; cp spy hooks/post-index-change; touch suite.toml",
+        spy.display()
+    );
+    std::fs::write(place.path("rust-toolchain.toml"), "[toolchain]\npath = \"toolchain\"\n")
+        .unwrap();
+    let made =
+        Command::new("sh").args(["-ec", &script]).current_dir(place.path("")).output().unwrap();
+    assert!(made.status.success(), "{}", said(&made));
+    let output = place.run(&suite, &[]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(place.results()[0]["run"]["git_commit"].is_string(), "git was asked");
+    assert!(!proof.exists(), "and started nothing else");
+}
