@@ -3,7 +3,7 @@
 use crate::Cache;
 
 /// Data and unified caches of the first core, the nearest first.
-pub(crate) fn detect() -> Vec<Cache> {
+pub fn detect() -> Vec<Cache> {
     let mut caches = system_caches();
     caches.sort_by_key(|cache| cache.level);
     caches.dedup_by_key(|cache| cache.level);
@@ -26,7 +26,7 @@ fn system_caches() -> Vec<Cache> {
         Some(Cache {
             level: read(folder, "level")?.parse().ok()?,
             bytes: parse_size(&read(folder, "size")?)?,
-            shared_by: read(folder, "shared_cpu_list").map_or(1, |list| count_cpus(&list)),
+            shared_by: read(folder, "shared_cpu_list").map_or(1, |list| count_listed(&list)),
         })
     };
     entries.flatten().filter_map(|entry| cache(&entry.path())).collect()
@@ -72,8 +72,7 @@ fn parse_size(text: &str) -> Option<u64> {
 }
 
 /// How many are in `0-3,8`; at least 1.
-#[cfg(any(target_os = "linux", test))]
-fn count_cpus(list: &str) -> usize {
+pub fn count_listed(list: &str) -> usize {
     let count = |part: &str| -> Option<usize> {
         match part.split_once('-') {
             None => part.parse().ok().map(|_: usize| 1),
@@ -95,9 +94,9 @@ mod tests {
         assert_eq!(parse_size("32M"), Some(32 << 20));
         assert_eq!(parse_size("512"), Some(512));
         assert_eq!(parse_size("many"), None);
-        assert_eq!(count_cpus("0-3,8"), 5);
-        assert_eq!(count_cpus("7"), 1);
-        assert_eq!(count_cpus(""), 1);
+        assert_eq!(count_listed("0-3,8"), 5);
+        assert_eq!(count_listed("7"), 1);
+        assert_eq!(count_listed(""), 1);
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod rounds;
 mod store;
 mod working_set;
 
+pub use caches::{count_listed, detect as caches};
 pub use capability::{
     Access, Bandwidth, Cache, Capability, Cpu, FACTOR, FmaRate, Gpu, Level, RoundTrip,
     SCHEMA_VERSION,

@@ -30,7 +30,7 @@ pub struct Environment {
     pub smt: Option<bool>,
     /// Nodes of main memory.
     pub numa_nodes: Option<usize>,
-    /// Sizes of caches by their level and kind, one instance each, for example `L1 data`.
+    /// Sizes of the data's caches by their level, one instance each.
     pub caches: BTreeMap<String, u64>,
     /// Whether the kernel gives large pages by itself: `always`, `madvise` or `never`.
     pub huge_pages: Option<String>,
@@ -78,9 +78,12 @@ impl Environment {
         it.turbo = it.known("turbo", turbo(&read), NO_CPUFREQ);
         let smt = read("/sys/devices/system/cpu/smt/active").map(|text| text == "1");
         it.smt = it.known("smt", smt, UNSAID);
-        let nodes = read("/sys/devices/system/node/online").and_then(|text| listed(&text));
+        let nodes = read("/sys/devices/system/node/online").map(|it| ::machine::count_listed(&it));
         it.numa_nodes = it.known("numa_nodes", nodes, UNSAID);
-        let caches = Some(caches(&read)).filter(|caches| !caches.is_empty());
+        let caches = ::machine::caches();
+        let caches =
+            caches.iter().map(|cache| (format!("L{}", cache.level), cache.bytes)).collect();
+        let caches = Some(caches).filter(|caches: &BTreeMap<_, _>| !caches.is_empty());
         it.caches = it.known("caches", caches, UNSAID).unwrap_or_default();
         let huge_pages = huge_pages.and_then(|text| bracketed(&text));
         it.huge_pages = it.known("huge_pages", huge_pages, "the kernel has none");
@@ -141,36 +144,6 @@ fn governor(read: Read) -> Option<String> {
 fn turbo(read: Read) -> Option<bool> {
     let intel = read("/sys/devices/system/cpu/intel_pstate/no_turbo").map(|text| text == "0");
     intel.or_else(|| read("/sys/devices/system/cpu/cpufreq/boost").map(|text| text == "1"))
-}
-
-/// How many numbers `0-3,8` stands for.
-fn listed(text: &str) -> Option<usize> {
-    let mut count = 0;
-    for part in text.split(',') {
-        let (from, to) = part.split_once('-').unwrap_or((part, part));
-        count += (to.parse::<usize>().ok()? + 1).checked_sub(from.parse().ok()?)?;
-    }
-    Some(count)
-}
-
-fn caches(read: Read) -> BTreeMap<String, u64> {
-    let mut caches = BTreeMap::new();
-    for index in 0..16 {
-        let field =
-            |name: &str| read(&format!("/sys/devices/system/cpu/cpu0/cache/index{index}/{name}"));
-        let (Some(level), Some(kind), Some(size)) = (field("level"), field("type"), field("size"))
-        else {
-            break;
-        };
-        let (number, unit) = size.split_at(size.len().saturating_sub(1));
-        let shift = if unit == "M" { 20 } else { 10 };
-        let bytes = number.parse::<u64>().ok().filter(|_| matches!(unit, "K" | "M"));
-        let bytes = bytes.map(|count| count << shift);
-        if let Some(bytes) = bytes {
-            caches.insert(format!("L{level} {}", kind.to_lowercase()), bytes);
-        }
-    }
-    caches
 }
 
 /// The chosen one of `always [madvise] never`.
@@ -255,11 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_nodes_are_counted() {
-        assert_eq!(
-            (listed("0"), listed("0-3,8"), listed("x"), listed("3-1")),
-            (Some(1), Some(5), None, None)
-        );
+    fn the_choice_of_a_list_is_the_one_in_brackets() {
         assert_eq!(bracketed("always [madvise] never"), Some("madvise".into()));
     }
 

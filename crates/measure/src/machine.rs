@@ -33,22 +33,17 @@ impl Machine {
 
     /// Asks the operating system.
     pub fn detect() -> Machine {
-        use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
-        let wanted = RefreshKind::nothing()
-            .with_cpu(CpuRefreshKind::nothing())
-            .with_memory(MemoryRefreshKind::nothing().with_ram());
-        let system = System::new_with_specifics(wanted).ok();
-        let cpu = system.as_ref().and_then(|system| system.cpus().first());
-        let brand = cpu.map(|cpu| cpu.brand().trim().to_owned());
+        use sysinfo::System;
+        let described = ::machine::describe();
         Machine {
             hostname: System::host_name().ok(),
-            cpu: brand.filter(|brand| !brand.is_empty()),
-            cores: System::physical_core_count().ok(),
-            threads: std::thread::available_parallelism().ok().map(usize::from),
-            memory_bytes: system.map(|system| system.total_memory()).filter(|&bytes| bytes > 0),
+            cpu: described.cpu.name,
+            cores: described.cpu.cores,
+            threads: Some(described.cpu.threads),
+            memory_bytes: described.memory_bytes,
             os: System::long_os_version().ok(),
             kernel: System::kernel_version().ok(),
-            architecture: Some(std::env::consts::ARCH.to_owned()),
+            architecture: Some(described.cpu.architecture),
             gpus: nvidia_gpus(),
         }
     }

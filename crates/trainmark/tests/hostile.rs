@@ -149,6 +149,30 @@ fn files_that_never_end_or_lead_elsewhere_stop_nothing_and_are_not_written_throu
     verify.arg("--suite").arg(&suite).args(["--data", "data", "--out", "out"]);
     let output = verify.output().unwrap();
     assert!(said(&output).contains("is no regular file"), "{}", said(&output));
+    // Every reader of results, beside a link to what never ends and a file of a terabyte.
+    symlink("/dev/zero", out.join("zero.json")).unwrap();
+    std::fs::File::create(out.join("vast.json")).unwrap().set_len(1 << 40).unwrap();
+    let show = ["show", "out/another.json", "out/zero.json", "out/vast.json"];
+    for words in [
+        &["compare", "out", "out"][..],
+        &show,
+        &["report", "--input", "out", "--output", "x.json"],
+        &["export", "--input", "out", "--format", "csv"],
+        &["history", "--input", "out"],
+        &["baseline", "save", "kept", "--input", "out"],
+        &["task", "--order", "out/another.json", "--index", "0", "--result", "part.json"],
+    ] {
+        let mut command = place.trainmark(words[0]);
+        command.args(&words[1..]).env("XDG_DATA_HOME", place.path("kept"));
+        let output = command.output().unwrap();
+        let says = ["is no regular file", "may have"].iter().any(|it| said(&output).contains(it));
+        assert!(says, "{words:?}: {}", said(&output));
+    }
+    let saving = std::fs::read_dir(place.path("kept/trainmark/baselines")).into_iter().flatten();
+    assert_eq!(saving.count(), 0, "nothing of a baseline that failed is left");
+    for name in ["zero.json", "vast.json"] {
+        std::fs::remove_file(out.join(name)).unwrap();
+    }
     // A cloned repository in which the journal is a link to something precious.
     let precious = place.path("precious");
     std::fs::write(&precious, "precious").unwrap();

@@ -161,9 +161,11 @@ mod platform {
                 let adopted = self.adopted(&all);
                 let mut left: BTreeSet<i32> = adopted.iter().map(|stat| stat.pid).collect();
                 for stat in &adopted {
-                    left.extend(process::descendants_by_parents(stat.pid, &all));
-                    // One that has ended is buried, or nobody would.
-                    let _ = waitpid(Pid::from_raw(stat.pid), WaitOptions::NOHANG);
+                    match stat.is_alive() {
+                        true => left.extend(process::descendants_by_parents(stat.pid, &all)),
+                        // It has no children any more. There can be thousands, and nobody else buries them.
+                        false => drop(waitpid(Pid::from_raw(stat.pid), WaitOptions::NOHANG)),
+                    }
                 }
                 let mut left: Vec<&Stat> = all
                     .iter()
@@ -171,11 +173,10 @@ mod platform {
                     .collect();
                 left.retain(|stat| stat.is_still_there());
                 found.extend(left.iter().map(|stat| (stat.pid, stat.start_ticks)));
+                left.iter().for_each(|stat| send(stat, Signal::KILL));
+                // At least once, however long it takes to look at all processes.
                 if left.is_empty() || Instant::now() >= give_up {
                     return (found.len() as u64, left.len() as u64);
-                }
-                for stat in left {
-                    send(stat, Signal::KILL);
                 }
                 std::thread::sleep(Duration::from_millis(5));
             }

@@ -76,7 +76,7 @@ fn attack(args: &Args) -> Result<bool> {
     }
     let clock = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis() as u64);
     let seed = args.seed.unwrap_or(clock);
-    let harness = args.harness.clone().map_or_else(build, Ok)?;
+    let harness = std::path::absolute(args.harness.clone().map_or_else(build, Ok)?)?;
     println!("--seed {seed}");
     let counts = Counts::default();
     let base = Base::make(&harness, &counts).context("without any attack")?;
