@@ -54,6 +54,8 @@ impl Kind {
     pub const NOTE: Kind = Kind { name: "a note of ours", most_bytes: 16 * MIB };
     /// Output of a program that we started.
     pub const LOG: Kind = Kind { name: "a log", most_bytes: 1024 * MIB };
+    /// Data, programs and scripts: read as streams.
+    pub const STREAM: Kind = Kind { name: "data or a program", most_bytes: u64::MAX };
     /// Of a trainer, for scoring.
     pub const PREDICTIONS: Kind = Kind { name: "a file of predictions", most_bytes: 4096 * MIB };
 }

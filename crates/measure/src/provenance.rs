@@ -7,15 +7,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// A program, a script or data.
-const ANY: Kind = Kind { name: "a file with a digest", most_bytes: u64::MAX };
-
 /// SHA-256 of a file.
 ///
 /// # Errors
 /// If it is no regular file or cannot be read.
 pub fn digest_of_file(path: &Path) -> std::io::Result<Vec<u8>> {
-    let (mut file, _) = files::open(path, ANY)?;
+    let (mut file, _) = files::open(path, Kind::STREAM)?;
     let mut digest = Sha256::new();
     let mut block = vec![0; 1 << 16];
     loop {

@@ -6,10 +6,10 @@
 use crate::suite::LoadedSuite;
 use crate::task::{Find, Task};
 use anyhow::{Context, Result, anyhow, bail};
+use files::Kind;
 use measure::provenance::{digest_of_file, hexadecimal};
 use sha2::{Digest, Sha256};
 use std::fmt;
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -279,7 +279,7 @@ pub fn digest_of_content(file: &Path) -> Result<String> {
 /// # Errors
 /// If it cannot be read.
 pub fn content(file: &Path) -> std::io::Result<Box<dyn Read>> {
-    let mut open = BufReader::new(File::open(file)?);
+    let mut open = BufReader::new(files::open(file, Kind::STREAM)?.0);
     match open.fill_buf()?.starts_with(&[0x1f, 0x8b]) {
         true => Ok(Box::new(flate2::bufread::MultiGzDecoder::new(open))),
         false => Ok(Box::new(open)),
