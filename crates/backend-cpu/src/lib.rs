@@ -37,9 +37,19 @@ impl Backend for Cpu {
     }
 
     fn devices(&self) -> Result<Vec<DeviceProbe>, Unavailable> {
-        let isas: Vec<_> = Isa::all().iter().map(|isa| isa.name()).collect();
+        let amx = gpt::Amx::detect().map(|_| "amx");
+        let isas: Vec<_> = amx.into_iter().chain(Isa::all().iter().map(|isa| isa.name())).collect();
         let detail = format!("{}; {} cores", isas.join(", "), team::available_cores());
         Ok(vec![DeviceProbe { name: device_name(), detail: Some(detail), software: false }])
+    }
+
+    fn lacks(&self, options: &Options) -> Option<String> {
+        let rest = match gpt::resolve(options) {
+            Ok((_, rest)) => rest,
+            Err(refused) => return Some(refused.to_string()),
+        };
+        let isa = rest.isa?;
+        Isa::parse(&isa).err().map(|unknown| format!("--isa {isa}: {unknown}"))
     }
 
     fn models(&self) -> &'static [&'static str] {
@@ -111,6 +121,18 @@ mod tests {
         assert!(device.starts_with("--device no such: the only device is 0, "), "{device}");
         let precision = refusal(Options { precision: Some("tf32".into()), ..Options::default() });
         assert!(precision.starts_with("--precision tf32: "), "{precision}");
+    }
+
+    #[test]
+    fn what_this_cpu_lacks_is_said_before_a_training() {
+        let asked = |isa: &str, precision: Option<&str>| {
+            let precision = precision.map(str::to_owned);
+            Cpu.lacks(&Options { isa: Some(isa.into()), precision, ..Options::default() })
+        };
+        assert_eq!(asked("scalar", None), None);
+        assert!(asked("sse9", None).expect("no such set").starts_with("--isa sse9: this CPU has "));
+        let amx = asked("amx", Some("bf16"));
+        assert_eq!(amx.is_none(), gpt::Amx::detect().is_some(), "{amx:?}");
     }
 
     #[test]

@@ -40,6 +40,10 @@ pub struct Cpu {
     pub caches: Vec<Cache>,
     /// Per instruction set, the widest first, and number of threads.
     pub fma: Vec<FmaRate>,
+    /// The same of bfloat16 products that are summed in float32: `amx` and `avx512bf16`. Empty where the
+    /// CPU has neither, and in files from before they were measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bf16: Vec<FmaRate>,
     /// Per level, kind of access and number of threads.
     pub bandwidth: Vec<Bandwidth>,
     /// From the first core that this process may use to each of the others, 63 at most; none in
@@ -62,10 +66,10 @@ pub struct Cache {
     pub shared_by: usize,
 }
 
-/// Single-precision multiply-adds from registers, two operations each.
+/// Multiply-adds from registers, two operations each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FmaRate {
-    /// `avx512`, `avx2`, `neon` or `scalar`: the CPU trainer's words. `scalar` is portable code as
+    /// Of single precision `avx512`, `avx2`, `neon` or `scalar`: the CPU trainer's words. `scalar` is portable code as
     /// compiled for the oldest CPU of the architecture, with separate multiplications and additions
     /// where it has no fused ones.
     pub isa: String,

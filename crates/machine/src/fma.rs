@@ -11,14 +11,14 @@ use std::hint::black_box;
 const STEPS: usize = 4096;
 
 /// An instruction set: its name, the operations of a repetition, and the repetition.
-struct Set {
+pub(crate) struct Set {
     isa: &'static str,
     flop: f64,
     run: fn(u64),
 }
 
 /// The instruction sets of this CPU, the widest first.
-fn sets() -> Vec<Set> {
+pub(crate) fn float32() -> Vec<Set> {
     let mut sets = Vec::new();
     let flop = |chains: usize, lanes: usize| (2 * chains * lanes * STEPS) as f64;
     #[cfg(target_arch = "x86_64")]
@@ -45,10 +45,29 @@ fn sets() -> Vec<Set> {
     sets
 }
 
+/// Those that multiply bfloat16 numbers and sum in float32.
+pub(crate) fn bf16() -> Vec<Set> {
+    let mut sets = Vec::new();
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if amx::there() {
+        // SAFETY: the CPU has it, and the system allows it.
+        let run = |repetitions| unsafe { amx::tiles(repetitions) };
+        sets.push(Set { isa: "amx", flop: (amx::FLOP * STEPS) as f64, run });
+    }
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx512bf16") {
+        // SAFETY: the CPU has it.
+        let run = |repetitions| unsafe { x86::avx512_bf16(repetitions) };
+        let flop = (2 * x86::AVX512_CHAINS * 32 * STEPS) as f64;
+        sets.push(Set { isa: "avx512bf16", flop, run });
+    }
+    sets
+}
+
 /// For each instruction set, one probe per number of threads.
-pub(crate) fn probes<'a>(counts: &[usize]) -> Vec<Probe<'a>> {
+pub(crate) fn probes<'a>(sets: &[Set], counts: &[usize]) -> Vec<Probe<'a>> {
     let mut probes = Vec::new();
-    for set in sets() {
+    for set in sets {
         for &threads in counts {
             let run = set.run;
             probes.push(Probe {
@@ -63,8 +82,8 @@ pub(crate) fn probes<'a>(counts: &[usize]) -> Vec<Probe<'a>> {
 }
 
 /// The record of what [`probes`] measured.
-pub(crate) fn rates(counts: &[usize], rates: &[Rate]) -> Vec<FmaRate> {
-    let names = sets().into_iter().flat_map(|set| counts.iter().map(move |&n| (set.isa, n)));
+pub(crate) fn rates(sets: &[Set], counts: &[usize], rates: &[Rate]) -> Vec<FmaRate> {
+    let names = sets.iter().flat_map(|set| counts.iter().map(move |&n| (set.isa, n)));
     names
         .zip(rates)
         .map(|((isa, threads), rate)| FmaRate {
@@ -123,6 +142,21 @@ mod x86 {
         }
     }
 
+    /// The factors' bits do not matter to the time; these are pairs of 1, and the sums stay finite.
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(super) fn avx512_bf16(repetitions: u64) {
+        let pairs = _mm512_cvtne2ps_pbh(_mm512_set1_ps(1.0), _mm512_set1_ps(black_box(1.0)));
+        let mut chains = [_mm512_set1_ps(0.5); AVX512_CHAINS];
+        for _ in 0..repetitions {
+            for _ in 0..STEPS {
+                for chain in &mut chains {
+                    *chain = _mm512_dpbf16_ps(*chain, pairs, pairs);
+                }
+            }
+            black_box(&mut chains);
+        }
+    }
+
     #[target_feature(enable = "avx2,fma")]
     pub(super) fn avx2(repetitions: u64) {
         let factor = _mm256_set1_ps(black_box(FACTOR));
@@ -135,6 +169,93 @@ mod x86 {
                 }
             }
             black_box(&mut chains);
+        }
+    }
+}
+
+/// AMX: 16 x 16 sums of 32 products in an instruction. The intrinsics are not stable yet, so the
+/// instructions are written out, as in the CPU trainer (crates/backend-cpu/src/gpt/amx.rs).
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx {
+    use super::STEPS;
+    use std::arch::asm;
+
+    /// Operations of a step: one product of tiles into each of four.
+    pub(super) const FLOP: usize = 4 * 2 * 16 * 16 * 32;
+
+    /// Whether this CPU has AMX with bfloat16 and the system lets this process use it.
+    pub(super) fn there() -> bool {
+        const ARCH_PRCTL: i64 = 158;
+        const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
+        const TILE_DATA: u64 = 18;
+        #[allow(unused_unsafe)] // a safe function only in later compilers than the oldest supported
+        // SAFETY: every x86-64 CPU has the instruction.
+        let features = unsafe {
+            if std::arch::x86_64::__cpuid(0).eax < 7 {
+                return false;
+            }
+            std::arch::x86_64::__cpuid_count(7, 0).edx
+        };
+        if features >> 22 & 1 == 0 || features >> 24 & 1 == 0 {
+            return false;
+        }
+        let result: i64;
+        // SAFETY: the system call takes two numbers and changes nothing but the permission.
+        unsafe {
+            asm!(
+                "syscall",
+                inlateout("rax") ARCH_PRCTL => result,
+                in("rdi") ARCH_REQ_XCOMP_PERM,
+                in("rsi") TILE_DATA,
+                lateout("rcx") _,
+                lateout("r11") _,
+                options(nostack),
+            );
+        }
+        result == 0
+    }
+
+    /// The tiles' shapes, as the instruction `ldtilecfg` reads them: eight of 16 rows of 64 bytes.
+    #[repr(C, align(64))]
+    struct Configuration([u8; 64]);
+
+    /// Products of zeros: the time of a product does not depend on the numbers.
+    ///
+    /// # Safety
+    /// [`there`] has said so.
+    pub(super) unsafe fn tiles(repetitions: u64) {
+        let mut configuration = Configuration([0; 64]);
+        configuration.0[0] = 1; // the palette
+        for tile in 0..8 {
+            configuration.0[16 + 2 * tile] = 64;
+            configuration.0[48 + tile] = 16;
+        }
+        // SAFETY: says the caller; the tiles are shaped first and released at last.
+        unsafe {
+            asm!(
+                "ldtilecfg [{configuration}]",
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "tilezero tmm4",
+                "tilezero tmm5",
+                "tilezero tmm6",
+                "tilezero tmm7",
+                "2:",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "dec {steps}",
+                "jnz 2b",
+                "tilerelease",
+                configuration = in(reg) &raw const configuration,
+                steps = inout(reg) repetitions * STEPS as u64 => _,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
         }
     }
 }

@@ -34,14 +34,18 @@ pub fn measure() -> Capability {
     let mut capability = describe();
     let cpu = &mut capability.cpu;
     let counts = if cpu.threads > 1 { vec![1, cpu.threads] } else { vec![1] };
-    let mut probes = fma::probes(&counts);
+    let (float32, bf16) = (fma::float32(), fma::bf16());
+    let mut probes = fma::probes(&float32, &counts);
     let multiply_adds = probes.len();
+    probes.extend(fma::probes(&bf16, &counts));
+    let coarse = probes.len();
     let sets = bandwidth::sets(&cpu.caches, &counts, capability.memory_bytes);
     probes.extend(bandwidth::probes(&sets));
     let mut pairs = round_trip::Pairs::new(&cores());
     let rates = rounds::run(&mut probes, &mut || pairs.look());
-    let (fma, bandwidth) = rates.split_at(multiply_adds);
-    cpu.fma = fma::rates(&counts, fma);
+    let (rates, bandwidth) = rates.split_at(coarse);
+    cpu.fma = fma::rates(&float32, &counts, &rates[..multiply_adds]);
+    cpu.bf16 = fma::rates(&bf16, &counts, &rates[multiply_adds..]);
     cpu.bandwidth = bandwidth::rates(&sets, bandwidth);
     (cpu.round_trips, cpu.round_trips_missing) = pairs.result();
     capability.gpus = gpu::measure(); // after the CPU, which starting a device disturbs
@@ -97,6 +101,10 @@ mod tests {
         }
         for rate in &capability.cpu.bandwidth {
             assert!(rate.bytes_per_s <= rate.highest_bytes_per_s, "{rate:?}");
+        }
+        for rate in &capability.cpu.bf16 {
+            let float32 = capability.flop_per_s(rate.threads).expect("a rate");
+            assert!(rate.flop_per_s > float32, "{rate:?} is no faster than float32, {float32}");
         }
         let text = serde_json::to_string(&capability).expect("plain data");
         assert_eq!(

@@ -1,7 +1,7 @@
 //! Every backend, in the order of `--help` and `--probe`. This list is the one place where a
 //! backend is added: its id is then a value of `--backend` and an option of its own.
 
-use nn::backend::{Backend, Unavailable};
+use nn::backend::{Backend, Options, Unavailable};
 use protocol::{BackendProbe, DeviceProbe, Probe};
 #[cfg(not(all(feature = "cuda", feature = "metal")))]
 use {crate::absent::Absent, protocol::drivers::Family};
@@ -47,12 +47,12 @@ pub const ENTRIES: [Entry; 6] = [
 
 impl Entry {
     /// What `--probe` says of it. A software device alone does not make a backend available, unless
-    /// it may.
-    fn probe(&self, allow_software: bool) -> BackendProbe {
+    /// it may, and neither does a machine that lacks what the other options ask for.
+    fn probe(&self, options: &Options) -> BackendProbe {
         let (devices, unavailable) = match self.backend.devices() {
             Ok(devices) => {
-                let unavailable = only_software(&devices).filter(|_| !allow_software);
-                (devices, unavailable)
+                let software = only_software(&devices).filter(|_| !options.allow_software);
+                (devices, software.or_else(|| self.backend.lacks(options)))
             }
             Err(Unavailable(reason)) => (Vec::new(), Some(reason)),
         };
@@ -73,11 +73,11 @@ fn only_software(devices: &[DeviceProbe]) -> Option<String> {
 }
 
 /// What this machine can do.
-pub fn probe(allow_software: bool) -> Probe {
+pub fn probe(options: &Options) -> Probe {
     Probe {
         trainer: env!("CARGO_PKG_NAME").to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        backends: ENTRIES.iter().map(|entry| entry.probe(allow_software)).collect(),
+        backends: ENTRIES.iter().map(|entry| entry.probe(options)).collect(),
     }
 }
 
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn the_probe_lists_every_backend_and_says_why_one_is_missing() {
-        let probe = probe(true);
+        let probe = probe(&Options { allow_software: true, ..Options::default() });
         let ids: Vec<&str> = probe.backends.iter().map(|found| found.backend.as_str()).collect();
         assert_eq!(ids, ["cpu", "mps", "mpsgraph", "wgpu", "cuda", "cudagraph"]);
         for found in &probe.backends {

@@ -165,7 +165,7 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "N", value_parser = size(1024))]
     threads: Option<usize>,
 
-    /// Instruction set of the CPU: avx512, avx2, neon or scalar [default: the best there is].
+    /// Instruction set of the CPU: avx512, avx2, neon or scalar, and amx of gpt [default: the best there is].
     #[arg(long)]
     isa: Option<String>,
 

@@ -54,8 +54,8 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
     let began = Instant::now();
     let mut output = Output::new(io::stdout().lock(), std::env::var_os(env::PROTOCOL).is_some());
     if cli.what.probe {
-        let probe = serde_json::to_string_pretty(&backends::probe(cli.options().allow_software))
-            .context("--probe")?;
+        let probe =
+            serde_json::to_string_pretty(&backends::probe(&cli.options())).context("--probe")?;
         return Ok(output.line(probe)?);
     }
     if let Some(command) = cli.gpt().unwrap_or_else(|error| error.exit()) {

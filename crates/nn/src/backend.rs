@@ -27,6 +27,12 @@ pub trait Backend: Sync {
     /// [`Unavailable`] with the reason if there is none.
     fn devices(&self) -> Result<Vec<DeviceProbe>, Unavailable>;
 
+    /// Which of the options this machine cannot honour, and why: an instruction set, say, that its CPU
+    /// lacks.
+    fn lacks(&self, _options: &Options) -> Option<String> {
+        None
+    }
+
     /// Makes everything ready to train: allocates, uploads, compiles. Parameters are zero.
     ///
     /// # Errors

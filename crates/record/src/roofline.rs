@@ -14,6 +14,10 @@ use serde::{Deserialize, Serialize};
 /// figure must be impossible, not only surprising, before a row is called so.
 const TOLERANCE: f64 = 1.1;
 
+/// Products of bfloat16 tiles that stand for one in float32, on AMX: of three parts with three, less the
+/// three that are below the last bit (crates/backend-cpu/src/gpt/amx.rs).
+const AMX_PRODUCTS: f64 = 6.0;
+
 /// A row's rates and the machine's.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -187,27 +191,38 @@ fn peak(
         let source = format!("trainmark machine, {}: {what}, {}", capability.measured, gpu.name);
         return Ok(Peak { median: rate as f64, highest: rate as f64, source });
     }
-    if precision != Some(Precision::Float32) {
-        return Err(format!(
-            "the CPU's peak was measured in float32, the row computes in {stated}"
-        ));
-    }
     let own = capability.cpu.name.as_deref().is_some_and(|name| device.contains(name));
     if !(own || backend == "cpu") {
         return Err("the trainer names no device whose peak was measured".to_owned());
     }
+    let cpu = &capability.cpu;
+    let amx = trainer.path.as_deref().is_some_and(|path| path.split(", ").any(|it| it == "amx"));
+    let (rates, products, what) = match precision {
+        Some(Precision::Float32) if amx => {
+            (&cpu.bf16, AMX_PRODUCTS, "float32 as six products of bfloat16 tiles")
+        }
+        Some(Precision::Float32) => (&cpu.fma, 1.0, "float32 multiply-adds"),
+        Some(Precision::Bf16) if !cpu.bf16.is_empty() => (&cpu.bf16, 1.0, "bfloat16 multiply-adds"),
+        _ => {
+            return Err(format!(
+                "the CPU's peak was measured in float32, the row computes in {stated}"
+            ));
+        }
+    };
     // What a single thread achieves is held against what a single one can do. More threads than
     // were asked for would show in no clock: impossible is only what all of them cannot do.
-    let all = capability.cpu.threads;
-    let threads = trainer.threads.filter(|&threads| capability.flop_per_s(threads).is_some());
-    let threads = threads.unwrap_or(all);
-    let median = capability.flop_per_s(threads).ok_or("no rate of the CPU was measured")?;
-    let highest = capability.cpu.fma.iter().map(|rate| rate.highest_flop_per_s).max();
+    let fastest = |threads: usize| {
+        rates.iter().filter(|rate| rate.threads == threads).map(|rate| rate.flop_per_s).max()
+    };
+    let threads = trainer.threads.filter(|&threads| fastest(threads).is_some());
+    let threads = threads.unwrap_or(cpu.threads);
+    let median = fastest(threads).ok_or("no rate of the CPU was measured")? as f64;
+    let highest = rates.iter().map(|rate| rate.highest_flop_per_s as f64).fold(median, f64::max);
     let source = format!(
-        "trainmark machine, {}: float32 multiply-adds from registers on {threads} threads",
+        "trainmark machine, {}: {what} from registers on {threads} threads",
         capability.measured
     );
-    Ok(Peak { median: median as f64, highest: highest.unwrap_or(median) as f64, source })
+    Ok(Peak { median: median / products, highest: highest / products, source })
 }
 
 #[cfg(test)]
@@ -260,6 +275,34 @@ mod tests {
         assert_eq!(implausible(&absurd, &trainer, "gpu", Some(&capability())), None);
         let half = TrainerRecord { precision: Some("bf16".into()), ..TrainerRecord::default() };
         assert_eq!(implausible(&absurd, &half, "cpu", Some(&capability())), None);
+    }
+
+    #[test]
+    fn a_row_on_amx_is_held_against_its_tiles() {
+        let mut capability = capability();
+        let trainer = |precision: &str, path: &str| TrainerRecord {
+            precision: Some(precision.into()),
+            path: Some(path.into()),
+            ..TrainerRecord::default()
+        };
+        let parts = trainer("float32", "amx, products of three bfloat16 parts");
+        let bf16 = trainer("bf16", "amx");
+        let why = |flop, trainer: &TrainerRecord, capability: &Capability| {
+            implausible(&sample(None, Some(flop), 1.0), trainer, "cpu", Some(capability))
+        };
+        assert_eq!(why(1e15, &parts, &capability), None, "nothing measured, nothing said");
+        capability.cpu.bf16 = vec![FmaRate {
+            isa: "amx".into(),
+            threads: 2,
+            flop_per_s: 3_000_000_000_000,
+            highest_flop_per_s: 3_000_000_000_000,
+        }];
+        assert_eq!(why(400e9, &parts, &capability), None, "AVX2 does 220, six products 500");
+        assert!(why(600e9, &parts, &capability).unwrap().contains("the hardware does 500.0"));
+        assert_eq!(why(2000e9, &bf16, &capability), None);
+        assert!(why(4000e9, &bf16, &capability).unwrap().contains("the hardware does 3000.0"));
+        let of_fma = trainer("float32", "avx2");
+        assert!(why(400e9, &of_fma, &capability).unwrap().contains("the hardware does 220.0"));
     }
 
     #[test]

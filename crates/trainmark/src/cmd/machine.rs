@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 /// Measure what this machine can do.
 ///
-/// Single-precision multiply-adds per instruction set, and reading, writing and copying in each
+/// Multiply-adds per instruction set in single precision, and of bfloat16 numbers where the CPU has
+/// AMX or AVX-512 BF16; reading, writing and copying in each
 /// cache and in main memory, on one thread and on all; the round trip of a cache line between the
 /// first core and each of the others; of each NVIDIA GPU the multiply-adds and the
 /// bandwidth of a copy in its memory. Takes some seconds and should have the
@@ -86,10 +87,15 @@ fn text(capability: &Capability) -> String {
     let giga = |median: u64, highest: u64| {
         format!("{:9.1} ({:.1})", median as f64 / 1e9, highest as f64 / 1e9)
     };
-    text += "\nMultiply-adds, float32       threads    GFLOP/s\n";
-    for rate in &cpu.fma {
-        let figure = giga(rate.flop_per_s, rate.highest_flop_per_s);
-        text += &format!("{:<28} {:>7}  {figure}\n", rate.isa, rate.threads);
+    for (precision, rates) in [("float32", &cpu.fma), ("bfloat16", &cpu.bf16)] {
+        if !rates.is_empty() {
+            let title = format!("Multiply-adds, {precision}");
+            text += &format!("\n{title:<28} threads    GFLOP/s\n");
+        }
+        for rate in rates {
+            let figure = giga(rate.flop_per_s, rate.highest_flop_per_s);
+            text += &format!("{:<28} {:>7}  {figure}\n", rate.isa, rate.threads);
+        }
     }
     text += "\nBandwidth, set per thread    threads       GB/s\n";
     for rate in &cpu.bandwidth {
@@ -191,6 +197,12 @@ mod tests {
                     flop_per_s: 250_000_000_000,
                     highest_flop_per_s: 260_000_000_000,
                 }],
+                bf16: vec![FmaRate {
+                    isa: "amx".into(),
+                    threads: 2,
+                    flop_per_s: 4_000_000_000_000,
+                    highest_flop_per_s: 4_100_000_000_000,
+                }],
                 bandwidth: vec![Bandwidth {
                     level: Level::L1,
                     access: Access::Copy,
@@ -208,6 +220,10 @@ mod tests {
         assert!(text.starts_with("Chip, , ? cores, 2 threads, L3 32 MiB\n"), "{text}");
         assert!(
             text.contains("avx2                               2      250.0 (260.0)\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("Multiply-adds, bfloat16      threads    GFLOP/s\namx                                2     4000.0 (4100.0)\n"),
             "{text}"
         );
         assert!(text.contains("L1 copy, 16 KiB                    1        1.5 (1.6)\n"), "{text}");
