@@ -8,15 +8,17 @@
 #   threads      1 min   more threads than one, at the same steps in turns
 #   densities    1 min   the MLP's two ways of the first layer
 #   together     1 min   the start, and trainings beside each other
+#   gpt         25 min   the GPT `small` beside every framework, six rounds; first `trainmark setup --suite suites/gpt.toml`
 # Each part leaves FOLDER/PART.md and its result files; one that is measured again replaces only its own.
-# MNIST is looked for as the trainer does: $TRAINMARK_DATA, ./data, the user's cache. Let nothing else run.
+# MNIST is looked for as the trainer does: $TRAINMARK_DATA, ./data, the user's cache. The GPT's text is the file
+# $GPT_DATA, or else what suites/gpt.toml finds. Let nothing else run.
 set -euo pipefail
-[ $# -ge 1 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 2; }
 mkdir -p "$1"
 folder=$(cd "$1" && pwd)
 shift
 cd "$(dirname "$0")/.."
-all="machine frameworks scaling threads densities together"
+all="machine frameworks scaling threads densities together gpt"
 parts=${*:-$all}
 cargo build --release --quiet --package trainmark --package mnist-classic
 cargo bench --quiet --package trainmark-backend-cpu --no-run
@@ -92,6 +94,23 @@ together() {
             'BEGIN { printf "| %s | %s | %s | %s | %.2fx |\n", m, r, a, b, b / a }'
         rm "$folder/alone" "$folder/first" "$folder/second" "$folder/beside"
     done
+}
+
+gpt() {
+    printf '## The GPT beside every framework, two threads\n\n'
+    # A tenth of the preset's 2,000 steps: a step takes as long whichever it is. tinygrad takes 40 times as long
+    # as ours: two rounds of its own, beside ours.
+    rm -rf "$folder/gpt" "$folder/gpt-tinygrad"
+    for_gpt="--suite suites/gpt.toml --backend cpu,mlx --threads 2 --set steps=200 ${GPT_DATA:+--data $GPT_DATA}"
+    fast="Trainmark,Trainmark AVX-512,Trainmark AMX bf16,PyTorch,PyTorch compiled,PyTorch compiled bf16,JAX"
+    # shellcheck disable=SC2086 # words
+    "$bin/trainmark" run $for_gpt --repeats 6 --trainer "$fast,MLX compiled,NumPy,candle,burn" --out "$folder/gpt" >&2
+    python3 records/tables.py "$folder/gpt"
+    printf '\nTwo rounds with tinygrad.\n'
+    # shellcheck disable=SC2086 # words
+    "$bin/trainmark" run $for_gpt --repeats 2 --trainer "Trainmark,tinygrad" --out "$folder/gpt-tinygrad" >&2
+    python3 records/tables.py "$folder/gpt-tinygrad"
+    "$bin/trainmark" report --input "$folder/gpt" --output "$folder/gpt.json" --markdown "$folder/gpt-report.md" >&2
 }
 
 for part in $parts; do

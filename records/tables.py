@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """tables.py FOLDER...: the tables of records/, from folders of result files.
 
-A folder of suites/frameworks.toml gives ours against the frameworks and against the machine; one of
-suites/scaling.toml the growth with hidden units, batch, epochs and threads. Medians of the samples that
+A folder of suites/frameworks.toml gives ours against the frameworks and against the machine, and so does one of
+suites/gpt.toml, with the ratio to the best framework in each round; one of suites/scaling.toml gives the growth with
+hidden units, batch, epochs and threads. Medians of the samples that
 completed, as the result files have them; ratios are of the medians as they are printed. Where threads are
 compared, runs whose round trips between two cores were not the usual ones (METHOD.md, Noise) have a line of
 their own. Needs nothing but Python; `measure.sh` here calls it.
@@ -132,6 +133,63 @@ def frameworks(rows):
         print(f"\nRound trip between two cores: usually {usual} ns; otherwise in {len(away)} of {len(samples)} runs{listed}.")
 
 
+GPT_OURS = "Trainmark"
+
+
+def precise(row):
+    """Whether a row computes in float32: bf16 is held against bf16 alone."""
+    return (row.get("trainer") or {}).get("precision", "float32") != "bf16"
+
+
+def by_round(row):
+    """Seconds of training, by run and round."""
+    done = [s for s in row["samples"] if s["status"] in ("measured", "not_converged") and not s.get("superseded")]
+    return {((row.get("run") or {}).get("id"), s["round"]): s["timing"]["train_s"] for s in done}
+
+
+def times_faster(row, others):
+    """How many times as fast as the best of the others in the same round: the median, the least and the most."""
+    best = defaultdict(list)
+    for other in others:
+        for place, train_s in by_round(other).items():
+            best[place].append(train_s)
+    ratios = sorted(min(best[place]) / train_s for place, train_s in by_round(row).items() if best[place])
+    if not ratios:
+        return "-"
+    return f"{statistics.median(ratios):.2f}x ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+
+
+def gpt(rows):
+    body = []
+    for row in sorted(rows, key=lambda row: row["timing"]["train_s"]):
+        config, timing, trainer = row["config"], row["timing"], row.get("trainer") or {}
+        others = [
+            other for other in rows
+            if not other["executable"].startswith(GPT_OURS) and precise(other) == precise(row)
+        ]
+        ours = row["executable"].startswith(GPT_OURS)
+        tokens = config["batch_size"] * config["context"] * config["steps"]
+        share = (row.get("roofline") or {}).get("share")
+        body.append([
+            row["executable"], trainer.get("precision") or "-", config["steps"],
+            f"{1e3 * timing['train_s'] / config['steps']:.2f}", f"{tokens / timing['train_s']:,.0f}",
+            times_faster(row, others) if ours else "",
+            "-" if share is None else f"{100 * share:.0f} %",
+            seconds(timing["wall_s"]), f"{row['metrics']['peak_memory_mb']:.0f}",
+            f"{row['metrics']['val_loss']:.4f}" if row["metrics"].get("val_loss") else "-", len(by_round(row)),
+        ])
+    threads = sorted({(row.get("trainer") or {}).get("threads") for row in rows} - {None})
+    table(
+        f"The GPT, threads {', '.join(map(str, threads)) or '?'}. Step and tokens/s: the training loop; faster: than the best framework "
+        "of the same precision in the same round, the median of the rounds and their range; peak: operations carried "
+        "out, of the measured rate of what the row runs on (AMX in float32: a sixth of its bfloat16 rate); wall: the "
+        "whole process, evaluation included",
+        ["trainer", "precision", "steps", "ms a step", "tokens/s", "faster", "of peak", "wall s", "memory MB",
+         "val_loss", "rounds"],
+        body,
+    )
+
+
 def growth(rows, name, key, title):
     groups = defaultdict(list)
     for row in rows:
@@ -182,7 +240,9 @@ def main():
         rows = load(folder)
         if not rows:
             sys.exit(f"{folder}: no result files of runs that completed")
-        if any(row["executable"].startswith("by ") for row in rows):
+        if all(row["model"] == "gpt" for row in rows):
+            gpt(rows)
+        elif any(row["executable"].startswith("by ") for row in rows):
             growth(rows, "by hidden units", "hidden_size", "Hidden units (one thread, an epoch)")
             growth(rows, "by batch", "batch_size", "Batch (one thread, an epoch)")
             growth(rows, "by epochs", "epochs", "Epochs (one thread, H=256)")

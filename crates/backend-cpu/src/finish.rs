@@ -4,6 +4,11 @@ use crate::simd::Simd;
 
 /// What becomes of the sums of a tile. Implementations are marked `#[inline(always)]`.
 pub trait Finish {
+    /// Whether it needs registers of its own, constants say. Then the sums go through memory once the tile
+    /// is done, which costs 2 % of it: else LLVM keeps some of them on the stack in the loop as well (12x2
+    /// sums and GELU: 24 loads and stores in each step of the depth).
+    const NEEDS_REGISTERS: bool = false;
+
     /// Takes one vector of the sums: the one with this number in this row of the result.
     fn vector<S: Simd>(&mut self, simd: S, row: usize, vector: usize, sum: S::F32);
 

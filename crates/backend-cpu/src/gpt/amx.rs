@@ -320,6 +320,47 @@ mod linux {
         };
     }
 
+    /// The four products of the tiles that are loaded.
+    macro_rules! four {
+        () => {
+            "tdpbf16ps tmm0, tmm4, tmm6
+             tdpbf16ps tmm1, tmm4, tmm7
+             tdpbf16ps tmm2, tmm5, tmm6
+             tdpbf16ps tmm3, tmm5, tmm7"
+        };
+    }
+
+    /// Sums of (32, 32) in four tiles over all blocks of the depth, each of which takes these instructions.
+    macro_rules! over_depth {
+        ([$left:expr, $right:expr, $depth:expr, $ahead:expr, $sums:expr], $($instruction:expr),+ $(,)?) => {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "2:",
+                $($instruction,)+
+                "dec {depth}",
+                "jnz 2b",
+                "add {row}, {row}",
+                "tilestored [{sums} + {row}], tmm0",
+                "tilestored [{sums} + {row} + 64], tmm1",
+                "tilestored [{sums} + {row} + 2048], tmm2",
+                "tilestored [{sums} + {row} + 2112], tmm3",
+                left = inout(reg) $left => _,
+                right0 = inout(reg) $right[0] => _,
+                right1 = inout(reg) $right[1] => _,
+                depth = inout(reg) $depth => _,
+                ahead = inout(reg) $ahead => _,
+                sums = in(reg) $sums,
+                row = inout(reg) 64_usize => _,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            )
+        };
+    }
+
     /// # Safety
     /// `left` must be readable for `2 * depth` tiles, each of `right` for `depth`, `sums` writable for
     /// (32, 32), and the tiles configured.
@@ -332,12 +373,8 @@ mod linux {
     ) {
         // SAFETY: says the caller.
         unsafe {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                "2:",
+            over_depth!(
+                [left, right, depth, ahead, sums],
                 "tileloadd tmm4, [{left} + {row}]",
                 "tileloadd tmm6, [{right0} + {row}]",
                 "tileloadd tmm7, [{right1} + {row}]",
@@ -351,35 +388,8 @@ mod linux {
                 "add {left}, 2048",
                 "add {right0}, 1024",
                 "add {right1}, 1024",
-                "dec {depth}",
-                "jnz 2b",
-                "add {row}, {row}",
-                "tilestored [{sums} + {row}], tmm0",
-                "tilestored [{sums} + {row} + 64], tmm1",
-                "tilestored [{sums} + {row} + 2048], tmm2",
-                "tilestored [{sums} + {row} + 2112], tmm3",
-                left = inout(reg) left => _,
-                right0 = inout(reg) right[0] => _,
-                right1 = inout(reg) right[1] => _,
-                depth = inout(reg) depth => _,
-                ahead = inout(reg) ahead => _,
-                sums = in(reg) sums,
-                row = inout(reg) 64_usize => _,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
             );
         }
-    }
-
-    /// The four products of the tiles that are loaded.
-    macro_rules! four {
-        () => {
-            "tdpbf16ps tmm0, tmm4, tmm6
-             tdpbf16ps tmm1, tmm4, tmm7
-             tdpbf16ps tmm2, tmm5, tmm6
-             tdpbf16ps tmm3, tmm5, tmm7"
-        };
     }
 
     /// As [`one_part`], with three times as many tiles. Of each block of the depth, first the parts of
@@ -397,12 +407,8 @@ mod linux {
     ) {
         // SAFETY: says the caller.
         unsafe {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                "2:",
+            over_depth!(
+                [left, right, depth, ahead, sums],
                 "tileloadd tmm4, [{left} + {row}]",
                 "tileloadd tmm5, [{left} + {row} + 1024]",
                 "tileloadd tmm6, [{right0} + {row} + 2048]",
@@ -433,23 +439,6 @@ mod linux {
                 "add {left}, 6144",
                 "add {right0}, 3072",
                 "add {right1}, 3072",
-                "dec {depth}",
-                "jnz 2b",
-                "add {row}, {row}",
-                "tilestored [{sums} + {row}], tmm0",
-                "tilestored [{sums} + {row} + 64], tmm1",
-                "tilestored [{sums} + {row} + 2048], tmm2",
-                "tilestored [{sums} + {row} + 2112], tmm3",
-                left = inout(reg) left => _,
-                right0 = inout(reg) right[0] => _,
-                right1 = inout(reg) right[1] => _,
-                depth = inout(reg) depth => _,
-                ahead = inout(reg) ahead => _,
-                sums = in(reg) sums,
-                row = inout(reg) 64_usize => _,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
             );
         }
     }

@@ -52,6 +52,8 @@ pub struct Gelu<'data> {
 }
 
 impl Finish for Gelu<'_> {
+    const NEEDS_REGISTERS: bool = true;
+
     #[inline(always)]
     fn vector<S: Simd>(&mut self, simd: S, row: usize, vector: usize, sum: S::F32) {
         let place = place::<S>(self.rows, row, vector);
@@ -68,6 +70,8 @@ pub struct TimesSlope<'data> {
 }
 
 impl Finish for TimesSlope<'_> {
+    const NEEDS_REGISTERS: bool = true;
+
     #[inline(always)]
     fn vector<S: Simd>(&mut self, simd: S, row: usize, vector: usize, sum: S::F32) {
         let place = place::<S>(self.rows, row, vector);

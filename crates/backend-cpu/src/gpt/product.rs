@@ -21,6 +21,7 @@
 
 use crate::finish::{Finish, load, store};
 use crate::simd::{Kernel, MAX_LANES, Simd};
+use std::hint::black_box;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -186,19 +187,19 @@ unsafe fn strip<S: Simd, L: Left, const R: usize, const C: usize>(
     // SAFETY: within the rows.
     unsafe {
         while row + R <= end {
-            tile::<S, L, R, C>(simd, product, row, vector, finish);
+            tile::<S, L, _, R, C>(simd, product, row, vector, finish);
             row += R;
         }
         while R > 4 && row + 4 <= end {
-            tile::<S, L, 4, C>(simd, product, row, vector, finish);
+            tile::<S, L, _, 4, C>(simd, product, row, vector, finish);
             row += 4;
         }
         if R > 2 && row + 2 <= end {
-            tile::<S, L, 2, C>(simd, product, row, vector, finish);
+            tile::<S, L, _, 2, C>(simd, product, row, vector, finish);
             row += 2;
         }
         while row < end {
-            tile::<S, L, 1, C>(simd, product, row, vector, finish);
+            tile::<S, L, _, 1, C>(simd, product, row, vector, finish);
             row += 1;
         }
     }
@@ -209,12 +210,12 @@ unsafe fn strip<S: Simd, L: Left, const R: usize, const C: usize>(
 /// # Safety
 /// [`Product::check`] has passed, and the tile lies within rows and panels.
 #[inline(always)]
-unsafe fn tile<S: Simd, L: Left, const R: usize, const C: usize>(
+unsafe fn tile<S: Simd, L: Left, T: Finish, const R: usize, const C: usize>(
     simd: S,
     product: &Product<'_>,
     row: usize,
     vector: usize,
-    finish: &mut impl Finish,
+    finish: &mut T,
 ) {
     let Product { left, right, depth, .. } = product;
     let mut sums = [[simd.splat(0.0); C]; R];
@@ -249,7 +250,12 @@ unsafe fn tile<S: Simd, L: Left, const R: usize, const C: usize>(
             step::<S, L, R, C>(simd, at, &from, k, &mut sums);
         }
     }
-    finish.tile(simd, row, vector, &sums);
+    if T::NEEDS_REGISTERS {
+        let copy = sums; // not the sums themselves: those stay in registers
+        finish.tile(simd, row, vector, black_box(&copy));
+    } else {
+        finish.tile(simd, row, vector, &sums);
+    }
 }
 
 /// Adds one step of the depth, the `k`-th from where the pointers are.
@@ -299,6 +305,8 @@ pub struct Add<'data> {
 }
 
 impl Finish for Add<'_> {
+    const NEEDS_REGISTERS: bool = true;
+
     #[inline(always)]
     fn vector<S: Simd>(&mut self, simd: S, row: usize, vector: usize, sum: S::F32) {
         let place = place::<S>(self.rows, row, vector);

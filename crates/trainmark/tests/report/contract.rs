@@ -236,6 +236,12 @@ fn full_capability() -> Capability {
                 flop_per_s: 1,
                 highest_flop_per_s: 2,
             }],
+            bf16: vec![FmaRate {
+                isa: "amx".into(),
+                threads: 2,
+                flop_per_s: 1,
+                highest_flop_per_s: 2,
+            }],
             bandwidth: vec![
                 bandwidth(Level::L1, Access::Read),
                 bandwidth(Level::L2, Access::Write),
@@ -273,6 +279,7 @@ fn machine_files_satisfy_their_schema_which_rejects_what_is_wrong() {
         ("/cpu/threads", json!(0)),
         ("/cpu/fma", json!([])),
         ("/cpu/fma/0/flop_per_s", json!(1.5)),
+        ("/cpu/bf16/0/threads", json!(0)),
         ("/cpu/bandwidth/0/level", json!("L1")),
         ("/gpus/0/driver", json!(5)),
         ("/memory_bytes", json!("much")),

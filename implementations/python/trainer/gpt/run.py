@@ -3,34 +3,19 @@ people and, where a harness listens, in events (crates/protocol/src/event.rs).""
 
 import dataclasses
 import os
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
-from .. import BEGAN, VERSION, weights
-from ..command import DATA, FAILURE, INTERRUPTED, NOT_FINITE, UNAVAILABLE, Failure, Unavailable, fail
-from ..run import FINAL, INITIAL, LOSSES, ORDER, event, probe
+from .. import BEGAN, VERSION, run, weights
+from ..command import DATA, FAILURE, NOT_FINITE, Failure
+from ..run import FINAL, INITIAL, LOSSES, ORDER, event
 from . import recipe, text as texts
 
 
 def main(command, devices, open_session):
-    try:
-        if command.probe:
-            probe(command, devices)
-        else:
-            _run(command, devices, open_session)
-        sys.stdout.flush()
-    except Failure as failure:
-        fail(failure)
-    except Unavailable as reason:
-        fail(Failure(UNAVAILABLE, f"{command.backend}: {reason}"))
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # whoever reads has gone, and knows it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(FAILURE)
+    run.main(command, devices, open_session, _run)
 
 
 def _run(command, devices, open_session):
