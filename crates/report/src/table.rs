@@ -6,7 +6,7 @@ use indexmap::{IndexMap, IndexSet};
 use record::figures::{Figure, Shown};
 use record::stats::Interval;
 use record::summary::{Difference, Group, Row, Summary};
-use record::verdict::Change;
+use record::verdict::{Change, Scale};
 use record::{DatasetRecord, Record, Verdict};
 use serde_json::Value;
 use std::borrow::Cow;
@@ -381,32 +381,43 @@ pub fn against(change: &Change, in_short: bool) -> String {
     }
 }
 
+/// Whether the new one is faster, and the gain or loss of the same size, whichever way it counts.
+fn sized(change: &Change, gain: f64) -> (bool, f64) {
+    match change.scale {
+        Scale::Ratio if change.gain >= 1.0 => (true, gain),
+        Scale::Ratio => (false, 1.0 / gain),
+        // Of seconds that are not all above 0 there is no ratio.
+        Scale::Difference if change.gain >= 0.0 => (true, gain),
+        Scale::Difference => (false, -gain),
+    }
+}
+
 /// The interval of the factor, whichever way that counts.
 pub fn interval(change: &Change) -> Option<Interval> {
-    let is_faster = change.gain >= 1.0;
-    let inverse = |it: Interval| Interval { low: 1.0 / it.high, high: 1.0 / it.low, ..it };
-    change.interval.map(|it| if is_faster { it } else { inverse(it) })
+    change.interval.map(|it| {
+        let (one, other) = (sized(change, it.low).1, sized(change, it.high).1);
+        Interval { low: one.min(other), high: one.max(other), ..it }
+    })
 }
 
 /// `2.43x faster`. A `~` in front says that too few samples make it a guess; where no difference is shown there
 /// is none to name.
 pub fn factor(change: &Change, in_short: bool) -> String {
-    let (factor, word) = match change.gain {
-        gain if gain >= 1.0 => (gain, "faster"),
-        gain => (1.0 / gain, "slower"),
-    };
+    let (is_faster, factor) = sized(change, change.gain);
     let number = match factor {
-        it if !in_short || it >= 1e6 => three_digits(it),
+        it if !in_short || it >= 1e6 || change.scale == Scale::Difference => three_digits(it),
         it if it < 1.95 => format!("{it:.2}"),
         it if it < 9.95 => format!("{it:.1}"),
         it if it < 999.5 => format!("{it:.0}"),
         it => digits(it),
     };
     let unsure = if change.verdict == Verdict::Inconclusive { "~" } else { "" };
+    let unit = if change.scale == Scale::Ratio { "x" } else { " s" };
+    let word = if is_faster { "faster" } else { "slower" };
     match change.verdict {
         Verdict::NoDifference => "no difference shown".to_owned(),
-        _ if number == "1.00" => format!("{unsure}equal"),
-        _ => format!("{unsure}{number}x {word}"),
+        _ if number == "1.00" && change.scale == Scale::Ratio => format!("{unsure}equal"),
+        _ => format!("{unsure}{number}{unit} {word}"),
     }
 }
 
@@ -443,7 +454,8 @@ mod tests {
     #[test]
     fn a_slower_row_says_how_many_times_slower_and_its_interval_too() {
         let interval = |low, high| Some(Interval { low, high, confidence: 0.95 });
-        let change = |gain, interval, verdict| Change { gain, interval, verdict };
+        let scale = Scale::Ratio;
+        let change = |gain, interval, verdict| Change { scale, gain, interval, verdict, loss: 0.0 };
         let slower = change(1.0 / 14.6, interval(1.0 / 15.2, 1.0 / 14.1), Verdict::Slower);
         assert_eq!(against(&slower, false), "14.6x slower [14.1, 15.2]");
         assert_eq!(against(&slower, true), "15x slower");
@@ -451,6 +463,8 @@ mod tests {
         assert_eq!(against(&change(0.011, None, Verdict::Slower), true), "91x slower");
         assert_eq!(against(&change(1.0 / 120.0, None, Verdict::Slower), true), "120x slower");
         assert_eq!(against(&change(1.0 / 1200.0, None, Verdict::Slower), true), "1,200x slower");
+        let late = Change { scale: Scale::Difference, ..change(-0.5, None, Verdict::Slower) };
+        assert_eq!(against(&late, true), "0.500 s slower");
         let same = change(0.99, interval(0.97, 1.02), Verdict::NoDifference);
         assert_eq!(against(&same, true), "no difference shown");
         assert_eq!(against(&same, false), "no difference shown [0.980, 1.03]");
