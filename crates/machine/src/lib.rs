@@ -103,8 +103,10 @@ mod tests {
             assert!(rate.bytes_per_s <= rate.highest_bytes_per_s, "{rate:?}");
         }
         for rate in &capability.cpu.bf16 {
+            assert!(rate.flop_per_s > 100_000_000, "{rate:?} is less than any CPU's");
+            let amx = rate.isa == "amx";
             let float32 = capability.flop_per_s(rate.threads).expect("a rate");
-            assert!(rate.flop_per_s > float32, "{rate:?} is no faster than float32, {float32}");
+            assert!(!amx || rate.flop_per_s > float32, "{rate:?} is no faster than {float32}");
         }
         let text = serde_json::to_string(&capability).expect("plain data");
         assert_eq!(
