@@ -112,6 +112,15 @@ pub fn read_text(path: &Path, kind: Kind) -> io::Result<String> {
         .map_err(|_| io::Error::new(ErrorKind::InvalidData, "is not UTF-8"))
 }
 
+/// In the unit that people read: `812 bytes`, `80.00 MB`. 1 MB is 10^6 bytes.
+pub fn size(bytes: u64) -> String {
+    let units = [("TB", 1e12), ("GB", 1e9), ("MB", 1e6)];
+    match units.iter().find(|(_, one)| bytes as f64 >= *one) {
+        Some((unit, one)) => format!("{:.2} {unit}", bytes as f64 / one),
+        None => format!("{bytes} bytes"),
+    }
+}
+
 /// The last bytes of a file, at most so many.
 ///
 /// # Errors
@@ -126,7 +135,7 @@ pub fn read_end(path: &Path, kind: Kind, most: u64) -> io::Result<Vec<u8>> {
 }
 
 fn too_large(bytes: u64, kind: Kind) -> io::Error {
-    let said = format!("has {bytes} bytes; {kind} may have {}", kind.most_bytes);
+    let said = format!("has {}; {kind} may have {}", size(bytes), size(kind.most_bytes));
     io::Error::new(ErrorKind::FileTooLarge, said)
 }
 
@@ -288,7 +297,7 @@ mod tests {
             assert_eq!(error, "is no regular file, as a small file is", "{name}");
         }
         let error = read(&path("sparse"), SMALL).unwrap_err().to_string();
-        assert!(error.starts_with("has 1099511627776 bytes; a small file may have"), "{error}");
+        assert!(error.starts_with("has 1.10 TB; a small file may have"), "{error}");
         assert_eq!(read(&path("none"), SMALL).unwrap_err().kind(), ErrorKind::NotFound);
         std::fs::write(path("right"), "0123456789").unwrap();
         symlink(path("right"), path("link")).unwrap();

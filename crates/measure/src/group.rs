@@ -221,7 +221,9 @@ impl Group {
     pub fn evidence(&self) -> Option<String> {
         let kills = self.own.kills().filter(|&kills| kills > 0)?;
         let at = match self.limit {
-            Some(bytes) => format!("limit of {bytes} bytes ({})", self.own.version.limit()),
+            Some(bytes) => {
+                format!("limit of {} ({})", files::size(bytes), self.own.version.limit())
+            }
             None => "end of memory (oom_kill)".to_owned(),
         };
         Some(format!("the kernel killed {kills} of its processes at the control group's {at}"))

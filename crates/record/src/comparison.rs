@@ -764,6 +764,19 @@ mod tests {
     }
 
     #[test]
+    fn a_metric_that_the_sides_define_differently_is_not_compared() {
+        let mut fraction = record("cpu", &BASE);
+        let task = fraction.task.as_mut().unwrap();
+        task.metrics.get_mut("score").unwrap().unit = "%".into();
+        let found = compared(record("cpu", &BASE), fraction, &options("score")).unwrap();
+        assert_eq!(found.rows[0].outcome, Outcome::NotComparable);
+        assert_eq!(found.conclusion, Conclusion::Inconclusive);
+        let told =
+            found.differences.iter().any(|it| it.contains("the unit or the direction of score"));
+        assert!(told, "{:?}", found.differences);
+    }
+
+    #[test]
     fn one_sample_a_side_is_inconclusive_however_much_slower_the_new_one_is() {
         let found = compared(record("cpu", &[1.0]), record("cpu", &[10.0]), &options("train_s"));
         let found = found.unwrap();

@@ -244,8 +244,8 @@ pub enum JournalError {
     Locked(String),
     #[error("the journal {NAME} cannot be written: {0}")]
     Unusable(#[from] io::Error),
-    #[error("the journal {NAME} has {0} bytes, which is no journal of ours: move it away")]
-    TooLarge(u64),
+    #[error("the journal {NAME} has {0}, which is no journal of ours: move it away")]
+    TooLarge(String),
 }
 
 /// An output folder's journal, open and locked.
@@ -280,7 +280,7 @@ impl Journal {
         }
         let bytes = file.metadata()?.len();
         if bytes > Kind::JOURNAL.most_bytes {
-            return Err(JournalError::TooLarge(bytes));
+            return Err(JournalError::TooLarge(files::size(bytes)));
         }
         let mut scan = Scan::default();
         scan.read(&mut file)?;

@@ -33,7 +33,7 @@ fn leak() -> String {
 fn a_trainer_that_outgrows_its_limit_is_out_of_memory_and_the_record_says_who_noticed() {
     let watched = result_under(&leak(), &["--memory-limit", "60M", "--memory-limit-by", "watch"]);
     assert_eq!(watched["status"], "out_of_memory", "{watched}");
-    assert!(text(&watched, "reason").contains("the limit is 60000000"), "{watched}");
+    assert!(text(&watched, "reason").contains("the limit is 60.00 MB"), "{watched}");
     assert_eq!(limits(&watched)["memory_bytes"], 60_000_000);
     assert_eq!(limits(&watched)["memory_by"], "watch (resident memory)");
 
@@ -65,7 +65,7 @@ fn a_control_group_of_its_own_ends_a_trainer_with_all_its_children_at_the_limit(
         return skipped(text(&result, "reason"));
     }
     assert_eq!(result["status"], "out_of_memory", "{result}");
-    assert!(text(&result, "reason").contains("at the control group's limit of 80000000 bytes"));
+    assert!(text(&result, "reason").contains("at the control group's limit of 80.00 MB"));
     assert!(text(limits(&result), "memory_by").starts_with("control group (memory."), "{result}");
     assert_eq!(processes_with(&word), Vec::<u32>::new());
 

@@ -115,7 +115,10 @@ impl Memory {
     pub fn is_over(&self, resident: Option<u64>, pids: impl Fn() -> Vec<i32>) -> Option<String> {
         let (limit, _) = self.limit?;
         let held = resident.filter(|&resident| self.is_watched() && resident > limit);
-        let words = |held| format!("its processes held {held} bytes, the limit is {limit}");
+        let words = |held| {
+            let (held, limit) = (files::size(held), files::size(limit));
+            format!("its processes held {held}, the limit is {limit}")
+        };
         match (&self.group, held) {
             // The kernel sees to those in the group, and counts what they share with others once.
             (Ok(group), Some(held)) if self.way() == Some(LimitedBy::Group) => {
@@ -263,7 +266,7 @@ mod tests {
         assert!(watched.is_watched());
         assert_eq!(watched.is_over(Some(7), Vec::new), None);
         let evidence = watched.is_over(Some(8), Vec::new).unwrap();
-        assert_eq!(evidence, "its processes held 8 bytes, the limit is 7");
+        assert_eq!(evidence, "its processes held 8 bytes, the limit is 7 bytes");
         let free = memory(None, false);
         assert_eq!((free.limited_by(), free.is_over(Some(8), Vec::new)), (None, None));
         assert!(free.peak().reason().unwrap().ends_with("no delegation"));
