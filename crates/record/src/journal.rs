@@ -751,7 +751,7 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         File::create(&path).unwrap().set_len(6 << 30).unwrap();
         let error = Journal::open(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("6442450944 bytes"), "{error}");
+        assert!(error.contains("6.44 GB"), "{error}");
     }
 
     #[test]

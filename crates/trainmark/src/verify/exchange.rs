@@ -252,7 +252,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::File::create(folder.path().join(FINAL)).unwrap().set_len(1 << 40).unwrap();
         let error = reference(None).answer(folder.path()).unwrap_err();
-        assert!(error.starts_with("final.safetensors has 1099511627776 bytes"), "{error}");
+        assert!(error.starts_with("final.safetensors has 1.10 TB"), "{error}");
         std::fs::create_dir(folder.path().join(LOSSES)).unwrap();
         let error = reference(None).answer(folder.path()).unwrap_err();
         assert!(error.starts_with("losses.f32 is no regular file"), "{error}");
