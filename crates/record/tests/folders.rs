@@ -1,8 +1,8 @@
 //! Folders of result files, damaged in every way: no verdict becomes more confident when information is removed,
 //! and none changes when a file is copied, renamed or read in another order.
 //!
-//! More than ten thousand folders (two for each case of each property, and what becomes of them) come from valid records, of which figures are changed, doubled, removed, negated,
-//! zeroed and moved in time. A verdict is *known* if it claims a difference or that none is shown, and unknown
+//! More than ten thousand folders (two for each case of each property, and what becomes of them) come from valid
+//! records, of which figures are changed, doubled, removed, negated, zeroed and moved in time. A verdict is *known* if it claims a difference or that none is shown, and unknown
 //! otherwise. Information is what was measured: samples, figures, files. What is said against a row (a failure,
 //! a contradiction) is never taken away here: a row without it is another claim, not the same with less known.
 
@@ -155,10 +155,11 @@ fn change(sample: &mut Sample, figure: usize, of: impl Fn(f64) -> Option<f64>) {
             let bytes = sample.peak_memory_bytes.and_then(|bytes| of(bytes as f64));
             sample.peak_memory_bytes = bytes.map(|bytes| bytes as u64);
         }
-        name => match sample.metrics.remove(name).and_then(of) {
-            Some(value) => drop(sample.metrics.insert(name.to_owned(), value)),
-            None => {}
-        },
+        name => {
+            if let Some(value) = sample.metrics.remove(name).and_then(of) {
+                sample.metrics.insert(name.to_owned(), value);
+            }
+        }
     }
 }
 
