@@ -207,7 +207,9 @@ proptest! {
         let mut row = json!({"executable": "e", "model": "m", "backend": "b", "metrics": {}});
         row["model"] = json!(name);
         let markdown = as_markdown(&summary_of(&[row]));
-        prop_assert_eq!(&parsed_table(&markdown).0[1][0], &name, "{}", markdown);
+        // What is not seen keeps a name from mentioning anybody.
+        let read = parsed_table(&markdown).0[1][0].replace('\u{200b}', "");
+        prop_assert_eq!(&read, &name, "{}", markdown);
     }
 
     #[test]
