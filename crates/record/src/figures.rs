@@ -4,9 +4,10 @@
 //!
 //! The task's metrics and the throughput are figures like the others; their words come from the records.
 
+use crate::number::MEGABYTE;
 use crate::number::{decimal, digits};
 use crate::task::Better;
-use crate::{MEGABYTE, Record, Sample};
+use crate::{Record, Sample};
 use measure::text::visible;
 use std::borrow::Cow;
 

@@ -4,6 +4,7 @@
 
 pub mod change;
 pub mod comparison;
+mod consistency;
 pub mod figures;
 pub mod file_name;
 pub mod fingerprint;
@@ -30,8 +31,8 @@ pub mod verification;
 pub mod write;
 
 pub use result::{
-    DatasetRecord, MEGABYTE, MeterRecord, Metrics, Record, RecordError, RunIdentity,
-    SCHEMA_VERSION, Throughput,
+    DatasetRecord, MeterRecord, Metrics, Record, RecordError, RunIdentity, SCHEMA_VERSION,
+    Throughput,
 };
 pub use sample::{CurvePoint, LimitsRecord, Sample, Timing, TrainerRecord};
 pub use status::Status;

@@ -1,5 +1,8 @@
 //! Numbers as text: with as many digits as say something.
 
+/// Bytes in the megabyte of `peak_memory_mb`.
+pub const MEGABYTE: f64 = 1e6;
+
 /// Stands for a figure or a name that is not known. Readers of tables know it as missing.
 pub const UNKNOWN: &str = "n/a";
 

@@ -6,9 +6,8 @@
 //! `schema/result.schema.json` says the same to other programs. Parts that the specification's files do
 //! not have are boxed: a hundred thousand of those are held in memory at once.
 
-use crate::figures::{self, Figure};
 use crate::noise::NoiseFloor;
-use crate::number::tidy;
+use crate::number::{MEGABYTE, tidy};
 use crate::old;
 use crate::race::Race;
 use crate::roofline::Roofline;
@@ -26,9 +25,6 @@ use std::collections::BTreeMap;
 
 /// The version of the keys below. A reader refuses files of a newer one.
 pub const SCHEMA_VERSION: u32 = 2;
-
-/// Bytes in the megabyte of `peak_memory_mb`.
-pub const MEGABYTE: f64 = 1e6;
 
 /// A result file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -216,67 +212,6 @@ impl Record {
             }
         };
         Ok(record.checked())
-    }
-
-    /// As it stands in a file, held against itself: the status is what all that it states allows.
-    pub fn checked(mut self) -> Record {
-        self.reconcile();
-        self.judge();
-        self
-    }
-
-    /// Samples are what was measured; what a file states of all of them together must follow from them.
-    fn reconcile(&mut self) {
-        if self.samples.is_empty() {
-            return;
-        }
-        let figures = figures::of([&*self]);
-        let stated: Vec<Option<f64>> = figures.iter().map(|figure| figure.of(self)).collect();
-        let said = (self.status, self.reason.take());
-        let samples = std::mem::take(&mut self.samples);
-        let twice = samples.into_iter().filter_map(|it| self.take(it.measured()).err()).last();
-        self.conclude();
-        if said.0 != Status::Measured {
-            (self.status, self.reason) = said;
-        }
-        let differs = figures.iter().zip(stated).find_map(|(figure, stated)| {
-            let (stated, found) = (stated?, figure.of(self)?);
-            let differs = (stated - found).abs() > 1e-6 * stated.abs().max(found.abs());
-            differs.then(|| {
-                let (stated, found) = (figure.said(stated), figure.said(found));
-                format!("{}: the file states {stated}, its samples {found}", figure.key)
-            })
-        });
-        if let Some(reason) = twice.or(differs) {
-            (self.status, self.reason) = (Status::Misreported, Some(reason));
-        }
-    }
-
-    /// Adds a sample unless it is there already: a sample is known by its run, its row and its round.
-    ///
-    /// # Errors
-    /// If another of its round says something else, the contradiction.
-    pub(crate) fn take(&mut self, sample: Sample) -> Result<bool, String> {
-        for known in self.samples.iter_mut().filter(|it| it.round == sample.round) {
-            if let Some(both) = known.with(&sample) {
-                *known = both;
-                return Ok(false);
-            }
-        }
-        let counts = |it: &Sample| it.status.completed() && !it.superseded;
-        let rival = |it: &&Sample| it.round == sample.round && counts(it) && counts(&sample);
-        let contradiction = self.samples.iter().find(rival).map(|rival| {
-            let figures = figures::of([&*self]);
-            let both = |it: &Figure| Some((it.of_sample(rival)?, it.of_sample(&sample)?));
-            let differs =
-                figures.iter().find_map(|it| Some((it, both(it).filter(|(a, b)| a != b)?)));
-            let told = differs.map_or("what was measured".to_owned(), |(figure, (one, other))| {
-                format!("{}, {} and {}", figure.key, figure.said(one), figure.said(other))
-            });
-            format!("round {} stands there twice with different figures: {told}", sample.round + 1)
-        });
-        self.samples.push(sample);
-        contradiction.map_or(Ok(true), Err)
     }
 
     /// The status that follows from the quality and the targets of a row that was measured.

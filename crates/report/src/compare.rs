@@ -161,7 +161,7 @@ pub fn change(row: &ComparedRow) -> String {
     let unit = if row.ratio.is_some() { "%" } else { points };
     let shown = |size: f64| match row.ratio {
         Some(_) => format!("{:+.1}", (size - 1.0) * 100.0),
-        None => format!("{size:+.4}"),
+        None => format!("{:+.4}", size + 0.0), // no minus before 0
     };
     let Some(size) = row.ratio.or(row.difference) else { return UNKNOWN.to_owned() };
     let (low, high) = match row.interval {

@@ -6,9 +6,9 @@ use crate::grid::{
     BOLD, Cell, Color, Column as Place, DIM, GREEN, Grid, RED, YELLOW, painted, wrapped,
 };
 use crate::notes;
+pub use crate::style::{Style, may_color};
 use crate::table::{self, Column};
 use crate::text::{self, UNKNOWN, count, three_digits, visible};
-use ::console::Term;
 pub use measure::text::one_line;
 use record::figures::Shown;
 use record::summary::{Row, Summary};
@@ -16,59 +16,14 @@ use record::{Status, Verdict};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-/// Columns of a table where nobody says how wide the terminal is, and where there is none.
-const WIDTH: u16 = 80;
-const PIPED: u16 = 120;
-/// Columns that prose takes at most, and that fit a terminal however narrow it is.
+/// Columns that prose takes at most.
 const PROSE: usize = 110;
-const NARROWEST: u16 = 40;
 /// Characters of a name that are shown.
 const SHOWN: usize = 40;
 /// Rows that are shown; a terminal is no place for more.
 const MAX_ROWS: usize = 200;
 /// Bars that are shown.
 const MAX_BARS: usize = 60;
-
-/// What the output may look like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Style {
-    /// Columns that a table may take.
-    pub width: u16,
-    pub color: bool,
-}
-
-impl Default for Style {
-    /// Neither colour nor more than 80 columns.
-    fn default() -> Self {
-        Style { width: WIDTH, color: false }
-    }
-}
-
-impl Style {
-    /// What suits standard output: colours on a terminal, unless `NO_COLOR` is set or the terminal is dumb.
-    pub fn stdout() -> Style {
-        Style::of(&Term::stdout())
-    }
-
-    /// What suits standard error.
-    pub fn stderr() -> Style {
-        Style::of(&Term::stderr())
-    }
-
-    fn of(terminal: &Term) -> Style {
-        if !terminal.is_term() {
-            return Style { width: PIPED, color: false };
-        }
-        let width = terminal.size_checked().map_or(WIDTH, |(_, columns)| columns);
-        Style { width: width.max(NARROWEST), color: may_color() }
-    }
-}
-
-/// Whether a terminal's colours are wanted.
-pub fn may_color() -> bool {
-    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
-}
 
 /// How much is shown.
 #[derive(Clone, Copy, Debug, Default)]

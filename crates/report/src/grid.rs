@@ -1,7 +1,7 @@
 //! Texts in columns that fit a width. What matters least is left out first; names are wrapped between words,
 //! figures never; a word that is wider than its column is cut.
 
-use crate::console::Style;
+use crate::style::Style;
 use crate::text::width;
 
 /// Columns between two texts, and in front of a line.

@@ -20,6 +20,7 @@ mod notes;
 pub mod openmetrics;
 pub mod parquet;
 mod scaling;
+mod style;
 pub mod table;
 pub mod text;
 

@@ -35,7 +35,7 @@ pub fn write(summary: &Summary, mut to: impl Write) -> Result<()> {
 fn base(figure: &Figure) -> (String, &'static str, f64) {
     let (endings, unit, scale): (&[&str], _, _) = match &*figure.unit {
         "s" => (&["_s", "_seconds"], "seconds", 1.0),
-        "MB" => (&["_mb"], "bytes", record::MEGABYTE),
+        "MB" => (&["_mb"], "bytes", record::number::MEGABYTE),
         "%" => (&["_percent"], "ratio", 0.01),
         _ => (&[], "", 1.0),
     };

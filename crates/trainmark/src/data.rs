@@ -3,14 +3,13 @@
 //! A task's data lies where its suite says or, if the task says `[find]`, in one of several usual places; where
 //! there are none, data that the program draws may stand in. Files are hashed as streams.
 
+use crate::content::{digest_of_content, file_in};
 use crate::suite::LoadedSuite;
 use crate::task::{Find, Task};
 use anyhow::{Context, Result, anyhow, bail};
-use files::Kind;
 use measure::provenance::{digest_of_file, hexadecimal};
 use sha2::{Digest, Sha256};
 use std::fmt;
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 /// Data that has been found and hashed, or none.
@@ -214,15 +213,6 @@ fn search(task: &Task, find: &Find, directory: &Path) -> Search {
     Search::Nothing
 }
 
-/// A file under any of its names; plain before compressed. Some archives hold a folder under one name and the
-/// file under another.
-pub fn file_in(folder: &Path, name: &Path) -> Option<PathBuf> {
-    let name = name.display().to_string();
-    let dotted = name.replace("-idx", ".idx");
-    let names = [name.clone(), dotted.clone(), format!("{name}.gz"), format!("{dotted}.gz")];
-    names.iter().map(|name| folder.join(name)).find(|path| path.is_file())
-}
-
 /// In letters, digits, `.`, `_` and `-`, since it goes into tables and files.
 fn name_of(path: &Path) -> String {
     let resolved = path.canonicalize().unwrap_or_else(|_| path.to_owned());
@@ -268,24 +258,6 @@ fn found(task: &Task, found: &Found) -> Result<Dataset> {
     Ok(Dataset { directory, name, sha256, found_by })
 }
 
-/// Of a compressed file, what is in it: mirrors compress differently.
-pub fn digest_of_content(file: &Path) -> Result<String> {
-    let cannot = || format!("the data {} cannot be read", file.display());
-    Ok(hexadecimal(&digest_of(&mut content(file).with_context(cannot)?).with_context(cannot)?))
-}
-
-/// A file's content, decompressed if it begins as gzip does.
-///
-/// # Errors
-/// If it cannot be read.
-pub fn content(file: &Path) -> std::io::Result<Box<dyn Read>> {
-    let mut open = BufReader::new(files::open(file, Kind::STREAM)?.0);
-    match open.fill_buf()?.starts_with(&[0x1f, 0x8b]) {
-        true => Ok(Box::new(flate2::bufread::MultiGzDecoder::new(open))),
-        false => Ok(Box::new(open)),
-    }
-}
-
 /// The deepest folder that holds all of these.
 fn common_folder(paths: &[PathBuf]) -> Option<PathBuf> {
     let holds_all = |folder: &&Path| paths.iter().all(|path| path.starts_with(folder));
@@ -326,17 +298,6 @@ fn digest(task: &Task, place: &Path) -> Result<String> {
         all.update(own);
     }
     Ok(hexadecimal(&all.finalize()))
-}
-
-fn digest_of(bytes: &mut dyn Read) -> std::io::Result<Vec<u8>> {
-    let mut digest = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match bytes.read(&mut buffer)? {
-            0 => return Ok(digest.finalize().to_vec()),
-            count => digest.update(&buffer[..count]),
-        }
-    }
 }
 
 /// The files at a path and below it.

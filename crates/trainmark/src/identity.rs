@@ -11,7 +11,8 @@
 
 use crate::plan::{self, Places, Row};
 use crate::setup::{self, Site};
-use crate::suite::{Argument, LoadedSuite, Trainer};
+use crate::suite::{LoadedSuite, Trainer};
+use crate::template::Argument;
 use crate::trainer::Ready;
 use measure::provenance::sha256_of_file;
 use record::fingerprint::Fingerprint;

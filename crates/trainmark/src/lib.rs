@@ -18,6 +18,7 @@ pub mod capability;
 pub mod cli;
 pub mod cmd;
 pub mod command;
+pub mod content;
 pub mod data;
 pub mod executor;
 pub mod expression;

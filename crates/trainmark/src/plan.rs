@@ -1,7 +1,7 @@
 //! From a suite and what the user asked for to the list of rows.
 
-use crate::suite::{Argument, LoadedSuite, Suite, TrainedModel, Trainer};
-use crate::template::{PLACES, fill, plain};
+use crate::suite::{LoadedSuite, Suite, TrainedModel, Trainer};
+use crate::template::{Argument, PLACES, fill, plain};
 use record::name::{meant, unknown};
 use record::race;
 use serde::{Deserialize, Serialize};

@@ -4,7 +4,7 @@
 //! the truth, an IDX file or a text. They are read when a training has ended and forgotten then: a harness that
 //! held on to them would take part in what it measures.
 
-use crate::data::{content, file_in};
+use crate::content::{content, file_in};
 use record::task::Better;
 use serde::Deserialize;
 use std::io::{ErrorKind, Read};

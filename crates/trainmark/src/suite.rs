@@ -7,7 +7,7 @@ use crate::builtin;
 use crate::rules::Rules;
 use crate::setup::needs::Declared;
 use crate::task::{self, Key, Task};
-use crate::template;
+use crate::template::{self, Argument};
 use indexmap::IndexMap;
 use record::name::{self, file_nearby};
 use record::task::ScalingRecord;
@@ -187,15 +187,6 @@ pub struct Trainer {
     /// Rows that are left out: each a table of keys that all must match.
     #[serde(default)]
     pub exclude: Vec<Map<String, Value>>,
-}
-
-/// One argument, or several that stand or fall together.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
-pub enum Argument {
-    Always(String),
-    /// Left out where the row has no value for one of the placeholders.
-    IfKnown(Vec<String>),
 }
 
 /// How one trainer trains one model.

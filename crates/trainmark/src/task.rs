@@ -4,7 +4,7 @@
 use crate::builtin;
 use crate::expression::Expression;
 use crate::score::{Ask, Score, Type};
-use crate::suite::Argument;
+use crate::template::Argument;
 use indexmap::IndexMap;
 use record::name::unknown;
 use record::task::{Better, KeyRecord, MetricRecord, TaskRecord, WorkRecord};

@@ -1,6 +1,16 @@
 //! Texts of a suite with keys in braces, such as `--epochs {epochs}`.
 
+use serde::Deserialize;
 use serde_json::Value;
+
+/// One argument, or several that stand or fall together.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Argument {
+    Always(String),
+    /// Left out where the row has no value for one of the placeholders.
+    IfKnown(Vec<String>),
+}
 
 /// A configuration value as an argument.
 pub fn plain(value: &Value) -> String {

@@ -1,6 +1,6 @@
 //! The page of the history: what changed, then each row over its runs.
 
-use super::figure;
+use super::figure::figure;
 use crate::chart::history::chart;
 use crate::text::{count, visible};
 use maud::{Markup, html};

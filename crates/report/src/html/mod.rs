@@ -6,6 +6,7 @@
 //! script and the one style here, by their hashes, so that even a mistake of ours could do nothing.
 
 mod failure;
+mod figure;
 mod history;
 mod look;
 mod machine;
@@ -13,11 +14,12 @@ mod method;
 mod overview;
 mod results;
 
-use crate::chart::{self, Chart, Section};
+use crate::chart::{self, Section};
 use crate::exhibit::Exhibit;
 use crate::text::{count, visible};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use figure::figure;
 use look::SHOWN;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use record::history::History;
@@ -157,33 +159,6 @@ fn section(section: &Section) -> Markup {
         div.charts { @for chart in &section.charts { (figure(chart)) } }
         @if section.left_out > 0 {
             p.note { (count(section.left_out, "further panel")) " are not drawn." }
-        }
-    }
-}
-
-fn figure(chart: &Chart) -> Markup {
-    html! {
-        figure id=(chart.name) {
-            figcaption { (chart.title) }
-            (chart.inline())
-            details {
-                summary { "Figures" }
-                div.wide tabindex="0" role="region" aria-label={ "Figures of " (chart.title) } {
-                    table {
-                        thead { tr { @for title in &chart.table.head { th scope="col" { (title) } } } }
-                        tbody {
-                            @for (place, cells) in &chart.table.rows {
-                                tr data-r=(place) {
-                                    @for (index, cell) in cells.iter().enumerate() {
-                                        @if index == 0 { th scope="row" { bdi { (cell) } } }
-                                        @else { td { (cell) } }
-                                    }
-                                }
-                            }
-                        }
-                    }
-                }
-            }
         }
     }
 }

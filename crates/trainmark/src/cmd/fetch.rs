@@ -2,7 +2,7 @@
 //! trainer finds it.
 
 use crate::cmd::report::print;
-use crate::data::digest_of_content;
+use crate::content::digest_of_content;
 use crate::suite::LoadedSuite;
 use crate::task::{self, Task};
 use anyhow::{Context, Result, anyhow, bail};

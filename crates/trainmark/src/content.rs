@@ -1,0 +1,46 @@
+//! What is in a file of data, compressed or not.
+
+use anyhow::{Context, Result};
+use files::Kind;
+use measure::provenance::hexadecimal;
+use sha2::{Digest, Sha256};
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+/// A file under any of its names; plain before compressed. Some archives hold a folder under one name and the
+/// file under another.
+pub fn file_in(folder: &Path, name: &Path) -> Option<PathBuf> {
+    let name = name.display().to_string();
+    let dotted = name.replace("-idx", ".idx");
+    let names = [name.clone(), dotted.clone(), format!("{name}.gz"), format!("{dotted}.gz")];
+    names.iter().map(|name| folder.join(name)).find(|path| path.is_file())
+}
+
+/// Of a compressed file, what is in it: mirrors compress differently.
+pub fn digest_of_content(file: &Path) -> Result<String> {
+    let cannot = || format!("the data {} cannot be read", file.display());
+    Ok(hexadecimal(&digest_of(&mut content(file).with_context(cannot)?).with_context(cannot)?))
+}
+
+/// A file's content, decompressed if it begins as gzip does.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn content(file: &Path) -> std::io::Result<Box<dyn Read>> {
+    let mut open = BufReader::new(files::open(file, Kind::STREAM)?.0);
+    match open.fill_buf()?.starts_with(&[0x1f, 0x8b]) {
+        true => Ok(Box::new(flate2::bufread::MultiGzDecoder::new(open))),
+        false => Ok(Box::new(open)),
+    }
+}
+
+fn digest_of(bytes: &mut dyn Read) -> std::io::Result<Vec<u8>> {
+    let mut digest = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match bytes.read(&mut buffer)? {
+            0 => return Ok(digest.finalize().to_vec()),
+            count => digest.update(&buffer[..count]),
+        }
+    }
+}
