@@ -46,15 +46,21 @@ pub(crate) fn float32() -> Vec<Set> {
 }
 
 /// Those that multiply bfloat16 numbers and sum in float32.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn bf16() -> Vec<Set> {
+    Vec::new()
+}
+
+/// Those that multiply bfloat16 numbers and sum in float32.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn bf16() -> Vec<Set> {
     let mut sets = Vec::new();
-    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    #[cfg(target_os = "linux")]
     if amx::there() {
         // SAFETY: the CPU has it, and the system allows it.
         let run = |repetitions| unsafe { amx::tiles(repetitions) };
         sets.push(Set { isa: "amx", flop: (amx::FLOP * STEPS) as f64, run });
     }
-    #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx512bf16") {
         // SAFETY: the CPU has it.
         let run = |repetitions| unsafe { x86::avx512_bf16(repetitions) };
