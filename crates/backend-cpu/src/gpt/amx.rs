@@ -74,7 +74,7 @@ pub struct Block<'data> {
     pub ahead: *const u16,
 }
 
-/// Hands a block's sums, (32, 32), to a [`Finish`]: `rows` of them from `row` on, and the columns
+/// Hands a block's sums, (32, 32), to a `Finish`: `rows` of them from `row` on, and the columns
 /// of `panels` panels from `panel` on.
 ///
 /// # Panics

@@ -17,7 +17,7 @@
 //! one. An element is summed in the order of the depth whatever the tile, so that its bits do not
 //! depend on the shape of tiles or on who computes which rows.
 //!
-//! What becomes of a finished tile is the caller's: see [`Finish`].
+//! What becomes of a finished tile is the caller's: see `Finish`.
 
 use crate::finish::{Finish, load, store};
 use crate::simd::{Kernel, MAX_LANES, Simd};
