@@ -402,7 +402,7 @@ fn a_trainer_that_outgrows_its_memory_limit_is_killed_and_says_why() {
     job.memory_limit = Some(MemoryLimit { bytes: 100 * MB, by: Some(LimitedBy::Watch) });
     let outcome = run_quietly(&job);
     assert_eq!(outcome.exit, Exit::OverMemoryLimit);
-    assert!(outcome.out_of_memory.unwrap().contains("100000000"));
+    assert!(outcome.out_of_memory.unwrap().contains("100.00 MB"));
     let peak = outcome.meters["peak_memory_bytes"].count().unwrap();
     assert!(peak >= 100 * MB, "{peak} bytes");
 
