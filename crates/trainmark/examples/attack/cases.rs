@@ -142,20 +142,18 @@ fn spoilt_journal(scene: &mut Scene, base: &Base) -> Result<()> {
     let ended = scene.run(&RUN, Some((Victim::Harness, moment)))?;
     let path = scene.path("out/journal.jsonl");
     let before = fs::read(&path).unwrap_or_default();
-    let is_begun = String::from_utf8_lossy(&before).contains("\"began\"");
-    if ended.code.is_some() || !is_begun {
+    if ended.code.is_some() || !is_began(&before) {
         return Ok(()); // it was faster, or nothing is there to be spoilt
     }
     add(&scene.counts.journals);
     let after = spoil_lines(scene, &before);
     fs::write(&path, &after)?;
-    // A line before that of its run belongs to none.
-    let lines = |text: &[u8]| -> Vec<Vec<u8>> {
-        let lines = text.split(|&it| it == b'\n').map(<[u8]>::to_vec);
-        lines.skip_while(|it| !String::from_utf8_lossy(it).contains("\"began\"")).collect()
-    };
-    let left = lines(&after);
-    let lost = lines(&before).into_iter().filter(|line| !left.contains(line)).count();
+    // A line before that of its run belongs to none; a damaged one of its run begins none.
+    let lines = |text: &[u8]| text.split(|&it| it == b'\n').map(<[u8]>::to_vec).collect::<Vec<_>>();
+    let of_run = lines(&before).into_iter().skip_while(|it| !is_began(it)).collect::<Vec<_>>();
+    let left: Vec<_> =
+        lines(&after).into_iter().skip_while(|it| Some(it) != of_run.first()).collect();
+    let lost = of_run.iter().filter(|line| !left.contains(line)).count();
     let ended = scene.run(&RESUME, None)?;
     if ended.code != Some(0) {
         // Of the run itself nothing is known any more: it can only begin anew, and says so.
@@ -174,6 +172,10 @@ fn spoilt_journal(scene: &mut Scene, base: &Base) -> Result<()> {
         return is_complete(scene, 2 * TRAININGS + 1, 0);
     }
     is_complete_or_twice(scene, lost)
+}
+
+fn is_began(line: &[u8]) -> bool {
+    String::from_utf8_lossy(line).contains("\"began\"")
 }
 
 /// A result whose line is damaged is unknown to the journal: its row begins a file of its own.
