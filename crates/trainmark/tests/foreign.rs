@@ -120,6 +120,21 @@ fn the_lines_of_nanogpts_train_py_are_read() {
 }
 
 #[test]
+fn the_lines_of_llm_cs_train_gpt2cu_are_read() {
+    let suite = LoadedSuite::find(Some(&root().join("examples/llm.c/suite.toml"))).unwrap();
+    let lines = "| val_num_batches       | 2                                                  |\n\
+                 val loss 11.010257\n\
+                 step    1/50 | loss 11.009643 (+nanz)| norm 15.3432 (+nanz)| lr 5.45e-05 | 98.10 ms | -100.0% bf16 MFU | 167015 tok/s\n\
+                 step   50/50 | loss 6.093166 (+0.08z)| norm 1.2011 (-0.66z)| lr 6.00e-05 | 32.10 ms | 49.2% bf16 MFU | 510307 tok/s\n\
+                 val loss 6.101122\n\
+                 total average iteration time: 32.214300 ms\n";
+    let said = said(&suite, lines);
+    assert_eq!(said.value("val_loss").unwrap().1, 6.101122);
+    let losses: Vec<_> = said.curve.points().iter().map(|it| (it.step, it.loss)).collect();
+    assert_eq!(losses, [(Some(1), Some(11.009643)), (Some(50), Some(6.093166))]);
+}
+
+#[test]
 fn the_lines_of_hugging_faces_trainer_are_read_beside_its_bars() {
     let suite = LoadedSuite::find(Some(&root().join("examples/hugging-face/suite.toml"))).unwrap();
     // The bar is drawn over with a carriage return, and dictionaries are padded with blanks.
