@@ -101,12 +101,18 @@ gpt() {
     # A tenth of the preset's 2,000 steps: a step takes as long whichever it is. tinygrad takes 40 times as long
     # as ours: two rounds of its own, beside ours.
     rm -rf "$folder/gpt" "$folder/gpt-tinygrad"
+    mkdir -p "$folder/gpt-tinygrad"
     for_gpt="--suite suites/gpt.toml --backend cpu,mlx --threads 2 --set steps=200 ${GPT_DATA:+--data $GPT_DATA}"
     fast="Trainmark,Trainmark AVX-512,Trainmark AMX bf16,PyTorch,PyTorch compiled,PyTorch compiled bf16,JAX"
+    all_but_tinygrad="$fast,MLX compiled,NumPy,candle,burn"
     # shellcheck disable=SC2086 # words
-    "$bin/trainmark" run $for_gpt --repeats 6 --trainer "$fast,MLX compiled,NumPy,candle,burn" --out "$folder/gpt" >&2
+    "$bin/trainmark" verify $for_gpt --trainer "$all_but_tinygrad,tinygrad" --out "$folder/gpt" >&2
+    cp "$folder/gpt/verification.json" "$folder/gpt-verification.json"
+    # shellcheck disable=SC2086 # words
+    "$bin/trainmark" run $for_gpt --repeats 6 --trainer "$all_but_tinygrad" --out "$folder/gpt" >&2
     python3 records/tables.py "$folder/gpt"
     printf '\nTwo rounds with tinygrad.\n'
+    cp "$folder/gpt-verification.json" "$folder/gpt-tinygrad/verification.json"
     # shellcheck disable=SC2086 # words
     "$bin/trainmark" run $for_gpt --repeats 2 --trainer "Trainmark,tinygrad" --out "$folder/gpt-tinygrad" >&2
     python3 records/tables.py "$folder/gpt-tinygrad"
