@@ -8,7 +8,7 @@
 #   threads      1 min   more threads than one, at the same steps in turns
 #   densities    1 min   the MLP's two ways of the first layer
 #   together     1 min   the start, and trainings beside each other
-#   gpt         25 min   the GPT `small` beside every framework, six rounds; first `trainmark setup --suite suites/gpt.toml`
+#   gpt         20 min   the GPT `small` beside every framework, six rounds; first `trainmark setup --suite suites/gpt.toml`
 # Each part leaves FOLDER/PART.md and its result files; one that is measured again replaces only its own.
 # MNIST is looked for as the trainer does: $TRAINMARK_DATA, ./data, the user's cache. The GPT's text is the file
 # $GPT_DATA, or else what suites/gpt.toml finds. Let nothing else run.
@@ -116,7 +116,8 @@ gpt() {
     # shellcheck disable=SC2086 # words
     "$bin/trainmark" run $for_gpt --repeats 2 --trainer "Trainmark,tinygrad" --out "$folder/gpt-tinygrad" >&2
     python3 records/tables.py "$folder/gpt-tinygrad"
-    "$bin/trainmark" report --input "$folder/gpt" --output "$folder/gpt.json" --markdown "$folder/gpt-report.md" >&2
+    "$bin/trainmark" report --reference Trainmark/cpu --input "$folder/gpt" --output "$folder/gpt.json" \
+        --markdown "$folder/gpt-report.md" >&2
 }
 
 for part in $parts; do

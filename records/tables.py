@@ -176,7 +176,8 @@ def gpt(rows):
             times_faster(row, others) if ours else "",
             "-" if share is None else f"{100 * share:.0f} %",
             seconds(timing["wall_s"]), f"{row['metrics']['peak_memory_mb']:.0f}",
-            f"{row['metrics']['val_loss']:.4f}" if row["metrics"].get("val_loss") else "-", len(by_round(row)),
+            f"{row['metrics']['val_loss']:.4f}" if row["metrics"].get("val_loss") else "-",
+            " ".join(f"{1e3 * train_s / config['steps']:.2f}" for _, train_s in sorted(by_round(row).items())),
         ])
     threads = sorted({(row.get("trainer") or {}).get("threads") for row in rows} - {None})
     table(
@@ -185,7 +186,7 @@ def gpt(rows):
         "out, of the measured rate of what the row runs on (AMX in float32: a sixth of its bfloat16 rate); wall: the "
         "whole process, evaluation included",
         ["trainer", "precision", "steps", "ms a step", "tokens/s", "faster", "of peak", "wall s", "memory MB",
-         "val_loss", "rounds"],
+         "val_loss", "ms a step in each round"],
         body,
     )
 
