@@ -4,8 +4,8 @@
 //! of the steps. What learns almost as well although it is wrong is not found by any target: `--check` and
 //! `trainmark verify` find it.
 //!
-//! `cargo run --release -p mnist-classic --example gpt_seeds -- TEXT|babble [SEEDS] [STEPS]`; a line for each
-//! run as it ends, and a summary.
+//! `cargo run --release -p mnist-classic --example gpt_seeds -- TEXT|babble [SEEDS] [PRECISION]`; a line for
+//! each run as it ends, and a summary. PRECISION is `float32` unless it says `bf16`, which needs AMX.
 
 use anyhow::Result;
 use nn::backend::{Backend, Options};
@@ -17,6 +17,7 @@ use text::{Source, Text, validation::nats};
 const BATCH: usize = 12;
 const LEARNING_RATE: f64 = 1e-3;
 const WARMUP: u64 = 100;
+const STEPS: u64 = 2000;
 /// Of each broken kind.
 const BROKEN_SEEDS: u64 = 3;
 
@@ -34,10 +35,10 @@ fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let place = arguments.next().map(PathBuf::from);
     let seeds: u64 = arguments.next().map_or(Ok(10), |count| count.parse())?;
-    let steps: u64 = arguments.next().map_or(Ok(2000), |count| count.parse())?;
+    let options = Options { precision: arguments.next(), ..Options::default() };
     let text = Source::locate(place.as_deref())?.load()?;
-    println!("{}, small, {steps} steps of {BATCH} windows, seeds 1 to {seeds}", text.name);
-    let sound = measure(Fault::None, &text, seeds, steps)?;
+    println!("{}, small, {STEPS} steps of {BATCH} windows, seeds 1 to {seeds}", text.name);
+    let sound = measure(Fault::None, &text, seeds, &options)?;
     let mut broken = Vec::new();
     for fault in [
         Fault::TenthOfTheRate,
@@ -45,7 +46,7 @@ fn main() -> Result<()> {
         Fault::PositionsAsTheyWere,
         Fault::HalfOfTheSteps,
     ] {
-        broken.push((fault, measure(fault, &text, seeds.min(BROKEN_SEEDS), steps)?));
+        broken.push((fault, measure(fault, &text, seeds.min(BROKEN_SEEDS), &options)?));
     }
     println!("{:<22} {:>8} {:>8} {:>8}", "", "lowest", "median", "highest");
     for (fault, losses) in [(Fault::None, sound)].into_iter().chain(broken) {
@@ -57,10 +58,10 @@ fn main() -> Result<()> {
 }
 
 /// The validation losses, the lowest first.
-fn measure(fault: Fault, text: &Text, seeds: u64, steps: u64) -> Result<Vec<f64>> {
+fn measure(fault: Fault, text: &Text, seeds: u64, options: &Options) -> Result<Vec<f64>> {
     let mut losses = Vec::new();
     for seed in 1..=seeds {
-        let loss = train(fault, text, seed, steps)?;
+        let loss = train(fault, text, seed, options)?;
         println!("{fault:?} seed {seed} val_loss {loss:.4}");
         losses.push(loss);
     }
@@ -68,20 +69,20 @@ fn measure(fault: Fault, text: &Text, seeds: u64, steps: u64) -> Result<Vec<f64>
     Ok(losses)
 }
 
-fn train(fault: Fault, text: &Text, seed: u64, steps: u64) -> Result<f64> {
+fn train(fault: Fault, text: &Text, seed: u64, options: &Options) -> Result<f64> {
     let shape = Shape::small(text.vocabulary);
     let learning_rate = match fault {
         Fault::TenthOfTheRate => LEARNING_RATE / 10.0,
         _ => LEARNING_RATE,
     };
-    let optimiser = AdamW { learning_rate, warmup: WARMUP, steps };
+    let optimiser = AdamW { learning_rate, warmup: WARMUP, steps: STEPS };
     let job = Job { shape, batch_size: BATCH, optimiser, text: &text.train };
-    let mut session = backend_cpu::Cpu.open_gpt(job, &Options::default())?;
+    let mut session = backend_cpu::Cpu.open_gpt(job, options)?;
     let mut initial = State::zeros(shape);
     recipe::initialise(&mut initial, seed);
     session.set_state(&initial)?;
 
-    let taken = if fault == Fault::HalfOfTheSteps { steps / 2 } else { steps };
+    let taken = if fault == Fault::HalfOfTheSteps { STEPS / 2 } else { STEPS };
     let mut starts = vec![0; taken as usize * BATCH];
     recipe::windows(&mut starts, seed, 0, BATCH, text.train.len() - shape.context);
     let mut losses = vec![0.0; taken as usize];

@@ -32,6 +32,8 @@ pub struct Race {
     /// Until the target was reached.
     pub epochs: Option<f64>,
     pub seconds: Option<f64>,
+    /// The same with set-up, compilation and warm-up before it.
+    pub cold_seconds: Option<f64>,
     pub steps: Option<f64>,
 }
 
@@ -78,6 +80,7 @@ impl Race {
             reached: finishes.len(),
             epochs: median(|finish| finish.epochs),
             seconds: median(|finish| finish.seconds),
+            cold_seconds: median(|finish| finish.cold_seconds),
             steps: median(|finish| finish.steps),
         })
     }
@@ -87,6 +90,7 @@ impl Race {
 struct Finish {
     epochs: Option<f64>,
     seconds: Option<f64>,
+    cold_seconds: Option<f64>,
     steps: Option<f64>,
 }
 
@@ -97,7 +101,10 @@ fn finish(sample: &Sample, metric: &str, better: Better, target: f64) -> Option<
     let share = point.epoch.zip(last).map(|(epoch, last)| epoch / last);
     let of_all = share.zip(sample.steps).map(|(share, steps)| share * steps as f64);
     let steps = point.step.map(|step| step as f64).or(of_all);
-    Some(Finish { epochs: point.epoch, seconds: point.seconds, steps })
+    // A trainer that compiles nothing says nothing of it; one that states no set-up has no cold time.
+    let before = sample.timing.setup_s.map(|it| it + sample.timing.compile_s.unwrap_or_default());
+    let cold_seconds = point.seconds.zip(before).map(|(training, before)| training + before);
+    Some(Finish { epochs: point.epoch, seconds: point.seconds, cold_seconds, steps })
 }
 
 impl RaceSpeedUp {
@@ -143,6 +150,20 @@ mod tests {
         let race = record(&[&[(1.0, 90.0), (1.5, 93.0), (1.0, 92.9)]]).race.unwrap();
         assert_eq!((race.epochs, race.seconds, race.steps), (Some(2.0), Some(2.5), Some(2000.0)));
         assert_eq!((race.runs, race.reached), (1, 1));
+    }
+
+    #[test]
+    fn cold_time_to_the_target_has_set_up_and_compilation_before_the_training() {
+        let cold = |setup_s, compile_s| {
+            let mut record = record(&[&[(1.0, 90.0), (1.5, 93.0)]]);
+            let mut sample = record.samples.remove(0);
+            (sample.timing.setup_s, sample.timing.compile_s) = (setup_s, compile_s);
+            record.add_sample(sample);
+            record.race.unwrap().cold_seconds
+        };
+        assert_eq!(cold(Some(0.5), Some(4.0)), Some(7.0));
+        assert_eq!(cold(Some(0.5), None), Some(3.0));
+        assert_eq!(cold(None, Some(4.0)), None);
     }
 
     #[test]
