@@ -9,9 +9,11 @@
 //! all. What stands under a name and is not understood is moved out of the way ([`set_aside`]).
 #![forbid(unsafe_code)]
 
+use rustix::fs::OFlags;
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
@@ -74,14 +76,11 @@ impl fmt::Display for Kind {
 pub fn open(path: &Path, kind: Kind) -> io::Result<(File, u64)> {
     let regular = |found: std::fs::Metadata| match found.is_file() {
         true => Ok(found.len()),
-        false => Err(io::Error::new(
-            ErrorKind::InvalidInput,
-            format!("is no regular file, as {kind} is"),
-        )),
+        false => Err(invalid(format!("is no regular file, as {kind} is"))),
     };
     // Looked at first: opening some devices does something. And again, should it have been exchanged.
     regular(std::fs::metadata(path)?)?;
-    let file = options(&[Flag::NonBlocking]).read(true).open(path)?;
+    let file = options(OFlags::empty()).read(true).open(path)?;
     let bytes = regular(file.metadata()?)?;
     match bytes > kind.most_bytes {
         true => Err(too_large(bytes, kind)),
@@ -126,7 +125,6 @@ pub fn size(bytes: u64) -> String {
 /// # Errors
 /// As [`open`].
 pub fn read_end(path: &Path, kind: Kind, most: u64) -> io::Result<Vec<u8>> {
-    use std::io::{Seek, SeekFrom};
     let (mut file, bytes) = open(path, kind)?;
     file.seek(SeekFrom::Start(bytes.saturating_sub(most)))?;
     let mut text = Vec::new();
@@ -144,7 +142,7 @@ fn too_large(bytes: u64, kind: Kind) -> io::Error {
 /// # Errors
 /// If a link or anything but a regular file has the name, or the disk refuses.
 pub fn append(path: &Path) -> io::Result<File> {
-    ours(path, options(&[Flag::NonBlocking, Flag::NoFollow]).read(true).append(true).create(true))
+    ours(path, options(OFlags::NOFOLLOW).read(true).append(true).create(true))
 }
 
 /// Opens a file for writing from its beginning, makes it if it is not there. For locks and logs; anything
@@ -153,25 +151,25 @@ pub fn append(path: &Path) -> io::Result<File> {
 /// # Errors
 /// As [`append`].
 pub fn create(path: &Path) -> io::Result<File> {
-    let file = ours(path, options(&[Flag::NonBlocking, Flag::NoFollow]).write(true).create(true))?;
+    let file = ours(path, options(OFlags::NOFOLLOW).write(true).create(true))?;
     // Not before it is known to be a regular file.
     file.set_len(0)?;
     Ok(file)
 }
 
 fn ours(path: &Path, options: &OpenOptions) -> io::Result<File> {
-    let link = || {
-        let said = "a link has this name, and links are not written through: remove it";
-        io::Error::new(ErrorKind::InvalidInput, said)
-    };
     if path.symlink_metadata().is_ok_and(|found| found.is_symlink()) {
-        return Err(link());
+        return Err(invalid("a link has this name, and links are not written through: remove it"));
     }
     let file = options.open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
-        false => Err(io::Error::new(ErrorKind::InvalidInput, "it is no regular file")),
+        false => Err(invalid("it is no regular file")),
     }
+}
+
+fn invalid(said: impl Into<String>) -> io::Error {
+    io::Error::new(ErrorKind::InvalidInput, said.into())
 }
 
 /// Writes a new file, whole or not at all, and no other file is ever replaced. False if the name is taken.
@@ -237,47 +235,23 @@ fn folder_of(path: &Path) -> &Path {
 
 /// The file under a temporary name, on the disk.
 fn write_aside(folder: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // As any new file: the user's umask decides who else may read it.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let mut file = builder.prefix(WRITING).tempfile_in(folder)?;
+    // As any new file: the user's umask decides who else may read it.
+    let permissions = std::fs::Permissions::from_mode(0o666);
+    let mut file =
+        tempfile::Builder::new().permissions(permissions).prefix(WRITING).tempfile_in(folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     Ok(file)
 }
 
-#[derive(Clone, Copy)]
-enum Flag {
-    /// Opening a pipe would wait for its other end.
-    NonBlocking,
-    NoFollow,
-}
-
-#[cfg(unix)]
-fn options(flags: &[Flag]) -> OpenOptions {
-    use rustix::fs::OFlags;
-    use std::os::unix::fs::OpenOptionsExt;
-    let flag = |flag: &Flag| match flag {
-        Flag::NonBlocking => OFlags::NONBLOCK,
-        Flag::NoFollow => OFlags::NOFOLLOW,
-    };
-    let flags = flags.iter().map(flag).fold(OFlags::empty(), |all, flag| all | flag);
+/// Opening a pipe does not wait for its other end.
+fn options(more: OFlags) -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.custom_flags(flags.bits().cast_signed());
+    options.custom_flags((OFlags::NONBLOCK | more).bits().cast_signed());
     options
 }
 
-#[cfg(not(unix))]
-fn options(_: &[Flag]) -> OpenOptions {
-    OpenOptions::new()
-}
-
 #[cfg(test)]
-#[cfg(unix)]
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;

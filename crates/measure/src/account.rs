@@ -14,7 +14,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 /// Bytes per unit of `ru_maxrss`.
-const MAXRSS_UNIT: u64 = if cfg!(target_vendor = "apple") { 1 } else { 1024 };
+pub const MAXRSS_UNIT: u64 = if cfg!(target_vendor = "apple") { 1 } else { 1024 };
 
 /// A child that has ended, and what it used.
 #[derive(Clone, Copy, Debug)]

@@ -82,31 +82,28 @@ impl Place {
 
     /// Processes of this very group that the kernel has killed for lack of memory.
     pub fn kills(&self) -> Option<u64> {
-        let text = fs::read_to_string(self.folder.join(self.version.events())).ok()?;
+        let text = fs::read_to_string(self.folder.join(self.version.files()[2])).ok()?;
         counter(&text, "oom_kill")
     }
 }
 
 impl Version {
-    fn limit(self) -> &'static str {
+    /// The names of the files that hold the limit, the peak, and the kills.
+    fn files(self) -> [&'static str; 3] {
         match self {
-            Version::One => "memory.limit_in_bytes",
-            Version::Two => "memory.max",
+            Version::One => {
+                ["memory.limit_in_bytes", "memory.max_usage_in_bytes", "memory.oom_control"]
+            }
+            Version::Two => ["memory.max", "memory.peak", "memory.events"],
         }
+    }
+
+    fn limit(self) -> &'static str {
+        self.files()[0]
     }
 
     fn peak(self) -> &'static str {
-        match self {
-            Version::One => "memory.max_usage_in_bytes",
-            Version::Two => "memory.peak",
-        }
-    }
-
-    fn events(self) -> &'static str {
-        match self {
-            Version::One => "memory.oom_control",
-            Version::Two => "memory.events",
-        }
+        self.files()[1]
     }
 }
 

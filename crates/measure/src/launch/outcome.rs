@@ -6,7 +6,7 @@ use std::fmt;
 
 /// All that the harness knows of one trainer when nothing of it is left.
 /// The launcher tells it but for the output, which the harness itself reads.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Outcome {
     pub exit: Exit,
     /// The evidence, in words, that the trainer ran out of memory: the kernel's out-of-memory
@@ -34,19 +34,7 @@ pub struct Outcome {
 impl Outcome {
     /// Of a trainer of which nothing was measured, for this reason.
     pub fn unmeasured(exit: Exit, reason: &str) -> Outcome {
-        Outcome {
-            exit,
-            out_of_memory: None,
-            memory_limited_by: None,
-            address_space_bytes: None,
-            meters: Meters::absent(reason),
-            stdout_tail: String::new(),
-            stderr_tail: String::new(),
-            stdout_bytes: 0,
-            stderr_bytes: 0,
-            stragglers: Stragglers::default(),
-            survivors: 0,
-        }
+        Outcome { exit, meters: Meters::absent(reason), ..Outcome::default() }
     }
 }
 
@@ -93,6 +81,13 @@ pub struct Signal {
     /// `SIGSEGV`, or `signal 40` for those without a name.
     pub name: String,
     pub core_dumped: bool,
+}
+
+/// Nobody has seen it.
+impl Default for Exit {
+    fn default() -> Exit {
+        Exit::Lost(String::new())
+    }
 }
 
 /// For one line of a table or a message.

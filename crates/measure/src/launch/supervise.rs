@@ -68,8 +68,8 @@ struct Launch {
     heard: Receiver<Heard>,
     /// The trainer's main process.
     main: Option<i32>,
-    /// Of standard output and standard error.
-    lines: (Lines, Lines),
+    /// By the [`Stream`].
+    lines: [Lines; 2],
 }
 
 /// What the threads that read bring.
@@ -99,7 +99,7 @@ impl Launch {
             unreachable!("both were asked for as pipes");
         };
         let (sender, heard) = sync_channel(CHUNKS);
-        let lines = (Lines::default(), Lines::default());
+        let lines = Default::default();
         let mut launch = Launch { process, foster, mark, socket, heard, main: None, lines };
         let begin = || {
             launch.request(job)?;
@@ -155,11 +155,7 @@ impl Launch {
     }
 
     fn feed(&mut self, stream: Stream, chunk: &[u8], on_line: &mut dyn FnMut(Stream, &str)) {
-        let lines = match stream {
-            Stream::Stdout => &mut self.lines.0,
-            Stream::Stderr => &mut self.lines.1,
-        };
-        lines.feed(chunk, &mut |line| on_line(stream, line));
+        self.lines[stream as usize].feed(chunk, &mut |line| on_line(stream, line));
     }
 
     fn finish(
@@ -180,9 +176,10 @@ impl Launch {
                 self.feed(stream, &chunk, on_line);
             }
         }
-        let (stdout, stderr) = &mut self.lines;
-        stdout.finish(&mut |line| on_line(Stream::Stdout, line));
-        stderr.finish(&mut |line| on_line(Stream::Stderr, line));
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            self.lines[stream as usize].finish(&mut |line| on_line(stream, line));
+        }
+        let [stdout, stderr] = &self.lines;
         Ok(Outcome {
             stdout_tail: stdout.tail(),
             stderr_tail: stderr.tail(),

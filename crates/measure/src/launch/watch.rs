@@ -18,7 +18,8 @@ use super::limit::Memory;
 use super::outcome::{Exit, KILL, Outcome, STOP, Signal, Stragglers};
 use super::tree::{KILL_INTERVAL, KILL_PATIENCE, Tree};
 use crate::account::{Ended, wait_for_any};
-use crate::meter::{TreeSampler, Wall, meters, waited_cpu_s};
+use crate::meter::{TreeSampler, Wall, cpu_s, meters};
+use nix::sys::resource::UsageWho;
 use std::io::{self, BufReader, Read};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -211,7 +212,7 @@ impl<'a> Watch<'a> {
 
     /// CPU seconds of the whole tree so far.
     fn cpu_s(&self) -> Option<f64> {
-        Some(self.sampler.running_cpu_s()? + waited_cpu_s())
+        Some(self.sampler.running_cpu_s()? + cpu_s(UsageWho::RUSAGE_CHILDREN))
     }
 
     /// Whether stragglers compute, once a window is over.

@@ -18,4 +18,4 @@ pub use reading::Reading;
 
 pub(crate) use events::Events;
 pub(crate) use sampler::TreeSampler;
-pub(crate) use usage::{Wall, meters, waited_cpu_s};
+pub(crate) use usage::{Wall, cpu_s, meters};

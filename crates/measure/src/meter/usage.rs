@@ -3,12 +3,11 @@
 use super::meters::Meters;
 use super::reading::Reading;
 use super::sample::{Cpu, TreeSample};
+use crate::account::MAXRSS_UNIT;
 use crate::process;
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use std::time::Duration;
 
-/// Bytes per unit of `ru_maxrss`.
-const MAXRSS_UNIT: f64 = if cfg!(target_os = "linux") { 1024.0 } else { 1.0 };
 /// `ru_inblock` and `ru_oublock` count these on Linux, whatever the device's block size.
 const BLOCK_BYTES: f64 = 512.0;
 /// Sampled CPU time counts as more than the kernel's account only beyond this much, in seconds and
@@ -27,25 +26,22 @@ pub struct Wall {
     pub work: Duration,
 }
 
-/// CPU seconds of all processes that this one has waited for.
-pub fn waited_cpu_s() -> f64 {
-    getrusage(UsageWho::RUSAGE_CHILDREN).map_or(0.0, |usage| cpu_of(&usage).total_s())
+/// CPU seconds of this process, or of all that it has waited for.
+pub fn cpu_s(of: UsageWho) -> f64 {
+    getrusage(of).map_or(0.0, |usage| cpu_of(&usage).total_s())
 }
 
 /// What the kernel has added up for all waited-for descendants of this process, which must have had
 /// no other children than the one trainer. `survivors` are processes that could not be stopped, so
 /// that nobody could wait for them.
 pub fn meters(wall: Wall, sample: &TreeSample, survivors: u64) -> Meters {
-    let mut meters = Meters::absent("this system does not tell it");
-    meters.set("wall_s", wall_reading(wall));
-    let usage = match getrusage(UsageWho::RUSAGE_CHILDREN) {
-        Ok(usage) => usage,
-        Err(error) => {
-            let mut absent = Meters::absent(&format!("getrusage failed: {error}"));
-            absent.set("wall_s", wall_reading(wall));
-            return absent;
-        }
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN);
+    let mut meters = match &usage {
+        Ok(_) => Meters::absent("this system does not tell it"),
+        Err(error) => Meters::absent(&format!("getrusage failed: {error}")),
     };
+    meters.set("wall_s", wall_reading(wall));
+    let Ok(usage) = usage else { return meters };
     let children = children_source(survivors);
     let (cpu, source) = cpu_reading(&usage, sample, &children);
     meters.set("user_s", Reading::measured(cpu.user_s, source.clone()));
@@ -129,7 +125,7 @@ fn largest_process(usage: &Usage, sample: &TreeSample, children: &str) -> Readin
             format!("ru_maxrss of the largest process, {WAIT4}"),
         ),
         None => (
-            usage.max_rss() as f64 * MAXRSS_UNIT,
+            usage.max_rss() as f64 * MAXRSS_UNIT as f64,
             format!("ru_maxrss of the largest single process, {children}"),
         ),
     };

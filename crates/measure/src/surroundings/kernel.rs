@@ -3,9 +3,9 @@
 
 use super::seen::{Busy, Surroundings};
 use crate::group::{Place, counter};
+use crate::meter::cpu_s;
 use crate::process::{self, Stat};
-use nix::sys::resource::{Usage, UsageWho, getrusage};
-use nix::sys::time::TimeValLike;
+use nix::sys::resource::UsageWho;
 use std::collections::{HashMap, HashSet};
 use std::fs;
 
@@ -40,7 +40,7 @@ impl Counters {
         let thermal_throttles = thermal_throttles(&cores);
         Counters {
             cpu: stat.and_then(|text| cpu_ticks(&text, &cores)),
-            own_s: own_s(),
+            own_s: cpu_s(UsageWho::RUSAGE_SELF) + cpu_s(UsageWho::RUSAGE_CHILDREN),
             processes: process::all_processes().iter().map(identity_and_ticks).collect(),
             load_average: fs::read_to_string("/proc/loadavg").ok().and_then(|text| first(&text)),
             thermal_throttles,
@@ -122,14 +122,6 @@ fn cpu_ticks(stat: &str, cores: &[usize]) -> Option<CpuTicks> {
         found = true;
     }
     found.then_some(sum)
-}
-
-/// CPU seconds of this process and of all that it, and its launchers, have waited for.
-fn own_s() -> f64 {
-    let seconds =
-        |usage: Usage| (usage.user_time() + usage.system_time()).num_microseconds() as f64 / 1e6;
-    let of = |who| getrusage(who).map(seconds).unwrap_or(0.0);
-    of(UsageWho::RUSAGE_SELF) + of(UsageWho::RUSAGE_CHILDREN)
 }
 
 /// Of all cores and packages together; `None` where the kernel does not count them (most AMD and
