@@ -8,11 +8,13 @@
 //! would let a wrong learning rate pass.
 
 use crate::verify::Bounds;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt;
 
-/// How equal, from the best.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// How equal, from the best, or why nobody knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Grade {
     /// Every loss and every parameter is the reference's, rounded to float32.
     BitEqual,
@@ -24,17 +26,45 @@ pub enum Grade {
     Bf16,
     /// Beyond all of that: it computes something else.
     Different,
+    /// It was tried and broke down.
+    Failed,
+    /// The trainer does not take part, or the model has no reference.
+    NotVerified,
+    /// This machine lacks what the backend needs.
+    Unavailable,
 }
 
+impl Grade {
+    /// In a word or two, for tables.
+    pub fn words(self) -> &'static str {
+        match self {
+            Grade::BitEqual => "bit-equal",
+            Grade::Float32 => "float32",
+            Grade::Tf32 => "tf32",
+            Grade::Bf16 => "bf16",
+            Grade::Different => "DIFFERENT",
+            Grade::Failed => "failed",
+            Grade::NotVerified => "not verified",
+            Grade::Unavailable => "unavailable",
+        }
+    }
+
+    /// Whether it was found to train the same thing as the reference.
+    pub fn is_equal(self) -> bool {
+        self < Grade::Different
+    }
+}
+
+/// In a sentence.
 impl fmt::Display for Grade {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Grade::BitEqual => "bit-equal",
-            Grade::Float32 => "equal within float32 rounding",
-            Grade::Tf32 => "equal within tf32 precision",
-            Grade::Bf16 => "equal within bf16 precision",
-            Grade::Different => "different",
-        })
+        match self {
+            Grade::Float32 => f.pad("equal within float32 rounding"),
+            Grade::Tf32 | Grade::Bf16 => write!(f, "equal within {} precision", self.words()),
+            Grade::Different => f.pad("different"),
+            Grade::Failed => f.pad("the verification failed"),
+            other => f.pad(other.words()),
+        }
     }
 }
 

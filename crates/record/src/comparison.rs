@@ -8,118 +8,15 @@
 
 use crate::figures::{self, Figure};
 use crate::folder::{Folder, origin};
+use crate::job::{Job, jobs, pair, settings_that_differ, then};
 use crate::stats::Interval;
-use crate::verdict::{self, Scale, Verdict};
+use crate::verdict::{self, Verdict};
 use crate::verification::{Grade, Verification};
 use crate::{Record, Status, stats};
 use serde::{Serialize, Serializer};
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::collections::BTreeSet;
 
 pub use crate::stats::FEWEST_APART as FEWEST_SAMPLES;
-
-/// What makes two rows the same job: who trained what, how, on which data.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Job {
-    executable: String,
-    model: String,
-    backend: String,
-    compiled: bool,
-    /// `key=value`, sorted.
-    config: Vec<String>,
-    /// The digest, or the name where there is none.
-    dataset: String,
-    dataset_name: String,
-    precision: Option<String>,
-    threads: Option<usize>,
-}
-
-impl Job {
-    fn of(record: &Record, across: &[String]) -> Job {
-        let config = record.config.iter().filter(|(key, _)| !across.contains(key));
-        let mut config: Vec<String> = config.map(|(key, value)| format!("{key}={value}")).collect();
-        config.sort();
-        let dataset = record.dataset.as_deref().cloned().unwrap_or_default();
-        let trainer = record.trainer.as_ref();
-        let precision = trainer.and_then(|trainer| trainer.precision.clone());
-        Job {
-            executable: record.executable.clone(),
-            model: record.model.clone(),
-            backend: record.backend.clone(),
-            compiled: record.compiled,
-            config,
-            dataset: dataset.sha256.unwrap_or_else(|| dataset.name.clone()),
-            dataset_name: dataset.name,
-            precision: precision.filter(|_| !across.iter().any(|key| key == "precision")),
-            threads: trainer
-                .and_then(|trainer| trainer.threads)
-                .filter(|_| !across.iter().any(|key| key == "threads")),
-        }
-    }
-
-    /// Without those settings that all rows of a table have.
-    pub fn without(&self, shared: &[String]) -> String {
-        let config = self.config.iter().filter(|it| !shared.contains(it)).cloned().collect();
-        Job { config, ..self.clone() }.to_string()
-    }
-
-    /// The same but for what makes its figures incomparable: dataset, precision, threads.
-    fn is_like(&self, other: &Job) -> bool {
-        (&self.executable, &self.model, &self.backend, self.compiled, &self.config)
-            == (&other.executable, &other.model, &other.backend, other.compiled, &other.config)
-    }
-
-    /// A run that crashed may not have come to say its threads and its precision: it is taken for the
-    /// row that agrees with it in all else.
-    fn is_equal_where_told(&self, other: &Job) -> bool {
-        let silent = |it: &Job| it.threads.is_none() && it.precision.is_none();
-        self.is_like(other) && self.dataset == other.dataset && (silent(self) || silent(other))
-    }
-
-    /// What of these three differs, in words: `dataset: one, then another`.
-    fn unlike(&self, other: &Job) -> Vec<String> {
-        let row = format!("{} {} {}", self.executable, self.model, self.backend);
-        let told = |it: &Option<String>| it.clone().unwrap_or_else(|| "unknown".into());
-        let threads = |it: &Job| told(&it.threads.map(|threads| threads.to_string()));
-        let mut unlike = Vec::new();
-        if self.dataset != other.dataset {
-            let digest = |it: &Job| match self.dataset_name == other.dataset_name {
-                true => {
-                    let start: String = it.dataset.chars().take(12).collect();
-                    format!("{} ({start})", it.dataset_name)
-                }
-                false if it.dataset_name.is_empty() => "none".to_owned(),
-                false => it.dataset_name.clone(),
-            };
-            unlike.push(format!("{row}, dataset: {}, then {}", digest(self), digest(other)));
-        }
-        if self.precision != other.precision {
-            let (one, two) = (told(&self.precision), told(&other.precision));
-            unlike.push(format!("{row}, precision: {one}, then {two}"));
-        }
-        if self.threads != other.threads {
-            unlike.push(format!("{row}, threads: {}, then {}", threads(self), threads(other)));
-        }
-        unlike
-    }
-}
-
-/// For a table: who, what, where, and the configuration.
-impl fmt::Display for Job {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.executable, self.model, self.backend)?;
-        if self.compiled {
-            f.write_str(" compiled")?;
-        }
-        self.config.iter().try_for_each(|setting| write!(f, " {setting}"))
-    }
-}
-
-impl Serialize for Job {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
 
 /// What the user decides.
 #[derive(Clone, Debug, Default)]
@@ -184,11 +81,17 @@ pub enum Outcome {
     Regression,
     /// It completed before and does not now, or misses its target.
     StatusLost,
+    /// Further from the reference than before: a regression, whatever the times.
+    GradeLost,
     NoDifference,
+    /// The same grade.
+    Same,
     /// Too few samples.
     Inconclusive,
     /// One of the sides has nothing to compare.
     NotComparable,
+    /// It was verified before and was not now.
+    Unknown,
 }
 
 impl Outcome {
@@ -199,6 +102,9 @@ impl Outcome {
             Outcome::Worse => "worse, within the gate",
             Outcome::Regression => "REGRESSION",
             Outcome::StatusLost => "STATUS LOST",
+            Outcome::GradeLost => "GRADE LOST",
+            Outcome::Same => "same",
+            Outcome::Unknown => "not verified now",
             Outcome::NoDifference => "no difference shown",
             Outcome::Inconclusive => "inconclusive",
             Outcome::NotComparable => "not comparable",
@@ -207,7 +113,7 @@ impl Outcome {
 
     /// Whether the gate closes.
     pub fn is_regression(self) -> bool {
-        matches!(self, Outcome::Regression | Outcome::StatusLost)
+        matches!(self, Outcome::Regression | Outcome::StatusLost | Outcome::GradeLost)
     }
 }
 
@@ -221,31 +127,7 @@ pub struct GradeRow {
     pub new: Option<Grade>,
     /// Why the new one is what it is, if it is worse.
     pub reason: Option<String>,
-    pub outcome: GradeOutcome,
-}
-
-/// What became of a grade.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GradeOutcome {
-    Same,
-    Better,
-    /// Further from the reference than before: a regression, whatever the times.
-    GradeLost,
-    /// It was verified before and was not now.
-    Unknown,
-}
-
-impl GradeOutcome {
-    /// In words, for tables.
-    pub fn words(self) -> &'static str {
-        match self {
-            GradeOutcome::Same => "same",
-            GradeOutcome::Better => "better",
-            GradeOutcome::GradeLost => "GRADE LOST",
-            GradeOutcome::Unknown => "not verified now",
-        }
-    }
+    pub outcome: Outcome,
 }
 
 /// What the whole comparison says to a gate.
@@ -300,13 +182,23 @@ impl Comparison {
             Outcome::NotComparable => row.held,
             _ => false,
         };
-        let grades = self.grades.iter().filter(|row| row.outcome == GradeOutcome::Unknown);
+        let grades = self.grades.iter().filter(|row| row.outcome == Outcome::Unknown);
         self.rows.iter().filter(is_unknown).count() + grades.count() + self.unmatched_held
+    }
+
+    fn conclude(&self) -> Conclusion {
+        match self.unknown() {
+            _ if self.count(Outcome::is_regression) + self.grades_lost() > 0 => {
+                Conclusion::Regression
+            }
+            0 if self.count(|it| it != Outcome::NotComparable) > 0 => Conclusion::Pass,
+            _ => Conclusion::Inconclusive,
+        }
     }
 
     /// Grades on which the gate closes.
     pub fn grades_lost(&self) -> usize {
-        self.grades.iter().filter(|row| row.outcome == GradeOutcome::GradeLost).count()
+        self.grades.iter().filter(|row| row.outcome == Outcome::GradeLost).count()
     }
 }
 
@@ -327,8 +219,6 @@ pub enum CompareError {
     NoSuchFigure(String),
 }
 
-type Jobs<'a> = BTreeMap<Job, Vec<&'a Record>>;
-
 /// Compares `new` with `base`.
 ///
 /// # Errors
@@ -336,15 +226,13 @@ type Jobs<'a> = BTreeMap<Job, Vec<&'a Record>>;
 /// if times of different machines would be compared.
 pub fn compare(base: &Folder, new: &Folder, options: &Options) -> Result<Comparison, CompareError> {
     let records = || base.entries.iter().chain(&new.entries).map(|entry| &entry.record);
-    let figures = wanted(&options.figures, records)?;
+    let figure =
+        |name: &String| figures::required(name, records()).map_err(CompareError::NoSuchFigure);
+    let figures = options.figures.iter().map(figure).collect::<Result<Vec<Figure>, _>>()?;
     let floors = records().filter_map(|record| Some(record.noise_floor.as_ref()?.share));
     let noise_floor = options.noise_floor.unwrap_or(floors.fold(0.0, f64::max));
     let known = (&base.verifications[..], &new.verifications[..]);
-    let jobs = |folder: &'_ Folder| -> Vec<(Job, usize)> {
-        let entries = folder.entries.iter().enumerate();
-        entries.map(|(place, it)| (Job::of(&it.record, &options.across), place)).collect()
-    };
-    let (base_jobs, new_jobs) = (by_job(base, jobs(base)), by_job(new, jobs(new)));
+    let (base_jobs, new_jobs) = (jobs(base, &options.across), jobs(new, &options.across));
     let named = options.named || options.anyway;
     let pairing = pair(&base_jobs, &new_jobs, named);
     let pairs = || pairing.equal.iter().chain(&pairing.unlike);
@@ -364,7 +252,7 @@ pub fn compare(base: &Folder, new: &Folder, options: &Options) -> Result<Compari
     }
     let different = |it: &Record| {
         let known = base.verifications.iter().chain(&new.verifications);
-        newest(&[it], known).is_some_and(|it| it.grade == Grade::Different)
+        Verification::newest(&[it], known).is_some_and(|it| it.grade == Grade::Different)
     };
     let takes_part = |it: &Record| it.takes_part() && !different(it);
     let (mut rows, mut grades) = (Vec::new(), Vec::new());
@@ -395,9 +283,12 @@ pub fn compare(base: &Folder, new: &Folder, options: &Options) -> Result<Compari
     let is_there = |it: &&Record| it.status != Status::Unavailable;
     let added = pairing.only_new.iter().filter(|it| new_jobs[**it].iter().any(is_there));
     let unmatched_held = lost.count() + added.count();
-    differences.extend(across_differences(&base_jobs, &new_jobs, &options.across));
+    let both = (base, new);
+    let setting =
+        |key: &String| changed(key, both, &|it: &Record| Some(it.config.get(key)?.to_string()));
+    differences.extend(options.across.iter().filter_map(setting));
     differences.extend(machines);
-    differences.extend(facts(&base_jobs, &new_jobs, &PROGRAM_FACTS));
+    differences.extend(PROGRAM_FACTS.iter().filter_map(|(name, get)| changed(name, both, get)));
     differences.dedup();
     rows.sort_by_key(|row: &ComparedRow| row.outcome != Outcome::Inconclusive);
     let (gate, conclusion) = (options.gate, Conclusion::Pass);
@@ -411,72 +302,8 @@ pub fn compare(base: &Folder, new: &Folder, options: &Options) -> Result<Compari
         gate,
         noise_floor,
     };
-    found.conclusion = match found.unknown() {
-        _ if found.count(Outcome::is_regression) + found.grades_lost() > 0 => {
-            Conclusion::Regression
-        }
-        0 if found.count(|it| it != Outcome::NotComparable) > 0 => Conclusion::Pass,
-        _ => Conclusion::Inconclusive,
-    };
+    found.conclusion = found.conclude();
     Ok(found)
-}
-
-fn wanted<'a, I>(names: &[String], records: impl Fn() -> I) -> Result<Vec<Figure>, CompareError>
-where
-    I: Iterator<Item = &'a Record> + Clone,
-{
-    let figure =
-        |name: &String| figures::required(name, records()).map_err(CompareError::NoSuchFigure);
-    names.iter().map(figure).collect()
-}
-
-fn by_job(folder: &Folder, jobs: Vec<(Job, usize)>) -> Jobs<'_> {
-    let mut found = Jobs::new();
-    for (job, place) in jobs {
-        found.entry(job).or_default().push(&folder.entries[place].record);
-    }
-    found
-}
-
-/// Who is compared with whom.
-struct Pairing<'a> {
-    equal: Vec<(&'a Job, &'a Job)>,
-    /// What differs only in dataset, precision or threads.
-    unlike: Vec<(&'a Job, &'a Job)>,
-    only_base: Vec<&'a Job>,
-    only_new: Vec<&'a Job>,
-}
-
-/// Equals first, then those that did not come to say all, then what differs in the least. Two single rows
-/// that somebody named are compared whatever their settings are; that a folder has only one is chance.
-fn pair<'a>(base: &'a Jobs, new: &'a Jobs, named: bool) -> Pairing<'a> {
-    let single = named && base.len() == 1 && new.len() == 1;
-    let mut only_base: Vec<&Job> = base.keys().collect();
-    let mut only_new: Vec<&Job> = new.keys().collect();
-    let mut take = |fits: &dyn Fn(&Job, &Job) -> bool| {
-        let mut pairs = Vec::new();
-        only_base.retain(|one| match only_new.iter().position(|other| fits(one, other)) {
-            Some(at) => {
-                pairs.push((*one, only_new.remove(at)));
-                false
-            }
-            None => true,
-        });
-        pairs
-    };
-    let mut equal = take(&|one, other| one == other);
-    equal.extend(take(&Job::is_equal_where_told));
-    let mut unlike = take(&|one, other| one.is_like(other) && one.unlike(other).len() == 1);
-    unlike.extend(take(&Job::is_like));
-    let named = take(&|one, other| single && one.model == other.model);
-    for pair in named {
-        match pair.0.unlike(pair.1).is_empty() {
-            true => equal.push(pair),
-            false => unlike.push(pair),
-        }
-    }
-    equal.sort();
-    Pairing { equal, unlike, only_base, only_new }
 }
 
 /// The records of one job on both sides.
@@ -514,15 +341,15 @@ impl<'a> Pair<'a> {
                 Verdict::NotComparable => Outcome::NotComparable,
             },
         };
-        let of = |scale| change.filter(|it| it.scale == scale).map(|it| it.of_new(own.better));
-        let (ratio, difference) = (of(Scale::Ratio), of(Scale::Difference));
+        let of_new = change.map(|it| it.of_new(own.better));
+        let (ratio, difference, interval) = of_new.unwrap_or_default();
         ComparedRow {
             job: self.job.clone(),
             base: Side::of(&own, self.base),
             new: Side::of(&own, self.new),
-            ratio: ratio.map(|it| it.0),
-            difference: difference.map(|it| it.0),
-            interval: ratio.or(difference).and_then(|it| it.1),
+            ratio,
+            difference,
+            interval,
             figure: own,
             outcome,
             held: !base.is_empty(),
@@ -566,15 +393,6 @@ fn apart<'a>(
     (base, new, Some(said.to_owned()))
 }
 
-/// RFC 3339 in UTC sorts as text; of one moment the worst grade counts.
-fn newest<'a>(
-    records: &[&Record],
-    known: impl IntoIterator<Item = &'a Verification>,
-) -> Option<&'a Verification> {
-    let holding = |it: &&Verification| records.iter().any(|record| it.holds_for(record));
-    known.into_iter().filter(holding).max_by_key(|it| (&it.verified, it.grade))
-}
-
 /// `None` if the base was never verified.
 fn grade_row(
     job: &Job,
@@ -583,17 +401,17 @@ fn grade_row(
 ) -> Option<GradeRow> {
     // What could not be tried, or has no reference, tells nothing that could be lost.
     let told = |grade: Grade| !matches!(grade, Grade::Unavailable | Grade::NotVerified);
-    let base = newest(base.0, base.1).filter(|it| told(it.grade))?.grade;
+    let base = Verification::newest(base.0, base.1).filter(|it| told(it.grade))?.grade;
     // A trainer that no longer takes part has lost its grade; a machine without the device has not.
-    let found = newest(new.0, new.1).filter(|it| it.grade != Grade::Unavailable);
+    let found = Verification::newest(new.0, new.1).filter(|it| it.grade != Grade::Unavailable);
     let outcome = match found.map(|it| it.grade) {
-        None => GradeOutcome::Unknown,
-        Some(grade) if grade == base => GradeOutcome::Same,
+        None => Outcome::Unknown,
+        Some(grade) if grade == base => Outcome::Same,
         // In the order of the grades: from bit-equal to failed, and not verified at all.
-        Some(grade) if grade < base => GradeOutcome::Better,
-        Some(_) => GradeOutcome::GradeLost,
+        Some(grade) if grade < base => Outcome::Better,
+        Some(_) => Outcome::GradeLost,
     };
-    let is_lost = outcome == GradeOutcome::GradeLost;
+    let is_lost = outcome == Outcome::GradeLost;
     let reason = found.filter(|_| is_lost).map(Verification::explanation);
     Some(GradeRow { job: job.clone(), base, new: found.map(|it| it.grade), reason, outcome })
 }
@@ -617,7 +435,7 @@ fn machines_that_differ((base, new): (&[&Record], &[&Record])) -> Vec<String> {
         };
         let (base, new) = (of(base), of(new));
         let differs = base.union(&new).count() > 1;
-        differs.then(|| format!("{name}: {}, then {}", list(&base), list(&new)))
+        differs.then(|| then(name, list(&base), list(&new)))
     };
     MACHINE_FACTS.iter().filter_map(differs).collect()
 }
@@ -639,38 +457,17 @@ const PROGRAM_FACTS: [Fact; 9] = [
     ("operating system", |it| it.machine.as_ref()?.os.clone()),
 ];
 
-/// Facts that differ, as `CPU: A, then B`.
-fn facts(base: &Jobs, new: &Jobs, facts: &[Fact]) -> Vec<String> {
-    let of = |jobs: &Jobs, get: fn(&Record) -> Option<String>| -> BTreeSet<String> {
-        jobs.values().flatten().filter_map(|record| get(record)).collect()
+/// A fact that differs.
+fn changed(
+    name: &str,
+    (base, new): (&Folder, &Folder),
+    get: &dyn Fn(&Record) -> Option<String>,
+) -> Option<String> {
+    let values = |folder: &Folder| -> BTreeSet<String> {
+        folder.entries.iter().filter_map(|entry| get(&entry.record)).collect()
     };
-    facts
-        .iter()
-        .filter_map(|(name, get)| difference(name, &of(base, *get), &of(new, *get)))
-        .collect()
-}
-
-fn across_differences(base: &Jobs, new: &Jobs, across: &[String]) -> Vec<String> {
-    let of = |jobs: &Jobs, key: &str| -> BTreeSet<String> {
-        let values = jobs.values().flatten().filter_map(|record| record.config.get(key));
-        values.map(ToString::to_string).collect()
-    };
-    across.iter().filter_map(|key| difference(key, &of(base, key), &of(new, key))).collect()
-}
-
-/// Settings of two rows that somebody named, where they differ.
-fn settings_that_differ(one: &Job, other: &Job) -> Option<String> {
-    let own = |a: &Job, b: &Job| -> Vec<String> {
-        a.config.iter().filter(|it| !b.config.contains(it)).cloned().collect()
-    };
-    let (base, new) = (own(one, other), own(other, one));
-    let name = |it: &Job| [it.executable.clone(), it.backend.clone()].join(" ");
-    let settings = |own: &[String], it: &Job| match own.is_empty() {
-        true => name(it),
-        false => own.join(" "),
-    };
-    (one.config != other.config || name(one) != name(other))
-        .then(|| format!("{}, then {}", settings(&base, one), settings(&new, other)))
+    let (base, new) = (values(base), values(new));
+    (base != new).then(|| then(name, list(&base), list(&new)))
 }
 
 fn list(values: &BTreeSet<String>) -> String {
@@ -682,10 +479,6 @@ fn list(values: &BTreeSet<String>) -> String {
         true => "unknown".to_owned(),
         false => values.iter().map(short).collect::<Vec<_>>().join(" and "),
     }
-}
-
-fn difference(name: &str, base: &BTreeSet<String>, new: &BTreeSet<String>) -> Option<String> {
-    (base != new).then(|| format!("{name}: {}, then {}", list(base), list(new)))
 }
 
 /// For a line of an error.

@@ -28,9 +28,7 @@ impl FileName {
             number => format!("{}_{number}.json", self.stem),
         }
     }
-}
 
-impl FileName {
     /// The first name that nothing in the folder has.
     pub fn first_free(&self, folder: &Path) -> String {
         let mut attempts = (1..).map(|number| self.attempt(number));

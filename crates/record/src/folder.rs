@@ -50,9 +50,8 @@ pub struct Folder {
 }
 
 enum Found {
-    Record(Box<Entry>),
+    Record(Box<Record>),
     Verifications(Vec<Verification>),
-    Skipped(Skipped),
 }
 
 /// Reads every `*.json` of each folder and each input that is a file. Names that begin with a dot are
@@ -80,12 +79,12 @@ pub fn read(inputs: &[PathBuf], except: Option<&Path>) -> Result<Folder, FolderE
             Some(name) if !with_folder => name.to_string_lossy().into_owned(),
             _ => path.to_string_lossy().into_owned(),
         };
-        let found: Vec<Found> = files.par_iter().map(|path| read_file(path, name(path))).collect();
-        for found in found {
+        let found: Vec<_> = files.par_iter().map(|path| (name(path), read_file(path))).collect();
+        for (file, found) in found {
             match found {
-                Found::Record(entry) => folder.entries.push(*entry),
-                Found::Verifications(found) => folder.verifications.extend(found),
-                Found::Skipped(skipped) => folder.skipped.push(skipped),
+                Ok(Found::Record(record)) => folder.entries.push(Entry { file, record: *record }),
+                Ok(Found::Verifications(found)) => folder.verifications.extend(found),
+                Err(reason) => folder.skipped.push(Skipped { file, reason }),
             }
         }
     }
@@ -109,23 +108,15 @@ fn list(folder: &Path, except: Option<&Path>) -> io::Result<Vec<PathBuf>> {
     Ok(names.into_iter().map(|name| folder.join(name)).collect())
 }
 
-fn read_file(path: &Path, file: String) -> Found {
-    let skipped = |file: String, reason: String| Found::Skipped(Skipped { file, reason });
-    let bytes = match files::read(path, files::Kind::RESULT) {
-        Ok(bytes) => bytes,
-        Err(reason) => return skipped(file, reason.to_string()),
-    };
+/// A record or verifications; what else a file is, in words.
+fn read_file(path: &Path) -> Result<Found, String> {
+    let bytes = files::read(path, files::Kind::RESULT).map_err(|error| error.to_string())?;
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
     if path.file_name().is_some_and(|name| name == verification::FILE) {
-        return match VerificationFile::parse(bytes) {
-            Ok(found) => Found::Verifications(found.verifications),
-            Err(reason) => skipped(file, reason),
-        };
+        return VerificationFile::parse(bytes).map(|it| Found::Verifications(it.verifications));
     }
-    match Record::parse(bytes) {
-        Ok(record) => Found::Record(Box::new(Entry { file, record })),
-        Err(error) => skipped(file, reason(bytes, &error)),
-    }
+    let record = Record::parse(bytes).map_err(|error| reason(bytes, &error))?;
+    Ok(Found::Record(Box::new(record)))
 }
 
 /// What a file is that is no record.
@@ -144,12 +135,10 @@ fn reason(bytes: &[u8], error: &RecordError) -> String {
 
 /// A row of one run; a row of the specification's own files has only its moment.
 pub(crate) fn origin(record: &Record) -> String {
-    let Record { executable, model, backend, compiled, config, timestamp, .. } = record;
-    let mut config: Vec<String> =
-        config.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    config.sort_unstable();
-    let run = record.run.as_ref().map_or(timestamp, |run| &run.id);
-    format!("{run}\n{executable}\n{model}\n{backend}\n{compiled}\n{}", config.join("\n"))
+    let run = record.run.as_ref().map_or(&record.timestamp, |run| &run.id);
+    let Record { executable, model, backend, compiled, .. } = record;
+    let settings = record.settings(&[]).join("\n");
+    format!("{run}\n{executable}\n{model}\n{backend}\n{compiled}\n{settings}")
 }
 
 /// The record as a text, which tells records apart whatever their files are called.
@@ -199,11 +188,8 @@ impl Folder {
                 }
             }
         }
-        let mut place = 0;
-        self.entries.retain(|_| {
-            place += 1;
-            !dropped.contains(&(place - 1))
-        });
+        let mut places = 0..;
+        self.entries.retain(|_| places.next().is_some_and(|place| !dropped.contains(&place)));
         self.duplicates.sort_by(|a, b| a.file.cmp(&b.file));
     }
 }

@@ -8,7 +8,7 @@ use crate::figures::Figure;
 use crate::stats::Interval;
 use crate::summary::{Row, Summary};
 use crate::task::Better;
-use crate::verdict::{self, Scale, Verdict};
+use crate::verdict::{self, Verdict};
 use serde::Serialize;
 
 /// Runs on either side of a change that its size is estimated from, at most.
@@ -59,6 +59,9 @@ pub struct Change {
     /// Of either.
     pub interval: Option<Interval>,
     pub worse: bool,
+    /// The same as it was found.
+    #[serde(skip)]
+    pub shown: verdict::Change,
     /// The commits just before and after it, if they are known and differ.
     pub commits: Option<(String, String)>,
 }
@@ -112,53 +115,17 @@ fn one_series(label: String, rows: &[(&Row, f64)], better: Better, noise_floor: 
             (Some(before), Some(after)) if before != after => Some((before.clone(), after.clone())),
             _ => None,
         };
-        let (size, interval) = change.of_new(better);
-        let is_ratio = change.scale == Scale::Ratio;
+        let (ratio, difference, interval) = change.of_new(better);
         changes.push(Change {
             at,
             when: points[at].when.clone(),
-            ratio: is_ratio.then_some(size),
-            difference: (!is_ratio).then_some(size),
+            ratio,
+            difference,
             interval,
             worse: change.verdict == Verdict::Slower,
+            shown: change,
             commits,
         });
     }
     Series { label, points, changes }
-}
-
-impl Change {
-    /// `1.35x slower [1.31, 1.40], 2026-11-20T10:00:00Z, commit 1a2b3c4 to 5d6e7f8`.
-    pub fn words(&self, figure: &Figure) -> String {
-        let (more, less) = figure.directions();
-        let size = self.ratio.map_or(self.difference.unwrap_or_default(), f64::ln);
-        let word = if size > 0.0 { more } else { less };
-        // Of a ratio below 1, how many times less; a difference has its sign.
-        let turn =
-            |it: f64| if self.ratio.is_some_and(|ratio| ratio < 1.0) { 1.0 / it } else { it };
-        let said = |it: f64| match self.ratio {
-            Some(_) => format!("{:.2}", turn(it)),
-            None => format!("{it:+.4}"),
-        };
-        let interval = self.interval.map_or(String::new(), |it| {
-            let (low, high) =
-                if turn(it.low) > turn(it.high) { (it.high, it.low) } else { (it.low, it.high) };
-            format!(" [{}, {}]", said(low), said(high))
-        });
-        let factor = said(self.ratio.or(self.difference).unwrap_or_default());
-        let factor = if self.ratio.is_some() { format!("{factor}x") } else { factor };
-        let commits = self.commits.as_ref().map_or(String::new(), |(before, after)| {
-            format!(", commit {} to {}", short(before), short(after))
-        });
-        format!("{factor} {word}{interval}, {}{commits}", self.when)
-    }
-}
-
-/// A commit as people write it, the mark of a changed tree kept.
-fn short(commit: &str) -> String {
-    let (hash, dirty) = match commit.strip_suffix("-dirty") {
-        Some(hash) => (hash, "-dirty"),
-        None => (commit, ""),
-    };
-    format!("{}{dirty}", hash.chars().take(9).collect::<String>())
 }

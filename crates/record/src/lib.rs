@@ -10,6 +10,7 @@ pub mod file_name;
 pub mod fingerprint;
 pub mod folder;
 pub mod history;
+pub mod job;
 pub mod journal;
 pub mod name;
 pub mod noise;

@@ -2,6 +2,7 @@
 //! machine, the newest replacing the one before.
 
 use crate::noise::{NoiseRecord, SCHEMA_VERSION};
+use crate::{state, write};
 use measure::machine::Machine;
 use std::path::{Path, PathBuf};
 
@@ -10,18 +11,14 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// If there is no home directory or the disk refuses.
 pub fn keep(record: &NoiseRecord) -> std::io::Result<PathBuf> {
-    let folder = folder().ok_or_else(|| std::io::Error::other("there is no home directory"))?;
-    keep_in(&folder, record)
+    let none = || std::io::Error::other("there is no home directory");
+    keep_in(&state::folder("noise").ok_or_else(none)?, record)
 }
 
 /// All records of this machine, in no order; those that cannot be read are passed over: noise is
 /// measured again in a minute.
 pub fn of_machine(machine: &Machine) -> Vec<NoiseRecord> {
-    folder().map(|folder| read_from(&folder, machine)).unwrap_or_default()
-}
-
-fn folder() -> Option<PathBuf> {
-    crate::state::folder("noise")
+    state::folder("noise").map(|folder| read_from(&folder, machine)).unwrap_or_default()
 }
 
 fn keep_in(folder: &Path, record: &NoiseRecord) -> std::io::Result<PathBuf> {
@@ -30,22 +27,21 @@ fn keep_in(folder: &Path, record: &NoiseRecord) -> std::io::Result<PathBuf> {
     let row = format!("{}\n{}\n{}\n{hardware}", record.executable, record.model, record.backend);
     let digest = measure::provenance::sha256_of_bytes(row.as_bytes());
     let path = folder.join(format!("{}.json", &digest[..16]));
-    files::replace(&path, &serde_json::to_vec_pretty(record)?)?;
+    write::replace(&path, record)?;
     Ok(path)
 }
 
 fn read_from(folder: &Path, machine: &Machine) -> Vec<NoiseRecord> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let paths = entries.flatten().map(|entry| entry.path());
-    let records = paths
-        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
-        .filter_map(|path| {
-            serde_json::from_slice(&files::read(&path, files::Kind::NOTE).ok()?).ok()
-        });
-    records
-        .filter(|record: &NoiseRecord| record.schema_version == SCHEMA_VERSION)
-        .filter(|record| hardware(&record.machine) == hardware(machine))
-        .collect()
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    let paths = paths.filter(|path| path.extension().is_some_and(|it| it == "json"));
+    let read = |path: PathBuf| -> Option<NoiseRecord> {
+        serde_json::from_slice(&files::read(&path, files::Kind::NOTE).ok()?).ok()
+    };
+    let is_of_machine = |record: &NoiseRecord| {
+        record.schema_version == SCHEMA_VERSION && hardware(&record.machine) == hardware(machine)
+    };
+    paths.filter_map(read).filter(is_of_machine).collect()
 }
 
 /// What makes a machine another one for its noise: folders of users are shared between machines,

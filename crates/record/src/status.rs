@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Each status with its meaning; [`Status::words`] is for people, [`Status::key`] for files.
+/// Each status with its meaning; [`Status::words`] is for people, serde's name for files.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
@@ -44,35 +44,25 @@ pub enum Status {
 }
 
 impl Status {
-    /// The word for files and the words for people.
-    fn names(self) -> (&'static str, &'static str) {
-        match self {
-            Status::Measured => ("measured", "measured"),
-            Status::NotConverged => ("not_converged", "not converged"),
-            Status::Unavailable => ("unavailable", "unavailable"),
-            Status::BuildFailed => ("build_failed", "build failed"),
-            Status::NotStarted => ("not_started", "not started"),
-            Status::Failed => ("failed", "failed"),
-            Status::Crashed => ("crashed", "crashed"),
-            Status::OutOfMemory => ("out_of_memory", "out of memory"),
-            Status::TimedOut => ("timed_out", "timed out"),
-            Status::Interrupted => ("interrupted", "interrupted"),
-            Status::NoOutput => ("no_output", "no output"),
-            Status::Garbled => ("garbled", "garbled output"),
-            Status::NoQuality => ("no_quality", "no quality"),
-            Status::Misreported => ("misreported", "misreported"),
-            Status::Implausible => ("implausible", "implausible"),
-        }
-    }
-
     /// In words, for tables.
     pub fn words(self) -> &'static str {
-        self.names().1
-    }
-
-    /// The word in result files.
-    pub fn key(self) -> &'static str {
-        self.names().0
+        match self {
+            Status::Measured => "measured",
+            Status::NotConverged => "not converged",
+            Status::Unavailable => "unavailable",
+            Status::BuildFailed => "build failed",
+            Status::NotStarted => "not started",
+            Status::Failed => "failed",
+            Status::Crashed => "crashed",
+            Status::OutOfMemory => "out of memory",
+            Status::TimedOut => "timed out",
+            Status::Interrupted => "interrupted",
+            Status::NoOutput => "no output",
+            Status::Garbled => "garbled output",
+            Status::NoQuality => "no quality",
+            Status::Misreported => "misreported",
+            Status::Implausible => "implausible",
+        }
     }
 
     /// Whether the training ran to its end and was measured, converged or not.

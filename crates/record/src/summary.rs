@@ -6,20 +6,20 @@
 //! never those of a software imitation of a device. Only they choose by which clock a group is compared.
 
 use crate::figures::{self, CLOCKS, Figure};
-use crate::folder::{Folder, Skipped, content};
+use crate::folder::{Entry, Folder, Skipped, content};
 use crate::name::{meant, unknown};
 use crate::race::RaceSpeedUp;
 use crate::verdict::{self, Change, Scale, Verdict};
 use crate::verification::{Grade, Verification};
 use crate::{DatasetRecord, Record, RunIdentity, Status};
+use indexmap::{IndexMap, IndexSet};
 use measure::machine::Machine;
 use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
-use std::hash::Hash;
 use std::str::FromStr;
 
 /// Whose rows the speed-ups are against.
@@ -82,7 +82,7 @@ pub enum SummaryError {
 }
 
 /// One line of a table.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Row {
     pub file: String,
     pub record: Record,
@@ -99,18 +99,26 @@ pub struct Row {
     /// Whether it is that row.
     pub is_reference: bool,
     pub race_speed_up: Option<RaceSpeedUp>,
-    /// Place in the verifications.
-    verification: Option<usize>,
+    /// What verifying it found, if it was verified.
+    pub verification: Option<Box<Verification>>,
     /// Place in [`Summary::machines`].
     pub machine: Option<usize>,
-    /// It was verified and computes something else.
-    pub different: bool,
 }
 
 impl Row {
     /// Whether it takes part in rankings and speed-ups.
     pub fn is_ranked(&self) -> bool {
-        self.record.takes_part() && !self.different
+        self.record.takes_part() && !self.is_different()
+    }
+
+    /// How equal its training steps are to the reference's.
+    pub fn grade(&self) -> Grade {
+        self.verification.as_ref().map_or(Grade::NotVerified, |it| it.grade)
+    }
+
+    /// Whether it was verified and computes something else.
+    pub fn is_different(&self) -> bool {
+        self.grade() == Grade::Different
     }
 
     /// Whether this machine has what it needs.
@@ -194,7 +202,6 @@ pub struct Summary {
     pub datasets: Vec<DatasetRecord>,
     pub skipped: Vec<Skipped>,
     pub duplicates: Vec<Skipped>,
-    pub verifications: Vec<Verification>,
     /// Whether only the newest rows were kept.
     pub latest: bool,
 }
@@ -206,28 +213,17 @@ impl Summary {
     /// If the reference or the key that the user named is not there.
     pub fn new(folder: Folder, options: &Options) -> Result<Summary, SummaryError> {
         let Folder { entries, skipped, duplicates, verifications } = folder;
-        let row = |entry: crate::folder::Entry| Row {
-            file: entry.file,
-            record: entry.record,
-            group: 0,
-            configuration: 0,
-            rank: None,
-            speed_up: None,
-            clock: None,
-            is_reference: false,
-            race_speed_up: None,
-            verification: None,
-            machine: None,
-            different: false,
-        };
+        let row = |Entry { file, record }| Row { file, record, ..Row::default() };
         let rows = entries.into_iter().map(row).collect();
         let latest = options.latest;
-        let mut summary =
-            Summary { rows, skipped, duplicates, verifications, latest, ..Summary::default() };
+        let mut summary = Summary { rows, skipped, duplicates, latest, ..Summary::default() };
         summary.only_specification = summary.rows.iter().all(|row| row.record.schema_version == 0);
-        summary.rows.iter_mut().for_each(|row| row.record.judge());
+        for row in &mut summary.rows {
+            row.record.judge();
+            let found = Verification::newest(&[&row.record], &verifications);
+            row.verification = found.cloned().map(Box::new);
+        }
         summary.find_machines();
-        summary.find_verifications();
         summary.group(&options.across)?;
         if latest {
             summary.keep_newest();
@@ -243,7 +239,8 @@ impl Summary {
             *summary.statuses.entry(row.record.status).or_default() += 1;
         }
         let datasets = summary.rows.iter().filter_map(|row| row.record.dataset.as_deref());
-        summary.datasets = distinct(datasets).into_iter().cloned().collect();
+        let datasets: IndexSet<&DatasetRecord> = datasets.collect();
+        summary.datasets = datasets.into_iter().cloned().collect();
         summary.differences = summary.needed_differences();
         Ok(summary)
     }
@@ -264,31 +261,14 @@ impl Summary {
     fn keep_newest(&mut self) {
         let mut newest = HashMap::new();
         for (place, row) in self.rows.iter().enumerate() {
-            let kept = newest.entry((kind(row), row.record.compiled)).or_insert(place);
+            let kept = newest.entry(repeated(row)).or_insert(place);
             if self.rows[*kept].by_age(row).is_lt() {
                 *kept = place;
             }
         }
         let kept: BTreeSet<usize> = newest.into_values().collect();
-        let mut place = 0;
-        self.rows.retain(|_| {
-            place += 1;
-            kept.contains(&(place - 1))
-        });
-    }
-
-    fn find_verifications(&mut self) {
-        if self.verifications.is_empty() {
-            return;
-        }
-        for row in &mut self.rows {
-            let holding = self.verifications.iter().enumerate();
-            let holding = holding.filter(|(_, it)| it.holds_for(&row.record));
-            // RFC 3339 in UTC sorts as text; of one moment the worst grade.
-            let found = holding.max_by_key(|(_, it)| (&it.verified, it.grade));
-            row.verification = found.map(|(place, _)| place);
-            row.different = found.is_some_and(|(_, it)| it.grade == Grade::Different);
-        }
+        let mut places = 0..;
+        self.rows.retain(|_| places.next().is_some_and(|place| kept.contains(&place)));
     }
 
     /// Numbers the groups of comparable rows by where they first appear.
@@ -296,7 +276,7 @@ impl Summary {
         for key in across {
             if !self.rows.iter().any(|row| row.record.config.contains_key(key)) {
                 let keys = self.rows.iter().flat_map(|row| row.record.config.keys());
-                let keys: Vec<&str> = distinct(keys.map(String::as_str));
+                let keys: Vec<&str> = keys.map(String::as_str).collect();
                 return Err(SummaryError::Unknown(unknown("--across", "key", key, &keys, "")));
             }
         }
@@ -356,21 +336,17 @@ impl Summary {
 
     /// Chooses the clock and ranks by it.
     fn rank(&mut self, group: usize) {
-        let ranked =
-            || self.groups[group].rows.iter().filter(|&&place| self.rows[place].is_ranked());
-        let has = |clock: &&str, place: usize, is: fn(&Figure, &Record) -> bool| {
-            self.figure(clock).is_some_and(|it| is(it, &self.rows[place].record))
-        };
-        let any = |clock: &Figure, record: &Record| clock.of(record).is_some();
+        let places = self.groups[group].rows.iter().map(|&place| (place, &self.rows[place]));
+        let ranked = || places.clone().filter(|(_, row)| row.is_ranked());
+        let clocks = || CLOCKS.iter().filter_map(|key| self.figure(key));
+        let is_known = |clock: &Figure, row: &Row| clock.of(&row.record).is_some();
         // One that a sample lacks would compare fewer samples than there are.
-        let of_all =
-            CLOCKS.iter().find(|it| ranked().all(|&place| has(it, place, Figure::is_complete)));
-        let of_any = CLOCKS.iter().find(|it| ranked().any(|&place| has(it, place, any)));
-        let Some(clock) = of_all.filter(|_| ranked().next().is_some()).or(of_any) else { return };
-        let Some(clock) = self.figure(clock).cloned() else { return };
-        let mut order: Vec<(f64, usize)> = ranked()
-            .filter_map(|&place| Some((clock.of(&self.rows[place].record)?, place)))
-            .collect();
+        let of_all = clocks().find(|clock| ranked().all(|(_, row)| clock.is_complete(&row.record)));
+        let of_any = clocks().find(|clock| ranked().any(|(_, row)| is_known(clock, row)));
+        let of_all = of_all.filter(|_| ranked().next().is_some());
+        let Some(clock) = of_all.or(of_any).cloned() else { return };
+        let seconds = |(place, row): (usize, &Row)| Some((clock.of(&row.record)?, place));
+        let mut order: Vec<(f64, usize)> = ranked().filter_map(seconds).collect();
         order.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut last = (f64::NAN, 0);
         for (index, (seconds, place)) in order.into_iter().enumerate() {
@@ -431,16 +407,6 @@ impl Summary {
     /// The clock by which the row is compared.
     pub fn clock(&self, row: &Row) -> Option<&Figure> {
         self.figure(row.clock?)
-    }
-
-    /// What verifying the row found, if it was verified.
-    pub fn verification(&self, row: &Row) -> Option<&Verification> {
-        row.verification.map(|place| &self.verifications[place])
-    }
-
-    /// How equal the row's training steps are to the reference's.
-    pub fn grade(&self, row: &Row) -> Grade {
-        self.verification(row).map_or(Grade::NotVerified, |it| it.grade)
     }
 
     /// Whether any row was verified, successfully or not.
@@ -505,27 +471,26 @@ impl Summary {
 
     /// The rows of each kind, oldest first; kinds in the order of their first rows.
     pub fn series(&self) -> Vec<Vec<&Row>> {
-        let mut places = HashMap::new();
-        let mut series: Vec<Vec<&Row>> = Vec::new();
+        let mut series: IndexMap<_, Vec<&Row>> = IndexMap::new();
         for row in &self.rows {
-            let next = series.len();
-            let place = *places.entry((kind(row), row.record.compiled)).or_insert(next);
-            series.resize(series.len().max(place + 1), Vec::new());
-            series[place].push(row);
+            series.entry(repeated(row)).or_default().push(row);
         }
-        series.iter_mut().for_each(|rows| rows.sort_by(|a, b| a.by_age(b)));
-        series
+        series.values_mut().for_each(|rows| rows.sort_by(|a, b| a.by_age(b)));
+        series.into_values().collect()
     }
 
     /// Model and backend always stand in a table; these columns come beside them.
     fn needed_differences(&mut self) -> Vec<Difference> {
         let rows = || self.rows.iter().map(|row| &row.record);
-        let mut config: Vec<(String, Vec<Value>)> = Vec::new();
-        for key in distinct(rows().flat_map(|record| record.config.keys())) {
-            let values = rows().map(|record| record.config.get(key).unwrap_or(&Value::Null));
-            config.push((key.clone(), distinct_values(values)));
-        }
-        self.config = config;
+        let keys: IndexSet<&String> = rows().flat_map(|record| record.config.keys()).collect();
+        let values = |key: &String| -> IndexSet<&Value> {
+            rows().map(|record| record.config.get(key).unwrap_or(&Value::Null)).collect()
+        };
+        let config = keys.into_iter().map(|key| {
+            let values: Vec<Value> = values(key).into_iter().cloned().collect();
+            (key.clone(), values)
+        });
+        self.config = config.collect();
         // What is not on this machine needs no column.
         let any = self.rows.iter().any(Row::is_there);
         let there = || self.rows.iter().filter(|row| row.is_there() == any);
@@ -551,21 +516,14 @@ impl Summary {
         if self.machines.len() > 1 || differ(ran().map(|row| row.machine)) {
             found.push(Difference::Machine);
         }
-        let (rows, all) = (&there, there().count());
-        let without = distinct(rows().map(|row| (kind(row), false, ""))).len();
-        let with = distinct(rows().map(|row| (kind(row), row.record.compiled, ""))).len();
-        let moment = |row| (kind(row), row.record.compiled, row.record.timestamp.as_str());
-        if without < all {
-            if with > without {
-                found.push(Difference::Compiled);
-            }
-            if with < all {
-                found.push(Difference::Timestamp);
-            }
-            if distinct(rows().map(moment)).len() < all {
-                found.push(Difference::File);
-            }
-        }
+        let all = there().count();
+        let kinds = there().map(kind).collect::<HashSet<_>>().len();
+        let repeats = there().map(repeated).collect::<HashSet<_>>().len();
+        let moment = |row| (repeated(row), row.record.timestamp.as_str());
+        let moments = there().map(moment).collect::<HashSet<_>>().len();
+        found.extend((kinds < repeats).then_some(Difference::Compiled));
+        found.extend((repeats < all).then_some(Difference::Timestamp));
+        found.extend((moments < all).then_some(Difference::File));
         found
     }
 }
@@ -584,29 +542,16 @@ pub fn compare_rows(clock: &Figure, base: &Record, new: &Record, is_same: bool) 
 /// Numbers rows that may be compared with each other by where they first appear.
 fn numbered(rows: &[Row], across: &[String]) -> Vec<usize> {
     let keys: Vec<String> = rows.par_iter().map(|row| comparable(row, across)).collect();
-    let mut numbers: HashMap<String, usize> = HashMap::new();
-    let number = |key: String| {
-        let next = numbers.len();
-        *numbers.entry(key).or_insert(next)
-    };
-    keys.into_iter().map(number).collect()
+    let mut known = IndexSet::new();
+    keys.into_iter().map(|key| known.insert_full(key).0).collect()
 }
 
 /// What is the same in rows that may be compared with each other.
 fn comparable(row: &Row, across: &[String]) -> String {
-    use std::fmt::Write;
     let record = &row.record;
-    let mut key = format!("{}\n{}\n{:?}\n", record.task().name, record.model, row.machine);
-    if let Some(dataset) = &record.dataset {
-        let _ = write!(key, "{}\n{:?}\n", dataset.name, dataset.sha256);
-    }
-    let mut config: Vec<(&String, &Value)> = record.config.iter().collect();
-    config.sort_unstable_by_key(|(key, _)| *key);
-    for (name, value) in config.into_iter().filter(|(key, _)| !across.contains(key)) {
-        // Writing to a string cannot fail.
-        let _ = writeln!(key, "{name}={value}");
-    }
-    key
+    let dataset = record.dataset.as_ref().map(|it| (&it.name, &it.sha256));
+    let settings = record.settings(across).join("\n");
+    format!("{}\n{}\n{:?}\n{dataset:?}\n{settings}", record.task().name, record.model, row.machine)
 }
 
 /// What is the same in repeats of a row, but for what was compiled.
@@ -614,35 +559,14 @@ fn kind(row: &Row) -> (usize, &str, &str) {
     (row.configuration, &row.record.executable, &row.record.backend)
 }
 
+/// What is the same in all repeats of a row.
+fn repeated(row: &Row) -> ((usize, &str, &str), bool) {
+    (kind(row), row.record.compiled)
+}
+
 fn differ<T: PartialEq>(mut values: impl Iterator<Item = T>) -> bool {
     let first = values.next();
     first.is_some_and(|first| values.any(|value| value != first))
-}
-
-/// In the order in which they appear.
-fn distinct<T: Hash + Eq + Copy>(values: impl Iterator<Item = T>) -> Vec<T> {
-    let mut seen = std::collections::HashSet::new();
-    let mut last = None;
-    let is_new = |value: &T| {
-        let is_new = last != Some(*value) && seen.insert(*value);
-        last = Some(*value);
-        is_new
-    };
-    values.filter(is_new).collect()
-}
-
-fn distinct_values<'a>(values: impl Iterator<Item = &'a Value>) -> Vec<Value> {
-    let mut seen = std::collections::HashSet::new();
-    let mut last: Option<&Value> = None;
-    let mut found = Vec::new();
-    for value in values {
-        // Neighbours mostly have the same, and then nothing needs to be written out.
-        if last != Some(value) && seen.insert(value.to_string()) {
-            found.push(value.clone());
-        }
-        last = Some(value);
-    }
-    found
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fmt;
 
 /// Which way a figure is better.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,22 +39,6 @@ pub enum Source {
     Scored,
     /// The trainer says so.
     Claimed,
-}
-
-impl Source {
-    /// The word in result files.
-    pub fn key(self) -> &'static str {
-        match self {
-            Source::Scored => "scored",
-            Source::Claimed => "claimed",
-        }
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.key())
-    }
 }
 
 /// A metric of a task.

@@ -40,17 +40,6 @@ impl Verdict {
         }
     }
 
-    /// The word in files.
-    pub fn key(self) -> &'static str {
-        match self {
-            Verdict::Faster => "faster",
-            Verdict::Slower => "slower",
-            Verdict::NoDifference => "no_difference",
-            Verdict::Inconclusive => "inconclusive",
-            Verdict::NotComparable => "not_comparable",
-        }
-    }
-
     /// Whether a difference is claimed.
     pub fn is_difference(self) -> bool {
         matches!(self, Verdict::Faster | Verdict::Slower)
@@ -94,17 +83,21 @@ pub struct Change {
 }
 
 impl Change {
-    /// New over base, or new minus base, with its interval, whichever way the figure points: 1.03 is three
-    /// percent more.
-    pub fn of_new(&self, better: Better) -> (f64, Option<Interval>) {
+    /// New over base, or else new minus base, with the interval of either, whichever way the figure points: 1.03
+    /// is three percent more.
+    pub fn of_new(&self, better: Better) -> (Option<f64>, Option<f64>, Option<Interval>) {
         let turn = |gain: f64| match self.scale {
             Scale::Ratio => 1.0 / gain,
             Scale::Difference => -gain,
         };
         let turned = |it: Interval| Interval { low: turn(it.high), high: turn(it.low), ..it };
-        match better {
+        let (size, interval) = match better {
             Better::Higher => (self.gain, self.interval),
             Better::Lower => (turn(self.gain), self.interval.map(turned)),
+        };
+        match self.scale {
+            Scale::Ratio => (Some(size), None, interval),
+            Scale::Difference => (None, Some(size), interval),
         }
     }
 }

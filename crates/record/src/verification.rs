@@ -4,79 +4,16 @@
 use crate::task::KeyRecord;
 use crate::{Record, old, write};
 use measure::machine::Machine;
+pub use protocol::grade::Grade;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
 
 /// The file's name, in the folder of the result files.
 pub const FILE: &str = "verification.json";
 /// The version of the keys below.
 pub const SCHEMA_VERSION: u32 = 1;
-
-/// How equal a trainer's steps are to the reference's, or why nobody knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Grade {
-    /// Every loss and parameter is the float32 nearest to the float64 reference's.
-    BitEqual,
-    /// Equal within the rounding of sound float32 arithmetic.
-    Float32,
-    /// Equal within the rounding of products of tf32 factors.
-    Tf32,
-    /// Equal within the rounding of products of bf16 factors.
-    Bf16,
-    /// It computes something else.
-    Different,
-    /// It was tried and broke down.
-    Failed,
-    /// The trainer does not take part, or the model has no reference.
-    NotVerified,
-    /// This machine lacks what the backend needs.
-    Unavailable,
-}
-
-impl Grade {
-    /// In a word or two, for tables.
-    pub fn words(self) -> &'static str {
-        match self {
-            Grade::BitEqual => "bit-equal",
-            Grade::Float32 => "float32",
-            Grade::Tf32 => "tf32",
-            Grade::Bf16 => "bf16",
-            Grade::Different => "DIFFERENT",
-            Grade::Failed => "failed",
-            Grade::NotVerified => "not verified",
-            Grade::Unavailable => "unavailable",
-        }
-    }
-
-    /// In full.
-    pub fn sentence(self) -> &'static str {
-        match self {
-            Grade::BitEqual => "bit-equal to the reference, rounded to float32",
-            Grade::Float32 => "equal within float32 rounding",
-            Grade::Tf32 => "equal within reduced precision (tf32)",
-            Grade::Bf16 => "equal within reduced precision (bf16)",
-            Grade::Different => "different",
-            Grade::Failed => "the verification failed",
-            Grade::NotVerified => "not verified",
-            Grade::Unavailable => "unavailable",
-        }
-    }
-
-    /// Whether it was found to train the same thing as the reference.
-    pub fn is_equal(self) -> bool {
-        matches!(self, Grade::BitEqual | Grade::Float32 | Grade::Tf32 | Grade::Bf16)
-    }
-}
-
-impl fmt::Display for Grade {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.words())
-    }
-}
 
 /// One row, verified or not.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -161,10 +98,7 @@ pub fn same_training(
 impl Verification {
     /// The reason's beginning for a table; the grade's own words where there is no more to say.
     pub fn explanation(&self) -> String {
-        match &self.reason {
-            Some(reason) => reason.clone(),
-            None => self.grade.sentence().to_owned(),
-        }
+        self.reason.clone().unwrap_or_else(|| self.grade.to_string())
     }
 
     /// Whether it holds for a record: of the same training, program and hardware, where both say which.
@@ -182,6 +116,16 @@ impl Verification {
             && agree(program, self.program_sha256.as_deref())
             && agree(sources, self.sources_sha256.as_deref())
             && agree(record.machine.as_deref().map(hardware), self.machine.as_ref().map(hardware))
+    }
+
+    /// Of those that hold for any of the records, the newest: RFC 3339 in UTC sorts as text. Of one moment the
+    /// worst grade counts.
+    pub(crate) fn newest<'a>(
+        records: &[&Record],
+        known: impl IntoIterator<Item = &'a Verification>,
+    ) -> Option<&'a Verification> {
+        let holding = |it: &&Verification| records.iter().any(|record| it.holds_for(record));
+        known.into_iter().filter(holding).max_by_key(|it| (&it.verified, it.grade))
     }
 
     fn is_of_the_same_row(&self, other: &Verification) -> bool {

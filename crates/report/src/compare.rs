@@ -7,53 +7,58 @@ use crate::text::{UNKNOWN, three_digits};
 use indexmap::IndexSet;
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use record::Status;
-use record::comparison::{
-    ComparedRow, Comparison, Conclusion, FEWEST_SAMPLES, GradeOutcome, GradeRow, Outcome,
-};
+use record::comparison::{ComparedRow, Comparison, Conclusion, FEWEST_SAMPLES, Outcome};
 use record::figures::Figure;
+use record::job::Job;
+use record::verification::Grade;
 use std::fmt::Write;
 
 const HEAD: [&str; 6] = ["Row", "Metric", "Base", "New", "Change", "Outcome"];
 
-/// A line of the table, and whether the gate closes on it.
-struct Line {
-    cells: [String; 6],
-    is_bad: bool,
-    is_unsure: bool,
+/// What every format has of one figure of a row, or of its verification.
+struct Line<'a> {
+    job: &'a Job,
+    metric: String,
+    base: String,
+    new: String,
+    change: String,
+    outcome: Outcome,
+    reason: Option<&'a str>,
+    /// Whether a person should see it: not what neither machine has, nor grades that are as they were.
+    is_shown: bool,
 }
 
-fn lines(comparison: &Comparison) -> Vec<Line> {
+fn lines(comparison: &Comparison) -> impl Iterator<Item = Line<'_>> {
+    let rows = comparison.rows.iter().map(|row| Line {
+        job: &row.job,
+        metric: row.figure.title(),
+        base: value(row.base.median, &row.figure),
+        new: value(row.new.median, &row.figure),
+        change: change(row),
+        outcome: row.outcome,
+        reason: None,
+        is_shown: !is_absent(row),
+    });
+    let grades = comparison.grades.iter().map(|row| Line {
+        job: &row.job,
+        metric: "verification".to_owned(),
+        base: row.base.words().to_owned(),
+        new: row.new.map_or(UNKNOWN, Grade::words).to_owned(),
+        change: String::new(),
+        outcome: row.outcome,
+        reason: row.reason.as_deref(),
+        is_shown: !matches!(row.outcome, Outcome::Same | Outcome::Unknown),
+    });
+    rows.chain(grades)
+}
+
+/// The cells of the lines that are shown.
+fn cells(comparison: &Comparison) -> impl Iterator<Item = ([String; 6], Outcome)> {
     let shared = comparison.shared_settings();
-    let of_row = |row: &ComparedRow| Line {
-        cells: [
-            row.job.without(&shared),
-            row.figure.title(),
-            value(row.base.median, &row.figure),
-            value(row.new.median, &row.figure),
-            change(row),
-            row.outcome.words().to_owned(),
-        ],
-        is_bad: row.outcome.is_regression(),
-        is_unsure: row.outcome == Outcome::Inconclusive,
-    };
-    // Grades that a person should see: all that are not as they were.
-    let is_shown =
-        |it: &&GradeRow| !matches!(it.outcome, GradeOutcome::Same | GradeOutcome::Unknown);
-    let of_grade = |row: &GradeRow| Line {
-        cells: [
-            row.job.without(&shared),
-            "verification".to_owned(),
-            row.base.words().to_owned(),
-            row.new.map_or(UNKNOWN, |grade| grade.words()).to_owned(),
-            String::new(),
-            row.outcome.words().to_owned(),
-        ],
-        is_bad: row.outcome == GradeOutcome::GradeLost,
-        is_unsure: false,
-    };
-    let grades = comparison.grades.iter().filter(is_shown).map(of_grade);
-    let rows = comparison.rows.iter().filter(|row| !is_absent(row));
-    rows.map(of_row).chain(grades).collect()
+    lines(comparison).filter(|line| line.is_shown).map(move |line| {
+        let (job, words) = (line.job.without(&shared), line.outcome.words().to_owned());
+        ([job, line.metric, line.base, line.new, line.change, words], line.outcome)
+    })
 }
 
 /// Neither side's machine has what it needs: one line names all such rows.
@@ -68,18 +73,18 @@ pub fn table(comparison: &Comparison, style: Style) -> String {
         let right = (2..=4).contains(&index);
         Column { head: (*head).to_owned(), right, rank }
     });
-    let row = |line: Line| {
-        let cells = line.cells.iter().enumerate().map(|(index, text)| {
+    let row = |(cells, outcome): ([String; 6], Outcome)| {
+        let cells = cells.iter().enumerate().map(|(index, text)| {
             let color = match index {
-                5 if line.is_bad => RED,
-                5 if line.is_unsure => YELLOW,
+                5 if outcome.is_regression() => RED,
+                5 if outcome == Outcome::Inconclusive => YELLOW,
                 _ => None,
             };
             (one_line(text).into_owned(), color)
         });
         cells.collect()
     };
-    let rows = lines(comparison).into_iter().map(row).collect();
+    let rows = cells(comparison).map(row).collect();
     let (mut text, _) = Grid { columns: columns.collect(), rows }.draw(style);
     text.push('\n');
     for line in remarks(comparison) {
@@ -96,14 +101,14 @@ pub fn markdown(comparison: &Comparison) -> String {
         Conclusion::Inconclusive => "inconclusive",
         Conclusion::Pass => "no regression shown",
     };
-    let row = |line: Line| {
-        let mut cells: Vec<String> = line.cells.iter().map(|cell| escape_long(cell)).collect();
-        if line.is_bad {
+    let row = |(cells, outcome): ([String; 6], Outcome)| {
+        let mut cells: Vec<String> = cells.iter().map(|cell| escape_long(cell)).collect();
+        if outcome.is_regression() {
             cells[5] = format!("**{}**", cells[5]);
         }
         cells
     };
-    let rows = lines(comparison).into_iter().map(row);
+    let rows = cells(comparison).map(row);
     let mut text =
         format!("### Trainmark: {conclusion}\n\n{}", small_table(&HEAD, &[2, 3, 4], rows));
     text.push('\n');
@@ -121,32 +126,29 @@ pub fn json(comparison: &Comparison) -> String {
 /// A test case per row and metric: failed where the gate closes, skipped where nothing is known.
 pub fn junit(comparison: &Comparison) -> String {
     let mut suite = TestSuite::new("trainmark compare");
-    for row in &comparison.rows {
-        let unknown = matches!(row.outcome, Outcome::Inconclusive | Outcome::NotComparable);
-        let message = format!("{}: {}", row.outcome.words(), change(row));
-        let name = format!("{} {}", row.job, row.figure.title());
-        suite.add_test_case(case(&name, row.outcome.is_regression(), unknown, &message));
-    }
-    for row in &comparison.grades {
-        let new = row.new.map_or(UNKNOWN, |grade| grade.words());
-        let mut message = format!("{}: {} -> {new}", row.outcome.words(), row.base);
-        message.extend(row.reason.iter().map(|reason| format!(": {reason}")));
-        let name = format!("{} verification", row.job);
-        let is_lost = row.outcome == GradeOutcome::GradeLost;
-        suite.add_test_case(case(&name, is_lost, row.new.is_none(), &message));
+    for Line { job, metric, base, new, change, outcome, reason, .. } in lines(comparison) {
+        let words = outcome.words();
+        let mut message = match change.is_empty() {
+            true => format!("{words}: {base} -> {new}"),
+            false => format!("{words}: {change}"),
+        };
+        message.extend(reason.map(|reason| format!(": {reason}")));
+        suite.add_test_case(case(&format!("{job} {metric}"), outcome, &message));
     }
     let mut report = Report::new("trainmark");
     report.add_test_suite(suite);
     report.to_string().unwrap_or_default()
 }
 
-fn case(name: &str, failed: bool, skipped: bool, message: &str) -> TestCase {
-    let mut status = match (failed, skipped) {
-        (true, _) => TestCaseStatus::non_success(NonSuccessKind::Failure),
-        (false, true) => TestCaseStatus::skipped(),
-        (false, false) => TestCaseStatus::success(),
+fn case(name: &str, outcome: Outcome, message: &str) -> TestCase {
+    let mut status = match outcome {
+        it if it.is_regression() => TestCaseStatus::non_success(NonSuccessKind::Failure),
+        Outcome::Inconclusive | Outcome::NotComparable | Outcome::Unknown => {
+            TestCaseStatus::skipped()
+        }
+        _ => TestCaseStatus::success(),
     };
-    if failed || skipped {
+    if !matches!(status, TestCaseStatus::Success { .. }) {
         status.set_message(message);
     }
     let mut case = TestCase::new(name, status);
@@ -198,19 +200,19 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
     remarks.extend(comparison.unmatched.iter().map(|(row, side)| format!("Only in {side}: {row}")));
     for row in &comparison.grades {
         match (row.outcome, &row.reason) {
-            (GradeOutcome::GradeLost, Some(reason)) => {
+            (Outcome::GradeLost, Some(reason)) => {
                 remarks.push(format!("Grade lost: {}: {reason}", row.job));
             }
-            (GradeOutcome::Unknown, _) => remarks.push(format!(
+            (Outcome::Unknown, _) => remarks.push(format!(
                 "Was {} and is not verified now (trainmark verify): {}",
-                row.base, row.job
+                row.base.words(),
+                row.job
             )),
             _ => {}
         }
     }
-    let number = |count: usize, one: &str, many: &str| match count {
-        1 => format!("1 {one}"),
-        count => format!("{count} {many}"),
+    let number = |count: usize, one: &str, many: &str| {
+        format!("{count} {}", if count == 1 { one } else { many })
     };
     let unsure = comparison.count(|it| it == Outcome::Inconclusive);
     if unsure > 0 {

@@ -258,9 +258,11 @@ fn drawn(summary: &Summary, columns: &[Column], rows: &[&Row], names: Option<usi
 }
 
 fn cell(summary: &Summary, row: &Row, column: &Column) -> Cell {
-    let text = match (column, row.speed_up) {
+    let text = match (column, row.speed_up.zip(summary.clock(row))) {
         // Its interval has a column of its own.
-        (Column::SpeedUp, Some(change)) if !row.is_reference => table::factor(&change, false),
+        (Column::SpeedUp, Some((change, clock))) if !row.is_reference => {
+            table::factor(clock, &change, false)
+        }
         _ => column.cell(summary, row, true).into_owned(),
     };
     let color = match column {
@@ -270,7 +272,7 @@ fn cell(summary: &Summary, row: &Row, column: &Column) -> Cell {
             Status::Unavailable => DIM,
             _ => RED,
         },
-        Column::Verified if row.different => RED,
+        Column::Verified if row.is_different() => RED,
         // Only what is shown has a colour.
         Column::SpeedUp if row.is_reference => DIM,
         Column::SpeedUp if row.speed_up.is_some_and(|it| it.verdict == Verdict::Faster) => GREEN,

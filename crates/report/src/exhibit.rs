@@ -174,10 +174,10 @@ impl<'a> Panel<'a> {
 
     /// `cnn: PyTorch 0.34 s · JAX 15x slower`, where several are ranked: the panel, and who did how.
     pub fn answer(&self) -> Option<(String, String)> {
-        let standings = self.standings();
+        let (standings, clock) = (self.standings(), self.clock?);
         let words = |it: &Standing| {
             let time = format!("{} s", three_digits(it.seconds));
-            let shown = it.behind.map_or(time, |change| table::against(&change, true));
+            let shown = it.behind.map_or(time, |change| table::against(clock, &change, true));
             format!("{} {shown}", it.entry.label)
         };
         let words: Vec<String> = standings.iter().map(words).collect();
@@ -192,6 +192,14 @@ impl<'a> Panel<'a> {
     /// Entries that have figures worth a mark.
     pub fn charted(&self) -> impl Iterator<Item = &Entry<'a>> {
         self.entries.iter().filter(|entry| entry.record.status.completed())
+    }
+}
+
+/// At most so many of the values, evenly spaced.
+pub fn evenly<T: Copy>(values: Vec<T>, most: usize) -> Vec<T> {
+    match values.len() > most {
+        true => (0..most).map(|it| values[it * (values.len() - 1) / (most - 1)]).collect(),
+        false => values,
     }
 }
 
@@ -212,10 +220,8 @@ impl Entry<'_> {
         let mut samples: Vec<f64> = samples.into_iter().map(|(_, value)| value).collect();
         if samples.len() > MAX_SAMPLES {
             samples.sort_by(f64::total_cmp);
-            let last = samples.len() - 1;
-            samples = (0..MAX_SAMPLES).map(|it| samples[it * last / (MAX_SAMPLES - 1)]).collect();
         }
-        samples
+        evenly(samples, MAX_SAMPLES)
     }
 
     /// The sample nearest to the median: it stands for the others where only one can be drawn.

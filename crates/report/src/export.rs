@@ -8,7 +8,7 @@ use record::figures::Figure;
 use record::number::tidy;
 use record::summary::{Row, Summary};
 use record::verdict::Change;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::Write;
 
 /// What a column holds. Any cell may be null.
@@ -55,11 +55,11 @@ const BEFORE: [(&str, Kind, Get); 5] = [
 const BEHIND: [(&str, Kind, Get); 25] = [
     ("user_s", Kind::Real, |_, row| row.record.timing.user_s.into()),
     ("system_s", Kind::Real, |_, row| row.record.timing.system_s.into()),
-    ("status", Kind::Text, |_, row| row.record.status.key().into()),
+    ("status", Kind::Text, |_, row| json!(row.record.status)),
     ("reason", Kind::Text, |_, row| row.record.reason.as_deref().into()),
     ("task", Kind::Text, |_, row| row.record.task().name.as_str().into()),
     ("metric_source", Kind::Text, |_, row| {
-        row.record.task().quality().and_then(|(_, metric)| Some(metric.source?.key())).into()
+        json!(row.record.task().quality().and_then(|(_, metric)| metric.source))
     }),
     ("target", Kind::Real, |_, row| {
         row.record.task().quality.as_deref().and_then(|it| row.record.targets.get(it)).copied().into()
@@ -68,7 +68,7 @@ const BEHIND: [(&str, Kind, Get); 25] = [
     ("speed_up_low", Kind::Real, |_, row| interval(row.speed_up, |it| it.low)),
     ("speed_up_high", Kind::Real, |_, row| interval(row.speed_up, |it| it.high)),
     ("speed_up_verdict", Kind::Text, |_, row| {
-        row.speed_up.filter(|_| !row.is_reference).map(|it| it.verdict.key()).into()
+        json!(row.speed_up.filter(|_| !row.is_reference).map(|it| it.verdict))
     }),
     ("speed_up_basis", Kind::Text, |it, row| {
         it.clock(row).map(|clock| &*clock.key).into()
@@ -76,7 +76,7 @@ const BEHIND: [(&str, Kind, Get); 25] = [
     ("rank", Kind::Integer, |_, row| row.rank.into()),
     ("group", Kind::Integer, |_, row| row.group.into()),
     ("samples", Kind::Integer, |_, row| row.record.counted().count().into()),
-    ("verified", Kind::Text, |it, row| it.verification(row).map(|it| it.grade.words()).into()),
+    ("verified", Kind::Text, |_, row| row.verification.as_ref().map(|it| it.grade.words()).into()),
     ("dataset", Kind::Text, |_, row| row.record.dataset.as_ref().map(|it| it.name.as_str()).into()),
     ("dataset_sha256", Kind::Text, |_, row| {
         row.record.dataset.as_ref().and_then(|it| it.sha256.as_deref()).into()

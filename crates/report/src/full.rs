@@ -2,15 +2,15 @@
 //! lets no text of the file reach the terminal as a command.
 
 use crate::console::{Style, one_line};
-use crate::grid::{Column, Grid};
-use crate::text::{self, BARS, UNKNOWN};
+use crate::grid::{BOLD, Column, Grid, painted};
+use crate::text::{self, UNKNOWN};
 use record::{Record, Sample, figures};
 use std::fmt::Write;
 
 /// Everything that the file says, in sections; what it does not say is left out.
 pub fn text(result: &Record, style: Style) -> String {
     let mut page = Page { text: String::new(), style };
-    page.title(&format!("{} {} {}", result.executable, result.model, result.backend));
+    page.title(&result.name());
     page.facts(&identity(result));
     page.section("Configuration", &text::facts(&result.config));
     page.section("Figures", &values(result));
@@ -64,11 +64,7 @@ struct Page {
 // Writing to a string cannot fail.
 impl Page {
     fn title(&mut self, title: &str) {
-        let title = one_line(title);
-        let _ = match self.style.color {
-            true => writeln!(self.text, "\x1b[1m{title}\x1b[0m"),
-            false => writeln!(self.text, "{title}"),
-        };
+        self.text += &(painted(&one_line(title), BOLD, self.style) + "\n");
     }
 
     fn section(&mut self, title: &str, facts: &Facts) {
@@ -126,16 +122,8 @@ impl Page {
     fn curve(&mut self, samples: &[Sample]) {
         let Some(sample) = samples.iter().find(|sample| !sample.curve.is_empty()) else { return };
         let losses: Vec<Option<f64>> = sample.curve.iter().map(|point| point.loss).collect();
-        let known = losses.iter().flatten();
-        let low = known.clone().copied().fold(f64::INFINITY, f64::min);
-        let high = known.copied().fold(f64::NEG_INFINITY, f64::max);
-        let bar = |loss: &Option<f64>| match loss {
-            None => '?',
-            Some(loss) if high > low => BARS[((loss - low) / (high - low) * 7.0).round() as usize],
-            Some(_) => BARS[3],
-        };
         let skipped = sample.curve.len().saturating_sub(40);
-        let shown: String = losses[skipped..].iter().map(bar).collect();
+        let shown = String::from_iter(&text::bars(&losses)[skipped..]);
         self.text.push('\n');
         self.title(&format!("Curve of round {}   loss {shown}", sample.round + 1));
         for point in &sample.curve[skipped..] {

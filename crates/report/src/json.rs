@@ -114,7 +114,7 @@ fn entry(summary: &Summary, row: &Row) -> Map<String, Value> {
         put(name, (*value).into());
     }
     put("executable", record.executable.as_str().into());
-    put("status", record.status.key().into());
+    put("status", json!(record.status));
     put("rank", row.rank.into());
     put("group", row.group.into());
     put("speed_up", row.speed_up.map(|it| it.gain).into());
@@ -148,22 +148,19 @@ fn ours(summary: &Summary, row: &Row, put: &mut impl FnMut(&str, Value)) {
             put(&figure.key, value.into());
         }
     }
-    let timing = json!(record.timing);
-    let known = timing.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
-    let known: Map<String, Value> =
-        known.map(|(key, value)| (key.clone(), value.clone())).collect();
+    let timing = known(json!(record.timing));
     let noisy = record.samples.iter().filter(|sample| !sample.disturbances.is_empty()).count();
     let repeated = record.samples.iter().filter(|sample| sample.superseded).count();
-    let source = |name: &str| Some(record.task().metrics.get(name)?.source?.key());
+    let source = |name: &str| record.task().metrics.get(name)?.source;
     let sources =
-        record.metrics.of_task.keys().filter_map(|it| Some((it.clone(), source(it)?.into())));
+        record.metrics.of_task.keys().filter_map(|it| Some((it.clone(), json!(source(it)?))));
     let optional = [
         ("reason", record.reason.clone().map(Value::from)),
-        ("verification", Some(verified(summary, row))),
+        ("verification", Some(verified(row))),
         ("task", Some(record.task().name.as_str().into())),
         ("metric_sources", Some(Value::Object(sources.collect()))),
         ("dataset", record.dataset.as_ref().map(|it| it.name.as_str().into())),
-        ("timing", (!known.is_empty()).then_some(Value::Object(known))),
+        ("timing", (!timing.is_empty()).then(|| timing.into())),
         ("dense_flop_per_s", record.roofline.as_ref().map(|it| it.dense_flop_per_s.into())),
         (
             "peak_flop_per_s",
@@ -189,17 +186,21 @@ fn ours(summary: &Summary, row: &Row, put: &mut impl FnMut(&str, Value)) {
 }
 
 /// How equal the row's training steps are to the reference's.
-fn verified(summary: &Summary, row: &Row) -> Value {
-    let grade = summary.grade(row);
-    let Some(it) = summary.verification(row).filter(|_| grade != Grade::NotVerified) else {
+fn verified(row: &Row) -> Value {
+    let grade = row.grade();
+    let Some(it) = row.verification.as_ref().filter(|_| grade != Grade::NotVerified) else {
         return json!({ "grade": grade });
     };
-    let mut found = json!({
+    known(json!({
         "grade": grade, "reason": it.reason, "first_step": it.first_step,
         "deterministic": it.deterministic, "verified": it.verified,
-    });
-    if let Some(found) = found.as_object_mut() {
-        found.retain(|_, value| !value.is_null());
-    }
-    found
+    }))
+    .into()
+}
+
+/// An object without what is null.
+fn known(object: Value) -> Map<String, Value> {
+    let Value::Object(mut object) = object else { return Map::new() };
+    object.retain(|_, value| !value.is_null());
+    object
 }

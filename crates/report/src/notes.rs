@@ -249,7 +249,7 @@ fn races(summary: &Summary, notes: &mut Vec<Note>) {
             let text = format!(
                 "{} reaches the target in {} of the reference's time: {} of its seconds per step, {} of its \
                  steps.",
-                name(row),
+                row.record.name(),
                 share(it.factor),
                 share(it.by_step_time),
                 share(it.by_steps)
@@ -263,10 +263,6 @@ fn races(summary: &Summary, notes: &mut Vec<Note>) {
 fn is_guess(summary: &Summary, row: &Row) -> bool {
     let few = |it: &Row| it.record.race.as_deref().is_none_or(|race| race.runs < ENOUGH);
     few(row) || rows(summary).any(|it| it.group == row.group && it.is_reference && few(it))
-}
-
-fn name(row: &Row) -> String {
-    format!("{} {} {}", row.record.executable, row.record.model, row.record.backend)
 }
 
 /// Where the rows come from, if not from one place.
@@ -314,7 +310,7 @@ fn verified(summary: &Summary, notes: &mut Vec<Note>) {
         }
         return;
     }
-    let different = rows(summary).filter(|row| row.different).count();
+    let different = rows(summary).filter(|row| row.is_different()).count();
     notes.push(Note {
         badge: (different > 0).then(|| format!("{} computed something else", count(different, "row"))),
         text: "Verified: how ten training steps compare with a float64 reference, bit-equal, within the \
@@ -323,7 +319,7 @@ fn verified(summary: &Summary, notes: &mut Vec<Note>) {
             .to_owned(),
     });
     let mut reasons: IndexMap<String, ()> = IndexMap::new();
-    for it in rows(summary).filter_map(|row| summary.verification(row)) {
+    for it in rows(summary).filter_map(|row| row.verification.as_deref()) {
         let name = format!("{} {} {}", it.executable, it.model, it.backend);
         if let (Grade::Different | Grade::Failed, Some(reason)) = (it.grade, &it.reason) {
             reasons.insert(format!("{name}: {}", visible(reason, 300)), ());
@@ -340,7 +336,7 @@ pub fn failures(summary: &Summary) -> Vec<String> {
     let mut reasons: IndexMap<(String, Status, &str), usize> = IndexMap::new();
     for row in rows(summary).filter(|row| row.is_there() && !row.record.status.completed()) {
         let reason = row.record.reason.as_deref().unwrap_or("no reason given");
-        *reasons.entry((name(row), row.record.status, reason)).or_default() += 1;
+        *reasons.entry((row.record.name(), row.record.status, reason)).or_default() += 1;
     }
     let line = |((name, status, reason), number): (&(String, Status, &str), &usize)| {
         let times = if *number > 1 { format!(" ({number} rows)") } else { String::new() };

@@ -269,7 +269,7 @@ impl Column {
                 }
             },
             Column::SpeedUp => speed_up(summary, row).into(),
-            Column::Verified => summary.grade(row).words().into(),
+            Column::Verified => row.grade().words().into(),
         }
     }
 }
@@ -359,34 +359,34 @@ pub fn dataset_label(summary: &Summary, dataset: &DatasetRecord) -> String {
 
 /// `14.6x slower [14.1, 15.2]` than the reference; a clock that not all groups have is named.
 pub fn speed_up(summary: &Summary, row: &Row) -> String {
-    let Some(change) = row.speed_up else { return text::UNKNOWN.to_owned() };
+    let Some((change, clock)) = row.speed_up.zip(summary.clock(row)) else {
+        return text::UNKNOWN.to_owned();
+    };
     if row.is_reference {
         return "reference".to_owned();
     }
-    let shown = against(&change, false);
-    let clock = summary.clock(row);
-    let usual = summary.clocks().first().map(|clock| clock.key.clone());
-    match clock.filter(|clock| Some(&clock.key) != usual.as_ref()) {
-        Some(clock) => format!("{shown} ({})", clock.label),
-        None => shown,
+    let shown = against(clock, &change, false);
+    match summary.clocks().first().is_some_and(|usual| usual.key == clock.key) {
+        true => shown,
+        false => format!("{shown} ({})", clock.label),
     }
 }
 
 /// `2.43x faster [2.31, 2.60]`, or `2.4x faster` in short.
-pub fn against(change: &Change, in_short: bool) -> String {
-    let factor = factor(change, in_short);
+pub fn against(figure: &Figure, change: &Change, in_short: bool) -> String {
+    let factor = factor(figure, change, in_short);
     match interval(change).filter(|_| !in_short) {
         Some(it) => format!("{factor} [{}, {}]", three_digits(it.low), three_digits(it.high)),
         None => factor,
     }
 }
 
-/// Whether the new one is faster, and the gain or loss of the same size, whichever way it counts.
+/// Whether the new one is better, and the gain or loss of the same size, whichever way it counts.
 fn sized(change: &Change, gain: f64) -> (bool, f64) {
     match change.scale {
         Scale::Ratio if change.gain >= 1.0 => (true, gain),
         Scale::Ratio => (false, 1.0 / gain),
-        // Of seconds that are not all above 0 there is no ratio.
+        // Of values that are not all above 0 there is no ratio.
         Scale::Difference if change.gain >= 0.0 => (true, gain),
         Scale::Difference => (false, -gain),
     }
@@ -402,8 +402,8 @@ pub fn interval(change: &Change) -> Option<Interval> {
 
 /// `2.43x faster`. A `~` in front says that too few samples make it a guess; where no difference is shown there
 /// is none to name.
-pub fn factor(change: &Change, in_short: bool) -> String {
-    let (is_faster, factor) = sized(change, change.gain);
+pub fn factor(figure: &Figure, change: &Change, in_short: bool) -> String {
+    let (is_better, factor) = sized(change, change.gain);
     let number = match factor {
         it if !in_short || it >= 1e6 || change.scale == Scale::Difference => three_digits(it),
         it if it < 1.95 => format!("{it:.2}"),
@@ -411,13 +411,16 @@ pub fn factor(change: &Change, in_short: bool) -> String {
         it if it < 999.5 => format!("{it:.0}"),
         it => digits(it),
     };
+    let size = match change.scale {
+        Scale::Ratio => number + "x",
+        Scale::Difference => format!("{number} {}", figure.unit).trim_end().to_owned(),
+    };
     let unsure = if change.verdict == Verdict::Inconclusive { "~" } else { "" };
-    let unit = if change.scale == Scale::Ratio { "x" } else { " s" };
-    let word = if is_faster { "faster" } else { "slower" };
+    let claim = if is_better { Verdict::Faster } else { Verdict::Slower };
     match change.verdict {
-        Verdict::NoDifference => "no difference shown".to_owned(),
-        _ if number == "1.00" && change.scale == Scale::Ratio => format!("{unsure}equal"),
-        _ => format!("{unsure}{number}{unit} {word}"),
+        Verdict::NoDifference => Verdict::NoDifference.words(figure).to_owned(),
+        _ if size == "1.00x" => format!("{unsure}equal"),
+        _ => format!("{unsure}{size} {}", claim.words(figure)),
     }
 }
 
@@ -453,6 +456,8 @@ mod tests {
 
     #[test]
     fn a_slower_row_says_how_many_times_slower_and_its_interval_too() {
+        let seconds = record::figures::named("train_s", []).unwrap();
+        let against = |change: &Change, in_short| against(&seconds, change, in_short);
         let interval = |low, high| Some(Interval { low, high, confidence: 0.95 });
         let scale = Scale::Ratio;
         let change = |gain, interval, verdict| Change { scale, gain, interval, verdict, loss: 0.0 };

@@ -8,7 +8,20 @@ use std::borrow::Cow;
 use unicode_width::UnicodeWidthStr;
 
 /// From almost nothing to all.
-pub(crate) const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
+/// A bar for each value, from the smallest to the largest; `?` where there is none.
+pub(crate) fn bars(values: &[Option<f64>]) -> Vec<char> {
+    let known = || values.iter().flatten().copied();
+    let (low, high) = (known().reduce(f64::min), known().reduce(f64::max));
+    let (low, spread) = (low.unwrap_or(0.0), high.zip(low).map_or(0.0, |(high, low)| high - low));
+    let bar = |value: &Option<f64>| match value {
+        None => '?',
+        Some(value) if spread > 0.0 => BARS[((value - low) / spread * 7.0).round() as usize],
+        Some(_) => BARS[3],
+    };
+    values.iter().map(bar).collect()
+}
 
 /// Columns of a terminal or a fixed-width font.
 pub fn width(text: &str) -> usize {
@@ -19,39 +32,16 @@ pub fn width(text: &str) -> usize {
 }
 
 /// A text cut to so many columns.
-pub fn fitted(label: &str, columns: usize) -> String {
-    if width(label) <= columns {
-        return label.to_owned();
-    }
-    let mut cut = String::new();
-    for c in label.chars() {
-        cut.push(c);
-        if width(&cut) >= columns {
-            cut.pop();
-            break;
-        }
-    }
-    cut + "…"
+pub fn fitted(label: &str, columns: usize) -> Cow<'_, str> {
+    ::console::truncate_str(label, columns, "…")
 }
 
 /// A round figure without digits that say nothing: `0.05`, `20`, `1e9`.
 pub fn short(figure: f64) -> String {
-    match figure.abs() {
-        0.0 => "0".to_owned(),
-        size if !(1e-4..1e6).contains(&size) => {
-            format!("{figure:e}").split_once('e').map_or_else(String::new, |(digits, power)| {
-                let digits: f64 = digits.parse().unwrap_or(0.0);
-                format!("{}e{power}", (digits * 100.0).round() / 100.0)
-            })
-        }
-        size => {
-            let decimals = (3 - size.log10().floor() as i32).clamp(0, 7) as usize;
-            let text = format!("{figure:.decimals$}");
-            match text.contains('.') {
-                true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
-                false => text,
-            }
-        }
+    let round: f64 = format!("{figure:.5e}").parse().unwrap_or(figure);
+    match figure == 0.0 || (1e-4..1e6).contains(&figure.abs()) {
+        true => round.to_string(),
+        false => format!("{round:e}"),
     }
 }
 

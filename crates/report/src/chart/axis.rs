@@ -1,6 +1,8 @@
 //! From figures to positions, and the round figures to label.
 
+use super::at;
 use crate::text::short;
+use maud::{Markup, html};
 
 /// Beyond this ratio of the largest to the smallest figure an axis is logarithmic.
 const LINEAR_UP_TO: f64 = 8.0;
@@ -81,8 +83,9 @@ impl Axis {
         (self.low..=self.high).contains(&figure)
     }
 
-    pub fn is_logarithmic(&self) -> bool {
-        self.logarithmic
+    /// What stands beside it: its title, and its scale if that is no usual one.
+    pub fn titled(&self, title: &str) -> String {
+        format!("{title}{}", if self.logarithmic { ", logarithmic" } else { "" })
     }
 
     pub fn from(&self) -> f64 {
@@ -98,22 +101,24 @@ impl Axis {
         if self.logarithmic { self.logarithmic_ticks() } else { self.linear_ticks() }
     }
 
-    /// The same with their labels, which have the digits that tell them apart.
+    /// The same with their labels.
     pub fn labels(&self) -> Vec<(f64, String)> {
-        let ticks = self.ticks();
-        let texts = |decimals: usize| -> Vec<String> {
-            ticks.iter().map(|tick| format!("{tick:.decimals$}")).collect()
-        };
-        let gap = if ticks.len() > 1 { (ticks[1] - ticks[0]).abs() } else { 0.0 };
-        let is_exact = |texts: &Vec<String>| {
-            let read = texts.iter().map(|text| text.parse::<f64>().unwrap_or(f64::NAN));
-            read.zip(&ticks).all(|(read, tick)| (read - tick).abs() < gap / 100.0)
-        };
-        let is_plain = ticks.iter().all(|tick| tick.abs() < 1e6);
-        let exact =
-            (0..8).map(texts).find(|texts| !self.logarithmic && is_plain && is_exact(texts));
-        let texts = exact.unwrap_or_else(|| ticks.iter().map(|tick| short(*tick)).collect());
-        ticks.into_iter().zip(texts).collect()
+        self.ticks().into_iter().map(|tick| (tick, short(tick))).collect()
+    }
+
+    /// Upright lines at the ticks, the labels below them, and the title below those.
+    pub fn upright(&self, top: f64, bottom: f64, title: &str) -> Markup {
+        let line = |tick| format!("M{} {}V{}", at(self.at(tick)), at(top), at(bottom));
+        let lines: String = self.ticks().into_iter().map(line).collect();
+        html! {
+            path.g stroke="currentColor" d=(lines) {}
+            g.m text-anchor="middle" font-size="11" {
+                @for (tick, label) in self.labels() {
+                    text x=(at(self.at(tick))) y=(at(bottom + 15.0)) { (label) }
+                }
+                text x=(at(self.from.midpoint(self.to))) y=(at(bottom + 33.0)) { (self.titled(title)) }
+            }
+        }
     }
 
     fn linear_ticks(&self) -> Vec<f64> {
@@ -154,9 +159,9 @@ mod tests {
 
     #[test]
     fn a_wide_range_is_logarithmic_and_a_narrow_one_begins_at_zero_or_not() {
-        assert!(axis(&[0.1, 1.0], Origin::Zero).is_logarithmic());
+        assert!(axis(&[0.1, 1.0], Origin::Zero).logarithmic);
         let zero = axis(&[0.5, 1.0], Origin::Zero);
-        assert!(!zero.is_logarithmic());
+        assert!(!zero.logarithmic);
         assert_eq!(zero.at(0.0), 0.0);
         let free = axis(&[90.0, 95.0], Origin::Free);
         assert!(free.at(90.0) > 0.0 && free.at(90.0) < 10.0 && free.at(95.0) > 90.0);
@@ -168,7 +173,7 @@ mod tests {
         assert_eq!(axis(&[0.0, 1.0], Origin::Zero).ticks(), [0.0, 0.25, 0.5, 0.75, 1.0]);
         let labels = axis(&[90.882, 90.894], Origin::Free).labels();
         let labels: Vec<&str> = labels.iter().map(|(_, label)| label.as_str()).collect();
-        assert_eq!(labels, ["90.885", "90.890", "90.895"]);
+        assert_eq!(labels, ["90.885", "90.89", "90.895"]);
         assert_eq!(axis(&[0.05, 0.8], Origin::Zero).ticks(), [0.05, 0.1, 0.2, 0.5]);
         assert_eq!(axis(&[0.01, 1000.0], Origin::Free).ticks().len(), 6);
     }

@@ -3,7 +3,7 @@
 use super::Chart;
 use super::axis::Origin;
 use super::plot::{Drawing, Measure, Series};
-use crate::exhibit::{Entry, Panel};
+use crate::exhibit::{Entry, Panel, evenly};
 use maud::html;
 use record::CurvePoint;
 use record::figures::Figure;
@@ -65,10 +65,7 @@ fn line(entry: &Entry, clock: &Figure, position: Get, height: Get) -> Option<Ser
     let point = |point: &CurvePoint| Some((position(point)?, height(point)?));
     let mut points: Vec<(f64, f64)> = curve.iter().filter_map(point).collect();
     points.retain(|(x, y)| x.is_finite() && y.is_finite());
-    if points.len() > MAX_POINTS {
-        let last = points.len() - 1;
-        points = (0..MAX_POINTS).map(|it| points[it * last / (MAX_POINTS - 1)]).collect();
-    }
     let is_ranked = entry.row.is_ranked();
+    let points = evenly(points, MAX_POINTS);
     (!points.is_empty()).then(|| Series::of(entry, points, 3.2, is_ranked))
 }

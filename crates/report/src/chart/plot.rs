@@ -124,11 +124,7 @@ impl Plot {
         let points = || series.iter().flat_map(|series| &series.points).chain(more);
         let x_axis = Axis::new(points().map(|it| it.0), x.origin)?.between(LEFT, RIGHT);
         let y_axis = Axis::new(points().map(|it| it.1), y.origin)?.between(BOTTOM, TOP);
-        let title = |measure: Measure, axis: &Axis| match axis.is_logarithmic() {
-            true => format!("{}, logarithmic", measure.title),
-            false => measure.title.to_owned(),
-        };
-        let titles = (title(x, &x_axis), title(y, &y_axis));
+        let titles = (x.title.to_owned(), y_axis.titled(y.title));
         Some(Plot { x: x_axis, y: y_axis, titles })
     }
 
@@ -139,8 +135,11 @@ impl Plot {
 
     /// The grid with its figures and titles.
     fn frame(&self) -> Markup {
+        let line = |tick| format!("M{LEFT} {}H{RIGHT}", at(self.y.at(tick)));
+        let across: String = self.y.ticks().into_iter().map(line).collect();
         html! {
-            path.g stroke="currentColor" d=(self.grid()) {}
+            (self.x.upright(TOP, BOTTOM, &self.titles.0))
+            path.g stroke="currentColor" d=(across) {}
             path.a d={ "M" (LEFT) " " (BOTTOM) "H" (RIGHT) } stroke="currentColor" {}
             g.m font-size="11" {
                 text x="2" y="12" { (self.titles.1) }
@@ -149,28 +148,8 @@ impl Plot {
                         text x=(LEFT - 6.0) y=(at(self.y.at(tick) + 4.0)) { (label) }
                     }
                 }
-                g text-anchor="middle" {
-                    @for (tick, label) in self.x.labels() {
-                        text x=(at(self.x.at(tick))) y=(BOTTOM + 15.0) { (label) }
-                    }
-                    text x=(at((LEFT + RIGHT) / 2.0)) y=(BOTTOM + 33.0) { (self.titles.0) }
-                }
             }
         }
-    }
-
-    fn grid(&self) -> String {
-        let across = self
-            .y
-            .ticks()
-            .into_iter()
-            .map(|tick| format!("M{LEFT} {}H{RIGHT}", at(self.y.at(tick))));
-        let up = self
-            .x
-            .ticks()
-            .into_iter()
-            .map(|tick| format!("M{} {TOP}V{BOTTOM}", at(self.x.at(tick))));
-        across.chain(up).collect()
     }
 
     /// A dashed line across at some height. Its name is in the legend, where it lies on no mark.

@@ -36,7 +36,7 @@ pub fn draw(panel: &Panel) -> Option<Chart> {
     let axis = Axis::new(seconds, Origin::Zero)?.between(MARGIN, WIDTH - MARGIN);
     let bottom = LINE * lines.len() as f64 + 4.0;
     let drawing = html! {
-        (grid(&axis, bottom, clock))
+        (axis.upright(4.0, bottom, &clock.title()))
         @for (index, (median, entry)) in lines.iter().enumerate() {
             (line(entry, clock, *median, &axis, LINE * index as f64))
         }
@@ -52,29 +52,13 @@ pub fn draw(panel: &Panel) -> Option<Chart> {
     Some(chart)
 }
 
-fn grid(axis: &Axis, bottom: f64, clock: &Figure) -> Markup {
-    let lines =
-        axis.ticks().into_iter().map(|tick| format!("M{} 4V{}", at(axis.at(tick)), at(bottom)));
-    let lines: String = lines.collect();
-    let scale = if axis.is_logarithmic() { ", logarithmic" } else { "" };
-    html! {
-        path.g stroke="currentColor" d=(lines) {}
-        g.m text-anchor="middle" font-size="11" {
-            @for (tick, label) in axis.labels() {
-                text x=(at(axis.at(tick))) y=(at(bottom + 14.0)) { (label) }
-            }
-            text x=(at(WIDTH / 2.0)) y=(at(bottom + 32.0)) { (clock.title()) (scale) }
-        }
-    }
-}
-
 /// Name and figures above, dots below.
 fn line(entry: &Entry, clock: &Figure, median: f64, axis: &Axis, top: f64) -> Markup {
     let samples = entry.samples(clock);
     let middle = top + 28.0;
     let mut figures = format!("{} s", three_digits(median));
     if let Some(change) = entry.row.speed_up.filter(|_| !entry.row.is_reference) {
-        figures += &format!(" · {}", table::against(&change, true));
+        figures += &format!(" · {}", table::against(clock, &change, true));
     }
     let weak = if entry.row.is_ranked() { "" } else { " weak" };
     let class = mark::color(entry.contestant) + weak;

@@ -2,6 +2,7 @@
 
 use super::figure::figure;
 use crate::chart::history::chart;
+use crate::history::words;
 use crate::text::{count, visible};
 use maud::{Markup, html};
 use record::history::{Change, History, Series};
@@ -26,7 +27,7 @@ pub fn lead(history: &History) -> Markup {
         } } }
         ul.notes { @for (series, change) in changes.iter().take(MAX_SERIES) {
             li { span.(if change.worse { "bad" } else { "good" }) { (if change.worse { "▲ " } else { "▼ " }) }
-                bdi { (visible(&series.label, 200)) } ": " bdi { (visible(&change.words(&history.figure), 300)) } }
+                bdi { (visible(&series.label, 200)) } ": " bdi { (visible(&words(&history.figure, change), 300)) } }
         } }
         @if history.left_out > 0 {
             p.note { (count(history.left_out, "result")) " without this figure are left out." }

@@ -84,7 +84,7 @@ fn answer(panel: &Panel) -> Option<Markup> {
         Some(change) if change.verdict == Verdict::NoDifference => {
             format!("{}: no difference shown", it.entry.label)
         }
-        Some(change) => format!("{} is {}", it.entry.label, table::against(&change, true)),
+        Some(change) => format!("{} is {}", it.entry.label, table::against(clock, &change, true)),
     });
     let behind = behind.collect::<Vec<_>>().join(", ");
     let rows = standings.iter().map(|it| (it.entry.label.clone(), it));
@@ -136,7 +136,7 @@ fn bars(rows: &[(String, &Standing)], clock: &Figure) -> Markup {
                     span.who { bdi { (name) } }
                     span class=(mark::color(it.entry.contestant)) { (bar(it.entry, it.seconds)) }
                     span.time { (three_digits(it.seconds)) " s" }
-                    span.behind { @if let Some(change) = it.behind { (table::against(&change, false)) } }
+                    span.behind { @if let Some(change) = it.behind { (table::against(clock, &change, false)) } }
                 }
             }
         }

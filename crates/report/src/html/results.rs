@@ -100,9 +100,9 @@ fn cell(summary: &Summary, entry: &Entry, column: &Column) -> Markup {
             } }
         }
         Column::Verified => {
-            let reason = summary.verification(row).and_then(|it| it.reason.as_deref());
+            let reason = row.verification.as_ref().and_then(|it| it.reason.as_deref());
             let reason = reason.map(|reason| visible(reason, 300));
-            html! { td .bad[row.different] title=[reason] { (shown) } }
+            html! { td .bad[row.is_different()] title=[reason] { (shown) } }
         }
         Column::Figure(figure) => match figure.of(&row.record) {
             None => html! { td.n.m.minor[is_minor(column)] { (text::UNKNOWN) } },

@@ -129,7 +129,7 @@ fn with_references(loaded: &LoadedSuite, rows: &[Row]) -> Vec<Row> {
 
 /// One row for the terminal.
 fn line(label: &str, found: &Verification) -> String {
-    let mut line = format!("{label:<36} {}", found.grade);
+    let mut line = format!("{label:<36} {}", found.grade.words());
     if let Some(reason) = &found.reason {
         line += &format!(": {reason}");
     }

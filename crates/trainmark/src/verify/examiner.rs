@@ -10,10 +10,10 @@ use crate::runner::{Ended, Runner};
 use crate::suite::Suite;
 use anyhow::{Error, Result};
 use measure::provenance::Moment;
-use protocol::grade::{Comparison, Quantity};
+use protocol::grade::{Comparison, Grade, Quantity};
 use protocol::verify::Request;
 use record::Status;
-use record::verification::{Grade, QuantityRecord, Verification};
+use record::verification::{QuantityRecord, Verification};
 use serde_json::Map;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -164,8 +164,8 @@ impl<'a> Examiner<'a> {
             let said = if found.precision.is_some() { "though it says" } else { "not within" };
             found.reason = Some(format!(
                 "{}, {said} float32: {}",
-                found.grade.sentence(),
-                named(&worse, |quantity| grade_of(quantity.grade) > Grade::Float32)
+                found.grade,
+                named(&worse, |quantity| quantity.grade > Grade::Float32)
             ));
         }
         Ok(())
@@ -193,7 +193,7 @@ impl<'a> Examiner<'a> {
                 other => other?,
             };
             let comparison = reference.grade(&take.outcome);
-            if comparison.grade == protocol::grade::Grade::Different {
+            if comparison.grade == Grade::Different {
                 (different, at) = (next, Some(comparison));
             } else {
                 equal = next;
@@ -291,11 +291,11 @@ fn known(reference: &str, reason: &str) -> Stop {
 
 /// Takes over a comparison: its grade, its quantities, and in words what is different.
 fn note(found: &mut Verification, comparison: &Comparison) {
-    found.grade = grade_of(comparison.grade);
+    found.grade = comparison.grade;
     let finite = |value: f64| Some(value).filter(|value| value.is_finite());
     let quantities = comparison.quantities.iter().map(|quantity| {
         let record = QuantityRecord {
-            grade: grade_of(quantity.grade),
+            grade: quantity.grade,
             of_magnitude: finite(quantity.of_magnitude),
             of_change: finite(quantity.of_change),
         };
@@ -303,7 +303,7 @@ fn note(found: &mut Verification, comparison: &Comparison) {
     });
     found.quantities = quantities.collect();
     found.reason = (found.grade == Grade::Different)
-        .then(|| named(comparison, |quantity| quantity.grade == protocol::grade::Grade::Different));
+        .then(|| named(comparison, |quantity| quantity.grade == Grade::Different));
 }
 
 /// The quantities that a test picks, the worst first.
@@ -358,15 +358,4 @@ fn difference(one: &Outcome, other: &Outcome) -> Option<String> {
         }
     }
     (!parts.is_empty()).then(|| parts.join("; "))
-}
-
-/// The reference's grade as records have it.
-fn grade_of(grade: protocol::grade::Grade) -> Grade {
-    match grade {
-        protocol::grade::Grade::BitEqual => Grade::BitEqual,
-        protocol::grade::Grade::Float32 => Grade::Float32,
-        protocol::grade::Grade::Tf32 => Grade::Tf32,
-        protocol::grade::Grade::Bf16 => Grade::Bf16,
-        protocol::grade::Grade::Different => Grade::Different,
-    }
 }
