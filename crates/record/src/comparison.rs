@@ -412,7 +412,9 @@ fn grade_row(
         Some(_) => Outcome::GradeLost,
     };
     let is_lost = outcome == Outcome::GradeLost;
-    let reason = found.filter(|_| is_lost).map(Verification::explanation);
+    let reason = found
+        .filter(|_| is_lost)
+        .map(|it| it.reason.clone().unwrap_or_else(|| it.grade.to_string()));
     Some(GradeRow { job: job.clone(), base, new: found.map(|it| it.grade), reason, outcome })
 }
 

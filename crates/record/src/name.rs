@@ -1,5 +1,7 @@
 //! Names that people type: known ones whatever their case, and for all others the nearest that there is.
 
+use indexmap::IndexSet;
+
 /// Names that a message lists.
 const LISTED: usize = 12;
 /// Below this likeness another name is no help.
@@ -16,12 +18,8 @@ pub fn meant<'a>(wanted: &str, known: &[&'a str]) -> Option<&'a str> {
 /// What to say of a name that is not known: `--model cn: there is no such model; did you mean cnn? There
 /// are cnn, mlp`. `listing` is the command that lists them, if there is one.
 pub fn unknown(place: &str, kind: &str, wanted: &str, known: &[&str], listing: &str) -> String {
-    let mut names: Vec<&str> = Vec::new();
-    known.iter().for_each(|name| {
-        if !names.contains(name) {
-            names.push(name);
-        }
-    });
+    let names: IndexSet<&str> = known.iter().copied().collect();
+    let names: Vec<&str> = names.into_iter().collect();
     let likeness = |name: &str| strsim::jaro_winkler(&name.to_lowercase(), &wanted.to_lowercase());
     let near = names.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     let near = near.filter(|name| likeness(name) > NEAR);

@@ -3,7 +3,8 @@
 //! Both are of the one task that there was then: images of digits, with the test accuracy as its quality.
 //! This is the only place in the harness that knows it.
 
-use crate::task::{Better, KeyRecord, MetricRecord, TaskRecord};
+use crate::task::{KeyRecord, TaskRecord};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -14,34 +15,26 @@ pub const ACCURACY: &str = "test_accuracy_percent";
 pub const TARGET: &str = "target_accuracy_percent";
 
 /// The task of a file that names none.
-pub static TASK: LazyLock<TaskRecord> = LazyLock::new(|| TaskRecord {
-    name: "mnist".to_owned(),
-    quality: Some(ACCURACY.to_owned()),
-    metrics: BTreeMap::from([(
-        ACCURACY.to_owned(),
-        MetricRecord {
-            label: "Test Accuracy".to_owned(),
-            unit: "%".to_owned(),
-            better: Better::Higher,
-            source: None,
-        },
-    )]),
-    throughput: None,
-    verify: Some("float64".to_owned()),
-    scaling: None,
+pub static TASK: LazyLock<TaskRecord> = LazyLock::new(|| {
+    let metric = json!({"label": "Test Accuracy", "unit": "%", "better": "higher"});
+    known(json!({
+        "name": "mnist", "quality": ACCURACY, "metrics": {ACCURACY: metric}, "verify": "float64",
+    }))
 });
 
 /// What such files' configuration keys are called in tables, and which do not change the steps.
 pub static KEYS: LazyLock<BTreeMap<String, KeyRecord>> = LazyLock::new(|| {
-    let key = |name: &str, label: &str, changes_steps| {
-        (name.to_owned(), KeyRecord { label: label.to_owned(), changes_steps })
-    };
-    BTreeMap::from([
-        key("hidden_size", "hidden", true),
-        key("epochs", "epochs", false),
-        key("seed", "seed", false),
-    ])
+    known(json!({
+        "hidden_size": {"label": "hidden"},
+        "epochs": {"label": "epochs", "changes_steps": false},
+        "seed": {"label": "seed", "changes_steps": false},
+    }))
 });
+
+/// What stands here is as it is in a file of today; a test reads both.
+fn known<T: DeserializeOwned>(written: Value) -> T {
+    serde_json::from_value(written).unwrap_or_else(|error| unreachable!("{error}"))
+}
 
 /// Rewrites a file of version 1.
 pub(crate) fn upgrade(mut file: Value) -> Value {

@@ -73,13 +73,10 @@ pub struct Options {
     pub across: Vec<String>,
 }
 
-/// Why there is no summary: one line.
+/// Why there is no summary: one line, on a reference or a key that is not there.
 #[derive(Debug, thiserror::Error)]
-pub enum SummaryError {
-    /// A reference or a key.
-    #[error("{0}")]
-    Unknown(String),
-}
+#[error("{0}")]
+pub struct SummaryError(String);
 
 /// One line of a table.
 #[derive(Clone, Debug, Default)]
@@ -277,7 +274,7 @@ impl Summary {
             if !self.rows.iter().any(|row| row.record.config.contains_key(key)) {
                 let keys = self.rows.iter().flat_map(|row| row.record.config.keys());
                 let keys: Vec<&str> = keys.map(String::as_str).collect();
-                return Err(SummaryError::Unknown(unknown("--across", "key", key, &keys, "")));
+                return Err(SummaryError(unknown("--across", "key", key, &keys, "")));
             }
         }
         let groups = numbered(&self.rows, across);
@@ -329,9 +326,7 @@ impl Summary {
         let known: Vec<&str> = names.iter().map(String::as_str).collect();
         let wanted = wanted.to_string();
         let named = meant(&wanted, &known).and_then(|name| name.parse().ok());
-        named.ok_or_else(|| {
-            SummaryError::Unknown(unknown("--reference", "row", &wanted, &known, ""))
-        })
+        named.ok_or_else(|| SummaryError(unknown("--reference", "row", &wanted, &known, "")))
     }
 
     /// Chooses the clock and ranks by it.

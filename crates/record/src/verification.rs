@@ -96,11 +96,6 @@ pub fn same_training(
 }
 
 impl Verification {
-    /// The reason's beginning for a table; the grade's own words where there is no more to say.
-    pub fn explanation(&self) -> String {
-        self.reason.clone().unwrap_or_else(|| self.grade.to_string())
-    }
-
     /// Whether it holds for a record: of the same training, program and hardware, where both say which.
     pub fn holds_for(&self, record: &Record) -> bool {
         fn agree<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {

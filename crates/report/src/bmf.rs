@@ -7,15 +7,10 @@
 
 use crate::text::{self, visible};
 use record::summary::{Row, Summary};
-use serde::Serialize;
+use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write;
-
-#[derive(Serialize)]
-struct Measure {
-    value: f64,
-}
 
 /// Writes the object, indented, with a newline at its end.
 ///
@@ -39,13 +34,13 @@ pub fn write(summary: &Summary, mut to: impl Write) -> std::io::Result<()> {
 }
 
 /// Under the figures' keys; where two are the same word, both keep their own.
-fn measures<'a>(summary: &'a Summary, row: &Row) -> BTreeMap<Cow<'a, str>, Measure> {
+fn measures<'a>(summary: &'a Summary, row: &Row) -> BTreeMap<Cow<'a, str>, Value> {
     let hyphened = |key: &str| key.replace('_', "-");
     let known = summary.figures.iter().filter_map(|figure| {
         let others = summary.figures.iter().filter(|it| hyphened(&it.key) == hyphened(&figure.key));
         let key =
             if others.count() > 1 { figure.key.clone() } else { hyphened(&figure.key).into() };
-        Some((key, Measure { value: figure.of(&row.record)? }))
+        Some((key, json!({ "value": figure.of(&row.record)? })))
     });
     known.collect()
 }

@@ -8,7 +8,7 @@ use record::figures::Figure;
 use record::stats::Interval;
 use record::summary::{Difference, Group, Row, Summary, compare_rows};
 use record::verdict::Change;
-use record::{Record, Sample, Verdict};
+use record::{Sample, Verdict};
 
 /// Entries that are shown.
 pub const MAX_ENTRIES: usize = 200;
@@ -44,7 +44,6 @@ pub struct Entry<'a> {
     /// Place among all entries: what links a row of the table with the marks in the charts.
     pub place: usize,
     pub row: &'a Row,
-    pub record: &'a Record,
     /// Place of its name among the contestants.
     pub contestant: usize,
     pub label: String,
@@ -89,7 +88,7 @@ fn panel<'a>(
     for row in places.iter().map(|&place| &summary.rows[place]) {
         let label = contestant(summary, row);
         let (contestant, _) = contestants.insert_full(label.clone());
-        entries.push(Entry { place: *place, row, record: &row.record, contestant, label });
+        entries.push(Entry { place: *place, row, contestant, label });
         *place += 1;
     }
     // Repeats of one contestant are told apart by when they ran.
@@ -164,9 +163,9 @@ impl<'a> Panel<'a> {
         let Some(clock) = self.clock else { return Vec::new() };
         let mut standings: Vec<Standing> = Vec::new();
         for entry in self.entries.iter().filter(|entry| entry.row.is_ranked()) {
-            let Some(seconds) = clock.of(entry.record) else { continue };
-            let first = standings.first().map(|first| first.entry.record);
-            let behind = first.and_then(|base| compare_rows(clock, base, entry.record, false));
+            let Some(seconds) = clock.of(&entry.row.record) else { continue };
+            let first = standings.first().map(|first| &first.entry.row.record);
+            let behind = first.and_then(|base| compare_rows(clock, base, &entry.row.record, false));
             standings.push(Standing { entry, seconds, behind });
         }
         standings
@@ -191,7 +190,7 @@ impl<'a> Panel<'a> {
 
     /// Entries that have figures worth a mark.
     pub fn charted(&self) -> impl Iterator<Item = &Entry<'a>> {
-        self.entries.iter().filter(|entry| entry.record.status.completed())
+        self.entries.iter().filter(|entry| entry.row.record.status.completed())
     }
 }
 
@@ -206,17 +205,17 @@ pub fn evenly<T: Copy>(values: Vec<T>, most: usize) -> Vec<T> {
 impl Entry<'_> {
     /// The interval of the median.
     pub fn interval(&self, figure: &Figure) -> Option<Interval> {
-        self.record.intervals.get(&*figure.key).copied()
+        self.row.record.intervals.get(&*figure.key).copied()
     }
 
     /// How many samples its figures are medians of.
     pub fn sample_count(&self) -> usize {
-        self.record.counted().count().max(1)
+        self.row.record.counted().count().max(1)
     }
 
     /// Every sample's value, in their order; of very many, evenly spaced ones of all sizes.
     pub fn samples(&self, figure: &Figure) -> Vec<f64> {
-        let samples = figure.samples(self.record);
+        let samples = figure.samples(&self.row.record);
         let mut samples: Vec<f64> = samples.into_iter().map(|(_, value)| value).collect();
         if samples.len() > MAX_SAMPLES {
             samples.sort_by(f64::total_cmp);
@@ -226,11 +225,11 @@ impl Entry<'_> {
 
     /// The sample nearest to the median: it stands for the others where only one can be drawn.
     pub fn median_sample(&self, figure: &Figure) -> Option<&Sample> {
-        let median = figure.of(self.record)?;
+        let median = figure.of(&self.row.record)?;
         let distance = |sample: &&Sample| {
             figure.of_sample(sample).map_or(f64::MAX, |value| (value - median).abs())
         };
-        let samples = self.record.counted().filter(|sample| sample.status.completed());
+        let samples = self.row.record.counted().filter(|sample| sample.status.completed());
         samples.min_by(|a, b| distance(a).total_cmp(&distance(b)))
     }
 }

@@ -92,16 +92,12 @@ pub(crate) fn small_table(
 
 /// A path as a link's destination: everything that could end it, as its bytes.
 fn destination(path: &str) -> String {
-    let mut escaped = String::new();
-    for byte in path.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
-                escaped.push(char::from(byte));
-            }
-            byte => escaped += &format!("%{byte:02X}"),
-        }
-    }
-    escaped
+    let is_safe = |byte: u8| byte.is_ascii_alphanumeric() || b"/.-_".contains(&byte);
+    let escaped = |byte: u8| match is_safe(byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    path.bytes().map(escaped).collect()
 }
 
 /// The bullets of the summary: the specification's three, then ours.

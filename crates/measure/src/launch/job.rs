@@ -25,7 +25,7 @@ pub fn withhold(command: &mut Command) -> &mut Command {
 }
 
 /// One trainer to be run. Strings are as the system has them, not necessarily UTF-8.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Job {
     /// A path, or a name to be searched for in `PATH`. A relative path is meant from the harness's
     /// own working directory, not from [`Job::cwd`].
@@ -55,16 +55,7 @@ impl Job {
     /// If the path of this executable cannot be found out.
     pub fn new(program: impl Into<OsString>) -> Result<Self, LaunchError> {
         let launcher_exe = own_program().map_err(LaunchError::OwnPath)?;
-        Ok(Job {
-            program: program.into(),
-            args: Vec::new(),
-            env: Vec::new(),
-            cwd: None,
-            timeout: None,
-            memory_limit: None,
-            cpus: None,
-            launcher_exe,
-        })
+        Ok(Job { program: program.into(), launcher_exe, ..Job::default() })
     }
 }
 

@@ -35,16 +35,10 @@ pub struct Table {
 
 /// `Train time: mlp, hidden 512` as `train-time-mlp-hidden-512`.
 fn name_of(title: &str) -> String {
-    let mut name = String::new();
-    for c in title.chars().take(80) {
-        match c {
-            c if c.is_ascii_alphanumeric() => name.push(c.to_ascii_lowercase()),
-            _ if name.ends_with('-') || name.is_empty() => {}
-            _ => name.push('-'),
-        }
-    }
-    let name = name.trim_end_matches('-');
-    if name.is_empty() { "chart".to_owned() } else { name.to_owned() }
+    let title: String = title.chars().take(80).collect::<String>().to_ascii_lowercase();
+    let words = title.split(|c: char| !c.is_ascii_alphanumeric()).filter(|it| !it.is_empty());
+    let name = words.collect::<Vec<_>>().join("-");
+    if name.is_empty() { "chart".to_owned() } else { name }
 }
 
 impl Chart {

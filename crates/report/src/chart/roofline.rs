@@ -34,14 +34,14 @@ struct Roofs {
 /// A chart for each device that the panel's rows ran on and whose limits are known.
 pub fn draw(panel: &Panel) -> Vec<Chart> {
     let Some(clock) = panel.clock else { return Vec::new() };
-    let Some(capability) = panel.entries.iter().find_map(|it| it.record.capability.as_deref())
+    let Some(capability) = panel.entries.iter().find_map(|it| it.row.record.capability.as_deref())
     else {
         return Vec::new();
     };
-    let device = |entry: &Entry| entry.record.trainer.as_ref()?.device.clone();
+    let device = |entry: &Entry| entry.row.record.trainer.as_ref()?.device.clone();
     let mut charts = Vec::new();
     if let Some(roofs) = cpu_roofs(panel, capability) {
-        charts.extend(chart(panel, clock, &roofs, |entry| entry.record.backend == "cpu"));
+        charts.extend(chart(panel, clock, &roofs, |entry| entry.row.record.backend == "cpu"));
     }
     for gpu in &capability.gpus {
         if let (Some(flop), Some(copy)) = (gpu.fp32_flop_per_s, gpu.copy_bytes_per_s) {
@@ -57,7 +57,7 @@ pub fn draw(panel: &Panel) -> Vec<Chart> {
 /// At as many threads as the panel's rows used at most, or the nearest that was measured.
 fn cpu_roofs(panel: &Panel, capability: &Capability) -> Option<Roofs> {
     let used =
-        panel.entries.iter().filter_map(|entry| entry.record.trainer.as_ref()?.threads).max();
+        panel.entries.iter().filter_map(|entry| entry.row.record.trainer.as_ref()?.threads).max();
     let cpu = &capability.cpu;
     let wanted = used.unwrap_or(cpu.threads);
     let threads = cpu.fma.iter().map(|it| it.threads).min_by_key(|it| it.abs_diff(wanted))?;
@@ -113,7 +113,7 @@ fn chart(
 fn marks(entry: &Entry, clock: &Figure) -> Option<Vec<Series>> {
     let sample = entry.median_sample(clock)?;
     let train_s = sample.timing.train_s.filter(|it| *it > 0.0)?;
-    let parameters = entry.record.trainer.as_ref()?.parameters.filter(|it| *it > 0)? as f64;
+    let parameters = entry.row.record.trainer.as_ref()?.parameters.filter(|it| *it > 0)? as f64;
     let bytes = WEIGHT_BYTES * parameters * sample.steps.filter(|it| *it > 0)? as f64;
     let flop = sample.executed_flop.or(sample.dense_flop).filter(|it| *it > 0.0)?;
     let mark = |rate: f64, filled| {

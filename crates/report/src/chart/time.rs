@@ -25,7 +25,7 @@ const SPREAD: f64 = 6.0;
 pub fn draw(panel: &Panel) -> Option<Chart> {
     let clock = panel.clock?;
     let mut lines: Vec<(f64, &Entry)> =
-        panel.charted().filter_map(|entry| Some((clock.of(entry.record)?, entry))).collect();
+        panel.charted().filter_map(|entry| Some((clock.of(&entry.row.record)?, entry))).collect();
     let all = lines.len();
     lines.truncate(MAX_LINES);
     let seconds = lines.iter().flat_map(|(median, entry)| {

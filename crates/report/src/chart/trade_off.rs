@@ -15,10 +15,11 @@ pub const LEAD: &str = "A filled mark is a row that no other ranked row beats or
 /// Of panels that have something to choose from.
 pub fn draw(panel: &Panel) -> Vec<Chart> {
     let Some(clock) = panel.clock else { return Vec::new() };
-    let Some(memory) = named("peak_memory_mb", panel.entries.iter().map(|it| it.record)) else {
+    let Some(memory) = named("peak_memory_mb", panel.entries.iter().map(|it| &it.row.record))
+    else {
         return Vec::new();
     };
-    let entries = panel.charted().filter(|entry| clock.of(entry.record).is_some());
+    let entries = panel.charted().filter(|entry| clock.of(&entry.row.record).is_some());
     let entries: Vec<&Entry> = entries.collect();
     if entries.len() < 2 {
         return Vec::new();
@@ -26,13 +27,13 @@ pub fn draw(panel: &Panel) -> Vec<Chart> {
     let axes: Vec<&Figure> = [clock, &memory].into_iter().chain(panel.quality).collect();
     let costs: Vec<Option<Vec<f64>>> = entries.iter().map(|it| cost(it, &axes)).collect();
     let most =
-        entries.iter().filter_map(|it| memory.of(it.record)).fold(f64::MIN_POSITIVE, f64::max);
+        entries.iter().filter_map(|it| memory.of(&it.row.record)).fold(f64::MIN_POSITIVE, f64::max);
     let area = |entry: &Entry| {
-        memory.of(entry.record).map_or(3.0, |memory| (11.0 * (memory / most).sqrt()).max(3.0))
+        memory.of(&entry.row.record).map_or(3.0, |memory| (11.0 * (memory / most).sqrt()).max(3.0))
     };
     let chart = |figure: &Figure| {
         let shown = entries.iter().zip(&costs).filter_map(|(entry, cost)| {
-            let point = (clock.of(entry.record)?, figure.of(entry.record)?);
+            let point = (clock.of(&entry.row.record)?, figure.of(&entry.row.record)?);
             let on_front = cost.as_ref().is_some_and(|it| is_on_front(it, &costs));
             let radius = if figure.is_of_machine() { 5.0 } else { area(entry) };
             Some(Series::of(entry, vec![point], radius, on_front))
@@ -58,7 +59,7 @@ pub fn draw(panel: &Panel) -> Vec<Chart> {
 /// Of ranked rows, less is better; `None` where a figure is not known.
 fn cost(entry: &Entry, axes: &[&Figure]) -> Option<Vec<f64>> {
     let cost = |figure: &&Figure| {
-        let value = figure.of(entry.record)?;
+        let value = figure.of(&entry.row.record)?;
         Some(if figure.better == Better::Lower { value } else { -value })
     };
     axes.iter().map(cost).collect::<Option<Vec<f64>>>().filter(|_| entry.row.is_ranked())

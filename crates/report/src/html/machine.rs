@@ -31,7 +31,7 @@ pub fn machines(exhibit: &Exhibit) -> Option<Markup> {
         add("Runs", "Runs".to_owned(), facts(run));
     }
     for (_, entry) in exhibit.entries() {
-        let mut facts = entry.record.trainer.as_ref().map(facts).unwrap_or_default();
+        let mut facts = entry.row.record.trainer.as_ref().map(facts).unwrap_or_default();
         // Variables of the protocol are the same for all.
         facts.retain(|(fact, _)| !fact.contains("TRAINMARK_"));
         add("Trainers", exhibit.contestants[entry.contestant].clone(), facts);

@@ -12,12 +12,12 @@ const MAX_SOURCES: usize = 6;
 pub fn method(exhibit: &Exhibit) -> Markup {
     let mut sources: IndexMap<&str, IndexSet<String>> = IndexMap::new();
     for (_, entry) in exhibit.entries() {
-        for (figure, source) in entry.record.sources.iter().take(40) {
+        for (figure, source) in entry.row.record.sources.iter().take(40) {
             sources.entry(figure).or_default().insert(visible(source, 200).into_owned());
         }
     }
     let is_known = |it: &&record::figures::Figure| {
-        exhibit.entries().any(|(_, entry)| it.of(entry.record).is_some())
+        exhibit.entries().any(|(_, entry)| it.of(&entry.row.record).is_some())
     };
     html! {
         p { "Each trainer is a program of its own. A small launcher starts it, one at a time, waits for \
