@@ -2,9 +2,10 @@
 
 use crate::launch::{self, CancelToken, Job, LaunchError, Outcome, Stream};
 use crate::surroundings::{Observer, Surroundings};
+use serde::{Deserialize, Serialize};
 
 /// What came of a [`Job`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Attempt {
     /// With the figures that come from the surroundings among its meters.
     pub outcome: Outcome,

@@ -91,9 +91,21 @@ pub struct Sample {
     /// It was noisy and a later sample of the same round stands for it: no figure counts it.
     pub superseded: bool,
     pub surroundings: Option<Surroundings>,
+    /// What each node cost, where several trained together.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeSample>,
     /// Last lines of the trainer's output; kept when it did not complete.
     pub stdout_tail: Option<String>,
     pub stderr_tail: Option<String>,
+}
+
+/// What one of several nodes cost.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeSample {
+    pub host: String,
+    /// Figures and counters by name, those that are known.
+    pub meters: BTreeMap<String, f64>,
 }
 
 /// A moment of a training, as the trainer says: whatever of this it reports.

@@ -115,6 +115,13 @@ impl Page {
             for note in sample.reason.iter().chain(&sample.notes).chain(&sample.disturbances) {
                 let _ = writeln!(self.text, "  round {}: {}", sample.round + 1, one_line(note));
             }
+            for node in &sample.nodes {
+                let meters = ["wall_s", "user_s", "system_s", "peak_memory_bytes", "cpu_energy_uj"];
+                let known = meters.map(|name| Some(format!("{name} {}", node.meters.get(name)?)));
+                let known = known.into_iter().flatten().collect::<Vec<_>>().join(", ");
+                let (round, host) = (sample.round + 1, one_line(&node.host));
+                let _ = writeln!(self.text, "  round {round}, {host}: {known}");
+            }
         }
     }
 

@@ -42,6 +42,9 @@ pub enum Verb {
     /// Run one task of an order: what executors start on other machines
     #[command(hide = true)]
     Task(cmd::task::Args),
+    /// Run one node's part of a row: what srun starts on each node
+    #[command(hide = true)]
+    Node(cmd::node::Args),
     /// Make trainers ready to run: locked Python environments, release builds
     Setup(cmd::setup::Args),
     /// Compare ten training steps of every row with a float64 reference

@@ -3,6 +3,7 @@
 //! An [`Agenda`] makes each of them, in one place. `--dry-run` prints what it makes, and nothing else of a
 //! suite is ever executed: whoever starts a program of a suite takes a [`Command`].
 
+use crate::nodes;
 use crate::plan::{self, Places, Row};
 use crate::suite::LoadedSuite;
 use measure::launch::{self, CancelToken, Exit, Job, LaunchError, Stream};
@@ -199,7 +200,11 @@ impl Agenda<'_> {
         let predictions = folder.join("predictions");
         let (data, allow_software) = (self.data, self.allow_software);
         let places = Places { program: &program, data, predictions: &predictions, allow_software };
-        let words = plan::command(&self.loaded.suite, row, &places)?;
+        let mut words = plan::command(&self.loaded.suite, row, &places)?;
+        let together = row.nodes(&self.loaded.suite)?;
+        if together > 1 {
+            words = nodes::srun(together, words)?;
+        }
         let mut environment = plan::environment(&self.loaded.suite, row);
         let text = |path: &Path| path.display().to_string();
         if self.loaded.suite.task().has_data() {

@@ -63,6 +63,7 @@ pub fn ended(outcome: &Outcome) -> Option<(Status, String)> {
             let evidence = out_of_memory.as_deref().unwrap_or("killed by the harness");
             Some((Status::OutOfMemory, format!("{exit}: {evidence}")))
         }
+        Exit::NodeLost(_) => Some((Status::Failed, exit.to_string())),
         Exit::Lost(_) => Some((Status::Crashed, exit.to_string())),
         Exit::Code(_) | Exit::Signal(_) => {
             if let Some(evidence) = out_of_memory {

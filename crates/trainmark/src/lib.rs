@@ -27,6 +27,7 @@ pub mod identity;
 pub mod judge;
 pub mod live;
 pub mod mllog;
+pub mod nodes;
 pub mod plan;
 pub mod printed;
 pub mod progress;

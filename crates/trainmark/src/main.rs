@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Verb::Compare(args) => cmd::compare::run(args),
         Verb::Baseline(args) => cmd::baseline::run(args),
         Verb::Machine(args) => cmd::machine::run(&args),
+        Verb::Node(args) => cmd::node::run(args),
         Verb::Task(args) => cmd::task::run(&args),
         Verb::Setup(args) => cmd::setup::run(&args),
         Verb::Verify(args) => cmd::verify::run(&args),

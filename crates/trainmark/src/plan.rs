@@ -62,14 +62,16 @@ pub fn plan(suite: &Suite, selection: &Selection) -> Result<Vec<Row>, String> {
                     {
                         continue;
                     }
-                    rows.push(Row {
+                    let row = Row {
                         trainer: index,
                         model: model.clone(),
                         backend: backend.clone(),
                         config: config.clone(),
                         tags: tags(suite, trained, &config),
                         prefix: trained.prefix.clone(),
-                    });
+                    };
+                    row.nodes(suite)?;
+                    rows.push(row);
                 }
             }
         }
@@ -230,6 +232,19 @@ impl Row {
         label
     }
 
+    /// Nodes of a cluster that train it together.
+    ///
+    /// # Errors
+    /// If the suite's text for it is no number in this row.
+    pub fn nodes(&self, suite: &Suite) -> Result<u32, String> {
+        let Some(text) = &suite.trainers[self.trainer].nodes else { return Ok(1) };
+        let filled = fill(text, &|key| self.config.get(key).map(plain));
+        let label = || format!("nodes = {text:?} of {}", self.label(suite));
+        let filled = filled.map_err(|key| format!("{}: it has no value for {{{key}}}", label()))?;
+        let number = filled.parse().ok().filter(|number| *number > 0);
+        number.ok_or_else(|| format!("{}: {filled:?} is no whole number above 0", label()))
+    }
+
     /// Epochs that it is told to train, if it is told any.
     pub fn epochs(&self) -> Option<u64> {
         self.config.get("epochs").and_then(Value::as_u64)
@@ -252,7 +267,12 @@ pub struct Places<'a> {
 /// If an argument that always stands names a key that the row lacks.
 pub fn command(suite: &Suite, row: &Row, places: &Places) -> Result<Vec<String>, String> {
     let trainer = &suite.trainers[row.trainer];
+    let together = row.nodes(suite)? > 1;
     let lookup = |key: &str| match key {
+        // Of several nodes, each fills in its own.
+        "node" | "first_node" if together => Some(format!("{{{key}}}")),
+        "node" => Some("0".to_owned()),
+        "first_node" => Some("localhost".to_owned()),
         "program" => Some(places.program.display().to_string()),
         "data" => Some(places.data.display().to_string()),
         "predictions" => Some(places.predictions.display().to_string()),
@@ -426,6 +446,32 @@ mod tests {
         let expected =
             ["a mlp cpu h512", "a mlp gpu h512", "a mlp cpu h256", "a deep cpu", "a deep gpu"];
         assert_eq!(labels(&suite(), &Selection::default()), expected);
+    }
+
+    #[test]
+    fn a_row_over_several_nodes_leaves_each_nodes_own_words_to_it() {
+        let text = r#"
+            name = "s"
+            [[trainers]]
+            name = "a"
+            program = "a"
+            command = ["{program}", "{node}", "{first_node}"]
+            nodes = "{nodes}"
+            backends = ["cpu"]
+            models.mlp = { prefix = "a", matrix = { nodes = [1, 2] } }
+        "#;
+        let suite = Suite::parse(text, "s.toml").unwrap();
+        let rows = plan(&suite, &Selection::default()).unwrap();
+        let place = Path::new("p");
+        let places =
+            Places { program: place, data: place, predictions: place, allow_software: false };
+        let words = |at: usize| command(&suite, &rows[at], &places).unwrap();
+        assert_eq!(words(0), ["p", "0", "localhost"]);
+        assert_eq!(words(1), ["p", "{node}", "{first_node}"]);
+        assert_eq!(rows[1].nodes(&suite), Ok(2));
+        let config = BTreeMap::from([("nodes".to_owned(), vec![Value::from("two")])]);
+        let refused = plan(&suite, &Selection { config, ..Selection::default() }).unwrap_err();
+        assert!(refused.contains("\"two\" is no whole number above 0"), "{refused}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::data::{self, Dataset};
 use crate::facts::{Fact, Who};
 use crate::identity;
 use crate::judge::{self, Evidence};
+use crate::nodes::{self, Nodes};
 use crate::plan::Row;
 use crate::sample;
 use crate::seal::Seal;
@@ -20,7 +21,7 @@ use crate::transcript::Transcript;
 use anyhow::{Context, Result, anyhow};
 use measure::Attempt;
 use measure::environment::Environment;
-use measure::launch::{CancelToken, MemoryLimit, Outcome, Stream};
+use measure::launch::{self, CancelToken, MemoryLimit, Outcome, Stream};
 use measure::machine::Machine;
 use measure::provenance::{self, Moment};
 use measure::scratch::Scratch;
@@ -30,8 +31,8 @@ use record::fingerprint::Fingerprint;
 use record::noise::{NoiseFloor, NoiseRecord};
 use record::task::TaskRecord;
 use record::{
-    DatasetRecord, LimitsRecord, Record, RunIdentity, SCHEMA_VERSION, Sample, Status, Timing,
-    TrainerRecord, noise_store, race, roofline,
+    DatasetRecord, LimitsRecord, NodeSample, Record, RunIdentity, SCHEMA_VERSION, Sample, Status,
+    Timing, TrainerRecord, noise_store, race, roofline,
 };
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -150,6 +151,8 @@ impl Prepared {
 /// A start that has ended.
 pub struct Ended<'a> {
     pub attempt: Attempt,
+    /// Of each of several nodes.
+    pub nodes: Vec<NodeSample>,
     pub said: Transcript<'a>,
     /// The file that is no longer what it was, if there is one.
     pub changed: Option<String>,
@@ -217,7 +220,10 @@ impl<'a> Runner<'a> {
         let name = &self.loaded().suite.trainers[row.trainer].name;
         let ready = self.trainers[&row.trainer].as_ref();
         let ready = ready.map_err(|not_ready| (not_ready.status, not_ready.reason.clone()))?;
-        match ready.unavailable(name, &row.backend, &row.model) {
+        let failed = |reason| (Status::Failed, reason);
+        let together = row.nodes(&self.loaded().suite).map_err(failed)?;
+        let here = ready.unavailable(name, &row.backend, &row.model);
+        match here.or_else(|| nodes::unavailable(together)) {
             None => Ok(ready),
             Some(reason) => Err((Status::Unavailable, reason)),
         }
@@ -247,21 +253,32 @@ impl<'a> Runner<'a> {
     ) -> Result<Ended<'a>> {
         let mut job = prepared.command.job()?;
         job.timeout = Some(self.settings.timeout);
-        job.memory_limit = self.settings.limits.memory;
-        job.cpus = self.settings.limits.cpus.clone();
         let suite = &self.agenda.loaded.suite;
         let task = suite.task();
         let rules = suite.rules(&suite.trainers[row.trainer]).map_err(|it| anyhow!(it))?;
         let mut said = Transcript::new(task, rules);
+        let together = row.nodes(suite).map_err(|it| anyhow!(it))?;
+        let mut nodes = Nodes::new(together);
         let mut listen = |_: Stream, line: &str| {
-            said.line(line);
-            on_line(&said);
+            if together == 1 || !nodes.heard(line) {
+                said.line(line);
+                on_line(&said);
+            }
         };
-        let cpus = self.settings.limits.cpus.as_deref();
-        let pair = placement::pair(&row.backend, row.config.get("threads"), cpus);
-        let observer = &mut self.observer.borrow_mut();
-        let attempt = measure::attempt(&job, pair, observer, &mut listen, self.cancel)?;
-        Ok(Ended { attempt, said, changed: self.changed_data() })
+        let limits = &self.settings.limits;
+        let (attempt, nodes) = if together == 1 {
+            (job.memory_limit, job.cpus) = (limits.memory, limits.cpus.clone());
+            let cpus = limits.cpus.as_deref();
+            let pair = placement::pair(&row.backend, row.config.get("threads"), cpus);
+            let observer = &mut self.observer.borrow_mut();
+            (measure::attempt(&job, pair, observer, &mut listen, self.cancel)?, Vec::new())
+        } else {
+            // `srun` starts here; what it starts is limited and measured where that runs.
+            job.env.push((nodes::LIMITS.into(), serde_json::to_string(limits)?.into()));
+            let outcome = launch::run(&job, &mut listen, self.cancel)?;
+            nodes.attempt(outcome)
+        };
+        Ok(Ended { attempt, nodes, said, changed: self.changed_data() })
     }
 
     /// A file of the data that is not as it was: then nothing that follows would train on what the record
@@ -365,7 +382,7 @@ impl<'a> Runner<'a> {
     ) -> Result<Sample> {
         let sources = identity::sources_digest(self.loaded(), row);
         let prepared = self.prepare(row, Purpose::Train)?;
-        let Ended { attempt, mut said, changed } = self.start(&prepared, row, on_line)?;
+        let Ended { attempt, nodes, mut said, changed } = self.start(&prepared, row, on_line)?;
         let task = self.agenda.loaded.suite.task();
         let predictions = prepared.folder().join("predictions");
         let mut ask = |words| {
@@ -423,6 +440,7 @@ impl<'a> Runner<'a> {
         sample.notes.extend(counted);
         sample.disturbances = attempt.disturbances;
         sample.surroundings = Some(attempt.surroundings);
+        sample.nodes = nodes;
         self.hide_secrets(&mut sample);
         let named = task.metrics.keys().map(|name| (name, metrics.get(name).map(|it| it.1)));
         (result.sources, result.missing) = sample::origins(&outcome.meters, &sample, named);

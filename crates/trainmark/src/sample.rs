@@ -63,6 +63,7 @@ pub fn sample(
         disturbances: Vec::new(),
         superseded: false,
         surroundings: None,
+        nodes: Vec::new(),
         stdout_tail: tail(&outcome.stdout_tail),
         stderr_tail: tail(&outcome.stderr_tail),
     }

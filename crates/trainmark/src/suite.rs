@@ -171,6 +171,9 @@ pub struct Trainer {
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
     pub backends: Vec<String>,
+    /// Nodes of a cluster that a row takes, for example `{nodes}`; one if nothing is said.
+    #[serde(default)]
+    pub nodes: Option<String>,
     /// Backends that compile or capture the training step as a whole.
     #[serde(default)]
     pub compiled: Vec<String>,
@@ -531,13 +534,14 @@ impl Suite {
 const LONGEST_NAME: usize = 80;
 
 impl Trainer {
-    /// The keys in braces that its command and environment name.
+    /// The keys in braces that its command, its environment and its number of nodes name.
     pub fn placeholders(&self) -> impl Iterator<Item = String> + '_ {
         let words = self.command.iter().flat_map(|argument| match argument {
             Argument::Always(word) => std::slice::from_ref(word),
             Argument::IfKnown(words) => words.as_slice(),
         });
-        words.chain(self.environment.values()).flat_map(|text| template::placeholders(text))
+        let words = words.chain(self.environment.values()).chain(&self.nodes);
+        words.flat_map(|text| template::placeholders(text))
     }
 
     /// Whether it is the task's own reference and has no rows.

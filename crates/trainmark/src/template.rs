@@ -21,7 +21,8 @@ pub fn plain(value: &Value) -> String {
 }
 
 /// What a command can name besides configuration keys.
-pub const PLACES: [&str; 5] = ["program", "data", "predictions", "model", "backend"];
+pub const PLACES: [&str; 7] =
+    ["program", "data", "predictions", "model", "backend", "node", "first_node"];
 
 /// The keys in braces in a text.
 pub fn placeholders(text: &str) -> Vec<String> {

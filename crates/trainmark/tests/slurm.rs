@@ -1,4 +1,4 @@
-//! `trainmark run --executor slurm` against a real Slurm: a controller and six nodes on loopback, started
+//! `trainmark run --executor slurm` against a real Slurm: a controller and nine nodes on loopback, started
 //! here, in a folder of their own, and ended with the test. Needs Debian's `slurm-wlm` and `munge`, and
 //! root; without them it is skipped, loudly, unless `$TRAINMARK_REQUIRE_SLURM` is set.
 #![cfg(target_os = "linux")]
@@ -13,8 +13,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Two for each partition: `all`, which is the default, `fragile` and `slow`.
-const NODES: [&str; 6] = ["node1", "node2", "node3", "node4", "node5", "node6"];
+/// Two for each partition, `all`, which is the default, `fragile` and `slow`, and three for `wide`.
+const NODES: [&str; 9] =
+    ["node1", "node2", "node3", "node4", "node5", "node6", "node7", "node8", "node9"];
 
 struct Cluster {
     folder: TempDir,
@@ -95,7 +96,8 @@ impl Cluster {
         }
         text + "PartitionName=all Nodes=node1,node2 Default=YES MaxTime=INFINITE State=UP\n\
                 PartitionName=fragile Nodes=node3,node4 MaxTime=INFINITE State=UP\n\
-                PartitionName=slow Nodes=node5,node6 MaxTime=INFINITE State=UP\n"
+                PartitionName=slow Nodes=node5,node6 MaxTime=INFINITE State=UP\n\
+                PartitionName=wide Nodes=node7,node8,node9 MaxTime=INFINITE State=UP\n"
     }
 
     fn daemon(&mut self, program: &str, words: &[&str]) {
@@ -409,6 +411,96 @@ fn a_task_whose_node_dies_runs_again_on_another(cluster: &Cluster) {
     assert_ne!(ran[0].1, ran[1].1);
 }
 
+/// Two ranks that add up numbers over a socket, one on each node, or one alone. In the middle of the first
+/// attempt the second waits to be killed.
+const RANKS: &str = r#"
+import json, os, socket, sys, time
+model, rank, ranks, first, port = sys.argv[1], *map(int, sys.argv[2:4]), sys.argv[4], int(sys.argv[5])
+def say(**event): print(":::TRAINMARK " + json.dumps(dict(event, rank=rank)), flush=True)
+with open("ran", "a") as ran: ran.write(f"{model}{rank} {os.environ['SLURMD_NODENAME']}\n")
+held = b"x" * (40 + 20 * rank) * 1_000_000
+say(event="started", protocol=2, ranks=ranks)
+peer = None
+if ranks > 1 and rank == 0:
+    with socket.create_server(("", port)) as server: peer = server.accept()[0]
+while ranks > 1 and peer is None:
+    try: peer = socket.create_connection((first, port))
+    except OSError: time.sleep(0.1)
+clock = time.monotonic()
+for step in range(10):
+    if step == 5 and rank == 1 and not os.path.exists("middle"):
+        open("middle", "w").close()
+        time.sleep(240)
+    if peer:
+        peer.sendall(b"%8d" % step)
+        assert int(peer.recv(8, socket.MSG_WAITALL) or sys.exit("error: the other rank has gone")) == step
+time.sleep(0.4 * rank)
+say(event="trained", train_s=time.monotonic() - clock, work=100)
+if rank == 0: print("Test Accuracy: 95.00%")
+"#;
+
+fn a_row_over_two_nodes_is_one_training_and_a_lost_node_is_replaced(cluster: &Cluster) {
+    let place = Place::new(cluster, &["alone", "pair"], "");
+    fs::write(place.path("ranks.py"), RANKS).unwrap();
+    let port = free_ports(20)[19];
+    let suite = format!(
+        r#"name = "cluster"
+        [models]
+        alone.config = {{ nodes = 1 }}
+        pair.config = {{ nodes = 2 }}
+        [[trainers]]
+        name = "Ranks"
+        program = "python3"
+        backends = ["cpu"]
+        nodes = "{{nodes}}"
+        command = ["{{program}}", "ranks.py", "{{model}}", "{{node}}", "{{nodes}}", "{{first_node}}", "{port}"]
+        models = {{ alone.prefix = "alone", pair.prefix = "pair" }}
+        "#
+    );
+    fs::write(place.path("suite.toml"), suite).unwrap();
+    let mut begun = place.begin(&["--partition", "wide"]);
+    let child = begun.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let middle = place.path("middle");
+    eventually_on(cluster, "the second rank is in the middle", move || middle.exists());
+    let second =
+        |ran: &[(String, String)]| ran.iter().find(|it| it.0 == "pair1").unwrap().1.clone();
+    let lost = second(&place.ran());
+    cluster.kill_node(&lost);
+    let output = child.wait_with_output().unwrap();
+    succeeded(&output);
+    // Slurm takes the job back, or the harness submits it again: whoever notices first.
+    let batches = fs::read_dir(place.path("out/slurm")).unwrap().flatten();
+    let logs = batches.flat_map(|it| fs::read_dir(it.path().join("logs")).unwrap().flatten());
+    let logs: String = logs.map(|it| fs::read_to_string(it.path()).unwrap()).collect();
+    let told = format!("Ranks pair cpu (round 1): failed: lost node 1 ({lost})\n");
+    assert_eq!(logs.matches(&told).count(), 1, "{logs}");
+    let ran = |name: &str| place.ran().iter().filter(|it| it.0 == name).count();
+    assert_eq!((ran("alone0"), ran("pair0"), ran("pair1")), (1, 2, 2), "{:?}", place.ran());
+    for model in ["alone", "pair"] {
+        assert_eq!(place.statuses(model), ["measured"], "{}", place.result(model));
+    }
+    let alone = place.result("alone");
+    assert_eq!(alone["samples"][0].get("nodes"), None);
+    let pair = place.result("pair");
+    assert_eq!(pair["trainer"]["command"][0], "srun");
+    let sample = &pair["samples"][0];
+    let nodes = sample["nodes"].as_array().unwrap();
+    let hosts: Vec<&Value> = nodes.iter().map(|node| &node["host"]).collect();
+    assert!(
+        hosts.len() == 2 && hosts[0] != hosts[1] && !hosts.contains(&&lost.into()),
+        "{hosts:?}"
+    );
+    let peaks = nodes.iter().map(|node| node["meters"]["peak_memory_bytes"].as_f64().unwrap());
+    let peaks: Vec<f64> = peaks.collect();
+    assert!(peaks[0] > 40e6 && peaks[1] > peaks[0] + 15e6, "{peaks:?}");
+    assert_eq!(sample["peak_memory_bytes"].as_f64(), Some(peaks[0] + peaks[1]));
+    let source = pair["sources"]["peak_memory_mb"].as_str().unwrap();
+    assert!(source.starts_with("sum of 2 nodes, most on "), "{source}");
+    assert_eq!(sample["work"], 200.0, "of both ranks");
+    assert!(sample["timing"]["train_s"].as_f64().unwrap() > 0.4, "the slower rank's");
+    assert!(sample["timing"]["user_s"].as_f64().unwrap() > 0.0, "{sample}");
+}
+
 /// Somebody submits the array once more, and a finished task's result is lost on its way.
 fn a_doubled_job_counts_once_and_a_lost_result_is_a_row_that_says_so(cluster: &Cluster) {
     let place = Place::new(cluster, &["a", "b"], UNTIL_GO);
@@ -480,6 +572,7 @@ fn slurm_runs_suites_and_survives_what_clusters_do() {
             a_doubled_job_counts_once_and_a_lost_result_is_a_row_that_says_so(cluster);
             a_task_whose_node_dies_runs_again_on_another(cluster);
         });
+        scope.spawn(|| a_row_over_two_nodes_is_one_training_and_a_lost_node_is_replaced(cluster));
         scope.spawn(|| a_cancelled_job_and_a_task_over_its_limit_are_rows_of_their_own(cluster));
         scope.spawn(|| {
             a_suite_is_spread_over_the_nodes_and_every_repeat_is_collected(cluster);
@@ -507,7 +600,7 @@ fn without_slurm_the_error_says_what_is_missing_and_the_script_can_be_seen() {
     succeeded(&output);
     let script = String::from_utf8(output.stdout).unwrap();
     assert!(script.starts_with("#!/bin/bash\n#SBATCH --job-name=trainmark-BATCH\n"), "{script}");
-    for line in ["#SBATCH --gres=gpu:2", "exec \"$TRAINMARK\" task --order"] {
+    for line in ["#SBATCH --gres=gpu:2", "#SBATCH --nodes=1", "exec \"$TRAINMARK\" task --order"] {
         assert!(script.contains(line), "{script}");
     }
     assert!(script.contains("%3\n"), "{script}");

@@ -72,6 +72,8 @@ pub enum Exit {
     /// The launcher was killed or hung, so that nobody knows how the trainer ended; what could be
     /// found of it was killed.
     Lost(String),
+    /// Of several nodes that trained together, one told no end: its name.
+    NodeLost(String),
 }
 
 /// The signal that ended a process.
@@ -104,6 +106,7 @@ impl fmt::Display for Exit {
             Exit::OverMemoryLimit => f.write_str("over the memory limit"),
             Exit::NotStarted(reason) => write!(f, "not started: {reason}"),
             Exit::Lost(reason) => write!(f, "lost: {reason}"),
+            Exit::NodeLost(node) => write!(f, "lost node {node}"),
         }
     }
 }

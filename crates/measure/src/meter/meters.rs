@@ -2,7 +2,7 @@
 
 use super::reading::Reading;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Index;
 
 /// What a row is about: seconds from the start to the end of the last process that worked, CPU seconds of
@@ -38,6 +38,9 @@ const DETAILS: [&str; 20] = [
     "device_memory_bytes",
 ];
 
+/// Of several nodes the largest counts.
+const LARGEST: [&str; 2] = ["wall_s", "largest_process_bytes"];
+
 const NEVER_HEARD_OF: Reading = Reading { value: None, source: None, valid: false, reason: None };
 
 /// What one launch cost, its whole process tree included: `meters["wall_s"].value()`.
@@ -49,6 +52,24 @@ impl Meters {
     pub fn absent(reason: &str) -> Meters {
         let names = HEADLINES.into_iter().chain(DETAILS);
         Meters(names.map(|name| (name.to_owned(), Reading::absent(reason))).collect())
+    }
+
+    /// Of nodes that trained together, by their names: the sum of each figure, or the largest where a sum means
+    /// nothing. What one of them does not know is not known.
+    pub fn together(nodes: &[(&str, &Meters)]) -> Meters {
+        let names: BTreeSet<&String> =
+            nodes.iter().flat_map(|(_, meters)| meters.0.keys()).collect();
+        let reading = |name: &str| {
+            let readings = nodes.iter().map(|&(node, meters)| (node, &meters[name]));
+            let largest = LARGEST.contains(&name);
+            Reading::together(&readings.collect::<Vec<_>>(), largest)
+        };
+        Meters(names.into_iter().map(|name| (name.clone(), reading(name))).collect())
+    }
+
+    /// The values that are known.
+    pub fn values(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.0.iter().filter_map(|(name, reading)| Some((name.as_str(), reading.value()?)))
     }
 
     pub fn set(&mut self, name: &str, reading: Reading) {

@@ -33,6 +33,33 @@ impl Reading {
         }
     }
 
+    /// Of nodes that trained together, of which there is one at least: the sum, or the largest, and which of them
+    /// has most.
+    pub(super) fn together(nodes: &[(&str, &Reading)], largest: bool) -> Reading {
+        let (mut sum, mut most) = (0.0, None::<(&str, f64)>);
+        for (node, reading) in nodes {
+            let Some(value) = reading.value else {
+                return Reading::absent(format!(
+                    "{node}: {}",
+                    reading.reason().unwrap_or("unknown")
+                ));
+            };
+            sum += value;
+            if most.is_none_or(|(_, known)| value > known) {
+                most = Some((node, value));
+            }
+        }
+        let (node, value) = most.unwrap_or_default();
+        let source = nodes.iter().find_map(|(_, reading)| reading.source()).unwrap_or_default();
+        let (what, value) = match largest {
+            true => (format!("the largest of {} nodes, {node}'s", nodes.len()), value),
+            false => (format!("sum of {} nodes, most on {node}: {value}", nodes.len()), sum),
+        };
+        let invalid = nodes.iter().find(|(_, reading)| !reading.valid);
+        let why = invalid.map(|(node, it)| format!("{node}: {}", it.reason().unwrap_or_default()));
+        Reading::measured(value, format!("{what}; on each: {source}")).but_invalid(why)
+    }
+
     /// The same figure, which does not mean what its name says.
     #[must_use]
     pub fn but_invalid(self, reason: Option<String>) -> Reading {

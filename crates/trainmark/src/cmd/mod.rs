@@ -7,6 +7,7 @@ pub mod fetch;
 pub mod history;
 pub mod machine;
 pub mod new;
+pub mod node;
 pub mod noise;
 pub mod report;
 pub mod run;

@@ -394,8 +394,9 @@ fn dry_run(args: &Args, loaded: &LoadedSuite, rows: &[Row]) -> Result<()> {
     let mut text = String::new();
     if args.executor == Kind::Slurm {
         let out = std::path::absolute(&args.out).with_context(|| args.out.display().to_string())?;
-        let tasks = rows.len() * args.repeats.unwrap_or(1) as usize;
+        let repeats = args.repeats.unwrap_or(1) as usize;
         let request = Request::new(&args.cluster, args.what.timeout_of(loaded))?;
+        let tasks = (&loaded.suite, rows, repeats);
         text += &format!("{}\n", slurm::preview(&request, &out, tasks)?);
     }
     print(&(text + &args.what.listing(loaded, rows, Purpose::Train)?))

@@ -66,7 +66,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let hint = || format!("--result {}: cannot be written", args.result.display());
     write::replace(&args.result, &result).with_context(hint)?;
     let label = row.label(&loaded.suite);
-    eprintln!("{}{}: {}", one_line(&label), task.round, result.status);
+    let reason = result.reason.map_or(String::new(), |reason| format!(": {}", one_line(&reason)));
+    eprintln!("{}{}: {}{reason}", one_line(&label), task.round, result.status);
     Ok(ExitCode::from(match cancel.is_cancelled() {
         true => protocol::exit::INTERRUPTED,
         false => protocol::exit::SUCCESS,

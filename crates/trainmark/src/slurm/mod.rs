@@ -12,12 +12,13 @@ mod scheduler;
 mod script;
 
 pub use scheduler::{JobId, Scheduler, SchedulerError, State};
-pub use script::{Request, Wishes, render};
+pub use script::{Needs, Request, Wishes, render};
 
 use crate::executor::{Desk, Executor, Order, Task};
 use crate::plan::Row;
 use crate::runner::{Round, Runner};
-use anyhow::{Context, Result};
+use crate::suite::Suite;
+use anyhow::{Context, Result, anyhow};
 use files::Kind;
 use measure::launch::CancelToken;
 use record::number::count;
@@ -37,6 +38,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const FILE_PATIENCE: Duration = Duration::from_secs(30);
 /// After a cancellation, for the tasks to write what they have.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(15);
+/// How the reason of a row begins that lost one of its nodes ([`measure::launch::Exit::NodeLost`]).
+const LOST_NODE: &str = "lost node ";
 const OVER_MEMORY: &str = "over the scheduler's memory limit";
 /// Bytes of a task's log that go into a record.
 const TAIL: u64 = 4000;
@@ -101,7 +104,7 @@ impl Batch {
 enum Step {
     /// It has not ended, or its result is on its way.
     Wait,
-    /// Its node failed, in Slurm's word: it is to be submitted again.
+    /// A node of it failed, in words: it is to be submitted again.
     Again(String),
     Done(Box<Record>),
 }
@@ -114,8 +117,10 @@ impl Executor for Slurm<'_> {
         }
         open.retain(|it| desk.begin(it.task));
         rest.retain(|task| desk.begin(*task));
-        for part in rest.chunks(LARGEST_ARRAY) {
-            open.extend(self.submit(part, desk)?);
+        for (needs, tasks) in self.by_needs(&rest)? {
+            for part in tasks.chunks(LARGEST_ARRAY) {
+                open.extend(self.submit(needs, part, desk)?);
+            }
         }
         self.follow(open, desk)
     }
@@ -170,8 +175,18 @@ impl Slurm<'_> {
         Batch { folder: self.out.join(FOLDER).join(&name), name }
     }
 
+    /// Tasks that can be in one array, in their order.
+    fn by_needs(&self, tasks: &[Task]) -> Result<BTreeMap<Needs, Vec<Task>>> {
+        let mut sorted: BTreeMap<Needs, Vec<Task>> = BTreeMap::new();
+        for task in tasks {
+            let needs = needs(&self.runner.loaded().suite, &self.rows[task.row])?;
+            sorted.entry(needs).or_default().push(*task);
+        }
+        Ok(sorted)
+    }
+
     /// Writes a batch, submits it, and notes both before and after.
-    fn submit(&self, tasks: &[Task], desk: &mut dyn Desk) -> Result<Vec<Open>> {
+    fn submit(&self, needs: Needs, tasks: &[Task], desk: &mut dyn Desk) -> Result<Vec<Open>> {
         let parent = self.out.join(FOLDER);
         let hint = || format!("{}: no batch can be written there", parent.display());
         std::fs::create_dir_all(&parent).with_context(hint)?;
@@ -192,7 +207,7 @@ impl Slurm<'_> {
         files::replace(&batch.folder.join("order.json"), &order).with_context(hint)?;
         desk.note(serde_json::to_value(Note::new(&batch, None))?)?;
         let indices: Vec<usize> = (0..tasks.len()).collect();
-        let job = self.submit_script(&batch.folder, &batch.job_name(), &indices)?;
+        let job = self.submit_script(needs, &batch.folder, &batch.job_name(), &indices)?;
         let logs = batch.folder.join("logs");
         let tasks_of = count(tasks.len(), "task");
         eprintln!("Slurm job {job}: {tasks_of}, logs in {}", logs.display());
@@ -204,8 +219,14 @@ impl Slurm<'_> {
         Ok(tasks.iter().enumerate().map(opened).collect())
     }
 
-    fn submit_script(&self, folder: &Path, job_name: &str, indices: &[usize]) -> Result<JobId> {
-        let script = render(&self.request, folder, job_name, indices)?;
+    fn submit_script(
+        &self,
+        needs: Needs,
+        folder: &Path,
+        job_name: &str,
+        indices: &[usize],
+    ) -> Result<JobId> {
+        let script = render(&self.request, needs, folder, job_name, indices)?;
         let path = folder.join("job.sh");
         files::replace(&path, script.as_bytes()).with_context(|| path.display().to_string())?;
         Ok(self.scheduler.submit(&path)?)
@@ -232,8 +253,10 @@ impl Slurm<'_> {
                     Step::Again(word) => {
                         eprintln!("Slurm job {}_{}: {word}; submitted again", it.job, it.index);
                         it.submissions += 1;
+                        let _ = std::fs::remove_file(it.result_path()); // there may be none
                         let name = format!("trainmark-again-{}", it.job);
-                        it.job = self.submit_script(&it.batch.folder, &name, &[it.index])?;
+                        let needs = needs(&self.runner.loaded().suite, &self.rows[it.task.row])?;
+                        it.job = self.submit_script(needs, &it.batch.folder, &name, &[it.index])?;
                         still.push(it);
                     }
                 }
@@ -262,6 +285,9 @@ impl Slurm<'_> {
     /// one.
     fn look_at(&self, open: &mut Open, state: Option<State>, written: Option<Record>) -> Step {
         let log = open.log();
+        // Its harness lived to tell that another of its nodes did not.
+        let lost = |it: &Record| it.reason.as_ref().is_some_and(|it| it.starts_with(LOST_NODE));
+        let again = open.submissions < MOST_SUBMISSIONS;
         let (status, what) = match (state, written) {
             // Where Slurm itself watches the memory (OverMemoryKill), only the log tells why it failed.
             (Some(State::Failed(_) | State::Cancelled), _) if is_over_memory(&log) => {
@@ -275,6 +301,9 @@ impl Slurm<'_> {
                 open.ended = None;
                 return Step::Wait;
             }
+            (Some(State::Completed) | None, Some(result)) if again && lost(&result) => {
+                return Step::Again(result.reason.unwrap_or_default());
+            }
             (Some(State::Completed) | None, Some(result)) => return Step::Done(Box::new(result)),
             // Ended or forgotten, but no file yet: wait for a slow file system.
             (Some(State::Completed) | None, None) => {
@@ -283,9 +312,12 @@ impl Slurm<'_> {
                 }
                 (Status::Failed, format!("ended and left no result: {}", last_line(&log)))
             }
-            (Some(State::NodeFailed(word)), _) if open.submissions < MOST_SUBMISSIONS => {
+            (Some(State::NodeFailed(word)), _) if again => {
                 open.ended = None;
                 return Step::Again(word);
+            }
+            (Some(State::NodeFailed(_)), Some(result)) if lost(&result) => {
+                return Step::Done(Box::new(result));
             }
             (Some(State::NodeFailed(word)), _) => {
                 (Status::NotStarted, format!("{word}, {MOST_SUBMISSIONS} times"))
@@ -388,13 +420,29 @@ fn read_result(path: &Path) -> Option<Record> {
     serde_json::from_slice(&files::read(path, Kind::RESULT).ok()?).ok()
 }
 
-/// The script of a batch that is not submitted, for `--dry-run`.
+fn needs(suite: &Suite, row: &Row) -> Result<Needs> {
+    Ok(Needs { nodes: row.nodes(suite).map_err(|it| anyhow!(it))?, gpus: None })
+}
+
+/// The scripts of batches that are not submitted, for `--dry-run`.
 ///
 /// # Errors
 /// If a path cannot stand in a script.
-pub fn preview(request: &Request, out: &Path, tasks: usize) -> Result<String> {
-    let indices: Vec<usize> = (0..tasks.min(LARGEST_ARRAY)).collect();
-    render(request, &out.join(FOLDER).join("BATCH"), "trainmark-BATCH", &indices)
+pub fn preview(
+    request: &Request,
+    out: &Path,
+    (suite, rows, repeats): (&Suite, &[Row], usize),
+) -> Result<String> {
+    let mut tasks: BTreeMap<Needs, usize> = BTreeMap::new();
+    for row in rows {
+        *tasks.entry(needs(suite, row)?).or_default() += repeats;
+    }
+    let script = |(needs, tasks): (Needs, usize)| {
+        let indices: Vec<usize> = (0..tasks.min(LARGEST_ARRAY)).collect();
+        render(request, needs, &out.join(FOLDER).join("BATCH"), "trainmark-BATCH", &indices)
+    };
+    let scripts: Vec<String> = tasks.into_iter().map(script).collect::<Result<_>>()?;
+    Ok(scripts.join("\n"))
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub struct Wishes {
     /// A feature that the nodes must have, for example `h100`
     #[arg(long, hide_short_help = true, value_name = "FEATURE")]
     nodes_like: Option<String>,
-    /// GPUs of each task
+    /// GPUs on each node of a row that does not say how many
     #[arg(long, hide_short_help = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     gpus: Option<u32>,
     /// CPUs of each task
@@ -44,6 +44,14 @@ pub struct Wishes {
     /// Do not measure each type of node (`trainmark machine`) before its first task
     #[arg(long, hide_short_help = true)]
     no_node_measure: bool,
+}
+
+/// What a row takes of the cluster: the jobs of an array all take the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Needs {
+    pub nodes: u32,
+    /// On each node; `None` is what the user says for all rows that say nothing.
+    pub gpus: Option<u32>,
 }
 
 /// What is asked of the scheduler.
@@ -73,6 +81,7 @@ impl Request {
 /// If something in it would break a line of the script.
 pub fn render(
     request: &Request,
+    needs: Needs,
     folder: &Path,
     job_name: &str,
     indices: &[usize],
@@ -88,7 +97,7 @@ pub fn render(
         "--open-mode=append".to_owned(), // a requeued task's second log behind its first
         "--requeue".to_owned(),          // a task of a failed node runs again
     ];
-    options.extend(task_options(request));
+    options.extend(task_options(request, needs));
     let mut script = String::from("#!/bin/bash\n");
     for option in &options {
         if option.contains(['\n', '\r', '"', '\\']) {
@@ -120,13 +129,14 @@ exec \"$TRAINMARK\" task --order \"$BATCH/order.json\" --index \"$SLURM_ARRAY_TA
 }
 
 /// What is asked of the scheduler for a task.
-fn task_options(request: &Request) -> Vec<String> {
+fn task_options(request: &Request, needs: Needs) -> Vec<String> {
     let wishes = &request.wishes;
     let time = wishes.task_time.unwrap_or(request.timeout + OVERHEAD);
-    let mut options = vec![format!("--time={}", minutes(time)), "--ntasks=1".to_owned()];
+    let mut options = vec![format!("--time={}", minutes(time))];
+    options.extend([format!("--nodes={}", needs.nodes), "--ntasks-per-node=1".to_owned()]);
     options.extend(wishes.partition.iter().map(|name| format!("--partition={name}")));
     options.extend(wishes.nodes_like.iter().map(|name| format!("--constraint={name}")));
-    options.extend(wishes.gpus.map(|number| format!("--gres=gpu:{number}")));
+    options.extend(needs.gpus.or(wishes.gpus).map(|number| format!("--gres=gpu:{number}")));
     options.extend(wishes.cpus_per_task.map(|number| format!("--cpus-per-task={number}")));
     options.extend(wishes.task_memory.map(|bytes| format!("--mem={}K", bytes.div_ceil(1024))));
     options.extend(wishes.exclusive.then(|| "--exclusive".to_owned()));
@@ -164,6 +174,8 @@ fn quoted(path: &Path) -> Result<String> {
 mod tests {
     use super::*;
 
+    const ONE: Needs = Needs { nodes: 1, gpus: None };
+
     fn request() -> Request {
         let wishes = Wishes {
             partition: Some("gpu".into()),
@@ -184,8 +196,18 @@ mod tests {
     fn the_script_says_everything_that_was_asked_for() {
         let folder = Path::new("/shared/100%/batch");
         insta::assert_snapshot!(
-            render(&request(), folder, "trainmark-x", &[0, 1, 2, 5, 7, 8]).unwrap()
+            render(&request(), ONE, folder, "trainmark-x", &[0, 1, 2, 5, 7, 8]).unwrap()
         );
+    }
+
+    #[test]
+    fn what_a_row_takes_is_asked_for_and_not_what_others_take() {
+        let needs = Needs { nodes: 4, gpus: Some(8) };
+        let script = render(&request(), needs, Path::new("/b"), "trainmark-x", &[0]).unwrap();
+        for line in ["--nodes=4", "--ntasks-per-node=1", "--gres=gpu:8"] {
+            assert!(script.contains(&format!("#SBATCH {line}\n")), "{script}");
+        }
+        assert!(!script.contains("gpu:1"), "{script}");
     }
 
     #[test]
@@ -194,8 +216,8 @@ mod tests {
         for evil in ["gpu\nrm -rf /", "gpu\"", "a\\"] {
             let wishes = Wishes { partition: Some(evil.into()), ..Wishes::default() };
             let request = Request { wishes, ..request() };
-            assert!(render(&request, folder, "trainmark-x", &[0]).is_err(), "{evil}");
+            assert!(render(&request, ONE, folder, "trainmark-x", &[0]).is_err(), "{evil}");
         }
-        assert!(render(&request(), Path::new("/a\nb"), "trainmark-x", &[0]).is_err());
+        assert!(render(&request(), ONE, Path::new("/a\nb"), "trainmark-x", &[0]).is_err());
     }
 }

@@ -252,7 +252,8 @@ impl<'a> Examiner<'a> {
         };
         let prepared = self.runner.prepare(row, Purpose::Verify)?;
         ask(prepared.folder(), from, &request)?;
-        let Ended { attempt, said, changed } = self.runner.start(&prepared, row, &mut |_| {})?;
+        let Ended { attempt, said, changed, .. } =
+            self.runner.start(&prepared, row, &mut |_| {})?;
         if let Some(file) = changed {
             return Err(Stop::Known(Grade::Failed, format!("the data changed meanwhile: {file}")));
         }

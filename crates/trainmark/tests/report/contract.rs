@@ -11,7 +11,7 @@ use record::roofline::Roofline;
 use record::stats::Interval;
 use record::task::{ScalingKind, ScalingRecord, Source, WorkRecord};
 use record::{
-    CurvePoint, DatasetRecord, LimitsRecord, MeterRecord, Metrics, Record, RunIdentity,
+    CurvePoint, DatasetRecord, LimitsRecord, MeterRecord, Metrics, NodeSample, Record, RunIdentity,
     SCHEMA_VERSION, Sample, Status, Throughput, Timing, TrainerRecord, figures, old,
 };
 use serde::Deserialize;
@@ -80,6 +80,10 @@ fn full_result() -> Record {
         dense_flop: Some(1e12),
         executed_flop: Some(2e11),
         counters: BTreeMap::from([("page_faults".into(), 7)]),
+        nodes: vec![NodeSample {
+            host: "node1".into(),
+            meters: BTreeMap::from([("user_s".into(), 0.5)]),
+        }],
         mlperf: BTreeMap::from([("global_batch_size".into(), 32.0)]),
         notes: vec!["a note".into()],
         stdout_tail: Some("out".into()),
