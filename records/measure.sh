@@ -9,17 +9,21 @@
 #   densities    1 min   the MLP's two ways of the first layer
 #   together     1 min   the start, and trainings beside each other
 #   gpt         20 min   the GPT `small` beside every framework, six rounds; first `trainmark setup --suite suites/gpt.toml`
+# and one that is measured only where it is named:
+#   devices     30 min   the GPT `char` and GPT-2's layers on one and on two NVIDIA GPUs, six rounds; first `trainmark setup --suite
+#                        suites/devices.toml`. It has never run: the time is a guess
 # Each part leaves FOLDER/PART.md and its result files; one that is measured again replaces only its own.
 # MNIST is looked for as the trainer does: $TRAINMARK_DATA, ./data, the user's cache. The GPT's text is the file
 # $GPT_DATA, or else what suites/gpt.toml finds. Let nothing else run.
 set -euo pipefail
-[ $# -ge 1 ] || { sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,17s/^# \{0,1\}//p' "$0"; exit 2; }
 mkdir -p "$1"
 folder=$(cd "$1" && pwd)
 shift
 cd "$(dirname "$0")/.."
 all="machine frameworks scaling threads densities together gpt"
 parts=${*:-$all}
+all="$all devices"
 cargo build --release --quiet --package trainmark --package mnist-classic
 cargo bench --quiet --package trainmark-backend-cpu --no-run
 bin=${CARGO_TARGET_DIR:-target}/release
@@ -118,6 +122,23 @@ gpt() {
     python3 records/tables.py "$folder/gpt-tinygrad"
     "$bin/trainmark" report --reference Trainmark/cpu --input "$folder/gpt" --output "$folder/gpt.json" \
         --markdown "$folder/gpt-report.md" >&2
+}
+
+devices() {
+    printf '## The GPT on one and on two GPUs\n\n'
+    rm -rf "$folder/devices"
+    on_gpus="--suite suites/devices.toml --backend cuda ${GPT_DATA:+--data $GPT_DATA} --out $folder/devices"
+    nvidia-smi topo -m >&2
+    large='--set layers=12 --set heads=12 --set width=768 --set context=1024 --set batch_size=16 --set steps=1000'
+    for sizes in '' "$large"; do
+        # shellcheck disable=SC2086 # words
+        "$bin/trainmark" verify $on_gpus $sizes >&2
+        # shellcheck disable=SC2086 # words
+        "$bin/trainmark" run $on_gpus $sizes --repeats 6 >&2
+    done
+    "$bin/trainmark" report --input "$folder/devices" --output "$folder/devices.json" \
+        --markdown "$folder/devices-report.md" >&2
+    cat "$folder/devices-report.md"
 }
 
 for part in $parts; do

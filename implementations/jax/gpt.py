@@ -1,5 +1,6 @@
 """A GPT in JAX: pure functions over a dictionary of arrays. A stretch of steps is one jitted `lax.scan`, the
-text, parameters and moments stay on the device and are donated, as JAX is meant to be used."""
+text, parameters and moments stay on the device and are donated, as JAX is meant to be used. Several devices
+share each step's windows by sharding; all have the parameters."""
 
 import sys
 from pathlib import Path
@@ -9,17 +10,23 @@ import trainer
 from trainer import gpt
 
 BACKENDS = {"cpu": "the CPU", "cuda": "an NVIDIA GPU"}
-command = gpt.read_command("JAX", BACKENDS, always_compiles=True, precisions=("float32", "tf32", "bf16"))
+command = gpt.read_command(
+    "JAX", BACKENDS, always_compiles=True, precisions=("float32", "tf32", "bf16"), together="devices"
+)
 with trainer.requirements(command):
     import jax
+    import numpy as np
     from jax import lax, nn
     from jax import numpy as jnp
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
     from trainer.gpt import recipe
 
 # On a GPU float32 and not tf32; nothing changes on a CPU.
 jax.config.update("jax_default_matmul_precision", {"tf32": "tensorfloat32"}.get(command.precision, "highest"))
 jax.config.update("jax_platforms", command.backend)
+if command.backend == "cpu" and command.devices > 1:
+    jax.config.update("jax_num_cpu_devices", command.devices)
 # What products are made of; parameters and moments stay float32.
 COARSE = jnp.bfloat16 if command.precision == "bf16" else jnp.float32
 
@@ -81,6 +88,15 @@ class Session(gpt.Session):
     def __init__(self, command, shape, text):
         self.device = devices(command.backend)[0].name
         self.threads = command.threads if command.backend == "cpu" else None
+        self.used = jax.devices()[: command.devices]
+        if len(self.used) < command.devices:
+            raise trainer.Unavailable(f"JAX finds {len(self.used)} devices of {command.devices}")
+        if command.devices > 1:
+            self.path += f", the windows on {command.devices} devices"
+        mesh = Mesh(np.array(self.used), ("windows",))
+        self.alike = NamedSharding(mesh, PartitionSpec())
+        self.of_steps = NamedSharding(mesh, PartitionSpec(None, "windows"))
+        self.of_one = NamedSharding(mesh, PartitionSpec("windows"))
         text = jnp.asarray(text, jnp.int32)
         window = jnp.arange(shape.context + 1)
 
@@ -99,34 +115,38 @@ class Session(gpt.Session):
         def stretch(carry, starts, rates):
             return lax.scan(step, carry, (starts, rates))
 
-        self.stretch = jax.jit(stretch, donate_argnums=0)
+        self.stretch = jax.jit(stretch, donate_argnums=0, out_shardings=self.alike)
         self.stretches = {}  # compiled, by their number of steps
         self.logits = jax.jit(lambda p, tokens: logits_of(shape, p, tokens))
 
     def set_parameters(self, parameters):
         p = {name: jnp.array(values) for name, values in parameters.items()}
         zeros = [jax.tree.map(jnp.zeros_like, p) for _ in range(2)]
-        self.carry = (p, *zeros, jnp.int32(0))
+        self.carry = jax.device_put((p, *zeros, jnp.int32(0)), self.alike)
 
     def state(self):
         return jax.device_get(self.carry[:3])
 
+    def placed(self, starts, rates):
+        starts, rates = jnp.asarray(starts, jnp.int32), jnp.asarray(rates, jnp.float32)
+        return jax.device_put(starts, self.of_steps), jax.device_put(rates, self.alike)
+
     def train(self, starts, rates):
-        arguments = jnp.asarray(starts, jnp.int32), jnp.asarray(rates, jnp.float32)
         stretch = self.stretches.get(len(starts), self.stretch)
-        self.carry, losses = stretch(self.carry, *arguments)
+        self.carry, losses = stretch(self.carry, *self.placed(starts, rates))
         return jax.device_get(jax.block_until_ready((losses, self.carry))[0])
 
     def warm_up(self, starts, rates):
-        arguments = jnp.asarray(starts, jnp.int32), jnp.asarray(rates, jnp.float32)
-        self.stretches[len(starts)] = self.stretch.lower(self.carry, *arguments).compile()
+        lowered = self.stretch.lower(self.carry, *self.placed(starts, rates))
+        self.stretches[len(starts)] = lowered.compile()
 
     def predict(self, tokens):
-        return jax.device_get(self.logits(self.carry[0], jnp.asarray(tokens, jnp.int32)))
+        tokens = jax.device_put(jnp.asarray(tokens, jnp.int32), self.of_one)
+        return jax.device_get(self.logits(self.carry[0], tokens))
 
     def measured(self):
-        statistics = jax.devices()[0].memory_stats() or {}
-        return {"device_peak_bytes": statistics.get("peak_bytes_in_use")}
+        peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in self.used]
+        return {"device_peak_bytes": None if None in peaks else sum(peaks)}
 
 
 def devices(backend):

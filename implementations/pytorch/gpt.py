@@ -1,5 +1,8 @@
 """A GPT in PyTorch: `nn.Module`s with nanoGPT's names, `scaled_dot_product_attention`, fused AdamW.
 
+Started by torchrun, ranks share each step's windows through DistributedDataParallel: NCCL between GPUs, gloo
+between CPUs.
+
 `--compile` compiles the forward and backward pass with torch.compile; on a GPU the whole step, clipping and
 AdamW included, is then captured as one CUDA graph, since a small model's step is mostly launches. `bf16` is
 autocast, with float32 weights, as nanoGPT does it."""
@@ -14,14 +17,17 @@ import trainer
 from trainer import gpt
 
 BACKENDS = {"cpu": "the CPU", "cuda": "an NVIDIA GPU", "mps": "an Apple GPU"}
-command = gpt.read_command("PyTorch", BACKENDS, compiles=True, precisions=("float32", "tf32", "bf16"))
+command = gpt.read_command(
+    "PyTorch", BACKENDS, compiles=True, precisions=("float32", "tf32", "bf16"), together="ranks"
+)
 # One graph is compiled here: a pool of compilers costs more memory and time than it saves.
 os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 with trainer.requirements(command):
     import numpy as np
     import torch
-    from torch import nn
+    from torch import distributed, nn
     from torch.nn import functional as F
+    from torch.nn.parallel import DistributedDataParallel
 
     from trainer.gpt import recipe
 
@@ -93,19 +99,32 @@ class Session(gpt.Session):
     def __init__(self, command, shape, text):
         torch.set_num_threads(command.threads)
         torch.backends.cuda.matmul.allow_tf32 = command.precision == "tf32"
-        self.on, self.shape, self.precision = torch.device(command.backend), shape, command.precision
+        self.shape, self.precision, self.ranks = shape, command.precision, command.rank.count
+        self.on = torch.device(command.backend)
+        if command.backend == "cuda":
+            self.on = torch.device("cuda", command.rank.local)
+            torch.cuda.set_device(self.on)
         self.device = devices(command.backend)[0].name
         self.threads = command.threads if command.backend == "cpu" else None
-        self.captured = command.compile and command.backend == "cuda"
+        self.captured = command.compile and command.backend == "cuda" and self.ranks == 1
         self.path = "eager, SDPA"
         if command.compile:
             self.path = "torch.compile, SDPA, one CUDA graph a step" if self.captured else "torch.compile, SDPA"
         self.text = torch.from_numpy(text.astype(np.int64)).to(self.on)
         self.window = torch.arange(shape.context + 1, device=self.on)
-        self.model = Gpt(shape).to(self.on)
-        self.graph = None
-        self.loss = torch.compile(self.eager_loss, dynamic=False) if command.compile else self.eager_loss
-        self.starts = torch.zeros(command.batch, dtype=torch.int64, device=self.on)
+        self.model = self.forward = Gpt(shape).to(self.on)
+        self.graph, self.loss = None, self.eager_loss
+        if self.ranks > 1:
+            if command.backend == "cuda":
+                distributed.init_process_group("nccl", device_id=self.on)
+            else:
+                distributed.init_process_group("gloo")
+            compiled = torch.compile(self.model, dynamic=False) if command.compile else self.model
+            self.forward = DistributedDataParallel(compiled)
+            self.path += f", DDP of {self.ranks} ranks ({distributed.get_backend()})"
+        elif command.compile:
+            self.loss = torch.compile(self.eager_loss, dynamic=False)
+        self.starts = torch.zeros(command.batch // self.ranks, dtype=torch.int64, device=self.on)
         self.value = torch.zeros((), device=self.on)
 
     def new_optimizer(self):
@@ -128,7 +147,7 @@ class Session(gpt.Session):
     def eager_loss(self, starts):
         windows = self.text[starts[:, None] + self.window]
         with self.autocast():
-            logits = self.model(windows[:, :-1])
+            logits = self.forward(windows[:, :-1])
         return F.cross_entropy(logits.flatten(0, 1).float(), windows[:, 1:].flatten())
 
     def step(self):
@@ -158,6 +177,9 @@ class Session(gpt.Session):
             else:
                 self.step()
             losses[place] = self.value
+        if self.ranks > 1:  # equal shares: the mean of all windows is the mean of the ranks'
+            distributed.all_reduce(losses)
+            losses /= self.ranks
         return losses.cpu().numpy()  # waits for the device
 
     def warm_up(self, starts, rates):
@@ -194,6 +216,10 @@ class Session(gpt.Session):
         moments = self.optimizer.state
         return numpy(lambda p: p), numpy(lambda p: moments[p]["exp_avg"]), numpy(lambda p: moments[p]["exp_avg_sq"])
 
+    def meet(self):
+        if self.ranks > 1:
+            distributed.barrier()
+
     def measured(self):
         if self.on.type != "cuda":
             return {}
@@ -206,6 +232,8 @@ def devices(backend):
     if backend == "cuda":
         if not torch.cuda.is_available():
             raise trainer.Unavailable("PyTorch finds no NVIDIA GPU")
+        if command.rank.local >= torch.cuda.device_count():
+            raise trainer.Unavailable(f"rank {command.rank.number} finds no GPU of its own")
         return [trainer.Device(torch.cuda.get_device_name())]
     if not torch.backends.mps.is_available():
         raise trainer.Unavailable("PyTorch finds no Apple GPU")

@@ -95,14 +95,33 @@ def read_command(trainer, backends, compiles=False, always_compiles=False):
     )
 
 
-def set_threads(wanted):
-    """Sets the thread variables; returns the number of threads: those wanted, else one for each core."""
-    threads = wanted or len(_cores())
+@dataclass(frozen=True)
+class Rank:
+    """Of several processes that train together, which one this is; as torchrun says it in the environment."""
+
+    number: int = 0
+    count: int = 1
+    # Among those of this machine.
+    local: int = 0
+    locals: int = 1
+
+    @staticmethod
+    def of_environment():
+        names = {"number": "RANK", "count": "WORLD_SIZE", "local": "LOCAL_RANK", "locals": "LOCAL_WORLD_SIZE"}
+        return Rank(**{name: int(os.environ[variable]) for name, variable in names.items() if variable in os.environ})
+
+
+def set_threads(wanted, rank=Rank()):
+    """Sets the thread variables; returns the number of threads: those wanted, else one for each core, of which
+    ranks on one machine have equal shares."""
+    threads = wanted or max(len(_cores()) // rank.locals, 1)
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(threads)  # whatever the user's shell says: the record says this
-    if wanted is not None and hasattr(os, "sched_setaffinity"):
-        # For libraries that count cores and take no number: as many cores as threads.
-        os.sched_setaffinity(0, sorted(_cores())[:threads])
+    if (wanted is not None or rank.locals > 1) and hasattr(os, "sched_setaffinity"):
+        # For libraries that count cores and take no number: as many cores as threads, other ones for each rank.
+        cores = sorted(_cores())
+        first = rank.local * threads % len(cores)
+        os.sched_setaffinity(0, (cores[first:] + cores[:first])[:threads])
     return threads
 
 

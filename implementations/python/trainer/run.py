@@ -12,9 +12,11 @@ import numpy as np
 
 from . import BEGAN, VERSION, dataset, recipe, weights
 from .command import (
-    DATA, FAILURE, INTERRUPTED, NOT_FINITE, UNAVAILABLE, Failure, Unavailable, fail,
+    DATA, FAILURE, INTERRUPTED, NOT_FINITE, UNAVAILABLE, Failure, Rank, Unavailable, fail,
 )
 from .session import Job
+
+RANK = Rank.of_environment()
 
 # What a verification puts into its folder and expects there (crates/protocol/src/verify.rs).
 INITIAL, ORDER, LOSSES, FINAL = "initial.safetensors", "order.u32", "losses.f32", "final.safetensors"
@@ -194,5 +196,7 @@ def event(kind, /, **keys):
     """A line for the harness, where one listens."""
     if "TRAINMARK_PROTOCOL" in os.environ:
         known = {key: value for key, value in keys.items() if value is not None}
+        if RANK.count > 1:
+            known["rank"] = RANK.number
         assert all(math.isfinite(value) for value in known.values() if isinstance(value, float))
         print(":::TRAINMARK " + json.dumps({"event": kind, **known}), flush=True)

@@ -4,7 +4,7 @@ runs before numpy is imported."""
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..command import Parser, count, rate, seed_number, set_threads, usage
+from ..command import Parser, Rank, count, rate, seed_number, set_threads, usage
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,23 @@ class Command:
     data: Path | None
     predictions: Path | None
     threads: int
+    # Devices of this process, and which of several processes that train together it is.
+    devices: int
+    rank: Rank
     probe: bool
     models: tuple = ("gpt",)
 
 
-def read_command(trainer, backends, compiles=False, always_compiles=False, precisions=("float32",)):
+def read_command(
+    trainer, backends, compiles=False, always_compiles=False, precisions=("float32",), together=None
+):
     """Reads `sys.argv` and sets the thread variables. `backends` maps ids to what they are; the first is
-    the default. `precisions`: those that mean something; the first is the default."""
-    options = _parser(trainer, backends, compiles or always_compiles, precisions).parse_args()
+    the default. `precisions`: those that mean something; the first is the default. `together`: how several
+    devices share the windows of a step, by `ranks` that somebody else starts or as `devices` of one process."""
+    parser = _parser(trainer, backends, compiles or always_compiles, precisions, together == "devices")
+    options = parser.parse_args()
+    rank = Rank.of_environment() if together == "ranks" else Rank()
+    devices = getattr(options, "devices", 1)
     preset = PRESETS[options.preset]
 
     def chosen(name, default):
@@ -72,6 +81,9 @@ def read_command(trainer, backends, compiles=False, always_compiles=False, preci
     if shape.width % shape.heads:
         usage(f"--width {shape.width}: no multiple of {shape.heads} heads")
     steps = chosen("steps", preset.steps)
+    batch = chosen("batch", preset.batch)
+    if batch % (rank.count * devices):
+        usage(f"--batch {batch}: {rank.count * devices} devices cannot have equal shares of it")
     data = options.data
     if data is None and options.preset == "gpt2":
         data = Path("tokens")
@@ -82,7 +94,7 @@ def read_command(trainer, backends, compiles=False, always_compiles=False, preci
         backend=options.backend or next(iter(backends)),
         compile=always_compiles or getattr(options, "compile", False),
         precision=options.precision,
-        batch=chosen("batch", preset.batch),
+        batch=batch,
         learning_rate=chosen("lr", preset.learning_rate),
         steps=steps,
         warmup=chosen("warmup", preset.warmup),
@@ -91,12 +103,14 @@ def read_command(trainer, backends, compiles=False, always_compiles=False, preci
         seed=options.seed,
         data=data,
         predictions=options.predictions,
-        threads=set_threads(options.threads),
+        threads=set_threads(options.threads, rank),
+        devices=devices,
+        rank=rank,
         probe=options.probe,
     )
 
 
-def _parser(trainer, backends, compiles, precisions):
+def _parser(trainer, backends, compiles, precisions, several):
     parser = Parser(
         prog=trainer,
         description="Trains a GPT on the characters of a text with the recipe of mnist-classic: same "
@@ -127,6 +141,8 @@ def _parser(trainer, backends, compiles, precisions):
         where.add_argument(f"--{backend}", dest="backend", action="store_const", const=backend, help=about)
     how = parser.add_argument_group("how")
     how.add_argument("--threads", type=count, metavar="N", help="threads that compute [default: all]")
+    if several:
+        how.add_argument("--devices", type=count, default=1, metavar="N", help="that share each step's windows")
     how.add_argument("--precision", choices=precisions, default=precisions[0], help="of the products")
     if compiles:
         how.add_argument("--compile", action="store_true", help="compile the training step")

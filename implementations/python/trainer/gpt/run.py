@@ -48,7 +48,13 @@ def _stretch(command, shape, text, first, count):
     """The arguments of `Session.train` for some steps."""
     places = len(text.train) - shape.context
     starts = recipe.windows(command.seed, first, count, command.batch, places)
-    return starts, recipe.rates(command, first, count)
+    return _share(command, starts), recipe.rates(command, first, count)
+
+
+def _share(command, starts):
+    """This rank's windows of each step."""
+    share = command.batch // command.rank.count
+    return np.ascontiguousarray(starts[:, command.rank.number * share :][:, :share])
 
 
 def _train(command, session, shape, text):
@@ -59,6 +65,7 @@ def _train(command, session, shape, text):
             count = min(count, command.eval_every - done % command.eval_every)
         # The recipe is drawn off the clock: it is not the framework's work.
         starts, rates = _stretch(command, shape, text, done, count)
+        session.meet()  # the first rank may have evaluated meanwhile
         clock = time.perf_counter()
         losses = session.train(starts, rates)
         seconds = time.perf_counter() - clock
@@ -67,6 +74,8 @@ def _train(command, session, shape, text):
         if bad.size:
             raise Failure(NOT_FINITE, f"loss is not finite at step {done + bad[0] + 1}")
         done += count
+        if command.rank.number > 0:
+            continue
         loss, more, said = float(np.mean(losses, dtype=np.float64)), {}, ""
         if command.eval_every and done % command.eval_every == 0 and done < command.steps:
             value = _validation_loss(command, session, shape, text)
@@ -79,7 +88,13 @@ def _train(command, session, shape, text):
 def _conclude(command, session, shape, text, train_s):
     tokens = command.steps * command.batch * shape.context
     flop = recipe.flop_per_token(shape) * tokens
-    event("trained", train_s=train_s, steps=command.steps, work=tokens, dense_flop=flop, **session.measured())
+    ranks = command.rank.count
+    event(
+        "trained", train_s=train_s, steps=command.steps, work=tokens / ranks, dense_flop=flop / ranks,
+        **session.measured(),
+    )
+    if command.rank.number > 0:
+        return session.meet()  # until the first one has evaluated
     clock = time.perf_counter()
     predictions = command.predictions or os.environ.get("TRAINMARK_PREDICTIONS")
     try:
@@ -91,7 +106,8 @@ def _conclude(command, session, shape, text, train_s):
     print(f"trained   in {train_s:.3f} s: {command.steps:,} steps, {1e3 * train_s / command.steps:.3f} ms each, "
           f"{tokens / train_s:,.0f} tokens/s, {1e-9 * flop / train_s:.1f} GFLOP/s")
     print(f"evaluated in {eval_s:.3f} s: {len(text.validation) - 1:,} positions, each once")
-    print(f"val_loss {loss:.4f}")
+    print(f"val_loss {loss:.4f}", flush=True)
+    session.meet()
 
 
 def _validation_loss(command, session, shape, text, predictions=None):
@@ -123,18 +139,30 @@ def _verify(command, session, shape, folder):
         starts = starts.reshape(-1, command.batch)
     except (OSError, ValueError) as error:
         raise Failure(DATA, f"cannot read {folder / ORDER}: {error}") from error
-    losses = session.train(starts, recipe.rates(command, 0, len(starts)))
+    losses = session.train(_share(command, starts), recipe.rates(command, 0, len(starts)))
+    if command.rank.number > 0:
+        return session.meet()
     weights.replace(folder / LOSSES, np.asarray(losses, "<f4").tobytes())
     parameters, first, second = session.state()
     tensors = {name: parameters[name] for name, _ in recipe.shapes(shape)}
     tensors |= {f"exp_avg.{name}": values for name, values in first.items()}
     tensors |= {f"exp_avg_sq.{name}": values for name, values in second.items()}
     weights.save(folder / FINAL, tensors)
+    session.meet()
 
 
 def _announce(command, session, shape, text, setup_s, compile_s):
     parameters = sum(int(np.prod(sizes)) for _, sizes in recipe.shapes(shape))
     threads = session.threads or command.threads
+    ranks = command.rank.count if command.rank.count > 1 else None
+    event(
+        "started", protocol=2, version=session.version or VERSION, device=session.device, path=session.path,
+        threads=threads, precision=command.precision, parameters=parameters, compiled=command.compile, ranks=ranks,
+    )
+    event("dataset", name=text.name, sha256=text.sha256)
+    event("ready", setup_s=setup_s, compile_s=compile_s)
+    if command.rank.number > 0:
+        return
     compiled = ", compiled" if command.compile else ""
     print(f"model     gpt, {shape.layers} layers, {shape.heads} heads, width {shape.width}, context "
           f"{shape.context}, {shape.vocabulary:,} tokens, {parameters:,} parameters")
@@ -144,9 +172,3 @@ def _announce(command, session, shape, text, setup_s, compile_s):
     print(f"training  {command.steps:,} steps of {command.batch} windows, learning rate "
           f"{command.learning_rate} after {command.warmup} steps, seed {command.seed}")
     print(f"ready     in {setup_s:.3f} s, compiled and warm in {compile_s:.3f} s", flush=True)
-    event(
-        "started", protocol=2, version=session.version or VERSION, device=session.device, path=session.path,
-        threads=threads, precision=command.precision, parameters=parameters, compiled=command.compile,
-    )
-    event("dataset", name=text.name, sha256=text.sha256)
-    event("ready", setup_s=setup_s, compile_s=compile_s)

@@ -20,7 +20,7 @@ class Session:
 
     def train(self, starts, rates):
         """One step of AdamW for each row of `starts`, (steps, batch), int64: where its windows start in
-        the text. `rates`: (steps,), float64. Returns the mean loss of each step, float32, (steps,), with
+        the text; of several ranks each has its share of the batch. `rates`: (steps,), float64. Returns the mean loss of each step, float32, (steps,), with
         the device synchronised."""
         raise NotImplementedError
 
@@ -37,6 +37,9 @@ class Session:
         """Whatever comes before the clock starts, so that everything is compiled, allocated and awake.
         The arguments are those of the first call of `train`; the parameters are set anew afterwards."""
         self.train(starts[:3], rates[:3])
+
+    def meet(self):
+        """Waits for the other ranks, if there are any."""
 
     def measured(self):
         """What the framework knows of the run: `device_s`, `device_peak_bytes`."""
