@@ -18,6 +18,7 @@ pub mod json;
 pub mod markdown;
 mod notes;
 pub mod openmetrics;
+#[cfg(feature = "parquet")]
 pub mod parquet;
 mod scaling;
 mod style;

@@ -2,7 +2,7 @@
 
 use super::report::{self as files, Input};
 use anyhow::Result;
-use report::{bmf, export, openmetrics, parquet};
+use report::{bmf, export, openmetrics};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -37,16 +37,26 @@ enum Format {
 /// # Errors
 /// If the input cannot be read, holds nothing to export, or the file cannot be written.
 pub fn run(args: Args) -> Result<ExitCode> {
+    #[cfg(not(feature = "parquet"))]
+    if let Format::Parquet = args.format {
+        anyhow::bail!(
+            "this trainmark was built without Parquet: `cargo build --release --features parquet` in the checkout \
+             builds it in"
+        );
+    }
     files::check_target("--output", &args.output)?;
     let summary = args.input.summarize(Some(&args.output))?;
     files::write("--output", &args.output, |to: &mut dyn Write| match args.format {
         Format::Csv => export::csv(&summary, to),
         Format::Bmf => bmf::write(&summary, to),
         Format::Openmetrics => openmetrics::write(&summary, to),
+        #[cfg(not(feature = "parquet"))]
+        Format::Parquet => unreachable!("refused above"),
+        #[cfg(feature = "parquet")]
         Format::Parquet => {
             // Its writer wants an output that another thread could take over; a Vec is one.
             let mut bytes = Vec::new();
-            parquet::write(&summary, &mut bytes)?;
+            report::parquet::write(&summary, &mut bytes)?;
             to.write_all(&bytes)
         }
     })?;

@@ -2,8 +2,7 @@
 //! kept, nothing is half-written, and the end is that of a run that nothing disturbed.
 #![cfg(target_os = "linux")]
 
-mod support;
-
+use crate::support;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::Value;
@@ -11,8 +10,8 @@ use skip::skipped;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use support::place::{PLAIN, Place, said};
-use support::{eventually, processes_with};
+use crate::support::place::{PLAIN, Place, said};
+use crate::support::{eventually, processes_with};
 
 /// Four rows, each trained three times.
 const TRAININGS: usize = 12;

@@ -2,12 +2,11 @@
 //! a terminal, no secret is kept, and spoilt files, links and full disks cost no more than an error.
 #![cfg(target_os = "linux")]
 
-mod support;
-
+use crate::support;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
-use support::place::{Place, said};
+use crate::support::place::{Place, said};
 
 #[test]
 fn escape_sequences_in_names_and_last_words_never_reach_a_terminal() {

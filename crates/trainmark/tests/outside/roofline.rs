@@ -1,9 +1,7 @@
 //! `trainmark machine` feeds `trainmark run` and two columns of the reports, all through the program: what
 //! was measured is kept, rows are held against it, and a row that the hardware cannot do is found out.
 
-mod support;
-
-use support::place::{Place, said};
+use crate::support::place::{Place, said};
 
 /// A trainer that says, in the protocol's words, how long it trained and how many operations that took.
 fn claims(operations: &str) -> String {

@@ -1,8 +1,7 @@
 //! `trainmark verify` from the outside: trainers that are right, wrong in the ways that trainers really
 //! are, loose, lying and silent. Each is a backend of the fake trainer.
 
-mod support;
-
+use crate::support;
 use nn::conformance::cases;
 use record::folder;
 use record::summary::{Options, Summary};

@@ -1,10 +1,8 @@
 //! What the program does on a machine that has nothing but it: no checkout, no cargo.
 #![cfg(target_os = "linux")]
 
-mod support;
-
 use std::process::Output;
-use support::place::{PLAIN, Place, said};
+use crate::support::place::{PLAIN, Place, said};
 
 /// In a folder of no checkout, with a home of its own.
 fn call(place: &Place, words: &[&str]) -> Output {
