@@ -127,6 +127,7 @@ fn build() -> Result<PathBuf> {
     let folder = own.parent().and_then(|it| it.parent()).context("no folder of builds")?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     cargo.args(["build", "--quiet", "--package", "trainmark", "--bin", "trainmark"]);
+    cargo.args(["--features", "parquet"]); // as this example has it
     if folder.ends_with("release") {
         cargo.arg("--release");
     }
