@@ -1,10 +1,10 @@
 //! `--dry-run` lists every command that a verb executes: a trainer that logs how it was started is asked.
 #![cfg(target_os = "linux")]
 
+use crate::support::place::{Place, said};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use crate::support::place::{Place, said};
 
 /// A suite whose every command is `./log`, which writes down how it was started.
 fn logging(place: &Place) -> PathBuf {

@@ -3,10 +3,10 @@
 #![cfg(target_os = "linux")]
 
 use crate::support;
+use crate::support::place::{Place, said};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
-use crate::support::place::{Place, said};
 
 #[test]
 fn escape_sequences_in_names_and_last_words_never_reach_a_terminal() {

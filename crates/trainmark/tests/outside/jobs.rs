@@ -1,11 +1,11 @@
 //! Jobs that have nothing to do with the built-in task: the acceptance suites, where they lie beside the
 //! repository, and the examples of this repository.
 
+use crate::support::HARNESS;
 use serde_json::Value;
 use skip::skipped;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use crate::support::HARNESS;
 use tempfile::TempDir;
 
 /// A job's own copy of its folder, and what comes of it.

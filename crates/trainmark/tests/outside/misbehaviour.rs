@@ -2,11 +2,11 @@
 //! goes on, and the harness's memory stays where it is.
 #![cfg(target_os = "linux")]
 
+use crate::support::place::{PLAIN, Place};
+use crate::support::{FAKE_TRAINER, MB};
 use serde_json::Value;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-use crate::support::place::{PLAIN, Place};
-use crate::support::{FAKE_TRAINER, MB};
 
 /// What the harness may hold at its peak, whatever a trainer does: several times what it holds when
 /// nothing happens, and a small part of what these trainers say.

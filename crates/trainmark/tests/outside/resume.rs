@@ -3,6 +3,8 @@
 #![cfg(target_os = "linux")]
 
 use crate::support;
+use crate::support::place::{PLAIN, Place, said};
+use crate::support::{eventually, processes_with};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::Value;
@@ -10,8 +12,6 @@ use skip::skipped;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use crate::support::place::{PLAIN, Place, said};
-use crate::support::{eventually, processes_with};
 
 /// Four rows, each trained three times.
 const TRAININGS: usize = 12;

@@ -1,10 +1,10 @@
 //! `trainmark run` from the outside: real suites, real processes, real files. The trainers are
 //! lines of shell, which is also the proof that any program is a trainer.
 
+use crate::support::place::{PLAIN, Place, said};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
-use crate::support::place::{PLAIN, Place, said};
 
 /// The status and the reason of a trainer that is this line of shell.
 fn status_of(script: &str) -> (String, String) {

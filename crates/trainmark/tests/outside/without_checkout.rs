@@ -1,8 +1,8 @@
 //! What the program does on a machine that has nothing but it: no checkout, no cargo.
 #![cfg(target_os = "linux")]
 
-use std::process::Output;
 use crate::support::place::{PLAIN, Place, said};
+use std::process::Output;
 
 /// In a folder of no checkout, with a home of its own.
 fn call(place: &Place, words: &[&str]) -> Output {
