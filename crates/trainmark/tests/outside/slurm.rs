@@ -501,6 +501,47 @@ fn a_row_over_two_nodes_is_one_training_and_a_lost_node_is_replaced(cluster: &Cl
     assert!(sample["timing"]["user_s"].as_f64().unwrap() > 0.0, "{sample}");
 }
 
+/// Where `trainmark setup` has installed PyTorch into this checkout.
+fn pytorch_trains_over_two_nodes(cluster: &Cluster) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
+    let python = root.join(".trainmark/environments/pytorch/bin/python");
+    if !python.exists() {
+        return skip::skipped("PyTorch is not set up (trainmark setup PyTorch)");
+    }
+    let place = Place::new(cluster, &["gpt"], "");
+    let text = "what a row over two nodes learns is of no interest here. ".repeat(40);
+    fs::write(place.path("data/tinyshakespeare.txt"), text).unwrap();
+    let suite = format!(
+        r#"name = "cluster"
+        task = "shakespeare"
+        config = {{ nodes = 2, steps = 5, batch_size = 4, context = 16 }}
+        [[trainers]]
+        name = "PyTorch"
+        program = {python:?}
+        backends = ["cpu"]
+        nodes = "{{nodes}}"
+        command = [
+            "{{program}}", "-m", "torch.distributed.run", "--nnodes", "{{nodes}}", "--node-rank", "{{node}}",
+            "--master-addr", "{{first_node}}", "--master-port", "{}", "--nproc-per-node", "1", {:?},
+            "--backend", "cpu", "--data", "{{data}}", "--steps", "{{steps}}", "--batch", "{{batch_size}}",
+            "--context", "{{context}}", "--layers", "1", "--heads", "2", "--width", "32",
+        ]
+        models.gpt = {{ prefix = "gpt" }}
+        "#,
+        free_ports(30)[29],
+        root.join("implementations/pytorch/gpt.py")
+    );
+    fs::write(place.path("suite.toml"), suite).unwrap();
+    succeeded(&place.begin(&["--partition", "wide"]).output().unwrap());
+    let result = place.result("gpt");
+    assert_eq!(place.statuses("gpt"), ["measured"], "{result}");
+    let path = result["trainer"]["path"].as_str().unwrap();
+    assert!(path.ends_with("DDP of 2 ranks (gloo)"), "{path}");
+    assert_eq!(result["samples"][0]["nodes"].as_array().unwrap().len(), 2);
+    assert_eq!(result["samples"][0]["work"], 320.0, "of both ranks");
+    assert_eq!(result["task"]["metrics"]["val_loss"]["source"], "scored");
+}
+
 /// Somebody submits the array once more, and a finished task's result is lost on its way.
 fn a_doubled_job_counts_once_and_a_lost_result_is_a_row_that_says_so(cluster: &Cluster) {
     let place = Place::new(cluster, &["a", "b"], UNTIL_GO);
@@ -572,7 +613,10 @@ fn slurm_runs_suites_and_survives_what_clusters_do() {
             a_doubled_job_counts_once_and_a_lost_result_is_a_row_that_says_so(cluster);
             a_task_whose_node_dies_runs_again_on_another(cluster);
         });
-        scope.spawn(|| a_row_over_two_nodes_is_one_training_and_a_lost_node_is_replaced(cluster));
+        scope.spawn(|| {
+            a_row_over_two_nodes_is_one_training_and_a_lost_node_is_replaced(cluster);
+            pytorch_trains_over_two_nodes(cluster);
+        });
         scope.spawn(|| a_cancelled_job_and_a_task_over_its_limit_are_rows_of_their_own(cluster));
         scope.spawn(|| {
             a_suite_is_spread_over_the_nodes_and_every_repeat_is_collected(cluster);
