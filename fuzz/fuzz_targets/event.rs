@@ -8,7 +8,7 @@ use trainmark::transcript::Transcript;
 
 fuzz_target!(|bytes: &[u8]| {
     let suite = LoadedSuite::built_in("mnist").unwrap().suite;
-    let mut said = Transcript::new(suite.task(), Rules::default());
+    let mut said = Transcript::new(suite.task(), Rules::default(), None);
     for line in bytes.split(|&byte| byte == b'\n') {
         let line = String::from_utf8_lossy(line);
         if let Some(Ok(event)) = protocol::Event::parse(&line) {

@@ -9,7 +9,7 @@ use trainmark::transcript::Transcript;
 
 fuzz_target!(|bytes: &[u8]| {
     let suite = LoadedSuite::built_in("mnist").unwrap().suite;
-    let mut said = Transcript::new(suite.task(), Rules::default());
+    let mut said = Transcript::new(suite.task(), Rules::default(), None);
     for line in bytes.split(|&byte| byte == b'\n') {
         // The mark is hard to find by chance: half of the lines get it.
         let line = String::from_utf8_lossy(line);

@@ -3,6 +3,7 @@
 use crate::launch::{self, CancelToken, Job, LaunchError, Outcome, Stream};
 use crate::surroundings::{Observer, Surroundings};
 use serde::{Deserialize, Serialize};
+use std::sync::{Mutex, PoisonError};
 
 /// What came of a [`Job`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -15,19 +16,23 @@ pub struct Attempt {
 }
 
 /// Runs a job ([`launch::run`]) while an observer looks at the machine. The round trip between a pair of
-/// cores is measured on both sides of it ([`crate::surroundings::placement::pair`]).
+/// cores is measured on both sides of it ([`crate::surroundings::placement::pair`]). `only` names the GPUs to look
+/// at where other jobs run at the same time.
 ///
 /// # Errors
 /// If the launcher cannot be started.
 pub fn attempt(
     job: &Job,
-    pair: Result<[usize; 2], String>,
-    observer: &mut Observer,
+    (pair, only): (Result<[usize; 2], String>, Option<Vec<String>>),
+    observer: &Mutex<Observer>,
     on_line: &mut dyn FnMut(Stream, &str),
     cancel: &CancelToken,
 ) -> Result<Attempt, LaunchError> {
-    let window = observer.open(pair);
+    // Whoever panicked while holding it has at worst left out a look.
+    let observer = || observer.lock().unwrap_or_else(PoisonError::into_inner);
+    let window = observer().open(pair, only);
     let mut outcome = launch::run(job, on_line, cancel)?;
+    let mut observer = observer();
     let surroundings = observer.close(window);
     let disturbances = surroundings.disturbances(observer.usual());
     for (name, reading) in surroundings.readings(!disturbances.is_empty()) {

@@ -5,7 +5,7 @@
 use crate::group::Place;
 use crate::launch::withhold;
 use crate::process::kib_field;
-use crate::surroundings::Gpus;
+use crate::surroundings::{Gpu, Gpus};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -44,7 +44,8 @@ pub struct Environment {
     /// Limits of this process's control group; null where there is none.
     pub memory_limit_bytes: Option<u64>,
     pub cpu_limit_cores: Option<f64>,
-    pub gpus: Vec<GpuState>,
+    /// NVIDIA's.
+    pub gpus: Vec<Gpu>,
     /// The driver of NVIDIA's GPUs.
     pub gpu_driver: Option<String>,
     /// This machine's compilers by their command; a project may choose others.
@@ -53,15 +54,6 @@ pub struct Environment {
     pub libraries: BTreeMap<String, String>,
     /// For each figure that is null, why.
     pub missing: BTreeMap<String, String>,
-}
-
-/// Clocks of a GPU.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct GpuState {
-    pub sm_mhz_max: Option<u32>,
-    /// The clock that an administrator has set for applications.
-    pub sm_mhz_application: Option<u32>,
 }
 
 impl Environment {
@@ -100,10 +92,7 @@ impl Environment {
         it.gpu_driver = it.known("gpu_driver", gpus.driver(), why);
         let flags = Some(cpu_flags).filter(|flags| !flags.is_empty());
         it.cpu_flags = it.known("cpu_flags", flags, "/proc/cpuinfo lists none").unwrap_or_default();
-        let clocks = gpus.clocks().into_iter();
-        it.gpus = clocks
-            .map(|(max, set)| GpuState { sm_mhz_max: max, sm_mhz_application: set })
-            .collect();
+        it.gpus = gpus.list();
         it.compilers = versions(&[("rustc", "rustc"), ("cc", "cc"), ("nvcc", "nvcc")]);
         it.libraries = versions(&[("libc", "ldd")]);
         it

@@ -145,7 +145,8 @@ pub enum Event {
 pub struct Said {
     #[serde(flatten)]
     pub event: Event,
-    /// Of several processes that train together, which one; 0 where nothing is said.
+    /// Of several processes that train together, which one: as the event says, else as its launcher's tag
+    /// says, else 0.
     pub rank: u32,
 }
 
@@ -169,17 +170,23 @@ impl Said {
     /// If what follows the marker is not JSON, or lacks a key that the event needs.
     pub fn all(line: &str) -> impl Iterator<Item = Result<Said, EventError>> {
         let longer_word = |next: char| next.is_alphanumeric() || next == '_';
-        let objects = line.split(MARKER).skip(1).filter(move |json| !json.starts_with(longer_word));
-        objects.map(|json| Said::of_json(json).map_err(|error| EventError(error.to_string())))
+        let (before, objects) = (line.split(MARKER), line.split(MARKER).skip(1));
+        let objects = before.zip(objects).filter(move |it| !it.1.starts_with(longer_word));
+        objects.map(|(before, json)| {
+            // Behind another object the tag is the last thing in brackets.
+            let last = || split_rank(&before[before.rfind('[')?..]);
+            let tag = split_rank(before).or_else(last).map_or(0, |it| it.0);
+            Said::of_json(json, tag).map_err(|error| EventError(error.to_string()))
+        })
     }
 
-    fn of_json(json: &str) -> serde_json::Result<Said> {
+    fn of_json(json: &str, tag: u32) -> serde_json::Result<Said> {
         let quoted = quote_not_finite(json);
         let mut values = serde_json::Deserializer::from_str(&quoted).into_iter();
         let value: serde_json::Value = values.next().unwrap_or_else(|| serde_json::from_str(""))?;
         let rank = value.get("rank").cloned().map(serde_json::from_value).transpose()?;
         let event = serde_json::from_value(value)?;
-        Ok(Said { event, rank: rank.unwrap_or(0) })
+        Ok(Said { event, rank: rank.unwrap_or(tag) })
     }
 }
 
@@ -191,6 +198,24 @@ impl Event {
     pub fn parse(line: &str) -> Option<Result<Event, EventError>> {
         Some(Said::all(line).next()?.map(|said| said.event))
     }
+}
+
+/// The rank that a launcher put before a line, and the line: `[rank3]:` (PyTorch), `[default3]:` (torchrun's
+/// `--tee`), `[1,3]<stdout>:` (mpirun's `--tag-output`), `[3]` (mpiexec), `3: ` (srun's `--label`).
+pub fn split_rank(line: &str) -> Option<(u32, &str)> {
+    let line = line.trim_start();
+    let Some(bracketed) = line.strip_prefix('[') else {
+        let (number, rest) = line.split_once(": ")?;
+        return Some((number.parse().ok()?, rest));
+    };
+    let (tag, rest) = bracketed.split_once(']')?;
+    let head = tag.trim_end_matches(|c: char| c.is_ascii_digit());
+    let known = matches!(head, "" | "rank" | "default") || head.ends_with(',');
+    let rank = tag[head.len()..].parse().ok().filter(|_| known)?;
+    let stream = ["<stdout>", "<stderr>"].iter().find_map(|it| rest.strip_prefix(it));
+    let rest = stream.unwrap_or(rest);
+    let rest = rest.strip_prefix(':').unwrap_or(rest);
+    Some((rank, rest.strip_prefix(' ').unwrap_or(rest)))
 }
 
 /// `NaN`, `Infinity` and `-Infinity` outside of texts, which JSON does not have, as texts.
@@ -314,6 +339,33 @@ mod tests {
         }
         assert!(Said::all(":::TRAINMARK").next().unwrap().is_err());
         assert!(Said::all(":::TRAINMARKER {}").next().is_none());
+    }
+
+    #[test]
+    fn a_launchers_tag_says_whose_an_event_is_unless_the_event_does() {
+        let event = r#":::TRAINMARK {"event":"trained","train_s":1.5}"#;
+        for tag in [
+            "[rank3]: ",
+            "[rank3] ",
+            "[default3]:",
+            "[1,3]<stdout>:",
+            "[h-1@1,3]<stderr>: ",
+            "[3] ",
+            " 3: ",
+        ] {
+            let line = format!("{tag}{event}");
+            assert_eq!(Said::all(&line).next().unwrap().unwrap().rank, 3, "{line}");
+            assert_eq!(split_rank(&line).unwrap().1.trim(), event, "{line}");
+            let two: Vec<u32> =
+                Said::all(&format!("{line}[4] {event}")).map(|it| it.unwrap().rank).collect();
+            assert_eq!(two, [3, 4], "{line}");
+            let own = line.replace("1.5}", "1.5,\"rank\":5}");
+            assert_eq!(Said::all(&own).next().unwrap().unwrap().rank, 5, "{own}");
+        }
+        for other in ["", "[12:00:03] ", "[epoch 3] ", "[INFO] 3: ", "step 3: ", "[1/3] "] {
+            let line = format!("{other}{event}");
+            assert_eq!(Said::all(&line).next().unwrap().unwrap().rank, 0, "{line}");
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub mod grade;
 mod probe;
 pub mod verify;
 
-pub use event::{EVENT_PREFIX, Event, EventError, Metrics, Said, quote_not_finite};
+pub use event::{EVENT_PREFIX, Event, EventError, Metrics, Said, quote_not_finite, split_rank};
 pub use probe::{BackendProbe, DeviceProbe, Probe};
 
 /// The version of this contract. It changes when an old trainer's lines would be misread.

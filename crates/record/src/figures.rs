@@ -77,7 +77,7 @@ const fn figure(
 
 /// In the order of their columns. The task's metrics follow the first two, as in the specification.
 #[rustfmt::skip]
-static FIGURES: [Figure; 17] = [
+static FIGURES: [Figure; 18] = [
     figure(("training_time_seconds", "Training Time", "s"), (Lower, Everywhere),
         "user + system CPU seconds of the trainer's whole process tree",
         |it| it.metrics.training_time_seconds, |it| it.timing.cpu_s()),
@@ -131,6 +131,9 @@ static FIGURES: [Figure; 17] = [
     figure(("data_sheet_share_percent", "Of data sheet", "%"), (Higher, Documents),
         "the model's operations per second, of what the device's data sheet states for the row's precision",
         |it| Some(it.roofline.as_ref()?.of_data_sheet? * 100.0), OF_RECORDS),
+    figure(("efficiency", "Efficiency", "%"), (Higher, OnRequest),
+        "speed-up along the suite's scaling curve, of the perfect one",
+        |it| it.efficiency_percent, |it| it.efficiency_percent),
 ];
 
 /// Those that say how long it took, the best first: seconds of training mean more than seconds in which

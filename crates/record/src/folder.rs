@@ -5,7 +5,7 @@
 
 use crate::name::file_nearby;
 use crate::verification::{self, Verification, VerificationFile};
-use crate::{Record, RecordError, Status};
+use crate::{Record, RecordError, Status, scaling};
 use rayon::prelude::*;
 use serde_json::Value;
 use std::cmp::Reverse;
@@ -89,6 +89,9 @@ pub fn read(inputs: &[PathBuf], except: Option<&Path>) -> Result<Folder, FolderE
         }
     }
     folder.drop_duplicates();
+    let mut records: Vec<&mut Record> =
+        folder.entries.iter_mut().map(|it| &mut it.record).collect();
+    scaling::tell_efficiencies(&mut records);
     Ok(folder)
 }
 

@@ -35,7 +35,7 @@ pub use result::{
     DatasetRecord, MeterRecord, Metrics, Record, RecordError, RunIdentity, SCHEMA_VERSION,
     Throughput,
 };
-pub use sample::{CurvePoint, LimitsRecord, NodeSample, Sample, Timing, TrainerRecord};
+pub use sample::{CurvePoint, LimitsRecord, NodeSample, RankRecord, Sample, Timing, TrainerRecord};
 pub use status::Status;
 pub use summary::{Reference, Summary};
 pub use verdict::Verdict;

@@ -111,6 +111,9 @@ pub struct Record {
     /// Operations per second, against what the machine can do.
     #[serde(default)]
     pub roofline: Option<Box<Roofline>>,
+    /// Along the suite's scaling curve, once the other rows are known ([`crate::scaling`]).
+    #[serde(skip)]
+    pub efficiency_percent: Option<f64>,
     /// What a difference must exceed to be claimed, if `trainmark noise` has found it out here.
     #[serde(default)]
     pub noise_floor: Option<Box<NoiseFloor>>,

@@ -8,6 +8,7 @@
 
 use crate::sample::{Sample, TrainerRecord};
 use machine::Capability;
+use measure::surroundings::Device;
 use serde::{Deserialize, Serialize};
 
 /// A rate may exceed the highest rate that `trainmark machine` has seen by this: clocks vary, and a
@@ -54,7 +55,8 @@ impl Roofline {
         let dense = sample.dense_flop.or(sample.executed_flop)?;
         let executed = sample.executed_flop.unwrap_or(dense);
         let achieved = executed / train_s;
-        let (peak, peak_source) = match peak(trainer, backend, capability) {
+        let devices = devices(sample, trainer);
+        let (peak, peak_source) = match peak(&devices, trainer, backend, capability) {
             Ok(peak) => (Some(peak.median), peak.source),
             Err(reason) => (None, reason),
         };
@@ -65,7 +67,7 @@ impl Roofline {
             peak_flop_per_s: peak,
             share: peak.map(|peak| achieved / peak),
             peak_source,
-            of_data_sheet: data_sheet(trainer).map(|most| dense / train_s / most),
+            of_data_sheet: data_sheet(&devices, trainer).map(|most| dense / train_s / most),
         })
     }
 }
@@ -78,7 +80,7 @@ pub fn implausible(
     capability: Option<&Capability>,
 ) -> Option<String> {
     let train_s = sample.timing.train_s?;
-    let peak = peak(trainer, backend, capability).ok()?;
+    let peak = peak(&devices(sample, trainer), trainer, backend, capability).ok()?;
     let most = peak.highest * TOLERANCE;
     let rate = |flop: f64| flop / train_s.max(f64::MIN_POSITIVE);
     let giga = |rate: f64| format!("{:.1} GFLOP/s", rate / 1e9);
@@ -140,9 +142,22 @@ const DATA_SHEETS: [(&str, [f64; 3]); 9] = [
     ("L4", [30.3, 60.0, 121.0]),
 ];
 
-/// What the data sheet of a row's device says of its precision.
-fn data_sheet(trainer: &TrainerRecord) -> Option<f64> {
-    let device = trainer.device.as_deref()?;
+/// The names of the devices that a row was given, or else was seen on, or else says that it used.
+fn devices<'a>(sample: &'a Sample, trainer: &'a TrainerRecord) -> Vec<&'a str> {
+    let own = trainer.device.as_deref().unwrap_or_default();
+    let given = |it: &Device| it.uuid.as_ref().is_some_and(|uuid| sample.devices.contains(uuid));
+    let known = sample.surroundings.iter().flat_map(|it| &it.devices);
+    let known = known.filter(|it| given(it) || it.used && own.contains(&it.name));
+    let named: Vec<&str> = known.map(|it| it.name.as_str()).collect();
+    if named.is_empty() { vec![own; sample.devices.len().max(1)] } else { named }
+}
+
+/// What the data sheets of a row's devices say of its precision, together.
+fn data_sheet(devices: &[&str], trainer: &TrainerRecord) -> Option<f64> {
+    devices.iter().map(|device| data_sheet_of(device, trainer)).sum()
+}
+
+fn data_sheet_of(device: &str, trainer: &TrainerRecord) -> Option<f64> {
     let words = |name: &str| {
         let ends =
             |at: usize| device[at..].chars().next().is_none_or(|c| !c.is_ascii_alphanumeric());
@@ -163,8 +178,9 @@ struct Peak {
     source: String,
 }
 
-/// The peak of what a row ran on.
+/// The peak of what a row ran on: of several devices the sum.
 fn peak(
+    devices: &[&str],
     trainer: &TrainerRecord,
     backend: &str,
     capability: Option<&Capability>,
@@ -172,11 +188,11 @@ fn peak(
     let capability = capability.ok_or("the machine was not measured; `trainmark machine` does")?;
     let stated = trainer.precision.as_deref().unwrap_or("float32");
     let precision = Precision::of(stated);
-    let device = trainer.device.as_deref().unwrap_or_default();
-    if let Some(gpu) =
+    let gpu = |device: &&str| {
         capability.gpus.iter().find(|gpu| !gpu.name.is_empty() && device.contains(&gpu.name))
-    {
-        let (rate, what) = match precision {
+    };
+    if devices.iter().any(|device| gpu(device).is_some()) {
+        let of = |gpu: &machine::Gpu| match precision {
             Some(Precision::Float32) => (gpu.fp32_flop_per_s, "float32 multiply-adds"),
             Some(Precision::Tf32) => (gpu.tf32_flop_per_s, "products in tf32"),
             Some(Precision::Bf16) => (gpu.bf16_flop_per_s, "products in bf16"),
@@ -186,11 +202,24 @@ fn peak(
             }
             None => (None, ""),
         };
-        let missing = || format!("the peak of {} in {stated} is not measured", gpu.name);
-        let rate = rate.ok_or_else(missing)?;
-        let source = format!("trainmark machine, {}: {what}, {}", capability.measured, gpu.name);
-        return Ok(Peak { median: rate as f64, highest: rate as f64, source });
+        let (mut sum, mut what) = (0.0, "");
+        for device in devices {
+            let missing = || format!("the peak of {device} in {stated} is not measured");
+            let (rate, of_what) = gpu(device).map(of).ok_or_else(missing)?;
+            (sum, what) = (sum + rate.ok_or_else(missing)? as f64, of_what);
+        }
+        let mut names = devices.to_vec();
+        names.dedup();
+        let of_all =
+            if devices.len() > 1 { format!("{} devices, ", devices.len()) } else { String::new() };
+        let source = format!(
+            "trainmark machine, {}: {what}, {of_all}{}",
+            capability.measured,
+            names.join(", ")
+        );
+        return Ok(Peak { median: sum, highest: sum, source });
     }
+    let device = trainer.device.as_deref().unwrap_or_default();
     let own = capability.cpu.name.as_deref().is_some_and(|name| device.contains(name));
     if !(own || backend == "cpu") {
         return Err("the trainer names no device whose peak was measured".to_owned());
@@ -325,6 +354,60 @@ mod tests {
         assert!(unknown.peak_source.contains("`trainmark machine` does"));
         let silent = sample(None, None, 1.0);
         assert_eq!(Roofline::new(&silent, Some(1.0), &trainer, "cpu", None), None);
+    }
+
+    #[test]
+    fn a_row_on_several_devices_is_held_against_all_of_them() {
+        let gpu = |name: &str, fp32_flop_per_s: u64| machine::Gpu {
+            name: name.into(),
+            fp32_flop_per_s: Some(fp32_flop_per_s),
+            ..machine::Gpu::default()
+        };
+        let gpus = vec![
+            gpu("NVIDIA H100 80GB HBM3", 50_000_000_000_000),
+            gpu("NVIDIA L4", 25_000_000_000_000),
+        ];
+        let capability = Capability { gpus, ..capability() };
+        let trainer = TrainerRecord {
+            device: Some("NVIDIA H100 80GB HBM3".into()),
+            ..TrainerRecord::default()
+        };
+        let device = |uuid: &str, name: &str| Device {
+            uuid: Some(uuid.into()),
+            name: name.into(),
+            ..Device::default()
+        };
+        let all = vec![
+            device("a", "NVIDIA H100 80GB HBM3"),
+            device("b", "NVIDIA H100 80GB HBM3"),
+            device("c", "NVIDIA L4"),
+        ];
+        let of = |flop: f64, given: &[&str], devices: &[Device]| {
+            let mut sample = sample(Some(flop), None, 1.0);
+            sample.devices = given.iter().map(|&it| it.to_owned()).collect();
+            let seen = measure::surroundings::Surroundings {
+                devices: devices.to_vec(),
+                ..Default::default()
+            };
+            sample.surroundings = Some(seen);
+            let roofline =
+                Roofline::new(&sample, Some(1.0), &trainer, "cuda", Some(&capability)).unwrap();
+            (implausible(&sample, &trainer, "cuda", Some(&capability)).is_some(), roofline)
+        };
+        let (bad, roofline) = of(75e12, &["a", "b"], &all);
+        assert_eq!(
+            (bad, roofline.share, roofline.of_data_sheet),
+            (false, Some(0.75), Some(75.0 / 133.8))
+        );
+        assert!(roofline.peak_source.contains("2 devices, NVIDIA H100"), "{roofline:?}");
+        assert!(of(75e12, &["a"], &all).0, "one card does 50");
+        assert!(of(120e12, &["a", "b"], &all).0, "two do 100");
+        assert_eq!(of(75e12, &["b", "c"], &all).1.peak_flop_per_s, Some(75e12));
+        // Without NVML so many of what the trainer names; without a number of devices one, or those it was seen on.
+        assert!(!of(75e12, &["0", "1"], &[]).0);
+        assert!(of(75e12, &[], &[]).0);
+        let seen: Vec<Device> = all.iter().map(|it| Device { used: true, ..it.clone() }).collect();
+        assert!(!of(75e12, &[], &seen[..2]).0);
     }
 
     #[test]

@@ -75,6 +75,18 @@ pub struct Sample {
     pub work: Option<f64>,
     /// Steps of the timed region.
     pub steps: Option<u64>,
+    /// What each of several processes says that trained together.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ranks: Vec<RankRecord>,
+    /// The devices that the harness gave it, by UUID where that is known; what they are stands in `environment`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<String>,
+    /// Along the suite's scaling curve, once the other rows are known ([`crate::scaling`]).
+    #[serde(skip)]
+    pub efficiency_percent: Option<f64>,
+    /// Rows that ran at the same time on other devices or cores.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<String>,
     /// Floating-point operations of the timed region as if nothing were skipped.
     pub dense_flop: Option<f64>,
     /// Those that were carried out.
@@ -106,6 +118,18 @@ pub struct NodeSample {
     pub host: String,
     /// Figures and counters by name, those that are known.
     pub meters: BTreeMap<String, f64>,
+}
+
+/// One of several processes that trained together, as it says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RankRecord {
+    /// Counted from 0.
+    pub rank: u32,
+    pub train_s: Option<f64>,
+    /// Its share.
+    pub work: Option<f64>,
+    pub device_peak_bytes: Option<u64>,
 }
 
 /// A moment of a training, as the trainer says: whatever of this it reports.

@@ -197,7 +197,7 @@ pub fn table(summary: &Summary, all: bool, style: Style) -> String {
         let line = format!("With more columns: {}", left_out.join(", "));
         out += &paragraph("  ", &line, DIM, style);
     }
-    for panel in crate::scaling::panels(summary) {
+    for panel in crate::panel::panels(summary, true) {
         let head =
             |head: &String| Place { head: visible(head, SHOWN).into_owned(), right: true, rank: 0 };
         let row = |row: &Vec<String>| row.iter().map(|cell| (cell.clone(), None)).collect();
@@ -207,7 +207,7 @@ pub fn table(summary: &Summary, all: bool, style: Style) -> String {
         };
         out += &format!(
             "\n{}{}",
-            paragraph("Scaling: ", &panel.title, None, style),
+            paragraph(&format!("{}: ", panel.heading), &panel.title, None, style),
             grid.draw(style).0
         );
     }

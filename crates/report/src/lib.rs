@@ -18,9 +18,9 @@ pub mod json;
 pub mod markdown;
 mod notes;
 pub mod openmetrics;
+mod panel;
 #[cfg(feature = "parquet")]
 pub mod parquet;
-mod scaling;
 mod style;
 pub mod table;
 pub mod text;

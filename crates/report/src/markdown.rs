@@ -49,14 +49,14 @@ pub fn write(summary: &Summary, charts: &[Link], mut to: impl Write) -> std::io:
     writeln!(to, "\n## Results\n")?;
     let columns = table::wide(summary);
     write_table(summary, &columns, to)?;
-    for panel in crate::scaling::panels(summary) {
+    for panel in crate::panel::panels(summary, true) {
         let heads: Vec<&str> = panel.heads.iter().map(String::as_str).collect();
         let table = small_table(
             &heads,
             &[],
             panel.rows.iter().map(|row| row.iter().map(|cell| escape(cell)).collect()),
         );
-        writeln!(to, "\n## Scaling\n\n{}\n\n{table}", escape_long(&panel.title))?;
+        writeln!(to, "\n## {}\n\n{}\n\n{table}", panel.heading, escape_long(&panel.title))?;
     }
     let has_loops =
         columns.iter().any(|it| matches!(it, Column::Figure(figure) if figure.key == "train_s"));

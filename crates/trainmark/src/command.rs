@@ -5,6 +5,7 @@
 
 use crate::nodes;
 use crate::plan::{self, Places, Row};
+use crate::share;
 use crate::suite::LoadedSuite;
 use measure::launch::{self, CancelToken, Exit, Job, LaunchError, Stream};
 use measure::provenance::resolve_program;
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 /// Bytes of an answer that are kept at most.
 const LONGEST_ANSWER: usize = 1 << 20;
-/// Stands for the folder of a single attempt, which has a new name each time.
+/// Stands for the folder of a single attempt, which has a new name each time, and for its devices.
 const EACH_TIME: &str = "EACH-TIME";
 
 /// What a command is for.
@@ -189,11 +190,17 @@ impl Agenda<'_> {
     }
 
     /// Trains a row, or verifies it: the same command, and another environment. `folder` belongs to this
-    /// attempt alone.
+    /// attempt alone; `shown` are the variables that show it its devices.
     ///
     /// # Errors
     /// If the suite's words cannot be filled in.
-    pub fn attempt(&self, row: &Row, purpose: Purpose, folder: &Path) -> Result<Command, String> {
+    pub fn attempt(
+        &self,
+        row: &Row,
+        purpose: Purpose,
+        folder: &Path,
+        shown: &BTreeMap<String, String>,
+    ) -> Result<Command, String> {
         let declared = &self.loaded.suite.trainers[row.trainer];
         let named = plan::program(self.loaded, declared)?;
         let program = resolve_program(&named).unwrap_or(named);
@@ -206,6 +213,7 @@ impl Agenda<'_> {
             words = nodes::srun(together, words)?;
         }
         let mut environment = plan::environment(&self.loaded.suite, row);
+        environment.extend(shown.clone());
         let text = |path: &Path| path.display().to_string();
         if self.loaded.suite.task().has_data() {
             environment.insert(protocol::env::DATA.to_owned(), text(data));
@@ -241,7 +249,10 @@ impl Agenda<'_> {
             commands.extend(self.probe(trainer)?);
         }
         for row in rows {
-            commands.push(self.attempt(row, purpose, Path::new(EACH_TIME))?);
+            let asks = plan::needs(&self.loaded.suite, row)?.devices.is_some();
+            let shown = asks.then(|| (share::INHERITED.to_owned(), EACH_TIME.to_owned()));
+            let shown = shown.into_iter().collect();
+            commands.push(self.attempt(row, purpose, Path::new(EACH_TIME), &shown)?);
         }
         if purpose == Purpose::Train {
             let predictions = Path::new(EACH_TIME).join("predictions");

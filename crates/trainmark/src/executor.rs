@@ -6,6 +6,7 @@
 
 use crate::plan::Row;
 use crate::runner::{Round, Runner, Settings};
+use crate::share::Share;
 use crate::suite::{LoadedSuite, SuiteError};
 use crate::transcript::Transcript;
 use anyhow::Result;
@@ -13,6 +14,8 @@ use record::{Record, RunIdentity};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread;
 
 /// One sample of one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,23 +69,76 @@ pub trait Desk {
     fn notes(&self) -> &[Value];
 }
 
-/// Runs tasks on this machine, one at a time: two at once would measure each other.
+/// Runs tasks on this machine, one at a time: two at once would measure each other. If it is asked to, it trains
+/// those side by side that have devices or cores of their own: as many as there is room for, and then the next.
 pub struct Local<'a> {
     pub runner: &'a Runner<'a>,
     pub rows: &'a [Row],
+    pub side_by_side: bool,
 }
 
 impl Executor for Local<'_> {
     fn run(&mut self, tasks: &[Task], desk: &mut dyn Desk) -> Result<()> {
-        for &task in tasks {
-            if !desk.begin(task) {
-                continue;
+        let mut open = tasks.to_vec();
+        while let Some(&task) = open.first() {
+            let together = self.together(&mut open);
+            if together.len() > 1 {
+                self.train_together(together, desk)?;
+            } else if desk.begin(task) {
+                let mut on_line = |said: &Transcript| desk.said(task, said);
+                let row = &self.rows[task.row];
+                let result = self.runner.sample(row, task.round, None, &mut on_line)?;
+                desk.end(task, result)?;
             }
-            let mut on_line = |said: &Transcript| desk.said(task, said);
-            let result = self.runner.sample(&self.rows[task.row], task.round, &mut on_line)?;
-            desk.end(task, result)?;
         }
         Ok(())
+    }
+}
+
+impl Local<'_> {
+    /// Takes the next task, and those that fit beside it, with what each of them gets.
+    fn together(&self, open: &mut Vec<Task>) -> Vec<(Task, Share)> {
+        let first = open.remove(0);
+        let ready = |task: Task| self.runner.ready(&self.rows[task.row]).is_ok();
+        let of = |task: Task, taken: &[Share]| self.runner.share(&self.rows[task.row], taken).ok();
+        let Some(share) = of(first, &[]).filter(|_| self.side_by_side && ready(first)) else {
+            return Vec::new();
+        };
+        let (mut tasks, mut shares) = (vec![first], vec![share]);
+        open.retain(|&task| {
+            let fits = |it: &Share| shares.iter().all(|other| it.stands_beside(other));
+            let share = of(task, &shares).filter(|it| fits(it) && ready(task));
+            let waits = share.is_none();
+            shares.extend(share);
+            if !waits {
+                tasks.push(task);
+            }
+            waits
+        });
+        tasks.into_iter().zip(shares).collect()
+    }
+
+    fn train_together(&self, mut together: Vec<(Task, Share)>, desk: &mut dyn Desk) -> Result<()> {
+        together.retain(|(task, _)| desk.begin(*task));
+        let suite = &self.runner.loaded().suite;
+        let labels: Vec<(Task, String)> =
+            together.iter().map(|(task, _)| (*task, self.rows[task.row].label(suite))).collect();
+        let (sender, ended) = mpsc::channel();
+        thread::scope(|scope| {
+            for (task, mut share) in together {
+                let others = labels.iter().filter(|(other, _)| *other != task);
+                share.beside = others.map(|(_, label)| label.clone()).collect();
+                let sender = sender.clone();
+                scope.spawn(move || {
+                    let row = &self.rows[task.row];
+                    let result = self.runner.sample(row, task.round, Some(share), &mut |_| {});
+                    // Nobody listens any more if another one's result could not be kept.
+                    let _ = sender.send((task, result));
+                });
+            }
+            drop(sender);
+            ended.into_iter().try_for_each(|(task, result)| desk.end(task, result?))
+        })
     }
 }
 

@@ -3,8 +3,10 @@
 
 use crate::printed::Printed;
 use crate::task::{Metric, Task};
+use record::RankRecord;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::mem::discriminant;
 
 /// Clocks are read at different moments: so many seconds, and this share, are no contradiction.
 const CLOCK_TOLERANCE_S: f64 = 0.05;
@@ -35,8 +37,8 @@ pub enum Who {
     Harness,
     /// The trainer, by an event of that rank.
     Event(u32),
-    /// The trainer, by a line that a rule of the suite reads.
-    Rule,
+    /// The trainer, by a line of that rank that a rule of the suite reads.
+    Rule(u32),
     /// The trainer, by a line with the metric's label.
     Line,
     Mlperf,
@@ -44,10 +46,13 @@ pub enum Who {
 
 impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Who::Event(rank @ 1..) | Who::Rule(rank @ 1..) = self {
+            return write!(f, "rank {rank} says");
+        }
         f.write_str(match self {
             Who::Harness => "its predictions score",
             Who::Event(_) => "an event says",
-            Who::Rule => "a line that a rule reads says",
+            Who::Rule(_) => "a line that a rule reads says",
             Who::Line => "a printed line says",
             Who::Mlperf => "MLPerf's lines say",
         })
@@ -60,10 +65,12 @@ impl Fact {
         matches!(self, SetupS | CompileS | TrainS | EvalS | DeviceS)
     }
 
-    /// Of several processes that train together: the slowest, the largest, or all.
+    /// Of several processes that train together: the slowest, or all together.
     fn merge(&self, left: f64, right: f64) -> f64 {
         match self {
-            Fact::Work | Fact::DenseFlop | Fact::ExecutedFlop => left + right,
+            Fact::Work | Fact::DenseFlop | Fact::ExecutedFlop | Fact::DevicePeakBytes => {
+                left + right
+            }
             _ => left.max(right),
         }
     }
@@ -114,6 +121,29 @@ impl Facts {
         merged.into_iter().next().map(|(who, printed)| (who, printed.value))
     }
 
+    /// What each rank states of itself, where several do.
+    pub fn ranks(&self) -> Vec<RankRecord> {
+        let of = |fact: &Fact| -> BTreeMap<u32, f64> {
+            let by = self.0.get(fact).into_iter().flatten();
+            by.filter_map(|(who, it)| match who {
+                Who::Event(rank) | Who::Rule(rank) => Some((*rank, it.value)),
+                _ => None,
+            })
+            .collect()
+        };
+        let (train_s, work) = (of(&Fact::TrainS), of(&Fact::Work));
+        let memory = of(&Fact::DevicePeakBytes);
+        let ranks: BTreeSet<u32> =
+            [&train_s, &work, &memory].into_iter().flat_map(|it| it.keys().copied()).collect();
+        let record = |&rank: &u32| RankRecord {
+            rank,
+            train_s: train_s.get(&rank).copied(),
+            work: work.get(&rank).copied(),
+            device_peak_bytes: memory.get(&rank).map(|bytes| *bytes as u64),
+        };
+        if ranks.len() > 1 { ranks.iter().map(record).collect() } else { Vec::new() }
+    }
+
     /// All seconds that the trainer accounts for, and how well those are known.
     fn clocked(&self) -> (f64, f64) {
         let parts = [Fact::SetupS, Fact::CompileS, Fact::TrainS, Fact::EvalS];
@@ -126,7 +156,7 @@ impl Facts {
         let mut merged: Vec<(Who, Printed)> = Vec::new();
         for (who, printed) in self.0.get(fact).into_iter().flatten() {
             match merged.last_mut() {
-                Some((Who::Event(_), sum)) if matches!(who, Who::Event(_)) => {
+                Some((last, sum)) if discriminant(last) == discriminant(who) => {
                     sum.value = fact.merge(sum.value, printed.value);
                     sum.grain = sum.grain.max(printed.grain);
                 }
@@ -228,8 +258,10 @@ pub fn contradiction(facts: &Facts, task: &Task, surely: &Surely) -> Option<Stri
     if let Some(wall_s) = surely.wall_s
         && clocked_s > wall_s + CLOCK_TOLERANCE_S + grain
     {
+        let beyond = facts.ranks().into_iter().find(|it| it.train_s > Some(wall_s));
+        let whose = beyond.map_or("its".to_owned(), |it| format!("rank {}'s", it.rank));
         return Some(format!(
-            "its clock says {clocked_s:.2} s, but its process lived {wall_s:.2} s"
+            "{whose} clock says {clocked_s:.2} s, but its process lived {wall_s:.2} s"
         ));
     }
     if let Some(train_s) = train_s

@@ -109,6 +109,10 @@ fn command_digest(loaded: &LoadedSuite, row: &Row, allow_software: bool) -> Stri
         parts.add(&name);
         parts.add(&value);
     }
+    // Not which ones: equal devices make equal rows.
+    if trainer.devices.is_some() || trainer.cores.is_some() {
+        parts.add(&format!("{:?}", plan::needs(&loaded.suite, row)));
+    }
     parts.add_inputs_and_set_up(loaded, row);
     parts.finish()
 }

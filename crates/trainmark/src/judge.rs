@@ -2,6 +2,7 @@
 //! predictions score.
 
 use crate::facts::{Surely, Who};
+use crate::ranks::is_error;
 use crate::task::Task;
 use crate::transcript::Transcript;
 use measure::launch::{Exit, Outcome};
@@ -30,6 +31,8 @@ pub struct Evidence<'a> {
 pub fn judge(evidence: &Evidence) -> (Status, Option<String>) {
     let impossible = || Some((Status::Implausible, evidence.implausible.clone()?));
     let bad = ended(evidence.outcome)
+        .map(|bad| blamed(bad, evidence))
+        .or_else(|| incomplete(evidence.said))
         .or_else(|| understood(evidence))
         .or_else(|| contradicted(evidence))
         .or_else(|| spoke(evidence));
@@ -86,6 +89,29 @@ pub fn ended(outcome: &Outcome) -> Option<(Status, String)> {
     }
 }
 
+/// A bad end of processes that train together is told with the one that it began with.
+fn blamed((status, reason): (Status, String), evidence: &Evidence) -> (Status, String) {
+    let (exit, ranks) = (&evidence.outcome.exit, &evidence.said.ranks);
+    let told = match (exit, status) {
+        (Exit::TimedOut, _) => ranks.unfinished().map(|who| format!("{who}: {reason}")),
+        (Exit::Code(0), Status::Failed) => ranks.unfinished().map(|who| format!("{who}: {reason}")),
+        (Exit::Code(_) | Exit::Signal(_), Status::Failed | Status::Crashed) => {
+            ranks.culprit().map(|who| format!("{exit}: {who}"))
+        }
+        _ => None,
+    };
+    match told {
+        Some(told) => (Status::Failed, told),
+        None => (status, reason),
+    }
+}
+
+/// One that ended well without one of its processes; an event that cannot be read may be the one that is missed.
+fn incomplete(said: &Transcript) -> Option<(Status, String)> {
+    let who = said.ranks.unfinished().filter(|_| said.garbled.is_none())?;
+    Some((Status::Failed, who))
+}
+
 /// What runtimes write when an allocation fails inside a program.
 fn memory_words(stderr: &str) -> Option<&'static str> {
     const SIGNS: [&str; 6] = [
@@ -119,6 +145,9 @@ fn understood(evidence: &Evidence) -> Option<(Status, String)> {
 
 /// One that says what cannot be true.
 fn contradicted(evidence: &Evidence) -> Option<(Status, String)> {
+    if let Some(reason) = evidence.said.ranks.contradiction() {
+        return Some((Status::Misreported, reason));
+    }
     let reason = evidence.said.contradiction(Surely {
         epochs: &[],
         after_last: None,
@@ -182,16 +211,7 @@ pub fn metrics(task: &Task, said: &Transcript) -> BTreeMap<String, (f64, Source)
 /// Why a program failed, in its own words: the last line that calls itself an error, or the last one. The
 /// very last lines of many runtimes are only where to find help.
 fn reason(text: &str) -> Option<&str> {
-    let is_error = |line: &&str| {
-        let heads = line.split(':').take(3).filter(|head| head.len() < 60);
-        let words = heads.filter_map(|head| head.split_whitespace().last());
-        words.into_iter().any(|word| {
-            word.eq_ignore_ascii_case("error")
-                || word.ends_with("Error")
-                || word.ends_with("Exception")
-        }) && line.contains(':')
-    };
-    text.lines().map(str::trim).rfind(is_error).or_else(|| last_line(text))
+    text.lines().map(str::trim).rfind(|line| is_error(line)).or_else(|| last_line(text))
 }
 
 fn last_line(text: &str) -> Option<&str> {
@@ -228,7 +248,7 @@ mod tests {
     ) -> (Status, String) {
         let task = crate::task::Declared::default().0;
         let (quality, _) = task.quality().unwrap();
-        let mut said = Transcript::new(&task, Rules::default());
+        let mut said = Transcript::new(&task, Rules::default(), None);
         lines.iter().for_each(|line| said.line(line));
         if let Ok(Some(score)) = scored {
             said.facts.state(Fact::Metric(quality.to_owned()), Who::Harness, score);

@@ -11,6 +11,7 @@ use record::NodeSample;
 use std::collections::BTreeMap;
 use std::env;
 use std::io::{self, Write};
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// How many nodes the allocation has, in the environment of what runs inside it.
@@ -79,7 +80,8 @@ pub fn launch(mut job: Job, cancel: &CancelToken) -> anyhow::Result<Exit> {
         };
     };
     let pair = Err("not looked for where several nodes train together".to_owned());
-    let attempt = measure::attempt(&job, pair, &mut Observer::new(), &mut pass_on, cancel)?;
+    let attempt =
+        measure::attempt(&job, (pair, None), &Mutex::new(Observer::new()), &mut pass_on, cancel)?;
     pieces(&attempt)?.iter().for_each(|piece| tell(piece));
     if attempt.outcome.exit != Exit::Code(0) && !cancel.is_cancelled() {
         std::thread::sleep(GRACE);

@@ -1,5 +1,7 @@
 //! From a suite and what the user asked for to the list of rows.
 
+use crate::expression::Expression;
+use crate::share::Needs;
 use crate::suite::{LoadedSuite, Suite, TrainedModel, Trainer};
 use crate::template::{Argument, PLACES, fill, plain};
 use record::name::{meant, unknown};
@@ -328,6 +330,25 @@ pub fn environment(suite: &Suite, row: &Row) -> BTreeMap<String, String> {
         .iter()
         .filter_map(|(name, text)| fill(text, &lookup).ok().map(|value| (name.clone(), value)));
     filled.collect()
+}
+
+/// What a row asks for of the machine.
+///
+/// # Errors
+/// If what it asks for is no number of things.
+pub fn needs(suite: &Suite, row: &Row) -> Result<Needs, String> {
+    let trainer = &suite.trainers[row.trainer];
+    let number = |what: &str, asked: &Option<Expression>| {
+        let told = |it: &&Expression| it.keys().iter().all(|key| row.config.contains_key(*key));
+        let Some(asked) = asked.as_ref().filter(told) else { return Ok(None) };
+        let value = asked.value(&row.config).map_err(|reason| format!("{what}: {reason}"))?;
+        match value.fract() == 0.0 && (1.0..=65536.0).contains(&value) {
+            true => Ok(Some(value as usize)),
+            false => Err(format!("{what}: {value} is no number of {what}")),
+        }
+    };
+    let devices = if row.backend == "cpu" { None } else { number("devices", &trainer.devices)? };
+    Ok(Needs { devices, cores: number("cores", &trainer.cores)? })
 }
 
 /// The trainer's program and the arguments of a fixed command (build, probe). `{devices}` stands for the families

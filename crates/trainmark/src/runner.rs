@@ -11,9 +11,10 @@ use crate::facts::{Fact, Who};
 use crate::identity;
 use crate::judge::{self, Evidence};
 use crate::nodes::{self, Nodes};
-use crate::plan::Row;
+use crate::plan::{self, Row};
 use crate::sample;
 use crate::seal::Seal;
+use crate::share::{self, Needs, Pool, Share};
 use crate::suite::LoadedSuite;
 use crate::task::{Task, Work};
 use crate::trainer::{Ready, Trainers};
@@ -35,9 +36,9 @@ use record::{
     Timing, TrainerRecord, noise_store, race, roofline,
 };
 use serde::{Deserialize, Serialize};
-use std::cell::RefCell;
 use std::fmt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -76,6 +77,9 @@ pub struct Settings {
     #[serde(default)]
     pub retry_noisy: u32,
     pub limits: Limits,
+    /// Those that rows may be given, by number or UUID.
+    #[serde(default)]
+    pub devices: Option<Vec<String>>,
 }
 
 /// What a trainer may have of the machine; all of it where nothing is said.
@@ -121,17 +125,19 @@ pub struct Runner<'a> {
     pub machine: Machine,
     cancel: &'a CancelToken,
     capability: Option<::machine::Capability>,
-    observer: RefCell<Observer>,
+    observer: Mutex<Observer>,
+    pool: Pool,
     noise: Vec<NoiseRecord>,
     environment: Environment,
     scratch: Scratch,
     secrets: Secrets,
-    seal: RefCell<Seal>,
+    seal: Mutex<Seal>,
 }
 
 /// One start of a row's trainer that is being prepared.
 pub struct Prepared {
     pub command: Command,
+    share: Share,
     /// Of this attempt alone, gone when it is dropped: what another trainer predicted is nowhere.
     folder: TempDir,
 }
@@ -162,7 +168,7 @@ impl<'a> Runner<'a> {
     /// Looks at the machine once.
     ///
     /// # Errors
-    /// If there is no place for temporary files.
+    /// If there is no place for temporary files, or a device is named that there is not.
     pub fn new(
         agenda: Agenda<'a>,
         dataset: &'a Dataset,
@@ -182,7 +188,14 @@ impl<'a> Runner<'a> {
             );
         }
         let observer = Observer::new();
+        let environment = Environment::detect(observer.gpus());
+        let gpus =
+            observer.gpus().reason().map_or(Ok(&*environment.gpus), |why| Err(why.to_owned()));
+        let cores = settings.limits.cpus.clone().unwrap_or_else(::machine::cores);
+        let inherited = std::env::var(share::INHERITED).ok();
+        let pool = Pool::new(gpus, settings.devices.as_deref(), inherited, cores);
         Ok(Runner {
+            pool: pool.map_err(|reason| anyhow!(reason))?,
             agenda,
             dataset,
             trainers,
@@ -191,11 +204,11 @@ impl<'a> Runner<'a> {
             cancel,
             capability,
             noise: noise_store::of_machine(&machine),
-            environment: Environment::detect(observer.gpus()),
-            observer: RefCell::new(observer),
+            environment,
+            observer: Mutex::new(observer),
             scratch: Scratch::new()?,
             secrets: Secrets::of_environment(),
-            seal: RefCell::new(Seal::of(std::slice::from_ref(&dataset.directory))),
+            seal: Mutex::new(Seal::of(std::slice::from_ref(&dataset.directory))),
             machine,
         })
     }
@@ -223,21 +236,33 @@ impl<'a> Runner<'a> {
         let failed = |reason| (Status::Failed, reason);
         let together = row.nodes(&self.loaded().suite).map_err(failed)?;
         let here = ready.unavailable(name, &row.backend, &row.model);
-        match here.or_else(|| nodes::unavailable(together)) {
+        let lacks = here.or_else(|| nodes::unavailable(together));
+        match lacks.or_else(|| self.share(row, &[]).err()) {
             None => Ok(ready),
             Some(reason) => Err((Status::Unavailable, reason)),
         }
+    }
+
+    /// What of the machine a row gets beside others that have theirs.
+    ///
+    /// # Errors
+    /// If there is not as much as it asks for.
+    pub fn share(&self, row: &Row, taken: &[Share]) -> Result<Share, String> {
+        let suite = &self.agenda.loaded.suite;
+        // The devices of several nodes are theirs, as their scheduler gives them.
+        let alone = row.nodes(suite)? == 1;
+        self.pool.share(if alone { plan::needs(suite, row)? } else { Needs::default() }, taken)
     }
 
     /// Prepares a training or a verification of a row.
     ///
     /// # Errors
     /// If there is no place for its files, or its command cannot be filled in.
-    pub fn prepare(&self, row: &Row, purpose: Purpose) -> Result<Prepared> {
+    pub fn prepare(&self, row: &Row, purpose: Purpose, share: Share) -> Result<Prepared> {
         let folder = tempfile::Builder::new().prefix("run-").tempdir_in(self.scratch.path());
         let folder = folder.context("cannot make a folder for the predictions")?;
-        let command = self.agenda.attempt(row, purpose, folder.path()).map_err(|it| anyhow!(it))?;
-        Ok(Prepared { command, folder })
+        let command = self.agenda.attempt(row, purpose, folder.path(), &share.environment);
+        Ok(Prepared { command: command.map_err(|it| anyhow!(it))?, share, folder })
     }
 
     /// Starts it, and returns when nothing of it is left. `on_line` sees what the trainer has said so far,
@@ -254,9 +279,9 @@ impl<'a> Runner<'a> {
         let mut job = prepared.command.job()?;
         job.timeout = Some(self.settings.timeout);
         let suite = &self.agenda.loaded.suite;
-        let task = suite.task();
-        let rules = suite.rules(&suite.trainers[row.trainer]).map_err(|it| anyhow!(it))?;
-        let mut said = Transcript::new(task, rules);
+        let (task, trainer) = (suite.task(), &suite.trainers[row.trainer]);
+        let rules = suite.rules(trainer).map_err(|it| anyhow!(it))?;
+        let mut said = Transcript::new(task, rules, trainer.ranks);
         let together = row.nodes(suite).map_err(|it| anyhow!(it))?;
         let mut nodes = Nodes::new(together);
         let mut listen = |_: Stream, line: &str| {
@@ -267,11 +292,17 @@ impl<'a> Runner<'a> {
         };
         let limits = &self.settings.limits;
         let (attempt, nodes) = if together == 1 {
-            (job.memory_limit, job.cpus) = (limits.memory, limits.cpus.clone());
-            let cpus = limits.cpus.as_deref();
-            let pair = placement::pair(&row.backend, row.config.get("threads"), cpus);
-            let observer = &mut self.observer.borrow_mut();
-            (measure::attempt(&job, pair, observer, &mut listen, self.cancel)?, Vec::new())
+            let Share { cores, devices, beside, .. } = &prepared.share;
+            let cpus = cores.as_ref().or(limits.cpus.as_ref());
+            (job.memory_limit, job.cpus) = (limits.memory, cpus.cloned());
+            let look = if beside.is_empty() {
+                let cpus = cpus.map(Vec::as_slice);
+                (placement::pair(&row.backend, row.config.get("threads"), cpus), None)
+            } else {
+                (Err("other rows ran beside it".to_owned()), Some(devices.clone()))
+            };
+            let attempt = measure::attempt(&job, look, &self.observer, &mut listen, self.cancel)?;
+            (attempt, Vec::new())
         } else {
             // `srun` starts here; what it starts is limited and measured where that runs.
             job.env.push((nodes::LIMITS.into(), serde_json::to_string(limits)?.into()));
@@ -284,14 +315,16 @@ impl<'a> Runner<'a> {
     /// A file of the data that is not as it was: then nothing that follows would train on what the record
     /// says, and the run stops.
     fn changed_data(&self) -> Option<String> {
-        let broken = self.seal.borrow().broken()?.display().to_string();
+        // Whoever panicked while holding it has at worst not renewed it.
+        let mut known = self.seal.lock().unwrap_or_else(PoisonError::into_inner);
+        let broken = known.broken()?.display().to_string();
         // Perhaps somebody has only touched it.
         let directory = &self.dataset.directory;
         let seal = Seal::of(std::slice::from_ref(directory));
         if data::prepare(self.loaded(), Some(directory))
             .is_ok_and(|now| now.sha256 == self.dataset.sha256)
         {
-            *self.seal.borrow_mut() = seal;
+            *known = seal;
             return None;
         }
         self.cancel.cancel_because(DATA_CHANGED);
@@ -299,7 +332,8 @@ impl<'a> Runner<'a> {
     }
 
     /// Trains a row once: a result file of one sample, or of none and a reason if it could not be trained.
-    /// A noisy sample may be repeated: the result has each of them then, of which only the last counts.
+    /// A noisy sample may be repeated: the result has each of them then, of which only the last counts. Without
+    /// a share the row gets what it asks for, alone.
     ///
     /// # Errors
     /// If the harness itself cannot go on.
@@ -307,6 +341,7 @@ impl<'a> Runner<'a> {
         &self,
         row: &Row,
         round: Round,
+        share: Option<Share>,
         on_line: &mut dyn FnMut(&Transcript),
     ) -> Result<Record> {
         let mut result = self.blank(row);
@@ -314,8 +349,9 @@ impl<'a> Runner<'a> {
             Ok(ready) => ready,
             Err((status, reason)) => return Ok(sample::not_trained(result, status, reason)),
         };
+        let share = share.map_or_else(|| self.share(row, &[]), Ok).map_err(|it| anyhow!(it))?;
         for again in 0..=self.settings.retry_noisy {
-            let mut sample = self.train(row, ready, &mut result, on_line)?;
+            let mut sample = self.train(row, ready, &share, &mut result, on_line)?;
             if sample.status == Status::Unavailable {
                 // What it cost to find that out is no figure of this row.
                 let reason = sample.reason.unwrap_or_default();
@@ -377,11 +413,12 @@ impl<'a> Runner<'a> {
         &self,
         row: &Row,
         ready: &Ready,
+        share: &Share,
         result: &mut Record,
         on_line: &mut dyn FnMut(&Transcript),
     ) -> Result<Sample> {
         let sources = identity::sources_digest(self.loaded(), row);
-        let prepared = self.prepare(row, Purpose::Train)?;
+        let prepared = self.prepare(row, Purpose::Train, share.clone())?;
         let Ended { attempt, nodes, mut said, changed } = self.start(&prepared, row, on_line)?;
         let task = self.agenda.loaded.suite.task();
         let predictions = prepared.folder().join("predictions");
@@ -410,9 +447,11 @@ impl<'a> Runner<'a> {
             precision: said.precision.clone(),
             parameters: said.parameters,
             software: said.software,
-            limits: self.limits(outcome),
+            limits: self.limits(outcome, share),
         };
         let claim = Sample {
+            devices: share.devices.clone(),
+            surroundings: Some(attempt.surroundings.clone()),
             dense_flop: said.facts.value(&Fact::DenseFlop),
             executed_flop: said.facts.value(&Fact::ExecutedFlop),
             timing: Timing { train_s: said.facts.value(&Fact::TrainS), ..Timing::default() },
@@ -438,6 +477,8 @@ impl<'a> Runner<'a> {
         let metrics = judge::metrics(task, said);
         let mut sample = sample::sample((status, reason), outcome, said, &metrics);
         sample.notes.extend(counted);
+        sample.notes.extend(sample::other_devices(&share.devices, &attempt.surroundings));
+        (sample.devices, sample.beside) = (share.devices.clone(), share.beside.clone());
         sample.disturbances = attempt.disturbances;
         sample.surroundings = Some(attempt.surroundings);
         sample.nodes = nodes;
@@ -466,13 +507,13 @@ impl<'a> Runner<'a> {
         texts.for_each(|text| self.secrets.hide(text));
     }
 
-    fn limits(&self, outcome: &Outcome) -> LimitsRecord {
+    fn limits(&self, outcome: &Outcome, share: &Share) -> LimitsRecord {
         LimitsRecord {
             timeout_s: Some(self.settings.timeout.as_secs_f64()),
             memory_bytes: self.settings.limits.memory.map(|limit| limit.bytes),
             memory_by: outcome.memory_limited_by.clone(),
             address_space_bytes: outcome.address_space_bytes,
-            cpus: self.settings.limits.cpus.clone(),
+            cpus: share.cores.clone().or_else(|| self.settings.limits.cpus.clone()),
         }
     }
 }

@@ -4,9 +4,14 @@ use crate::facts::Fact;
 use crate::transcript::Transcript;
 use measure::launch::{Exit, Outcome};
 use measure::meter::{Meters, Reading};
+use measure::surroundings::Surroundings;
+use record::number::{count, digits};
 use record::task::Source;
-use record::{Record, Sample, Status, Timing};
+use record::{RankRecord, Record, Sample, Status, Timing, stats};
 use std::collections::BTreeMap;
+
+/// A rank that trains so many times as long as the median one is told.
+const SLOW: f64 = 1.1;
 
 /// A text for each figure, by its name.
 pub type Origins = BTreeMap<String, String>;
@@ -55,9 +60,13 @@ pub fn sample(
         curve: said.curve.points().to_vec(),
         work: fact(Fact::Work),
         steps: whole(fact(Fact::Steps)),
+        ranks: said.facts.ranks(),
         dense_flop: fact(Fact::DenseFlop),
         executed_flop: fact(Fact::ExecutedFlop),
         counters: BTreeMap::new(),
+        devices: Vec::new(),
+        beside: Vec::new(),
+        efficiency_percent: None,
         mlperf: said.mlperf.noted.iter().map(|(&key, &value)| (key.to_owned(), value)).collect(),
         notes: notes(outcome, said),
         disturbances: Vec::new(),
@@ -81,10 +90,38 @@ fn notes(outcome: &Outcome, said: &Transcript) -> Vec<String> {
     if let (Exit::Code(_), Some(evidence)) = (&outcome.exit, &outcome.out_of_memory) {
         notes.push(format!("out of memory: {evidence}"));
     }
+    notes.extend(slowest(&said.facts.ranks()));
     if outcome.survivors > 0 {
         notes.push(format!("{} processes could not be killed", outcome.survivors));
     }
     notes
+}
+
+/// What of its devices it was not seen on, and on which others it was.
+pub fn other_devices(given: &[String], seen: &Surroundings) -> Option<String> {
+    let used: Vec<&str> =
+        seen.devices.iter().filter(|it| it.used).filter_map(|it| it.uuid.as_deref()).collect();
+    let idle = given.iter().filter(|it| !used.contains(&it.as_str())).count();
+    let strange = used.iter().filter(|it| !given.iter().any(|given| given == *it)).count();
+    if given.is_empty() || used.is_empty() || idle + strange == 0 {
+        return None;
+    }
+    let others = if strange > 0 { format!(", and on {strange} others") } else { String::new() };
+    let all = count(given.len(), "device");
+    Some(format!("of its {all} it was seen on {}{others}", given.len() - idle))
+}
+
+/// The rank that the others waited for, if it was much slower than most.
+fn slowest(ranks: &[RankRecord]) -> Option<String> {
+    let timed = || ranks.iter().filter_map(|it| Some((it.rank, it.train_s?)));
+    let middle = stats::median(&timed().map(|it| it.1).collect::<Vec<_>>())?;
+    let (rank, train_s) = timed().max_by(|one, other| one.1.total_cmp(&other.1))?;
+    let (shown, usual) = (digits(train_s), digits(middle));
+    (train_s > SLOW * middle).then(|| {
+        format!(
+            "rank {rank} was the slowest: it trained for {shown} s, the median rank for {usual} s"
+        )
+    })
 }
 
 /// For each figure of the file where it comes from, or why it is not there.

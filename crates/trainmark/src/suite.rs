@@ -4,6 +4,8 @@
 //! placeholders are filled in literally, and no shell is involved unless a trainer asks for one.
 
 use crate::builtin;
+use crate::expression::Expression;
+use crate::ranks::Speakers;
 use crate::rules::Rules;
 use crate::setup::needs::Declared;
 use crate::task::{self, Key, Task};
@@ -168,6 +170,16 @@ pub struct Trainer {
     /// Paths into its lines of JSON, by what they find.
     #[serde(default)]
     pub read_json: BTreeMap<String, String>,
+    /// Of processes that train together, whose lines count; a launcher's tag says whose a line is. Without it,
+    /// the events of all do, and of other lines none is taken apart.
+    #[serde(default)]
+    pub ranks: Option<Speakers>,
+    /// How many devices a row gets, and how many logical cores it is bound to, in terms of its configuration;
+    /// nothing is asked for where a key has no value, and no device by rows on the CPU.
+    #[serde(default)]
+    pub devices: Option<Expression>,
+    #[serde(default)]
+    pub cores: Option<Expression>,
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
     pub backends: Vec<String>,
@@ -473,6 +485,11 @@ impl Suite {
         for (what, expression) in work.into_iter().chain(flop) {
             wanted.extend(expression.keys().into_iter().map(|key| (what, key)));
         }
+        for trainer in &self.trainers {
+            for (what, asks) in [("devices", &trainer.devices), ("cores", &trainer.cores)] {
+                wanted.extend(asks.iter().flat_map(|it| it.keys()).map(|key| (what, key)));
+            }
+        }
         wanted.extend(self.scaling.as_ref().map(|scaling| ("scaling", scaling.over.as_str())));
         let reference = self.reference.iter().flat_map(|row| row.config.keys());
         wanted.extend(reference.map(|key| ("reference", key.as_str())));
@@ -534,14 +551,16 @@ impl Suite {
 const LONGEST_NAME: usize = 80;
 
 impl Trainer {
-    /// The keys in braces that its command, its environment and its number of nodes name.
+    /// The keys in braces that its command and environment name, and those that decide what it gets.
     pub fn placeholders(&self) -> impl Iterator<Item = String> + '_ {
+        let asks = [&self.devices, &self.cores].into_iter().flatten();
+        let asks = asks.flat_map(|it| it.keys().into_iter().map(str::to_owned));
         let words = self.command.iter().flat_map(|argument| match argument {
             Argument::Always(word) => std::slice::from_ref(word),
             Argument::IfKnown(words) => words.as_slice(),
         });
         let words = words.chain(self.environment.values()).chain(&self.nodes);
-        words.flat_map(|text| template::placeholders(text))
+        words.flat_map(|text| template::placeholders(text)).chain(asks)
     }
 
     /// Whether it is the task's own reference and has no rows.

@@ -6,10 +6,11 @@
 use crate::facts::{self, Fact, Facts, Surely, Who};
 use crate::mllog::{self, Log};
 use crate::printed::Printed;
+use crate::ranks::{self, Ranks, Speakers};
 use crate::rules::{Found, Rules, plain};
 use crate::score::Measure;
 use crate::task::{Metric, Task};
-use protocol::{Event, Said};
+use protocol::{Event, Said, split_rank};
 use record::CurvePoint;
 use record::number::count;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +31,8 @@ const MOST_NOTES: usize = 10;
 pub struct Transcript<'a> {
     task: &'a Task,
     rules: Rules,
+    /// Whose words count, if the suite says.
+    speakers: Option<Speakers>,
     pub version: Option<String>,
     pub device: Option<String>,
     pub path: Option<String>,
@@ -38,7 +41,7 @@ pub struct Transcript<'a> {
     pub parameters: Option<u64>,
     pub compiled: Option<bool>,
     pub software: bool,
-    pub ranks: Option<u32>,
+    pub ranks: Ranks,
     pub dataset: Option<(String, Option<String>)>,
     pub facts: Facts,
     pub curve: Curve,
@@ -113,10 +116,11 @@ impl Curve {
 
 impl<'a> Transcript<'a> {
     /// Of a trainer with these rules.
-    pub fn new(task: &'a Task, rules: Rules) -> Transcript<'a> {
+    pub fn new(task: &'a Task, rules: Rules, speakers: Option<Speakers>) -> Transcript<'a> {
         Transcript {
             task,
             rules,
+            speakers,
             version: None,
             device: None,
             path: None,
@@ -125,7 +129,7 @@ impl<'a> Transcript<'a> {
             parameters: None,
             compiled: None,
             software: false,
-            ranks: None,
+            ranks: Ranks::new(speakers),
             dataset: None,
             facts: Facts::default(),
             curve: Curve::default(),
@@ -153,17 +157,28 @@ impl<'a> Transcript<'a> {
         if ours {
             return;
         }
-        if let Some(entry) = mllog::Entry::parse(&shown) {
+        let tagged = split_rank(&shown).filter(|(rank, _)| *rank < ranks::MOST);
+        let (tag, words) = tagged.map_or((None, &*shown), |(rank, words)| (Some(rank), words));
+        self.ranks.line(tag, words);
+        // Without a word of the suite a number before a line may be anything.
+        let (rank, shown) = match self.speakers {
+            Some(_) => (tag.unwrap_or(0), words),
+            None => (0, &*shown),
+        };
+        if !self.hears(rank) {
+            return;
+        }
+        if let Some(entry) = mllog::Entry::parse(shown) {
             return self.mlperf(line, entry);
         }
-        match self.rules.line(&shown) {
-            Ok(found) => self.found(found),
+        match self.rules.line(shown) {
+            Ok(found) => self.found(found, rank),
             Err(reason) => self.garble(reason),
         }
         let task = self.task;
-        for (name, metric) in &task.metrics {
+        for (name, metric) in task.metrics.iter().filter(|_| rank == 0) {
             if let Some(label) = metric.label.as_ref().filter(|_| !self.rules.read(name)) {
-                self.labelled(name, metric, label, &shown);
+                self.labelled(name, metric, label, shown);
             }
         }
     }
@@ -217,7 +232,19 @@ impl<'a> Transcript<'a> {
         self.curve.points.iter().rev().find_map(|point| point.epoch).unwrap_or(0.0) as usize
     }
 
+    /// Whether what that rank says counts.
+    fn hears(&self, rank: u32) -> bool {
+        rank == 0 || self.speakers != Some(Speakers::First)
+    }
+
     fn event(&mut self, event: Event, rank: u32) {
+        if rank >= ranks::MOST {
+            return self.garble(format!("a rank {rank}: there are {} at most", ranks::MOST));
+        }
+        if !self.hears(rank) {
+            return;
+        }
+        self.ranks.event(rank, &event);
         let who = Who::Event(rank);
         // Of processes that train together, the first speaks for all.
         let first = rank == 0;
@@ -232,7 +259,7 @@ impl<'a> Transcript<'a> {
                 parameters,
                 compiled,
                 software,
-                ranks,
+                ranks: _,
             } => {
                 if protocol > protocol::VERSION {
                     self.garble(format!(
@@ -245,7 +272,7 @@ impl<'a> Transcript<'a> {
                     (self.version, self.device, self.path) = (version, device, path);
                     (self.threads, self.precision, self.parameters) =
                         (threads, precision, parameters);
-                    (self.compiled, self.ranks) = (compiled, ranks);
+                    self.compiled = compiled;
                 }
             }
             Event::Dataset { name, sha256 } => self.dataset = Some((name, sha256)),
@@ -359,8 +386,8 @@ impl<'a> Transcript<'a> {
         self.facts.print(Fact::Metric(name.to_owned()), who, printed);
     }
 
-    /// What the rules found in one line.
-    fn found(&mut self, found: Vec<(Found, Printed)>) {
+    /// What the rules found in one line of a rank. Loss, place and metrics are those of the first.
+    fn found(&mut self, found: Vec<(Found, Printed)>, rank: u32) {
         let last = self.curve.points.last();
         // A line that does not say where it stands belongs to the last place that was named.
         let mut point = CurvePoint {
@@ -371,6 +398,15 @@ impl<'a> Transcript<'a> {
         let (mut placed, mut tells) = (false, false);
         for (what, printed) in found {
             match what {
+                Found::Fact(Fact::Metric(_))
+                | Found::Loss
+                | Found::Step
+                | Found::Epoch
+                | Found::EpochS
+                    if rank > 0 =>
+                {
+                    continue;
+                }
                 Found::Loss => point.loss = Some(printed.value),
                 Found::Step => (point.step, placed) = (Some(printed.value as u64), true),
                 Found::Epoch => (point.epoch, placed) = (Some(printed.value), true),
@@ -380,13 +416,13 @@ impl<'a> Transcript<'a> {
                 }
                 Found::Fact(Fact::Metric(name)) => {
                     point.metrics.insert(name.clone(), printed.value);
-                    self.metric(&name, Who::Rule, printed);
+                    self.metric(&name, Who::Rule(rank), printed);
                     continue;
                 }
                 Found::Fact(fact) => {
                     let valid = printed.value >= 0.0 && printed.value.is_finite();
                     match valid {
-                        true => self.facts.print(fact, Who::Rule, printed),
+                        true => self.facts.print(fact, Who::Rule(rank), printed),
                         false => self.garble(format!("a rule reads {}", printed.value)),
                     }
                     continue;
@@ -551,7 +587,7 @@ mod tests {
 
     fn transcript(lines: &[&str]) -> Transcript<'static> {
         let rules = SUITE.rules(&SUITE.trainers[0]).unwrap();
-        let mut transcript = Transcript::new(SUITE.task(), rules);
+        let mut transcript = Transcript::new(SUITE.task(), rules, None);
         lines.iter().for_each(|line| transcript.line(line));
         transcript
     }
@@ -655,7 +691,7 @@ mod tests {
         let [first, second, third] = said.curve.points() else { panic!("{:?}", said.curve) };
         assert_eq!((first.step, second.step, second.metrics["bpc"]), (Some(1), Some(2), 5.5));
         assert_eq!((third.epoch, third.seconds), (Some(1.0), Some(2.0)));
-        assert_eq!(said.value("bpc"), Some((Who::Rule, 5.5)));
+        assert_eq!(said.value("bpc"), Some((Who::Rule(0), 5.5)));
         let idle = transcript(&["step 1 loss 4.0"]).notes(true, "step 1 loss 4.0\ndone\n");
         assert!(idle[0].contains("`bpc (?<bpc>") && idle[0].contains("\"done\""), "{idle:?}");
     }
@@ -704,6 +740,30 @@ mod tests {
         let [point] = said.curve.points() else { panic!("{:?}", said.curve) };
         assert_eq!((point.seconds, point.metrics["test_accuracy_percent"]), (Some(1.5), 95.0));
         assert!(transcript(&[":::MLLOG {"]).garbled.unwrap().contains("MLPerf"));
+    }
+
+    #[test]
+    fn of_several_ranks_the_suite_says_whose_lines_count() {
+        let lines =
+            ["[rank0]: bpc 5.5", "[rank1]: bpc 9.5", "[rank1]: train 3", "[default0]:train 2"];
+        let of = |speakers: Option<Speakers>| {
+            let rules = Rules::new(
+                &[r"^bpc (?<bpc>\S+)".into(), r"^train (?<train_s>\d+)".into()],
+                &BTreeMap::new(),
+                SUITE.task(),
+            );
+            let mut transcript = Transcript::new(SUITE.task(), rules.unwrap(), speakers);
+            lines.iter().for_each(|line| transcript.line(line));
+            (
+                transcript.value("bpc").map(|it| it.1),
+                transcript.facts.value(&Fact::TrainS),
+                transcript.facts.ranks().len(),
+            )
+        };
+        assert_eq!(of(Some(Speakers::First)), (Some(5.5), Some(2.0), 0));
+        assert_eq!(of(Some(Speakers::All)), (Some(5.5), Some(3.0), 2));
+        // Nobody said that these are ranks: the lines do not begin as the rules want it.
+        assert_eq!(of(None), (None, None, 0));
     }
 
     #[test]

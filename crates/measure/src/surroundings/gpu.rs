@@ -1,16 +1,18 @@
-//! NVIDIA's GPUs through NVML: clocks, throttling, energy, and whose memory is on them.
+//! NVIDIA's GPUs through NVML: which there are and how they are linked, clocks, throttling, energy, and whose
+//! memory is on them.
 //!
 //! The library is loaded at run time; without it, or without a device, every figure is absent with
-//! the reason. Memory, energy and the highest clock were read on an H100 (docs/cuda.md); throttling and
-//! other processes were never met, and are written against NVML's documentation.
+//! the reason. Memory, energy and the highest clock were read on an H100 (docs/cuda.md); throttling, other
+//! processes, links and several GPUs were never met, and are written against NVML's documentation
+//! (docs/several-devices.md).
 
 use crate::process;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::bitmasks::device::ThrottleReasons;
-use nvml_wrapper::enum_wrappers::device::Clock;
+use nvml_wrapper::enum_wrappers::device::{Clock, P2pCapabilitiesIndex, P2pStatus};
 use nvml_wrapper::enums::device::UsedGpuMemory;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 /// An SM clock may fall to this share of the window's highest.
@@ -19,6 +21,23 @@ const CLOCK_SHARE: f64 = 0.9;
 /// The library, or why there is none.
 #[derive(Clone)]
 pub struct Gpus(Result<Arc<Nvml>, String>);
+
+/// A GPU of this machine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Gpu {
+    /// As NVML counts them.
+    pub index: u32,
+    pub name: String,
+    pub uuid: Option<String>,
+    /// The node of main memory that it is at.
+    pub numa_node: Option<u32>,
+    /// How it reaches each other GPU, by that one's UUID: `NVLink`, or where their ways over PCIe meet.
+    pub links: BTreeMap<String, String>,
+    pub sm_mhz_max: Option<u32>,
+    /// The clock that an administrator has set for applications.
+    pub sm_mhz_application: Option<u32>,
+}
 
 /// One GPU during a window.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -36,6 +55,8 @@ pub struct Device {
     /// Lowest and highest SM clock while the trainer was on it.
     pub sm_mhz_low: Option<u32>,
     pub sm_mhz_high: Option<u32>,
+    /// Share of the time in which a kernel ran on it while the trainer was on it: the mean of NVML's figures.
+    pub busy_percent: Option<f64>,
     /// Why its clocks were held down while the trainer was on it, in NVML's names.
     pub throttled: BTreeSet<String>,
     /// Processes of others that computed on it when the trainer began.
@@ -82,12 +103,24 @@ impl Gpus {
         self.0.as_ref().ok()?.sys_driver_version().ok()
     }
 
-    /// Largest SM clock, and the one that an administrator has set for applications, of each GPU.
-    pub fn clocks(&self) -> Vec<(Option<u32>, Option<u32>)> {
-        let clocks = |device: nvml_wrapper::Device| {
-            (device.max_clock_info(Clock::SM).ok(), device.applications_clock(Clock::SM).ok())
+    /// All that there are.
+    pub fn list(&self) -> Vec<Gpu> {
+        let all: Vec<(u32, nvml_wrapper::Device)> = self.devices().collect();
+        let gpu = |(index, device): &(u32, nvml_wrapper::Device)| {
+            let others = all.iter().filter(|(other, _)| other != index);
+            Gpu {
+                index: *index,
+                name: name(device),
+                uuid: device.uuid().ok(),
+                numa_node: numa_node(device),
+                links: others
+                    .filter_map(|(_, it)| Some((it.uuid().ok()?, link(device, it)?)))
+                    .collect(),
+                sm_mhz_max: device.max_clock_info(Clock::SM).ok(),
+                sm_mhz_application: device.applications_clock(Clock::SM).ok(),
+            }
         };
-        self.devices().map(|(_, device)| clocks(device)).collect()
+        all.iter().map(gpu).collect()
     }
 
     fn devices(&self) -> impl Iterator<Item = (u32, nvml_wrapper::Device<'_>)> {
@@ -110,25 +143,34 @@ struct Watched {
     energy_before_mj: Option<u64>,
     /// Process ids that were on it before the trainer.
     before: HashSet<u32>,
+    /// Sum and number of the shares of busy time.
+    busy: (u32, u32),
 }
 
 impl Window {
-    pub fn open(gpus: &Gpus) -> Window {
+    /// `only`: the UUIDs of those to look at, where other trainers are on the others.
+    pub fn open(gpus: &Gpus, only: Option<&[String]>) -> Window {
         let watched = |(index, device): (u32, nvml_wrapper::Device)| {
             let before: HashSet<u32> = processes(&device).into_iter().map(|it| it.0).collect();
             Watched {
                 device: Device {
                     index,
-                    name: device.name().unwrap_or_else(|_| "unknown".to_owned()),
+                    name: name(&device),
                     uuid: device.uuid().ok(),
                     others: before.len(),
                     ..Device::default()
                 },
                 energy_before_mj: device.total_energy_consumption().ok(),
                 before,
+                busy: (0, 0),
             }
         };
-        Window { gpus: gpus.clone(), devices: gpus.devices().map(watched).collect() }
+        let mut devices: Vec<Watched> = gpus.devices().map(watched).collect();
+        let is_watched = |uuid: &Option<String>| {
+            only.is_none_or(|only| only.iter().any(|it| Some(it) == uuid.as_ref()))
+        };
+        devices.retain(|watched| is_watched(&watched.device.uuid));
+        Window { gpus: gpus.clone(), devices }
     }
 
     /// Whether there is nothing to look at.
@@ -149,7 +191,7 @@ impl Window {
             return;
         }
         let own = process::descendants(std::process::id() as i32);
-        self.each(|device, Watched { device: seen, before, .. }| {
+        self.each(|device, Watched { device: seen, before, busy, .. }| {
             // In a container NVML may tell the host's process ids: then what came after the
             // trainer's start is taken for the trainer's.
             let is_own = |pid: u32| own.contains(&(pid as i32)) || !before.contains(&pid);
@@ -167,6 +209,10 @@ impl Window {
             if let Ok(mhz) = device.clock_info(Clock::SM) {
                 seen.sm_mhz_low = Some(seen.sm_mhz_low.map_or(mhz, |low| low.min(mhz)));
                 seen.sm_mhz_high = seen.sm_mhz_high.max(Some(mhz));
+            }
+            if let Ok(rates) = device.utilization_rates() {
+                *busy = (busy.0 + rates.gpu, busy.1 + 1);
+                seen.busy_percent = Some(f64::from(busy.0) / f64::from(busy.1));
             }
             seen.throttled
                 .extend(device.current_throttle_reasons().into_iter().flat_map(slowdowns));
@@ -190,6 +236,52 @@ impl Window {
             false => Ok(self.devices.into_iter().map(|watched| watched.device).collect()),
         }
     }
+}
+
+fn name(device: &nvml_wrapper::Device) -> String {
+    device.name().unwrap_or_else(|_| "unknown".to_owned())
+}
+
+/// NVML tells it of few devices, the kernel of most; -1 there is a machine of one node.
+fn numa_node(device: &nvml_wrapper::Device) -> Option<u32> {
+    let of_kernel = || {
+        // NVML writes the domain with eight digits, the kernel with four.
+        let bus_id = device.pci_info().ok()?.bus_id.to_lowercase();
+        let folder =
+            format!("/sys/bus/pci/devices/{}", bus_id.get(bus_id.len().checked_sub(12)?..)?);
+        std::fs::read_to_string(format!("{folder}/numa_node")).ok()?.trim().parse::<i32>().ok()
+    };
+    device.numa_node_id().ok().or_else(|| of_kernel().map(|node| node.max(0) as u32))
+}
+
+/// How one GPU reaches another.
+fn link(device: &nvml_wrapper::Device, other: &nvml_wrapper::Device) -> Option<String> {
+    // Through a switch of NVLink too.
+    let over_nvlink = device.p2p_status(other, P2pCapabilitiesIndex::NvLink);
+    let link =
+        if matches!(over_nvlink, Ok(P2pStatus::Ok)) { Some("NVLink") } else { pcie(device, other) };
+    link.map(str::to_owned)
+}
+
+#[cfg(target_os = "linux")]
+fn pcie(device: &nvml_wrapper::Device, other: &nvml_wrapper::Device) -> Option<&'static str> {
+    use nvml_wrapper::enum_wrappers::device::TopologyLevel;
+    // The wrapper takes a handle of its own.
+    let again = other.nvml().device_by_index(other.index().ok()?).ok()?;
+    Some(match device.topology_common_ancestor(again).ok()? {
+        TopologyLevel::Internal => "one board",
+        TopologyLevel::Single => "one PCIe switch",
+        TopologyLevel::Multiple => "PCIe switches",
+        TopologyLevel::HostBridge => "PCIe host bridge",
+        TopologyLevel::Node => "PCIe within a NUMA node",
+        TopologyLevel::System => "PCIe between NUMA nodes",
+    })
+}
+
+/// NVML tells it on Linux only.
+#[cfg(not(target_os = "linux"))]
+fn pcie(_: &nvml_wrapper::Device, _: &nvml_wrapper::Device) -> Option<&'static str> {
+    None
 }
 
 /// Processes that compute on a device, with their memory where it is known.
@@ -226,11 +318,11 @@ mod tests {
             skip::skipped("this machine has NVML");
             return;
         }
-        let mut window = Window::open(&gpus);
+        let mut window = Window::open(&gpus, None);
         window.look(true);
         window.close();
         assert!(window.result().unwrap_err().starts_with("NVML is not available: "));
-        assert_eq!((gpus.driver(), gpus.clocks()), (None, Vec::new()));
+        assert_eq!((gpus.driver(), gpus.list()), (None, Vec::new()));
     }
 
     #[test]

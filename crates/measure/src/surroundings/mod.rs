@@ -17,6 +17,6 @@ pub mod placement;
 mod readings;
 mod seen;
 
-pub use gpu::{Device, Gpus};
+pub use gpu::{Device, Gpu, Gpus};
 pub use observer::{Observer, Window};
 pub use seen::{Busy, Surroundings, Usual};

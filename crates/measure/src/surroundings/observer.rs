@@ -54,12 +54,14 @@ impl Observer {
 
     /// Opens a window: just before a trainer starts. What runs below this process belongs to it.
     /// The pair of cores, or why there is none, is [`placement::pair`]'s.
-    pub fn open(&self, pair: Result<[usize; 2], String>) -> Window {
+    /// `only`: the GPUs to look at, by UUID, where other trainers run at the same time on others.
+    pub fn open(&self, pair: Result<[usize; 2], String>, only: Option<Vec<String>>) -> Window {
         let round_trip = placement::round_trip_ns(&pair);
         let gpus = self.gpus.clone();
         let (stop, stopped) = channel();
         let looker = std::thread::Builder::new().name("surroundings".to_owned()).spawn(move || {
-            let (mut clocks, mut devices) = (Clocks::new(), gpu::Window::open(&gpus));
+            let (mut clocks, mut devices) =
+                (Clocks::new(), gpu::Window::open(&gpus, only.as_deref()));
             // A trainer may be on a GPU for a fraction of a second only.
             let looks = if devices.is_empty() { 1 } else { DEVICE_LOOKS };
             // The first look at clocks comes after they have had time to rise.
@@ -129,7 +131,7 @@ mod tests {
         let output = std::process::Command::new("sh").args(["-c", script]).output().unwrap();
         let pid = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         let mut observer = Observer::new();
-        let window = observer.open(Err("not asked for".to_owned()));
+        let window = observer.open(Err("not asked for".to_owned()), None);
         std::thread::sleep(Duration::from_millis(700));
         let seen = observer.close(window);
         std::process::Command::new("kill").args(["-9", &pid]).status().unwrap();
@@ -144,7 +146,7 @@ mod tests {
     #[test]
     fn a_round_trip_is_measured_on_both_sides_of_a_window_or_there_is_a_reason() {
         let mut observer = Observer::new();
-        let window = observer.open(placement::pair("cpu", None, None));
+        let window = observer.open(placement::pair("cpu", None, None), None);
         let seen = observer.close(window);
         let sides = [
             ("round_trip_before_ns", seen.round_trip_before_ns),

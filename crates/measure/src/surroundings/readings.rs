@@ -1,5 +1,6 @@
 //! The figures that come from the surroundings of a launch: energy, and the memory of GPUs.
 
+use super::gpu::Device;
 use super::seen::Surroundings;
 use crate::meter::Reading;
 
@@ -11,7 +12,7 @@ const DEVICE_ENERGY_WINDOW_S: f64 = 20.0;
 impl Surroundings {
     /// By name. `noisy` is whether others computed meanwhile: energy is everybody's who did, and needs a
     /// window that is long against the time between two updates of its counter.
-    pub fn readings(&self, noisy: bool) -> [(&'static str, Reading); 3] {
+    pub fn readings(&self, noisy: bool) -> [(&'static str, Reading); 5] {
         let invalid = |least_s: f64| {
             let window_s = self.window_s;
             if window_s < least_s {
@@ -26,22 +27,36 @@ impl Surroundings {
             cpu.ok_or_else(|| self.why_missing("cpu_energy_uj")),
             "RAPL (/sys/class/powercap), all packages, start of the launcher to its end",
         );
-        let energy = self.sum(|device| device.energy_uj.filter(|_| device.used));
-        let energy = Reading::of(energy, "NVML's total energy of the boards that the trainer used");
-        let memory = self.sum(|device| device.peak_bytes);
+        let energy = self.devices(|device| device.energy_uj.filter(|_| device.used));
+        let sum = |figures: Vec<u64>| figures.iter().sum::<u64>() as f64;
+        let source = "NVML's total energy of the boards that the trainer used";
+        let energy = Reading::of(energy.map(sum), source);
+        let memory = self.devices(|device| device.peak_bytes);
+        let largest =
+            memory.clone().map(|figures| figures.into_iter().max().unwrap_or_default() as f64);
+        let busy = self.devices(|device| device.busy_percent.map(|share| share.round() as u64));
+        let least = busy.map(|figures| figures.into_iter().min().unwrap_or_default() as f64);
         let source = "NVML per process, ten times a second: largest sum of the trainer's processes";
         [
             ("cpu_energy_uj", cpu.but_invalid(invalid(CPU_ENERGY_WINDOW_S))),
             ("device_energy_uj", energy.but_invalid(invalid(DEVICE_ENERGY_WINDOW_S))),
-            ("device_memory_bytes", Reading::of(memory, source)),
+            ("device_memory_bytes", Reading::of(memory.map(sum), source)),
+            (
+                "device_memory_largest_bytes",
+                Reading::of(largest, "the same, of the device with most"),
+            ),
+            (
+                "device_busy_least_percent",
+                Reading::of(least, "NVML's mean use, of the device with least"),
+            ),
         ]
     }
 
     /// Of all GPUs that have the figure.
-    fn sum(&self, figure: impl Fn(&super::gpu::Device) -> Option<u64>) -> Result<f64, String> {
+    fn devices(&self, figure: impl Fn(&Device) -> Option<u64>) -> Result<Vec<u64>, String> {
         let figures: Vec<u64> = self.devices.iter().filter_map(figure).collect();
         match (figures.is_empty(), self.devices.is_empty()) {
-            (false, _) => Ok(figures.iter().sum::<u64>() as f64),
+            (false, _) => Ok(figures),
             (true, true) => Err(self.why_missing("devices")),
             (true, false) => Err("no process of the trainer's was seen on a GPU".to_owned()),
         }
@@ -54,7 +69,6 @@ impl Surroundings {
 
 #[cfg(test)]
 mod tests {
-    use super::super::gpu::Device;
     use super::*;
     use std::collections::BTreeMap;
 
@@ -90,6 +104,24 @@ mod tests {
         let short = &readings(&seen(0.5), false)["cpu_energy_uj"];
         assert_eq!(short.value(), Some(7e6));
         assert!(short.reason().unwrap().contains("too short"));
+    }
+
+    #[test]
+    fn of_several_devices_there_are_the_sum_and_the_worst() {
+        let mut seen = seen(30.0);
+        seen.devices[0].busy_percent = Some(90.0);
+        let second = Device {
+            peak_bytes: Some(3 << 30),
+            busy_percent: Some(40.4),
+            ..seen.devices[0].clone()
+        };
+        seen.devices.extend([second, Device::default()]);
+        let readings = readings(&seen, false);
+        let value = |name: &str| readings[name].value().unwrap();
+        assert_eq!(value("device_energy_uj"), 1e7);
+        assert_eq!(value("device_memory_bytes"), f64::from(1 << 30) * 4.0);
+        assert_eq!(value("device_memory_largest_bytes"), f64::from(1 << 30) * 3.0);
+        assert_eq!(value("device_busy_least_percent"), 40.0);
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub(crate) mod history;
 pub(crate) mod mark;
 mod plot;
 mod roofline;
+mod scaling;
 mod time;
 mod trade_off;
 
@@ -58,6 +59,14 @@ pub fn sections(exhibit: &Exhibit) -> Vec<Section> {
         section("trade-off", "Quality, time and memory", trade_off::LEAD, &trade_off::draw),
         section("roofline", "Roofline", roofline::LEAD, &roofline::draw),
     ];
+    let scaling = Section {
+        name: "scaling-charts",
+        title: "Scaling charts",
+        lead: scaling::LEAD.to_owned(),
+        charts: scaling::draw(exhibit),
+        left_out: 0,
+    };
+    sections.push(scaling);
     sections.retain(|section| !section.charts.is_empty());
     name_apart(&mut sections);
     sections

@@ -47,7 +47,10 @@ pub fn draw(panel: &Panel) -> Vec<Chart> {
         if let (Some(flop), Some(copy)) = (gpu.fp32_flop_per_s, gpu.copy_bytes_per_s) {
             let (flop_per_s, bytes_per_s) = (flop as f64, copy as f64);
             let roofs = Roofs { device: gpu.name.clone(), flop_per_s, bytes_per_s };
-            let is_on = |entry: &Entry| device(entry).as_ref() == Some(&gpu.name);
+            // A row on several is under several roofs.
+            let alone =
+                |entry: &Entry| entry.row.record.samples.iter().all(|it| it.devices.len() < 2);
+            let is_on = |entry: &Entry| device(entry).as_ref() == Some(&gpu.name) && alone(entry);
             charts.extend(chart(panel, clock, &roofs, is_on));
         }
     }

@@ -16,6 +16,7 @@ mod results;
 
 use crate::chart::{self, Section};
 use crate::exhibit::Exhibit;
+use crate::panel::{Panel, panels};
 use crate::text::{count, visible};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -107,7 +108,11 @@ fn document(title: &str, lead: Markup, parts: &[Part], files: usize, script: &st
 /// Name, title and content of each section that has something to say.
 fn parts<'a>(exhibit: &Exhibit, charts: &'a [Section]) -> Vec<Part<'a>> {
     let mut parts = vec![("results", "Results", results::table(exhibit))];
-    parts.extend(scaling(exhibit).map(|it| ("scaling", "Scaling", it)));
+    let panels = panels(exhibit.summary, false);
+    for (name, heading) in [("scaling", "Scaling"), ("devices", "Devices")] {
+        let those = panels.iter().filter(|panel| panel.heading == heading);
+        parts.extend(tables(those).map(|it| (name, heading, it)));
+    }
     parts.extend(charts.iter().map(|it| (it.name, it.title, section(it))));
     parts.extend(failure::failures(exhibit).map(|it| ("failures", "Failures", it)));
     parts.push(("notes", "Notes", overview::notes(exhibit)));
@@ -116,12 +121,12 @@ fn parts<'a>(exhibit: &Exhibit, charts: &'a [Section]) -> Vec<Part<'a>> {
     parts
 }
 
-/// A table for each curve; none if there is no curve.
-fn scaling(exhibit: &Exhibit) -> Option<Markup> {
-    let panels = crate::scaling::panels(exhibit.summary);
-    (!panels.is_empty()).then(|| {
+/// The small tables; none of none.
+fn tables<'a>(panels: impl Iterator<Item = &'a Panel>) -> Option<Markup> {
+    let mut panels = panels.peekable();
+    panels.peek().is_some().then(|| {
         html! {
-            @for panel in &panels {
+            @for panel in panels {
                 p.lead { (visible(&panel.title, 200)) }
                 div.table { table {
                     thead { tr { @for head in &panel.heads { th scope="col" { (visible(head, SHOWN)) } } } }

@@ -93,7 +93,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let run = new_run(&loaded, args.what.quick);
     let runner = Runner::new(agenda, &dataset, &trainers, (settings, run), &cancel)?;
     let mut campaign = Campaign::new(&runner, &rows, None, progress, &cancel);
-    campaign.train(&schedule, &mut Local { runner: &runner, rows: &rows })?;
+    campaign.train(&schedule, &mut Local { runner: &runner, rows: &rows, side_by_side: false })?;
     if let Some(why) = cancel.reason() {
         eprintln!("error: {why}; nothing is kept");
         return Ok(ExitCode::from(protocol::exit::INTERRUPTED));

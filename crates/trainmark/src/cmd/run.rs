@@ -67,6 +67,10 @@ pub struct Args {
     /// Logical cores that trainers may run on, for example `0-3,8`
     #[arg(long, help_heading = "Limits", hide_short_help = true, value_name = "LIST", value_parser = units::cpus)]
     cpus: Option<Cpus>,
+    /// Train rows side by side that have devices of their own (or `cores` of their own), not one after the other:
+    /// they share memory, links and power, and each record names who ran beside it
+    #[arg(long, help_heading = "Measuring", hide_short_help = true)]
+    parallel_rows: bool,
     /// Time after which the whole run stops, its trainer too; `--resume` goes on with it
     #[arg(long, help_heading = "Limits", hide_short_help = true, value_name = "TIME", value_parser = units::duration)]
     run_timeout: Option<Duration>,
@@ -102,7 +106,7 @@ pub struct Args {
     /// is skipped, the rest runs
     #[arg(long, help_heading = "Output", conflicts_with_all = [
         "suite", "quick", "trainer", "model", "backend", "hidden", "epochs", "batch", "seed", "lr",
-        "threads", "set", "data", "allow_software", "target_accuracy", "target", "warm_up", "list", "dry_run", "memory_limit", "cpus",
+        "threads", "set", "data", "devices", "parallel_rows", "allow_software", "target_accuracy", "target", "warm_up", "list", "dry_run", "memory_limit", "cpus",
     ])]
     resume: bool,
     /// Show the rows and run nothing
@@ -162,6 +166,9 @@ pub fn run(given: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::from(protocol::exit::SUCCESS));
     }
     if given.executor == Kind::Slurm {
+        if given.parallel_rows {
+            bail!("--parallel-rows: Slurm decides which tasks run at the same time; leave it out");
+        }
         Scheduler.check()?;
     }
     let journal = open_folder(&given.out)?;
@@ -303,7 +310,7 @@ fn begin(
         }
     }
     let mut executor: Box<dyn Executor + '_> = match args.executor {
-        Kind::Local => Box::new(Local { runner: &runner, rows }),
+        Kind::Local => Box::new(Local { runner: &runner, rows, side_by_side: args.parallel_rows }),
         Kind::Slurm => Box::new(Slurm {
             runner: &runner,
             rows,

@@ -62,7 +62,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let trainers = BTreeMap::from([(row.trainer, ready)]);
     let of_run = (order.settings.clone(), order.run.clone());
     let runner = Runner::new(agenda, &dataset, &trainers, of_run, &cancel)?;
-    let result = runner.sample(row, task.round, &mut |_| {})?;
+    let result = runner.sample(row, task.round, None, &mut |_| {})?;
     let hint = || format!("--result {}: cannot be written", args.result.display());
     write::replace(&args.result, &result).with_context(hint)?;
     let label = row.label(&loaded.suite);

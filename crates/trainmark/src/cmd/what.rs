@@ -56,6 +56,16 @@ pub struct What {
     /// ./data and the user's cache, and else draw data that their file names
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
+    /// Devices for rows that ask for some (`devices` in a suite), by nvidia-smi's numbers or UUIDs, for example
+    /// `0,2`; the other rows see these only [default: those of $CUDA_VISIBLE_DEVICES, else all that NVML knows]
+    #[arg(
+        long,
+        help_heading = "Limits",
+        hide_short_help = true,
+        value_name = "LIST",
+        value_delimiter = ','
+    )]
+    pub devices: Vec<String>,
     /// Train on software imitations of devices too; their rows are marked and never ranked
     #[arg(long, hide_short_help = true)]
     pub allow_software: bool,
@@ -73,6 +83,7 @@ impl What {
             timeout: self.timeout_of(loaded),
             retry_noisy: 0,
             limits: Limits::default(),
+            devices: (!self.devices.is_empty()).then(|| self.devices.clone()),
         }
     }
 

@@ -16,7 +16,7 @@ use record::Status;
 use record::verification::{QuantityRecord, Verification};
 use serde_json::Map;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::rc::Rc;
 use tempfile::TempDir;
@@ -215,7 +215,8 @@ impl<'a> Examiner<'a> {
         let none = || Stop::Known(Grade::NotVerified, "the task names no reference".to_owned());
         let name = &suite.task().verify.as_ref().ok_or_else(none)?.reference;
         let row = reference_row(suite, row).ok_or_else(none)?;
-        let command = self.runner.agenda.attempt(&row, Purpose::Verify, Path::new(""));
+        let command =
+            self.runner.agenda.attempt(&row, Purpose::Verify, Path::new(""), &BTreeMap::new());
         let key = (command.map_err(|it| known(name, &it))?.to_string(), steps);
         if let Some(reference) = self.references.borrow().get(&key) {
             return reference.clone().map_err(|reason| known(name, &reason));
@@ -250,7 +251,9 @@ impl<'a> Examiner<'a> {
             reference: from.is_none(),
             config: config.map(|(key, value)| (key.clone(), value.clone())).collect(),
         };
-        let prepared = self.runner.prepare(row, Purpose::Verify)?;
+        let share =
+            self.runner.share(row, &[]).map_err(|reason| failed(Status::Unavailable, reason))?;
+        let prepared = self.runner.prepare(row, Purpose::Verify, share)?;
         ask(prepared.folder(), from, &request)?;
         let Ended { attempt, said, changed, .. } =
             self.runner.start(&prepared, row, &mut |_| {})?;

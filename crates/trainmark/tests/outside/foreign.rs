@@ -92,7 +92,7 @@ fn jax_trains_each_model() {
 /// What the rules of an example make of lines, as they are printed by the program that it is for.
 fn said<'a>(loaded: &'a LoadedSuite, lines: &str) -> Transcript<'a> {
     let rules = loaded.suite.rules(&loaded.suite.trainers[0]).unwrap();
-    let mut said = Transcript::new(loaded.suite.task(), rules);
+    let mut said = Transcript::new(loaded.suite.task(), rules, None);
     lines.lines().for_each(|line| said.line(line));
     let notes = said.notes(true, lines);
     assert!(!notes.iter().any(|note| note.starts_with(NOT_READ)), "every rule has read: {notes:?}");

@@ -3,7 +3,7 @@
 use super::{as_json, fixtures, summary};
 use jsonschema::Validator;
 use machine::{Access, Bandwidth, Cache, Capability, Cpu, FmaRate, Gpu, Level, RoundTrip};
-use measure::environment::{Environment, GpuState};
+use measure::environment::Environment;
 use measure::surroundings::{Busy, Device, Surroundings};
 use record::noise::{Analysis, NoiseFloor, NoiseRecord};
 use record::race::Race;
@@ -11,8 +11,8 @@ use record::roofline::Roofline;
 use record::stats::Interval;
 use record::task::{ScalingKind, ScalingRecord, Source, WorkRecord};
 use record::{
-    CurvePoint, DatasetRecord, LimitsRecord, MeterRecord, Metrics, NodeSample, Record, RunIdentity,
-    SCHEMA_VERSION, Sample, Status, Throughput, Timing, TrainerRecord, figures, old,
+    CurvePoint, DatasetRecord, LimitsRecord, MeterRecord, Metrics, NodeSample, RankRecord, Record,
+    RunIdentity, SCHEMA_VERSION, Sample, Status, Throughput, Timing, TrainerRecord, figures, old,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -77,6 +77,14 @@ fn full_result() -> Record {
         }],
         work: Some(1e4),
         steps: Some(1875),
+        ranks: vec![RankRecord {
+            rank: 0,
+            train_s: Some(0.5),
+            work: Some(1e4),
+            device_peak_bytes: Some(1),
+        }],
+        devices: vec!["GPU-0".into()],
+        beside: vec!["another row".into()],
         dense_flop: Some(1e12),
         executed_flop: Some(2e11),
         counters: BTreeMap::from([("page_faults".into(), 7)]),
@@ -191,7 +199,7 @@ fn full_result() -> Record {
         })),
         capability: Some(Box::new(full_capability())),
         environment: Some(Box::new(Environment {
-            gpus: vec![GpuState::default()],
+            gpus: vec![measure::surroundings::Gpu::default()],
             ..Environment::default()
         })),
         meters: BTreeMap::from([("minor_faults".into(), MeterRecord::default())]),
@@ -205,6 +213,7 @@ fn full_result() -> Record {
             peak_source: "trainmark machine".into(),
             of_data_sheet: Some(0.25),
         })),
+        efficiency_percent: None,
         noise_floor: Some(Box::new(NoiseFloor {
             share: 0.01,
             measured: "2024-03-15T14:30:22Z".into(),

@@ -1,0 +1,218 @@
+//! What of the machine a row gets: so many devices and cores, and an environment that shows it no other device.
+//!
+//! Devices are NVIDIA's by their UUIDs, as NVML tells them, or whatever `--devices` names. Which ones a row gets
+//! is not chosen by their links: the first that are free, in the order in which they are named.
+
+use measure::surroundings::Gpu;
+use record::number::count;
+use std::collections::BTreeMap;
+
+/// The devices that whoever started the harness left to it.
+pub const INHERITED: &str = "CUDA_VISIBLE_DEVICES";
+
+/// What a row asks for, by its suite; nothing is all that the run may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    pub devices: Option<usize>,
+    /// Logical ones.
+    pub cores: Option<usize>,
+}
+
+/// What a row got.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Share {
+    /// UUIDs, or numbers where no driver tells any; empty if it did not ask.
+    pub devices: Vec<String>,
+    /// `None` if it did not ask.
+    pub cores: Option<Vec<usize>>,
+    /// Shows the trainer its devices alone.
+    pub environment: BTreeMap<String, String>,
+    /// The rows that run at the same time.
+    pub beside: Vec<String>,
+}
+
+impl Share {
+    /// Whether two rows do not measure each other, as far as what they asked for is concerned.
+    pub fn stands_beside(&self, other: &Share) -> bool {
+        let both = |has: fn(&Share) -> bool| has(self) && has(other);
+        both(|it| !it.devices.is_empty()) || both(|it| it.cores.is_some())
+    }
+}
+
+/// What a run may give to its rows.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    devices: Result<Vec<String>, String>,
+    /// Whether rows that ask for no number of devices may see these only.
+    named: bool,
+    cores: Vec<usize>,
+}
+
+impl Pool {
+    /// `named` are those of `--devices`, `inherited` those of [`INHERITED`]; `gpus` is why NVML knows none.
+    ///
+    /// # Errors
+    /// If one is named that NVML does not know, or twice.
+    pub fn new(
+        gpus: Result<&[Gpu], String>,
+        named: Option<&[String]>,
+        inherited: Option<String>,
+        cores: Vec<usize>,
+    ) -> Result<Pool, String> {
+        let known = gpus.clone().unwrap_or_default();
+        let uuid = |gpu: &Gpu| gpu.uuid.clone().unwrap_or_else(|| gpu.index.to_string());
+        let numbered =
+            |name: &str| known.iter().find(|gpu| gpu.index.to_string() == name).map(uuid);
+        let devices = if let Some(named) = named {
+            let one = |(at, name): (usize, &String)| match numbered(name) {
+                _ if named[..at].contains(name) => Err(format!("--devices: {name} is there twice")),
+                None if !known.is_empty() && name.parse::<u32>().is_ok() => {
+                    let there = count(known.len(), "device");
+                    Err(format!("--devices {name}: NVML knows {there}, counted from 0"))
+                }
+                uuid => Ok(uuid.unwrap_or_else(|| name.clone())),
+            };
+            Ok(named.iter().enumerate().map(one).collect::<Result<_, String>>()?)
+        } else if let Some(inherited) = inherited {
+            // CUDA counts the fastest device first, NVML by its place: of equal ones the numbers are the same.
+            let equal = known.windows(2).all(|two| two[0].name == two[1].name);
+            let one =
+                |name: &str| numbered(name).filter(|_| equal).unwrap_or_else(|| name.to_owned());
+            Ok(inherited.split(',').map(str::trim).filter(|it| !it.is_empty()).map(one).collect())
+        } else {
+            gpus.map(|gpus| gpus.iter().map(uuid).collect())
+        };
+        Ok(Pool { devices, named: named.is_some(), cores })
+    }
+
+    /// What a row gets beside those that have theirs.
+    ///
+    /// # Errors
+    /// If there is not as much; both numbers are told.
+    pub fn share(&self, needs: Needs, taken: &[Share]) -> Result<Share, String> {
+        let mut share = Share::default();
+        if let Some(wanted) = needs.devices {
+            let asks = format!("it asks for {}", count(wanted, "device"));
+            let all = self.devices.as_ref().map_err(|why| {
+                format!(
+                    "{asks}, and none is known ({why}); --devices 0,1 names those that there are"
+                )
+            })?;
+            let free =
+                all.iter().filter(|it| !taken.iter().any(|other| other.devices.contains(it)));
+            share.devices = free.take(wanted).cloned().collect();
+            if share.devices.len() < wanted {
+                return Err(format!("{asks}, and there {}", are(all.len())));
+            }
+            share.environment = visible(&share.devices);
+        } else if let (true, Ok(all)) = (self.named, &self.devices) {
+            share.environment = visible(all);
+        }
+        if let Some(wanted) = needs.cores {
+            let others = || taken.iter().filter_map(|it| it.cores.as_ref()).flatten();
+            let free = self.cores.iter().filter(|core| !others().any(|other| other == *core));
+            let cores: Vec<usize> = free.take(wanted).copied().collect();
+            if cores.len() < wanted {
+                let asks = count(wanted, "core");
+                return Err(format!("it asks for {asks}, and there {}", are(self.cores.len())));
+            }
+            share.cores = Some(cores);
+        }
+        Ok(share)
+    }
+}
+
+fn are(number: usize) -> String {
+    if number == 1 { "is 1".to_owned() } else { format!("are {number}") }
+}
+
+/// The variables that show a program these devices alone. A UUID of NVML's means something to CUDA only. AMD's
+/// HIP and Intel's Level Zero (never run with it) take numbers; `ROCR_VISIBLE_DEVICES` is left alone, since HIP
+/// counts again what that leaves.
+fn visible(devices: &[String]) -> BTreeMap<String, String> {
+    let list = devices.join(",");
+    let numbers = devices.iter().all(|device| device.parse::<u32>().is_ok());
+    let all = [INHERITED, "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"];
+    let names = if numbers { &all[..] } else { &all[..1] };
+    names.iter().map(|&name| (name.to_owned(), list.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gpus(number: u32) -> Vec<Gpu> {
+        let gpu = |index| Gpu { index, uuid: Some(format!("GPU-{index}")), ..Gpu::default() };
+        (0..number).map(gpu).collect()
+    }
+
+    fn pool(named: Option<&[&str]>, inherited: Option<&str>) -> Result<Pool, String> {
+        let named: Option<Vec<String>> =
+            named.map(|it| it.iter().map(|&it| it.to_owned()).collect());
+        Pool::new(Ok(&gpus(4)), named.as_deref(), inherited.map(str::to_owned), vec![0, 1, 2])
+    }
+
+    fn needs(devices: usize) -> Needs {
+        Needs { devices: Some(devices), cores: None }
+    }
+
+    #[test]
+    fn a_row_gets_the_first_devices_that_are_free_by_their_uuids() {
+        let pool = pool(None, None).unwrap();
+        let first = pool.share(needs(2), &[]).unwrap();
+        assert_eq!(first.devices, ["GPU-0", "GPU-1"]);
+        assert_eq!(first.environment, BTreeMap::from([(INHERITED.into(), "GPU-0,GPU-1".into())]));
+        let second = pool.share(needs(2), std::slice::from_ref(&first)).unwrap();
+        assert_eq!(second.devices, ["GPU-2", "GPU-3"]);
+        assert!(first.stands_beside(&second));
+        assert!(pool.share(needs(1), &[first.clone(), second]).is_err());
+        assert!(!first.stands_beside(&pool.share(Needs::default(), &[]).unwrap()));
+        let more = pool.share(needs(8), &[]).unwrap_err();
+        assert_eq!(more, "it asks for 8 devices, and there are 4");
+    }
+
+    #[test]
+    fn devices_are_those_named_or_those_that_were_left_to_the_harness() {
+        let named = pool(Some(&["2", "0"]), Some("1")).unwrap();
+        assert_eq!(named.share(needs(1), &[]).unwrap().devices, ["GPU-2"]);
+        let others = named.share(Needs::default(), &[]).unwrap();
+        assert_eq!((others.devices.len(), &*others.environment[INHERITED]), (0, "GPU-2,GPU-0"));
+        let left = pool(None, Some("1,3")).unwrap();
+        assert_eq!(left.share(needs(2), &[]).unwrap().devices, ["GPU-1", "GPU-3"]);
+        assert!(left.share(Needs::default(), &[]).unwrap().environment.is_empty());
+        assert!(left.share(needs(3), &[]).unwrap_err().ends_with("and there are 2"));
+        assert_eq!(
+            pool(Some(&["9"]), None).unwrap_err(),
+            "--devices 9: NVML knows 4 devices, counted from 0"
+        );
+        assert_eq!(pool(Some(&["1", "1"]), None).unwrap_err(), "--devices: 1 is there twice");
+    }
+
+    #[test]
+    fn without_a_driver_numbers_are_taken_as_they_are_for_whatever_device() {
+        let why = || Err("NVML is not available".to_owned());
+        let pool = Pool::new(why(), None, None, vec![0]).unwrap();
+        let reason = pool.share(needs(2), &[]).unwrap_err();
+        assert!(
+            reason.contains("asks for 2 devices") && reason.contains("--devices 0,1"),
+            "{reason}"
+        );
+        let named = ["3".to_owned(), "5".to_owned()];
+        let pool = Pool::new(why(), Some(&named), None, vec![0]).unwrap();
+        let share = pool.share(needs(2), &[]).unwrap();
+        assert_eq!(share.environment["HIP_VISIBLE_DEVICES"], "3,5");
+        assert_eq!(share.environment["ZE_AFFINITY_MASK"], "3,5");
+    }
+
+    #[test]
+    fn cores_are_shared_out_like_devices() {
+        let pool = pool(None, None).unwrap();
+        let two = Needs { cores: Some(2), devices: None };
+        let first = pool.share(two, &[]).unwrap();
+        assert_eq!(first.cores, Some(vec![0, 1]));
+        let reason = pool.share(two, &[first]).unwrap_err();
+        assert_eq!(reason, "it asks for 2 cores, and there are 3");
+        let many = Needs { cores: Some(4), devices: None };
+        assert_eq!(pool.share(many, &[]).unwrap_err(), "it asks for 4 cores, and there are 3");
+    }
+}
