@@ -13,7 +13,9 @@ use std::borrow::Cow;
 use std::fmt;
 
 /// How equal, from the best, or why nobody knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Grade {
     /// Every loss and every parameter is the reference's, rounded to float32.
@@ -29,6 +31,7 @@ pub enum Grade {
     /// It was tried and broke down.
     Failed,
     /// The trainer does not take part, or the model has no reference.
+    #[default]
     NotVerified,
     /// This machine lacks what the backend needs.
     Unavailable,

@@ -40,14 +40,20 @@ const OUTLIER_SHARE: f64 = 0.01;
 /// How many of the values are far from their median, by the median of the absolute deviations from it. To
 /// be told, never to be left out: the intervals hold with them.
 pub fn outliers(values: &[f64]) -> usize {
-    let Some(middle) = median(values).filter(|_| values.len() >= FEWEST_FOR_OUTLIERS) else {
-        return 0;
-    };
-    let deviations: Vec<f64> = values.iter().map(|value| (value - middle).abs()).collect();
-    // That of a normal distribution is 1 / 1.4826 of its standard deviation.
-    let deviation = 1.4826 * median(&deviations).unwrap_or_default();
-    let most = (OUTLIER_DEVIATIONS * deviation).max(OUTLIER_SHARE * middle.abs());
-    deviations.iter().filter(|deviation| **deviation > most).count()
+    let spread = spread(values).filter(|_| values.len() >= FEWEST_FOR_OUTLIERS);
+    spread.map_or(0, |(middle, deviations, deviation)| {
+        let most = (OUTLIER_DEVIATIONS * deviation).max(OUTLIER_SHARE * middle.abs());
+        deviations.iter().filter(|deviation| **deviation > most).count()
+    })
+}
+
+/// The median, the distances from it, and a robust standard deviation: the median distance, which of a normal
+/// distribution is 1 / 1.4826 of it.
+fn spread(values: &[f64]) -> Option<(f64, Vec<f64>, f64)> {
+    let middle = median(values)?;
+    let distances: Vec<f64> = values.iter().map(|value| (value - middle).abs()).collect();
+    let deviation = 1.4826 * median(&distances)?;
+    Some((middle, distances, deviation))
 }
 
 fn median_of_sorted(sorted: &[f64]) -> Option<f64> {
@@ -173,9 +179,7 @@ fn shift(differences: Vec<f64>, tail: &dyn Fn(usize) -> f64) -> Option<Shift> {
 fn signed_rank_tail(n: usize) -> Box<dyn Fn(usize) -> f64> {
     let most = n * (n + 1) / 2;
     if n > EXACT {
-        let mean = most as f64 / 2.0;
-        let deviation = (most as f64 * (2 * n + 1) as f64 / 12.0).sqrt();
-        return Box::new(move |k| normal_tail((k as f64 + 0.5 - mean) / deviation));
+        return normal_limit(most, 2 * n + 1);
     }
     // Each rank is in the sum or not, with probability 1/2 each.
     let mut probability = vec![0.0; most + 1];
@@ -193,9 +197,7 @@ fn signed_rank_tail(n: usize) -> Box<dyn Fn(usize) -> f64> {
 fn rank_sum_tail(m: usize, n: usize) -> Box<dyn Fn(usize) -> f64> {
     let most = m * n;
     if m.max(n) > EXACT {
-        let mean = most as f64 / 2.0;
-        let deviation = (most as f64 * (m + n + 1) as f64 / 12.0).sqrt();
-        return Box::new(move |k| normal_tail((k as f64 + 0.5 - mean) / deviation));
+        return normal_limit(most, m + n + 1);
     }
     // Coefficients of the Gaussian binomial: multiply by (1 - q^(n+i)), divide by (1 - q^i).
     let mut count = vec![0.0f64; most + 1];
@@ -222,6 +224,13 @@ fn cumulative(mut probability: Vec<f64>) -> Box<dyn Fn(usize) -> f64> {
     Box::new(move |k| probability.get(k).copied().unwrap_or(1.0))
 }
 
+/// Of many samples either statistic is normal: `most` is its largest value, `most * ranks / 12` its variance.
+fn normal_limit(most: usize, ranks: usize) -> Box<dyn Fn(usize) -> f64> {
+    let mean = most as f64 / 2.0;
+    let deviation = (most as f64 * ranks as f64 / 12.0).sqrt();
+    Box::new(move |k| normal_tail((k as f64 + 0.5 - mean) / deviation))
+}
+
 /// P(Z <= z) of the standard normal distribution, to 1e-7 (Abramowitz and Stegun, 7.1.26).
 fn normal_tail(z: f64) -> f64 {
     let x = z.abs() / SQRT_2;
@@ -233,14 +242,9 @@ fn normal_tail(z: f64) -> f64 {
 }
 
 /// A robust standard deviation of a row's noise: of the logarithms of the ratios of the same row
-/// between paired rounds, 1.4826 times the median distance from their median. `None` below three.
+/// between paired rounds. `None` below three.
 pub fn noise(log_ratios: &[f64]) -> Option<f64> {
-    if log_ratios.len() < 3 {
-        return None;
-    }
-    let centre = median(log_ratios)?;
-    let distances: Vec<f64> = log_ratios.iter().map(|value| (value - centre).abs()).collect();
-    Some(1.4826 * median(&distances)?)
+    spread(log_ratios).filter(|_| log_ratios.len() >= 3).map(|(.., deviation)| deviation)
 }
 
 /// Of 97.5 %, and of 96.5 % to be on the safe side of 95 %.

@@ -16,53 +16,41 @@ pub const FILE: &str = "verification.json";
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// One row, verified or not.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Verification {
     pub executable: String,
     pub model: String,
     pub backend: String,
     /// The configuration, without what decides only how long it trains.
-    #[serde(default)]
     pub config: Map<String, Value>,
     /// What was different in it for the verification, so that the reference could follow.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[serde(skip_serializing_if = "Map::is_empty")]
     pub verified_with: Map<String, Value>,
     pub grade: Grade,
     /// What is behind the grade, in one line: what differs and from which step, or why nobody knows.
-    #[serde(default)]
     pub reason: Option<String>,
     /// Whether two verifications gave the same bits; `None` where there were no two.
-    #[serde(default)]
     pub deterministic: Option<bool>,
     /// Of two that did not, what differs.
-    #[serde(default)]
     pub nondeterminism: Option<String>,
     /// The first step, counted from 1, after which it is different.
-    #[serde(default)]
     pub first_step: Option<usize>,
     /// The losses and each parameter tensor after `steps` steps, or, where different, after
     /// `first_step` steps.
-    #[serde(default)]
     pub quantities: BTreeMap<String, QuantityRecord>,
     /// How many steps were taken.
-    #[serde(default)]
     pub steps: usize,
     /// The precision that the trainer says it computes in.
-    #[serde(default)]
     pub precision: Option<String>,
     /// The dataset's name.
-    #[serde(default)]
     pub dataset: Option<String>,
     /// SHA-256 of the trainer's program.
-    #[serde(default)]
     pub program_sha256: Option<String>,
     /// SHA-256 over what the program was given to run (scripts, inputs, set-up).
-    #[serde(default)]
     pub sources_sha256: Option<String>,
-    #[serde(default)]
     pub machine: Option<Machine>,
     /// When, RFC 3339 in UTC.
-    #[serde(default)]
     pub verified: String,
 }
 

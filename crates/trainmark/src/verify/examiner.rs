@@ -122,19 +122,12 @@ impl<'a> Examiner<'a> {
             backend: row.backend.clone(),
             config,
             verified_with,
-            grade: Grade::NotVerified,
-            reason: None,
-            deterministic: None,
-            nondeterminism: None,
-            first_step: None,
-            quantities: Default::default(),
-            steps: 0,
-            precision: None,
             dataset: Some(runner.dataset.name.clone()),
             program_sha256: ready.and_then(|ready| ready.sha256.clone()),
             sources_sha256: Some(identity::sources_digest(loaded, row)),
             machine: Some(runner.machine.clone()),
             verified: Moment::now().utc,
+            ..Verification::default()
         }
     }
 
