@@ -107,6 +107,8 @@ enum Step {
     /// A node of it failed, in words: it is to be submitted again.
     Again(String),
     Done(Box<Record>),
+    /// There is no result to be had: what became of it, and why.
+    Failed(Status, String),
 }
 
 impl Executor for Slurm<'_> {
@@ -245,14 +247,23 @@ impl Slurm<'_> {
                     still.push(it); // the controller does not answer: nothing is known
                     continue;
                 };
-                let written = read_result(&it.result_path());
+                let (written, log) = (read_result(&it.result_path()), it.log());
                 let state = states.get(&it.index).cloned();
-                match self.look_at(&mut it, state, written) {
+                match state {
+                    Some(State::Waiting | State::Running) => it.ended = None,
+                    _ => drop(it.ended.get_or_insert_with(Instant::now)),
+                }
+                let patient = it.ended.is_some_and(|since| since.elapsed() < FILE_PATIENCE);
+                match step((state, written), it.submissions < MOST_SUBMISSIONS, patient, &log) {
                     Step::Wait => still.push(it),
                     Step::Done(result) => desk.end(it.task, *result)?,
+                    Step::Failed(status, what) => {
+                        let reason = format!("job {}_{}: {what}", it.job, it.index);
+                        desk.end(it.task, self.failure(&it, status, reason, log))?;
+                    }
                     Step::Again(word) => {
                         eprintln!("Slurm job {}_{}: {word}; submitted again", it.job, it.index);
-                        it.submissions += 1;
+                        (it.submissions, it.ended) = (it.submissions + 1, None);
                         let _ = std::fs::remove_file(it.result_path()); // there may be none
                         let name = format!("trainmark-again-{}", it.job);
                         let needs = needs(&self.runner.loaded().suite, &self.rows[it.task.row])?;
@@ -279,60 +290,6 @@ impl Slurm<'_> {
             }
         }
         Ok(all)
-    }
-
-    /// What came of a task: its job's state, if the scheduler still knows it, and its result, if there is
-    /// one.
-    fn look_at(&self, open: &mut Open, state: Option<State>, written: Option<Record>) -> Step {
-        let log = open.log();
-        // Its harness lived to tell that another of its nodes did not.
-        let lost = |it: &Record| it.reason.as_ref().is_some_and(|it| it.starts_with(LOST_NODE));
-        let again = open.submissions < MOST_SUBMISSIONS;
-        let (status, what) = match (state, written) {
-            // Where Slurm itself watches the memory (OverMemoryKill), only the log tells why it failed.
-            (Some(State::Failed(_) | State::Cancelled), _) if is_over_memory(&log) => {
-                (Status::OutOfMemory, OVER_MEMORY.to_owned())
-            }
-            // The kernel killed the trainer, the harness lived to tell of it.
-            (Some(State::OutOfMemory), Some(result)) if result.status == Status::OutOfMemory => {
-                return Step::Done(Box::new(result));
-            }
-            (Some(State::Waiting | State::Running), _) => {
-                open.ended = None;
-                return Step::Wait;
-            }
-            (Some(State::Completed) | None, Some(result)) if again && lost(&result) => {
-                return Step::Again(result.reason.unwrap_or_default());
-            }
-            (Some(State::Completed) | None, Some(result)) => return Step::Done(Box::new(result)),
-            // Ended or forgotten, but no file yet: wait for a slow file system.
-            (Some(State::Completed) | None, None) => {
-                if open.ended.get_or_insert_with(Instant::now).elapsed() < FILE_PATIENCE {
-                    return Step::Wait;
-                }
-                (Status::Failed, format!("ended and left no result: {}", last_line(&log)))
-            }
-            (Some(State::NodeFailed(word)), _) if again => {
-                open.ended = None;
-                return Step::Again(word);
-            }
-            (Some(State::NodeFailed(_)), Some(result)) if lost(&result) => {
-                return Step::Done(Box::new(result));
-            }
-            (Some(State::NodeFailed(word)), _) => {
-                (Status::NotStarted, format!("{word}, {MOST_SUBMISSIONS} times"))
-            }
-            (Some(State::TimedOut), _) => {
-                (Status::TimedOut, "over the scheduler's time limit".to_owned())
-            }
-            (Some(State::OutOfMemory), _) => (Status::OutOfMemory, OVER_MEMORY.to_owned()),
-            (Some(State::Cancelled), _) => (Status::Interrupted, "cancelled".to_owned()),
-            (Some(State::Failed(word)), _) => {
-                (Status::NotStarted, format!("{word}: {}", last_line(&log)))
-            }
-        };
-        let reason = format!("job {}_{}: {what}", open.job, open.index);
-        Step::Done(Box::new(self.failure(open, status, reason, log)))
     }
 
     /// A record of what the scheduler did to a task.
@@ -386,6 +343,45 @@ impl Open {
         let path = self.batch.folder.join("logs").join(format!("{}_{}.log", self.job, self.index));
         let tail = files::read_end(&path, Kind::LOG, TAIL).unwrap_or_default();
         String::from_utf8_lossy(&tail).trim().to_owned()
+    }
+}
+
+/// What came of a task: its job's state, if the scheduler still knows it, and its result, if there is one.
+/// `again` is whether it may be submitted once more, `patient` whether a file may still be on its way.
+fn step(known: (Option<State>, Option<Record>), again: bool, patient: bool, log: &str) -> Step {
+    // Its harness lived to tell that another of its nodes did not.
+    let lost = |it: &Record| it.reason.as_ref().is_some_and(|it| it.starts_with(LOST_NODE));
+    let done = |result| Step::Done(Box::new(result));
+    match known {
+        // Where Slurm itself watches the memory (OverMemoryKill), only the log tells why it failed.
+        (Some(State::Failed(_) | State::Cancelled), _) if is_over_memory(log) => {
+            Step::Failed(Status::OutOfMemory, OVER_MEMORY.to_owned())
+        }
+        // The kernel killed the trainer, the harness lived to tell of it.
+        (Some(State::OutOfMemory), Some(it)) if it.status == Status::OutOfMemory => done(it),
+        (Some(State::Waiting | State::Running), _) => Step::Wait,
+        (Some(State::Completed) | None, Some(it)) if again && lost(&it) => {
+            Step::Again(it.reason.unwrap_or_default())
+        }
+        (Some(State::Completed) | None, Some(it)) => done(it),
+        // Ended or forgotten, but no file yet: wait for a slow file system.
+        (Some(State::Completed) | None, None) if patient => Step::Wait,
+        (Some(State::Completed) | None, None) => {
+            Step::Failed(Status::Failed, format!("ended and left no result: {}", last_line(log)))
+        }
+        (Some(State::NodeFailed(word)), _) if again => Step::Again(word),
+        (Some(State::NodeFailed(_)), Some(it)) if lost(&it) => done(it),
+        (Some(State::NodeFailed(word)), _) => {
+            Step::Failed(Status::NotStarted, format!("{word}, {MOST_SUBMISSIONS} times"))
+        }
+        (Some(State::TimedOut), _) => {
+            Step::Failed(Status::TimedOut, "over the scheduler's time limit".to_owned())
+        }
+        (Some(State::OutOfMemory), _) => Step::Failed(Status::OutOfMemory, OVER_MEMORY.to_owned()),
+        (Some(State::Cancelled), _) => Step::Failed(Status::Interrupted, "cancelled".to_owned()),
+        (Some(State::Failed(word)), _) => {
+            Step::Failed(Status::NotStarted, format!("{word}: {}", last_line(log)))
+        }
     }
 }
 
@@ -448,6 +444,29 @@ pub fn preview(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lost_node_is_submitted_again_and_at_last_failed() {
+        let lost = || {
+            let reason = Some(measure::launch::Exit::NodeLost("1 (n4)".into()).to_string());
+            Some(Record { status: Status::Failed, reason, ..Record::default() })
+        };
+        let again = |known| match step(known, true, false, "") {
+            Step::Again(words) => words,
+            _ => panic!("not again"),
+        };
+        assert_eq!(again((Some(State::Completed), lost())), "lost node 1 (n4)");
+        assert_eq!(again((Some(State::NodeFailed("NODE_FAIL".into())), lost())), "NODE_FAIL");
+        for state in [State::Completed, State::NodeFailed("NODE_FAIL".into())] {
+            let Step::Done(result) = step((Some(state), lost()), false, false, "") else {
+                panic!()
+            };
+            assert_eq!(result.reason.as_deref(), Some("lost node 1 (n4)"));
+        }
+        let alone = (Some(State::NodeFailed("NODE_FAIL".into())), None);
+        let Step::Failed(status, words) = step(alone, false, false, "") else { panic!() };
+        assert_eq!((status, words.as_str()), (Status::NotStarted, "NODE_FAIL, 3 times"));
+    }
 
     #[test]
     fn what_slurm_says_of_memory_is_told_from_what_a_task_says() {
