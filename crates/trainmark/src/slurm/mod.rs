@@ -15,7 +15,7 @@ pub use scheduler::{JobId, Scheduler, SchedulerError, State};
 pub use script::{Needs, Request, Wishes, render};
 
 use crate::executor::{Desk, Executor, Order, Task};
-use crate::plan::Row;
+use crate::plan::{self, Row};
 use crate::runner::{Round, Runner};
 use crate::suite::Suite;
 use anyhow::{Context, Result, anyhow};
@@ -417,7 +417,9 @@ fn read_result(path: &Path) -> Option<Record> {
 }
 
 fn needs(suite: &Suite, row: &Row) -> Result<Needs> {
-    Ok(Needs { nodes: row.nodes(suite).map_err(|it| anyhow!(it))?, gpus: None })
+    let read = || Ok::<_, String>((row.nodes(suite)?, plan::needs(suite, row)?));
+    let (nodes, asks) = read().map_err(|it| anyhow!(it))?;
+    Ok(Needs { nodes, gpus: asks.devices, cpus: asks.cores })
 }
 
 /// The scripts of batches that are not submitted, for `--dry-run`.

@@ -22,7 +22,7 @@ pub struct Wishes {
     /// GPUs on each node of a row that does not say how many
     #[arg(long, hide_short_help = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     gpus: Option<u32>,
-    /// CPUs of each task
+    /// CPUs on each node of a row that does not say how many
     #[arg(long, hide_short_help = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     cpus_per_task: Option<u32>,
     /// Tasks that run at the same time, at most
@@ -51,7 +51,8 @@ pub struct Wishes {
 pub struct Needs {
     pub nodes: u32,
     /// On each node; `None` is what the user says for all rows that say nothing.
-    pub gpus: Option<u32>,
+    pub gpus: Option<usize>,
+    pub cpus: Option<usize>,
 }
 
 /// What is asked of the scheduler.
@@ -136,8 +137,10 @@ fn task_options(request: &Request, needs: Needs) -> Vec<String> {
     options.extend([format!("--nodes={}", needs.nodes), "--ntasks-per-node=1".to_owned()]);
     options.extend(wishes.partition.iter().map(|name| format!("--partition={name}")));
     options.extend(wishes.nodes_like.iter().map(|name| format!("--constraint={name}")));
-    options.extend(needs.gpus.or(wishes.gpus).map(|number| format!("--gres=gpu:{number}")));
-    options.extend(wishes.cpus_per_task.map(|number| format!("--cpus-per-task={number}")));
+    let either = |row: Option<usize>, all: Option<u32>| row.or(all.map(|number| number as usize));
+    let (gpus, cpus) = (either(needs.gpus, wishes.gpus), either(needs.cpus, wishes.cpus_per_task));
+    options.extend(gpus.map(|number| format!("--gres=gpu:{number}")));
+    options.extend(cpus.map(|number| format!("--cpus-per-task={number}")));
     options.extend(wishes.task_memory.map(|bytes| format!("--mem={}K", bytes.div_ceil(1024))));
     options.extend(wishes.exclusive.then(|| "--exclusive".to_owned()));
     options.extend(wishes.sbatch.iter().cloned());
@@ -174,7 +177,7 @@ fn quoted(path: &Path) -> Result<String> {
 mod tests {
     use super::*;
 
-    const ONE: Needs = Needs { nodes: 1, gpus: None };
+    const ONE: Needs = Needs { nodes: 1, gpus: None, cpus: None };
 
     fn request() -> Request {
         let wishes = Wishes {
@@ -202,9 +205,9 @@ mod tests {
 
     #[test]
     fn what_a_row_takes_is_asked_for_and_not_what_others_take() {
-        let needs = Needs { nodes: 4, gpus: Some(8) };
+        let needs = Needs { nodes: 4, gpus: Some(8), cpus: Some(96) };
         let script = render(&request(), needs, Path::new("/b"), "trainmark-x", &[0]).unwrap();
-        for line in ["--nodes=4", "--ntasks-per-node=1", "--gres=gpu:8"] {
+        for line in ["--nodes=4", "--ntasks-per-node=1", "--gres=gpu:8", "--cpus-per-task=96"] {
             assert!(script.contains(&format!("#SBATCH {line}\n")), "{script}");
         }
         assert!(!script.contains("gpu:1"), "{script}");
