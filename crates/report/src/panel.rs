@@ -61,78 +61,52 @@ fn scaling(curve: &Curve, bars: bool) -> Panel {
     Panel { heading: "Scaling", title, heads, rows: curve.points.iter().map(row).collect() }
 }
 
+/// A figure of a device, whether several are averaged and not added up, and whether the least is the worst.
+type Figure = (&'static str, fn(&Device) -> Option<f64>, bool, bool);
+
+const FIGURES: [Figure; 4] = [
+    ("Memory (MB)", |it| Some(it.peak_bytes? as f64 / MEGABYTE), false, false),
+    ("Energy (J)", |it| Some(it.energy_uj? as f64 / 1e6), false, false),
+    ("Busy (%)", |it| it.busy_percent, true, true),
+    ("Lowest clock (MHz)", |it| it.sm_mhz_low.map(f64::from), true, true),
+];
+
 /// One table of all rows on two devices or more.
 fn devices(summary: &Summary) -> Option<Panel> {
-    let rows: Vec<Vec<String>> =
-        summary.rows.iter().filter_map(|it| of_devices(summary, it)).collect();
-    let heads = [
-        "Row",
-        "Devices",
-        "Links",
-        "Memory (MB)",
-        "Largest",
-        "Energy (J)",
-        "Busy (%)",
-        "Least",
-        "Lowest clock (MHz)",
-        "Throttled",
-    ];
-    (!rows.is_empty()).then(|| Panel {
-        heading: "Devices",
-        title:
-            "the sum or the mean of each row's devices, and the worst of them, in its last sample"
-                .to_owned(),
-        heads: heads.map(str::to_owned).to_vec(),
-        rows,
-    })
+    let heads = ["Row", "Devices", "Links"].into_iter().chain(FIGURES.iter().map(|it| it.0));
+    let heads = heads.chain(["Throttled"]).map(str::to_owned).collect();
+    let rows: Vec<_> = summary.rows.iter().filter_map(|it| of_devices(summary, it)).collect();
+    let title = "of each row's last sample: all its devices (clocks and busy time: their mean), then the worst one";
+    (!rows.is_empty()).then(|| Panel { heading: "Devices", title: title.to_owned(), heads, rows })
 }
 
 fn of_devices(summary: &Summary, row: &Row) -> Option<Vec<String>> {
-    let record = &row.record;
-    let sample = record.counted().filter(|sample| sample.status.completed()).last()?;
+    let sample = row.record.counted().filter(|sample| sample.status.completed()).last()?;
+    let given = |it: &Device| it.uuid.as_ref().is_some_and(|it| sample.devices.contains(it));
     let known = sample.surroundings.iter().flat_map(|it| &it.devices);
-    let its =
-        |it: &&Device| it.used || it.uuid.as_ref().is_some_and(|it| sample.devices.contains(it));
-    let devices: Vec<&Device> = known.filter(its).collect();
+    let devices: Vec<&Device> = known.filter(|it| it.used || given(it)).collect();
     let number = devices.len().max(sample.devices.len());
     if number < 2 {
         return None;
     }
-    let of = |figure: fn(&Device) -> Option<f64>| -> Vec<(f64, u32)> {
-        devices.iter().filter_map(|it| Some((figure(it)?, it.index))).collect()
-    };
-    let sum = |figures: &[(f64, u32)]| figures.iter().map(|it| it.0).sum::<f64>();
-    let shown = |value: Option<f64>| value.map_or("?".to_owned(), digits);
-    let one = |it: Option<(f64, u32)>| {
-        it.map_or("?".to_owned(), |(value, gpu)| format!("{} (GPU {gpu})", digits(value)))
-    };
-    let largest = |it: Vec<(f64, u32)>| it.into_iter().reduce(|a, b| if b.0 > a.0 { b } else { a });
-    let least = |it: Vec<(f64, u32)>| it.into_iter().reduce(|a, b| if b.0 < a.0 { b } else { a });
-    let all = |it: &[(f64, u32)]| Some(sum(it)).filter(|_| !it.is_empty());
-    let memory = of(|it| Some(it.peak_bytes? as f64 / MEGABYTE));
-    let energy = of(|it| Some(it.energy_uj? as f64 / 1e6));
-    let busy = of(|it| it.busy_percent);
-    let clocks = of(|it| it.sm_mhz_low.map(f64::from));
-    let throttled = devices.iter().filter(|it| !it.throttled.is_empty());
-    let throttled: Vec<String> = throttled.map(|it| format!("GPU {}", it.index)).collect();
-    Some(vec![
+    let mut cells = vec![
         table::label(summary, row, false),
         count(number, "device"),
-        links(record, sample),
-        shown(all(&memory)),
-        one(largest(memory)),
-        shown(all(&energy)),
-        shown(all(&busy).map(|sum| sum / busy.len() as f64)),
-        one(least(busy)),
-        one(least(clocks)),
-        if devices.is_empty() {
-            "?".to_owned()
-        } else if throttled.is_empty() {
-            "none".to_owned()
-        } else {
-            throttled.join(", ")
-        },
-    ])
+        links(&row.record, sample),
+    ];
+    for (_, figure, mean, least) in FIGURES {
+        let known = || devices.iter().filter_map(|it| Some((figure(it)?, it.index)));
+        let sum: f64 = known().map(|it| it.0).sum();
+        let total = if mean { sum / known().count() as f64 } else { sum };
+        let worst =
+            known().reduce(|one, other| if (other.0 < one.0) == least { other } else { one });
+        let shown = |(worst, gpu)| format!("{}; {} (GPU {gpu})", digits(total), digits(worst));
+        cells.push(worst.map_or("?".to_owned(), shown));
+    }
+    let throttled = devices.iter().filter(|it| !it.throttled.is_empty());
+    let throttled: Vec<String> = throttled.map(|it| format!("GPU {}", it.index)).collect();
+    cells.push(if throttled.is_empty() { "none".to_owned() } else { throttled.join(", ") });
+    Some(cells)
 }
 
 /// How the devices that it was given reach each other.
