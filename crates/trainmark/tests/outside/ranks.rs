@@ -62,6 +62,10 @@ models.sum = { prefix = "eight", matrix = { what = ["WHAT"] } }
 
 /// The record of eight ranks of which the third does that; `None`, said loudly, without Python.
 fn of(what: &str, more: &[&str]) -> Option<Value> {
+    by(SUITE, what, more)
+}
+
+fn by(suite_text: &str, what: &str, more: &[&str]) -> Option<Value> {
     if Command::new("python3").arg("--version").output().is_err() {
         skipped("there is no python3");
         return None;
@@ -69,7 +73,7 @@ fn of(what: &str, more: &[&str]) -> Option<Value> {
     let place = Place::new();
     std::fs::write(place.path("ranks.py"), RANKS).unwrap();
     let suite = place.path("suite.toml");
-    std::fs::write(&suite, SUITE.replace("WHAT", what)).unwrap();
+    std::fs::write(&suite, suite_text.replace("WHAT", what)).unwrap();
     let mut run = place.trainmark("run");
     let output = run.args(["--suite", "suite.toml", "--out", "out"]).args(more).output().unwrap();
     let results = place.results();
@@ -122,6 +126,15 @@ fn a_rank_that_hangs_fails_the_row_with_its_number() {
 fn a_rank_that_never_speaks_fails_the_row_with_its_number() {
     let Some(record) = of("silent", &[]) else { return };
     assert_eq!(status(&record), ("failed", "rank 3 of 8 never spoke"));
+}
+
+#[test]
+fn where_the_first_rank_speaks_for_all_the_others_may_be_silent() {
+    let suite = SUITE.replace("backends =", "ranks = \"first\"\nbackends =");
+    let Some(record) = by(&suite, "silent", &[]) else { return };
+    assert_eq!(status(&record), ("measured", ""));
+    let sample = &record["samples"][0];
+    assert_eq!((&sample["work"], &sample["ranks"]), (&10.0.into(), &Value::Null));
 }
 
 #[test]
