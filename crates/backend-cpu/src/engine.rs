@@ -1,10 +1,10 @@
-//! What every session computes with, and the checks that every session makes.
+//! The engine of every session, and the checks that every session makes.
 
 use crate::simd::Isa;
 use crate::team::{self, Team};
 use nn::backend::{Description, Job, Options, TrainError};
 
-/// What every session computes with: the options, checked and resolved.
+/// The engine of every session: the options, checked and resolved.
 pub struct Engine {
     pub isa: Isa,
     pub team: Team,

@@ -1,4 +1,4 @@
-//! What becomes of the sums of a product's tile, and vectors at places of a slice.
+//! The last operation on the sums of a product's tile, and vectors at places of a slice.
 
 use crate::simd::Simd;
 

@@ -39,7 +39,7 @@ pub struct Mlp<'data> {
     counts: Counts,
 }
 
-/// What was computed so far.
+/// Counts of the work so far.
 #[derive(Default)]
 struct Counts {
     steps: u64,

@@ -69,7 +69,7 @@ struct Shared {
     work: Mutex<Work>,
 }
 
-/// What the workers do when they have passed the gate.
+/// The job of the workers when they have passed the gate.
 #[derive(Clone, Copy)]
 enum Work {
     Run(&'static (dyn Fn(&Member<'_>) + Sync)),

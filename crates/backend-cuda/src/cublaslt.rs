@@ -211,7 +211,7 @@ impl Element {
     }
 }
 
-/// What happens to a product before it is written.
+/// The operation on a product before it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Epilogue {
     None,
@@ -240,7 +240,7 @@ pub(crate) struct ProductSizes {
     pub(crate) inner: usize,
 }
 
-/// What a product is, but for the addresses.
+/// A product, without the addresses.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Recipe {
     pub(crate) turn: Turn,

@@ -175,7 +175,7 @@ pub(crate) enum Data {
     Boolean = 11,
 }
 
-/// What happens to each element by itself.
+/// The operation on each element.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Pointwise {
     Add = 0,

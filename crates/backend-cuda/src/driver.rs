@@ -246,7 +246,7 @@ impl Drop for Gpu {
     }
 }
 
-/// What may be copied to a device byte by byte.
+/// Types that can be copied to a device byte by byte.
 ///
 /// # Safety
 /// Every bit pattern is a value, and there is no padding.

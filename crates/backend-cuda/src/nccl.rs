@@ -13,7 +13,7 @@ const SUM: c_int = 0;
 type Status = c_int;
 type Handle = *mut c_void;
 
-/// What the devices of one sum know each other by.
+/// The identity of the group of devices of one sum.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Meeting([c_char; 128]);

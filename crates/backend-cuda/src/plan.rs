@@ -1,4 +1,4 @@
-//! What a model gives to a plan: its kernels for a step, or one for all steps. The session asks for them;
+//! The kernels that a model gives to a plan: several for a step, or one for all steps. The session asks for them;
 //! the launchers, a file per model, are them.
 
 use crate::driver::{Address, Gpu};
@@ -39,11 +39,11 @@ pub(crate) trait FusedKernel {
     /// Enqueues all steps over the first `samples` samples of the order.
     fn enqueue(&mut self, samples: usize) -> Result<(), TrainError>;
 
-    /// What runs, in a few words.
+    /// A description in a few words.
     fn path(&self) -> &str;
 }
 
-/// What a model's kernels are given: where they are and what they work on.
+/// The arguments of a model's kernels: their place and their data.
 pub(crate) struct Place<'a> {
     pub(crate) gpu: &'a Rc<Gpu>,
     pub(crate) resident: &'a Resident,

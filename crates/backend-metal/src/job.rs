@@ -1,4 +1,4 @@
-//! What both backends refuse before any device is touched, and the sizes that they plan with.
+//! The jobs that both backends refuse before any device is touched, and the sizes that they plan with.
 
 use nn::backend::{Job, Options, TrainError, Unavailable};
 
@@ -35,7 +35,7 @@ impl Sizes {
     }
 }
 
-/// What can be refused before any device is touched.
+/// Refuses jobs that cannot be trained, before any device is touched.
 ///
 /// # Errors
 /// [`TrainError::Option`] for an option that cannot be honoured, [`TrainError::Mismatch`] for an

@@ -62,7 +62,7 @@ impl Backend for Wgpu {
     }
 }
 
-/// What can be refused before any device is touched.
+/// Refuses jobs that cannot be trained, before any device is touched.
 fn check(job: &Job<'_>, options: &Options) -> Result<Checks, TrainError> {
     let refused = |option, value: &str, reason: &str| {
         Err(TrainError::Option { option, value: value.to_owned(), reason: reason.to_owned() })

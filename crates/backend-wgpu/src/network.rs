@@ -39,7 +39,7 @@ pub(crate) trait Network {
     /// How they lie there.
     fn layout(&self) -> &Layout;
 
-    /// What runs, in a few words.
+    /// A description in a few words.
     fn path(&self) -> String;
 
     /// Floating-point operations per sample beside the update, where they are fewer than the dense

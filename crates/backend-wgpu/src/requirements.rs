@@ -1,4 +1,4 @@
-//! What a device must have: all that the kernels rely on.
+//! The requirements of a device: everything that the kernels rely on.
 
 use wgpu::{Features, Limits};
 

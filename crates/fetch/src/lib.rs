@@ -1,6 +1,6 @@
 //! Downloads a file from one of several addresses, over HTTPS.
 //!
-//! What a server says is believed about nothing but progress: a file counts as downloaded when the caller's
+//! The server is trusted for nothing but progress: a file counts as downloaded if the caller's
 //! check of its bytes says so. Until then it has a temporary name; then it is renamed. A connection that breaks
 //! is tried again from the beginning.
 //!
@@ -100,9 +100,7 @@ pub fn download(
     let failed = |troubles: String| Error::Download { path: path.to_path_buf(), troubles };
     if let Some(url) = urls.iter().find(|url| !url.starts_with("https://") && !options.without_tls)
     {
-        return Err(failed(format!(
-            "{url}: is not fetched over TLS, and only --without-tls allows that"
-        )));
+        return Err(failed(format!("{url} does not use TLS; --without-tls allows it")));
     }
     if !is_right(path) {
         let folder = path.parent().unwrap_or(Path::new("."));
@@ -182,7 +180,7 @@ fn from_server(
             Ok(()) if is_right(part.path()) => return Ok(part),
             Ok(()) => {
                 return Err(Trouble::Refused(
-                    "not the file that is wanted: wrong checksum".to_owned(),
+                    "not the right file: its checksum differs".to_owned(),
                 ));
             }
             Err(Trouble::Cut(_)) if attempt < ATTEMPTS && Instant::now() < deadline => attempt += 1,
@@ -207,7 +205,8 @@ fn receive(
     }
     let length = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     let total = length.and_then(|length| length.parse::<u64>().ok());
-    let too_much = || Trouble::Refused(format!("a file of more than {} bytes", options.most_bytes));
+    let too_much =
+        || Trouble::Refused(format!("the file has more than {} bytes", options.most_bytes));
     if total.is_some_and(|total| total > options.most_bytes) {
         return Err(too_much());
     }

@@ -1,12 +1,12 @@
-//! Every file of Trainmark's own is read and written here.
+//! Reads and writes all of Trainmark's own files.
 //!
 //! Reading: only regular files, opened without blocking, up to the limit of the file's [`Kind`]. A pipe, a
-//! device or a file of many gigabytes under the name of a result is an error that says so, never a hang and
-//! never a full memory. A link is followed: reading through one harms nobody.
+//! device or a file of many gigabytes under the name of a result is an error that says so. It never hangs the program
+//! or fills the memory. A link is followed, because reading through a link does no harm.
 //!
 //! Writing: a link under the name that is written is never followed, so a folder from elsewhere cannot make
 //! the harness overwrite a file outside of it. [`replace`] and [`create_new`] write a file whole or not at
-//! all. What stands under a name and is not understood is moved out of the way ([`set_aside`]).
+//! all. A file that is not understood is moved out of the way ([`set_aside`]).
 #![forbid(unsafe_code)]
 
 use rustix::fs::OFlags;
@@ -17,8 +17,8 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
-/// What the names of files begin with that are just being written. What a killed process left of them is
-/// nobody's.
+/// The beginning of the name of a file that is being written. A file with such a name is the leftover of a
+/// process that was killed.
 pub const WRITING: &str = ".writing-";
 
 /// The folder in which Trainmark keeps what it downloads and draws: `$XDG_CACHE_HOME/trainmark`, or
@@ -33,7 +33,7 @@ pub fn cache_directory() -> Option<PathBuf> {
     }
 }
 
-/// What a file is for, and how large it may be.
+/// The purpose of a file and its largest size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {
     /// With its article, for messages.
@@ -53,12 +53,12 @@ impl Kind {
     /// For a task on another machine: the suite and all of its rows.
     pub const ORDER: Kind = Kind { name: "an order", most_bytes: 256 * MIB };
     /// The machine's measurement, the noise of a row, the stamp of a set-up.
-    pub const NOTE: Kind = Kind { name: "a note of ours", most_bytes: 16 * MIB };
+    pub const NOTE: Kind = Kind { name: "a file of measurements", most_bytes: 16 * MIB };
     /// Output of a program that we started.
     pub const LOG: Kind = Kind { name: "a log", most_bytes: 1024 * MIB };
     /// Data, programs and scripts: read as streams.
     pub const STREAM: Kind = Kind { name: "data or a program", most_bytes: u64::MAX };
-    /// Of a trainer, for scoring.
+    /// Predictions of a trainer, for scoring.
     pub const PREDICTIONS: Kind = Kind { name: "a file of predictions", most_bytes: 4096 * MIB };
 }
 
@@ -76,7 +76,7 @@ impl fmt::Display for Kind {
 pub fn open(path: &Path, kind: Kind) -> io::Result<(File, u64)> {
     let regular = |found: std::fs::Metadata| match found.is_file() {
         true => Ok(found.len()),
-        false => Err(invalid(format!("is no regular file, as {kind} is"))),
+        false => Err(invalid(format!("is not a regular file, as {kind} must be"))),
     };
     // Looked at first: opening some devices does something. And again, should it have been exchanged.
     regular(std::fs::metadata(path)?)?;
@@ -133,7 +133,8 @@ pub fn read_end(path: &Path, kind: Kind, most: u64) -> io::Result<Vec<u8>> {
 }
 
 fn too_large(bytes: u64, kind: Kind) -> io::Error {
-    let said = format!("has {}; {kind} may have {}", size(bytes), size(kind.most_bytes));
+    let said =
+        format!("has {}, but {kind} may have at most {}", size(bytes), size(kind.most_bytes));
     io::Error::new(ErrorKind::FileTooLarge, said)
 }
 
@@ -159,12 +160,12 @@ pub fn create(path: &Path) -> io::Result<File> {
 
 fn ours(path: &Path, options: &OpenOptions) -> io::Result<File> {
     if path.symlink_metadata().is_ok_and(|found| found.is_symlink()) {
-        return Err(invalid("a link has this name, and links are not written through: remove it"));
+        return Err(invalid("is a link, which trainmark does not write through; remove it"));
     }
     let file = options.open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
-        false => Err(invalid("it is no regular file")),
+        false => Err(invalid("it is not a regular file")),
     }
 }
 
@@ -268,10 +269,10 @@ mod tests {
         File::create(path("sparse")).unwrap().set_len(1 << 40).unwrap();
         for name in ["pipe", "zero", "."] {
             let error = read(&path(name), SMALL).unwrap_err().to_string();
-            assert_eq!(error, "is no regular file, as a small file is", "{name}");
+            assert_eq!(error, "is not a regular file, as a small file must be", "{name}");
         }
         let error = read(&path("sparse"), SMALL).unwrap_err().to_string();
-        assert!(error.starts_with("has 1.10 TB; a small file may have"), "{error}");
+        assert!(error.starts_with("has 1.10 TB, but a small file may have at most"), "{error}");
         assert_eq!(read(&path("none"), SMALL).unwrap_err().kind(), ErrorKind::NotFound);
         std::fs::write(path("right"), "0123456789").unwrap();
         symlink(path("right"), path("link")).unwrap();

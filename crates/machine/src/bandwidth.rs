@@ -18,7 +18,7 @@ const MEMORY_SET: std::ops::RangeInclusive<u64> = 64 << 20..=1 << 30;
 pub(crate) struct Set {
     level: Level,
     threads: usize,
-    /// Of each thread.
+    /// Bytes of each thread.
     bytes: u64,
 }
 

@@ -1,11 +1,11 @@
-//! What a machine can do: the types, as they are stored.
+//! The capability of a machine: the types, as they are stored.
 
 use serde::{Deserialize, Serialize};
 
 /// The version of the keys below. A stored file of another one is measured again.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// What a machine can do.
+/// The capability of a machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Capability {
     /// [`SCHEMA_VERSION`] of the writer.
@@ -102,7 +102,7 @@ pub enum Level {
     Memory,
 }
 
-/// What is done with it.
+/// The kind of access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Access {

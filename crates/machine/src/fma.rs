@@ -108,7 +108,7 @@ const SUMMAND: f32 = 0.25;
 const SCALAR_LANES: usize = 4;
 const SCALAR_CHAINS: usize = 12;
 
-/// What portable code reaches: vectors of the architecture's oldest CPU.
+/// The rate of portable code: vectors of the architecture's oldest CPU.
 fn scalar(repetitions: u64) {
     let (factor, summand) = (black_box(FACTOR), black_box(SUMMAND));
     let mut chains = [[0.5f32; SCALAR_LANES]; SCALAR_CHAINS];

@@ -1,10 +1,10 @@
-//! What this machine can do: the rate of its multiply-adds and the bandwidth of each level of its
+//! Measures this machine: the rate of its multiply-adds and the bandwidth of each level of its
 //! memory, measured, so that a report can say how far from the hardware's limit a training was.
 //!
 //! No trainer and no backend is linked here, so the harness may use it. Rates are whole numbers of
 //! operations or bytes per second, which keeps the types comparable and hashable.
 //!
-//! What a rate is: all probes take turns for several rounds, so that drift meets them alike; the
+//! Definition of a rate: all probes take turns for several rounds, so that drift affects them alike; the
 //! median of the rounds is the rate, the highest stands beside it. Threads are as many as asked
 //! for, start together and are not pinned; a probe's time is from the first start to the last end.
 //! Only the round trip between two cores is between two threads that are bound to them.

@@ -21,7 +21,7 @@ type Status = c_int;
 type Handle = *mut c_void;
 type Address = sys::CUdeviceptr;
 
-/// What the factors of a product are; sums are float32.
+/// The type of the factors of a product; sums are float32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Precision {
     Tf32,

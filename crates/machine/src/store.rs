@@ -40,7 +40,7 @@ pub fn path(cache: &Path, key: &str) -> PathBuf {
     cache.join("machine").join(format!("{key}.json"))
 }
 
-/// What was stored of the machine of that key; `None` if nothing was, or by another version.
+/// The stored capability of the machine with that key; `None` if there is none of this version.
 ///
 /// # Errors
 /// If there is a file that cannot be read or understood.

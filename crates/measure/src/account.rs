@@ -1,4 +1,4 @@
-//! What the kernel says of a child when it ends, and on macOS of processes that run. The few system
+//! The kernel's account of a child when it ends, and on macOS of running processes. The few system
 //! calls here have no safe wrapper elsewhere; the harness itself has no unsafe code.
 //!
 //! [`wait_for_any`] is `wait4`, on every Unix. On macOS it looks at the child once more between its
@@ -79,7 +79,7 @@ mod macos {
     /// `PROC_PPID_ONLY` of `sys/proc_info.h`, which `libc` lacks.
     const PROC_PPID_ONLY: u32 = 6;
 
-    /// Of one process.
+    /// The usage of one process.
     #[derive(Clone, Copy, Debug)]
     pub struct Memory {
         /// Resident now.
@@ -90,7 +90,7 @@ mod macos {
         pub peak_footprint_bytes: u64,
     }
 
-    /// What the kernel knows of a process's memory, also of one that has ended and was not waited for.
+    /// The kernel's account of a process's memory, also after it has ended and before it is reaped.
     /// `None` if there is no such process or it is not ours to look at.
     #[allow(unsafe_code)]
     pub fn memory(pid: i32) -> Option<Memory> {

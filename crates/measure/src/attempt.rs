@@ -5,7 +5,7 @@ use crate::surroundings::{Observer, Surroundings};
 use serde::{Deserialize, Serialize};
 use std::sync::{Mutex, PoisonError};
 
-/// What came of a [`Job`].
+/// The result of a [`Job`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Attempt {
     /// With the figures that come from the surroundings among its meters.

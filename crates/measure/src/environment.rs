@@ -1,6 +1,6 @@
-//! In what state the machine is: what no name of a CPU tells and what moves figures all the same.
+//! The state of the machine: settings that the name of a CPU does not tell but that change figures.
 //!
-//! Read once for each run of a suite. What cannot be known is null, and `missing` says why.
+//! It is read once for each run of a suite. An unknown value is null, and `missing` says why.
 
 use crate::group::Place;
 use crate::launch::withhold;
@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 const NO_CPUFREQ: &str = "the system does not show it (no cpufreq)";
-const UNSAID: &str = "the kernel does not say";
+const UNSAID: &str = "the kernel does not report it";
 const NO_MEMINFO: &str = "no /proc/meminfo";
 const NO_LIMIT: &str = "no limit is set or visible";
 
@@ -22,7 +22,7 @@ const NO_LIMIT: &str = "no limit is set or visible";
 pub struct Environment {
     /// Instruction sets and other features of the CPU, as the kernel names them.
     pub cpu_flags: Vec<String>,
-    /// What decides on the clock, for example `performance`; several where cores differ.
+    /// The governor of the clock, for example `performance`; several if cores differ.
     pub governor: Option<String>,
     /// Whether clocks above the nominal one are allowed.
     pub turbo: Option<bool>,
@@ -85,10 +85,10 @@ impl Environment {
         let virtual_machine = (!cpu_flags.is_empty()).then_some(hypervisor);
         let why = "the CPU's flags are not known";
         it.virtual_machine = it.known("virtual_machine", virtual_machine, why);
-        it.container = it.known("container", container(&read), "this system has no such signs");
+        it.container = it.known("container", container(&read), "this system does not report it");
         it.memory_limit_bytes = it.known("memory_limit_bytes", memory_limit, NO_LIMIT);
         it.cpu_limit_cores = it.known("cpu_limit_cores", cpu_limit, NO_LIMIT);
-        let why = gpus.reason().unwrap_or("the driver does not say");
+        let why = gpus.reason().unwrap_or("the driver does not report it");
         it.gpu_driver = it.known("gpu_driver", gpus.driver(), why);
         let flags = Some(cpu_flags).filter(|flags| !flags.is_empty());
         it.cpu_flags = it.known("cpu_flags", flags, "/proc/cpuinfo lists none").unwrap_or_default();
@@ -120,7 +120,7 @@ fn cpu_flags(cpuinfo: &str) -> Vec<String> {
     flags.split_ascii_whitespace().map(str::to_owned).collect()
 }
 
-/// Of the first cores; all governors if they differ.
+/// The governor of the first cores; all governors if they differ.
 fn governor(read: Read) -> Option<String> {
     let of =
         |core: usize| read(&format!("/sys/devices/system/cpu/cpu{core}/cpufreq/scaling_governor"));

@@ -1,4 +1,4 @@
-//! What machine this is, for the record.
+//! The description of this machine, for the record.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! Where a result comes from: digests of programs, the working tree's commit, timestamps.
+//! The origin of a result: digests of programs, the working tree's commit, timestamps.
 
 use crate::launch::withhold;
 use files::Kind;

@@ -1,7 +1,7 @@
-//! A folder for what is gone when the run ends: predictions, exchanges with trainers.
+//! A folder for temporary files of a run: predictions, exchanges with trainers.
 //!
-//! A process that is killed cannot remove its own. Each holds a lock in its folder for as long as it
-//! lives, so that the next one sees which of them nobody needs any more, and removes those.
+//! A process that is killed cannot remove its folder. Each process holds a lock in its folder while it lives. The next
+//! process finds folders without a lock and removes them.
 
 use std::fs::{self, File};
 use std::io;
@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// What the folders' names begin with, among the system's temporary files.
+/// The beginning of the folders' names among the system's temporary files.
 const PREFIX: &str = "trainmark-";
 /// The file in each that its owner holds locked.
 const LOCK: &str = ".in-use";

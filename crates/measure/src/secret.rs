@@ -1,8 +1,8 @@
 //! Secrets stay out of the record.
 //!
-//! Of the environment only what the harness itself sets is recorded: the suite's own entries and the
-//! protocol's. A trainer inherits the rest, since compilers, drivers and Python need it, and may print
-//! it. Values that look like secrets are taken out of whatever is kept of its output, as they are and in
+//! A record contains only the environment variables that the harness itself sets: the suite's own entries and the
+//! protocol's. A trainer inherits the other variables, because compilers, drivers and Python need them, and may print
+//! them. Values that look like secrets are taken out of whatever is kept of its output, as they are and in
 //! base64. A value looks like one by its variable's name, or by its form: an address with a password, or a
 //! long word that nobody would choose.
 
@@ -22,7 +22,7 @@ const SHORTEST: usize = 4;
 /// digits, was drawn by a machine: once in this many characters.
 const RANDOM_LENGTH: usize = 16;
 const RANDOM_RUN: usize = 4;
-/// Of a secret in base64; fewer characters are any word.
+/// The least length of a secret in base64; a shorter text could be any word.
 const SHORTEST_CODE: usize = 8;
 
 /// Secrets of this process's environment.
@@ -74,7 +74,7 @@ fn is_named_secret(name: &str, value: &str) -> bool {
     named && value.len() >= SHORTEST && !is_path && !is_setting
 }
 
-/// Of an address such as `postgres://user:password@host/name`.
+/// The password of an address such as `postgres://user:password@host/name`.
 fn password(value: &str) -> Option<&str> {
     let (_, rest) = value.split_once("://")?;
     let (user, _) = rest.split(['/', '?', ' ']).next()?.rsplit_once('@')?;

@@ -8,7 +8,7 @@ use protocol::drivers::Family;
 pub struct Absent(pub &'static str, pub &'static [Family]);
 
 impl Absent {
-    /// What the machine lacks, or how to build the program with it.
+    /// The thing that the machine lacks, or the way to build the program with it.
     fn reason(&self) -> Unavailable {
         let Absent(id, families) = self;
         let first = || families[0].missing().unwrap_or_default();

@@ -9,7 +9,7 @@ use {crate::absent::Absent, protocol::drivers::Family};
 /// A backend of this program.
 pub struct Entry {
     pub id: &'static str,
-    /// What it is, in `--help`.
+    /// Its description in `--help`.
     pub about: &'static str,
     pub backend: &'static dyn Backend,
 }
@@ -72,7 +72,7 @@ fn only_software(devices: &[DeviceProbe]) -> Option<String> {
     devices.iter().all(|device| device.software).then_some(reason)
 }
 
-/// What this machine can do.
+/// The backends and devices of this machine.
 pub fn probe(options: &Options) -> Probe {
     Probe {
         trainer: env!("CARGO_PKG_NAME").to_owned(),

@@ -23,10 +23,10 @@ use std::path::{Path, PathBuf};
 pub const OPTION: &str = "--checkpoint";
 const JSON: &str = "checkpoint.json";
 const LOCK: &str = ".lock";
-/// Of the JSON.
+/// The version of the JSON.
 const VERSION: u32 = 1;
 
-/// What decides the bits of a training, by name: two jobs with the same entries are the same.
+/// The settings that decide the bits of a training, by name: two jobs with the same entries are the same.
 pub type Identity = BTreeMap<String, String>;
 
 /// A digest of weights, for [`Identity`]: FNV-1a of 64 bits (Fowler, Noll and Vo), which tells files
@@ -39,7 +39,7 @@ pub fn digest(parameters: &[f32]) -> String {
     format!("{hash:016x}")
 }
 
-/// What `checkpoint.json` holds.
+/// The content of `checkpoint.json`.
 #[derive(Debug, Serialize, Deserialize)]
 struct State {
     version: u32,
@@ -55,7 +55,7 @@ struct State {
 pub struct Folder {
     path: PathBuf,
     lock: File,
-    /// What is counted: `epoch` or `step`.
+    /// The unit of progress: `epoch` or `step`.
     unit: &'static str,
 }
 
@@ -106,7 +106,7 @@ impl Folder {
         Ok(Some((self.path.join(name), state.done)))
     }
 
-    /// That there is no checkpoint that a new run would replace.
+    /// Checks that there is no checkpoint that a new run would replace.
     ///
     /// # Errors
     /// If there is one.

@@ -349,7 +349,7 @@ impl Cli {
         }
     }
 
-    /// What the backend is told.
+    /// The options of the backend.
     pub fn options(&self) -> Options {
         let DeviceArgs { threads, isa, device, allow_software, precision, plan } = &self.device;
         Options {

@@ -1,4 +1,4 @@
-//! What goes to standard output: lines for people and, where a harness listens, events.
+//! Standard output: lines for people and, if a harness listens, events.
 
 use protocol::Event;
 use std::fmt::Display;

@@ -292,7 +292,7 @@ fn announce<W: Write>(
     Ok(())
 }
 
-/// Who runs, on what.
+/// The program and its device.
 fn started(setup: &Setup<'_>, session: &dyn Session) -> Event {
     let Description { device, path, threads, precision, software } = session.description();
     Event::Started {

@@ -12,7 +12,7 @@ use protocol::{env, exit};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// What names the files, in messages.
+/// The name of the files in messages.
 const NAMED_BY: &str = "$TRAINMARK_VERIFY";
 
 /// The folder of a verification.

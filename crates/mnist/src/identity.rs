@@ -1,4 +1,4 @@
-//! What a dataset is, by SHA-256 of its files, whatever they are called and however compressed.
+//! The identity of a dataset: the SHA-256 of its files, whatever their names and compression.
 
 use crate::idx::Kind;
 use crate::{Dataset, Split, digits};
@@ -13,7 +13,7 @@ pub const FILES: [&str; 4] = [
     "t10k-labels-idx1-ubyte",
 ];
 
-/// What each of [`FILES`] holds.
+/// The content of each of [`FILES`].
 pub(crate) const KINDS: [Kind; 4] = [Kind::Images, Kind::Labels, Kind::Images, Kind::Labels];
 
 /// SHA-256 of MNIST's decompressed files, in the order of [`FILES`].

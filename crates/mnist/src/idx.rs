@@ -26,10 +26,10 @@ use std::path::Path;
 /// Deflate's limit: 258 bytes from at least two bits, so 1032 from a byte.
 const MAX_RATIO: u64 = 1032;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
-/// That of labels.
+/// The header of labels, the shorter one.
 const SHORTEST_HEADER: u64 = 8;
 
-/// What a file holds, and so its header.
+/// The content of a file, which decides its header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Images,
@@ -63,7 +63,7 @@ impl Kind {
         header
     }
 
-    /// What follows the header of a split's file.
+    /// The bytes after the header of a split's file.
     pub(crate) fn bytes(self, split: &Split) -> &[u8] {
         match self {
             Self::Images => split.images(),

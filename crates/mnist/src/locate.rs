@@ -33,7 +33,7 @@ enum Place {
     Embedded,
 }
 
-/// What may decide where the data is; made of the process's surroundings, or of a test's.
+/// The settings that decide where the data is: those of the process, or of a test.
 struct Surroundings {
     variable: Option<OsString>,
     working: PathBuf,
@@ -76,7 +76,7 @@ impl Source {
         }
     }
 
-    /// What led here: `--data`, `$TRAINMARK_DATA`, `./data`, `the user's cache`, ...
+    /// How it was found: `--data`, `$TRAINMARK_DATA`, `./data`, `the user's cache`, ...
     pub fn found_by(&self) -> &'static str {
         self.found_by
     }

@@ -1,4 +1,4 @@
-//! What can be wrong with an IDX file.
+//! The errors of an IDX file.
 
 /// A compressed file may not decompress to more: thirty times MNIST.
 pub const MAX_INFLATED_BYTES: u64 = 1 << 31;
@@ -36,7 +36,7 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// What to do about it.
+    /// The remedy.
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::NotAFile => "replace it by the file",

@@ -57,7 +57,7 @@ pub trait Backend: Sync {
     }
 }
 
-/// What is to be trained.
+/// A training job.
 #[derive(Clone, Copy)]
 pub struct Job<'data> {
     pub model: Model,
@@ -65,7 +65,7 @@ pub struct Job<'data> {
     pub batch_size: usize,
     /// Plain SGD: `w -= learning_rate * mean gradient over the step's samples`.
     pub learning_rate: f32,
-    /// What the order's indices point into.
+    /// The data that the order's indices point into.
     pub train: &'data Split,
 }
 
@@ -128,7 +128,7 @@ pub struct Options {
 
 /// A model in training on a device.
 pub trait Session {
-    /// What runs where, for the record.
+    /// A description of the session, for the record.
     fn description(&self) -> Description;
 
     /// Seconds that making it ready spent on compiling or capturing steps, and on warming up, if
@@ -166,13 +166,13 @@ pub trait Session {
     /// If the device fails.
     fn predict(&mut self, images: &[u8], labels: &mut [u8]) -> Result<(), TrainError>;
 
-    /// What the device measured of all `train` calls so far.
+    /// The time that the device measured for all `train` calls so far.
     fn measured(&self) -> Measured {
         Measured::default()
     }
 }
 
-/// What runs where.
+/// A description of a session.
 #[derive(Clone, Debug, Default)]
 pub struct Description {
     /// The device's name, for example the CPU model.

@@ -1,4 +1,4 @@
-//! What the models are: their sizes, and the name, shape and place of each parameter tensor.
+//! The models: their sizes, and the name, shape and place of each parameter tensor.
 
 use mnist::{CLASSES, PIXELS};
 

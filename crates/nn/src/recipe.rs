@@ -1,4 +1,4 @@
-//! What the seed decides: initial weights and the order of the samples; and the loss of an epoch.
+//! Everything that the seed decides: initial weights and the order of the samples. Also the loss of an epoch.
 //!
 //! One generator for everything: ChaCha8, a published stream cipher, through `rand_chacha`, keyed
 //! with the seed's 64 bits. Weights come from stream 0, the order of epoch `e` (from 0) from stream

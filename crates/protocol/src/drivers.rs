@@ -1,10 +1,10 @@
-//! Which families of devices a machine may have, told from the files that their drivers make. Nothing is loaded
-//! and no device is asked, so this costs nothing. A program need not be compiled for a family that is certainly
-//! missing; whether a device can really be used, only the backend finds out.
+//! The families of devices that a machine may have, found by the files that their drivers make. Nothing is loaded and
+//! no device is asked, so this costs nothing. A program need not be compiled for a family that is certainly missing.
+//! Only the backend finds out whether a device can really be used.
 
 use std::path::Path;
 
-/// A way to reach devices: each word is one of `{devices}` in a suite, and a feature of our trainer.
+/// A family of devices: one of the words for which `{devices}` stands in a suite, and a feature of our trainer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     Cuda,
@@ -31,7 +31,7 @@ impl Family {
         }
     }
 
-    /// Why this machine certainly has no device of it; `None` if it may have one.
+    /// Why this machine certainly has no device of the family; `None` if it may have one.
     pub fn missing(self) -> Option<String> {
         let found = |files: &[&str]| files.iter().any(|file| Path::new(file).exists());
         let reason = match self {

@@ -1,14 +1,13 @@
 //! Event lines: what a trainer reports while it runs.
 //!
-//! A trainer writes a line that begins with [`EVENT_PREFIX`]. What stands before the marker by the time
-//! the line arrives (a launcher's rank, a progress bar) is passed over, and so is what stands behind the
-//! object. Numbers may be `NaN` and `Infinity`, as Python's `json` writes them.
+//! A trainer writes a line with [`EVENT_PREFIX`] and one JSON object. Text before the marker (a launcher's rank, a
+//! progress bar) and after the object is ignored. Numbers may be `NaN` and `Infinity`, as Python's `json` writes them.
 
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// What every event line begins with.
+/// The beginning of every event line.
 pub const EVENT_PREFIX: &str = ":::TRAINMARK ";
 const MARKER: &str = ":::TRAINMARK";
 
@@ -20,7 +19,7 @@ pub type Metrics = BTreeMap<String, f64>;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// First of all: who runs, on what.
+    /// The first event: the program and its device.
     Started {
         /// [`crate::VERSION`] of the trainer.
         protocol: u32,
@@ -52,7 +51,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ranks: Option<u32>,
     },
-    /// The data that the trainer really read.
+    /// The data that the trainer has read.
     Dataset {
         name: String,
         /// SHA-256 of the dataset as METHOD.md defines it, if the trainer computed it.
@@ -104,8 +103,8 @@ pub enum Event {
         train_s: f64,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         steps: Option<u64>,
-        /// What was got through in the region, in the unit that the suite names: samples, tokens; of this
-        /// rank alone (since protocol 2).
+        /// The work of this rank in the region, in the unit that the suite names: samples, tokens (since
+        /// protocol 2).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         work: Option<f64>,
         /// Device time of the same region, from device events.
@@ -140,7 +139,7 @@ pub enum Event {
     Unknown,
 }
 
-/// An event and the process that it is of.
+/// An event and the rank of its process.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Said {
     #[serde(flatten)]
@@ -150,7 +149,7 @@ pub struct Said {
     pub rank: u32,
 }
 
-/// Why a line with our marker is no event.
+/// Why a line with our marker is not an event.
 #[derive(Debug)]
 pub struct EventError(String);
 
@@ -163,8 +162,8 @@ impl fmt::Display for EventError {
 impl std::error::Error for EventError {}
 
 impl Said {
-    /// Reads a line of a trainer's output: empty if our marker does not stand in it, several if
-    /// processes wrote at once.
+    /// Reads the events of a line of a trainer's output: none without our marker, several if processes wrote
+    /// at once.
     ///
     /// # Errors
     /// If what follows the marker is not JSON, or lacks a key that the event needs.
@@ -191,7 +190,7 @@ impl Said {
 }
 
 impl Event {
-    /// The first of [`Said::all`], where the rank does not matter.
+    /// The first event of [`Said::all`], if the rank does not matter.
     ///
     /// # Errors
     /// As there.

@@ -1,4 +1,4 @@
-//! How equal a program's steps are to a reference's: the grades of `trainmark verify`, defined once for the
+//! The grades of `trainmark verify`: how nearly a program's steps equal a reference's. They are defined once for the
 //! harness and for the tests of our own backends.
 //!
 //! A quantity is the losses, a parameter tensor, or a tensor of the optimiser. Its error is measured in two
@@ -81,41 +81,41 @@ pub struct Quantity {
     pub of_magnitude: f64,
     /// The root mean square of the errors relative to [`Bounds::change`]; without that, `of_magnitude`.
     pub of_change: f64,
-    /// Of the loss: the step (from 0) of the largest error. Of a tensor: the element, row-major.
+    /// The place of the largest error: for the loss the step (from 0), for a tensor the element, row-major.
     pub place: usize,
-    /// There: the reference's value.
+    /// The reference's value at that place.
     pub expected: f64,
-    /// There: the program's.
+    /// The program's value at that place.
     pub actual: f64,
 }
 
 /// A program's outcome, compared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
-    /// The worst of the quantities'.
+    /// The worst grade of the quantities.
     pub grade: Grade,
     /// The losses, then each tensor.
     pub quantities: Vec<Quantity>,
 }
 
 impl Comparison {
-    /// Of these quantities.
+    /// The comparison of these quantities.
     pub fn of(quantities: Vec<Quantity>) -> Comparison {
         let grade = quantities.iter().map(|quantity| quantity.grade).max();
         Comparison { grade: grade.unwrap_or(Grade::Different), quantities }
     }
 }
 
-/// A quantity's bounds where its reference gives none. They stand on what sound arithmetic showed with AdamW
+/// A quantity's bounds if its reference gives none. They come from errors of sound arithmetic with AdamW
 /// (`crates/nn/src/gpt/conformance/grade.rs`), whose steps amplify rounding more than plain SGD's.
 impl Bounds {
-    /// Of losses.
+    /// The bounds of losses.
     pub fn of_losses(expected: &[f64]) -> Bounds {
         let magnitude = largest(expected).max(1.0);
         Bounds { magnitude, change: None, float32: 2e-6, tf32: 1e-3, bf16: 5e-3, ..Bounds::NONE }
     }
 
-    /// Of a tensor: a parameter with its values before the first step, or a part of the optimiser's state.
+    /// The bounds of a tensor: a parameter with its values before the first step, or a part of the optimiser's state.
     pub fn of_tensor(expected: &[f64], initial: Option<&[f32]>) -> Bounds {
         let magnitude = largest(expected);
         let Some(initial) = initial else {
@@ -159,7 +159,7 @@ pub fn quantity(
     let pairs = || expected.iter().zip(actual);
     let error = |(&expected, &actual): (&f64, &f32)| (f64::from(actual) - expected).abs();
     for (index, error) in pairs().map(error).enumerate() {
-        // What is NaN is worst, and the first of them.
+        // The first NaN is the worst.
         if error > worst || (error.is_nan() && worst.is_finite()) {
             (worst, place) = (if error.is_nan() { f64::INFINITY } else { error }, index);
         }
@@ -198,8 +198,8 @@ pub fn quantity(
     }
 }
 
-/// How much of the expected change was made, along it. No change at all is whole. Rounding hardly moves it; a
-/// learning rate that is off by a tenth moves it by a tenth.
+/// The share of the expected change that was made, along that change; 1 if there is no change. Rounding hardly moves
+/// it. A learning rate that is wrong by a tenth moves it by a tenth.
 fn gain(expected: &[f64], actual: &[f32], initial: &[f32]) -> f64 {
     let (mut along, mut whole) = (0.0, 0.0);
     for ((&expected, &actual), &initial) in expected.iter().zip(actual).zip(initial) {
@@ -220,7 +220,7 @@ fn root_mean_square(values: impl Iterator<Item = f64>) -> f64 {
     (squares / f64::max(count, 1.0)).sqrt()
 }
 
-/// No error is none, whatever it is relative to; what is NaN is infinitely wrong.
+/// An error relative to a magnitude: 0 stays 0 whatever the magnitude, and NaN is infinite.
 fn quotient(error: f64, scale: f64) -> f64 {
     match error {
         0.0 => 0.0,

@@ -1,17 +1,17 @@
-//! The contract between the harness and a trainer: what a trainer is told, what it may say, and
-//! what its exit code means. Types and constants only; the harness decides what they are worth.
+//! The contract between the harness and a trainer: environment variables, event lines, files and exit codes. This
+//! crate has only types and constants; the harness decides how to use them.
 //!
-//! A trainer is any program that exits with 0; the suite's rules read what it prints. One that finds
-//! [`env::PROTOCOL`] in its environment may also print *event lines* on its standard output, each
+//! A trainer is any program that exits with 0. The suite's rules read its output. A program that finds
+//! [`env::PROTOCOL`] in its environment may also print *event lines* on its standard output, each with
 //! [`EVENT_PREFIX`] and one JSON object:
 //!
 //! ```text
 //! :::TRAINMARK {"event":"epoch","epoch":1,"loss":0.6118,"seconds":0.08}
 //! ```
 //!
-//! and write its predictions, in the test set's order and the type that the suite declares, to the file that
-//! [`env::PREDICTIONS`] names. The harness then scores them itself. All times are seconds, all sizes are bytes. Unknown events and unknown keys are ignored, so that a newer trainer can
-//! run under an older harness.
+//! It may write its predictions, in the test set's order and the type that the suite declares, to the file that
+//! [`env::PREDICTIONS`] names. The harness then scores them. All times are seconds, and all sizes are bytes. Unknown
+//! events and unknown keys are ignored, so that a newer trainer can run under an older harness.
 #![forbid(unsafe_code)]
 
 pub mod drivers;

@@ -1,4 +1,4 @@
-//! `--probe`: what a trainer can do on this machine, as one JSON object on its standard output.
+//! `--probe`: a trainer prints one JSON object about the backends of this machine on its standard output.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,7 @@ pub struct BackendProbe {
     /// The models that it trains.
     #[serde(default)]
     pub models: Vec<String>,
-    /// What `--device` can choose from.
+    /// The choices of `--device`.
     #[serde(default)]
     pub devices: Vec<DeviceProbe>,
 }
@@ -31,7 +31,7 @@ pub struct BackendProbe {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DeviceProbe {
     pub name: String,
-    /// What else tells it apart: driver, API, instruction set, memory.
+    /// Further properties: driver, API, instruction set, memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     /// An imitation in software of a device of another kind.

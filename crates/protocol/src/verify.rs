@@ -1,19 +1,19 @@
 //! Verification: a few steps that a reference and every other trainer take, from the same weights on the same
-//! samples, and the files in which they say what came of it.
+//! samples, and the files in which they return their results.
 //!
-//! Where [`crate::env::VERIFY`] names a folder, a trainer does not train. It gets ready as for a run
-//! of the same command line, begins with the parameters in [`INITIAL`], takes one step for each
-//! `batch_size` sample numbers in [`ORDER`] (the last step with what is left, as at the end of an
-//! epoch), writes [`LOSSES`] and [`FINAL`] into the folder, and exits with 0. One that knows nothing
-//! of verification trains as ever and writes neither, which is no failure.
+//! If [`crate::env::VERIFY`] names a folder, a trainer does not train. It gets ready as for a run of the same command
+//! line, starts from the parameters in [`INITIAL`], and takes one step for each `batch_size` sample numbers in
+//! [`ORDER`]; the last step takes the rest, as at the end of an epoch. It writes [`LOSSES`] and [`FINAL`] into the
+//! folder and exits with 0. A trainer that does not know verification trains as usual and writes neither file, which
+//! is not a failure.
 //!
-//! The task's reference is asked first ([`Request::reference`]) and finds [`REQUEST`] alone: it chooses the
-//! parameters and the samples, writes them too, and may say in [`BOUNDS`] how far sound arithmetic strays.
+//! The task's reference starts first ([`Request::reference`]) and finds only [`REQUEST`]. It chooses the parameters and
+//! the samples and writes them too. In [`BOUNDS`] it may give error bounds for sound arithmetic.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What is asked for, as one JSON object: [`Request`].
+/// The request, as one JSON object: [`Request`].
 pub const REQUEST: &str = "request.json";
 /// The parameters to begin with: safetensors, float32, PyTorch's names and shapes.
 pub const INITIAL: &str = "initial.safetensors";
@@ -25,10 +25,10 @@ pub const ORDER: &str = "order.u32";
 pub const LOSSES: &str = "losses.f32";
 /// Written by the trainer: the parameters after the last step, like [`INITIAL`].
 pub const FINAL: &str = "final.safetensors";
-/// Written by the reference, if it likes: [`Bounds`] by the name of a tensor, and of `loss`.
+/// Optional, written by the reference: [`Bounds`] by the name of a tensor, and for `loss`.
 pub const BOUNDS: &str = "bounds.json";
 
-/// What is asked for. The command line says the same; it is here for a trainer that would rather read
+/// A request for steps. The command line says the same; this is for a trainer that prefers to read
 /// it from one place. Unknown keys are ignored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Request {
@@ -46,13 +46,13 @@ pub struct Request {
     pub config: serde_json::Map<String, serde_json::Value>,
 }
 
-/// How far a quantity may be from the reference's, by grade.
+/// The bounds of a quantity's error, by grade.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bounds {
-    /// What its largest error is relative to.
+    /// The magnitude that its largest error is relative to.
     pub magnitude: f64,
-    /// What the root mean square of its errors is relative to: that of the change that the steps made. Without
-    /// it, only the largest error counts.
+    /// The root mean square of the change that the steps made; that of the errors is relative to it. Without it,
+    /// only the largest error counts.
     #[serde(default)]
     pub change: Option<f64>,
     /// Whether `float32` bounds the largest error, relative to the magnitude.

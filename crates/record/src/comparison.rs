@@ -1,7 +1,7 @@
-//! Two sets of result files against each other: what became faster, slower, larger, worse.
+//! Compares two sets of result files: which rows became faster, slower, larger or worse.
 //!
-//! Rows are matched by what was trained, by whom, on what, and how ([`Job`]); all samples of one job are
-//! taken together. [`crate::verdict`] says what the samples show. A *regression* is a shown difference for
+//! Rows are matched by trainer, model, data and configuration ([`Job`]). All samples of one job are taken
+//! together. [`crate::verdict`] says what the samples show. A *regression* is a shown difference for
 //! the worse beyond the gate, a row that no longer completes or no longer reaches its target, or one whose
 //! verification grade is worse than it was. Where too little is known for any of that, the outcome is
 //! *inconclusive*, which is not a pass.
@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 
 pub use crate::stats::FEWEST_APART as FEWEST_SAMPLES;
 
-/// What the user decides.
+/// The options of a comparison.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Names of figures.
@@ -70,7 +70,7 @@ pub struct Side {
     pub samples: usize,
 }
 
-/// What a row shows.
+/// The outcome of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -123,14 +123,14 @@ pub struct GradeRow {
     #[serde(rename = "identity")]
     pub job: Job,
     pub base: Grade,
-    /// `None` if nobody has verified it: then nothing is known, and nothing lost.
+    /// `None` if it was not verified: then nothing is known, and nothing lost.
     pub new: Option<Grade>,
     /// Why the new one is what it is, if it is worse.
     pub reason: Option<String>,
     pub outcome: Outcome,
 }
 
-/// What the whole comparison says to a gate.
+/// The conclusion of a comparison, for a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Conclusion {
@@ -145,9 +145,9 @@ pub struct Comparison {
     pub conclusion: Conclusion,
     /// Inconclusive ones first.
     pub rows: Vec<ComparedRow>,
-    /// Of each job that was verified on the base's side, what was found then and now.
+    /// The grade then and now of each job that was verified on the base's side.
     pub grades: Vec<GradeRow>,
-    /// What differs besides the figures: datasets, machines, programs, versions.
+    /// Differences besides the figures: datasets, machines, programs, versions.
     pub differences: Vec<String>,
     /// Jobs that only one side has, and which side.
     pub unmatched: Vec<(String, &'static str)>,
@@ -175,7 +175,7 @@ impl Comparison {
         self.rows.iter().filter(|row| is(row.outcome)).count()
     }
 
-    /// What was measured on the base and could not be judged now.
+    /// The number of rows that were measured on the base and cannot be judged now.
     pub fn unknown(&self) -> usize {
         let is_unknown = |row: &&ComparedRow| match row.outcome {
             Outcome::Inconclusive => true,
@@ -206,13 +206,15 @@ impl Comparison {
 #[derive(Debug, thiserror::Error)]
 pub enum CompareError {
     #[error(
-        "no row of the one is in the other: {0}; --across KEY compares rows that differ in a key, and two files are compared whatever they are of"
+        "the two sides have no row in common: {0}; --across KEY compares rows that differ in a key, and two single files are always compared"
     )]
     NothingInCommon(String),
-    #[error("what was trained differs ({0}): such figures cannot be compared; --anyway does it")]
+    #[error(
+        "the trainings differ ({0}), so their figures cannot be compared; --anyway compares them all the same"
+    )]
     Trainings(String),
     #[error(
-        "they were measured on different machines ({0}): their times cannot be compared; --anyway does it"
+        "the machines differ ({0}), so the times cannot be compared; --anyway compares them all the same"
     )]
     Machines(String),
     #[error("{0}")]
@@ -361,7 +363,7 @@ impl Side {
     fn of(figure: &Figure, records: &[&Record]) -> Side {
         let values = records.iter().flat_map(|record| figure.samples(record));
         let values: Vec<f64> = values.map(|(_, value)| value).collect();
-        // Of several files the worst status.
+        // The worst status of several files.
         let statuses = records.iter().map(|record| record.status);
         let status = statuses.max_by_key(|it| (it.failed(), *it)).unwrap_or_default();
         Side { status, median: stats::median(&values), samples: values.len() }
@@ -384,7 +386,7 @@ fn apart<'a>(
     if own_base.len() == base.len() {
         return (own_base, own_new, None);
     }
-    let said = "both sides have samples of one run, which are not compared with themselves";
+    let said = "both sides have samples of the same run, which are not compared with themselves";
     let (base, new) = match (own_base.is_empty(), own_new.is_empty()) {
         (true, false) => (base.to_vec(), own_new),
         (false, true) => (own_base, new.to_vec()),
@@ -399,7 +401,7 @@ fn grade_row(
     base: (&[&Record], &[Verification]),
     new: (&[&Record], &[Verification]),
 ) -> Option<GradeRow> {
-    // What could not be tried, or has no reference, tells nothing that could be lost.
+    // A grade that says nothing cannot be lost.
     let told = |grade: Grade| !matches!(grade, Grade::Unavailable | Grade::NotVerified);
     let base = Verification::newest(base.0, base.1).filter(|it| told(it.grade))?.grade;
     // A trainer that no longer takes part has lost its grade; a machine without the device has not.

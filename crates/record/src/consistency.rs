@@ -1,4 +1,4 @@
-//! A record held against itself: what it states of all samples follows from them, and no round counts twice.
+//! Checks that a record agrees with itself: its figures follow from its samples, and no round counts twice.
 
 use crate::figures::{self, Figure};
 use crate::result::Record;
@@ -58,10 +58,10 @@ impl Record {
             let both = |it: &Figure| Some((it.of_sample(rival)?, it.of_sample(&sample)?));
             let differs =
                 figures.iter().find_map(|it| Some((it, both(it).filter(|(a, b)| a != b)?)));
-            let told = differs.map_or("what was measured".to_owned(), |(figure, (one, other))| {
+            let told = differs.map_or("the measurements".to_owned(), |(figure, (one, other))| {
                 format!("{}, {} and {}", figure.key, figure.said(one), figure.said(other))
             });
-            format!("round {} stands there twice with different figures: {told}", sample.round + 1)
+            format!("round {} appears twice with different figures: {told}", sample.round + 1)
         });
         self.samples.push(sample);
         contradiction.map_or(Ok(true), Err)

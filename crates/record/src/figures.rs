@@ -91,7 +91,7 @@ static FIGURES: [Figure; 18] = [
         "work per second of training",
         |it| it.throughput.as_ref()?.value, Sample::throughput),
     figure(("step_ms", "Step", "ms"), (Lower, Documents),
-        "milliseconds of the train loop for each step",
+        "milliseconds of the train loop per step",
         |it| Some(1e3 * it.timing.train_s? / it.samples.last()?.steps.filter(|it| *it > 0)? as f64),
         |it| Some(1e3 * it.timing.train_s? / it.steps.filter(|it| *it > 0)? as f64)),
     figure(("wall_s", "Wall Time", "s"), (Lower, OnRequest),
@@ -110,7 +110,7 @@ static FIGURES: [Figure; 18] = [
         "device events around the same region as the train loop",
         |it| it.timing.device_s, |it| it.timing.device_s),
     figure(("device_peak_mb", "Device Memory", "MB"), (Lower, Everywhere),
-        "peak of the trainer's allocations on its device, as it says",
+        "peak of the trainer's allocations on its device, as the trainer reports it",
         |it| Some(it.device_peak_bytes? as f64 / MEGABYTE),
         |it| Some(it.device_peak_bytes? as f64 / MEGABYTE)),
     figure(("target_s", "To Target", "s"), (Lower, Everywhere),
@@ -123,13 +123,13 @@ static FIGURES: [Figure; 18] = [
         "epochs until the target was reached",
         |it| it.race.as_ref()?.epochs, OF_RECORDS),
     figure(("achieved_gflop_per_s", "GFLOP/s", ""), (Higher, Documents),
-        "10^9 floating-point operations carried out per second of training",
+        "10^9 floating-point operations per second of training, as carried out",
         |it| Some(it.roofline.as_ref()?.achieved_flop_per_s / 1e9), OF_RECORDS),
-    figure(("peak_share_percent", "Peak", "%"), (Higher, Everywhere),
-        "share of the rate that the machine was measured to be capable of",
+    figure(("peak_share_percent", "Of Peak FLOP/s", "%"), (Higher, Everywhere),
+        "the model's operations per second, as a share of the machine's measured peak",
         |it| Some(it.roofline.as_ref()?.share? * 100.0), OF_RECORDS),
-    figure(("data_sheet_share_percent", "Of data sheet", "%"), (Higher, Documents),
-        "the model's operations per second, of what the device's data sheet states for the row's precision",
+    figure(("data_sheet_share_percent", "Of Data Sheet", "%"), (Higher, Documents),
+        "the model's operations per second, as a share of the data sheet's peak for the row's precision",
         |it| Some(it.roofline.as_ref()?.of_data_sheet? * 100.0), OF_RECORDS),
     figure(("efficiency", "Efficiency", "%"), (Higher, OnRequest),
         "speed-up along the suite's scaling curve, of the perfect one",
@@ -327,7 +327,7 @@ impl Figure {
         defined.all(|it| Some(it) == first)
     }
 
-    /// Who measured it, of a metric.
+    /// Whether only the trainer states the record's value of this metric.
     pub fn is_claimed(&self, record: &Record) -> bool {
         matches!(self.read, Read::Metric)
             && self.of(record).is_some()

@@ -1,10 +1,10 @@
-//! When two trainings are of the same thing: the same row, the same data, the same program. A finished
-//! row is skipped by this, so it must change whenever another training would come out.
+//! Recognises equal trainings: the same row, the same data, the same program. A finished row with the same
+//! fingerprint is skipped, so the fingerprint must change if the training would be different.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// What makes two trainings comparable.
+/// The identity of a training: two trainings with the same fingerprint are comparable.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Fingerprint {
     pub trainer: String,
@@ -12,9 +12,9 @@ pub struct Fingerprint {
     pub backend: String,
     pub config: Map<String, Value>,
     pub dataset_sha256: String,
-    /// Of the trainer's program; `None` if there is none.
+    /// The digest of the trainer's program; `None` if there is none.
     pub program_sha256: Option<String>,
-    /// Of the command, the environment that the suite sets, the scripts that the command names, the
+    /// The digest of the command, the environment that the suite sets, the scripts that the command names, the
     /// trainer's `inputs`, and what its set-up was made from.
     pub command_sha256: String,
 }

@@ -1,4 +1,4 @@
-//! Folders of result files: all cores, the order of the names, and no file that can stop the rest.
+//! Reads folders of result files on all cores, in the order of their names. No file can stop the others.
 //!
 //! A sample is known by its run, its row and its round, never by its file: a copy, or a link, adds nothing
 //! and is named in [`Folder::duplicates`].
@@ -38,7 +38,7 @@ pub struct Entry {
     pub record: Record,
 }
 
-/// What was found.
+/// The result of reading folders.
 #[derive(Clone, Debug, Default)]
 pub struct Folder {
     /// In the order of their names.
@@ -122,13 +122,13 @@ fn read_file(path: &Path) -> Result<Found, String> {
     Ok(Found::Record(Box::new(record)))
 }
 
-/// What a file is that is no record.
+/// Says what kind of file it is, if it is not a record.
 fn reason(bytes: &[u8], error: &RecordError) -> String {
     let found = serde_json::from_slice::<Value>(bytes);
     match found.as_ref().map(Value::as_object) {
         Err(_) if bytes.trim_ascii().is_empty() => "is empty".to_owned(),
         Err(error) => format!("is not JSON: {error}"),
-        Ok(None) => "is no JSON object".to_owned(),
+        Ok(None) => "is not a JSON object".to_owned(),
         Ok(Some(object)) if object.contains_key("results") => {
             "is a report, not a result file".to_owned()
         }
@@ -150,7 +150,7 @@ pub(crate) fn content(record: &Record) -> String {
 }
 
 impl Folder {
-    /// Of files, in the order of their names; each sample counts once.
+    /// A folder of these files, in the order of their names; each sample counts once.
     pub fn new(entries: Vec<Entry>) -> Folder {
         let mut folder = Folder { entries, ..Folder::default() };
         folder.drop_duplicates();
@@ -228,7 +228,7 @@ impl Record {
             self.conclude();
             self.judge();
         }
-        // What one of the files says against the row holds.
+        // A fault that one of the files states holds for the row.
         let against = [said, (other.status, other.reason)];
         if let Some(said) = against.into_iter().find(|it| it.0 != Status::Measured) {
             (self.status, self.reason) = said;
@@ -237,14 +237,14 @@ impl Record {
             (self.status, self.reason) = (Status::Misreported, Some(reason));
         }
         match new {
-            0 => format!("has the samples of {name}"),
-            _ => format!("is of the row and the run of {name}, with which it is taken together"),
+            0 => format!("has the same samples as {name}"),
+            _ => format!("is of the same row and run as {name}, and the two count as one"),
         }
     }
 }
 
 impl From<Vec<Record>> for Folder {
-    /// Of records that are in memory, as a run's own.
+    /// A folder of records that are in memory, such as those of a run.
     fn from(records: Vec<Record>) -> Folder {
         let entry = |record: Record| Entry { file: String::new(), record };
         Folder { entries: records.into_iter().map(entry).collect(), ..Folder::default() }
@@ -281,7 +281,7 @@ mod tests {
         let names: Vec<&str> = found.entries.iter().map(|it| it.file.as_str()).collect();
         assert_eq!(names, ["a.json", "c.json"]);
         assert_eq!(found.duplicates[0].file, "b.json");
-        assert_eq!(found.duplicates[0].reason, "has the samples of a.json");
+        assert_eq!(found.duplicates[0].reason, "has the same samples as a.json");
     }
 
     #[test]
@@ -290,7 +290,7 @@ mod tests {
             folder(&[("a.json", &record("r", &[0, 1])), ("b.json", &record("r", &[1, 2, 3]))]);
         let rounds = |it: &Entry| it.record.samples.iter().map(|it| it.round).collect::<Vec<_>>();
         assert_eq!(found.entries.iter().map(rounds).collect::<Vec<_>>(), [vec![1, 2, 3, 0]]);
-        assert!(found.duplicates[0].reason.contains("taken together"), "{:?}", found.duplicates);
+        assert!(found.duplicates[0].reason.contains("count as one"), "{:?}", found.duplicates);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Every row over many runs, and where it changed: from the same result files as all reports.
 //!
-//! A change is where [`crate::change`] finds one, [`crate::verdict`] shows it between the runs around it,
-//! and it is larger than the noise floor.
+//! A change counts if [`crate::change`] finds it, [`crate::verdict`] shows it between the runs around it, and it
+//! is larger than the noise floor.
 
 use crate::change;
 use crate::figures::Figure;
@@ -67,7 +67,7 @@ pub struct Change {
 }
 
 impl History {
-    /// Of all rows that are ranked. `label` is what people call a row.
+    /// The history of all ranked rows. `label` is the name of a row.
     pub fn new(
         summary: &Summary,
         figure: &Figure,

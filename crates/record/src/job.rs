@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// What makes two rows the same job: who trained what, how, on which data.
+/// The identity of a job: trainer, model, configuration and data. Rows with the same job are compared.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Job {
     executable: String,
@@ -59,7 +59,7 @@ impl Job {
         self.is_like(other) && self.dataset == other.dataset && (silent(self) || silent(other))
     }
 
-    /// What of these three differs, in words: `dataset: one, then another`.
+    /// The differences in these three, in words: `dataset: one, then another`.
     pub(crate) fn unlike(&self, other: &Job) -> Vec<String> {
         let same_name = self.dataset_name == other.dataset_name;
         let dataset = |it: &Job| match it.dataset_name.as_str() {
@@ -112,10 +112,10 @@ pub(crate) fn jobs<'a>(folder: &'a Folder, across: &[String]) -> Jobs<'a> {
     found
 }
 
-/// Who is compared with whom.
+/// The pairs of jobs that are compared.
 pub(crate) struct Pairing<'a> {
     pub equal: Vec<(&'a Job, &'a Job)>,
-    /// What differs only in dataset, precision or threads.
+    /// Pairs that differ only in dataset, precision or threads.
     pub unlike: Vec<(&'a Job, &'a Job)>,
     pub only_base: Vec<&'a Job>,
     pub only_new: Vec<&'a Job>,

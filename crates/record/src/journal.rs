@@ -1,5 +1,5 @@
-//! The journal of an output folder: what was to be run there, and all that came of it. It is the
-//! truth; the result files are made from it and can be made again.
+//! The journal of an output folder: the runs that began there, and all their results. It is the truth; the result
+//! files are made from it and can be made again.
 //!
 //! One file, `journal.jsonl`, a JSON object per line, only ever appended to, each line on the disk
 //! before the next thing happens. A run writes [`Began`] with its command line, then [`Ran`] for
@@ -34,9 +34,9 @@ use std::time::Duration;
 
 /// The journal's name in the output folder. Not `.json`: it is no result file.
 pub const NAME: &str = "journal.jsonl";
-/// Of the lines. A harness that knows only older ones must not take a run up again.
+/// The version of the lines. A harness that knows only older ones must not continue a run.
 const VERSION: u32 = 2;
-/// What each line begins with; the checksum's digits and the rest follow.
+/// The beginning of each line; the checksum's digits and the rest follow.
 const CHECK: &str = "{\"check\":\"";
 /// Digits of the checksum, of the line's SHA-256 from behind it to the end.
 const DIGITS: usize = 16;
@@ -53,7 +53,7 @@ const HOLDER_PATIENCE: Duration = Duration::from_secs(10);
 struct Entry {
     /// `None` of what is no run's.
     run: Option<String>,
-    /// Of a training.
+    /// The row and round of a training.
     #[serde(skip_serializing_if = "Option::is_none")]
     row: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,7 +80,7 @@ enum Event {
     /// A process has opened the journal.
     Opened(Holder),
     Began(Box<Began>),
-    /// A run that had stopped is taken up again.
+    /// A run that had stopped continues.
     Resumed(At),
     Ran(Box<Ran>),
     Noted(Value),
@@ -189,7 +189,7 @@ impl Began {
     }
 }
 
-/// What came of one training.
+/// The result of one training.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ran {
     /// The row, as an index into the plan, and the round; none of what could not be trained.
@@ -200,7 +200,7 @@ pub struct Ran {
     pub identity: Fingerprint,
     /// The result file's name.
     pub file: String,
-    /// Of one sample, or of none and a reason.
+    /// A record with one sample, or with none and a reason.
     pub result: Record,
 }
 
@@ -244,7 +244,7 @@ pub enum JournalError {
     Locked(String),
     #[error("the journal {NAME} cannot be written: {0}")]
     Unusable(#[from] io::Error),
-    #[error("the journal {NAME} has {0}, which is no journal of ours: move it away")]
+    #[error("{NAME} has {0}, so it is not a journal of trainmark; move it away")]
     TooLarge(String),
 }
 
@@ -260,7 +260,7 @@ pub struct Journal {
     run: Option<String>,
     /// Whether something in it was not understood.
     damaged: bool,
-    /// What had to be left out or done without, for people.
+    /// Warnings for people: lines that were left out, locks that are missing.
     pub warnings: Vec<String>,
 }
 
@@ -376,7 +376,7 @@ impl Journal {
         self.append(Event::Finished(At::now(None)))
     }
 
-    /// The run stops here and can be taken up again.
+    /// The run stops here and can be continued.
     ///
     /// # Errors
     /// If the disk refuses.
@@ -419,7 +419,8 @@ impl Journal {
         let mut copy = File::create_new(&aside)?;
         io::copy(&mut self.file, &mut copy)?;
         copy.sync_all()?;
-        self.warnings.push(format!("{NAME} begins anew; what it had is in {}", aside.display()));
+        self.warnings
+            .push(format!("{NAME} starts again; its old content is in {}", aside.display()));
         Ok(())
     }
 }
@@ -444,7 +445,7 @@ fn lock(file: &File, path: &Path, warnings: &mut Vec<String>) -> Result<(), Jour
             // Some network file systems have no locks.
             Err(TryLockError::Error(error)) => {
                 warnings.push(format!(
-                    "{NAME} cannot be locked ({error}): see to it that no other run uses this folder"
+                    "{NAME} cannot be locked ({error}); make sure that no other run uses this folder"
                 ));
                 return Ok(());
             }
@@ -458,7 +459,7 @@ fn lock(file: &File, path: &Path, warnings: &mut Vec<String>) -> Result<(), Jour
             _ if std::time::Instant::now() < give_up => {
                 std::thread::sleep(Duration::from_millis(20));
             }
-            _ => return Err(JournalError::Locked("a process that has not said which".to_owned())),
+            _ => return Err(JournalError::Locked("an unknown process".to_owned())),
         }
     }
 }
@@ -471,7 +472,7 @@ impl Holder {
     }
 }
 
-/// What a journal says.
+/// The content of a journal.
 #[derive(Default)]
 struct Scan {
     /// Bytes up to the end of the last whole line.
@@ -483,7 +484,7 @@ struct Scan {
     /// Lines so far, and the numbers of those that cannot be understood.
     lines: usize,
     damaged: Vec<usize>,
-    /// Numbers of lines that stand there twice.
+    /// Numbers of lines that appear twice.
     doubled: Vec<usize>,
     /// Lines of runs whose beginning is not there, or of a newer harness.
     strangers: usize,
@@ -527,7 +528,7 @@ impl Scan {
             (Event::Began(began), None) => {
                 let newer = began.version > VERSION;
                 self.strangers += usize::from(newer);
-                // What this harness does not understand it cannot take up again.
+                // A run that this harness does not understand cannot be continued.
                 let (ran, notes) = (Vec::new(), Vec::new());
                 self.runs.push(PastRun { began: *began, ran, notes, finished: newer });
             }
@@ -553,8 +554,8 @@ impl Scan {
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for (numbers, what) in [
-            (&self.damaged, "damaged, and left out"),
-            (&self.doubled, "there twice, and counted once"),
+            (&self.damaged, "damaged and left out"),
+            (&self.doubled, "there twice and counted once"),
         ] {
             let named: Vec<String> = numbers.iter().take(NAMED).map(usize::to_string).collect();
             let word = if numbers.len() == 1 { "line" } else { "lines" };
@@ -567,7 +568,7 @@ impl Scan {
         }
         if self.strangers > 0 {
             let number = self.strangers;
-            warnings.push(format!("{NAME}: {number} lines are of runs that cannot be taken up"));
+            warnings.push(format!("{NAME}: {number} lines are of runs that cannot be continued"));
         }
         warnings
     }
@@ -743,7 +744,7 @@ mod tests {
         std::fs::write(&target, "precious").unwrap();
         std::os::unix::fs::symlink(&target, &path).unwrap();
         let error = Journal::open(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("a link has this name"), "{error}");
+        assert!(error.contains("is a link, which"), "{error}");
         assert_eq!(std::fs::read(&target).unwrap(), b"precious");
         std::fs::remove_file(&path).unwrap();
         assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());

@@ -1,4 +1,4 @@
-//! Names that people type: known ones whatever their case, and for all others the nearest that there is.
+//! Names that people type: finds known names in any case, and suggests the nearest one for others.
 
 use indexmap::IndexSet;
 
@@ -15,7 +15,7 @@ pub fn meant<'a>(wanted: &str, known: &[&'a str]) -> Option<&'a str> {
     known.iter().find(|name| **name == wanted).or_else(|| known.iter().find(same)).copied()
 }
 
-/// What to say of a name that is not known: `--model cn: there is no such model; did you mean cnn? There
+/// The message for an unknown name: `--model cn: there is no such model; did you mean cnn? There
 /// are cnn, mlp`. `listing` is the command that lists them, if there is one.
 pub fn unknown(place: &str, kind: &str, wanted: &str, known: &[&str], listing: &str) -> String {
     let names: IndexSet<&str> = known.iter().copied().collect();

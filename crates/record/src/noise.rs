@@ -1,4 +1,4 @@
-//! The noise floor: a row against itself (A/A), which by construction differs in nothing.
+//! The noise floor: a row is compared with itself (A/A), so that every difference is noise.
 //!
 //! One row runs twice in every round. Then the same statistics that later compare different rows
 //! compare it with itself, over every window of consecutive rounds, in the two ways in which rows
@@ -23,7 +23,7 @@ const FLOOR_QUANTILE: f64 = 0.95;
 /// Numbers of rounds for which the smallest difference is printed.
 const ROUNDS: [usize; 5] = [6, 10, 20, 50, 100];
 
-/// What one `trainmark noise` found out.
+/// The result of one `trainmark noise`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NoiseRecord {
@@ -37,7 +37,7 @@ pub struct NoiseRecord {
     pub config: serde_json::Map<String, serde_json::Value>,
     pub dataset: String,
     pub machine: Machine,
-    /// What was compared: `train_s`, or `wall_s` of a trainer that reports no clock of its own.
+    /// The figure that was compared: `train_s`, or `wall_s` of a trainer that reports no clock of its own.
     pub figure: String,
     /// Seconds of the two runs of each round, in order of the rounds; the one that ran first is first.
     pub rounds: Vec<[f64; 2]>,
@@ -48,7 +48,7 @@ pub struct NoiseRecord {
     pub analysis: Analysis,
 }
 
-/// What the runs say.
+/// The analysis of the samples.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Analysis {

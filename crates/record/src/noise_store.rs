@@ -1,5 +1,5 @@
-//! Where noise records are: beside the user's other state of programs, one file for each row and
-//! machine, the newest replacing the one before.
+//! The folder of noise records, in the user's state folder: one file for each row and machine, of which the newest
+//! replaces the older one.
 
 use crate::noise::{NoiseRecord, SCHEMA_VERSION};
 use crate::{state, write};

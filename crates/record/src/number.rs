@@ -1,4 +1,4 @@
-//! Numbers as text: with as many digits as say something.
+//! Numbers as text, with only the digits that are meaningful.
 
 /// Bytes in the megabyte of `peak_memory_mb`.
 pub const MEGABYTE: f64 = 1e6;

@@ -22,7 +22,7 @@ pub static TASK: LazyLock<TaskRecord> = LazyLock::new(|| {
     }))
 });
 
-/// What such files' configuration keys are called in tables, and which do not change the steps.
+/// The labels of such files' configuration keys, and which of them do not change the steps.
 pub static KEYS: LazyLock<BTreeMap<String, KeyRecord>> = LazyLock::new(|| {
     known(json!({
         "hidden_size": {"label": "hidden"},

@@ -1,8 +1,8 @@
 //! Time to target: a race to a quality instead of a fixed distance.
 //!
-//! The trainer tests every now and then, off its clock, and says what it found; the harness scores the
-//! last predictions and holds the claim against them. How soon the target was reached is the training time
-//! of the first point of the curve that reached it, so a race has the grain of the trainer's own tests.
+//! The trainer tests from time to time, off its clock, and reports the result. The harness scores the last
+//! predictions and compares the claim with them. The time to target is the training time of the first point of
+//! the curve that reached it, so a race is as fine as the trainer's own tests.
 
 use crate::sample::Sample;
 use crate::task::{Better, TaskRecord};
@@ -49,7 +49,8 @@ pub struct RaceSpeedUp {
 }
 
 impl Race {
-    /// Of a row's samples that count; `None` if it does not race, or its trainer does not test on the way.
+    /// The race of a row, over its samples that count. `None` if it does not race, or if its trainer does not
+    /// test on the way.
     pub fn new<'a>(
         config: &Map<String, Value>,
         task: &TaskRecord,

@@ -55,13 +55,13 @@ pub struct Record {
     /// Which run of the suite wrote it.
     #[serde(default)]
     pub run: Option<Box<RunIdentity>>,
-    /// What was learnt; absent in files of version 0.
+    /// The task; absent in files of version 0.
     #[serde(default)]
     pub task: Option<Box<TaskRecord>>,
     /// Configuration keys as the suite declares them.
     #[serde(default)]
     pub keys: BTreeMap<String, KeyRecord>,
-    /// What was trained on; null for a command that was given no data.
+    /// The dataset; null for a command that was given no data.
     #[serde(default)]
     pub dataset: Option<Box<DatasetRecord>>,
     /// A metric on the wrong side of its target makes the row `not_converged`.
@@ -95,7 +95,7 @@ pub struct Record {
     pub trainer: Option<Box<TrainerRecord>>,
     #[serde(default)]
     pub machine: Option<Box<Machine>>,
-    /// What the machine can do, if `trainmark machine` had measured it.
+    /// The capability of the machine, if `trainmark machine` had measured it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capability: Option<Box<machine::Capability>>,
     /// In what state the machine was.
@@ -114,7 +114,7 @@ pub struct Record {
     /// Along the suite's scaling curve, once the other rows are known ([`crate::scaling`]).
     #[serde(skip)]
     pub efficiency_percent: Option<f64>,
-    /// What a difference must exceed to be claimed, if `trainmark noise` has found it out here.
+    /// The noise floor, if `trainmark noise` has measured it on this machine.
     #[serde(default)]
     pub noise_floor: Option<Box<NoiseFloor>>,
 }
@@ -126,7 +126,7 @@ pub struct Metrics {
     pub training_time_seconds: Option<f64>,
     /// Peak resident memory of the tree in megabytes of 10^6 bytes.
     pub peak_memory_mb: Option<f64>,
-    /// By name: medians over `samples`.
+    /// Medians over `samples`, by name.
     #[serde(flatten, serialize_with = "as_map")]
     pub of_task: LiteMap<String, Option<f64>>,
 }
@@ -141,7 +141,7 @@ fn as_map<S: Serializer>(map: &LiteMap<String, Option<f64>>, to: S) -> Result<S:
 #[serde(default)]
 pub struct Throughput {
     pub value: Option<f64>,
-    /// What is counted, for example `tokens`.
+    /// The unit of work, for example `tokens`.
     pub unit: String,
 }
 
@@ -161,7 +161,7 @@ pub struct RunIdentity {
     pub harness: String,
 }
 
-/// What was trained on.
+/// The dataset of a training.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct DatasetRecord {
     pub name: String,
@@ -228,12 +228,12 @@ impl Record {
         }
     }
 
-    /// What was learnt.
+    /// The task.
     pub fn task(&self) -> &TaskRecord {
         self.task.as_deref().unwrap_or(&old::TASK)
     }
 
-    /// What the suite declares of a configuration key.
+    /// The suite's declaration of a configuration key.
     pub fn key(&self, name: &str) -> Option<&KeyRecord> {
         match self.schema_version {
             0 | 1 => old::KEYS.get(name),

@@ -1,6 +1,6 @@
 //! Operations per second, and how far that is from what the machine can do.
 //!
-//! Two rates are told apart. The *dense* one counts every operation that the model asks for, as if
+//! There are two rates. The *dense* one counts every operation that the model asks for, as if
 //! nothing were skipped; the *achieved* one counts those that the trainer says it carried out, which
 //! are fewer where it skips multiplications by zero. A dense rate above the peak is possible only if
 //! something was skipped: a trainer that does not declare that is *implausible*, and so is one whose
@@ -42,7 +42,7 @@ pub struct Roofline {
 }
 
 impl Roofline {
-    /// Of a row: the operations of its samples over the median seconds of training. `None` if the
+    /// The roofline of a row: the operations of its samples over the median seconds of training. `None` if the
     /// trainer does not count its operations, or has no clock.
     pub fn new(
         sample: &Sample,
@@ -88,14 +88,16 @@ pub fn implausible(
         && rate(executed) > most
     {
         let (claimed, most) = (giga(rate(executed)), giga(peak.highest));
-        return Some(format!("it claims {claimed} carried out, the hardware does {most}"));
+        return Some(format!(
+            "it claims that it carried out {claimed}, but the hardware reaches {most}"
+        ));
     }
     if let (Some(dense), None) = (sample.dense_flop, sample.executed_flop)
         && rate(dense) > most
     {
         let (implied, most) = (giga(rate(dense)), giga(peak.highest));
         return Some(format!(
-            "its time implies {implied}, the hardware does {most}, and it declares nothing skipped"
+            "its time implies {implied}, but the hardware reaches {most}, and it does not say that it skipped operations"
         ));
     }
     None
@@ -108,12 +110,12 @@ enum Precision {
     Tf32,
     Bf16,
     Fp16,
-    /// Of two bytes, and nobody says which: both have one rate on the devices that have both.
+    /// bf16 or fp16, without saying which: devices that have both compute both at one rate.
     Mixed,
 }
 
 impl Precision {
-    /// What a trainer means, in the words that frameworks use.
+    /// The precision that a trainer means, in the words that frameworks use.
     fn of(stated: &str) -> Option<Precision> {
         let stated = stated.to_ascii_lowercase();
         let has = |words: &[&str]| words.iter().any(|word| stated.contains(word));
@@ -185,7 +187,8 @@ fn peak(
     backend: &str,
     capability: Option<&Capability>,
 ) -> Result<Peak, String> {
-    let capability = capability.ok_or("the machine was not measured; `trainmark machine` does")?;
+    let capability =
+        capability.ok_or("the machine was not measured; `trainmark machine` measures it")?;
     let stated = trainer.precision.as_deref().unwrap_or("float32");
     let precision = Precision::of(stated);
     let gpu = |device: &&str| {
@@ -234,7 +237,7 @@ fn peak(
         Some(Precision::Bf16) if !cpu.bf16.is_empty() => (&cpu.bf16, 1.0, "bfloat16 multiply-adds"),
         _ => {
             return Err(format!(
-                "the CPU's peak was measured in float32, the row computes in {stated}"
+                "the CPU's peak was measured in float32, but the row computes in {stated}"
             ));
         }
     };
@@ -290,10 +293,13 @@ mod tests {
         assert_eq!(why(&sample(Some(200e9), None, 1.0)), None);
         assert_eq!(why(&sample(Some(240e9), None, 1.0)), None, "within the tolerance");
         let words = why(&sample(Some(1000e9), None, 1.0)).unwrap();
-        assert!(words.contains("implies 1000.0 GFLOP/s, the hardware does 220.0"), "{words}");
+        assert!(
+            words.contains("implies 1000.0 GFLOP/s, but the hardware reaches 220.0"),
+            "{words}"
+        );
         assert_eq!(why(&sample(Some(1000e9), Some(100e9), 1.0)), None);
         let words = why(&sample(Some(1000e9), Some(900e9), 1.0)).unwrap();
-        assert!(words.contains("claims 900.0 GFLOP/s carried out"), "{words}");
+        assert!(words.contains("carried out 900.0 GFLOP/s"), "{words}");
     }
 
     #[test]
@@ -327,11 +333,11 @@ mod tests {
             highest_flop_per_s: 3_000_000_000_000,
         }];
         assert_eq!(why(400e9, &parts, &capability), None, "AVX2 does 220, six products 500");
-        assert!(why(600e9, &parts, &capability).unwrap().contains("the hardware does 500.0"));
+        assert!(why(600e9, &parts, &capability).unwrap().contains("the hardware reaches 500.0"));
         assert_eq!(why(2000e9, &bf16, &capability), None);
-        assert!(why(4000e9, &bf16, &capability).unwrap().contains("the hardware does 3000.0"));
+        assert!(why(4000e9, &bf16, &capability).unwrap().contains("the hardware reaches 3000.0"));
         let of_fma = trainer("float32", "avx2");
-        assert!(why(400e9, &of_fma, &capability).unwrap().contains("the hardware does 220.0"));
+        assert!(why(400e9, &of_fma, &capability).unwrap().contains("the hardware reaches 220.0"));
     }
 
     #[test]
@@ -351,7 +357,7 @@ mod tests {
             Roofline::new(&sample(Some(9e9), None, 1.0), Some(1.0), &trainer, "cpu", None);
         let unknown = unknown.unwrap();
         assert_eq!((unknown.share, unknown.achieved_flop_per_s), (None, 9e9));
-        assert!(unknown.peak_source.contains("`trainmark machine` does"));
+        assert!(unknown.peak_source.contains("`trainmark machine` measures it"));
         let silent = sample(None, None, 1.0);
         assert_eq!(Roofline::new(&silent, Some(1.0), &trainer, "cpu", None), None);
     }

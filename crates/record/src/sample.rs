@@ -36,7 +36,7 @@ impl Timing {
         ]
     }
 
-    /// Without what nobody measured: a clock of 0 or below.
+    /// Without values that are no measurement: a clock of 0 or below.
     #[must_use]
     pub fn measured(mut self) -> Timing {
         for (name, seconds) in self.each() {
@@ -93,10 +93,10 @@ pub struct Sample {
     pub executed_flop: Option<f64>,
     /// Other counters of the operating system, by name.
     pub counters: BTreeMap<String, u64>,
-    /// What a program that logs for MLPerf said of its run, by MLPerf's keys.
+    /// Facts that a program logged for MLPerf, by MLPerf's keys.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub mlperf: BTreeMap<String, f64>,
-    /// What a reader should know of this sample, for example stragglers.
+    /// Notes for a reader, for example about stragglers.
     pub notes: Vec<String>,
     /// Why the sample is noisy: what else the machine did meanwhile. Empty for a quiet one.
     pub disturbances: Vec<String>,
@@ -141,7 +141,7 @@ pub struct CurvePoint {
     /// Counted from 1; a fraction within an epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<f64>,
-    /// Of training until then.
+    /// Seconds of training until then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
     /// Null when it was not finite.
@@ -151,7 +151,7 @@ pub struct CurvePoint {
 }
 
 impl Sample {
-    /// Without what nobody measured.
+    /// Without values that are no measurement.
     #[must_use]
     pub fn measured(mut self) -> Sample {
         self.timing = self.timing.measured();
@@ -219,18 +219,18 @@ pub struct TrainerRecord {
     pub parameters: Option<u64>,
     /// A software imitation of a device: not ranked.
     pub software: bool,
-    /// What it was allowed of the machine.
+    /// The limits that it ran under.
     #[serde(skip_serializing_if = "LimitsRecord::is_default")]
     pub limits: LimitsRecord,
 }
 
-/// What a trainer was allowed of the machine; null is all of it.
+/// The limits that a trainer ran under; null is no limit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LimitsRecord {
     pub timeout_s: Option<f64>,
     pub memory_bytes: Option<u64>,
-    /// Who enforced that, and how.
+    /// The means that enforced it.
     pub memory_by: Option<String>,
     /// Of each process, be it by us or by whoever started the harness.
     pub address_space_bytes: Option<u64>,

@@ -1,4 +1,4 @@
-//! What Trainmark keeps for a user between runs, where the system keeps such things.
+//! The folder in which Trainmark keeps state between runs.
 
 use directories::BaseDirs;
 use std::path::PathBuf;

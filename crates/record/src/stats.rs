@@ -1,4 +1,4 @@
-//! Medians, their intervals, and what two rows' samples show of their difference.
+//! Medians, their intervals, and the difference between two rows' samples.
 //!
 //! Nothing here assumes a distribution of the noise: run times have long tails, drift and outliers.
 //! Every interval is exact by counting ranks, so its coverage is a promise and not an approximation
@@ -131,7 +131,7 @@ impl Shift {
     }
 }
 
-/// Of positive values.
+/// The logarithms of positive values.
 pub fn logarithms(values: &[f64]) -> Vec<f64> {
     values.iter().map(|value| value.ln()).collect()
 }
@@ -247,7 +247,7 @@ pub fn noise(log_ratios: &[f64]) -> Option<f64> {
     spread(log_ratios).filter(|_| log_ratios.len() >= 3).map(|(.., deviation)| deviation)
 }
 
-/// Of 97.5 %, and of 96.5 % to be on the safe side of 95 %.
+/// The sum of the normal quantiles of 97.5 %, and of 96.5 % to be on the safe side of 95 %.
 const QUANTILES: f64 = 1.959_964 + 1.811_911;
 const ROUNDS_FOR_DISCRETENESS: usize = 3;
 

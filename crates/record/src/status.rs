@@ -1,4 +1,4 @@
-//! What became of a row or of one of its samples.
+//! The status of a row or of one of its samples.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -1,5 +1,5 @@
-//! All rows of some folders as every report shows them: what they share, in what they differ, which are
-//! comparable, who is ranked, and how they compare with the reference.
+//! All rows of some folders, for all reports: their common and different settings, which rows are comparable,
+//! which are ranked, and how they compare with the reference.
 //!
 //! Rows are comparable when they trained the same model in the same configuration on the same dataset and
 //! the same hardware. Among those, only rows that were measured and reached their target take part, and
@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 
-/// Whose rows the speed-ups are against.
+/// The rows that others are compared with.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Reference {
     pub executable: String,
@@ -60,7 +60,7 @@ impl FromStr for Reference {
     }
 }
 
-/// What the user may choose.
+/// The options of a summary.
 #[derive(Clone, Default)]
 pub struct Options {
     /// Speed-ups are against this row, which must be there. Without it: the preferred one if it was
@@ -152,7 +152,7 @@ impl Row {
     }
 }
 
-/// What tells rows apart besides model and backend.
+/// A property that distinguishes rows besides model and backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Difference {
     Executable,
@@ -171,7 +171,7 @@ pub enum Difference {
 pub struct Group {
     /// Places of its rows.
     pub rows: Vec<usize>,
-    /// What they are compared by; `None` where no ranked row has any clock.
+    /// The figure by which they are compared; `None` if no ranked row has any clock.
     pub clock: Option<Figure>,
 }
 
@@ -486,7 +486,7 @@ impl Summary {
             (key.clone(), values)
         });
         self.config = config.collect();
-        // What is not on this machine needs no column.
+        // A row that this machine lacks needs no column.
         let any = self.rows.iter().any(Row::is_there);
         let there = || self.rows.iter().filter(|row| row.is_there() == any);
         let mut found = Vec::new();
@@ -541,7 +541,7 @@ fn numbered(rows: &[Row], across: &[String]) -> Vec<usize> {
     keys.into_iter().map(|key| known.insert_full(key).0).collect()
 }
 
-/// What is the same in rows that may be compared with each other.
+/// The properties that are equal in rows that may be compared with each other.
 fn comparable(row: &Row, across: &[String]) -> String {
     let record = &row.record;
     let dataset = record.dataset.as_ref().map(|it| (&it.name, &it.sha256));
@@ -549,7 +549,7 @@ fn comparable(row: &Row, across: &[String]) -> String {
     format!("{}\n{}\n{:?}\n{dataset:?}\n{settings}", record.task().name, record.model, row.machine)
 }
 
-/// What is the same in repeats of a row, but for what was compiled.
+/// The properties that are equal in repeats of a row, except for the programs.
 fn kind(row: &Row) -> (usize, &str, &str) {
     (row.configuration, &row.record.executable, &row.record.backend)
 }

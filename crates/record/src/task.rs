@@ -1,4 +1,4 @@
-//! What a record says of its task: the metrics with their directions, which of them is the quality, the
+//! The task in a record: the metrics with their directions, which of them is the quality, the
 //! unit of work, and the configuration keys that the suite declared.
 
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,7 @@ impl Better {
     }
 }
 
-/// Who measured a metric.
+/// The source of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
@@ -50,11 +50,11 @@ pub struct MetricRecord {
     /// Empty for a plain number.
     pub unit: String,
     pub better: Better,
-    /// Who measured it; null where nobody did.
+    /// Its source; null if it was not measured.
     pub source: Option<Source>,
 }
 
-/// What counts as work.
+/// The work of a training.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WorkRecord {
@@ -62,7 +62,7 @@ pub struct WorkRecord {
     pub unit: String,
 }
 
-/// What was learnt.
+/// The task.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TaskRecord {
@@ -71,7 +71,7 @@ pub struct TaskRecord {
     pub quality: Option<String>,
     pub metrics: BTreeMap<String, MetricRecord>,
     pub throughput: Option<WorkRecord>,
-    /// What `trainmark verify` holds its trainers to; null if nothing.
+    /// The reference trainer of `trainmark verify`; null if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verify: Option<String>,
     /// The suite's scaling curve, if it declares one.
@@ -88,7 +88,7 @@ pub struct ScalingRecord {
     pub kind: ScalingKind,
 }
 
-/// What stays the same along a scaling curve.
+/// The kind of a scaling curve: what stays constant along it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ScalingKind {

@@ -1,4 +1,4 @@
-//! What may be said of two sets of samples of one figure. Every comparison of the harness, in a report, of
+//! The verdict on two sets of samples of one figure. Every comparison of the harness, in a report, of
 //! two sides, in a history or for a noise floor, is decided here and nowhere else.
 
 use crate::Record;
@@ -7,7 +7,7 @@ use crate::stats::{self, Interval, Shift};
 use crate::task::Better;
 use serde::{Deserialize, Serialize};
 
-/// What a comparison may claim.
+/// The verdict of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
@@ -65,7 +65,7 @@ impl Shift {
 pub enum Scale {
     /// Twice as fast and half as fast are equally far from no difference.
     Ratio,
-    /// Of values of which one is 0 or below, such as a log-likelihood: there is no ratio.
+    /// A difference, if a value is 0 or below (such as a log-likelihood) and there is no ratio.
     Difference,
 }
 

@@ -1,4 +1,4 @@
-//! What came of verifying, and the file beside the result files that keeps it.
+//! The results of `trainmark verify`, and the file beside the result files that keeps them.
 //! `schema/verification.schema.json` says the same to other programs.
 
 use crate::task::KeyRecord;
@@ -24,15 +24,15 @@ pub struct Verification {
     pub backend: String,
     /// The configuration, without what decides only how long it trains.
     pub config: Map<String, Value>,
-    /// What was different in it for the verification, so that the reference could follow.
+    /// Keys that had another value in the verification, so that the reference could follow.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub verified_with: Map<String, Value>,
     pub grade: Grade,
-    /// What is behind the grade, in one line: what differs and from which step, or why nobody knows.
+    /// The reason of the grade, in one line: the difference and its first step, or why it is not known.
     pub reason: Option<String>,
     /// Whether two verifications gave the same bits; `None` where there were no two.
     pub deterministic: Option<bool>,
-    /// Of two that did not, what differs.
+    /// The difference, if they did not.
     pub nondeterminism: Option<String>,
     /// The first step, counted from 1, after which it is different.
     pub first_step: Option<usize>,
@@ -145,9 +145,11 @@ impl VerificationFile {
     /// One line on what is wrong with them.
     pub fn parse(bytes: &[u8]) -> Result<VerificationFile, String> {
         let file: VerificationFile = serde_json::from_slice(bytes)
-            .map_err(|error| format!("is no file of verifications: {error}"))?;
+            .map_err(|error| format!("is not a file of verifications: {error}"))?;
         match file.schema_version > SCHEMA_VERSION {
-            true => Err(format!("is of the newer version {}", file.schema_version)),
+            true => {
+                Err(format!("has the newer version {}; use a newer trainmark", file.schema_version))
+            }
             false => Ok(file),
         }
     }

@@ -1,4 +1,4 @@
-//! Result files, and other files of ours that are JSON, come to be on the disk whole or not at all.
+//! Writes result files and other JSON files to the disk, completely or not at all.
 
 use crate::Record;
 use serde::Serialize;

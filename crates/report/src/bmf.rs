@@ -1,9 +1,9 @@
 //! Bencher Metric Format (<https://bencher.dev/docs/reference/bencher-metric-format/>): a benchmark's name, its
 //! measures, a value each, for `bencher run --adapter json --file`.
 //!
-//! A benchmark's name says everything that identifies the row, so that it is the same name in every run. Of
-//! rows with the same name the newest has it alone, and the older ones have their run behind it. Only rows that
-//! were measured or did not converge have measures: a failure is no number.
+//! A benchmark's name contains everything that identifies the row, so that the name is the same in every run. If several
+//! rows have the same name, the older ones have their run after it. Only rows that were measured or did not converge
+//! have measures, because a failure is not a number.
 
 use crate::text::{self, visible};
 use record::summary::{Row, Summary};

@@ -183,7 +183,7 @@ pub(crate) fn value(value: Option<f64>, figure: &Figure) -> String {
     }
 }
 
-/// What stands under the table in every format; the conclusion last.
+/// The lines under the table in every format; the conclusion is the last.
 fn remarks(comparison: &Comparison) -> Vec<String> {
     let mut remarks = Vec::new();
     let shared = comparison.shared_settings();
@@ -204,7 +204,7 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
                 remarks.push(format!("Grade lost: {}: {reason}", row.job));
             }
             (Outcome::Unknown, _) => remarks.push(format!(
-                "Was {} and is not verified now (trainmark verify): {}",
+                "Was {} before and is not verified now (trainmark verify): {}",
                 row.base.words(),
                 row.job
             )),
@@ -217,7 +217,7 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
     let unsure = comparison.count(|it| it == Outcome::Inconclusive);
     if unsure > 0 {
         remarks.push(format!(
-            "{}: too few samples for an interval, nothing is known. {FEWEST_SAMPLES} on each side are \
+            "{}: there are too few samples for an interval. {FEWEST_SAMPLES} on each side are \
              enough: trainmark run --repeats {FEWEST_SAMPLES}",
             number(unsure, "row is inconclusive", "rows are inconclusive")
         ));
@@ -226,7 +226,7 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
     let incomparable = comparison.rows.iter().filter(has_no_counterpart).count();
     if incomparable > 0 {
         remarks.push(format!(
-            "{}: a side lacks the figure, or was not measured there. Another figure may be on both: \
+            "{}: one side lacks the figure or was not measured. Perhaps both sides have another figure: \
              --metric wall",
             number(incomparable, "row could not be compared", "rows could not be compared")
         ));
@@ -234,14 +234,14 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
     let alone = comparison.unmatched_held;
     if alone > 0 {
         remarks.push(format!(
-            "{} on one side only, so nothing is known of it: train it on the other side too",
+            "{} on one side only, so nothing can be compared: train on the other side too",
             number(alone, "row is", "rows are")
         ));
     }
     if comparison.conclusion == Conclusion::Inconclusive {
         let none = comparison.unknown() == 0;
-        let why = if none { "no row could be compared" } else { "that is no pass" };
-        remarks.push(format!("Inconclusive: {why} (--allow-inconclusive takes it for one)"));
+        let why = if none { "no row could be compared" } else { "this is not a pass" };
+        remarks.push(format!("Inconclusive: {why} (--allow-inconclusive treats it as one)"));
     }
     let lost = comparison.grades_lost();
     if lost > 0 {

@@ -1,5 +1,5 @@
-//! The summary and the table on a terminal: what `trainmark report` prints and `trainmark run` ends with. The
-//! answer stands first, in words and with bars. Nothing in a result file can reach the terminal as a command.
+//! The summary and the table on a terminal, for `trainmark report` and for the end of `trainmark run`. The answer comes
+//! first, in words and with bars. Nothing in a result file can reach the terminal as a command.
 
 use crate::exhibit::{self, Exhibit};
 use crate::grid::{
@@ -24,6 +24,8 @@ const SHOWN: usize = 40;
 const MAX_ROWS: usize = 200;
 /// Bars that are shown.
 const MAX_BARS: usize = 60;
+/// Columns of a status: `timed out` on one line, `not converged` on two.
+const STATUS: usize = 9;
 
 /// How much is shown.
 #[derive(Clone, Copy, Debug, Default)]
@@ -92,7 +94,7 @@ fn head(summary: &Summary, style: Style) -> String {
     }
 }
 
-/// Of each panel in which several are ranked: who was the fastest, how far behind the others are, and bars.
+/// The answers of all panels in which several rows are ranked, with bars.
 fn answers(summary: &Summary, style: Style) -> String {
     let exhibit = Exhibit::new(summary);
     let mut out = String::new();
@@ -139,7 +141,7 @@ fn notes_of(summary: &Summary) -> Vec<notes::Note> {
     notes::notes(summary, true, Some(Shown::Everywhere))
 }
 
-/// What is not on this machine and what went wrong; with `detail.notes` every note.
+/// The line of missing devices and the failures; with `detail.notes` every note.
 pub fn remarks(summary: &Summary, detail: Detail, style: Style) -> String {
     let mut out = String::new();
     let notes = notes_of(summary);
@@ -158,13 +160,20 @@ pub fn remarks(summary: &Summary, detail: Detail, style: Style) -> String {
     if out.is_empty() { out } else { format!("\n{out}") }
 }
 
-/// Text after a label, its further lines indented by the label's width.
+/// Text after a label, its further lines indented by the label's width. Lines break after ` ·` rather than within
+/// the parts that it separates.
 fn paragraph(label: &str, text: &str, color: Color, style: Style) -> String {
+    const BOUND: &str = "\u{a0}"; // no line breaks at this space
     let room = usize::from(style.width).min(PROSE).saturating_sub(label.len()).max(20);
-    let text = visible(text, 2000);
-    let lines = wrapped(&text.split_whitespace().collect::<Vec<_>>().join(" "), room);
+    let text = visible(text, 2000).split_whitespace().collect::<Vec<_>>().join(" ");
+    let bound = |part: &str| match text::width(part) <= room / 2 {
+        true => part.replace(' ', BOUND),
+        false => part.to_owned(),
+    };
+    let parts: Vec<String> = text.split(" · ").map(bound).collect();
+    let lines = wrapped(&parts.join(&format!("{BOUND}· ")), room);
     let lines = format!("{label}{}", lines.join(&format!("\n{:1$}", "", label.len())));
-    painted(&lines, color, style) + "\n"
+    painted(&lines.replace(BOUND, " "), color, style) + "\n"
 }
 
 /// The table of all rows. A name that is the same in all rows is left out. What a narrow terminal has no room
@@ -194,7 +203,7 @@ pub fn table(summary: &Summary, all: bool, style: Style) -> String {
             writeln!(out, "... and {} in the JSON report", count(shown - rows.len(), "more row"));
     }
     if !left_out.is_empty() {
-        let line = format!("With more columns: {}", left_out.join(", "));
+        let line = format!("A wider terminal also shows: {}", left_out.join(", "));
         out += &paragraph("  ", &line, DIM, style);
     }
     for panel in crate::panel::panels(summary, true) {
@@ -229,8 +238,9 @@ fn drawn(summary: &Summary, columns: &[Column], rows: &[&Row], names: Option<usi
     let mut rank = 0;
     for column in &columns[names.unwrap_or(0)..] {
         let is_clock = matches!(column, Column::Figure(figure) if figure.key == *clock);
-        // A head takes several lines, so that figures stand close together.
-        let head = column.title(summary, false).replace([' ', '/'], "\n");
+        // A head takes several lines, so that figures stand close together. `FLOP/s` stays in one piece.
+        let breaks: &[char] = if column.is_figure() { &[' '] } else { &[' ', '/'] };
+        let head = column.title(summary, false).replace(breaks, "\n");
         let is_status = matches!(column, Column::Status);
         let others = column.is_figure() || matches!(column, Column::Verified | Column::SpeedUp);
         let goes = others && !is_clock;
@@ -238,7 +248,8 @@ fn drawn(summary: &Summary, columns: &[Column], rows: &[&Row], names: Option<usi
         let place = Place { head, right: column.is_figure(), rank: if goes { rank } else { 0 } };
         add(place, &|row| {
             let (text, color) = cell(summary, row, column);
-            (if is_status { text.replace(' ', "\n") } else { text }, color)
+            let widest = text.split(' ').map(text::width).max().unwrap_or(0).max(STATUS);
+            (if is_status { wrapped(&text, widest).join("\n") } else { text }, color)
         });
         let interval = |row: &Row| match column {
             Column::Figure(figure) => row.record.intervals.get(&*figure.key).copied(),

@@ -1,5 +1,5 @@
-//! What charts, bars and the HTML report show of a summary: panels of comparable rows, and in each panel
-//! its entries, the fastest first. Of a folder with more rows than a page can show, the first are shown.
+//! A summary as charts, bars and the HTML report show it: panels of comparable rows, and in each panel its entries,
+//! the fastest first. If a folder has more rows than a page can show, the first rows are shown.
 
 use crate::table;
 use crate::text::{count, three_digits, visible};
@@ -70,7 +70,7 @@ impl<'a> Exhibit<'a> {
         self.panels.iter().flat_map(|panel| panel.entries.iter().map(move |it| (panel, it)))
     }
 
-    /// What a reader has to know of a folder that is too large to be shown whole.
+    /// A note for a folder that is too large to be shown completely.
     pub fn note(&self) -> Option<String> {
         let rows = count(self.left_out, "further row");
         (self.left_out > 0).then(|| format!("{rows} are not shown; the JSON report has all."))

@@ -11,7 +11,7 @@ use record::verdict::Change;
 use serde_json::{Value, json};
 use std::io::Write;
 
-/// What a column holds. Any cell may be null.
+/// The type of a column. Any cell may be null.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Text,

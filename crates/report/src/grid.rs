@@ -1,5 +1,5 @@
-//! Texts in columns that fit a width. What matters least is left out first; names are wrapped between words,
-//! figures never; a word that is wider than its column is cut.
+//! Texts in columns that fit a width. The least important columns are left out first. Names are wrapped between words,
+//! figures never. A word that is wider than its column is cut.
 
 use crate::style::Style;
 use crate::text::width;
@@ -82,7 +82,7 @@ impl Grid {
         (text, left_out)
     }
 
-    /// What the columns take that are never left out.
+    /// The width of the columns that are never left out.
     pub fn least_width(&self) -> usize {
         let widths = self.widths();
         let kept = widths.iter().zip(&self.columns).filter(|(_, column)| column.rank == 0);

@@ -13,7 +13,7 @@ use std::io::Write;
 /// Characters of a name or a value that are shown.
 const SHOWN: usize = 60;
 
-/// What the two columns of seconds are.
+/// Explains the two columns of seconds.
 const CLOCKS: &str = "Training Time is user + system CPU time of the trainer's whole process tree; \
                       Train Loop is the trainer's own clock around its training.";
 

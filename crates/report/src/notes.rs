@@ -1,5 +1,4 @@
-//! Sentences on how to read the rows: what they were compared with, and what they are not. The largest
-//! caveat stands first.
+//! Sentences that explain how to read the rows. The largest caveat comes first.
 
 use crate::table;
 use crate::text::{self, count, visible};
@@ -16,7 +15,7 @@ const LISTED: usize = 20;
 /// Samples that a median's interval takes.
 const ENOUGH: usize = 6;
 
-/// A sentence or two, and in a few words what of it a reader must not miss.
+/// A sentence or two, and a badge of a few words for a reader who does not read them.
 #[derive(Clone, Debug)]
 pub struct Note {
     pub badge: Option<String>,
@@ -39,9 +38,8 @@ pub fn badges(notes: &[Note]) -> Option<String> {
     (!badges.is_empty()).then(|| badges.join(" · "))
 }
 
-/// All of them, in the order in which they matter.
-/// `speed_ups`: whether the document shows them. `marks`: from which figures on it shows them and marks those
-/// that only the trainer says; `None` without marks.
+/// All notes, the most important first. `speed_ups`: whether the document shows speed-ups. `marks`: the least
+/// important figures that it shows with a mark if only the trainer states them; `None` without marks.
 pub fn notes(summary: &Summary, speed_ups: bool, marks: Option<Shown>) -> Vec<Note> {
     let mut notes = Vec::new();
     notes.extend(disturbed(summary));
@@ -61,7 +59,7 @@ pub fn notes(summary: &Summary, speed_ups: bool, marks: Option<Shown>) -> Vec<No
     notes
 }
 
-/// Rows of which no interval can be told.
+/// Rows with too few samples for an interval.
 fn few(summary: &Summary) -> Option<Note> {
     let counted = |row: &Row| row.record.counted().filter(|it| it.status.completed()).count();
     let few =
@@ -69,13 +67,13 @@ fn few(summary: &Summary) -> Option<Note> {
     let few: Vec<usize> = few.map(counted).filter(|number| *number < ENOUGH).collect();
     let most = few.iter().copied().max()?;
     let badge = match most {
-        1 => "a single sample a row (--repeats 6 gives intervals)".to_owned(),
-        most => format!("only {} a row (--repeats 6 gives intervals)", count(most, "sample")),
+        1 => "a single sample per row (--repeats 6 gives intervals)".to_owned(),
+        most => format!("only {} per row (--repeats 6 gives intervals)", count(most, "sample")),
     };
     let number = count(few.len(), "row");
     let text = format!(
-        "{number} with fewer than {ENOUGH} samples: medians without intervals, and ~ before differences that \
-         nothing shows; `--repeats {ENOUGH}` is enough."
+        "{number} with fewer than {ENOUGH} samples: their medians have no intervals, and ~ marks differences that \
+         are not shown. `--repeats {ENOUGH}` is enough."
     );
     Some(caveat(badge, text))
 }
@@ -88,7 +86,7 @@ fn samples(summary: &Summary) -> impl Iterator<Item = &Sample> {
     rows(summary).flat_map(|row| &row.record.samples)
 }
 
-/// What else the machines did.
+/// Disturbed samples.
 fn disturbed(summary: &Summary) -> Option<Note> {
     let noisy = samples(summary).filter(|sample| !sample.disturbances.is_empty());
     let (noisy, repeated) =
@@ -100,7 +98,7 @@ fn disturbed(summary: &Summary) -> Option<Note> {
     let was = if noisy == 1 { "was" } else { "were" };
     let mut note = format!(
         "{noisy} of {} {was} disturbed by other load, steal time, moved cores, a falling clock \
-         or throttling: `trainmark show FILE` tells by what",
+         or throttling: `trainmark show FILE` names the cause",
         count(all, "sample")
     );
     if repeated > 0 {
@@ -110,37 +108,37 @@ fn disturbed(summary: &Summary) -> Option<Note> {
     Some(caveat(badge, note + "."))
 }
 
-/// What the speed-ups are.
+/// How the speed-ups are defined.
 fn speed_up(summary: &Summary) -> Option<String> {
     let reference = summary.reference.as_ref()?;
     let clocks = summary.clocks();
     let Some((first, others)) = clocks.split_first() else {
-        return Some(format!("Nothing is compared: {reference} was not measured."));
+        return Some(format!("Nothing is compared, because {reference} was not measured."));
     };
     if !summary.compares() {
         return None;
     }
     let mut note = format!(
-        "Faster and slower are against {reference} with the same model, configuration and dataset, by {}",
+        "Faster and slower compare a row with {reference} of the same model, configuration and dataset, by {}",
         first.help
     );
     for clock in others {
-        note += &format!("; where rows lack that, by {}", clock.help);
+        note += &format!("; if a row lacks that, by {}", clock.help);
     }
     note.push('.');
     if rows(summary).any(|row| row.is_ranked() && row.speed_up.is_none()) {
-        note += " Rows without one have no measured counterpart.";
+        note += " Rows without a value have no measured counterpart.";
     }
     Some(note)
 }
 
-/// What of the speed-ups is a claim.
+/// When a speed-up counts as shown.
 fn shown(summary: &Summary) -> Option<String> {
     if summary.only_specification || !summary.compares() {
         return None;
     }
     let mut note =
-        "A difference is shown where the 95 % interval of the ratio does not contain 1 and the ratio \
+        "A difference is shown if the 95 % interval of the ratio does not contain 1 and the ratio \
                     exceeds the noise floor"
             .to_owned();
     let floors = rows(summary).filter_map(|row| row.record.noise_floor.as_ref());
@@ -149,12 +147,12 @@ fn shown(summary: &Summary) -> Option<String> {
             let (share, measured) = (floor.share * 100.0, &floor.measured);
             note += &format!(" (at most {share:.2} % here, measured {measured})");
         }
-        None => note += " (not measured here: `trainmark noise`)",
+        None => note += " (not measured here; `trainmark noise` measures it)",
     }
     Some(note + ".")
 }
 
-/// What is not ranked, and who measured the metrics.
+/// Rows that are not ranked.
 fn convergence(summary: &Summary, notes: &mut Vec<Note>) {
     if let Some(number) = summary.statuses.get(&Status::NotConverged) {
         let target = |row: &Row| {
@@ -165,13 +163,15 @@ fn convergence(summary: &Summary, notes: &mut Vec<Note>) {
         let targets: BTreeSet<String> = rows(summary).filter_map(target).collect();
         let targets = targets.into_iter().take(LISTED).collect::<Vec<_>>().join(", ");
         let text = format!(
-            "Rows that are not converged missed their target ({targets}): they are not ranked."
+            "Rows that are not converged missed their target ({targets}). They are not ranked."
         );
         notes.push(caveat(format!("{} not converged", count(*number, "row")), text));
     }
     let missed = |row: &Row| row.record.status == Status::NotConverged;
     if rows(summary).any(|row| row.record.schema_version == 0 && missed(row)) {
-        notes.push("Files that name no target are held to the built-in suite's.".to_owned().into());
+        notes.push(
+            "Files without a target are judged by the built-in suite's target.".to_owned().into(),
+        );
     }
     let software = rows(summary).filter(|row| row.is_software()).count();
     if software > 0 {
@@ -180,7 +180,7 @@ fn convergence(summary: &Summary, notes: &mut Vec<Note>) {
     }
 }
 
-/// Who measured the metrics.
+/// Metrics that only the trainer states.
 fn claims(summary: &Summary, marks: Option<Shown>) -> Option<Note> {
     if summary.only_specification {
         return None;
@@ -195,14 +195,14 @@ fn claims(summary: &Summary, marks: Option<Shown>) -> Option<Note> {
     };
     let number = count(claimed, "row");
     let mut text = match marks {
-        Some(_) => format!("Values marked \u{2020} are what the trainer says ({number})"),
-        None => format!("Metrics of {number} are what the trainer says"),
+        Some(_) => format!("Only the trainer states the values marked \u{2020} ({number})"),
+        None => format!("Only the trainer states the metrics of {number}"),
     };
     if rows(summary).any(is_scored) {
-        text += "; the other metrics were scored from its predictions";
+        text += "; the harness scored the other metrics from the predictions";
     }
     let sign = if marks.is_some() { "\u{2020} " } else { "" };
-    (claimed > 0).then(|| caveat(format!("{sign}{number}: the trainer's own word"), text + "."))
+    (claimed > 0).then(|| caveat(format!("{sign}{number}: claimed by the trainer"), text + "."))
 }
 
 /// Samples far from the others of their row.
@@ -220,13 +220,13 @@ fn outliers(summary: &Summary) -> Option<String> {
     (number > 0).then(|| {
         format!(
             "{number} of {} {were}, more than five robust standard deviations from the row's median \
-             time: kept and counted like the others, which medians and their intervals bear.",
+             time. They are kept and counted like the others; they hardly move a median or its interval.",
             count(all, "sample")
         )
     })
 }
 
-/// Who came first, and why.
+/// The results of races.
 fn races(summary: &Summary, notes: &mut Vec<Note>) {
     let racing = || rows(summary).filter_map(|row| Some((row, row.record.race.as_deref()?)));
     if racing().next().is_none() {
@@ -234,7 +234,7 @@ fn races(summary: &Summary, notes: &mut Vec<Note>) {
     }
     let mut note =
         "Time to target is the trainer's own clock up to its first test that reached the \
-                    target; its tests are off that clock, and the harness scores the last"
+                    target. The clock does not include the tests, and the harness scores the last test"
             .to_owned();
     let lost = racing().filter(|(_, race)| race.reached < race.runs).count();
     if lost > 0 {
@@ -265,17 +265,17 @@ fn is_guess(summary: &Summary, row: &Row) -> bool {
     few(row) || rows(summary).any(|it| it.group == row.group && it.is_reference && few(it))
 }
 
-/// Where the rows come from, if not from one place.
+/// The runs, datasets and machines of the rows, if there are several.
 fn origin(summary: &Summary, notes: &mut Vec<Note>) {
     let runs = summary.runs().len();
     let nameless = rows(summary).filter(|row| row.record.run.is_none()).count();
     if runs > 1 || (runs > 0 && nameless > 0) {
         let mut note = format!("Rows come from {}", count(runs, "run"));
         if nameless > 0 {
-            note += &format!(", and {} that name none", count(nameless, "file"));
+            note += &format!(" and from {} without a run", count(nameless, "file"));
         }
         if !summary.latest {
-            note += "; --latest keeps only the newest of each";
+            note += "; --latest keeps only the newest of equal rows";
         }
         notes.push(caveat(format!("from {}", count(runs, "run")), note + "."));
     }
@@ -297,26 +297,39 @@ fn origin(summary: &Summary, notes: &mut Vec<Note>) {
     }
 }
 
-/// What was found different, and what nobody verified.
+/// `the reference (PyTorch)`: the trainers that the records' tasks name.
+fn reference(summary: &Summary) -> String {
+    let names: BTreeSet<String> = rows(summary)
+        .filter_map(|row| row.record.task().verify.as_deref())
+        .map(|name| visible(name, 60).into_owned())
+        .collect();
+    format!("the reference ({})", names.into_iter().take(LISTED).collect::<Vec<_>>().join(", "))
+}
+
+/// The rows that were found different, and those that nobody verified.
 fn verified(summary: &Summary, notes: &mut Vec<Note>) {
     if !summary.has_verifications() {
         // The specification's own files know nothing of it.
         let can_be = summary.rows.iter().any(|row| row.record.task().verify.is_some());
         if can_be && !summary.only_specification && summary.statuses.keys().any(|it| it.completed())
         {
-            let text = "No row is verified: `trainmark verify` compares ten training steps of each with a \
-                        float64 reference.";
-            notes.push(caveat("not verified (trainmark verify)".to_owned(), text.to_owned()));
+            let text = format!(
+                "No row is verified: `trainmark verify` compares a few training steps of each with those of {}.",
+                reference(summary)
+            );
+            notes.push(caveat("not verified (trainmark verify)".to_owned(), text));
         }
         return;
     }
     let different = rows(summary).filter(|row| row.is_different()).count();
     notes.push(Note {
         badge: (different > 0).then(|| format!("{} computed something else", count(different, "row"))),
-        text: "Verified: how ten training steps compare with a float64 reference, bit-equal, within the \
-         rounding of float32, tf32 or bf16, or different. Rows that are different compute something \
-         else: they are not ranked."
-            .to_owned(),
+        text: format!(
+            "Verified: a few training steps were compared with those of {}. They are bit-equal, equal within the \
+             rounding of float32, tf32 or bf16, or different. Rows that are different compute something else. They \
+             are not ranked.",
+            reference(summary)
+        ),
     });
     let mut reasons: IndexMap<String, ()> = IndexMap::new();
     for it in rows(summary).filter_map(|row| row.verification.as_deref()) {
@@ -331,7 +344,7 @@ fn verified(summary: &Summary, notes: &mut Vec<Note>) {
     notes.extend(reasons.into_keys().take(LISTED).map(Note::from));
 }
 
-/// What went wrong, each reason once.
+/// The reasons of all failures, each once.
 pub fn failures(summary: &Summary) -> Vec<String> {
     let mut reasons: IndexMap<(String, Status, &str), usize> = IndexMap::new();
     for row in rows(summary).filter(|row| row.is_there() && !row.record.status.completed()) {
@@ -355,7 +368,7 @@ fn duplicates(summary: &Summary) -> Option<Note> {
     let number = count(summary.duplicates.len(), "file");
     let (file, reason) = (&first.file, &first.reason);
     let text = format!(
-        "{number} only repeat samples of others and do not count, for example {file}, which {reason}."
+        "{number} only repeat samples of other files and do not count, for example {file}, which {reason}."
     );
     Some(caveat(format!("{number} without new samples"), text))
 }

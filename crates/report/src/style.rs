@@ -1,4 +1,4 @@
-//! What a terminal allows: its width and its colours.
+//! The style of a terminal: its width and its colours.
 
 use ::console::Term;
 
@@ -8,7 +8,7 @@ const PIPED: u16 = 120;
 /// Columns that fit a terminal however narrow it is.
 const NARROWEST: u16 = 40;
 
-/// What the output may look like.
+/// The style of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
     /// Columns that a table may take.
@@ -24,12 +24,12 @@ impl Default for Style {
 }
 
 impl Style {
-    /// What suits standard output: colours on a terminal, unless `NO_COLOR` is set or the terminal is dumb.
+    /// The style of standard output: colours on a terminal, unless `NO_COLOR` is set or the terminal is dumb.
     pub fn stdout() -> Style {
         Style::of(&Term::stdout())
     }
 
-    /// What suits standard error.
+    /// The style of standard error.
     pub fn stderr() -> Style {
         Style::of(&Term::stderr())
     }

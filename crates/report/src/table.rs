@@ -1,5 +1,5 @@
 //! The one table that terminal, Markdown and page are made of: which rows, in which order, with which columns,
-//! and what stands in each cell. What this machine lacks has no row but one line, [`absent`].
+//! and the text of each cell. Things that this machine lacks have no rows but one line, [`absent`].
 
 use crate::text::{self, UNKNOWN, digits, three_digits, visible};
 use indexmap::{IndexMap, IndexSet};
@@ -74,7 +74,7 @@ pub fn differ(summary: &Summary, name: impl Fn(&Record) -> &str) -> bool {
 /// A row's executable, backend and model, and why this machine cannot run it, if it cannot.
 pub type Lack<'a> = [Option<&'a str>; 4];
 
-/// What this machine lacks, by the reason: `Not on this machine: mps, mpsgraph (needs macOS) · wgpu (no Vulkan)`;
+/// The line of missing devices, by the reason: `Not on this machine: mps, mpsgraph (needs macOS) · wgpu (no Vulkan)`;
 /// `None` where nothing is missing.
 pub fn absent(rows: &[Lack]) -> Option<String> {
     let several = rows.iter().any(|row| row[0] != rows[0][0]);
@@ -163,7 +163,7 @@ pub fn narrow(summary: &Summary, least: Shown, all: bool) -> Vec<Column> {
     let mut figures = figures(summary, least);
     let clocks = summary.clocks();
     let clock = clocks.first().map_or("", |clock| &clock.key);
-    // What the rows are compared by, however little it is told otherwise.
+    // The clock by which rows are compared always has a column.
     let missing = clocks.first().filter(|it| figures.iter().all(|figure| figure.key != it.key));
     figures.extend(missing.map(|it| (*it).clone()));
     let quality = summary.rows.first().and_then(|row| row.record.task().quality.as_deref());
@@ -249,7 +249,7 @@ impl Column {
         matches!(self, Column::Figure(_))
     }
 
-    /// What the row has there, `n/a` where it has nothing.
+    /// The row's text in this column; `n/a` if it has none.
     pub fn cell<'a>(&self, summary: &'a Summary, row: &'a Row, units: bool) -> Cow<'a, str> {
         match self {
             Column::Model => visible(&row.record.model, SHOWN),
@@ -274,15 +274,16 @@ impl Column {
     }
 }
 
-/// A value with its unit, and as many digits as it deserves: `0.145 s`.
+/// A value with its unit; times and memory have three digits: `0.145 s`.
 pub fn said(figure: &Figure, value: f64) -> String {
     match figure.is_time() {
         true => format!("{} s", three_digits(value)),
+        false if figure.unit == "MB" => format!("{} MB", three_digits(value)),
         false => figure.said(value),
     }
 }
 
-/// What a column that tells rows apart is called.
+/// The title of a column that distinguishes rows.
 pub fn title(summary: &Summary, difference: &Difference) -> String {
     match difference {
         Difference::Executable => "Executable".to_owned(),
@@ -320,7 +321,7 @@ pub fn settings(summary: &Summary) -> Vec<(String, String)> {
     summary.settings().into_iter().map(value).collect()
 }
 
-/// What stands in the column of a difference.
+/// The row's text in the column of a difference.
 pub fn difference<'a>(summary: &'a Summary, row: &'a Row, of: &Difference) -> Cow<'a, str> {
     let record = &row.record;
     match of {
@@ -424,7 +425,7 @@ pub fn factor(figure: &Figure, change: &Change, in_short: bool) -> String {
     }
 }
 
-/// What tells a row apart from the others: `mlp cpu, hidden 512`.
+/// The label of a row: `mlp cpu, hidden 512`.
 pub fn label(summary: &Summary, row: &Row, with_time: bool) -> String {
     let record = &row.record;
     let mut names = Vec::new();

@@ -1,4 +1,4 @@
-//! What Trainmark falls back on: the suite and the task that are meant if nobody names one, and data that the
+//! The defaults of Trainmark: the suite and the task that are used if none is named, and data that the
 //! program draws where there are none. The harness knows none of it by a name of its own.
 #![forbid(unsafe_code)]
 

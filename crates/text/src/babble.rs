@@ -21,9 +21,9 @@ pub const NAME: &str = "babble";
 pub const FILE: &str = "babble.txt";
 /// Characters.
 pub const LENGTH: usize = 1_115_394; // as many as tiny Shakespeare's, so that equal steps are equal work
-/// Of the generator.
+/// The seed of the generator.
 pub const SEED: u64 = 1616;
-/// Of the text, in hexadecimal.
+/// The digest of the text, in hexadecimal.
 pub use crate::tokens::BABBLE_SHA256 as SHA256;
 
 const ONSETS: [&str; 24] = [
@@ -122,7 +122,7 @@ impl Choice {
     }
 }
 
-/// What is written so far, and its words.
+/// The text so far, and its words.
 struct Play {
     choice: Choice,
     speakers: Vec<String>,
@@ -142,7 +142,7 @@ impl Play {
         Play { choice, speakers, nouns, verbs, adjectives, out: String::new(), column: 0 }
     }
 
-    /// What one speaker says; returns who is next.
+    /// Writes the speech of one speaker; returns the next speaker.
     fn speech(&mut self, speaker: usize) -> usize {
         self.out.push_str(&self.speakers[speaker]);
         self.out.push_str(":\n");

@@ -33,7 +33,7 @@ enum Place {
     Tokens,
 }
 
-/// What may decide where the text is; made of the process's surroundings, or of a test's.
+/// The settings that decide where the text is: those of the process, or of a test.
 struct Surroundings {
     variable: Option<OsString>,
     working: PathBuf,
@@ -65,7 +65,7 @@ impl Source {
         Self { place: Place::Tokens, found_by: "the program itself" }
     }
 
-    /// What led here: `--data`, `$TRAINMARK_DATA`, `./data`, `the user's cache`, ...
+    /// How it was found: `--data`, `$TRAINMARK_DATA`, `./data`, `the user's cache`, ...
     pub fn found_by(&self) -> &'static str {
         self.found_by
     }

@@ -16,7 +16,7 @@ pub const NAME: &str = "tokens";
 pub const VOCABULARY: usize = 50_304;
 /// Tokens, of which nine tenths are trained on.
 pub const LENGTH: usize = 1 << 20;
-/// Of the generator.
+/// The seed of the generator.
 pub const SEED: u64 = 50_304;
 
 /// SHA-256 of the tokens as little-endian 16-bit numbers, in hexadecimal.

@@ -17,7 +17,7 @@ const KNOWN: [(&str, &str); 2] = [("shakespeare", SHAKESPEARE_SHA256), ("babble"
 pub struct Text {
     /// `shakespeare` and `babble` are only the texts of those digests.
     pub name: String,
-    /// Of the bytes, in hexadecimal.
+    /// The digest of the bytes, in hexadecimal.
     pub sha256: String,
     /// Different tokens; all are below.
     pub vocabulary: usize,

@@ -1,6 +1,6 @@
 //! The loss on the validation text: every position once.
 //!
-//! Of a validation text of `n` tokens, the inputs are the first `n - 1` and the targets the last `n - 1`:
+//! In a validation text of `n` tokens, the inputs are the first `n - 1` and the targets the last `n - 1`:
 //! each token but the first is predicted once. The inputs are cut into windows of the model's context from
 //! the first on, without overlap; each window begins anew at position 0, and the last has what is left.
 //! The loss is the mean of `-log softmax(logits)[target]` over all `n - 1` targets, in nats, summed in

@@ -49,7 +49,12 @@ pub fn in_checkout(name: &str) -> Option<PathBuf> {
 /// # Errors
 /// If the user has no data folder, or a file cannot be written.
 pub fn unpack() -> io::Result<PathBuf> {
-    let none = || io::Error::new(io::ErrorKind::NotFound, "there is no home folder to unpack into");
+    let none = || {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            "there is no home directory to unpack the built-in files into",
+        )
+    };
     let root = BaseDirs::new().ok_or_else(none)?.data_dir().join("trainmark").join("built-in");
     for (path, contents) in FILES {
         let file = root.join(path);

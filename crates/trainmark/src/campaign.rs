@@ -150,7 +150,7 @@ impl<'a> Campaign<'a> {
             } else {
                 let label = standing.row.label(&self.runner.loaded().suite);
                 remarks.push(format!(
-                    "{label}: another program or command than before; it runs anew, {} stays",
+                    "{label}: its program or command has changed; it runs again, and {} stays",
                     last.file
                 ));
             }

@@ -2,7 +2,7 @@
 
 use machine::Capability;
 
-/// What `trainmark machine` measured here and kept in the user's cache; `None` if it never did.
+/// The result of `trainmark machine` in the user's cache; `None` if this machine was not measured.
 ///
 /// # Errors
 /// If what was kept cannot be read.

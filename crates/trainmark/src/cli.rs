@@ -1,13 +1,13 @@
-//! The command line. No logic: what the words mean is decided in `cmd`.
+//! The command line. It has no logic: `cmd` decides what the words mean.
 
 use crate::cmd;
 use clap::{Parser, Subcommand};
 
 /// The benchmark suite for neural-network training.
 ///
-/// `trainmark run` builds and trains every row (trainer x model x backend x configuration) under one seed,
-/// measures time, memory and accuracy from outside, and writes one JSON file for each;
-/// `trainmark report` turns them into JSON and Markdown.
+/// `trainmark run` builds the trainers and trains every row (trainer x model x backend x configuration) with one
+/// seed. It measures time, memory and quality from outside the process, and writes one JSON file for each row.
+/// `trainmark report` makes reports from these files.
 #[derive(Debug, Parser)]
 #[command(name = "trainmark", version, max_term_width = 100)]
 pub struct Cli {
@@ -23,11 +23,11 @@ pub enum Verb {
     Time(cmd::new::TimeArgs),
     /// Write a commented suite file for programs that you have
     New(cmd::new::NewArgs),
-    /// Make one JSON report, and a Markdown one if wanted, from a folder of result files
+    /// Make reports from result files: a table, JSON, Markdown, HTML, charts
     Report(cmd::report::Args),
-    /// Run one row against itself: what difference can this machine show now?
+    /// Measure the smallest difference that this machine can show
     Noise(Box<cmd::noise::Args>),
-    /// Turn result files into the formats of other programs: CSV, Parquet, OpenMetrics and more
+    /// Convert result files into the formats of other programs: CSV, Parquet, OpenMetrics and more
     Export(cmd::export::Args),
     /// Show one result file in full
     Show(cmd::show::Args),
@@ -35,11 +35,11 @@ pub enum Verb {
     History(cmd::history::Args),
     /// Compare two sets of result files, and fail if something became worse
     Compare(cmd::compare::Args),
-    /// Keep sets of result files by name, to compare with
+    /// Keep sets of result files under a name, to compare with
     Baseline(cmd::baseline::Args),
-    /// Measure what this machine can do: multiply-adds and bandwidths, for rooflines
+    /// Measure the speed of this machine: multiply-adds and bandwidths, for rooflines
     Machine(cmd::machine::Args),
-    /// Run one task of an order: what executors start on other machines
+    /// Run one task of an order; executors start this command on other machines
     #[command(hide = true)]
     Task(cmd::task::Args),
     /// Run one node's part of a row: what srun starts on each node
@@ -49,9 +49,9 @@ pub enum Verb {
     Setup(cmd::setup::Args),
     /// Compare ten training steps of every row with a float64 reference
     Verify(Box<cmd::verify::Args>),
-    /// List the built-in suites and what each is for
+    /// List the built-in suites and their purposes
     Suites(cmd::suites::Args),
-    /// Download a task's data: what a suite declares, or the built-in task's into the user's cache
+    /// Download the data of a built-in task or of a suite
     Fetch(cmd::fetch::Args),
     /// Print completions for a shell
     Completions(cmd::shell::CompletionsArgs),

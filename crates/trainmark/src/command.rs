@@ -20,7 +20,7 @@ const LONGEST_ANSWER: usize = 1 << 20;
 /// Stands for the folder of a single attempt, which has a new name each time, and for its devices.
 const EACH_TIME: &str = "EACH-TIME";
 
-/// What a command is for.
+/// The purpose of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     SetUp,
@@ -85,7 +85,7 @@ impl Command {
         process
     }
 
-    /// What it prints to standard output, if it ends well in time.
+    /// Its standard output, if it ends with 0 in time.
     ///
     /// # Errors
     /// One line on what went wrong.
@@ -148,7 +148,7 @@ pub fn listing(commands: &[Command]) -> String {
     text
 }
 
-/// What is to be done with a suite, and with what.
+/// A suite with its data and options: all that its commands are made from.
 #[derive(Clone, Copy)]
 pub struct Agenda<'a> {
     pub loaded: &'a LoadedSuite,

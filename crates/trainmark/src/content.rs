@@ -1,4 +1,4 @@
-//! What is in a file of data, compressed or not.
+//! The content of a data file, compressed or not.
 
 use anyhow::{Context, Result};
 use files::Kind;
@@ -16,7 +16,7 @@ pub fn file_in(folder: &Path, name: &Path) -> Option<PathBuf> {
     names.iter().map(|name| folder.join(name)).find(|path| path.is_file())
 }
 
-/// Of a compressed file, what is in it: mirrors compress differently.
+/// The digest of the content: mirrors compress the same file differently.
 pub fn digest_of_content(file: &Path) -> Result<String> {
     let cannot = || format!("the data {} cannot be read", file.display());
     Ok(hexadecimal(&digest_of(&mut content(file).with_context(cannot)?).with_context(cannot)?))

@@ -18,9 +18,9 @@ pub struct Dataset {
     /// The file or the folder that trainers are given; empty for a task without data.
     pub directory: PathBuf,
     pub name: String,
-    /// Of one file its SHA-256; of several as METHOD.md defines it.
+    /// The SHA-256 of a file, or of several files as METHOD.md defines it.
     pub sha256: String,
-    /// What led to it, in words.
+    /// How it was found, in words.
     pub found_by: String,
 }
 
@@ -82,7 +82,9 @@ pub fn place(loaded: &LoadedSuite, explicit: Option<&Path>) -> Result<Option<Pat
     let place = match (explicit, &paths[..]) {
         (Some(explicit), _) => absolute(explicit),
         (None, [only]) => only.clone(),
-        (None, several) => common_folder(several).context("`data` has no common folder")?,
+        (None, several) => {
+            common_folder(several).context("the files of `data` have no common folder")?
+        }
     };
     if !place.exists() {
         let fetch = match task.files.is_empty() {
@@ -107,7 +109,7 @@ enum Place {
         /// The folder or, of a task with one file, the file.
         given: PathBuf,
         files: Vec<PathBuf>,
-        /// What it is called unless its bytes are known.
+        /// Its name, unless its bytes are known.
         name: String,
     },
 }
@@ -131,7 +133,7 @@ fn locate(loaded: &LoadedSuite, find: &Find, explicit: Option<&Path>) -> Result<
     }
     match search(task, find, Path::new("data")) {
         Search::Whole(place) => return Ok(Found { place, found_by: "./data" }),
-        Search::Part(missing) => bail!("./data holds a part of {}: {missing}", task.name),
+        Search::Part(missing) => bail!("./data has only a part of {}: {missing}", task.name),
         Search::Nothing => {}
     }
     // A cache with a part of the files is a download that was interrupted: not a choice.
@@ -140,13 +142,13 @@ fn locate(loaded: &LoadedSuite, find: &Find, explicit: Option<&Path>) -> Result<
         return Ok(Found { place, found_by: "the user's cache" });
     }
     let Some(name) = find.stand_in.clone() else {
-        bail!("there are no data of the task {:?}; {}", task.name, fetch_hint(task));
+        bail!("the data of the task {:?} is not here; {}", task.name, fetch_hint(task));
     };
-    Ok(Found { place: Place::Drawn(name), found_by: "no other data were found" })
+    Ok(Found { place: Place::Drawn(name), found_by: "no other data was found" })
 }
 
 fn fetch_hint(task: &Task) -> String {
-    format!("`trainmark fetch --task {}` downloads them", task.name)
+    format!("`trainmark fetch --task {}` downloads it", task.name)
 }
 
 fn choose(task: &Task, find: &Find, chosen: &Path, found_by: &'static str) -> Result<Found> {
@@ -159,21 +161,24 @@ fn choose(task: &Task, find: &Find, chosen: &Path, found_by: &'static str) -> Re
         return Ok(Found { place: Place::There { given, files, name: name_of(chosen) }, found_by });
     }
     let shown = chosen.display();
-    match search(task, find, chosen) {
-        Search::Whole(place) => return Ok(Found { place, found_by }),
-        Search::Part(missing) => {
-            bail!("{found_by} {shown}: the data are incomplete: {missing}; {}", fetch_hint(task))
-        }
-        Search::Nothing if !chosen.exists() => {
-            bail!("{found_by} {shown}: does not exist; name a folder that holds {}", names(task))
-        }
-        Search::Nothing => {}
-    }
     let stand_in = find.stand_in.as_ref();
     let stand_in =
         stand_in.map_or(String::new(), |it| format!(", or choose `{it}`, which needs no files"));
+    match search(task, find, chosen) {
+        Search::Whole(place) => return Ok(Found { place, found_by }),
+        Search::Part(missing) => {
+            bail!("{found_by} {shown}: the data is incomplete: {missing}; {}", fetch_hint(task))
+        }
+        Search::Nothing if !chosen.exists() => {
+            bail!(
+                "{found_by} {shown}: does not exist; name a folder that contains {}{stand_in}",
+                names(task)
+            )
+        }
+        Search::Nothing => {}
+    }
     bail!(
-        "{found_by} {shown}: holds no data of {}: looked for {} there and in {}; {}{stand_in}",
+        "{found_by} {shown}: has no data of {}: looked for {} there and in {}; {}{stand_in}",
         task.name,
         names(task),
         find.folders.join(", "),
@@ -189,7 +194,7 @@ fn names(task: &Task) -> String {
 
 enum Search {
     Whole(Place),
-    /// What is missing.
+    /// The missing files.
     Part(String),
     Nothing,
 }
@@ -234,7 +239,7 @@ fn found(task: &Task, found: &Found) -> Result<Dataset> {
             let cache = files::cache_directory();
             let cache = cache.unwrap_or_else(|| std::env::temp_dir().join("trainmark"));
             let drawn = stock::draw(name, &cache);
-            let drawn = drawn.with_context(|| format!("nothing here draws {name:?}"))?;
+            let drawn = drawn.with_context(|| format!("this program cannot draw {name:?}"))?;
             let given = absolute(&drawn.map_err(|error| anyhow!(error))?);
             let files = match given.is_file() {
                 true => vec![given.clone()],
@@ -416,6 +421,6 @@ mod tests {
         write("other/b", b"abd");
         assert_eq!(at("other").unwrap().name, "t", "the suite's own");
         let nothing = at("nowhere").unwrap_err().to_string();
-        assert!(nothing.contains("does not exist; name a folder that holds a, b"), "{nothing}");
+        assert!(nothing.contains("does not exist; name a folder that contains a, b"), "{nothing}");
     }
 }

@@ -49,7 +49,7 @@ pub trait Desk {
     /// row has failed before, which a repeat would not mend.
     fn begin(&mut self, task: Task) -> bool;
 
-    /// What its trainer has said so far, for display.
+    /// Called with the trainer's statements so far, for display.
     fn said(&mut self, task: Task, said: &Transcript);
 
     /// A task has ended: its result file, of one sample or of none.
@@ -146,7 +146,7 @@ impl Local<'_> {
 /// `trainmark task --order FILE --index N --result FILE` reads.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Order {
-    /// Of the harness that wrote it: only the same one reads it.
+    /// The version of the harness that wrote it; only the same version reads it.
     pub harness: String,
     pub run: RunIdentity,
     /// The suite's text and where it came from: the file may change while tasks wait.

@@ -38,7 +38,7 @@ impl Expression {
         // A name outside of braces is more likely a key that lacks them.
         match parsed.var_names().iter().find(|name| !text.contains(&format!("{{{name}}}"))) {
             Some(name) => {
-                Err(format!("the expression {text:?} cannot be read: is {name} {{{name}}}?"))
+                Err(format!("the expression {text:?} cannot be read: did you mean {{{name}}}?"))
             }
             None => Ok(Expression(Box::new(parsed))),
         }
@@ -51,7 +51,7 @@ impl Expression {
     pub fn value(&self, config: &Map<String, Value>) -> Result<f64, String> {
         let number = |key: &String| {
             let number = config.get(key).and_then(Value::as_f64);
-            number.ok_or_else(|| format!("{{{key}}} is no number here"))
+            number.ok_or_else(|| format!("{{{key}}} is not a number"))
         };
         let numbers =
             self.0.var_names().iter().map(number).collect::<Result<Vec<f64>, String>>()?;

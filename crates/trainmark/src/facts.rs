@@ -14,7 +14,7 @@ const CLOCK_TOLERANCE_SHARE: f64 = 0.05;
 /// Sums in float32 and in float64 differ by so much.
 const ROUNDING_SHARE: f64 = 1e-5;
 
-/// What is stated.
+/// The fact that is stated.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fact {
     SetupS,
@@ -30,7 +30,7 @@ pub enum Fact {
     Metric(String),
 }
 
-/// Who states it, from the one who is believed most.
+/// The source of a statement, the most reliable first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Who {
     /// The harness, which scored the predictions.
@@ -110,12 +110,12 @@ impl Facts {
         self.0.entry(fact).or_default().insert(who, printed);
     }
 
-    /// What is believed.
+    /// The value that counts.
     pub fn value(&self, fact: &Fact) -> Option<f64> {
         self.merged(fact).first().map(|it| it.1.value)
     }
 
-    /// Who is believed, and what.
+    /// The value that counts, and its source.
     pub fn metric(&self, name: &str) -> Option<(Who, f64)> {
         let merged = self.merged(&Fact::Metric(name.to_owned()));
         merged.into_iter().next().map(|(who, printed)| (who, printed.value))
@@ -191,7 +191,9 @@ impl Facts {
                     task.metrics.get(name).map_or(name.as_str(), |metric| metric.label(name));
                 let (other, claimed, first, known) = (other, shown(b.value), first, shown(a.value));
                 return Some(match first {
-                    Who::Harness => format!("it claims a {label} of {claimed}, {first} {known}"),
+                    Who::Harness => {
+                        format!("it claims a {label} of {claimed}, but {first} {known}")
+                    }
                     _ => format!("{label}: {first} {known}, {other} {claimed}"),
                 });
             }
@@ -210,14 +212,14 @@ fn agree(fact: &Fact, a: Printed, b: Printed) -> bool {
     both_lost || a.value == b.value || (a.value - b.value).abs() <= allowed + a.grain.max(b.grain)
 }
 
-/// What else is known of a training, to hold the statements against.
+/// Other facts about a training, to compare the statements with.
 #[derive(Clone, Copy, Debug)]
 pub struct Surely<'a> {
     /// The epochs that it reported by that event: number and seconds.
     pub epochs: &'a [(u32, f64)],
     /// Metrics after the last of them.
     pub after_last: Option<&'a BTreeMap<String, f64>>,
-    /// Epochs that it was told to train, unless it decides itself.
+    /// The number of epochs in its command, unless it decides itself.
     pub told_epochs: Option<u64>,
     pub wall_s: Option<f64>,
     /// The data that it says it read.
@@ -246,7 +248,7 @@ pub fn contradiction(facts: &Facts, task: &Task, surely: &Surely) -> Option<Stri
     }
     if let Some((claimed, scored)) = after_last {
         return Some(format!(
-            "it claims {claimed} after its last epoch, its predictions score {scored}"
+            "it claims {claimed} after its last epoch, but its predictions score {scored}"
         ));
     }
     if let Some((number, _)) = twice {
@@ -261,19 +263,21 @@ pub fn contradiction(facts: &Facts, task: &Task, surely: &Surely) -> Option<Stri
         let beyond = facts.ranks().into_iter().find(|it| it.train_s > Some(wall_s));
         let whose = beyond.map_or("its".to_owned(), |it| format!("rank {}'s", it.rank));
         return Some(format!(
-            "{whose} clock says {clocked_s:.2} s, but its process lived {wall_s:.2} s"
+            "{whose} clock says {clocked_s:.2} s, but its process ran for only {wall_s:.2} s"
         ));
     }
     if let Some(train_s) = train_s
         && epochs_s > train_s + CLOCK_TOLERANCE_S
     {
-        return Some(format!("its epochs took {epochs_s:.2} s of {train_s:.2} s of training"));
+        return Some(format!(
+            "its epochs took {epochs_s:.2} s, but its training only {train_s:.2} s"
+        ));
     }
     if let Some(told) = surely.told_epochs
         && !surely.epochs.is_empty()
         && surely.epochs.len() as u64 != told
     {
-        return Some(format!("it reports {} epochs of {told}", surely.epochs.len()));
+        return Some(format!("it reports {} of {told} epochs", surely.epochs.len()));
     }
     let ((name, sha256), (given, given_sha256)) = surely.dataset.zip(surely.given)?;
     let other = sha256.as_ref().is_some_and(|sha256| sha256 != given_sha256);
@@ -281,7 +285,7 @@ pub fn contradiction(facts: &Facts, task: &Task, surely: &Surely) -> Option<Stri
     other.then(|| {
         let sha256 = sha256.as_deref().unwrap_or_default();
         format!(
-            "it trained on another dataset, {name:?} ({}), than {given:?} ({})",
+            "it trained on the dataset {name:?} ({}), but was given {given:?} ({})",
             short(sha256),
             short(given_sha256)
         )
@@ -332,7 +336,9 @@ mod tests {
         assert_eq!(said("0.52", 0.5234), None);
         assert!(said("0.52", 0.54).is_some());
         assert!(
-            said("100", 95.0).unwrap().contains("it claims a m of 100, its predictions score 95")
+            said("100", 95.0)
+                .unwrap()
+                .contains("it claims a m of 100, but its predictions score 95")
         );
         assert!(said("nan", 95.0).is_some());
     }
@@ -356,15 +362,13 @@ mod tests {
                 .unwrap()
                 .contains("epoch 1 twice")
         );
-        assert!(
-            with(Surely { epochs: &[(1, 2.0)], ..none() }).unwrap().contains("2.00 s of 1.00 s")
-        );
-        assert!(with(Surely { wall_s: Some(0.5), ..none() }).unwrap().contains("lived 0.50 s"));
+        assert!(with(Surely { epochs: &[(1, 2.0)], ..none() }).unwrap().contains("only 1.00 s"));
+        assert!(with(Surely { wall_s: Some(0.5), ..none() }).unwrap().contains("only 0.50 s"));
         let epochs = Surely { epochs: &[(1, 0.5)], told_epochs: Some(2), ..none() };
-        assert!(with(epochs).unwrap().contains("1 epochs of 2"));
+        assert!(with(epochs).unwrap().contains("1 of 2 epochs"));
         let read = ("x".to_owned(), Some("bb".to_owned()));
         let given = Surely { dataset: Some(&read), given: Some(("x", "aa")), ..none() };
-        assert!(with(given).unwrap().contains("another dataset"));
+        assert!(with(given).unwrap().contains("but was given"));
 
         facts.state(Fact::TrainS, Who::Event(0), 0.0);
         assert!(contradiction(&facts, &Task::default(), &none()).unwrap().contains("took 0 s"));

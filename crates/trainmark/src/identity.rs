@@ -22,7 +22,7 @@ use std::path::Path;
 /// Files named by a command that are larger than this are data, not scripts.
 const LARGEST_SCRIPT_BYTES: u64 = 16 << 20;
 
-/// Of a row. `ready` is its trainer, if that can be started.
+/// The identity of a row. `ready` is its trainer, if that can be started.
 pub fn of(
     loaded: &LoadedSuite,
     row: &Row,

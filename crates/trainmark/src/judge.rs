@@ -1,4 +1,4 @@
-//! What became of a run: a pure function of how the trainer ended, what it said, and how its
+//! Judges a sample: a pure function of how the trainer ended, what it printed, and how its
 //! predictions score.
 
 use crate::facts::{Surely, Who};
@@ -10,15 +10,15 @@ use record::Status;
 use record::task::Source;
 use std::collections::BTreeMap;
 
-/// What the harness knows of a training.
+/// Everything that the harness knows about a training.
 pub struct Evidence<'a> {
     pub outcome: &'a Outcome,
-    /// What it said; the scores of its predictions are among the facts.
+    /// Its statements, with the scores of its predictions.
     pub said: &'a Transcript<'a>,
-    /// What is wrong with its predictions.
+    /// The error of its predictions, if there is one.
     pub unscored: Option<&'a str>,
     pub task: &'a Task,
-    /// Epochs that it was told to train.
+    /// The number of epochs in its command.
     pub epochs: Option<u64>,
     /// Name and SHA-256 of the data that it was given.
     pub given: Option<(&'a str, &'a str)>,
@@ -49,12 +49,12 @@ pub fn ended(outcome: &Outcome) -> Option<(Status, String)> {
     match exit {
         Exit::Code(code) if *code == i32::from(protocol::exit::SUCCESS) => {
             let cut_off = outcome.stragglers.cut_off;
-            let why = "its main process ended, but others of its processes still computed 5 s later \
-                       and had to be stopped: its work was not done";
+            let why = "its main process ended, but other processes of it still computed 5 s later \
+                       and had to be stopped, so its work was not finished";
             cut_off.then(|| (Status::Failed, why.to_owned()))
         }
         Exit::Code(code) if *code == i32::from(protocol::exit::UNAVAILABLE) => {
-            let reason = last_line(stderr_tail).unwrap_or("the trainer does not say why");
+            let reason = last_line(stderr_tail).unwrap_or("the trainer gave no reason");
             Some((Status::Unavailable, strip_error(reason).to_owned()))
         }
         Exit::NotStarted(reason) => Some((Status::NotStarted, reason.clone())),
@@ -112,7 +112,7 @@ fn incomplete(said: &Transcript) -> Option<(Status, String)> {
     Some((Status::Failed, who))
 }
 
-/// What runtimes write when an allocation fails inside a program.
+/// Words that runtimes print if an allocation fails inside a program.
 fn memory_words(stderr: &str) -> Option<&'static str> {
     const SIGNS: [&str; 6] = [
         "out of memory",         // CUDA, wgpu, the kernel's ENOMEM in many programs
@@ -166,13 +166,16 @@ fn spoke(evidence: &Evidence) -> Option<(Status, String)> {
     let mut wanted = wanted.into_iter().chain(evidence.targets.keys().map(String::as_str));
     let name = wanted.find(|name| said.value(name).is_none())?;
     if !said.spoke {
-        return Some((Status::NoOutput, "exit code 0, but nothing on standard output".to_owned()));
+        return Some((
+            Status::NoOutput,
+            "it ended with 0, but printed nothing on standard output".to_owned(),
+        ));
     }
     let metric = task.metrics.get(name)?;
     let predictions = if metric.score.is_some() { "neither predictions nor " } else { "no " };
     let how = match &metric.label {
         Some(label) => format!("a line `{label}: 12.34 {}`", metric.unit).replace(" %`", "%`"),
-        None => format!("a line that a rule reads as {name}"),
+        None => format!("a line from which a rule reads {name}"),
     };
     let how = if metric.score.is_some() { how } else { how.trim_start_matches("a ").to_owned() };
     Some((Status::NoQuality, format!("{predictions}{how}")))
@@ -187,7 +190,10 @@ fn missed(evidence: &Evidence) -> Option<(Status, String)> {
     };
     let quality = task.quality().and_then(|(name, _)| Some((name, said.value(name)?.1)));
     if let Some((name, value)) = quality.filter(|(_, value)| !value.is_finite()) {
-        return Some((Status::NotConverged, format!("{} is {value}: not finite", short(name))));
+        return Some((
+            Status::NotConverged,
+            format!("{} is {value}, which is not finite", short(name)),
+        ));
     }
     targets.iter().find_map(|(name, &target)| {
         let (value, metric) = (said.value(name)?.1, task.metrics.get(name)?);

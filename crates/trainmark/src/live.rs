@@ -19,7 +19,7 @@ const LEAST_HEIGHT: usize = 5;
 pub struct View {
     pub suite: String,
     pub lines: Vec<Line>,
-    /// What this machine cannot run, instead of its lines.
+    /// The line for rows that this machine cannot run.
     pub absent: Option<String>,
     /// Samples in all; `None` where rounds go on until an interval is narrow.
     pub samples: Option<usize>,

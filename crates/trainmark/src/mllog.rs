@@ -1,4 +1,4 @@
-//! What a program says that logs in MLPerf's format, so that it is measured as it is.
+//! Reads MLPerf's log lines, so that a program that prints them needs no change.
 //!
 //! A line is `:::MLLOG ` and one JSON object with `time_ms` (milliseconds since 1970), `event_type`,
 //! `key`, `value` and `metadata`; whatever stands before the prefix (a rank, a progress bar) is passed
@@ -22,9 +22,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// What a line begins with, wherever it stands in the line.
+/// The marker of a line; it may stand anywhere in the line.
 const PREFIX: &str = ":::MLLOG ";
-/// What is noted of a run as it says it.
+/// Keys whose values are recorded as the program states them.
 const NOTED: [&str; 4] = ["quality_target", "global_batch_size", "train_samples", "samples_count"];
 /// Intervals that are kept of one run.
 const MOST_INTERVALS: usize = 200_000;
@@ -60,7 +60,7 @@ impl Entry {
         }
     }
 
-    /// What tells an interval from others of its kind, where anything is said.
+    /// The number that distinguishes an interval from others of its kind, if the line has one.
     fn number_of_epoch(&self) -> Option<i64> {
         let metadata = self.metadata.as_ref()?;
         ["epoch_num", "step_num", "samples_count"]
@@ -77,17 +77,17 @@ struct Interval {
     stop: Option<f64>,
 }
 
-/// What has been understood of a program's lines so far.
+/// The state after the lines that were read so far.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Log {
     intervals: BTreeMap<&'static str, Vec<Interval>>,
     /// Why it gave its run up, if it did.
     pub aborted: Option<String>,
-    /// What it says of its run, by key.
+    /// Facts about its run, by key.
     pub noted: BTreeMap<&'static str, f64>,
 }
 
-/// What a metric's line says.
+/// The content of a metric's line.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluated {
     pub metric: String,
@@ -125,7 +125,7 @@ impl Log {
         let Some((metric, times)) = task.metrics.iter().find_map(by_key) else { return Ok(None) };
         let number = entry
             .number()
-            .ok_or_else(|| format!("{} = {} is no number", entry.key, entry.value))?;
+            .ok_or_else(|| format!("{} = {} is not a number", entry.key, entry.value))?;
         let epochs = self.intervals.get("epoch").map_or(&[][..], Vec::as_slice);
         let ended = epochs.last().is_some_and(|last| last.stop.is_some());
         let epoch = ended.then_some(epochs.len());
@@ -351,7 +351,7 @@ mod tests {
         assert_eq!(log(&lines).unwrap_err(), "eval_stop 3 ms before eval_start");
         for value in ["null", r#""high""#] {
             let error = log(&[point("eval_accuracy", value)]).unwrap_err();
-            assert!(error.contains("is no number"), "{error}");
+            assert!(error.contains("is not a number"), "{error}");
         }
         assert!(log(&[":::MLLOG [convert-error: x]".to_owned()]).is_err());
         assert!(log(&[r#":::MLLOG {"key": "run_start"}"#.to_owned()]).is_err());

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// What the user asked for. Empty lists leave everything in.
+/// The rows that the user selects. An empty list selects everything.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     pub trainers: Vec<String>,
@@ -33,7 +33,7 @@ pub struct Row {
     pub config: Map<String, Value>,
     /// Values that tell it from the suite's other rows, for its name, for example `h512`.
     pub tags: Vec<String>,
-    /// What the result file's name begins with.
+    /// The beginning of the result file's name.
     pub prefix: String,
 }
 
@@ -79,7 +79,10 @@ pub fn plan(suite: &Suite, selection: &Selection) -> Result<Vec<Row>, String> {
         }
     }
     if rows.is_empty() {
-        return Err("no row of the suite matches the filters; see --list".to_owned());
+        return Err(
+            "no row of the suite matches the filters; `trainmark run --list` shows all rows"
+                .to_owned(),
+        );
     }
     Ok(rows)
 }
@@ -88,7 +91,7 @@ fn selected(wanted: &[String], name: &str) -> bool {
     wanted.is_empty() || wanted.iter().any(|wanted| wanted == name)
 }
 
-/// What the user asked for, in the suite's own spelling. A key that no program would be told is a mistake.
+/// The selection in the suite's own spelling. A key that no command uses is a mistake.
 fn in_the_suites_words(suite: &Suite, selection: &Selection) -> Result<Selection, String> {
     let (mut trainers, mut models, mut backends) = (Vec::new(), Vec::new(), Vec::new());
     let rows = || suite.trainers.iter().filter(|trainer| !trainer.is_only_compared_with());
@@ -117,14 +120,14 @@ fn in_the_suites_words(suite: &Suite, selection: &Selection) -> Result<Selection
         let own = if key == race::TARGET { Some(race::TARGET) } else { meant(key, &told) };
         let own = own.ok_or_else(|| {
             let text = unknown("", "key", key, &told, "");
-            format!("{text}; no command of the suite would be told it")
+            format!("{text}; no command of the suite uses it")
         })?;
         config.insert(own.to_owned(), values.clone());
     }
     Ok(Selection { trainers, models, backends, config, quick: selection.quick })
 }
 
-/// What tells rows of one model apart: declared tags, and the keys of its matrix.
+/// The values that distinguish the rows of one model: declared tags, and the keys of its matrix.
 fn tags(suite: &Suite, trained: &TrainedModel, config: &Map<String, Value>) -> Vec<String> {
     let tag = |(key, value): (&String, &Value)| {
         let declared = suite.task().keys.get(key).and_then(|key| key.tag.as_ref());
@@ -224,7 +227,7 @@ fn excluded(trainer: &Trainer, model: &str, backend: &str, config: &Map<String, 
 }
 
 impl Row {
-    /// What a person calls it: `PyTorch mlp cpu h512`.
+    /// Its name for people: `PyTorch mlp cpu h512`.
     pub fn label(&self, suite: &Suite) -> String {
         let mut label =
             format!("{} {} {}", suite.trainers[self.trainer].name, self.model, self.backend);
@@ -234,26 +237,26 @@ impl Row {
         label
     }
 
-    /// Nodes of a cluster that train it together.
+    /// The number of nodes of a cluster that train it together.
     ///
     /// # Errors
-    /// If the suite's text for it is no number in this row.
+    /// If the suite's text for it is not a number in this row.
     pub fn nodes(&self, suite: &Suite) -> Result<u32, String> {
         let Some(text) = &suite.trainers[self.trainer].nodes else { return Ok(1) };
         let filled = fill(text, &|key| self.config.get(key).map(plain));
         let label = || format!("nodes = {text:?} of {}", self.label(suite));
         let filled = filled.map_err(|key| format!("{}: it has no value for {{{key}}}", label()))?;
         let number = filled.parse().ok().filter(|number| *number > 0);
-        number.ok_or_else(|| format!("{}: {filled:?} is no whole number above 0", label()))
+        number.ok_or_else(|| format!("{}: {filled:?} is not a whole number above 0", label()))
     }
 
-    /// Epochs that it is told to train, if it is told any.
+    /// The number of epochs in its command, if there is one.
     pub fn epochs(&self) -> Option<u64> {
         self.config.get("epochs").and_then(Value::as_u64)
     }
 }
 
-/// What stands for the placeholders of a command besides the configuration's keys.
+/// The values of a command's placeholders besides the configuration's keys.
 #[derive(Clone, Debug)]
 pub struct Places<'a> {
     pub program: &'a Path,
@@ -292,7 +295,7 @@ pub fn command(suite: &Suite, row: &Row, places: &Places) -> Result<Vec<String>,
         match argument {
             Argument::Always(text) => words.push(fill(text, &lookup).map_err(|key| {
                 format!(
-                    "the command of {:?} names {{{key}}}, which {} has no value for: give it one under \
+                    "the command of {:?} uses {{{key}}}, but {} has no value for it: add one under \
                      [config], or with --set {key}=VALUE",
                     trainer.name,
                     row.label(suite)
@@ -370,7 +373,9 @@ pub fn fixed_command(
         _ => None,
     };
     let filled = words.iter().map(|word| fill(word, &lookup));
-    filled.collect::<Result<_, _>>().map_err(|key| format!("{:?} names {{{key}}}", trainer.name))
+    filled
+        .collect::<Result<_, _>>()
+        .map_err(|key| format!("{:?} uses {{{key}}}, which is not known here", trainer.name))
 }
 
 /// Where a trainer's program is: absolute, or a bare name for `PATH`. One of cargo's target folder that nobody has
@@ -381,7 +386,9 @@ pub fn fixed_command(
 pub fn program(loaded: &LoadedSuite, trainer: &Trainer) -> Result<PathBuf, String> {
     let target = cargo_target(&loaded.root).display().to_string();
     let filled = fill(&trainer.program, &|key| (key == "cargo_target").then(|| target.clone()))
-        .map_err(|key| format!("the program of {:?} names {{{key}}}", trainer.name))?;
+        .map_err(|key| {
+            format!("the program of {:?} uses {{{key}}}, which is not known here", trainer.name)
+        })?;
     let path = PathBuf::from(filled);
     let ours = trainer.program.starts_with("{cargo_target}");
     if (ours || trainer.is_only_compared_with())
@@ -492,7 +499,7 @@ mod tests {
         assert_eq!(rows[1].nodes(&suite), Ok(2));
         let config = BTreeMap::from([("nodes".to_owned(), vec![Value::from("two")])]);
         let refused = plan(&suite, &Selection { config, ..Selection::default() }).unwrap_err();
-        assert!(refused.contains("\"two\" is no whole number above 0"), "{refused}");
+        assert!(refused.contains("\"two\" is not a whole number above 0"), "{refused}");
     }
 
     #[test]

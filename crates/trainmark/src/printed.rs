@@ -15,7 +15,7 @@ impl FromStr for Printed {
 
     fn from_str(text: &str) -> Result<Printed, String> {
         let number = text.trim().trim_end_matches([',', ';', ')', ']', '%', '.', '}', '"', '\'']);
-        let value: f64 = number.parse().map_err(|_| format!("{text:?} is no number"))?;
+        let value: f64 = number.parse().map_err(|_| format!("{text:?} is not a number"))?;
         let lower = number.to_ascii_lowercase();
         let (digits, power) = lower.split_once('e').unwrap_or((&lower, "0"));
         let decimals = digits.split_once('.').map_or(0, |(_, decimals)| decimals.len()) as i32;

@@ -1,4 +1,4 @@
-//! What the user sees while a suite runs: the whole matrix, alive, on a terminal; a line per
+//! The progress of a run: the whole matrix, live, on a terminal; a line per
 //! sample when piped. All of it goes to standard error.
 
 use crate::command::Purpose;
@@ -78,7 +78,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// What this machine cannot run: one line instead of many, and no samples to wait for.
+    /// Leaves out rows that this machine cannot run: they have one line together and no samples.
     pub fn leave_out(&mut self, suite: &Suite, rows: &[Row], trainers: &Trainers) {
         let reasons: Vec<_> = rows.iter().map(|row| lacking(trainers, suite, row)).collect();
         let mut lacks: Vec<Lack> = Vec::new();
@@ -158,7 +158,7 @@ impl<'a> Progress<'a> {
         format!("{}{round}", self.labels[index])
     }
 
-    /// What became of the row's last sample.
+    /// The outcome of the row's last sample.
     fn outcome(&self, result: &Record, file: Option<&Path>) -> String {
         let Some(sample) = result.samples.last() else {
             let reason = one_line(result.reason.as_deref().unwrap_or_default());
@@ -268,7 +268,7 @@ fn painter(view: Arc<Mutex<View>>, began: Instant, colour: bool) -> ProgressBar 
     bar
 }
 
-/// What a row's line shows after a sample.
+/// Updates a row's line after a sample.
 fn settle(line: &mut Line, result: &Record) {
     let last: Option<&Sample> = result.samples.last();
     line.last_wall_s = last.and_then(|sample| sample.timing.wall_s).or(line.last_wall_s);

@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// What a rule can find in a line.
+/// The kinds of values that a rule can find in a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     Loss,
@@ -38,8 +38,8 @@ impl Found {
             name if task.metrics.contains_key(name) => Found::Fact(Fact::Metric(name.to_owned())),
             name => {
                 return Err(format!(
-                    "{name:?} is none of the task's metrics ({}), nor loss, step, epoch, epoch_s, train_s, \
-                     setup_s, compile_s, eval_s, work or device_peak_bytes",
+                    "{name:?} is not a metric of the task ({}), and not one of loss, step, epoch, epoch_s, \
+                     train_s, setup_s, compile_s, eval_s, work, device_peak_bytes",
                     task.names()
                 ));
             }
@@ -86,7 +86,9 @@ impl Rules {
             });
             let groups = groups.collect::<Result<Vec<_>, String>>()?;
             if groups.is_empty() {
-                return Err(format!("the rule {text:?} has no named group: `(?<loss>\\S+)`"));
+                return Err(format!(
+                    "the rule {text:?} has no named group such as `(?<loss>\\S+)`"
+                ));
             }
             Ok(Rule { shown: text.clone(), how: How::Expression(regex, groups), matched: false })
         };
@@ -204,7 +206,7 @@ mod tests {
             (Found::Fact(Fact::Metric("bpc".into())), Printed { value: 3.25, grain: 0.01 })
         );
         assert_eq!(rules.idle().collect::<Vec<_>>(), [r"never (?<loss>\S+)"]);
-        assert!(rules.line("step 3: bpc high").unwrap_err().contains("\"high\" is no number"));
+        assert!(rules.line("step 3: bpc high").unwrap_err().contains("\"high\" is not a number"));
     }
 
     #[test]
@@ -222,7 +224,7 @@ mod tests {
         assert!(
             rules(r"read = ['(?<bpx>\S+)']")
                 .unwrap_err()
-                .contains("none of the task's metrics (bpc)")
+                .contains("not a metric of the task (bpc)")
         );
         assert!(rules("read = ['no group']").unwrap_err().contains("no named group"));
         assert!(rules("read = ['(?<loss>']").unwrap_err().contains("unclosed group"));

@@ -43,7 +43,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// Why a run stops whose data a trainer has changed.
-pub const DATA_CHANGED: &str = "stopped because the data is no longer what it was";
+pub const DATA_CHANGED: &str = "stopped because a file of the data has changed";
 
 /// Which sample of a row it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +65,7 @@ impl fmt::Display for Round {
     }
 }
 
-/// What the user decides of a run.
+/// The options of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Settings {
     pub quick: bool,
@@ -82,7 +82,7 @@ pub struct Settings {
     pub devices: Option<Vec<String>>,
 }
 
-/// What a trainer may have of the machine; all of it where nothing is said.
+/// The limits of a trainer; `None` is no limit.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
@@ -138,7 +138,7 @@ pub struct Runner<'a> {
 pub struct Prepared {
     pub command: Command,
     share: Share,
-    /// Of this attempt alone, gone when it is dropped: what another trainer predicted is nowhere.
+    /// The folder of this attempt. It is removed with it, so no trainer finds the predictions of another one.
     folder: TempDir,
 }
 
@@ -183,7 +183,7 @@ impl<'a> Runner<'a> {
         });
         if capability.is_none() {
             eprintln!(
-                "note: this machine was not measured yet; `trainmark machine` does it, for the share \
+                "note: this machine was not measured yet; run `trainmark machine` to see each row's share \
                  of its peak in reports"
             );
         }
@@ -218,7 +218,7 @@ impl<'a> Runner<'a> {
         self.agenda.loaded
     }
 
-    /// What makes two samples of a row comparable.
+    /// The identity of a row: samples with the same identity are comparable.
     pub fn identity(&self, row: &Row) -> Fingerprint {
         let ready = self.trainers[&row.trainer].as_ref().ok();
         let software = self.settings.allow_software;
@@ -353,7 +353,7 @@ impl<'a> Runner<'a> {
         for again in 0..=self.settings.retry_noisy {
             let mut sample = self.train(row, ready, &share, &mut result, on_line)?;
             if sample.status == Status::Unavailable {
-                // What it cost to find that out is no figure of this row.
+                // The cost of finding that out is not a figure of this row.
                 let reason = sample.reason.unwrap_or_default();
                 return Ok(sample::not_trained(self.blank(row), Status::Unavailable, reason));
             }

@@ -1,4 +1,4 @@
-//! What an outcome says, as the record keeps it: a sample, and for each figure where it comes from.
+//! Makes a sample of the record from an outcome, with the source of each figure.
 
 use crate::facts::Fact;
 use crate::transcript::Transcript;
@@ -136,7 +136,7 @@ pub fn origins<'a>(
         let reason = || reading.reason.clone().unwrap_or_default();
         let origin = match reading.value() {
             Some(0.0) if !matches!(name, "user_s" | "system_s") => {
-                Err("the system reads 0, which is no measurement".to_owned())
+                Err("the system reports 0, which is not a measurement".to_owned())
             }
             _ => reading.source.clone().ok_or_else(reason),
         };
@@ -144,7 +144,7 @@ pub fn origins<'a>(
     };
     let said = |name: &str, value: Option<f64>| {
         let origin = match value {
-            Some(_) => Ok("the trainer's own clock, as it reports".to_owned()),
+            Some(_) => Ok("the trainer's own clock, as the trainer reports it".to_owned()),
             None => Err("the trainer does not report it, or reports 0".to_owned()),
         };
         (name.to_owned(), origin)
@@ -153,7 +153,7 @@ pub fn origins<'a>(
         let origin = match source {
             Some(Source::Scored) => Ok("the trainer's predictions, scored by the harness"),
             Some(Source::Claimed) => Ok("claimed by the trainer"),
-            None => Err("the trainer told none"),
+            None => Err("the trainer reported none"),
         };
         (name.clone(), origin.map(str::to_owned).map_err(str::to_owned))
     });

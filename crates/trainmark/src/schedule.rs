@@ -24,7 +24,7 @@ pub struct Schedule {
     pub max_time: Option<Duration>,
     /// One round before the first that is not recorded.
     pub warm_up: bool,
-    /// Of the order within the rounds.
+    /// The seed of the order within the rounds.
     pub seed: u64,
 }
 

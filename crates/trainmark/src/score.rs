@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 
 /// Larger files are no truth.
 const MOST_BYTES: u64 = 4 << 30;
-/// Of NumPy's format: what a file may be longer than its numbers.
+/// The longest header of NumPy's format.
 const LONGEST_HEADER: usize = 4096;
-/// What is wrong with predictions of which there are none.
-pub const EMPTY: &str = "the predictions are an empty file";
+/// The error for an empty file.
+pub const EMPTY: &str = "the file of predictions is empty";
 
 /// How a metric is computed.
 #[derive(Clone, Debug, Deserialize)]
@@ -35,7 +35,7 @@ pub struct Score {
     /// predicted, each from those before it.
     #[serde(default)]
     trained_percent: usize,
-    /// Of `top_k`.
+    /// For `top_k`.
     #[serde(default)]
     k: Option<usize>,
     /// Labels are below it; rows of `log_loss` and `top_k` have so many numbers.
@@ -44,7 +44,7 @@ pub struct Score {
     /// Whether the numbers of `log_loss` are logits, not probabilities.
     #[serde(default)]
     logits: bool,
-    /// Of `command`: a program that prints one number; `{predictions}` and `{truth}` are the files.
+    /// For `command`: a program that prints one number; `{predictions}` and `{truth}` are the files.
     #[serde(default)]
     command: Vec<String>,
 }
@@ -66,7 +66,7 @@ pub enum Measure {
     Command,
 }
 
-/// What a file is made of.
+/// The type of the numbers in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Type {
@@ -131,7 +131,7 @@ impl Type {
             let (whole, rest) = bytes.as_chunks::<N>();
             let numbers = whole.iter().map(|&bytes| number(bytes)).collect();
             let odd =
-                || format!("{} bytes are no whole number of values of {N} bytes", bytes.len());
+                || format!("{} bytes are not a whole number of values of {N} bytes", bytes.len());
             rest.is_empty().then_some(numbers).ok_or_else(odd)
         }
         match self {
@@ -150,7 +150,7 @@ impl Type {
 
 /// Two zeros, the type (8: unsigned bytes), the number of dimensions, each of them in 32 bits, the numbers.
 fn idx(bytes: &[u8]) -> Result<Vec<f64>, String> {
-    let none = || "it is no IDX file of unsigned bytes".to_owned();
+    let none = || "it is not an IDX file of unsigned bytes".to_owned();
     let [0, 0, 8, dimensions, rest @ ..] = bytes else { return Err(none()) };
     let (sizes, numbers) = rest.split_at_checked(4 * usize::from(*dimensions)).ok_or_else(none)?;
     let sizes = sizes.as_chunks().0.iter().map(|&size| u64::from(u32::from_be_bytes(size)));
@@ -174,7 +174,7 @@ fn characters(bytes: &[u8]) -> Vec<f64> {
 
 /// NumPy's format, versions 1 to 3: magic, version, length of the header, the header, the numbers.
 fn npy(bytes: &[u8]) -> Result<Vec<f64>, String> {
-    let none = || "it is no .npy file of plain numbers in C order".to_owned();
+    let none = || "it is not a .npy file of plain numbers in C order".to_owned();
     let rest = bytes.strip_prefix(b"\x93NUMPY").ok_or_else(none)?;
     let (at, length) = match rest {
         [1, _, a, b, ..] => (4, usize::from(u16::from_le_bytes([*a, *b]))),
@@ -217,7 +217,7 @@ impl Score {
                 self.trained_percent
             )),
             _ if self.truth_type().is_none() => {
-                Err(format!("the type of {:?} is not known: add `truth_type`", self.truth))
+                Err(format!("the type of {:?} is not known; add `truth_type`", self.truth))
             }
             _ => Ok(()),
         }
@@ -248,7 +248,7 @@ impl Score {
     ) -> Result<Option<f64>, String> {
         match std::fs::metadata(predictions) {
             Ok(found) if !found.is_file() => {
-                return Err("the predictions are no regular file".to_owned());
+                return Err("the predictions are not a regular file".to_owned());
             }
             Ok(found) if found.len() == 0 => return Err(EMPTY.to_owned()),
             Ok(_) => {}
@@ -258,7 +258,7 @@ impl Score {
         if let Some(words) = self.command(predictions, data) {
             let said = ask(words)?;
             let number = said.trim().parse().map_err(|_| {
-                format!("the scoring command printed {:?}, which is no number", said.trim())
+                format!("the scoring command printed {:?}, which is not a number", said.trim())
             });
             return number.map(Some);
         }
@@ -288,14 +288,14 @@ impl Score {
             && let Some(classes) = self.classes
             && let Some(label) = predicted.iter().find(|&&label| label >= classes as f64)
         {
-            return Err(format!("a predicted label of {label}, where there are {classes} classes"));
+            return Err(format!("a predicted label is {label}, but there are {classes} classes"));
         }
         let score = self.compare(&predicted, &truth, wide)?;
         let percent = matches!(self.by, Measure::Accuracy | Measure::TopK) && unit == "%";
         Ok(Some(if percent { 100.0 * score } else { score }))
     }
 
-    /// What is to be predicted, and how many different labels the whole file has, if it is a text.
+    /// The values to predict and, for a text, the number of different labels in the whole file.
     fn truth(&self, file: &Path) -> Result<(Vec<f64>, usize), String> {
         let bytes = read_all(file).map_err(|error| error.to_string())?;
         let of = self.truth_type().ok_or("is of an unknown type")?;
@@ -319,7 +319,7 @@ impl Score {
         for (row, &truth) in predicted.chunks_exact(wide).zip(truth) {
             let label = truth as usize;
             if wide > 1 && label >= wide {
-                return Err(format!("a true label of {truth}, where there are {wide} classes"));
+                return Err(format!("a true label is {truth}, but there are {wide} classes"));
             }
             sum += match self.by {
                 Measure::Accuracy => f64::from(u8::from(row[0] == truth)),
@@ -489,7 +489,7 @@ mod tests {
             )
         };
         assert_eq!(scored(&by("cat $1 $2 | wc -c"), &[1, 2], &[1, 2, 3]), Ok(Some(5.0)));
-        assert!(scored(&by("echo no"), &[1], &[1]).unwrap_err().contains("no number"));
+        assert!(scored(&by("echo no"), &[1], &[1]).unwrap_err().contains("not a number"));
         assert!(scored(&by("exit 3"), &[1], &[1]).unwrap_err().contains("exit status: 3"));
     }
 
@@ -500,9 +500,9 @@ mod tests {
             score(LABELS).of(Path::new("no such file"), data.path(), "%", &mut ask),
             Ok(None)
         );
-        assert_eq!(scored(LABELS, &[], &[1]), Err("the predictions are an empty file".into()));
+        assert_eq!(scored(LABELS, &[], &[1]), Err("the file of predictions is empty".into()));
         assert_eq!(scored(LABELS, &[1], &[1, 2]), Err("1 predictions for 2 test rows".into()));
-        assert!(scored(LABELS, &[1, 10], &[1, 2]).unwrap_err().contains("a predicted label of 10"));
+        assert!(scored(LABELS, &[1, 10], &[1, 2]).unwrap_err().contains("a predicted label is 10"));
         assert!(score(LABELS).of(data.path(), data.path(), "%", &mut ask).is_err());
     }
 }

@@ -19,7 +19,7 @@ pub struct Seal(Vec<(PathBuf, Look)>);
 type Look = Option<(u64, u64, u64, i64, i64, i64, i64)>;
 
 impl Seal {
-    /// Of files and of all files in folders, as they are now.
+    /// The seal of files and of all files in folders, as they are now.
     pub fn of(paths: &[PathBuf]) -> Seal {
         let mut files = Vec::new();
         let mut open = paths.to_vec();

@@ -28,7 +28,7 @@ pub struct Suite {
     /// Where builds and relative programs are run from, relative to the suite file's folder.
     #[serde(default = "here")]
     root: PathBuf,
-    /// What is learnt.
+    /// The task: what the trainers learn.
     #[serde(default)]
     task: task::Declared,
     /// Configuration keys, beyond those that the task declares.
@@ -41,7 +41,7 @@ pub struct Suite {
     /// Configuration of every row.
     #[serde(default)]
     pub config: Map<String, Value>,
-    /// What `--quick` changes in it.
+    /// The values that `--quick` changes.
     #[serde(default)]
     pub quick: Map<String, Value>,
     /// Seconds after which a row is stopped.
@@ -71,7 +71,7 @@ pub struct ReferenceRow {
     pub config: Map<String, Value>,
 }
 
-/// What holds for a model whoever trains it.
+/// The settings of a model for all trainers.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
@@ -102,7 +102,7 @@ impl TryFrom<Map<String, Value>> for Target {
     fn try_from(mut table: Map<String, Value>) -> Result<Target, String> {
         let at = match table.remove("at") {
             Some(Value::Object(at)) => at,
-            Some(other) => return Err(format!("at = {other} is no table")),
+            Some(other) => return Err(format!("at = {other} is not a table")),
             None => {
                 let old = |key: &&str| table.contains_key(PERCENT) && table.contains_key(*key);
                 let keys: Vec<&str> = [DATASET, "epochs"].into_iter().filter(old).collect();
@@ -111,7 +111,7 @@ impl TryFrom<Map<String, Value>> for Target {
         };
         let number = |(name, value): (String, Value)| match value.as_f64() {
             Some(number) => Ok((name, number)),
-            None => Err(format!("the target {name} = {value} is no number")),
+            None => Err(format!("the target {name} = {value} is not a number")),
         };
         Ok(Target { at, metrics: table.into_iter().map(number).collect::<Result<_, _>>()? })
     }
@@ -130,7 +130,7 @@ impl Target {
         })
     }
 
-    /// Of several that hold, the one that asks for most counts.
+    /// Orders targets that hold at once: the one with the highest numbers counts.
     fn weight(&self) -> f64 {
         self.at.values().filter_map(Value::as_f64).sum::<f64>() + self.at.len() as f64 * 1e-6
     }
@@ -147,7 +147,7 @@ pub struct Trainer {
     /// How it is built, if it has to be.
     #[serde(default)]
     pub build: Vec<String>,
-    /// What has to be on this machine before it can run; only `trainmark setup` sees to it.
+    /// The set-up that a machine needs before the trainer can run; only `trainmark setup` makes it.
     #[serde(default)]
     pub setup: Option<Declared>,
     /// Files and folders, besides the program and what the command names, that decide what it does: if
@@ -191,11 +191,11 @@ pub struct Trainer {
     pub compiled: Vec<String>,
     /// In the order of the file.
     pub models: IndexMap<String, TrainedModel>,
-    /// What is added to the probe and to the command where software imitations of devices are
+    /// Arguments that are added to the probe and to the command if software imitations of devices are
     /// allowed (`trainmark run --allow-software`).
     #[serde(default)]
     pub allow_software: Vec<String>,
-    /// What is added to the command where the accuracy after each epoch is asked for (`trainmark run
+    /// Arguments that are added to the command if each epoch is to be tested (`trainmark run
     /// --target-accuracy`); evaluation must be off the trainer's clock.
     #[serde(default)]
     pub race: Vec<String>,
@@ -208,7 +208,7 @@ pub struct Trainer {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainedModel {
-    /// What its result files' names begin with.
+    /// The beginning of the names of its result files.
     pub prefix: String,
     /// Configuration keys with the values that are combined.
     #[serde(default)]
@@ -355,7 +355,7 @@ impl Suite {
         }
         let Some(program) = verify.program.clone() else {
             return Err(format!(
-                "[task.verify]: the reference {name:?} is no trainer of this suite"
+                "[task.verify]: the reference {name:?} is not a trainer of this suite"
             ));
         };
         let backends = vec!["cpu".to_owned()];
@@ -364,7 +364,7 @@ impl Suite {
         Ok(())
     }
 
-    /// What is learnt.
+    /// The task: what the trainers learn.
     pub fn task(&self) -> &Task {
         &self.task.0
     }
@@ -401,7 +401,7 @@ impl Suite {
             };
             if !self.trainers.iter().any(known) {
                 return Err(format!(
-                    "the reference {}/{} is no trainer and backend of this suite",
+                    "[reference]: this suite has no trainer {:?} with the backend {:?}",
                     row.trainer, row.backend
                 ));
             }
@@ -409,7 +409,7 @@ impl Suite {
         let tables = self.models.values().map(|model| &model.config);
         for (key, value) in tables.chain([&self.config, &self.quick]).flatten() {
             if !is_scalar(value) {
-                return Err(format!("{key:?} needs a number, a text or a truth value"));
+                return Err(format!("the value of {key:?} is not a number, a text, true or false"));
             }
         }
         self.check_keys()?;
@@ -425,7 +425,7 @@ impl Suite {
             let own = |other: &Trainer| matches!(other.setup, Some(Declared::Own(_)));
             if !self.trainers.iter().any(|known| known.name == *other && own(known)) {
                 return Err(format!(
-                    "the setup of {name:?} is that of {other:?}, which is no trainer with its own"
+                    "{name:?} shares the setup of {other:?}, but no trainer of that name has a setup of its own"
                 ));
             }
         }
@@ -437,7 +437,7 @@ impl Suite {
         {
             let beginning: String = name.chars().take(20).collect();
             return Err(format!(
-                "a name has 1 to {LONGEST_NAME} bytes, {beginning:?}... has {}",
+                "a name has 1 to {LONGEST_NAME} bytes, but {beginning:?}... has {}",
                 name.len()
             ));
         }
@@ -445,13 +445,13 @@ impl Suite {
             for (key, values) in &model.matrix {
                 if values.is_empty() || values.iter().any(|value| !is_scalar(value)) {
                     return Err(format!(
-                        "the matrix of {name:?} needs numbers, texts or truth values for {key:?}"
+                        "the matrix of {name:?} needs a list of numbers, texts, true or false for {key:?}"
                     ));
                 }
             }
         }
         if !self.task().has_data() && trainer.placeholders().any(|key| key == "data") {
-            return Err(format!("the command of {name:?} names {{data}}, and the task has none"));
+            return Err(format!("the command of {name:?} uses {{data}}, but the task has no data"));
         }
         self.rules(trainer).map(drop)
     }
@@ -498,7 +498,9 @@ impl Suite {
             .into_iter()
             .find(|(_, key)| !models().any(|it| self.keys_of(it).any(|of| of == *key)))
         {
-            Some((what, key)) => Err(format!("{what} names {key:?}, which no configuration has")),
+            Some((what, key)) => {
+                Err(format!("{what} uses the key {key:?}, which no configuration has"))
+            }
             None => Ok(()),
         }
     }
@@ -508,12 +510,12 @@ impl Suite {
         let never = |why: String| Err(format!("a target of {name:?} can never apply: {why}"));
         if !model.targets.is_empty() && !self.trainers.iter().any(|it| it.models.contains_key(name))
         {
-            return never("no trainer trains that model".to_owned());
+            return never("no trainer trains this model".to_owned());
         }
         let task = self.task();
         for target in &model.targets {
             if let Some(metric) = target.metrics.keys().find(|it| !task.metrics.contains_key(*it)) {
-                return never(format!("{metric:?} is none of the metrics: {}", task.names()));
+                return never(format!("{metric:?} is not one of the metrics: {}", task.names()));
             }
             if let Some(dataset) = target.at.get(DATASET) {
                 // Data may lie in a folder of any name; one that is nearly a known one is mistyped.
@@ -521,12 +523,12 @@ impl Suite {
                 let known: Vec<&String> = task.datasets.keys().chain([&task.name]).collect();
                 let near = known.iter().any(|it| strsim::jaro_winkler(it, dataset) > 0.85);
                 if !known.iter().any(|it| *it == dataset) && (near || !free) {
-                    return never(format!("{dataset:?} is no data of the task {:?}", task.name));
+                    return never(format!("{dataset:?} is not data of the task {:?}", task.name));
                 }
             }
             let mut keys = target.at.keys().filter(|key| *key != DATASET);
             if let Some(key) = keys.find(|key| !self.keys_of(name).any(|known| known == *key)) {
-                return never(format!("the model has no {key:?}"));
+                return never(format!("the model has no key {key:?}"));
             }
         }
         Ok(())
@@ -568,7 +570,7 @@ impl Trainer {
         self.models.is_empty()
     }
 
-    /// Whether it is told the value of a configuration key.
+    /// Whether its command uses a configuration key.
     pub fn is_told(&self, key: &str) -> bool {
         self.placeholders().any(|named| named == key)
     }
@@ -646,7 +648,7 @@ mod tests {
             SMALL.replace("models.mlp.prefix", "models.mlp.matrix = { h = [] }\nmodels.mlp.prefix");
         assert!(refusal(&empty).contains("\"h\""), "{}", refusal(&empty));
         let reference = format!("reference = {{ trainer = \"one\", backend = \"gpu\" }}\n{SMALL}");
-        assert!(refusal(&reference).contains("one/gpu"));
+        assert!(refusal(&reference).contains("no trainer \"one\" with the backend \"gpu\""));
     }
 
     fn targets(targets: &str) -> Result<Suite, SuiteError> {
@@ -677,9 +679,12 @@ mod tests {
     #[test]
     fn a_target_that_can_never_apply_is_refused() {
         for (target, why) in [
-            ("{ at = { dataset = \"mnits\" }, test_accuracy_percent = 1 }", "\"mnits\" is no data"),
-            ("{ bpc = 1 }", "none of the metrics: test_accuracy_percent"),
-            ("{ at = { steps = 3 }, test_accuracy_percent = 1 }", "has no \"steps\""),
+            (
+                "{ at = { dataset = \"mnits\" }, test_accuracy_percent = 1 }",
+                "\"mnits\" is not data",
+            ),
+            ("{ bpc = 1 }", "not one of the metrics: test_accuracy_percent"),
+            ("{ at = { steps = 3 }, test_accuracy_percent = 1 }", "has no key \"steps\""),
         ] {
             let refused = targets(target).unwrap_err().to_string();
             assert!(refused.contains("can never apply") && refused.contains(why), "{refused}");
@@ -698,6 +703,6 @@ mod tests {
     fn a_task_without_data_gives_none() {
         let text = SMALL.replace("[[trainers]]", "[task]\nname = \"t\"\n[[trainers]]");
         Suite::parse(&text, "s.toml").unwrap();
-        assert!(refusal(&text.replace("{hidden_size}", "{data}")).contains("the task has none"));
+        assert!(refusal(&text.replace("{hidden_size}", "{data}")).contains("the task has no data"));
     }
 }

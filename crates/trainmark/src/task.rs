@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
-/// What is learnt.
+/// The task: what the trainers learn.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Task {
@@ -33,7 +33,7 @@ pub struct Task {
     /// The SHA-256 of data that have a name; only they are called so. Targets may name them.
     #[serde(default)]
     pub datasets: BTreeMap<String, String>,
-    /// What the data consist of, or what `trainmark fetch` downloads.
+    /// The files of the data, and the files that `trainmark fetch` downloads.
     #[serde(default)]
     pub files: Vec<Download>,
     /// The metric that decides convergence.
@@ -87,7 +87,7 @@ pub struct Download {
     /// Where it can be downloaded: the addresses are tried in this order.
     #[serde(default)]
     pub url: Addresses,
-    /// Of the file or, if that is compressed, of what is in it.
+    /// The digest of the file or, if it is compressed, of its content.
     #[serde(default)]
     pub sha256: Option<String>,
     /// Where it goes, relative to the suite file's folder; without it, the URL's last part, beside or
@@ -131,7 +131,7 @@ pub struct Metric {
     /// How the harness computes it from the trainer's predictions.
     #[serde(default)]
     pub score: Option<Score>,
-    /// What MLPerf's lines call it, if not by its name.
+    /// Its key in MLPerf's lines, if that is not its name.
     #[serde(default)]
     pub mlperf: Option<Mlperf>,
 }
@@ -170,7 +170,7 @@ fn one() -> f64 {
     1.0
 }
 
-/// What counts as work.
+/// The work of a training.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Throughput {
@@ -179,7 +179,7 @@ pub struct Throughput {
     pub per_run: Work,
 }
 
-/// Who knows how much work one training is.
+/// How the work of a training is known.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "serde_json::Value")]
 pub enum Work {
@@ -349,22 +349,25 @@ impl Task {
     /// What is wrong with it, if anything.
     pub(crate) fn check(&self) -> Result<(), String> {
         if let Some(quality) = self.quality.as_ref().filter(|it| !self.metrics.contains_key(*it)) {
-            return Err(format!("quality = {quality:?} is none of the metrics: {}", self.names()));
+            return Err(format!(
+                "quality = {quality:?} is not one of the metrics: {}",
+                self.names()
+            ));
         }
         for (name, metric) in &self.metrics {
             let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
             let starts = name.starts_with(|c: char| c.is_ascii_alphabetic());
             if TAKEN.contains(&name.as_str()) || !starts || !name.chars().all(plain) {
-                return Err(format!("a metric cannot be called {name:?}"));
+                return Err(format!("a metric cannot have the name {name:?}"));
             }
             let Some(score) = &metric.score else { continue };
             score.check().map_err(|reason| format!("the score of {name:?}: {reason}"))?;
             if !score.fits(metric.better) {
-                return Err(format!("{name:?} is not better as it says, scored as it is"));
+                return Err(format!("`better` of {name:?} contradicts the direction of its score"));
             }
             if !self.has_data() {
                 return Err(format!(
-                    "the score of {name:?} has its truth in the data, and there is none"
+                    "the score of {name:?} needs a truth, but the task has no data"
                 ));
             }
         }
@@ -488,16 +491,16 @@ mod tests {
     #[test]
     fn a_task_that_contradicts_itself_is_refused() {
         let refused = |more: &str| task(&format!("[task]\nname = \"x\"\n{more}")).unwrap_err();
-        assert!(refused("quality = \"bpc\"").contains("none of the metrics"));
+        assert!(refused("quality = \"bpc\"").contains("not one of the metrics"));
         assert!(
             refused("[task.metrics.loss]\nbetter = \"lower\"")
-                .contains("cannot be called \"loss\"")
+                .contains("cannot have the name \"loss\"")
         );
         assert!(refused("[task.metrics.\"a b\"]\nbetter = \"lower\"").contains("\"a b\""));
         assert!(refused("[task.metrics.m]\nbetter = \"up\"").contains("up"));
         assert!(refused("metrics.m = { unit = \"\" }").contains("better"));
         let score = "metrics.m = { better = \"lower\", score = { by = \"rmse\", predictions = \"f32\", truth = \"t\" } }";
-        assert!(refused(score).contains("there is none"));
+        assert!(refused(score).contains("the task has no data"));
         assert!(refused("files = [{ url = \"u\", sha256 = \"12\" }]").contains("64 hexadecimal"));
         assert!(refused("flop_per_run = \"2 *\"").contains("cannot be read"));
     }

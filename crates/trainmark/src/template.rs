@@ -20,7 +20,7 @@ pub fn plain(value: &Value) -> String {
     }
 }
 
-/// What a command can name besides configuration keys.
+/// The placeholders of a command besides configuration keys.
 pub const PLACES: [&str; 7] =
     ["program", "data", "predictions", "model", "backend", "node", "first_node"];
 

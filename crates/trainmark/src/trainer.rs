@@ -20,7 +20,7 @@ use std::time::Duration;
 
 /// How long `--probe` may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Of a builder that ended badly, as many of its lines are shown.
+/// The number of a failed build's last lines that are shown.
 const BUILDERS_LAST_LINES: usize = 100;
 /// How long a builder's next line is waited for before it is asked whether it has ended.
 const LISTEN: Duration = Duration::from_millis(100);
@@ -30,7 +30,7 @@ const LISTEN: Duration = Duration::from_millis(100);
 pub struct Ready {
     pub program: PathBuf,
     pub sha256: Option<String>,
-    /// What it said to `--probe`; `None` if the suite declares no probe.
+    /// Its answer to the probe; `None` if the suite declares no probe.
     pub probe: Option<Probe>,
 }
 
@@ -62,7 +62,7 @@ impl fmt::Display for NotReady {
     }
 }
 
-/// Who looks on while trainers, by their names, are made ready.
+/// Shows how trainers are made ready.
 pub trait Watch {
     /// A trainer is built or probed, or its program said something. What a builder says is one line that
     /// changes; it is told in full only where the build fails.
@@ -118,7 +118,7 @@ pub fn make_ready(
         let name = &agenda.loaded.suite.trainers[trainer].name;
         let ready =
             build(agenda, trainer, watch).and_then(|()| ready(agenda, trainer, cancel, watch));
-        // What this machine lacks is told with all that it lacks.
+        // Unavailable trainers are listed together later.
         if let Err(reason) = &ready
             && reason.status != Status::Unavailable
         {
@@ -157,11 +157,11 @@ pub fn build(agenda: &Agenda, trainer: usize, watch: &mut dyn Watch) -> Result<(
         Err(error) if error.kind() == io::ErrorKind::NotFound && is_there(agenda, trainer) => {
             let builder = &command.words[0];
             watch.tell(&one_line(&format!(
-                "note: {name}: there is no {builder} here, so its program is used as it is"
+                "note: {name}: {builder} is not installed, so the program is used as it is"
             )));
             Ok(())
         }
-        Err(error) => Err(NotReady::build_failed(format!("`{shown}` does not start: {error}"))),
+        Err(error) => Err(NotReady::build_failed(format!("`{shown}` cannot be started: {error}"))),
     }
 }
 
@@ -185,14 +185,14 @@ fn overheard(command: &Command, on_line: &mut dyn FnMut(&str)) -> io::Result<Exi
         match lines.recv_timeout(LISTEN) {
             Ok(line) => {
                 let line = String::from_utf8_lossy(&line);
-                // What a bar was drawn over with is its last state.
+                // A progress bar overwrites its line: the last state counts.
                 let last = line.trim_end().rsplit('\r').next().unwrap_or_default();
                 if !last.is_empty() {
                     on_line(last);
                 }
             }
             Err(RecvTimeoutError::Disconnected) => break,
-            // What it said before its end has been heard by then.
+            // All lines that it printed before its end have arrived by then.
             Err(RecvTimeoutError::Timeout) if ended.is_some() => break,
             Err(RecvTimeoutError::Timeout) => ended = child.try_wait()?,
         }
@@ -225,11 +225,11 @@ pub fn ready(
             true => "install it, or name its path in the suite's `program`".to_owned(),
             // Nothing was built: its sources are not here.
             false if loaded.is_built_in() => format!(
-                "the suite built into `trainmark` takes it from beside itself: install {} there, or run in a \
+                "the built-in suite looks for it in the folder of `trainmark`; install {} there, run in a \
                  checkout of the project, or name another suite with --suite",
                 named.file_name().unwrap_or_default().display()
             ),
-            false => "its build did not make it; check the suite's `program`".to_owned(),
+            false => "the build did not make it; check the suite's `program`".to_owned(),
         };
         let reason = format!("the program {} is not there: {hint}", named.display());
         return Err(NotReady::not_started(reason));
@@ -250,18 +250,18 @@ fn not_set_up(loaded: &LoadedSuite, trainer: &Trainer, watch: &mut dyn Watch) ->
         State::Unavailable(reason) => Some(reason),
         State::Due(Due::Changed) => {
             let words = Due::Changed.words();
-            let warning = format!("{}: {words}; {command} renews it", trainer.name);
+            let warning = format!("{}: {words}; {command} updates it", trainer.name);
             watch.tell(&format!("warning: {}", one_line(&warning)));
             None
         }
-        State::Due(due) => Some(format!("{}; {command} sees to it", due.words())),
+        State::Due(due) => Some(format!("{}; {command} sets it up", due.words())),
     }
 }
 
 fn ask(command: &Command, cancel: &CancelToken) -> Result<Probe, NotReady> {
     let answer = command.answer(PROBE_TIMEOUT, cancel).map_err(NotReady::not_started)?;
     serde_json::from_str(&answer).map_err(|error| {
-        NotReady::not_started(format!("`{}` gave no probe: {error}", command.shown()))
+        NotReady::not_started(format!("`{}` did not answer the probe: {error}", command.shown()))
     })
 }
 
@@ -299,7 +299,7 @@ mod tests {
     use super::*;
     use protocol::BackendProbe;
 
-    /// Shows steps, and keeps all that it is told.
+    /// Shows steps, and keeps all lines.
     #[derive(Default)]
     struct Heard(Vec<String>);
 

@@ -1,4 +1,4 @@
-//! What a trainer said: its output lines, understood. Bounded in memory whatever it prints.
+//! Reads a trainer's output lines, with limited memory whatever it prints.
 //!
 //! A line is tried as events of ours, as MLPerf's, by the suite's rules, and for the label of a metric
 //! at the start of a statement (`Test Accuracy: 95.67%`). Colours are removed once, before all of that.
@@ -21,12 +21,12 @@ const LONGEST_LINE: usize = 64 * 1024;
 const MOST_POINTS: usize = 4000;
 /// Epochs that are kept, to be held against other statements: 16 bytes each.
 const MOST_EPOCHS: usize = 1_000_000;
-/// How the note on rules begins that found nothing.
-pub const NOT_READ: &str = "no line was read by";
+/// The beginning of the note on rules that matched nothing.
+pub const NOT_READ: &str = "no line matched";
 /// Remarks that are kept.
 const MOST_NOTES: usize = 10;
 
-/// What has been understood of a trainer's output so far.
+/// The content of a trainer's output so far.
 #[derive(Debug)]
 pub struct Transcript<'a> {
     task: &'a Task,
@@ -48,13 +48,13 @@ pub struct Transcript<'a> {
     /// Of the events `epoch`: number and seconds, and the metrics after the last of them.
     epochs: Vec<(u32, f64)>,
     after_last: BTreeMap<String, f64>,
-    /// What it said in MLPerf's words.
+    /// The content of its MLPerf lines.
     pub mlperf: Log,
     /// Whether any line came at all.
     pub spoke: bool,
     /// The first thing that could not be understood.
     pub garbled: Option<String>,
-    /// What a reader should know of it.
+    /// Notes for a reader.
     notes: BTreeSet<String>,
 }
 
@@ -115,7 +115,7 @@ impl Curve {
 }
 
 impl<'a> Transcript<'a> {
-    /// Of a trainer with these rules.
+    /// An empty transcript of a trainer with these rules.
     pub fn new(task: &'a Task, rules: Rules, speakers: Option<Speakers>) -> Transcript<'a> {
         Transcript {
             task,
@@ -246,7 +246,7 @@ impl<'a> Transcript<'a> {
         }
         self.ranks.event(rank, &event);
         let who = Who::Event(rank);
-        // Of processes that train together, the first speaks for all.
+        // The first of several processes speaks for all.
         let first = rank == 0;
         match event {
             Event::Started {
@@ -263,7 +263,7 @@ impl<'a> Transcript<'a> {
             } => {
                 if protocol > protocol::VERSION {
                     self.garble(format!(
-                        "it speaks version {protocol} of the protocol, this harness {}",
+                        "it uses version {protocol} of the protocol, but this harness knows only version {}",
                         protocol::VERSION
                     ));
                 }
@@ -341,7 +341,7 @@ impl<'a> Transcript<'a> {
         match (percent, quality) {
             (Some(percent), Some((name, _))) => BTreeMap::from([(name.to_owned(), percent)]),
             (Some(_), None) => {
-                self.note("its `accuracy_percent` is no metric of the task".to_owned());
+                self.note("its `accuracy_percent` is not a metric of the task".to_owned());
                 BTreeMap::new()
             }
             (None, _) => BTreeMap::new(),
@@ -353,7 +353,8 @@ impl<'a> Transcript<'a> {
         metrics.retain(|name, _| {
             let known = self.task.metrics.contains_key(name);
             if !known && self.notes.len() < MOST_NOTES {
-                self.notes.insert(format!("it reports {name:?}, which is no metric of the task"));
+                self.notes
+                    .insert(format!("it reports {name:?}, which is not a metric of the task"));
             }
             known
         });
@@ -378,7 +379,7 @@ impl<'a> Transcript<'a> {
         }
         if percent && printed.value > 0.0 && printed.value < 1.0 {
             self.note(format!(
-                "it says {} = {} %: is that a fraction of 1? It is taken as a percentage",
+                "it says {} = {} %: this may be a fraction of 1, but it is read as a percentage",
                 metric.label(name),
                 printed.value
             ));
@@ -444,13 +445,13 @@ impl<'a> Transcript<'a> {
             ];
             let place = place.into_iter().flatten().next().unwrap_or_default();
             if !self.notes.iter().any(|note| note.starts_with("its loss is")) {
-                self.note(format!("its loss is {loss} at {place}: not finite"));
+                self.note(format!("its loss is {loss} at {place}, which is not finite"));
             }
         }
         point.seconds = point.seconds.filter(|seconds| seconds.is_finite());
         point.epoch = point.epoch.filter(|epoch| epoch.is_finite());
         point.metrics = self.finite(point.metrics);
-        // What stands nowhere is no point of a curve.
+        // A point without step, epoch and seconds has no place on the curve.
         if point.step.is_some() || point.epoch.is_some() || point.seconds.is_some() {
             self.curve.add(point);
         }
@@ -475,7 +476,7 @@ impl<'a> Transcript<'a> {
             if !starts_statement(before) {
                 let value = number.trim();
                 self.note(format!(
-                    "a line says `{before} {label}: {value}`, which is not taken as `{label}`"
+                    "a line says `{before} {label}: {value}`, which is not read as `{label}`"
                 ));
                 continue;
             }
@@ -530,7 +531,7 @@ impl<'a> Transcript<'a> {
         }
         if self.curve.stride > 1 {
             let (kept, all) = (self.curve.points.len(), count(self.curve.all, "point"));
-            notes.push(format!("its curve has {kept} of {all}, evenly spaced, and the last"));
+            notes.push(format!("its curve keeps {kept} of {all}: evenly spaced ones and the last"));
         }
         notes
     }
@@ -613,7 +614,7 @@ mod tests {
             assert_eq!(said.value("test_accuracy_percent").unwrap().1, 95.0);
             let notes = said.notes(false, "");
             assert!(
-                notes[0].contains("Test Accuracy: 9") && notes[0].contains("not taken"),
+                notes[0].contains("Test Accuracy: 9") && notes[0].contains("not read"),
                 "{notes:?}"
             );
         }

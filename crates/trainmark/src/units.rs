@@ -16,7 +16,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         Some(seconds) => seconds.map_err(|error| error.to_string()),
         None => text
             .parse::<jiff::SignedDuration>()
-            .map_err(|_| "give seconds, or numbers with s, m or h".to_owned())
+            .map_err(|_| "give seconds, or a number with s, m or h".to_owned())
             .and_then(|time| Duration::try_from(time).map_err(|error| error.to_string())),
     }?;
     match (Duration::from_millis(1)..=YEAR).contains(&time) {
@@ -51,7 +51,7 @@ pub fn percent(text: &str) -> Result<f64, String> {
     }
     if percent < 1.0 && !text.ends_with('%') {
         let (share, percent) = (100.0 * percent, percent);
-        return Err(format!("is that {percent}% or {share}%? Write it with its %"));
+        return Err(format!("may mean {percent}% or {share}%; write it with %"));
     }
     Ok(percent / 100.0)
 }
@@ -71,7 +71,7 @@ pub fn cpus(text: &str) -> Result<Cpus, String> {
         let number = |text: &str| text.trim().parse::<usize>().map_err(|error| error.to_string());
         let (first, last) = (number(first)?, number(last)?);
         if first > last || last > 1 << 16 {
-            return Err(format!("{part} is no range of cores"));
+            return Err(format!("{part} is not a range of cores"));
         }
         list.extend(first..=last);
     }
@@ -116,7 +116,7 @@ mod tests {
     fn a_fraction_where_a_percentage_is_meant_is_a_question() {
         assert_eq!(percent("2"), Ok(0.02));
         assert_eq!(percent("0.5%"), Ok(0.005));
-        assert_eq!(percent("0.03"), Err("is that 0.03% or 3%? Write it with its %".to_owned()));
+        assert_eq!(percent("0.03"), Err("may mean 0.03% or 3%; write it with %".to_owned()));
         for wrong in ["0", "100", "-1", "x", "", "%"] {
             assert!(percent(wrong).is_err(), "{wrong}");
         }

@@ -50,7 +50,7 @@ pub struct AttentionSession<'data> {
     counts: Counts,
 }
 
-/// What was computed so far.
+/// Counts of the work so far.
 #[derive(Default)]
 struct Counts {
     steps: u64,
@@ -188,7 +188,7 @@ impl Kernel for FoldAll<'_> {
     }
 }
 
-/// What the threads share.
+/// The state that the threads share.
 struct Step<'run> {
     job: Job<'run>,
     layouts: &'run Layouts,

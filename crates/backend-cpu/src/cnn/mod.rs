@@ -46,7 +46,7 @@ pub struct CnnSession<'data> {
     counts: Counts,
 }
 
-/// What was computed so far.
+/// Counts of the work so far.
 #[derive(Default)]
 struct Counts {
     steps: u64,

@@ -28,7 +28,7 @@ pub struct Head {
     pub rows: usize,
     /// Width, padded.
     pub width: usize,
-    /// What the scores are multiplied with.
+    /// The factor of the scores.
     pub scale: f32,
 }
 
@@ -62,7 +62,7 @@ pub struct Qkv<'data> {
     pub values: &'data [f32],
 }
 
-/// What backward needs of the softmax of each query.
+/// The values of each query's softmax that the backward pass needs.
 pub struct Softmax<'data> {
     pub largest: &'data mut [f32],      // (context), padded
     pub inverse_sums: &'data mut [f32], // (context), padded

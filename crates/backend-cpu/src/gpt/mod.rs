@@ -282,7 +282,7 @@ impl GptSession<'_> {
     }
 }
 
-/// What the threads share in a run of steps.
+/// The state that the threads share in a run of steps.
 struct Steps<'run> {
     job: Job<'run>,
     layout: &'run Layout,

@@ -20,7 +20,7 @@ use std::ops::Range;
 /// 16 rows of a panel, which lie together.
 const TILE: usize = PANEL * PANEL;
 
-/// What a thread takes at a time.
+/// The elements that a thread takes at a time.
 #[derive(Clone, Debug)]
 pub enum Unit {
     /// These panels and rows of a linear layer's weight. Of the tied embedding they are all panels of a
@@ -114,7 +114,7 @@ impl Unit {
     }
 }
 
-/// What the first pass reads and writes.
+/// The buffers of the first pass.
 #[derive(Clone, Copy)]
 pub struct Gradients<'run> {
     pub layout: &'run Layout,

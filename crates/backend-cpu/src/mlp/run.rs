@@ -1,4 +1,4 @@
-//! What each member of the team does in a run of training steps.
+//! The work of each member of the team in a run of training steps.
 
 use super::batch::{self, GROUP, GROUP_BYTES, LABELS, ROOM, SQUARES};
 use super::first_layer::{Pass, Samples};

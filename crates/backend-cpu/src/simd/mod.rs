@@ -47,7 +47,7 @@ pub enum Isa {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this CPU has {}", available.join(", "))]
 pub struct UnknownIsa {
-    /// What can be asked for instead.
+    /// The instruction sets that can be requested.
     pub available: Vec<&'static str>,
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-/// What a device is asked for.
+/// A request to a device.
 enum Request {
     SetState(Arc<State>),
     State,
@@ -20,7 +20,7 @@ enum Request {
     Predict(Arc<Vec<u16>>, usize),
 }
 
-/// What it answers.
+/// Its answer.
 enum Answer {
     Ready(Description, Option<f64>),
     Done,
@@ -62,7 +62,7 @@ fn gone() -> TrainError {
     TrainError::Device { backend: "cuda", message }
 }
 
-/// What each thread needs to begin.
+/// The data that each thread needs to start.
 #[derive(Clone)]
 struct Share {
     shape: Shape,

@@ -14,14 +14,14 @@ use std::collections::BTreeMap;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct BufferId(pub(crate) usize);
 
-/// What compiles and runs graphs.
+/// A device that compiles and runs graphs.
 pub(crate) trait Device {
     /// A compiled graph.
     type Executable;
     /// An executable and the buffers that it takes and leaves.
     type Binding;
 
-    /// What it is.
+    /// Its description.
     fn seen(&self) -> Seen;
 
     /// A buffer, filled with zeros.

@@ -14,7 +14,7 @@ use mnist::{CLASSES, PIXELS};
 use nn::Model;
 use nn::backend::Job;
 
-/// What a feed or result is bound to.
+/// The binding of a feed or a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Slot {
     /// (samples, 784): each byte less 128, as a signed one: see [`Pixels`].

@@ -15,7 +15,7 @@ pub(crate) const SIZES_BYTES: usize = 128;
 /// Memory of a threadgroup, which naga's translation makes the kernels' one argument of that kind.
 pub(crate) const THREADGROUP_BYTES: usize = 4 * 640;
 
-/// What a kernel does with a binding.
+/// The access of a kernel to a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     Read,

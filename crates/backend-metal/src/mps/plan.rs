@@ -13,7 +13,7 @@ pub(crate) const ALIGNMENT_BYTES: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct BufferId(pub(crate) usize);
 
-/// What is to be allocated, filled with zeros.
+/// A buffer to allocate, filled with zeros.
 #[derive(Clone, Debug)]
 pub(crate) struct Allocation {
     pub(crate) name: &'static str,

@@ -13,12 +13,12 @@ use nn::backend::{Description, Job, Measured, Session, TrainError};
 use nn::{Model, Parameters};
 use std::collections::BTreeMap;
 
-/// What carries commands out.
+/// A device that carries out commands.
 pub(crate) trait Device {
     /// Commands made ready to be recorded again and again.
     type Sequence;
 
-    /// What it is.
+    /// Its description.
     fn seen(&self) -> Seen;
 
     /// Copies to the beginning of a buffer. Nothing that was submitted may be under way.

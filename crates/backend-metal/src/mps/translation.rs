@@ -30,7 +30,7 @@ fn validated() -> (Module, ModuleInfo) {
     }
 }
 
-/// What an entry point does with each of its bindings.
+/// The access of an entry point to each of its bindings.
 fn accesses(module: &Module, info: &ModuleInfo, entry: usize) -> Vec<(u32, GlobalUse)> {
     let uses = info.get_entry_point(entry);
     let bound = module.global_variables.iter().filter_map(|(handle, variable)| {

@@ -1,4 +1,4 @@
-//! What is to be launched.
+//! A job to launch.
 
 use super::limit::MemoryLimit;
 use serde::{Deserialize, Serialize};

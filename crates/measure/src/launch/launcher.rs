@@ -16,8 +16,8 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// What the harness's binary does when its first argument is [`super::LAUNCHER_ARG`]. It is meant to
-/// be started by [`super::run`] only, with a socket as its standard input.
+/// The main function of the launcher: the harness's binary calls it if its first argument is
+/// [`super::LAUNCHER_ARG`]. Only [`super::run`] starts it, with a socket as its standard input.
 pub fn launcher_main() -> ExitCode {
     match serve() {
         Ok(()) => ExitCode::SUCCESS,

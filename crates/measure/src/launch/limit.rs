@@ -14,7 +14,7 @@ use crate::meter::Reading;
 use serde::{Deserialize, Serialize};
 use std::fs;
 
-/// Who enforces a memory limit.
+/// The means that enforces a memory limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum LimitedBy {
@@ -59,7 +59,7 @@ impl Memory {
                 match (Group::make(Some(bytes)), by) {
                     (Ok(group), _) => (Some((bytes, ByGroup)), Ok(group)),
                     (Err(why), Some(_)) => {
-                        return Err(format!("there can be no control group for its memory: {why}"));
+                        return Err(format!("no control group can be made for its memory: {why}"));
                     }
                     (Err(why), None) => (Some((bytes, Watch)), Err(why)),
                 }
@@ -117,7 +117,7 @@ impl Memory {
         let held = resident.filter(|&resident| self.is_watched() && resident > limit);
         let words = |held| {
             let (held, limit) = (files::size(held), files::size(limit));
-            format!("its processes held {held}, the limit is {limit}")
+            format!("its processes held {held}, but the limit is {limit}")
         };
         match (&self.group, held) {
             // The kernel sees to those in the group, and counts what they share with others once.
@@ -148,7 +148,7 @@ impl Memory {
         }
     }
 
-    /// For the record: who limits, and how; `None` if nobody does.
+    /// The means of the limit, for the record; `None` without a limit.
     pub fn limited_by(&self) -> Option<String> {
         Some(match (self.way()?, &self.group) {
             (LimitedBy::Group, Ok(group)) => group.words(),
@@ -266,7 +266,7 @@ mod tests {
         assert!(watched.is_watched());
         assert_eq!(watched.is_over(Some(7), Vec::new), None);
         let evidence = watched.is_over(Some(8), Vec::new).unwrap();
-        assert_eq!(evidence, "its processes held 8 bytes, the limit is 7 bytes");
+        assert_eq!(evidence, "its processes held 8 bytes, but the limit is 7 bytes");
         let free = memory(None, false);
         assert_eq!((free.limited_by(), free.is_over(Some(8), Vec::new)), (None, None));
         assert!(free.peak().reason().unwrap().ends_with("no delegation"));

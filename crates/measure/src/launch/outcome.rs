@@ -13,7 +13,7 @@ pub struct Outcome {
     /// killer was at work, or the tree outgrew [`super::Job::memory_limit`]. An allocation that
     /// failed inside the trainer leaves no such trace; its last lines may tell.
     pub out_of_memory: Option<String>,
-    /// Who enforced the memory limit, and how, if there was one.
+    /// The means that enforced the memory limit, if there was one.
     pub memory_limited_by: Option<String>,
     /// The address space that each of its processes could have, if that was limited.
     pub address_space_bytes: Option<u64>,
@@ -32,7 +32,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Of a trainer of which nothing was measured, for this reason.
+    /// An outcome without measurements, for this reason.
     pub fn unmeasured(exit: Exit, reason: &str) -> Outcome {
         Outcome { exit, meters: Meters::absent(reason), ..Outcome::default() }
     }

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 
 /// A line longer than this is cut; the rest of it is dropped as it comes.
 const LONGEST_LINE: usize = 64 * 1024;
-/// What is kept of one stream for the record.
+/// The last lines and bytes of one stream that are kept for the record.
 const TAIL_LINES: usize = 20;
 const TAIL_BYTES: usize = 8 * 1024;
-/// What is kept of one line in the tail, so that one long line does not push out all others.
+/// The bytes of one line that are kept in the tail, so that one long line does not push out all others.
 const TAIL_LINE_BYTES: usize = 2 * 1024;
 
 /// Cuts a stream of any bytes into lines. A line ends with a newline, a carriage return (progress

@@ -14,7 +14,7 @@ pub fn start_trainer(job: &Job, memory: &mut Memory) -> Result<i32, String> {
     if let Some(cwd) = &job.cwd
         && !Path::new(cwd).is_dir()
     {
-        return Err(format!("its working directory {} is no directory", cwd.display()));
+        return Err(format!("its working directory {} is not a directory", cwd.display()));
     }
     let mut command = Command::new(program);
     command.args(&job.args).envs(job.env.iter().map(|(key, value)| (key, value)));

@@ -27,7 +27,7 @@ const LAUNCHER_PATIENCE: Duration =
     Duration::from_secs(TERM_GRACE.as_secs() + KILL_PATIENCE.as_secs() + 10);
 /// Between two looks whether there is a request to stop.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(50);
-/// What is read at once of a stream: as much as a pipe holds by default.
+/// The size of a read from a stream: as much as a pipe holds by default.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// Chunks that wait to be taken. A trainer that writes faster than its lines are understood has to wait.
 const CHUNKS: usize = 4;
@@ -72,7 +72,7 @@ struct Launch {
     lines: [Lines; 2],
 }
 
-/// What the threads that read bring.
+/// The messages of the reading threads.
 enum Heard {
     Output(Stream, Vec<u8>),
     Launcher(Message),
@@ -80,7 +80,7 @@ enum Heard {
     Lost(String),
 }
 
-/// What the launcher tells at the end, or what became of it.
+/// The last message of the launcher, or its end.
 type Told = Result<Box<Outcome>, String>;
 
 impl Launch {

@@ -40,7 +40,7 @@ const GROUP_INTERVAL: Duration = Duration::from_millis(20);
 const WORK_WINDOW: Duration = Duration::from_millis(500);
 const WORK_SHARE: f64 = 0.05;
 
-/// What the launcher's two other threads notice.
+/// The observations of the launcher's two other threads.
 enum Event {
     /// A process was waited for.
     Reaped(Ended, Instant),
@@ -107,7 +107,7 @@ pub struct Watch<'a> {
     state: State,
     /// Why a trainer was stopped while its main process still ran.
     stopped: Option<Exit>,
-    /// That it outgrew its memory limit, in words.
+    /// Evidence that it exceeded its memory limit.
     evidence: Option<String>,
     /// The main process's end.
     ended: Option<(ExitStatus, Instant)>,
@@ -303,7 +303,7 @@ impl<'a> Watch<'a> {
         };
         let ended = self.ended.map(|(status, _)| exit_of(status));
         let exit = self.stopped.or(ended);
-        let exit = exit.unwrap_or_else(|| Exit::Lost("its end was never seen".to_owned()));
+        let exit = exit.unwrap_or_else(|| Exit::Lost("its end was not seen".to_owned()));
         let out_of_memory = self.evidence.filter(|_| exit == Exit::OverMemoryLimit);
         let sigkill = nix::libc::SIGKILL;
         let foreign = matches!(&exit, Exit::Signal(signal) if signal.number == sigkill);

@@ -34,7 +34,7 @@ mod linux {
     const USER: &str = "perf events, user space of the whole process tree";
     const ALL: &str = "perf events of the whole process tree, kernel included";
 
-    /// What has been opened, or why not.
+    /// The open counters, or the reason why there are none.
     pub struct Events(Vec<(&'static str, &'static str, io::Result<Counter>)>);
 
     impl Events {

@@ -1,4 +1,4 @@
-//! What the operating system says of a trainer's process tree.
+//! The operating system's account of a trainer's process tree.
 
 mod events;
 mod meters;

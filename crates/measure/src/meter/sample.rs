@@ -1,9 +1,9 @@
-//! What was seen of a process tree while it ran and as its processes were waited for.
+//! Observations of a process tree, while it runs and when its processes are reaped.
 
 use crate::account::Ended;
 use std::time::Duration;
 
-/// What looking at a process tree again and again has shown.
+/// The result of sampling a process tree.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TreeSample {
     /// Most processes alive at one look.
@@ -35,7 +35,7 @@ impl TreeSample {
     }
 }
 
-/// What `wait4` has said of the processes that were waited for, together.
+/// The sum of `wait4`'s accounts of the processes that were reaped.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Waited {
     pub cpu: Cpu,

@@ -112,7 +112,7 @@ impl TreeSampler {
         )
     }
 
-    /// What all looks together have seen.
+    /// The result of all samples together.
     pub fn finish(mut self) -> TreeSample {
         self.sample.cpu = Some(cpu(self.known.values().fold(self.gone, sum)));
         self.sample

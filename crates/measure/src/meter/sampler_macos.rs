@@ -65,7 +65,7 @@ impl TreeSampler {
         None
     }
 
-    /// What all looks and ends together have shown.
+    /// The result of all samples and ended processes together.
     pub fn finish(self) -> TreeSample {
         self.sample
     }

@@ -37,7 +37,7 @@ pub fn cpu_s(of: UsageWho) -> f64 {
 pub fn meters(wall: Wall, sample: &TreeSample, survivors: u64) -> Meters {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN);
     let mut meters = match &usage {
-        Ok(_) => Meters::absent("this system does not tell it"),
+        Ok(_) => Meters::absent("this system does not report it"),
         Err(error) => Meters::absent(&format!("getrusage failed: {error}")),
     };
     meters.set("wall_s", wall_reading(wall));
@@ -155,7 +155,7 @@ fn phys_footprint(sample: &TreeSample) -> Reading {
         ),
         Some(largest) => Reading::measured(
             largest as f64,
-            "ri_lifetime_max_phys_footprint of the main process, read before it was buried",
+            "ri_lifetime_max_phys_footprint of the main process, read before it was reaped",
         ),
     }
 }
@@ -186,7 +186,7 @@ fn tree_pss(sample: &TreeSample) -> Reading {
 fn processes(sample: &TreeSample) -> Reading {
     let place = if cfg!(target_os = "linux") { " in /proc" } else { "" };
     match sample.most_processes {
-        0 => Reading::absent("the process tree was not looked at"),
+        0 => Reading::absent("the process tree was not sampled"),
         n => Reading::measured(n as f64, format!("most processes seen at once{place}, sampled")),
     }
 }

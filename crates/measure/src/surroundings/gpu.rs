@@ -66,7 +66,7 @@ pub struct Device {
 }
 
 impl Device {
-    /// Why a sample on it is noisy. A GPU that the trainer does not use disturbs nobody.
+    /// Why a sample on it is noisy. A GPU that the trainer does not use disturbs no sample.
     pub fn disturbances(&self) -> Vec<String> {
         let mut found = Vec::new();
         if self.others > 0 {

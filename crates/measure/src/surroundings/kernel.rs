@@ -25,10 +25,10 @@ pub struct Counters {
     quota_throttled_s: Option<f64>,
 }
 
-/// Of some cores together, in ticks.
+/// Ticks of some cores together.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct CpuTicks {
-    /// Of processes: user, nice and system. Interrupts are nobody's.
+    /// Ticks of processes: user, nice and system. Interrupts belong to no process.
     busy: u64,
     steal: u64,
 }

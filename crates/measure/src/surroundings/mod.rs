@@ -1,8 +1,8 @@
-//! What else the machine did while a trainer ran, and whether that makes the sample *noisy*.
+//! The surroundings of a sample: what else the machine did, and whether that makes the sample *noisy*.
 //!
 //! A sample is judged by what happened around it, never by its own time: a rule that looked at the
 //! time would choose the results. So a noisy sample may be repeated (`--retry-noisy`) without
-//! favouring anybody, and a slow sample of a quiet machine stays what it is.
+//! favouring a row, and a slow sample of a quiet machine stays as it is.
 //!
 //! The kernel's counters are read just before and just after the run, and the round trip between two
 //! cores is measured, which costs the trainer nothing. Clocks and GPUs have no counters for what was

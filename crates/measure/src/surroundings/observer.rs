@@ -47,7 +47,7 @@ impl Observer {
         &self.gpus
     }
 
-    /// Of all windows so far.
+    /// The usual values of all windows so far.
     pub fn usual(&self) -> Usual {
         Usual { highest_mhz: self.highest_mhz, round_trip_ns: self.round_trips.usual_ns() }
     }
@@ -101,7 +101,7 @@ impl Observer {
         trips.into_iter().flatten().for_each(|ns| self.round_trips.take(ns));
         drop(window.stop);
         let looked = window.looker.and_then(|thread| thread.join().ok());
-        let looked = looked.ok_or("the thread that looks at clocks and GPUs could not be started");
+        let looked = looked.ok_or("the thread that reads clocks and GPUs could not be started");
         if let Some((clocks, devices)) = seen.known("devices", looked) {
             seen.mhz_low = seen.known("mhz_low", clocks.range().map(|it| it.0));
             seen.mhz_high = seen.known("mhz_high", clocks.range().map(|it| it.1));

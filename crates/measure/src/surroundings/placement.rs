@@ -1,8 +1,8 @@
-//! Where two of the trainer's cores lie to each other, by the round trip between them.
+//! How near two of the trainer's cores are to each other, by the round trip between them.
 //!
-//! A hypervisor that moves virtual cores tells its guest nothing of it, and no counter of the guest's
-//! shows it; trainings with two threads then differ by a factor. The round trip just before and just
-//! after the training shows most of it, and never what was in between.
+//! A hypervisor that moves virtual cores does not tell its guest, and no counter of the guest shows it. Trainings with
+//! two threads then differ by a factor. The round trips just before and just after the training show most moves, but
+//! not a move there and back in between.
 
 use ::machine::FACTOR;
 use serde_json::Value;
@@ -61,7 +61,7 @@ pub fn disturbance(before: Option<u64>, after: Option<u64>, usual: Option<u64>) 
     }
     let words = |ns: Option<u64>| ns.map_or("unknown".to_owned(), |ns| format!("{ns} ns"));
     Some(format!(
-        "the round trip between two cores was {} before and {} after, usually {}: the host seems to \
+        "the round trip between two cores was {} before and {} after, usually {}; the host seems to \
          move them",
         words(before),
         words(after),
@@ -95,7 +95,7 @@ mod tests {
         assert!(!noisy(None, None, Some(105)) && !noisy(None, None, None));
         assert_eq!(
             disturbance(Some(48), Some(512), Some(110)).unwrap(),
-            "the round trip between two cores was 48 ns before and 512 ns after, usually 110 ns: \
+            "the round trip between two cores was 48 ns before and 512 ns after, usually 110 ns; \
              the host seems to move them"
         );
     }

@@ -18,7 +18,7 @@ impl Surroundings {
             if window_s < least_s {
                 Some(format!("a run of {window_s:.1} s is too short: {least_s:.0} s are needed"))
             } else {
-                let why = "others computed meanwhile, and it cannot be told whose it is";
+                let why = "other processes computed at the same time, so it cannot be attributed";
                 noisy.then(|| why.to_owned())
             }
         };
@@ -52,7 +52,7 @@ impl Surroundings {
         ]
     }
 
-    /// Of all GPUs that have the figure.
+    /// The sum over all GPUs that have the figure.
     fn devices(&self, figure: impl Fn(&Device) -> Option<u64>) -> Result<Vec<u64>, String> {
         let figures: Vec<u64> = self.devices.iter().filter_map(figure).collect();
         match (figures.is_empty(), self.devices.is_empty()) {
@@ -63,7 +63,7 @@ impl Surroundings {
     }
 
     fn why_missing(&self, name: &str) -> String {
-        self.missing.get(name).cloned().unwrap_or_else(|| "it was not looked for".to_owned())
+        self.missing.get(name).cloned().unwrap_or_else(|| "it was not measured".to_owned())
     }
 }
 

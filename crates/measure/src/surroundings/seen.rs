@@ -1,4 +1,4 @@
-//! What a window has shown, and whether that makes the sample noisy.
+//! The observations of a window, and whether they make the sample noisy.
 
 use super::gpu::Device;
 use super::placement;
@@ -16,7 +16,7 @@ const STEAL_SHARE: f64 = 0.01;
 /// A clock may fall to this share of the highest that was seen in the whole run of the suite.
 const CLOCK_SHARE: f64 = 0.9;
 
-/// What else the machine did.
+/// The observations of a window: what else the machine did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Surroundings {
@@ -44,7 +44,7 @@ pub struct Surroundings {
     pub round_trip_after_ns: Option<u64>,
     /// Microjoules of the CPU's packages, whoever used them.
     pub cpu_energy_uj: Option<u64>,
-    /// What NVML says of each GPU.
+    /// NVML's account of each GPU.
     pub devices: Vec<Device>,
     /// For each figure that is null, why.
     pub missing: BTreeMap<String, String>,
@@ -58,7 +58,7 @@ pub struct Busy {
     pub cpu_s: f64,
 }
 
-/// What all windows of a run of the suite have shown so far, this one's included.
+/// The usual values of all windows of a run so far, including this one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usual {
     /// The highest CPU clock.
@@ -164,7 +164,7 @@ mod tests {
             (
                 |it| it.round_trip_after_ns = Some(512),
                 "the round trip between two cores was 105 ns before and 512 ns after, usually \
-                 110 ns: the host seems to move them",
+                 110 ns; the host seems to move them",
             ),
         ];
         for (change, words) in changes {

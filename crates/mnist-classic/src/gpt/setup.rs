@@ -117,7 +117,7 @@ pub fn announce<W: Write>(
     Ok(())
 }
 
-/// Who runs, on what.
+/// The program and its device.
 pub fn started(setup: &Setup<'_>, session: &dyn Session) -> Event {
     let Description { device, path, threads, precision, software } = session.description();
     Event::Started {

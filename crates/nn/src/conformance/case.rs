@@ -32,7 +32,7 @@ pub struct Case {
     /// Number of steps.
     pub count: usize,
     pub learning_rate: f32,
-    /// Of the images, the parameters and the order; chosen so that no sample comes near a kink of
+    /// The seed of the images, the parameters and the order; chosen so that no sample comes near a kink of
     /// the loss, where sound rounding decides the gradient's branch.
     pub seed: u64,
 }
@@ -104,7 +104,7 @@ impl Case {
         parameters
     }
 
-    /// What the reference makes of it.
+    /// The result of the reference.
     pub fn trial<'data>(&self, data: &'data Split) -> Trial<'data> {
         Trial::new(self.initial(), data, self.steps(), self.seed)
     }

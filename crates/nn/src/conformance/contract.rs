@@ -1,4 +1,4 @@
-//! What a session promises besides right arithmetic.
+//! The contract of a session besides right arithmetic.
 
 use super::{Case, Images};
 use crate::backend::{Backend, Job, Options, Session, TrainError};

@@ -32,7 +32,7 @@ enum Fault {
     LastLossNotWritten,
     BytesOver256,
     FirstSampleTwice,
-    /// What candle's users do by accident: (in, out) handed out as (out, in).
+    /// A mistake that candle's users make: (in, out) returned as (out, in).
     Transposed(&'static str),
     /// Scores without the division by the root of d_model.
     UnscaledScores,
@@ -409,7 +409,7 @@ fn the_report_names_the_step_the_tensor_and_the_values() {
     assert!(text.ends_with("equal within float32 rounding"), "{text}");
 }
 
-/// What `trainmark verify` makes of a fault in all ten steps of a model's first case.
+/// The verdict of `trainmark verify` on a fault in all ten steps of a model's first case.
 fn graded(fault: Fault, model: &str) -> Comparison {
     let trial = first_trial(model);
     trial.grade(&trial.outcome(&Faulty(fault), &Options::default()).unwrap())

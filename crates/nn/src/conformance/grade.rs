@@ -15,7 +15,7 @@ use protocol::verify::{BOUNDS, Bounds, BoundsFile, FINAL, INITIAL, LOSSES, ORDER
 use std::path::Path;
 use std::{fs, io};
 
-/// Of a quantity in a precision coarser than float32: of a tensor the root mean square of its errors
+/// The error of a quantity in a precision coarser than float32: of a tensor the root mean square of its errors
 /// relative to that of its change, of the loss as [`loss_tolerance`].
 ///
 /// Measured by `cargo run -p trainmark-nn --example short -- FOLDER_OF_MNIST`, four seeds: tf32 up to

@@ -1,4 +1,4 @@
-//! What a comparison found.
+//! The result of a comparison.
 
 use super::steps::Steps;
 use crate::Model;
@@ -10,10 +10,10 @@ use std::fmt;
 pub struct Deviation {
     /// `loss`, or the tensor's name.
     pub name: &'static str,
-    /// Of the loss: relative, or in nats where it is below 1. Of a tensor: relative to the tensor's
+    /// The error of the loss is relative, or in nats if the loss is below 1. That of a tensor is relative to the tensor's
     /// largest magnitude. Infinite where the value is NaN.
     pub largest: f64,
-    /// What sound arithmetic of the backend's precision stays below.
+    /// The bound for sound arithmetic of the backend's precision.
     pub tolerance: f64,
     /// Step (from 0) of the first deviation beyond the tolerance.
     pub first_step: Option<usize>,
@@ -62,7 +62,7 @@ impl Deviation {
     }
 }
 
-/// What a comparison found. Its `Display` is the table that `mnist-classic --check` prints.
+/// The result of a comparison. Its `Display` is the table that `mnist-classic --check` prints.
 #[derive(Clone, Debug)]
 pub struct Report {
     pub backend: &'static str,

@@ -17,7 +17,7 @@ use crate::{Model, Tensor};
 /// For other orders of summation, and an exponential that is off by a unit or two in the last place.
 const ALLOWANCE: f64 = 4.0;
 
-/// Of the loss of a step, relative or, below 1 nat, absolute.
+/// The bound for the loss of a step, relative or, below 1 nat, absolute.
 pub fn loss_tolerance(model: Model) -> f64 {
     let measured = match model {
         Model::Mlp(_) => 6.5e-7,
@@ -27,7 +27,7 @@ pub fn loss_tolerance(model: Model) -> f64 {
     ALLOWANCE * measured
 }
 
-/// Of a tensor, relative to the largest magnitude that it has had.
+/// The bound for a tensor, relative to the largest magnitude that it has had.
 ///
 /// # Panics
 /// If the model has no tensor of that name: names are constants of the code.

@@ -19,7 +19,7 @@ const PREDICTIONS: usize = 200;
 /// largest magnitude of a logit.
 const CLEAR: f64 = 1e-3;
 
-/// What the reference made of some steps: the yardstick for any number of backends and options.
+/// The results of the reference for some steps, to compare any number of backends and options with.
 pub struct Trial<'data> {
     pub(super) job: Job<'data>,
     steps: Steps,
@@ -33,10 +33,10 @@ pub struct Trial<'data> {
     kink_distance: f64,
 }
 
-/// What a backend made of a trial's steps, in one call of `train`.
+/// The results of a backend for a trial's steps, in one call of `train`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// Of each step.
+    /// One for each step.
     pub losses: Vec<f32>,
     /// At the end.
     pub parameters: Parameters,
@@ -111,7 +111,7 @@ impl<'data> Trial<'data> {
         self.steps
     }
 
-    /// What a backend makes of the same steps, for comparisons bit by bit.
+    /// The results of a backend for the same steps, for comparisons bit by bit.
     ///
     /// # Errors
     /// If the backend fails.
@@ -202,7 +202,7 @@ impl<'data> Trial<'data> {
     }
 }
 
-/// Of each step, the largest magnitude that each tensor has had by then.
+/// For each step, the largest magnitude that each tensor has had by then.
 fn scales(initial: &Parameters, parameters: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let tensors = initial.tensors();
     let begin = |tensor: &Tensor| largest(initial.values()[tensor.range()].iter().copied());
@@ -216,7 +216,7 @@ fn scales(initial: &Parameters, parameters: &[Vec<f64>]) -> Vec<Vec<f64>> {
     parameters.iter().map(after).collect()
 }
 
-/// Of each step, the largest change, as a root mean square, that each tensor has gone through by then.
+/// For each step, the largest change, as a root mean square, that each tensor has gone through by then.
 fn changes(initial: &Parameters, parameters: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let tensors = initial.tensors();
     let mut so_far = vec![0.0_f64; tensors.len()];

@@ -43,5 +43,5 @@ pub use state::{Content, FIRST_MOMENT, SECOND_MOMENT, State};
 /// The word on the command line, in suites and in result files.
 pub const ID: &str = "gpt";
 
-/// What LayerNorm adds to the variance.
+/// The value that LayerNorm adds to the variance.
 pub const LAYER_NORM_EPSILON: f64 = 1e-5;

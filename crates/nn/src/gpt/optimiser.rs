@@ -17,7 +17,7 @@ pub const BETA1: f64 = 0.9;
 pub const BETA2: f64 = 0.99;
 /// Added to the root of the second moment.
 pub const EPSILON: f64 = 1e-8;
-/// Of matrices, times the learning rate.
+/// The weight decay of matrices, as a multiple of the learning rate.
 pub const WEIGHT_DECAY: f64 = 0.1;
 /// The largest norm of a gradient.
 pub const CLIP: f64 = 1.0;
@@ -26,7 +26,7 @@ pub const CLIP_EPSILON: f64 = 1e-6;
 /// Where the cosine ends, as a part of the learning rate.
 pub const FLOOR: f64 = 0.1;
 
-/// What a training chooses of it.
+/// The options of the optimiser.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamW {
     /// The highest rate.
@@ -75,7 +75,7 @@ impl AdamW {
     }
 }
 
-/// What a gradient of this norm is multiplied with.
+/// The factor that clips a gradient of this norm.
 pub fn clip_factor(norm: f64) -> f64 {
     (CLIP / (norm + CLIP_EPSILON)).min(1.0)
 }

@@ -1,4 +1,4 @@
-//! What the seed decides: initial parameters and the windows of each step.
+//! Everything that the seed decides: initial parameters and the windows of each step.
 //!
 //! The generator is that of [`crate::recipe`]: ChaCha8, keyed with the seed's 64 bits. Parameters come
 //! from stream 0; the windows of all steps from stream 1, one 32-bit word each.

@@ -1,9 +1,9 @@
-//! What a backend is asked for: a training of the model, in runs of steps.
+//! The request to a backend: a training of the model, in runs of steps.
 
 use super::{AdamW, Shape, State};
 use crate::backend::{Description, Measured, TrainError};
 
-/// What is to be trained.
+/// A training job.
 #[derive(Clone, Copy, Debug)]
 pub struct Job<'data> {
     pub shape: Shape,
@@ -87,7 +87,7 @@ fn check_tokens(tokens: &[u16], vocabulary: usize) -> Result<(), TrainError> {
 
 /// A model in training on a device. When it is opened, its state is [`State::zeros`].
 pub trait Session {
-    /// What runs where, for the record.
+    /// A description of the session, for the record.
     fn description(&self) -> Description;
 
     /// Seconds that making it ready spent on compiling or capturing steps, and on warming up, if
@@ -126,7 +126,7 @@ pub trait Session {
     /// If the arguments do not fit ([`Job::check_prediction`]), or the device fails.
     fn predict(&mut self, tokens: &[u16], logits: &mut [f32]) -> Result<(), TrainError>;
 
-    /// What the device measured of all `train` calls so far.
+    /// The time that the device measured for all `train` calls so far.
     fn measured(&self) -> Measured {
         Measured::default()
     }

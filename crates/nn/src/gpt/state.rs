@@ -8,14 +8,14 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::HashMap;
 
-/// What the names of the first moment's tensors begin with in a file, as in PyTorch's optimiser.
+/// The beginning of the names of the first moment's tensors in a file, as in PyTorch's optimiser.
 pub const FIRST_MOMENT: &str = "exp_avg.";
-/// Of the second moment's.
+/// The same for the second moment's.
 pub const SECOND_MOMENT: &str = "exp_avg_sq.";
 /// A file's number of steps: one 64-bit integer.
 const STEPS: &str = "steps";
 
-/// What a file of a state holds.
+/// The content of a file of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     /// Parameters alone, by nanoGPT's names: what other programs read.
@@ -53,7 +53,7 @@ impl State {
         }
     }
 
-    /// Of which model.
+    /// The model.
     pub fn shape(&self) -> Shape {
         self.shape
     }
@@ -63,7 +63,7 @@ impl State {
         &self.tensors
     }
 
-    /// That it is the state of a model of this shape.
+    /// Checks that it is the state of a model of this shape.
     ///
     /// # Errors
     /// [`TrainError::Mismatch`] if it is not.

@@ -1,4 +1,4 @@
-//! What the models share: linear layers over rows, ReLU, softmax cross-entropy.
+//! The parts that the models share: linear layers over rows, ReLU, softmax cross-entropy.
 
 use super::{Buffer, Real};
 

@@ -26,7 +26,7 @@ pub struct Reference<R = f64> {
     parameters: Buffer<R>,
 }
 
-/// What a forward pass keeps for the backward pass.
+/// The values that a forward pass keeps for the backward pass.
 enum Activations<R> {
     Mlp(mlp::Activations<R>),
     Cnn(cnn::Activations<R>),

@@ -8,9 +8,8 @@ use maud::html;
 use record::CurvePoint;
 use record::figures::Figure;
 
-pub const LEAD: &str = "The sample whose time is nearest to the median stands for its row. Loss is as the \
-    trainer reports it; seconds are the trainer's own. Rows that follow the same recipe lie on each other \
-    over steps and differ over time.";
+pub const LEAD: &str = "Each row is drawn with the sample whose time is nearest to the median. The trainer reports \
+    the loss and the seconds. Rows with the same recipe lie on each other over steps and differ over time.";
 
 /// Points of one line.
 const MAX_POINTS: usize = 200;

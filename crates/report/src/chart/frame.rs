@@ -15,10 +15,10 @@ const TITLE_HEIGHT: f64 = 30.0;
 /// One drawing with its text alternative and the figures that it shows.
 #[derive(Debug)]
 pub struct Chart {
-    /// Of letters, digits and dashes: for files and links. Unique among all charts of a report.
+    /// Letters, digits and dashes, for files and links. Unique among all charts of a report.
     pub name: String,
     pub title: String,
-    /// What it shows, in words.
+    /// A description in words.
     pub description: String,
     pub height: f64,
     pub drawing: Markup,
@@ -78,7 +78,7 @@ impl Chart {
     }
 }
 
-/// What an entry's line or mark is called: not ranked ones with the reason.
+/// The legend of an entry; if it is not ranked, with the reason.
 pub(super) fn remark(entry: &Entry) -> String {
     match entry.row.status_words() {
         "measured" => entry.label.clone(),

@@ -20,7 +20,7 @@ const MAX_LEGEND: usize = 30;
 /// Points of a line up to which each has a mark.
 const MARKED: usize = 30;
 
-/// What one entry shows.
+/// The data of one entry.
 #[derive(Debug)]
 pub struct Series {
     pub place: usize,
@@ -34,7 +34,7 @@ pub struct Series {
 }
 
 impl Series {
-    /// Of an entry, faint where that is not ranked.
+    /// The series of an entry; it is faint if the entry is not ranked.
     pub fn of(entry: &Entry, points: Vec<(f64, f64)>, radius: f64, filled: bool) -> Series {
         let (place, contestant) = (entry.place, entry.contestant);
         let (label, weak) = (entry.label.clone(), !entry.row.is_ranked());
@@ -42,7 +42,7 @@ impl Series {
     }
 }
 
-/// What stands at an axis, and where it may begin.
+/// The title of an axis, and where the axis may begin.
 #[derive(Clone, Copy, Debug)]
 pub struct Measure<'a> {
     pub title: &'a str,
@@ -55,18 +55,18 @@ fn class(series: &Series) -> String {
     mark::color(series.contestant) + weak
 }
 
-/// What is drawn over what.
+/// A drawing: its axes, its legend and its background.
 pub struct Drawing<'a> {
     pub x: Measure<'a>,
     pub y: Measure<'a>,
     pub series: Vec<Series>,
     /// The height of a dashed line, if it is in the plot.
     pub target: Option<f64>,
-    /// What a solid line behind the series is called.
+    /// The legend of a solid line behind the series.
     pub solid: Option<String>,
     /// Places to make room for.
     pub room: Vec<(f64, f64)>,
-    /// What stands behind the series.
+    /// The drawing behind the series.
     pub behind: &'a dyn Fn(&Plot) -> Markup,
 }
 

@@ -1,8 +1,7 @@
-//! How near a training came to what the machine can do: operations a second against operations for
-//! each byte of weights, under the machine's measured roofs.
+//! How near a training came to the limits of the machine: operations per second over operations for each byte of
+//! weights, below the machine's measured roofs.
 //!
-//! No trainer counts its bytes. What is known of every one is that a step reads and writes each weight at
-//! least once, so the operations for each byte are at most those drawn: a row is as far right as it can
+//! No trainer counts its bytes. It is known only that a step reads and writes each weight at least once, so the operations for each byte are at most those drawn: a row is as far right as it can
 //! be, and the slanted roof over it as high as it can be.
 
 use super::axis::Origin;
@@ -14,10 +13,10 @@ use machine::{Access, Capability, Level};
 use maud::{Markup, html};
 use record::figures::Figure;
 
-pub const LEAD: &str = "The nearer a mark is to the line above it, the more of what this machine can do the \
-    training used: the flat part is the measured rate of multiply-adds, the slanted part what the measured \
-    bandwidth of the memory allows; filled marks count the operations carried out, hollow ones those that \
-    would have been without skipping products with zero.";
+pub const LEAD: &str = "The line is the limit of this machine: the flat part is the measured rate of multiply-adds, \
+    and the slanted part follows from the measured bandwidth of the memory. The nearer a mark is to the line, the \
+    more of the machine the training used. A filled mark counts the operations that were carried out. A hollow \
+    mark also counts the products with zero that were skipped.";
 
 /// Bytes of a weight that a step moves at least: four read, four written.
 const WEIGHT_BYTES: f64 = 8.0;

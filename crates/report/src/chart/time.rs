@@ -8,8 +8,8 @@ use crate::text::{UNKNOWN, three_digits};
 use maud::{Markup, html};
 use record::figures::Figure;
 
-pub const LEAD: &str = "Each dot is one sample, from top to bottom in the order in which they ran; the \
-    upright stroke is the median and the bar its 95 % interval, where there are enough samples for one. \
+pub const LEAD: &str = "Each dot is one sample, from top to bottom in the order in which they ran. The \
+    upright stroke is the median. The bar is its 95 % interval, if there are enough samples for one. \
     Further left is faster. Faint rows are not ranked.";
 
 /// Height of an entry's line, and of the axis under all of them.

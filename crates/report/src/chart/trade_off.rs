@@ -1,5 +1,5 @@
-//! What quality costs: time against quality and time against memory, with the rows that no other
-//! beats in all of them.
+//! The cost of quality: time against quality and time against memory, with the rows that no other row beats in all
+//! of them.
 
 use super::Chart;
 use super::axis::Origin;
@@ -9,10 +9,10 @@ use maud::html;
 use record::figures::{Figure, named};
 use record::task::Better;
 
-pub const LEAD: &str = "A filled mark is a row that no other ranked row beats or equals in time, memory \
-    and quality together: the Pareto front of all three. In the first chart a mark's area is its peak memory.";
+pub const LEAD: &str = "A filled mark is on the Pareto front: no other ranked row is at least as good in time, \
+    memory and quality together. In the first chart the area of a mark is its peak memory.";
 
-/// Of panels that have something to choose from.
+/// The charts of a panel with at least two rows to choose from.
 pub fn draw(panel: &Panel) -> Vec<Chart> {
     let Some(clock) = panel.clock else { return Vec::new() };
     let Some(memory) = named("peak_memory_mb", panel.entries.iter().map(|it| &it.row.record))
@@ -56,7 +56,7 @@ pub fn draw(panel: &Panel) -> Vec<Chart> {
     panel.quality.into_iter().chain([&memory]).filter_map(chart).collect()
 }
 
-/// Of ranked rows, less is better; `None` where a figure is not known.
+/// The costs of a ranked row, less is better; `None` if a figure is not known.
 fn cost(entry: &Entry, axes: &[&Figure]) -> Option<Vec<f64>> {
     let cost = |figure: &&Figure| {
         let value = figure.of(&entry.row.record)?;

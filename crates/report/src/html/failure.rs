@@ -1,4 +1,4 @@
-//! What went wrong, with the trainer's last words.
+//! The failures, with the last lines of each trainer.
 
 use super::look::{SHOWN, lines, look};
 use crate::exhibit::Exhibit;
@@ -39,7 +39,7 @@ fn failure(row: &Row, open: bool) -> Markup {
             p { bdi { (visible(record.reason.as_deref().unwrap_or("no reason given"), 1000)) } }
             @for (stream, tail) in logs.into_iter().flatten() {
                 @if let Some(tail) = tail.as_deref().filter(|tail| !tail.trim().is_empty()) {
-                    h4 { "Standard " (stream) ", its end" }
+                    h4 { "End of standard " (stream) }
                     pre tabindex="0" { (lines(tail, LOG)) }
                 }
             }

@@ -10,7 +10,7 @@ use record::history::{Change, History, Series};
 /// Rows that are drawn.
 const MAX_SERIES: usize = 200;
 
-/// What changed, the worst first.
+/// The list of changes, the worst first.
 pub fn lead(history: &History) -> Markup {
     let changes =
         history.series.iter().flat_map(|series| series.changes.iter().map(move |it| (series, it)));
@@ -39,8 +39,8 @@ pub fn lead(history: &History) -> Markup {
 pub fn charts(history: &History) -> Markup {
     let shown = history.series.iter().take(MAX_SERIES).enumerate();
     html! {
-        p.lead { "A dot is a run; an upright line stands where a change is shown, orange for the worse, green for \
-            the better. The figures of every run, with its commit, are under each chart." }
+        p.lead { "Each dot is a run. An upright line marks a change that is shown: orange for the worse, green for the \
+            better. The figures of every run, with its commit, are below each chart." }
         div.charts { @for (index, series) in shown {
             @if let Some(chart) = chart(history, series, index) { (figure(&chart)) }
         } }

@@ -1,4 +1,4 @@
-//! What the figures mean, in short, and where each came from.
+//! The meaning of the figures, in short, and their sources.
 
 use super::look::SHOWN;
 use crate::exhibit::Exhibit;
@@ -20,23 +20,23 @@ pub fn method(exhibit: &Exhibit) -> Markup {
         exhibit.entries().any(|(_, entry)| it.of(&entry.row.record).is_some())
     };
     html! {
-        p { "Each trainer is a program of its own. A small launcher starts it, one at a time, waits for \
-             everything that it leaves behind, and reports what the operating system says of that tree of \
-             processes. Repeats take turns in rounds over all rows in shuffled order, so that drift and heat \
-             fall on all alike; every sample is kept." }
+        p { "Each trainer is a program. A small launcher starts one trainer at a time, waits for all processes \
+             that it leaves behind, and reports the operating system's account of that tree of processes. \
+             Repeats take turns: each round trains all rows in shuffled order, so that drift and heat affect \
+             all rows alike. Every sample is kept." }
         dl {
             @for figure in exhibit.summary.figures.iter().filter(is_known) {
                 dt { bdi { (visible(&figure.title(), SHOWN)) } } dd { (figure.help) "." }
             }
             dt { "Medians and intervals" } dd { "Figures are medians over the samples. A median's interval lies between \
                 two order statistics and needs six samples. A speed-up's interval inverts a rank test: Wilcoxon's \
-                signed-rank test where two rows ran in the same rounds, Mann and Whitney's where they did not. Neither \
-                assumes a distribution; all are 95 %." }
-            dt { "Ranking" } dd { "Only rows that were measured on a real device and reached their target, among rows \
-                of the same model, configuration, dataset and machine." }
+                signed-rank test if two rows ran in the same rounds, and Mann and Whitney's test if not. Neither test \
+                assumes a distribution. All intervals are 95 %." }
+            dt { "Ranking" } dd { "A row is ranked if it was measured on a real device and reached its target. It is \
+                ranked among rows of the same model, configuration, dataset and machine." }
         }
         @if !sources.is_empty() {
-            h3 { "Where each figure came from" }
+            h3 { "Sources of the figures" }
             table { tbody { @for (figure, from) in sources.iter().take(60) {
                 tr {
                     th scope="row" { bdi { (visible(&figure.replace('_', " "), SHOWN)) } }

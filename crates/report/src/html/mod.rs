@@ -97,7 +97,7 @@ fn document(title: &str, lead: Markup, parts: &[Part], files: usize, script: &st
                 }
                 footer { p {
                     "Made by " code { (concat!("trainmark ", env!("CARGO_PKG_VERSION"))) } " from "
-                    (count(files, "result file")) ". Nothing in this page was loaded from anywhere."
+                    (count(files, "result file")) ". This page loads nothing from the network."
                 } }
                 @if !script.is_empty() { script { (PreEscaped(script)) } }
             }

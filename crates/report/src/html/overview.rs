@@ -1,5 +1,5 @@
-//! What the page says first: what to mind, and of each panel who was the fastest, in a sentence and with bars.
-//! And what it says last but one: the notes.
+//! The head of the page: the cautions, and for each panel the fastest row, in a sentence and with bars. Also the
+//! section with the notes.
 
 use super::look::SHOWN;
 use crate::chart::mark;
@@ -27,7 +27,7 @@ pub fn lead(exhibit: &Exhibit) -> Markup {
     let answers: Vec<Markup> = exhibit.panels.iter().filter_map(answer).collect();
     html! {
         p.origin { (origin(exhibit)) }
-        ul.badges aria-label="What to mind" {
+        ul.badges aria-label="Cautions" {
             @for badge in failed { li { a.bad href="#failures" { (badge) } } " " }
             @for badge in notes.iter().filter_map(|note| note.badge.as_deref()) {
                 li { a.unsure href="#notes" { (visible(badge, SHOWN)) } } " "
@@ -39,7 +39,7 @@ pub fn lead(exhibit: &Exhibit) -> Markup {
             p.note { "The table below has " (count(answers.len() - MAX_ANSWERS, "further comparison")) "." }
         }
         @for clock in summary.clocks() {
-            p.note { (clock.title()) ": " (clock.help) ". Medians" @if few { ", " } @else { " with their 95 % intervals, " } "shorter is faster." }
+            p.note { (clock.title()) ": " (clock.help) ". The bars are medians" @if !few { " with their 95 % intervals" } "; shorter is faster." }
         }
         @if let Some(line) = table::absent_line(summary) { p.note { bdi { (visible(&line, 2000)) } } }
         @if let Some(note) = exhibit.note() { p.warning { (note) } }
@@ -72,7 +72,7 @@ fn origin(exhibit: &Exhibit) -> String {
     parts.join("  ·  ")
 }
 
-/// Who was the fastest of a panel in which several are ranked, and how far behind the others are.
+/// The answer of a panel in which several rows are ranked: the fastest, and how much slower the others are.
 fn answer(panel: &Panel) -> Option<Markup> {
     let clock = panel.clock?;
     let standings = panel.standings();
@@ -97,7 +97,7 @@ fn answer(panel: &Panel) -> Option<Markup> {
     })
 }
 
-/// Of one contestant, or several that were never compared: the time of each panel.
+/// The times of one contestant, or of several that cannot be compared.
 fn alone(exhibit: &Exhibit) -> Markup {
     let clocks = exhibit.summary.clocks();
     let Some(clock) = clocks.first() else { return html! {} };
@@ -107,7 +107,7 @@ fn alone(exhibit: &Exhibit) -> Markup {
     let rows = standings.iter().flat_map(|(title, of)| of.iter().map(|it| (title.clone(), it)));
     let rows: Vec<(String, &Standing)> = rows.collect();
     html! { @if !rows.is_empty() { section.answer {
-        p { "One trainer: nothing is compared. " (clock.title()) " of each row:" }
+        p { "There is one trainer, so nothing is compared. " (clock.title()) " of each row:" }
         (bars(&rows, clock))
     } } }
 }

@@ -1,4 +1,4 @@
-//! `trainmark baseline`: sets of result files by name, kept beside the user's other data.
+//! `trainmark baseline`: keeps sets of result files under a name, beside the user's other data.
 
 use crate::cmd::report::print;
 use anyhow::{Context, Result, bail};
@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// What the names of folders begin with that are just being saved.
+/// The beginning of the name of a folder that is being saved.
 const SAVING: &str = ".saving-";
-/// After which nobody saves there any more.
+/// The age from which such a folder is a leftover.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
-/// Keep sets of result files by name, to compare with.
+/// Keep sets of result files under a name, to compare with.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -30,9 +30,9 @@ enum Verb {
         #[arg(long, value_name = "DIR", default_value = "benchmarks")]
         input: PathBuf,
     },
-    /// List the names
+    /// List the baselines
     List,
-    /// Forget one
+    /// Remove a baseline
     Rm { name: String },
 }
 
@@ -52,7 +52,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::from(protocol::exit::SUCCESS))
 }
 
-/// What to say of a baseline that is not there.
+/// The message for a baseline that does not exist.
 pub fn unknown(name: &str, kind: &str) -> String {
     let names = names();
     let known: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -63,7 +63,7 @@ pub fn unknown(name: &str, kind: &str) -> String {
     }
 }
 
-/// The folder of a baseline, if there is one of that name.
+/// The folder of the baseline with this name, if there is one.
 pub fn folder(name: &Path) -> Option<PathBuf> {
     let (home, names) = (home()?, names());
     let known: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -71,12 +71,12 @@ pub fn folder(name: &Path) -> Option<PathBuf> {
     folder.is_dir().then_some(folder)
 }
 
-/// Where baselines are: not in the cache, since they cannot be made again.
+/// The folder of all baselines. It is not in the cache, because baselines cannot be made again.
 fn home() -> Option<PathBuf> {
     Some(BaseDirs::new()?.data_dir().join("trainmark").join("baselines"))
 }
 
-/// A name that is a name and no path.
+/// The name, if it is a plain name and not a path.
 fn plain(name: &str) -> Option<&str> {
     let letter = |c: char| c.is_alphanumeric() || "-_.".contains(c);
     (!name.is_empty() && !name.starts_with('.') && name.chars().all(letter)).then_some(name)
@@ -84,12 +84,12 @@ fn plain(name: &str) -> Option<&str> {
 
 fn save(name: &str, input: &Path) -> Result<()> {
     let name = plain(name).with_context(|| {
-        format!("{name}: a baseline's name has letters, digits, '-', '_' and '.' only")
+        format!("{name}: the name of a baseline has only letters, digits, '-', '_' and '.'")
     })?;
     let home = home().context("there is no home directory to keep baselines in")?;
     let target = home.join(name);
     if target.exists() {
-        bail!("{name}: there is such a baseline; `trainmark baseline rm {name}` forgets it");
+        bail!("{name}: this baseline exists already; `trainmark baseline rm {name}` removes it");
     }
     let entries =
         std::fs::read_dir(input).with_context(|| format!("--input {}", input.display()))?;
@@ -97,7 +97,10 @@ fn save(name: &str, input: &Path) -> Result<()> {
     let json = |path: &PathBuf| path.extension().is_some_and(|it| it == "json") && path.is_file();
     let paths: Vec<PathBuf> = paths.filter(json).collect();
     if paths.is_empty() {
-        bail!("--input {}: there is no .json file to keep", input.display());
+        bail!(
+            "--input {}: there is no .json file to keep; `trainmark run` writes result files",
+            input.display()
+        );
     }
     // Whole or not at all: copied aside, then renamed.
     std::fs::create_dir_all(&home).with_context(|| home.display().to_string())?;
@@ -117,7 +120,7 @@ fn save(name: &str, input: &Path) -> Result<()> {
     print(&format!("{kept} files kept as {name}; compare with: trainmark compare {name} DIR\n"))
 }
 
-/// Removes what processes left that were killed while they saved.
+/// Removes the leftovers of processes that were killed while they saved.
 fn remove_abandoned(home: &Path) {
     for entry in std::fs::read_dir(home).into_iter().flatten().flatten() {
         let named = entry.file_name().as_encoded_bytes().starts_with(SAVING.as_bytes());

@@ -1,4 +1,4 @@
-//! `trainmark compare BASE NEW`: what became faster, slower, larger, worse; and the gate.
+//! `trainmark compare BASE NEW`: shows which rows became faster, slower or worse, and applies the gate.
 
 use super::report::{print, target, warn};
 use crate::cmd::baseline;
@@ -16,36 +16,38 @@ use std::process::ExitCode;
 
 /// Compare two sets of result files, and fail if something became worse.
 ///
-/// A difference is claimed only where the 95 % interval of the ratio excludes 1; that needs at least
-/// four samples of a row on each side (`trainmark run --repeats 4`). The exit code is 1 only for a shown
-/// regression beyond the gate, or for a row that no longer completes, no longer reaches its target, or
-/// whose verification grade (`trainmark verify`) is worse than it was. It is 75 where too little is known
-/// to say that there is none, and 65 where the two sides cannot be compared.
+/// A difference is claimed only if the 95 % interval of the ratio excludes 1. That needs at least four samples
+/// of a row on each side (`trainmark run --repeats 4`).
+///
+/// The exit code is 1 if a regression beyond the gate is shown, if a row no longer completes or no longer
+/// reaches its target, or if its verification grade (`trainmark verify`) is worse. It is 75 if too little is
+/// known to exclude a regression. It is 65 if the two sides cannot be compared.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Folder or file with results, or the name of a baseline
     base: PathBuf,
     /// Folder or file with results, or the name of a baseline
     new: PathBuf,
-    /// A regression below this does not count, for example `3%`
+    /// Ignore a regression that is smaller than this, for example `3%`
     #[arg(long, value_name = "PERCENT", value_parser = crate::units::percent, default_value = "3%")]
     gate: f64,
-    /// What to compare: any figure or metric, for example `train_s`, `throughput`, `quality`
+    /// Figure or metric to compare, for example `train_s`, `throughput` or `quality`
     #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "train_s")]
     metric: Vec<String>,
-    /// Claim no difference smaller than this, for example `1%`; without it, the noise floor that
-    /// `trainmark noise` found and the files carry
+    /// Claim no difference smaller than this, for example `1%` [default: the noise floor that `trainmark noise`
+    /// measured and the result files contain]
     #[arg(long, value_name = "PERCENT", value_parser = crate::units::percent)]
     noise_floor: Option<f64>,
+    /// Format of the comparison
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
-    /// Compare even what differs in dataset, precision or threads, and times of different machines
+    /// Compare rows even if they differ in dataset, precision, threads or machine
     #[arg(long)]
     anyway: bool,
     /// Compare rows that differ in this key, for example `precision`
     #[arg(long, value_name = "KEY", value_delimiter = ',')]
     across: Vec<String>,
-    /// End with 0 where too little is known
+    /// End with 0 instead of 75 if too little is known
     #[arg(long)]
     allow_inconclusive: bool,
 }
@@ -62,11 +64,11 @@ enum Format {
     Junit,
 }
 
-/// Runs the verb. A gate must be able to tell a regression from two sides that cannot be compared: those
-/// end with another exit code.
+/// Runs the verb. Two sides that cannot be compared have an exit code of their own, so that a gate can tell them
+/// from a regression.
 ///
 /// # Errors
-/// Never: what goes wrong is printed here.
+/// Never: errors are printed here.
 pub fn run(args: Args) -> Result<ExitCode> {
     gate(args).or_else(|error| {
         eprintln!("error: {}", one_line(&format!("{error:#}")));
@@ -99,7 +101,7 @@ fn gate(args: Args) -> Result<ExitCode> {
     }))
 }
 
-/// The records of a side, and what was verified.
+/// The records and verifications of one side.
 fn read(side: &Path) -> Result<Folder> {
     let place = match side.exists() {
         true => side.to_owned(),
@@ -118,7 +120,9 @@ fn read(side: &Path) -> Result<Folder> {
     warn(&folder);
     if folder.entries.is_empty() {
         let name = side.display();
-        bail!("{name}: there is no result file in it; `trainmark run --out {name}` writes them");
+        bail!(
+            "{name}: there is no result file in it; `trainmark run --out {name}` writes result files"
+        );
     }
     if !place.is_dir() {
         // A file's verification is beside it.

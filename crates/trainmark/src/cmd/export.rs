@@ -1,4 +1,4 @@
-//! `trainmark export`: result files in, the formats of other programs out.
+//! `trainmark export`: converts result files into the formats of other programs.
 
 use super::report::{self as files, Input};
 use anyhow::Result;
@@ -7,15 +7,15 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Turn result files into the formats of other programs.
+/// Convert result files into the formats of other programs.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     input: Input,
-    /// What to write
+    /// Format to write
     #[arg(long)]
     format: Format,
-    /// Where it goes; `-` is standard output
+    /// File to write; `-` is standard output
     #[arg(long, value_name = "FILE", default_value = "-")]
     output: PathBuf,
 }
@@ -35,7 +35,7 @@ enum Format {
 /// Runs the verb.
 ///
 /// # Errors
-/// If the input cannot be read, holds nothing to export, or the file cannot be written.
+/// If the input cannot be read or has no result file, or if the file cannot be written.
 pub fn run(args: Args) -> Result<ExitCode> {
     #[cfg(not(feature = "parquet"))]
     if let Format::Parquet = args.format {
@@ -54,7 +54,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Format::Parquet => unreachable!("refused above"),
         #[cfg(feature = "parquet")]
         Format::Parquet => {
-            // Its writer wants an output that another thread could take over; a Vec is one.
+            // The writer needs an output that can be sent to another thread, such as a Vec.
             let mut bytes = Vec::new();
             report::parquet::write(&summary, &mut bytes)?;
             to.write_all(&bytes)

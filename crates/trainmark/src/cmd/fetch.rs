@@ -1,5 +1,5 @@
-//! `trainmark fetch`: downloads what a task declares: of a built-in one into the user's cache, where every
-//! trainer finds it.
+//! `trainmark fetch`: downloads the files that a task declares. Those of a built-in task go into the user's cache,
+//! where every trainer finds them.
 
 use crate::cmd::report::print;
 use crate::content::digest_of_content;
@@ -13,24 +13,24 @@ use record::number::count;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Download a task's data: of a built-in task into the user's cache, or with --suite what that suite declares.
+/// Download the data of a built-in task into the user's cache, or with --suite the data that the suite declares.
 ///
-/// The files come over HTTPS and are verified by SHA-256. A connection that breaks is tried again.
+/// The files come over HTTPS and are checked by SHA-256. If a connection breaks, the download is tried again.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A built-in task [default: that of the default suite]
+    /// Built-in task [default: the task of the default suite]
     #[arg(long, value_name = "NAME", conflicts_with = "suite")]
     task: Option<String>,
     /// Download the files that this suite declares, beside it
     #[arg(long, value_name = "FILE")]
     suite: Option<PathBuf>,
-    /// Folder for the files; without it the user's cache, where `trainmark run` finds them
+    /// Folder for the files [default: the user's cache, where `trainmark run` finds them]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Download from this folder of the web instead; may be given several times
+    /// Download from this address of a folder instead; can be repeated
     #[arg(long, value_name = "URL")]
     mirror: Vec<String>,
-    /// Allow mirrors whose address begins with `http://`
+    /// Allow mirrors without TLS (`http://`)
     #[arg(long)]
     without_tls: bool,
 }
@@ -43,7 +43,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let (task, beside) = task_of(&args)?;
     let files: Vec<_> = task.files.iter().filter(|file| !file.url.all().is_empty()).collect();
     if files.is_empty() {
-        bail!("the task {:?} declares no [[task.files]] with a `url`", task.name);
+        bail!(
+            "the task {:?} has nothing to download: it declares no [[task.files]] with a `url`",
+            task.name
+        );
     }
     let folder = match (args.out, beside) {
         (Some(folder), _) | (None, Some(folder)) => folder,
@@ -82,7 +85,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::from(protocol::exit::SUCCESS))
 }
 
-/// The task, and the folder of its own that its files belong in.
+/// The task and, if its files do not belong in the cache, their folder.
 fn task_of(args: &Args) -> Result<(Task, Option<PathBuf>)> {
     if let Some(name) = &args.task {
         return Ok((task::built_in(name).map_err(|it| anyhow!(it))?, None));

@@ -1,4 +1,4 @@
-//! `trainmark history`: every row over many runs, and where it changed.
+//! `trainmark history`: shows every row over many runs, and where it changed.
 
 use super::report::{Input, print};
 use anyhow::{Result, anyhow};
@@ -11,25 +11,25 @@ use std::process::ExitCode;
 
 /// Show each row over time, from the result files of many runs, and where it changed.
 ///
-/// A change is claimed where a permutation test says that chance alone makes one in at most 1 % of
-/// stretches without any; that needs four runs on either side. The commits are those that the result
-/// files name.
+/// A change is claimed if a permutation test finds it. At most 1 % of series without a change make the test claim
+/// one. A change needs four runs on either side. The commits come from the result files.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     input: Input,
-    /// Any figure or metric, for example `train_s`, `throughput`, `quality`
+    /// Figure or metric to show, for example `train_s`, `throughput` or `quality`
     #[arg(long, value_name = "NAME", default_value = "train_s")]
     metric: String,
-    /// Report no change smaller than this, for example `2%`
+    /// Claim no change smaller than this, for example `2%`
     #[arg(long, value_name = "PERCENT", value_parser = crate::units::percent, default_value = "1%")]
     noise_floor: f64,
+    /// Format of the list
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
-    /// Where a page with a chart of each row goes; `-` is standard output
+    /// HTML page to write, with a chart of each row; `-` is standard output
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Show the page of --html in the browser
+    /// Open the page of --html in the browser
     #[arg(long, requires = "html")]
     open: bool,
 }
@@ -38,7 +38,7 @@ pub struct Args {
 enum Format {
     /// For a terminal
     Table,
-    /// For a page
+    /// For a document
     Markdown,
     /// For other programs
     Json,
@@ -47,7 +47,7 @@ enum Format {
 /// Runs the verb.
 ///
 /// # Errors
-/// If the input cannot be read or holds nothing to show.
+/// If the input cannot be read or has no result file.
 pub fn run(args: Args) -> Result<ExitCode> {
     let summary = args.input.summarize(None)?;
     let records = summary.rows.iter().map(|row| &row.record);

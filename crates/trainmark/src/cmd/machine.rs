@@ -1,30 +1,31 @@
-//! `trainmark machine`: measures what this machine can do, prints it, and keeps it for result files.
+//! `trainmark machine`: measures the speed of this machine, prints it, and keeps it for result files.
 
 use crate::cmd::report::print;
 use ::machine::{Access, Capability, FACTOR, Level};
 use anyhow::{Context, Result, bail};
 use std::process::ExitCode;
 
-/// Measure what this machine can do.
+/// Measure the speed of this machine.
 ///
-/// Multiply-adds per instruction set in single precision, and of bfloat16 numbers where the CPU has
-/// AMX or AVX-512 BF16; reading, writing and copying in each
-/// cache and in main memory, on one thread and on all; the round trip of a cache line between the
-/// first core and each of the others; of each NVIDIA GPU the multiply-adds and the
-/// bandwidth of a copy in its memory. Takes some seconds and should have the
-/// machine to itself. What was measured is kept in the user's cache, from where `trainmark run`
-/// copies it into its result files.
+/// The command measures these rates:
+/// single-precision multiply-adds for each instruction set, and bfloat16 multiply-adds if the CPU has AMX or
+/// AVX-512 BF16; reading, writing and copying in each cache and in main memory, on one thread and on all;
+/// the round trip of a cache line between the first core and each other core; multiply-adds and the bandwidth
+/// of a copy on each NVIDIA GPU.
+///
+/// It takes some seconds, and nothing else should run meanwhile. The result is kept in the user's cache, and
+/// `trainmark run` copies it into its result files.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Print the JSON that is kept (schema/machine.schema.json)
+    /// Print the result as JSON (schema/machine.schema.json)
     #[arg(long)]
     json: bool,
-    /// Measure nothing: print what was kept
+    /// Print the kept result and measure nothing
     #[arg(long)]
     stored: bool,
 }
 
-/// A spread of the multiply-adds beyond this means that something else was running.
+/// A larger spread of the multiply-adds means that something else was running.
 const BUSY: f64 = 0.15;
 
 /// Runs the verb.
@@ -35,7 +36,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let capability = match args.stored {
         true => match crate::capability::kept()? {
             Some(capability) => capability,
-            None => bail!("--stored: this machine was not measured yet; `trainmark machine` does"),
+            None => bail!(
+                "--stored: this machine was not measured yet; `trainmark machine` measures it"
+            ),
         },
         false => {
             let capability = ::machine::measure();
@@ -60,7 +63,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::from(protocol::exit::SUCCESS))
 }
 
-/// The figures as a person reads them.
+/// The figures as text.
 fn text(capability: &Capability) -> String {
     let cpu = &capability.cpu;
     let unknown = "unknown CPU".to_owned();
@@ -114,7 +117,7 @@ fn text(capability: &Capability) -> String {
         let figure = giga(rate.bytes_per_s, rate.highest_bytes_per_s);
         text += &format!("{name:<28} {:>7}  {figure}\n", rate.threads);
     }
-    text += "A copy's bytes count twice: read and written.\n";
+    text += "The bytes of a copy count twice: once read, once written.\n";
     text += &between_cores(capability);
     for gpu in &capability.gpus {
         let rate = |value: Option<u64>| value.map(|value| format!("{:.1}", value as f64 / 1e9));
@@ -142,7 +145,7 @@ fn text(capability: &Capability) -> String {
     text
 }
 
-/// The round trips: the one, or the range of many.
+/// The round trips: a single one, or the range of several.
 fn between_cores(capability: &Capability) -> String {
     let (trips, rounds) = (&capability.cpu.round_trips, capability.rounds);
     let mut text = match trips[..] {
@@ -170,9 +173,9 @@ fn between_cores(capability: &Capability) -> String {
     let moved = trips.iter().filter(|trip| trip.moved()).count();
     if moved > 0 {
         text += &format!(
-            "Of {moved} in {} the rounds differ by more than a factor of {FACTOR}. That is what a host \
-             does that moves\nvirtual cores between the siblings of one core, cores behind one last \
-             cache and cores behind several;\nthe times of several threads move with it.\n",
+            "The rounds of {moved} in {} differ by more than a factor of {FACTOR}. A host that moves virtual \
+             cores\nbetween the siblings of one core, cores behind one last cache and cores behind several \
+             causes\nsuch differences. The times of several threads change with it.\n",
             trips.len()
         );
     }
@@ -246,7 +249,7 @@ mod tests {
         assert!(
             many.starts_with(
                 "\nBetween core 0 and each of 3 others: round trip 110 ns; 48 to 500 over the cores\n\
-                 Of 1 in 3 the rounds differ by more than a factor of 1.6."
+                 The rounds of 1 in 3 differ by more than a factor of 1.6."
             ),
             "{many}"
         );

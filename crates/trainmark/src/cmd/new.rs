@@ -1,4 +1,4 @@
-//! `trainmark new` and `trainmark time`: a suite from command lines, written down or run at once.
+//! `trainmark new` writes a suite file for given command lines; `trainmark time` runs such a suite at once.
 
 use crate::cmd::report::print;
 use crate::cmd::run;
@@ -11,20 +11,20 @@ use std::process::ExitCode;
 
 /// Words in the names of metrics that are better when they are lower.
 const LOWER: [&str; 9] = ["loss", "err", "rmse", "mae", "mse", "bpc", "bpb", "ppl", "perplexity"];
-/// What a shell would do something with.
+/// Characters that a shell interprets.
 const SHELL: &str = "|&;<>()$`*?~\n";
 
-/// What is trained, and how its output is read.
+/// The data of the programs, and how their output is read.
 #[derive(Clone, Debug, clap::Args)]
 struct Jobs {
-    /// A rule that reads the programs' output: a regular expression with named groups, for example
-    /// `val_loss: (?<val_loss>\S+)`; may be given several times
+    /// Rule that reads the programs' output: a regular expression with named groups, for example
+    /// `val_loss: (?<val_loss>\S+)`; can be repeated
     #[arg(long, value_name = "RULE")]
     read: Vec<String>,
-    /// What a metric must be for better: `higher` or `lower` [default: by its name]
+    /// Which direction of a metric is better: `higher` or `lower` [default: guessed from its name]
     #[arg(long, value_name = "WHICH", value_parser = ["higher", "lower"])]
     better: Option<String>,
-    /// The file or folder that the programs train on; `{data}` in a command is its path
+    /// File or folder that the programs train on; `{data}` in a command is its path
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
 }
@@ -32,12 +32,12 @@ struct Jobs {
 /// Write a commented suite file for programs that you have.
 #[derive(Debug, clap::Args)]
 pub struct NewArgs {
-    /// The command line of a program; may be given several times
+    /// Command line of a program; can be repeated
     #[arg(long, value_name = "COMMAND", required = true)]
     command: Vec<String>,
     #[command(flatten)]
     jobs: Jobs,
-    /// Where the suite goes; `-` is standard output
+    /// Suite file to write; `-` is standard output
     #[arg(long, value_name = "FILE", default_value = "suite.toml")]
     output: PathBuf,
 }
@@ -45,15 +45,15 @@ pub struct NewArgs {
 /// Train and compare programs without a suite file.
 #[derive(Debug, clap::Args)]
 pub struct TimeArgs {
-    /// The command line of each program
+    /// Command line of each program
     #[arg(value_name = "COMMAND", required = true)]
     command: Vec<String>,
     #[command(flatten)]
     jobs: Jobs,
-    /// Train each so many times, in interleaved rounds
+    /// Number of rounds; each trains every program once
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..))]
     repeats: u32,
-    /// Train each once first, unrecorded
+    /// Run one round first and do not record it
     #[arg(long)]
     warm_up: bool,
     /// Time after which a sample is stopped, for example `90s`
@@ -67,7 +67,7 @@ pub struct TimeArgs {
 /// Runs `trainmark new`.
 ///
 /// # Errors
-/// If the suite would be none, or its file is there already.
+/// If the arguments make no valid suite, or the file exists already.
 pub fn new(args: &NewArgs) -> Result<ExitCode> {
     let text = suite(&args.command, &args.jobs, None)?;
     if args.output == Path::new("-") {
@@ -75,10 +75,10 @@ pub fn new(args: &NewArgs) -> Result<ExitCode> {
     } else {
         let named = || args.output.display().to_string();
         if !files::create_new(&args.output, text.as_bytes()).with_context(named)? {
-            bail!("--output {}: is there already; name another file", named());
+            bail!("--output {}: the file exists already; name another file", named());
         }
         eprintln!(
-            "{} is written; its comments say what is still to be filled in. Next: trainmark run --suite {0} --repeats 6",
+            "{} is written; its comments say what you still have to fill in. Next: trainmark run --suite {0} --repeats 6",
             named()
         );
     }
@@ -103,7 +103,7 @@ pub fn time(args: &TimeArgs) -> Result<ExitCode> {
     run::run(&run::Args::of_words(words)?)
 }
 
-/// A suite of these commands, run from `root` or, without one, from the suite's own folder.
+/// A suite of these commands. They run from `root` or, without it, from the suite's own folder.
 fn suite(commands: &[String], jobs: &Jobs, root: Option<&Path>) -> Result<String> {
     let quoted = |text: &str| toml::Value::from(text).to_string();
     let mut text = format!(
@@ -153,11 +153,12 @@ fn suite(commands: &[String], jobs: &Jobs, root: Option<&Path>) -> Result<String
     let mut names = BTreeSet::new();
     for command in commands {
         let words = shlex::split(command).filter(|words| !words.is_empty());
-        let words = words.with_context(|| format!("{command:?} is no command line"))?;
+        let words = words
+            .with_context(|| format!("{command:?} is not a command line: check its quotes"))?;
         let name = name(&words, &mut names);
         text += &format!("\n[[trainers]]\nname = {}\n", quoted(&name));
         let braces = |word: &str| match root {
-            // Nobody has placeholders in mind without a suite, but for the data.
+            // Without a suite file only {data} is a placeholder.
             Some(_) => word.replace('{', "{{").replace('}', "}}").replace("{{data}}", "{data}"),
             None => word.to_owned(),
         };
@@ -190,12 +191,12 @@ fn suite(commands: &[String], jobs: &Jobs, root: Option<&Path>) -> Result<String
     Ok(text)
 }
 
-/// The names that rules give, but for those that have a meaning of their own, in their order.
+/// The metrics that the rules' groups name, in their order. Groups with a fixed meaning are left out.
 fn metrics(rules: &[String]) -> Result<Vec<String>> {
     let mut names: Vec<String> = Vec::new();
     for rule in rules {
         let regex = regex::Regex::new(rule);
-        let regex = regex.map_err(|_| anyhow!("--read {rule:?}: is no regular expression"))?;
+        let regex = regex.map_err(|_| anyhow!("--read {rule:?} is not a regular expression"))?;
         let own = regex.capture_names().flatten().filter(|name| !crate::task::TAKEN.contains(name));
         let own = own.filter(|name| !names.iter().any(|known| known == name)).map(str::to_owned);
         names.extend(own.collect::<Vec<_>>());
@@ -203,7 +204,7 @@ fn metrics(rules: &[String]) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// What a person would call the program: its script, else itself.
+/// A name for the program: that of its script or, without one, its own.
 fn name(words: &[String], taken: &mut BTreeSet<String>) -> String {
     let script = words
         .iter()

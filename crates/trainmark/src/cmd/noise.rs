@@ -1,4 +1,4 @@
-//! `trainmark noise`: a run of one row beside itself.
+//! `trainmark noise`: compares one row with itself.
 
 use crate::campaign::Campaign;
 use crate::cmd::report::print;
@@ -23,28 +23,28 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Run one row against itself: what difference can this machine show now?
+/// Measure the smallest difference that this machine can show, by comparing a row with itself.
 ///
-/// The row runs twice in every round. Comparing it with itself shows how often a difference is
-/// claimed that is none, and how large one must be to be claimed. The result is kept for this machine:
-/// later runs write it into their result files, and no report or comparison claims less.
+/// The row is trained twice in every round. The comparison shows how often a false difference is claimed, and how
+/// large a difference must be to be claimed. The result is kept for this machine: later runs write it into their
+/// result files, and no report or comparison claims a smaller difference.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     what: What,
-    /// Rounds, of two samples each
+    /// Number of rounds of two samples
     #[arg(long, value_name = "N", default_value_t = 20)]
     rounds: u32,
-    /// Rounds of one comparison
+    /// Number of rounds in one comparison
     #[arg(long, value_name = "N", default_value_t = WINDOW as u32)]
     window: u32,
-    /// No round begins later than this
+    /// Time after which no round begins
     #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "5m")]
     max_time: Duration,
     /// Print the record as JSON
     #[arg(long)]
     json: bool,
-    /// Only print: keep nothing for later runs
+    /// Do not keep the result for later runs
     #[arg(long)]
     no_store: bool,
     /// Show every command that would be executed, word by word, and run nothing
@@ -55,7 +55,7 @@ pub struct Args {
 /// Runs the verb.
 ///
 /// # Errors
-/// If there is no such row, it does not complete, or too few rounds fit into the time.
+/// If there is no such row, if it does not complete, or if too few rounds fit into the time.
 pub fn run(args: &Args) -> Result<ExitCode> {
     for (flag, rounds) in [("--window", args.window), ("--rounds", args.rounds)] {
         if rounds < WINDOW as u32 {
@@ -63,7 +63,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         }
     }
     if args.window > args.rounds {
-        bail!("--window {}: is more than the {} rounds; see --rounds", args.window, args.rounds);
+        bail!("--window {}: there are only {} rounds; raise --rounds", args.window, args.rounds);
     }
     let loaded = LoadedSuite::find(args.what.suite.as_deref())?;
     let row = choose(args, &loaded)?;
@@ -75,7 +75,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let label = row.label(&loaded.suite);
     let cancel = cancelled_by_signals()?;
     let dataset = data::prepare(&loaded, args.what.data.as_deref())?;
-    eprintln!("{label} against itself, {} rounds; data {dataset}", args.rounds);
+    eprintln!("{label} compared with itself, {} rounds; data {dataset}", args.rounds);
     let schedule = Schedule {
         repeats: args.rounds,
         until: None,
@@ -84,7 +84,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         seed: 0,
     };
     let mut progress = Progress::new(&loaded.suite, &rows, &schedule);
-    // Noisy samples are not repeated: the noise is what is asked for.
+    // Noisy samples are not repeated, because the noise is to be measured.
     let settings = args.what.settings(&loaded);
     let allow_software = settings.allow_software;
     let agenda = Agenda { loaded: &loaded, data: &dataset.directory, allow_software };
@@ -102,7 +102,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     for row in [a, b] {
         if !row.repeatable() {
             let reason = one_line(row.result.reason.as_deref().unwrap_or_default()).into_owned();
-            bail!("the row does not complete: {}: {reason}", row.result.status);
+            bail!("the row did not complete: {}: {reason}", row.result.status);
         }
     }
     let a_first: Vec<bool> =
@@ -111,7 +111,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let (rounds, figure) = pairs(a, b, &a_first);
     let Some(analysis) = Analysis::new(&rounds, &a_first, args.window as usize) else {
         bail!(
-            "{label}: {} rounds in {} s are too few: {} are needed; see --max-time",
+            "{label}: {} rounds in {} s are too few: {} are needed; raise --max-time",
             rounds.len(),
             args.max_time.as_secs(),
             args.window
@@ -139,13 +139,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         false => print(&describe(&record, &label, &disturbances([a, b])))?,
     }
     if !args.no_store {
-        let file = noise_store::keep(&record).context("the noise floor cannot be kept")?;
+        let file = noise_store::keep(&record).context("the noise floor cannot be saved")?;
         eprintln!("Kept in {}", file.display());
     }
     Ok(ExitCode::from(protocol::exit::SUCCESS))
 }
 
-/// The one row: the first that the filters leave, of the suite's reference if there are none.
+/// The row: the first that the filters select, and by default one of the suite's reference.
 fn choose(args: &Args, loaded: &LoadedSuite) -> Result<Row> {
     let mut wanted = selection(&args.what)?;
     if let Some(reference) = &loaded.suite.reference {
@@ -161,7 +161,7 @@ fn choose(args: &Args, loaded: &LoadedSuite) -> Result<Row> {
     rows.into_iter().next().context("the suite has no row")
 }
 
-/// The seconds of each round's two samples, the first to run first, and which clock's they are.
+/// The seconds of each round's two samples, in the order in which they ran, and the name of the clock.
 fn pairs(a: &Record, b: &Record, a_first: &[bool]) -> (Vec<[f64; 2]>, &'static str) {
     type Clock = fn(&Sample) -> Option<f64>;
     let clocks: [(Clock, &str); 2] =
@@ -179,7 +179,7 @@ fn pairs(a: &Record, b: &Record, a_first: &[bool]) -> (Vec<[f64; 2]>, &'static s
     (Vec::new(), "wall_s")
 }
 
-/// How often each kind of disturbance was seen, by its first words.
+/// The number of samples with each kind of disturbance, by its first words.
 fn disturbances(rows: [&Record; 2]) -> BTreeMap<String, usize> {
     let mut kinds = BTreeMap::new();
     for words in rows.into_iter().flat_map(|row| &row.samples).flat_map(|it| &it.disturbances) {
@@ -193,8 +193,8 @@ fn describe(record: &NoiseRecord, label: &str, kinds: &BTreeMap<String, usize>) 
     let Analysis { window, together, apart, deviation, floor, smallest_shown } = &record.analysis;
     let percent = |share: f64| format!("{:.2} %", share * 100.0);
     let mut text = format!(
-        "{label} against itself: {} rounds of two samples, by {}\n\n\
-         One round's ratio varies by {} (standard deviation).\n",
+        "{label} compared with itself: {} rounds of two samples, by {}\n\n\
+         The ratio of one round varies by {} (standard deviation).\n",
         record.rounds.len(),
         record.figure,
         percent(*deviation)
@@ -211,8 +211,8 @@ fn describe(record: &NoiseRecord, label: &str, kinds: &BTreeMap<String, usize>) 
         );
     }
     text += &format!(
-        "Noise floor: {}: 19 of 20 of these comparisons found no more. No smaller difference is claimed.\n\n\
-         Smallest difference that is shown in 95 of 100 comparisons:\n",
+        "Noise floor: {}. 19 of 20 of these comparisons found less. No smaller difference is claimed.\n\n\
+         Smallest difference that 95 of 100 comparisons show:\n",
         percent(*floor)
     );
     for (rounds, effect) in smallest_shown {
@@ -224,7 +224,8 @@ fn describe(record: &NoiseRecord, label: &str, kinds: &BTreeMap<String, usize>) 
         for (kind, times) in kinds {
             text += &format!("  {kind} ({times} samples)\n");
         }
-        text += "This holds for a machine as busy as now; run it again when nothing else runs.\n";
+        text +=
+            "The result is for a machine as busy as now. Measure again when nothing else runs.\n";
     }
     text
 }

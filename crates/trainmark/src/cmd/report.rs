@@ -1,4 +1,4 @@
-//! `trainmark report`: result files in, reports out.
+//! `trainmark report`: makes reports from result files.
 
 use crate::suite::{LoadedSuite, Suite};
 use anyhow::{Context, Result, anyhow, bail};
@@ -14,19 +14,19 @@ use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 
-/// Files left out that are listed one by one; the rest are counted.
+/// The most files that are listed one by one; further ones are counted.
 const LISTED: usize = 50;
 
-/// Which result files, and how they are compared: what all verbs that read folders have in common.
+/// The options of all verbs that read folders: which result files, and how they are compared.
 #[derive(Debug, clap::Args)]
 pub struct Input {
-    /// Folder with result files; single files and several of either are taken too
+    /// Folders with result files, or single result files
     #[arg(long, value_name = "DIR", num_args = 1.., default_value = "benchmarks")]
     pub input: Vec<PathBuf>,
-    /// Of rows that differ in nothing but when they ran, keep only the newest
+    /// Keep only the newest of rows that differ only in when they ran
     #[arg(long)]
     latest: bool,
-    /// Whose rows the speed-ups are against, for example PyTorch/cpu
+    /// Compare rows with those of this trainer and backend, for example PyTorch/cpu
     #[arg(long, value_name = "EXECUTABLE/BACKEND")]
     reference: Option<Reference>,
     /// Compare rows that differ in this configuration key, for example `precision`
@@ -35,11 +35,11 @@ pub struct Input {
 }
 
 impl Input {
-    /// Reads the files, names those that are left out, and sums the rest up. `except` is about to be
-    /// replaced.
+    /// Reads the files, prints a warning for each that is left out, and summarises the others. `except` is a file
+    /// that is about to be replaced.
     ///
     /// # Errors
-    /// If the input cannot be read or holds nothing.
+    /// If the input cannot be read or has no result file.
     pub fn summarize(&self, except: Option<&Path>) -> Result<Summary> {
         let mut folder = folder::read(&self.input, except)?;
         warn(&folder);
@@ -58,43 +58,43 @@ impl Input {
     }
 }
 
-/// A suite's reference as records know it.
+/// A suite's reference as a reference among records.
 pub(super) fn preferred(row: &crate::suite::ReferenceRow) -> Reference {
     let (executable, backend) = (row.trainer.clone(), row.backend.clone());
     Reference { executable, backend, settings: row.config.clone() }
 }
 
-/// The built-in suite's target of files that name none.
+/// The built-in suite's target, for files without one.
 pub(super) fn target(suite: &Suite, record: &Record) -> Option<(String, f64)> {
     suite.targets(&record.model, Some(&old::TASK.name), &record.config).into_iter().next()
 }
 
-/// Make reports from a folder of result files: JSON, Markdown, HTML, charts.
+/// Make reports from result files: a table, JSON, Markdown, HTML, charts.
 ///
-/// Without any of the options that name a report, the table is printed, with a bar for each row's time.
+/// Without an option that names a report, the command prints the table, with a bar for each row's time.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     input: Input,
-    /// Where the JSON report goes; `-` is standard output
+    /// JSON report to write; `-` is standard output
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Where a Markdown report goes; `-` is standard output
+    /// Markdown report to write; `-` is standard output
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
-    /// Where an HTML report goes, one file with everything in it; `-` is standard output
+    /// HTML report to write, one file with everything in it; `-` is standard output
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Folder for the charts as SVG files; a Markdown report shows them
+    /// Folder for the charts as SVG files; the Markdown report shows them
     #[arg(long, value_name = "DIR")]
     charts: Option<PathBuf>,
-    /// Show the page of --html in the browser; without --html, report.html in the folder of the results
+    /// Open the HTML report in the browser [file without --html: report.html in the folder of the results]
     #[arg(long)]
     open: bool,
-    /// Print the summary too, with every note in full
+    /// Also print the table, with every note in full
     #[arg(long)]
     verbose: bool,
-    /// Print rows for what this machine lacks too
+    /// Also print a row for each thing that this machine lacks
     #[arg(long)]
     all: bool,
 }
@@ -102,7 +102,7 @@ pub struct Args {
 /// Runs the verb.
 ///
 /// # Errors
-/// If the input cannot be read, holds nothing to report, or a report cannot be written.
+/// If the input cannot be read or has no result file, or if a report cannot be written.
 pub fn run(mut args: Args) -> Result<ExitCode> {
     if args.open && args.html.is_none() {
         let first = &args.input.input[0];
@@ -121,7 +121,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     for (index, (flag, _, path)) in reports.iter().enumerate() {
         check_target(flag, path)?;
         if let Some((other, ..)) = reports[..index].iter().find(|(.., other)| other == path) {
-            bail!("{flag} {}: is the name for {other} too", path.display());
+            bail!("{flag} {}: {other} names the same file; choose another name", path.display());
         }
     }
     let summary = args.input.summarize(args.output.as_deref())?;
@@ -153,7 +153,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     if let (true, Some(page)) = (args.open, &args.html) {
         open(page);
     }
-    // The process ends: nobody needs its hundred thousand pieces of memory one by one.
+    // The process ends: freeing a hundred thousand pieces of memory would only take time.
     std::mem::forget(summary);
     Ok(ExitCode::from(protocol::exit::SUCCESS))
 }
@@ -169,7 +169,7 @@ fn write_charts(folder: &Path, summary: &Summary) -> Result<Vec<(String, PathBuf
         charts.push((chart.title.clone(), path));
     }
     if charts.is_empty() {
-        eprintln!("warning: --charts: there is nothing to draw: no row was measured");
+        eprintln!("warning: --charts: there is nothing to draw, because no row was measured");
     }
     eprintln!("{} saved to {}", number::count(charts.len(), "chart"), folder.display());
     Ok(charts)
@@ -195,12 +195,13 @@ fn links(charts: &[(String, PathBuf)], markdown: Option<&Path>) -> Vec<markdown:
     charts.iter().map(link).collect()
 }
 
-/// Why there is nothing in these inputs.
+/// The error for inputs without a result file.
 fn nothing_to_report(inputs: &[PathBuf], folder: &Folder) -> anyhow::Error {
     let inputs: Vec<String> = inputs.iter().map(|it| it.display().to_string()).collect();
     let reason = match folder.skipped.len() {
-        0 => "there is no .json file; `trainmark run --out DIR` writes them".to_owned(),
-        number => format!("no result file among {number} .json"),
+        0 => "there is no .json file; `trainmark run --out DIR` writes result files".to_owned(),
+        1 => "its only .json file is not a result file".to_owned(),
+        number => format!("none of its {number} .json files is a result file"),
     };
     anyhow!("--input {}: nothing to report: {reason}", inputs.join(" "))
 }
@@ -209,23 +210,23 @@ fn is_stdout(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// Refuses to replace a result file: it cannot be made again.
+/// Refuses to replace a result file, which cannot be made again.
 pub(super) fn check_target(flag: &str, path: &Path) -> Result<()> {
-    // What cannot be read is no reason: writing it will say more.
+    // An unreadable file is not refused here: the error of writing it says more.
     let is_record =
         || files::read(path, Kind::RESULT).is_ok_and(|bytes| Record::parse(&bytes).is_ok());
     if !is_stdout(path) && is_record() {
-        bail!("{flag} {}: is a result file, which a report must not replace", path.display());
+        bail!("{flag} {}: is a result file; name another file for the report", path.display());
     }
     Ok(())
 }
 
-/// Names the files that are left out and those that only repeat others.
+/// Prints a warning for each file that is left out or only repeats others.
 pub(super) fn warn(folder: &Folder) {
     let left_out = folder.skipped.iter().map(|it| format!("{}: {}", it.file, it.reason));
     let repeated = folder.duplicates.iter();
     let repeated =
-        repeated.map(|it| format!("{}: {}; it does not count again", it.file, it.reason));
+        repeated.map(|it| format!("{}: {}; it is not counted twice", it.file, it.reason));
     let lines: Vec<String> = left_out.chain(repeated).collect();
     for line in lines.iter().take(LISTED) {
         eprintln!("warning: {}", console::one_line(line));
@@ -236,7 +237,7 @@ pub(super) fn warn(folder: &Folder) {
     }
 }
 
-/// Prints the summary where it does not disturb a report on standard output.
+/// Prints the summary, on standard error if standard output has a report.
 fn show(stdout_is_taken: bool, summary: &Summary, detail: console::Detail) -> Result<()> {
     if stdout_is_taken {
         eprint!("{}", console::summary(summary, detail, console::Style::stderr()));
@@ -245,7 +246,7 @@ fn show(stdout_is_taken: bool, summary: &Summary, detail: console::Detail) -> Re
     print(&console::summary(summary, detail, console::Style::stdout()))
 }
 
-/// Shows a page in the browser, as the system does; where it cannot, its path is all that there is.
+/// Opens a page with the system's browser. If that fails, prints its path.
 pub(super) fn open(page: &Path) {
     let page = std::path::absolute(page).unwrap_or_else(|_| page.to_owned());
     let program = match std::env::consts::OS {
@@ -255,10 +256,10 @@ pub(super) fn open(page: &Path) {
     };
     let mut command = std::process::Command::new(program);
     command.arg(&page).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // The explorer ends with 1 where all went well.
+    // The explorer ends with 1 on success.
     let opened = command.status().is_ok_and(|it| it.success() || program == "explorer");
     if !opened {
-        eprintln!("note: no browser was opened; the page is {}", page.display());
+        eprintln!("note: no browser could be opened; the page is {}", page.display());
     }
 }
 
@@ -267,7 +268,7 @@ pub(super) fn print(text: &str) -> Result<()> {
     unless_closed(std::io::stdout().lock().write_all(text.as_bytes())).context("cannot print")
 }
 
-/// A reader that has seen enough, such as `head`, is no error.
+/// A closed pipe, for example of `head`, is no error.
 fn unless_closed(written: std::io::Result<()>) -> std::io::Result<()> {
     match written {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -275,8 +276,8 @@ fn unless_closed(written: std::io::Result<()>) -> std::io::Result<()> {
     }
 }
 
-/// Writes a report so that it is there whole or not at all. Without fsync, which takes longer than
-/// all the rest: after a power cut a report can be made again.
+/// Writes a report completely or not at all. It does not call fsync, which would take longer than everything
+/// else: a report can be made again after a power cut.
 pub(super) fn write(
     flag: &str,
     path: &Path,
@@ -291,10 +292,10 @@ pub(super) fn write(
     } else {
         match std::fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => {
-                bail!("{flag} {}: is a folder: name a file in it", path.display())
+                bail!("{flag} {}: is a folder; name a file in it", path.display())
             }
             Ok(_) if leads_elsewhere(path) => {
-                bail!("{flag} {}: is a link: remove it, or name its target", path.display())
+                bail!("{flag} {}: is a link; remove it, or name its target", path.display())
             }
             // A device or a pipe cannot be replaced, only written to.
             Ok(metadata) if !metadata.is_file() || path.starts_with("/dev") => {
@@ -306,7 +307,7 @@ pub(super) fn write(
     written.with_context(|| format!("{flag} {}: cannot be written", path.display()))
 }
 
-/// Whether the last part of a path is a link that somebody made; those of `/dev` are the system's.
+/// Whether the last part of a path is a link, except for the system's links in `/dev`.
 fn leads_elsewhere(path: &Path) -> bool {
     !path.starts_with("/dev") && path.symlink_metadata().is_ok_and(|found| found.is_symlink())
 }
@@ -322,7 +323,7 @@ fn replace(
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // What any new file gets: the user's mask is taken off by the system.
+        // As for any new file: the system applies the user's mask.
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
     let mut file = builder.tempfile_in(folder.unwrap_or(Path::new(".")))?;

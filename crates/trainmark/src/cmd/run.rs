@@ -33,29 +33,29 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// Why the run stops when its time is up.
-const TIME_IS_UP: &str = "stopped when the time of the whole run was up (--run-timeout)";
+const TIME_IS_UP: &str = "stopped because its time was up (--run-timeout)";
 
-/// How long rounds go on for a narrow interval if nobody says.
+/// The longest time for rounds that --rounds-until adds, unless --max-time is given.
 const LONGEST: Duration = Duration::from_secs(3600);
 
 /// Below the short help.
 const MORE: &str =
-    "`trainmark run --help` explains every option; docs/get-started.md begins at the beginning.";
+    "`trainmark run --help` explains every option; docs/get-started.md is for beginners.";
 
 /// Build the trainers, train every row, and write one result file for each.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = MORE)]
 pub struct Args {
-    /// What `--resume` takes for the command line of a run that another verb began.
+    /// The command line that `--resume` reads if another verb began the run.
     #[arg(skip)]
     words: Option<Vec<String>>,
     #[command(flatten)]
     what: What,
-    /// Memory of a trainer and all that it starts, for example `2G` (of 10^9 bytes) or `2GiB`;
-    /// above it, it is killed and its status is out of memory
+    /// Limit the memory of a trainer and of all that it starts, for example `2G` (2 x 10^9 bytes) or
+    /// `2GiB`; above the limit it is killed, and its status is out of memory
     #[arg(long, help_heading = "Limits", value_name = "SIZE", value_parser = units::size)]
     memory_limit: Option<u64>,
-    /// Who enforces --memory-limit [default: a control group if there can be one, else the harness]
+    /// The means that enforces --memory-limit [default: a control group if one can be made, else the harness]
     #[arg(
         long,
         help_heading = "Limits",
@@ -64,46 +64,45 @@ pub struct Args {
         requires = "memory_limit"
     )]
     memory_limit_by: Option<LimitedBy>,
-    /// Logical cores that trainers may run on, for example `0-3,8`
+    /// Logical cores that trainers may use, for example `0-3,8`
     #[arg(long, help_heading = "Limits", hide_short_help = true, value_name = "LIST", value_parser = units::cpus)]
     cpus: Option<Cpus>,
     /// Train rows side by side that have devices of their own (or `cores` of their own), not one after the other:
     /// they share memory, links and power, and each record names who ran beside it
     #[arg(long, help_heading = "Measuring", hide_short_help = true)]
     parallel_rows: bool,
-    /// Time after which the whole run stops, its trainer too; `--resume` goes on with it
+    /// Time after which the whole run stops, with its trainer; `--resume` continues it
     #[arg(long, help_heading = "Limits", hide_short_help = true, value_name = "TIME", value_parser = units::duration)]
     run_timeout: Option<Duration>,
-    /// Train every row so many times, in interleaved rounds; medians are reported
-    /// [default: 1]
+    /// Number of rounds; each trains every row once, and reports show medians [default: 1]
     #[arg(long, help_heading = "Measuring", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     repeats: Option<u32>,
-    /// Go on with rounds until each row's median train time is known this well, for example `2%`
+    /// Add rounds until the 95 % interval of each row's median train time is within this, for example `2%`
     #[arg(long, help_heading = "Measuring", value_name = "PERCENT", value_parser = units::percent)]
     rounds_until: Option<f64>,
-    /// No round begins later than this; an hour with --rounds-until
+    /// Time after which no round begins [default: an hour with --rounds-until]
     #[arg(long, help_heading = "Measuring", hide_short_help = true, value_name = "TIME", value_parser = units::duration)]
     max_time: Option<Duration>,
-    /// A race to this test accuracy: each epoch is tested, off the clock, and reports show the epochs
-    /// and seconds that it took
+    /// Race to this test accuracy: the trainer tests after each epoch, off its clock, and reports show the
+    /// epochs and seconds until it is reached
     #[arg(long, help_heading = "Measuring", hide_short_help = true, value_name = "PERCENT", value_parser = units::percent, conflicts_with = "target")]
     target_accuracy: Option<f64>,
-    /// A race to this value of the task's quality, in its own unit
+    /// Race to this value of the task's quality, in its own unit
     #[arg(long, help_heading = "Measuring", value_name = "VALUE", allow_negative_numbers = true)]
     target: Option<f64>,
     /// Repeat a sample that was disturbed by other load, steal time, moved cores, a falling clock or
-    /// throttling, up to so often [3 if no number is given]; the disturbed ones stay in the file,
-    /// marked
+    /// throttling, up to N times [3 if no number is given]; the disturbed samples stay in the file and
+    /// are marked
     #[arg(long, help_heading = "Measuring", hide_short_help = true, value_name = "N", num_args = 0..=1, default_missing_value = "3", require_equals = true)]
     retry_noisy: Option<u32>,
-    /// Run one round first that is not recorded
+    /// Run one round first and do not record it
     #[arg(long, help_heading = "Measuring", hide_short_help = true)]
     warm_up: bool,
     /// Folder for the result files
     #[arg(long, help_heading = "Output", value_name = "DIR", default_value = "benchmarks")]
     out: PathBuf,
-    /// Go on with the run that stopped in the folder for results, as it was begun: what has a result
-    /// is skipped, the rest runs
+    /// Continue the run that stopped in the folder of --out, with the options that it began with; rows
+    /// that have a result are skipped
     #[arg(long, help_heading = "Output", conflicts_with_all = [
         "suite", "quick", "trainer", "model", "backend", "hidden", "epochs", "batch", "seed", "lr",
         "threads", "set", "data", "devices", "parallel_rows", "allow_software", "target_accuracy", "target", "warm_up", "list", "dry_run", "memory_limit", "cpus",
@@ -113,22 +112,22 @@ pub struct Args {
     #[arg(long, help_heading = "Output")]
     list: bool,
     /// Show every command that would be executed, word by word, and run nothing; with
-    /// `--executor slurm` the batch script too
+    /// `--executor slurm` also show the batch script
     #[arg(long, help_heading = "Output")]
     dry_run: bool,
-    /// Where samples are taken; docs/cluster.md explains `slurm`
+    /// Where samples are trained; docs/cluster.md explains `slurm`
     #[arg(long, value_enum, default_value = "local", help_heading = "Cluster")]
     executor: Kind,
     #[command(flatten)]
     cluster: Wishes,
 }
 
-/// Where samples are taken.
+/// Where samples are trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Kind {
     /// On this machine, one after the other
     Local,
-    /// On a cluster, as a Slurm job array with one task for each row and round
+    /// On a cluster: a Slurm job array with one task for each row and round
     Slurm,
 }
 
@@ -142,18 +141,18 @@ struct Words {
 /// Runs the verb.
 ///
 /// # Errors
-/// If the suite, the data or the output folder cannot be used. What a trainer does wrong is a row.
+/// If the suite, the data or the output folder cannot be used. A trainer's failure is a row, not an error.
 pub fn run(given: &Args) -> Result<ExitCode> {
     if given.resume {
         let journal = open_folder(&given.out)?;
         let Some(past) = journal.unfinished().cloned() else {
             let out = given.out.display();
-            bail!("--resume: no run has stopped in {out} that could go on; leave --resume out");
+            bail!("--resume: no stopped run in {out} can be continued; leave --resume out");
         };
         let args = as_begun(&past.began, given)?;
         let (loaded, rows) = planned(&args, Some(&past.began))?;
         let progress = past.progress();
-        eprintln!("Going on with the run {}", one_line(&progress));
+        eprintln!("Continuing the run {}", one_line(&progress));
         return begin(&args, &loaded, &rows, journal, Some(past));
     }
     let (loaded, rows) = planned(given, None)?;
@@ -175,7 +174,7 @@ pub fn run(given: &Args) -> Result<ExitCode> {
     if let Some(past) = journal.unfinished() {
         let (out, resume) = (given.out.display(), resume_command(&given.out));
         eprintln!(
-            "note: a run has stopped in {out} ({}): `{resume}` goes on with it; this is a new one",
+            "note: a run has stopped in {out} ({}): `{resume}` continues it; this is a new run",
             one_line(&past.progress())
         );
     }
@@ -183,10 +182,10 @@ pub fn run(given: &Args) -> Result<ExitCode> {
 }
 
 impl Args {
-    /// As if they stood behind `trainmark run`.
+    /// Reads words as if they came after `trainmark run`.
     ///
     /// # Errors
-    /// If they cannot.
+    /// If they are no arguments of it.
     pub(super) fn of_words(words: Vec<OsString>) -> Result<Args> {
         let shown = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
         let read = Words::try_parse_from(std::iter::once("run".into()).chain(words));
@@ -196,7 +195,7 @@ impl Args {
     }
 }
 
-/// The suite, and its rows that are wanted.
+/// The suite, and the rows that the arguments select.
 fn planned(args: &Args, began: Option<&Began>) -> Result<(LoadedSuite, Vec<Row>)> {
     let loaded = match began {
         Some(Began { suite: None, .. }) => {
@@ -221,7 +220,7 @@ fn planned(args: &Args, began: Option<&Began>) -> Result<(LoadedSuite, Vec<Row>)
     Ok((loaded, rows))
 }
 
-/// The arguments that a run was begun with, and what may be given anew.
+/// The arguments that a run began with, except for those that may have new values.
 fn as_begun(began: &Began, given: &Args) -> Result<Args> {
     let words = std::iter::once("run").chain(began.words.iter().map(String::as_str));
     let begun = Words::try_parse_from(words)
@@ -324,7 +323,7 @@ fn begin(
     conclude(args, loaded, &campaign.rows, cancel.reason())
 }
 
-/// The table of all rows, how many completed, where the files are, and what to type next.
+/// Prints the table of all rows, the number that completed, the folder of the files, and the next command.
 fn conclude(
     args: &Args,
     loaded: &LoadedSuite,
@@ -336,7 +335,7 @@ fn conclude(
         let (file, record) = (file.to_owned(), row.result.clone());
         folder.entries.push(Entry { file, record });
     }
-    // What is wrong with it, `trainmark report` says.
+    // `trainmark report` says if the file is damaged.
     let verified = VerificationFile::read(&args.out).ok().flatten();
     folder.verifications = verified.unwrap_or_default().verifications;
     let files = folder.entries.len();
@@ -368,8 +367,7 @@ fn conclude(
         &format!("{line}\nResults: {files} in {folder}\nNext: trainmark report{input} --open\n");
     if let Some(why) = stopped {
         let resume = resume_command(&args.out);
-        text +=
-            &format!("The run was {why}: what had finished is kept; `{resume}` goes on with it\n");
+        text += &format!("The run was {why}: finished samples are kept; `{resume}` continues it\n");
     }
     print(&text)?;
     if let Some(why) = stopped {
@@ -409,8 +407,8 @@ fn dry_run(args: &Args, loaded: &LoadedSuite, rows: &[Row]) -> Result<()> {
     print(&(text + &args.what.listing(loaded, rows, Purpose::Train)?))
 }
 
-/// Makes the output folder, locks it, and finds out now, not after an hour, whether it can be written
-/// to. What a run that was killed was just writing is removed.
+/// Makes the output folder, locks it, and checks now, not after an hour, that it can be written to. Removes
+/// half-written files of a run that was killed.
 fn open_folder(folder: &Path) -> Result<Journal> {
     let hint = || format!("--out {}: result files cannot be written there", folder.display());
     std::fs::create_dir_all(folder).with_context(hint)?;
@@ -427,14 +425,14 @@ fn open_folder(folder: &Path) -> Result<Journal> {
     Ok(journal)
 }
 
-/// Says what the journal has to say, once.
+/// Prints the journal's warnings once.
 fn warn(journal: &mut Journal, folder: &Path) {
     for warning in journal.warnings.drain(..) {
         eprintln!("warning: {}: {}", folder.display(), one_line(&warning));
     }
 }
 
-/// What a person types to go on.
+/// The command that continues a run.
 fn resume_command(out: &Path) -> String {
     format!("trainmark run --resume --out {}", quote(&out.display().to_string()))
 }

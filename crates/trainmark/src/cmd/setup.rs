@@ -14,16 +14,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// The suite of every trainer that has something to set up.
+/// The suite with most of the trainers that need a set-up.
 const DEFAULT: &str = "frameworks";
 
 /// Make trainers ready to run: locked Python environments, release builds.
 ///
-/// Everything goes into `.trainmark` beside the suite's sources; of a built-in suite, that is in the user's data
-/// folder. What is there already is left alone,
-/// so that it costs nothing to ask again, and needs no network. An interrupted set-up goes on where it
-/// stopped. What this machine cannot have is unavailable, with the reason, and no failure.
-/// $TRAINMARK_PYTHON chooses the Python of the environments.
+/// Everything goes into `.trainmark` beside the suite's sources or, for a built-in suite outside a checkout, into
+/// the user's data folder. A trainer that is ready is left alone, which takes no time and needs no network. An
+/// interrupted set-up continues where it stopped. A trainer that this machine cannot run is unavailable, with
+/// the reason; that is not a failure. $TRAINMARK_PYTHON chooses the Python of the environments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only these trainers
@@ -32,13 +31,13 @@ pub struct Args {
     /// Suite file, or the name of a built-in suite [default: frameworks]
     #[arg(long, value_name = "SUITE")]
     suite: Option<PathBuf>,
-    /// Show what is set up and what is not, and do nothing
+    /// Show which trainers are ready, and do nothing
     #[arg(long)]
     list: bool,
     /// Show every command that would be executed, word by word, and run none of them
     #[arg(long)]
     dry_run: bool,
-    /// Show what the commands print, instead of keeping it in a file
+    /// Show the output of the commands instead of writing it to a file
     #[arg(long, short)]
     verbose: bool,
 }
@@ -46,7 +45,7 @@ pub struct Args {
 /// Runs the verb.
 ///
 /// # Errors
-/// If the suite cannot be used or has no such trainer. What cannot be set up is a line.
+/// If the suite cannot be used or has no such trainer. A set-up that fails is a line, not an error.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let loaded = LoadedSuite::find(Some(args.suite.as_deref().unwrap_or(Path::new(DEFAULT))))?;
     let agenda = Agenda { loaded: &loaded, data: Path::new(""), allow_software: false };
@@ -79,7 +78,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }))
 }
 
-/// The trainers that are meant, as indices.
+/// The indices of the named trainers.
 fn selected(loaded: &LoadedSuite, names: &[String]) -> Result<Vec<usize>> {
     let trainers = &loaded.suite.trainers;
     let known: Vec<&str> = trainers.iter().map(|trainer| trainer.name.as_str()).collect();
@@ -97,7 +96,7 @@ fn selected(loaded: &LoadedSuite, names: &[String]) -> Result<Vec<usize>> {
     Ok((0..trainers.len()).filter(wanted).collect())
 }
 
-/// What would be executed for a trainer: its set-up or its build, and its probe.
+/// The commands that would be executed for a trainer: its set-up or its build, and its probe.
 fn due(agenda: &Agenda, trainer: usize) -> Result<Vec<Command>, String> {
     let mut commands = match Site::of(agenda.loaded, &agenda.loaded.suite.trainers[trainer]) {
         Some(site) => site.due()?,
@@ -107,18 +106,18 @@ fn due(agenda: &Agenda, trainer: usize) -> Result<Vec<Command>, String> {
     Ok(commands)
 }
 
-/// What `--list` says of a trainer.
+/// The state of a trainer, for `--list`.
 fn look(loaded: &LoadedSuite, declared: &Trainer) -> String {
     match Site::of(loaded, declared).map(|site| site.state()) {
         None if declared.build.is_empty() => "nothing to set up".to_owned(),
-        None => "is built by `trainmark run`".to_owned(),
+        None => "`trainmark run` builds it".to_owned(),
         Some(State::Ready) => "ready".to_owned(),
         Some(State::Due(due)) => due.words().to_owned(),
         Some(State::Unavailable(reason)) => format!("unavailable: {reason}"),
     }
 }
 
-/// Sets a trainer up, and asks it whether it can run. The line that says how it went, or why it failed.
+/// Sets a trainer up and asks it whether it can run. Returns a line about the result, or the reason of a failure.
 fn make_ready(
     agenda: &Agenda,
     trainer: usize,
@@ -130,7 +129,7 @@ fn make_ready(
     let clock = Instant::now();
     let mut did = "nothing to set up".to_owned();
     if let Some(site) = Site::of(loaded, declared) {
-        did = "ready already".to_owned();
+        did = "already set up".to_owned();
         if site.state() != State::Ready {
             let mut say = |step: &str| eprintln!("{}: {step}", declared.name);
             match site.make(verbose, &mut say) {

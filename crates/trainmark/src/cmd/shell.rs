@@ -11,14 +11,14 @@ use std::process::ExitCode;
 /// For bash: trainmark completions bash > ~/.local/share/bash-completion/completions/trainmark
 #[derive(Debug, clap::Args)]
 pub struct CompletionsArgs {
-    /// Which shell
+    /// The shell
     shell: Shell,
 }
 
 /// Print the manual page, for `man -l -` or a package.
 #[derive(Debug, clap::Args)]
 pub struct ManArgs {
-    /// Of this verb instead of the whole program
+    /// Command whose page to print [default: the whole program]
     verb: Option<String>,
 }
 
@@ -44,7 +44,7 @@ pub fn man(args: &ManArgs) -> Result<ExitCode> {
         None => program,
         Some(verb) => program
             .find_subcommand(verb)
-            .with_context(|| format!("man {verb}: there is no such verb; see trainmark --help"))?
+            .with_context(|| format!("man {verb}: there is no such command; see trainmark --help"))?
             .clone(),
     };
     let mut page = Vec::new();

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 /// Show one result file in full: figures with their intervals and sources, every sample, the command.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A result file; several are shown one after the other
+    /// Result files to show
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
@@ -20,21 +20,21 @@ pub struct Args {
 /// Runs the verb.
 ///
 /// # Errors
-/// If a file cannot be read or is no result file.
+/// If a file cannot be read or is not a result file.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let suite = LoadedSuite::built_in(stock::SUITE)?.suite;
     for (index, path) in args.files.iter().enumerate() {
         let name = path.display();
         if path.is_dir() {
             bail!(
-                "{name}: is a folder; `trainmark report --input {name}` shows it, or name a file in it"
+                "{name}: is a folder; name a file in it, or use `trainmark report --input {name}`"
             );
         }
         let text = files::read(path, files::Kind::RESULT).with_context(|| {
             format!("{name}: cannot be read{}", record::name::file_nearby(path))
         })?;
         let mut record = Record::parse(&text)
-            .with_context(|| format!("{name}: is no result file of `trainmark run`"))?;
+            .with_context(|| format!("{name}: is not a result file of `trainmark run`"))?;
         hold_to(&mut record, &|record| super::report::target(&suite, record));
         let separator = if index > 0 { "\n" } else { "" };
         super::report::print(&(separator.to_owned() + &full::text(&record, Style::stdout())))?;

@@ -1,4 +1,4 @@
-//! `trainmark suites`: which suites there are, and what each is for.
+//! `trainmark suites`: lists the built-in suites and their purposes.
 
 use crate::builtin;
 use crate::cmd::report::print;
@@ -7,12 +7,12 @@ use anyhow::Result;
 use record::number::count;
 use std::process::ExitCode;
 
-/// List the built-in suites and what each is for.
+/// List the built-in suites and their purposes.
 ///
-/// `--suite NAME` takes a name of this list, or the path of a suite file.
+/// Other commands take a name of this list, or the path of a suite file, as `--suite`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Print the text of this suite, to begin a suite file with
+    /// Print the text of this suite, for example to start a suite file from it
     #[arg(value_name = "NAME")]
     name: Option<String>,
 }
@@ -42,5 +42,5 @@ fn list() -> Result<String> {
         let size = format!("{}: {}", count(trainers.len(), "trainer"), trainers.join(", "));
         text += &format!("{name:<12}{purpose}\n{:12}{size}\n", "");
     }
-    Ok(text + "\nNext: trainmark run --suite NAME; `trainmark suites NAME` prints one\n")
+    Ok(text + "\nNext: trainmark run --suite NAME; `trainmark suites NAME` prints the suite\n")
 }

@@ -1,8 +1,8 @@
 //! `trainmark task`: one task of an order, in a process of its own and perhaps on another machine.
 //!
-//! Executors start it; it trains one row once, exactly as `trainmark run` would, and writes the
-//! result file of that one sample where it is told, whole or not at all. It touches no journal and no
-//! other result: whoever gave the order collects.
+//! Executors start it. It trains one row once, exactly as `trainmark run` would, and writes the result file of that
+//! sample to the given path, completely or not at all. It does not touch the journal or other results: the process
+//! that gave the order collects them.
 
 use crate::command::Agenda;
 use crate::data;
@@ -22,10 +22,10 @@ pub struct Args {
     /// The order, as JSON
     #[arg(long, value_name = "FILE")]
     order: PathBuf,
-    /// Which of its tasks, from 0
+    /// Index of the task in the order, from 0
     #[arg(long, value_name = "N")]
     index: usize,
-    /// Where the result file goes; one that is there is replaced
+    /// Result file to write or replace
     #[arg(long, value_name = "FILE")]
     result: PathBuf,
 }
@@ -40,7 +40,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let order: Order = serde_json::from_slice(&text).with_context(named)?;
     if order.harness != env!("CARGO_PKG_VERSION") {
         let own = env!("CARGO_PKG_VERSION");
-        bail!("{}: written by version {}, this is {own}", named(), order.harness);
+        bail!("{}: written by version {}, but this is {own}", named(), order.harness);
     }
     let tasks = order.tasks.len();
     let task = order.tasks.get(args.index);
@@ -53,7 +53,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let cancel = cancelled_by_signals()?;
     let dataset = data::prepare(&loaded, Some(&order.data))?;
     if dataset.sha256 != order.dataset_sha256 {
-        bail!("{}: is other data here than where the order was given", order.data.display());
+        bail!(
+            "{}: the data on this machine differs from the data of the order",
+            order.data.display()
+        );
     }
     let allow_software = order.settings.allow_software;
     let agenda = Agenda { loaded: &loaded, data: &dataset.directory, allow_software };

@@ -1,4 +1,4 @@
-//! `trainmark verify`: do the trainers all train the same thing?
+//! `trainmark verify`: checks that all trainers train the same thing.
 
 use crate::cmd::report::print;
 use crate::cmd::what::{What, selection};
@@ -19,16 +19,15 @@ use std::process::ExitCode;
 
 /// Compare ten training steps of every row with a float64 reference.
 ///
-/// Each trainer that takes part (docs/trainer.md) begins with the same weights, takes the same ten steps
-/// and hands out its losses and parameters. The grades go into `verification.json` in the folder of the
-/// results; every report shows them, and ranks no trainer that is different. The filters are those of
-/// `trainmark run`: a row of a report counts as verified if it was in the same configuration but for the
-/// epochs and the seed.
+/// Each trainer that takes part (docs/trainer.md) starts from the same weights, takes the same ten steps, and
+/// returns its losses and parameters. The grades go into `verification.json` in the folder of the results. Every
+/// report shows them, and ranks no trainer that is different. The filters are those of `trainmark run`. A row of
+/// a report counts as verified if its configuration was verified; only the epochs and the seed may differ.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     what: What,
-    /// Folder of the result files, where the grades go
+    /// Folder of the result files, for the grades
     #[arg(long, value_name = "DIR", default_value = "benchmarks")]
     out: PathBuf,
     /// Show every command that would be executed, word by word, and run nothing
@@ -39,7 +38,7 @@ pub struct Args {
 /// Runs the verb.
 ///
 /// # Errors
-/// If the suite, the data or the output folder cannot be used. What a trainer does wrong is a grade.
+/// If the suite, the data or the output folder cannot be used. A trainer's failure is a grade, not an error.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let loaded = LoadedSuite::find(args.what.suite.as_deref())?;
     let rows = plan::plan(&loaded.suite, &selection(&args.what)?).map_err(|it| anyhow!(it))?;
@@ -77,7 +76,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             print(&format!("{}\n", line(&row.label(&loaded.suite), &verification)))?;
         }
         found.push(verification.clone());
-        // At once: what has been found out is not lost to what comes after it.
+        // At once, so that a later failure does not lose this grade.
         file.take_in(vec![verification]);
         file.write(&args.out).with_context(cannot_write)?;
     }
@@ -97,8 +96,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::from(if wrong { protocol::exit::FAILURE } else { protocol::exit::SUCCESS }))
 }
 
-/// Each row trained as briefly as the task says, for trainers that know nothing of verification; those that
-/// differ in nothing else, once.
+/// The rows with the short training that the task gives, for trainers that do not take part in verification. Rows
+/// that then are equal appear once.
 fn distinct(rows: Vec<Row>, task: &Task) -> Vec<Row> {
     let mut distinct: Vec<Row> = Vec::new();
     let brief = |key: &str| task.keys.get(key).is_some_and(|key| !key.changes_steps);
@@ -115,7 +114,7 @@ fn distinct(rows: Vec<Row>, task: &Task) -> Vec<Row> {
     distinct
 }
 
-/// The references of some rows, one of each trainer and model, before them.
+/// The rows, after the references that they need.
 fn with_references(loaded: &LoadedSuite, rows: &[Row]) -> Vec<Row> {
     let mut all: Vec<Row> = Vec::new();
     for row in rows.iter().filter_map(|row| reference_row(&loaded.suite, row)) {

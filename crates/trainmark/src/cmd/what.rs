@@ -1,4 +1,4 @@
-//! The options that say what is trained, and how long one sample may take: those of `run`, `verify` and `noise`.
+//! The options of `run`, `verify` and `noise` that choose the rows and limit the time of a sample.
 
 use crate::command::{Agenda, Purpose, listing};
 use crate::data;
@@ -13,13 +13,13 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What is trained.
+/// The rows to train.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "What")]
+#[command(next_help_heading = "What to train")]
 pub struct What {
     #[arg(long, value_name = "SUITE", help = format!("Suite file, or the name of a built-in suite (`trainmark suites` lists them) [default: {}]", stock::SUITE))]
     pub suite: Option<PathBuf>,
-    /// Quick verification: one epoch instead of five
+    /// Train briefly, as the suite's [quick] says: one epoch instead of five, for example
     #[arg(long)]
     pub quick: bool,
     /// Only these trainers
@@ -31,29 +31,29 @@ pub struct What {
     /// Only these backends
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     pub backend: Vec<String>,
-    /// Hidden units to train with, of the models that have them
+    /// Number of hidden units, for models that have them
     #[arg(long, hide_short_help = true, value_name = "N", value_delimiter = ',')]
     pub hidden: Vec<u64>,
-    /// Epochs to train
+    /// Number of epochs
     #[arg(long, value_name = "N", value_delimiter = ',')]
     pub epochs: Vec<u64>,
-    /// Samples in a training step
+    /// Batch size of a training step
     #[arg(long, hide_short_help = true, value_name = "N", value_delimiter = ',')]
     pub batch: Vec<u64>,
-    /// Seed of the initial weights and of the batch order
+    /// Seed of the initial weights and of the order of the data
     #[arg(long, hide_short_help = true, value_name = "N", value_delimiter = ',')]
     pub seed: Vec<u64>,
     /// Learning rate
     #[arg(long, hide_short_help = true, value_name = "RATE", value_delimiter = ',')]
     pub lr: Vec<f64>,
-    /// Threads of each trainer; without it each trainer's own choice
+    /// Number of threads of each trainer [default: each trainer's own choice]
     #[arg(long, hide_short_help = true, value_name = "N", value_delimiter = ',')]
     pub threads: Vec<u64>,
     /// Any other configuration key of the suite, for example `optimiser=adam`
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// The task's data in another place: a file or a folder. Built-in tasks look for theirs in $TRAINMARK_DATA,
-    /// ./data and the user's cache, and else draw data that their file names
+    /// Take the task's data from this file or folder. Without it, a built-in task looks in $TRAINMARK_DATA,
+    /// ./data and the user's cache; if it finds nothing, the program draws data
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
     /// Devices for rows that ask for some (`devices` in a suite), by nvidia-smi's numbers or UUIDs, for example
@@ -66,16 +66,16 @@ pub struct What {
         value_delimiter = ','
     )]
     pub devices: Vec<String>,
-    /// Train on software imitations of devices too; their rows are marked and never ranked
+    /// Also train on software imitations of devices; their rows are marked and never ranked
     #[arg(long, hide_short_help = true)]
     pub allow_software: bool,
-    /// Time after which a sample is stopped, for example `90s`, `10m`
+    /// Time after which a sample is stopped, for example `90s` or `10m`
     #[arg(long, help_heading = "Limits", value_name = "TIME", value_parser = units::duration)]
     pub timeout: Option<Duration>,
 }
 
 impl What {
-    /// Without limits, and without repeating what was noisy.
+    /// Settings without limits that repeat no disturbed sample.
     pub fn settings(&self, loaded: &LoadedSuite) -> Settings {
         Settings {
             quick: self.quick,
@@ -87,26 +87,26 @@ impl What {
         }
     }
 
-    /// Every command that would be executed for these rows.
+    /// Lists every command that would be executed for these rows.
     ///
     /// # Errors
-    /// If there is no such data, or a command cannot be filled in.
+    /// If the data is not there, or a command cannot be filled in.
     pub fn listing(&self, loaded: &LoadedSuite, rows: &[Row], purpose: Purpose) -> Result<String> {
         let data = data::place(loaded, self.data.as_deref())?.unwrap_or_default();
         let agenda = Agenda { loaded, data: &data, allow_software: self.allow_software };
         Ok(listing(&agenda.commands(rows, purpose).map_err(|reason| anyhow!(reason))?))
     }
 
-    /// How long a sample may take.
+    /// The longest time that a sample may take.
     pub fn timeout_of(&self, loaded: &LoadedSuite) -> Duration {
         self.timeout.unwrap_or(Duration::from_secs_f64(loaded.suite.timeout_s))
     }
 }
 
-/// The rows that the options ask for.
+/// The rows that the options select.
 ///
 /// # Errors
-/// If a value cannot be meant.
+/// If a value makes no sense.
 pub fn selection(args: &What) -> Result<Selection> {
     let mut config = BTreeMap::new();
     let numbers = [
@@ -133,7 +133,7 @@ pub fn selection(args: &What) -> Result<Selection> {
         && [whole, part].iter().all(|rate| rate.fract() == 0.0)
     {
         bail!(
-            "--lr {whole},{part}: is that {whole}.{part}, or two rates? Write {whole}.{part} or {whole}.0,{part}.0"
+            "--lr {whole},{part} may be one rate or two: write {whole}.{part} or {whole}.0,{part}.0"
         );
     }
     if let Some(rate) = args.lr.iter().find(|rate| !(rate.is_finite() && **rate > 0.0)) {
@@ -155,7 +155,7 @@ pub fn selection(args: &What) -> Result<Selection> {
 /// Adds the values of `--set KEY=VALUE`.
 ///
 /// # Errors
-/// If one is something else.
+/// If a setting does not have this form.
 pub fn set(settings: &[String], config: &mut BTreeMap<String, Vec<Value>>) -> Result<()> {
     for setting in settings {
         let (key, value) = setting
@@ -171,13 +171,13 @@ pub fn set(settings: &[String], config: &mut BTreeMap<String, Vec<Value>>) -> Re
     Ok(())
 }
 
-/// A value that stands twice in a list would train every row twice.
+/// Refuses a value that appears twice in a list: it would train every row twice.
 fn twice<T: PartialEq + Display>(flag: &str, values: &[T]) -> Result<()> {
     let again = values.iter().enumerate().find(|(at, value)| values[..*at].contains(value));
     match again {
         None => Ok(()),
         Some((_, value)) => {
-            bail!("{flag}: {value} is there twice; --repeats trains a row several times")
+            bail!("{flag}: {value} appears twice; to train a row several times, use --repeats")
         }
     }
 }

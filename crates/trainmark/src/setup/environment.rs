@@ -83,12 +83,12 @@ pub fn find(oldest: Option<&str>) -> Result<PathBuf, SetupError> {
     }
     let found = match (found.is_empty(), chosen()) {
         (false, _) => found.join(", "),
-        (true, Some(choice)) => format!("${CHOICE}, {}, does not answer", choice.display()),
+        (true, Some(choice)) => format!("${CHOICE}, {}, cannot be used", choice.display()),
         (true, None) => "none was found".to_owned(),
     };
     Err(SetupError::Unavailable(format!(
         "it needs Python {oldest} or newer with its venv module ({found}); \
-         on Debian: apt-get install python3-venv; ${CHOICE} chooses one"
+         on Debian: apt-get install python3-venv; ${CHOICE} names another Python"
     )))
 }
 

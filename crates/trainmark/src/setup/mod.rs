@@ -48,8 +48,8 @@ impl Due {
     pub fn words(self) -> &'static str {
         match self {
             Due::New => "not set up",
-            Due::Interrupted => "not set up: an earlier set-up was not finished",
-            Due::Changed => "set up from what has changed since",
+            Due::Interrupted => "not set up: an earlier set-up did not finish",
+            Due::Changed => "set up from files that have changed since",
         }
     }
 }
@@ -100,7 +100,7 @@ impl<'a> Site<'a> {
         {
             let (name, missing) = (&self.trainer.name, missing.display());
             return State::Unavailable(format!(
-                "{name} is compiled from {missing}, which only a checkout of the project has"
+                "{name} is compiled from {missing}, which is only in a checkout of the project"
             ));
         }
         let due = match Stamp::read(&self.stamp()) {
@@ -116,7 +116,7 @@ impl<'a> Site<'a> {
         State::Due(due)
     }
 
-    /// What was made: the environment's folder, or the program.
+    /// The result: the environment's folder, or the program.
     pub fn made(&self) -> PathBuf {
         match self.lock {
             Some(_) => self.environment(),
@@ -143,7 +143,7 @@ impl<'a> Site<'a> {
         let turn = files::create(&self.folder().join(format!("{}.lock", self.name)))
             .map_err(|error| failed("cannot be written to", error))?;
         if turn.try_lock().is_err() {
-            say("waiting for another set-up of it");
+            say("waiting for another process that sets it up");
             turn.lock().map_err(|error| failed("cannot be locked", error))?;
         }
         let due = match self.state() {
@@ -173,7 +173,7 @@ impl<'a> Site<'a> {
         }
         if !self.program_is_there() {
             let program = plan::program(self.loaded, self.trainer).unwrap_or_default();
-            let reason = format!("everything ran, but {} is not there", program.display());
+            let reason = format!("all commands succeeded, but {} is not there", program.display());
             return Err(SetupError::Failed(reason));
         }
         Stamp { fingerprint, python: base }
@@ -244,7 +244,7 @@ impl<'a> Site<'a> {
             .is_some()
     }
 
-    /// What the set-up is made from: a change of it calls for another.
+    /// The digest of the sources of the set-up: if it changes, the set-up is made again.
     fn fingerprint(&self) -> Result<String, SetupError> {
         let lock = self.lock.map(|lock| lock.file.as_path());
         let files = lock.into_iter().chain(self.setup.inputs.iter().map(PathBuf::as_path));

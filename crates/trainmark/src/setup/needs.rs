@@ -1,9 +1,9 @@
-//! What has to be on a machine before a trainer can run, as a suite file says it.
+//! The needs of a trainer, as a suite file declares them.
 
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-/// What a trainer needs, in the suite file.
+/// The needs of a trainer, in the suite file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 pub enum Declared {

@@ -33,7 +33,7 @@ impl Runner {
         let (output, errors) = self.streams()?;
         let status =
             command.process().stdout(output).stderr(errors).status().map_err(|error| {
-                SetupError::Failed(format!("`{shown}` does not start: {error}"))
+                SetupError::Failed(format!("`{shown}` cannot be started: {error}"))
             })?;
         if status.success() {
             return Ok(());
@@ -72,7 +72,7 @@ fn last_words(log: &Path) -> String {
     let text = text_of(log);
     let lines = || text.lines().rev().map(str::trim).filter(|line| !line.is_empty());
     let is_error = |line: &&str| line.to_ascii_lowercase().starts_with("error");
-    let line = lines().find(is_error).or_else(|| lines().next()).unwrap_or("it said nothing");
+    let line = lines().find(is_error).or_else(|| lines().next()).unwrap_or("it printed nothing");
     shorten(line)
 }
 

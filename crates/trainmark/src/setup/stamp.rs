@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Of what a trainer is made from.
+/// The kind of the files that a trainer is made from.
 const INPUT: Kind = Kind { name: "an input of a trainer", most_bytes: 1 << 30 };
 /// Folders within inputs that are made and not written.
 const MADE: [&str; 2] = ["target", "__pycache__"];

@@ -44,7 +44,7 @@ const OVER_MEMORY: &str = "over the scheduler's memory limit";
 /// Bytes of a task's log that go into a record.
 const TAIL: u64 = 4000;
 
-/// What the journal keeps of a batch.
+/// A batch as the journal keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Note {
     /// Its folder's name below [`FOLDER`].
@@ -100,7 +100,7 @@ impl Batch {
     }
 }
 
-/// What is known of a task after a look at it.
+/// The state of a task.
 enum Step {
     /// It has not ended, or its result is on its way.
     Wait,
@@ -133,7 +133,7 @@ impl Executor for Slurm<'_> {
 }
 
 impl Slurm<'_> {
-    /// Tasks that an earlier process has submitted, and those that nobody has.
+    /// Tasks that an earlier process has submitted, and the other tasks.
     fn adopt(&self, tasks: &[Task], desk: &dyn Desk) -> Result<(Vec<Open>, Vec<Task>)> {
         let mut batches: BTreeMap<String, Note> = BTreeMap::new();
         for note in desk.notes() {
@@ -158,7 +158,7 @@ impl Slurm<'_> {
                     task.round == ordered.round
                         && order.rows.get(ordered.row) == self.rows.get(task.row)
                 };
-                // What the user cancelled is to be run again.
+                // A cancelled task runs again.
                 if states.get(&index) == Some(&State::Cancelled) {
                     continue;
                 }

@@ -26,7 +26,7 @@ impl JobId {
     }
 }
 
-/// What `squeue` says of a job that ended long ago.
+/// The message of `squeue` for a job that ended long ago.
 const FORGOTTEN: &str = "Invalid job id";
 
 /// Where a task is.
@@ -187,7 +187,7 @@ fn call(program: &'static str, words: &[&str]) -> Result<String, SchedulerError>
         return Ok(said(&output.stdout));
     }
     let said = said(&output.stderr);
-    let said = said.lines().last().unwrap_or("it failed without a word");
+    let said = said.lines().last().unwrap_or("it failed and printed nothing");
     let said =
         [program, ": "].iter().try_fold(said, |said, it| said.strip_prefix(it)).unwrap_or(said);
     let said = ["fatal: ", "error: "].iter().find_map(|it| said.strip_prefix(it)).unwrap_or(said);

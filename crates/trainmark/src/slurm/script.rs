@@ -6,39 +6,38 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What a task needs besides the time of its training: data, probe, start of the job.
+/// Time that a task needs besides its training: data, probe, start of the job.
 const OVERHEAD: Duration = Duration::from_secs(120);
 
-/// What the user wants of the scheduler, as options of `trainmark run`.
+/// The options of `trainmark run` for the scheduler.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Cluster")]
 pub struct Wishes {
     /// Partition of the nodes
     #[arg(long, hide_short_help = true, value_name = "NAME")]
     partition: Option<String>,
-    /// A feature that the nodes must have, for example `h100`
+    /// Feature that the nodes must have, for example `h100`
     #[arg(long, hide_short_help = true, value_name = "FEATURE")]
     nodes_like: Option<String>,
-    /// GPUs on each node of a row that does not say how many
+    /// Number of GPUs on each node, for rows that do not say how many
     #[arg(long, hide_short_help = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     gpus: Option<u32>,
-    /// CPUs on each node of a row that does not say how many
+    /// Number of CPUs on each node, for rows that do not say how many
     #[arg(long, hide_short_help = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     cpus_per_task: Option<u32>,
-    /// Tasks that run at the same time, at most
+    /// Highest number of tasks that run at the same time
     #[arg(long, hide_short_help = true, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     array_limit: Option<u32>,
-    /// Each task has its node to itself
+    /// Give each task a node of its own
     #[arg(long, hide_short_help = true)]
     exclusive: bool,
-    /// After which the scheduler ends a task; without it the sample's time-out and two minutes
+    /// Time after which the scheduler ends a task [default: the sample's time-out plus two minutes]
     #[arg(long, hide_short_help = true, value_name = "TIME", value_parser = units::duration)]
     task_time: Option<Duration>,
-    /// The scheduler's memory limit of a task, for example `8G` (of 10^9 bytes) or
-    /// `8GiB`
+    /// The scheduler's memory limit of a task, for example `8G` (8 x 10^9 bytes) or `8GiB`
     #[arg(long, hide_short_help = true, value_name = "SIZE", value_parser = units::size)]
     task_memory: Option<u64>,
-    /// A further option of sbatch, as it is, for example `--account=lab`
+    /// Further option of sbatch, passed unchanged, for example `--account=lab`
     #[arg(long, hide_short_help = true, value_name = "OPTION", allow_hyphen_values = true)]
     sbatch: Vec<String>,
     /// Do not measure each type of node (`trainmark machine`) before its first task
@@ -46,16 +45,16 @@ pub struct Wishes {
     no_node_measure: bool,
 }
 
-/// What a row takes of the cluster: the jobs of an array all take the same.
+/// The resources of a row on the cluster: all jobs of an array take the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Needs {
     pub nodes: u32,
-    /// On each node; `None` is what the user says for all rows that say nothing.
+    /// On each node; `None` if the user's option decides.
     pub gpus: Option<usize>,
     pub cpus: Option<usize>,
 }
 
-/// What is asked of the scheduler.
+/// The request to the scheduler.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub wishes: Wishes,
@@ -129,7 +128,7 @@ exec \"$TRAINMARK\" task --order \"$BATCH/order.json\" --index \"$SLURM_ARRAY_TA
     Ok(script)
 }
 
-/// What is asked of the scheduler for a task.
+/// The resources of one task.
 fn task_options(request: &Request, needs: Needs) -> Vec<String> {
     let wishes = &request.wishes;
     let time = wishes.task_time.unwrap_or(request.timeout + OVERHEAD);

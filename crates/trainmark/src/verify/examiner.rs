@@ -81,7 +81,7 @@ fn failed(status: Status, reason: String) -> Stop {
 }
 
 impl<'a> Examiner<'a> {
-    /// Of the rows of this runner.
+    /// An examiner for the rows of this runner.
     pub fn new(runner: &'a Runner<'a>) -> Examiner<'a> {
         Examiner { runner, references: RefCell::default() }
     }
@@ -138,9 +138,7 @@ impl<'a> Examiner<'a> {
         let reference = self.reference(row, found.steps)?;
         let first = self.take(row, &reference)?;
         let second = self.take(row, &reference).map_err(|stop| match stop {
-            Stop::Known(grade, reason) => {
-                Stop::Known(grade, format!("the second of two times: {reason}"))
-            }
+            Stop::Known(grade, reason) => Stop::Known(grade, format!("the second time: {reason}")),
             other => other,
         })?;
         found.precision = first.precision.clone();
@@ -251,7 +249,10 @@ impl<'a> Examiner<'a> {
         let Ended { attempt, said, changed, .. } =
             self.runner.start(&prepared, row, &mut |_| {})?;
         if let Some(file) = changed {
-            return Err(Stop::Known(Grade::Failed, format!("the data changed meanwhile: {file}")));
+            return Err(Stop::Known(
+                Grade::Failed,
+                format!("a file of the data changed meanwhile: {file}"),
+            ));
         }
         match judge::ended(&attempt.outcome) {
             Some((status, reason)) => Err(failed(status, reason)),
@@ -267,15 +268,15 @@ impl<'a> Examiner<'a> {
         match answer.map_err(|reason| Stop::Known(Grade::Failed, reason))? {
             Answer::Steps(outcome) => Ok(Take { outcome, precision }),
             Answer::Nothing => {
-                let reason = "it takes no part in verification (docs/trainer.md says how)";
+                let reason = "it does not take part in verification (docs/trainer.md explains how)";
                 Err(Stop::Known(Grade::NotVerified, reason.to_owned()))
             }
             Answer::OtherSteps(number) => {
                 let hint = match number + 1 == steps {
-                    true => "; is a last batch that is smaller dropped?",
+                    true => "; perhaps it drops a smaller last batch",
                     false => "",
                 };
-                let reason = format!("it took {number} steps of {steps}{hint}");
+                let reason = format!("it took {number} of {steps} steps{hint}");
                 Err(Stop::Known(Grade::Different, reason))
             }
         }
@@ -337,7 +338,7 @@ fn percent(part: f64) -> String {
     format!("{percent:.decimals$} %")
 }
 
-/// What differs between two outcomes, bit by bit; `None` if nothing.
+/// The difference between two outcomes, bit by bit; `None` if there is none.
 fn difference(one: &Outcome, other: &Outcome) -> Option<String> {
     let pairs = one.losses.iter().zip(&other.losses);
     let losses = pairs.filter(|(a, b)| a.to_bits() != b.to_bits()).count();

@@ -36,7 +36,7 @@ pub struct Outcome {
     pub tensors: Tensors,
 }
 
-/// What the reference chose and made: all that others begin with and are compared with.
+/// The steps of the reference: the start for all others, and the results to compare with.
 pub struct Reference {
     pub steps: usize,
     /// The files that the others are given.
@@ -47,7 +47,7 @@ pub struct Reference {
     largest: u64,
 }
 
-/// What a trainer wrote.
+/// The answer of a trainer.
 #[derive(Debug)]
 pub enum Answer {
     /// Neither file: it takes no part.
@@ -87,7 +87,7 @@ impl Reference {
         let last = needed(FINAL)?;
         let losses = numbers(LOSSES, &needed(LOSSES)?)?;
         if losses.len() != steps {
-            return Err(format!("it took {} steps of {steps}", losses.len()));
+            return Err(format!("it took {} of {steps} steps", losses.len()));
         }
         let bounds = match read(&folder.join(BOUNDS), HEADER)? {
             Some(bytes) => {
@@ -98,7 +98,7 @@ impl Reference {
         let largest = 2 * last.len() as u64 + HEADER;
         let outcome = Outcome { losses, tensors: tensors(FINAL, &last)? };
         if let Some(name) = initial.keys().find(|name| !outcome.tensors.contains_key(*name)) {
-            return Err(format!("{FINAL} has no tensor {name}, and {INITIAL} has"));
+            return Err(format!("{FINAL} has no tensor {name}, but {INITIAL} has it"));
         }
         let given = [(INITIAL, weights), (ORDER, order)];
         Ok(Reference { steps, given, initial, outcome, bounds, largest })
@@ -117,8 +117,8 @@ impl Reference {
         let losses = read(&folder.join(LOSSES), 4 * (self.steps as u64 + 1).max(1024))?;
         let (losses, weights) = match (losses, read(&folder.join(FINAL), self.largest)?) {
             (None, None) => return Ok(Answer::Nothing),
-            (Some(_), None) => return Err(format!("it wrote {LOSSES} and no {FINAL}")),
-            (None, Some(_)) => return Err(format!("it wrote {FINAL} and no {LOSSES}")),
+            (Some(_), None) => return Err(format!("it wrote {LOSSES} but not {FINAL}")),
+            (None, Some(_)) => return Err(format!("it wrote {FINAL} but not {LOSSES}")),
             (Some(losses), Some(weights)) => (losses, weights),
         };
         let losses = numbers(LOSSES, &losses)?;
@@ -129,7 +129,7 @@ impl Reference {
             let found = found.ok_or_else(|| format!("{FINAL}: it has no float32 tensor {name}"))?;
             if found.shape != expected.shape {
                 return Err(format!(
-                    "{FINAL}: {name} is {:?}, but {:?} in the reference's",
+                    "{FINAL}: {name} has the shape {:?}, but the reference's has {:?}",
                     found.shape, expected.shape
                 ));
             }
@@ -163,7 +163,10 @@ fn wide(values: &[f32]) -> Vec<f64> {
 fn numbers(name: &str, bytes: &[u8]) -> Result<Vec<f32>, String> {
     let (words, rest) = bytes.as_chunks();
     if !rest.is_empty() {
-        return Err(format!("{name}: {} bytes are no float32 numbers", bytes.len()));
+        return Err(format!(
+            "{name}: {} bytes are not a whole number of float32 numbers",
+            bytes.len()
+        ));
     }
     Ok(words.iter().map(|&word| f32::from_le_bytes(word)).collect())
 }
@@ -239,12 +242,12 @@ mod tests {
         assert_eq!(reference(None).grade(&outcome).grade, Grade::BitEqual);
         assert!(matches!(answered(Some(&losses[..4]), Some(&right)), Ok(Answer::OtherSteps(1))));
         let refused = |losses, weights| answered(losses, weights).unwrap_err();
-        assert_eq!(refused(Some(&losses), None), "it wrote losses.f32 and no final.safetensors");
-        assert_eq!(refused(None, Some(&right)), "it wrote final.safetensors and no losses.f32");
+        assert_eq!(refused(Some(&losses), None), "it wrote losses.f32 but not final.safetensors");
+        assert_eq!(refused(None, Some(&right)), "it wrote final.safetensors but not losses.f32");
         assert!(refused(Some(&losses[..5]), Some(&right)).contains("5 bytes"));
         assert!(refused(Some(&losses), Some(b"{}")).starts_with("final.safetensors: not a safe"));
         let other = weights(&[1.0]);
-        assert!(refused(Some(&losses), Some(&other)).contains("w is [1], but [2]"));
+        assert!(refused(Some(&losses), Some(&other)).contains("w has the shape [1], but"));
     }
 
     #[test]
@@ -255,7 +258,7 @@ mod tests {
         assert!(error.starts_with("final.safetensors has 1.10 TB"), "{error}");
         std::fs::create_dir(folder.path().join(LOSSES)).unwrap();
         let error = reference(None).answer(folder.path()).unwrap_err();
-        assert!(error.starts_with("losses.f32 is no regular file"), "{error}");
+        assert!(error.starts_with("losses.f32 is not a regular file"), "{error}");
     }
 
     #[test]

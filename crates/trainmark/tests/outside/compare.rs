@@ -337,6 +337,6 @@ fn show_and_report_agree_on_what_converged_and_show_tells_disturbances() {
     assert!(first.starts_with("1 of 2 samples was disturbed"), "{first}");
     // Nobody scored anything, and nobody says so.
     for text in [&report, &markdown, &page, &json.to_string()] {
-        assert!(!text.contains("scored from its predictions"), "{text}");
+        assert!(!text.contains("scored the other metrics"), "{text}");
     }
 }

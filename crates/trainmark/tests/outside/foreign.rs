@@ -39,7 +39,7 @@ fn result_of(suite: &str, more: &[&str]) -> Value {
 fn is_set_up(folder: &str, command: &str) -> bool {
     let there = root().join(folder).join("bin/python").exists();
     if !there {
-        let reason = format!("{folder} is not set up: `{command}` sees to it");
+        let reason = format!("{folder} is not set up: `{command}` sets it up");
         skip::skipped_unless("TRAINMARK_REQUIRE_FRAMEWORKS", reason);
     }
     there

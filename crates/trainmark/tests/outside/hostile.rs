@@ -107,7 +107,7 @@ fn a_trainer_that_changes_the_data_is_misreported_and_stops_the_run() {
     let suite = place.suite(&format!("echo x >> starts; {script}"), "root = '.'");
     let output = place.run(&suite, &["--repeats", "4"]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-    assert!(said(&output).contains("the data is no longer what it was"), "{}", said(&output));
+    assert!(said(&output).contains("a file of the data has changed"), "{}", said(&output));
     let result = place.results().pop().unwrap();
     let statuses: Vec<&str> = result["samples"]
         .as_array()
@@ -147,7 +147,7 @@ fn files_that_never_end_or_lead_elsewhere_stop_nothing_and_are_not_written_throu
     let mut verify = place.trainmark("verify");
     verify.arg("--suite").arg(&suite).args(["--data", "data", "--out", "out"]);
     let output = verify.output().unwrap();
-    assert!(said(&output).contains("is no regular file"), "{}", said(&output));
+    assert!(said(&output).contains("is not a regular file"), "{}", said(&output));
     // Every reader of results, beside a link to what never ends and a file of a terabyte.
     symlink("/dev/zero", out.join("zero.json")).unwrap();
     std::fs::File::create(out.join("vast.json")).unwrap().set_len(1 << 40).unwrap();
@@ -164,7 +164,9 @@ fn files_that_never_end_or_lead_elsewhere_stop_nothing_and_are_not_written_throu
         let mut command = place.trainmark(words[0]);
         command.args(&words[1..]).env("XDG_DATA_HOME", place.path("kept"));
         let output = command.output().unwrap();
-        let says = ["is no regular file", "may have"].iter().any(|it| said(&output).contains(it));
+        let says = ["is not a regular file", "may have at most"]
+            .iter()
+            .any(|it| said(&output).contains(it));
         assert!(says, "{words:?}: {}", said(&output));
     }
     let saving = std::fs::read_dir(place.path("kept/trainmark/baselines")).into_iter().flatten();
@@ -178,7 +180,7 @@ fn files_that_never_end_or_lead_elsewhere_stop_nothing_and_are_not_written_throu
     std::fs::remove_file(out.join("journal.jsonl")).unwrap();
     symlink(&precious, out.join("journal.jsonl")).unwrap();
     let output = place.run(&suite, &[]);
-    assert!(said(&output).contains("a link has this name"), "{}", said(&output));
+    assert!(said(&output).contains("is a link, which"), "{}", said(&output));
     assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
 }
 

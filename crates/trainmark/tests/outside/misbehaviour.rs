@@ -81,7 +81,7 @@ fn trainers_that_hang_are_stopped_whatever_they_do_against_it() {
 
 #[test]
 fn one_that_forks_its_work_away_is_never_ranked_before_the_work_is_done() {
-    let result = check(&fake("detach"), &[], "failed", "its work was not done");
+    let result = check(&fake("detach"), &[], "failed", "its work was not finished");
     let notes = result["samples"][0]["notes"].to_string();
     assert!(notes.contains("1 processes outlived the trainer, and had to be stopped"), "{notes}");
     let result = check(&fake("orphan-burn 0.5"), &[], "measured", "");
@@ -113,7 +113,7 @@ fn one_that_claims_a_hundred_percent_is_believed_only_as_far_as_its_predictions_
 fn predictions_that_are_a_pipe_a_folder_or_a_device_are_garbled_and_block_nobody() {
     for trick in ["mkfifo", "mkdir", "ln -s /dev/zero"] {
         let script = format!("{trick} $TRAINMARK_PREDICTIONS; {PLAIN}");
-        check(&script, &["--timeout", "60s"], "garbled", "no regular file");
+        check(&script, &["--timeout", "60s"], "garbled", "not a regular file");
     }
 }
 

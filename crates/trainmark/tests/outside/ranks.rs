@@ -140,7 +140,7 @@ fn where_the_first_rank_speaks_for_all_the_others_may_be_silent() {
 #[test]
 fn a_rank_that_lies_is_found_out() {
     let lies = [
-        ("lies", "rank 3's clock says 50.00 s, but its process lived"),
+        ("lies", "rank 3's clock says 50.00 s, but its process ran for only"),
         ("disagrees", "error: an event says 0.2500, rank 3 says 0.5000"),
         ("miscounts", "rank 3 says that there are 4 ranks, another 8"),
     ];

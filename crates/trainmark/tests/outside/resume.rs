@@ -210,7 +210,7 @@ fn an_interrupted_run_ends_in_order_and_goes_on_from_another_folder() {
     let output = harness.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", said(&output));
     assert!(
-        said(&output).contains("`trainmark run --resume --out out` goes on"),
+        said(&output).contains("`trainmark run --resume --out out` continues it"),
         "{}",
         said(&output)
     );
@@ -233,7 +233,7 @@ fn more_repeats_can_be_asked_for_when_a_run_goes_on() {
     let suite = place.suite(&format!("[ -e go ] || sleep 300; {PLAIN}"), "root = '.'");
     let output = place.run(&suite, &["--epochs", "1,2", "--run-timeout", "1s"]);
     assert_eq!(output.status.code(), Some(124), "{}", said(&output));
-    assert!(said(&output).contains("the time of the whole run was up"), "{}", said(&output));
+    assert!(said(&output).contains("its time was up"), "{}", said(&output));
     std::fs::write(place.path("go"), "").unwrap();
     let mut command = place.trainmark("run");
     command.arg("--resume").arg("--out").arg(place.path("out"));
@@ -267,7 +267,7 @@ fn another_program_is_another_row_whose_old_results_stay() {
     let mut command = place.trainmark("run");
     let output = command.arg("--resume").arg("--out").arg(place.path("out")).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
-    assert!(said(&output).contains("another program or command than before"), "{}", said(&output));
+    assert!(said(&output).contains("its program or command has changed"), "{}", said(&output));
     let mut accuracies: Vec<String> = place
         .results()
         .iter()

@@ -357,5 +357,5 @@ fn a_row_against_itself_gives_a_noise_floor_that_later_runs_carry() {
     assert!(floor["share"].as_f64().unwrap() >= 0.0);
     // A row that fails has no noise.
     let failing = noise(&place.suite("exit 3", ""));
-    assert!(!failing.status.success() && said(&failing).contains("does not complete"));
+    assert!(!failing.status.success() && said(&failing).contains("did not complete"));
 }

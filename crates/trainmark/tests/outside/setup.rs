@@ -86,7 +86,7 @@ fn commands_run_once_and_again_when_their_inputs_change() {
     let (said, _, good) = place.setup();
     assert!(good && said.starts_with("One") && said.contains("set up in"), "{said}");
     let (said, _, good) = place.setup();
-    assert!(good && said.contains("ready already"), "{said}");
+    assert!(good && said.contains("already set up"), "{said}");
     assert_eq!(calls(&place), 1);
     fs::write(place.path("source"), "#!/bin/sh\n# new\n").unwrap();
     let list = place.trainmark(&["setup", "--list"]);
@@ -105,7 +105,7 @@ fn run_installs_nothing_and_says_which_command_would() {
     fs::write(place.path("source"), "#!/bin/sh\necho 'Test Accuracy: 50.00%'\n").unwrap();
     let (status, reason) = place.row();
     assert_eq!(status, "unavailable");
-    assert_eq!(reason, "not set up; `trainmark setup One --suite suite.toml` sees to it");
+    assert_eq!(reason, "not set up; `trainmark setup One --suite suite.toml` sets it up");
     assert_eq!(calls(&place), 0);
 }
 
@@ -119,7 +119,7 @@ fn a_failure_is_one_line_and_the_next_set_up_goes_on() {
     assert!(!good);
     assert_eq!(said.lines().count(), 1, "{said}");
     assert!(said.contains("failed:") && said.contains("error: no luck"), "{said}");
-    assert!(place.row().1.contains("was not finished"));
+    assert!(place.row().1.contains("did not finish"));
     place.suite("./made", COMMANDS);
     assert!(place.setup().2);
 }
@@ -188,5 +188,5 @@ fn a_locked_environment_is_made_offline_and_a_forged_wheel_is_refused() {
     assert_eq!(listed.len(), 3);
     assert_eq!(place.row().0, "measured");
     let (said, _, good) = place.setup();
-    assert!(good && said.contains("ready already"), "{said}");
+    assert!(good && said.contains("already set up"), "{said}");
 }

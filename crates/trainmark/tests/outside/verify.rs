@@ -179,10 +179,10 @@ fn whoever_takes_no_part_breaks_down_or_garbles_has_no_grade_and_a_reason() {
     let outcomes: Vec<_> =
         found.iter().map(|it| (it["grade"].as_str().unwrap(), reason(it))).collect();
     let expected = [
-        ("not_verified", "takes no part"),
+        ("not_verified", "does not take part"),
         ("failed", "out of luck"),
-        ("failed", "losses.f32 and no final.safetensors"),
-        ("different", "9 steps of 10; is a last batch that is smaller dropped?"),
+        ("failed", "losses.f32 but not final.safetensors"),
+        ("different", "9 of 10 steps; perhaps it drops a smaller last batch"),
         ("different", "fc1.weight[0] is NaN instead of "),
     ];
     for ((grade, reason), (expected, words)) in outcomes.iter().zip(expected) {
@@ -379,5 +379,5 @@ fn the_trainers_of_any_task_are_compared_with_one_of_them_that_it_names() {
     assert!(reason(&found[2]).starts_with("different from step 3 on: "), "{}", found[2]);
 
     suite("nobody");
-    assert!(said(&verify()).contains("the reference \"nobody\" is no trainer of this suite"));
+    assert!(said(&verify()).contains("the reference \"nobody\" is not a trainer of this suite"));
 }

@@ -38,7 +38,7 @@ fn setup_unpacks_the_trainers_and_says_which_need_a_checkout() {
     let place = Place::new();
     let listed = said(&call(&place, &["setup", "--list"]));
     assert!(
-        listed.contains("candle") && listed.contains("only a checkout of the project has"),
+        listed.contains("candle") && listed.contains("only in a checkout of the project"),
         "{listed}"
     );
     assert!(listed.lines().any(|line| line.starts_with("JAX ") && line.ends_with("not set up")));
@@ -59,7 +59,7 @@ fn in_a_checkout_without_a_compiler_the_program_beside_the_harness_is_used() {
         .replace("command = [", "command = [\"sh\", \"-c\", 'echo \"$0\"; echo Test Accuracy: 95.67%', \"{program}\"]\n# [");
     std::fs::write(&suite, text).unwrap();
     let output = place.run(&suite, &[]);
-    assert!(said(&output).contains("there is no no-such-cargo here"), "{}", said(&output));
+    assert!(said(&output).contains("no-such-cargo is not installed"), "{}", said(&output));
     let result = &place.results()[0];
     assert_eq!(result["status"], "measured", "{}", said(&output));
     assert_eq!(result["trainer"]["command"][3], env!("CARGO_BIN_EXE_fake-trainer"));
@@ -74,7 +74,7 @@ fn without_a_compiler_a_program_that_is_there_is_used_and_one_that_is_not_has_no
         .replace("program = \"sh\"", "program = \"sh\"\nbuild = [\"no-such-cargo\", \"build\"]");
     std::fs::write(&suite, &built).unwrap();
     let output = place.run(&suite, &[]);
-    assert!(said(&output).contains("there is no no-such-cargo here"), "{}", said(&output));
+    assert!(said(&output).contains("no-such-cargo is not installed"), "{}", said(&output));
     assert_eq!(place.results()[0]["status"], "measured", "{}", said(&output));
     std::fs::write(&suite, built.replace("program = \"sh\"", "program = \"no-such-program\""))
         .unwrap();

@@ -89,9 +89,9 @@ fn unusable_files_are_warned_of_by_name_and_the_rest_is_reported() {
     assert!(output.status.success());
     let warnings: Vec<&str> = stderr.lines().collect();
     let expected = [
-        "warning: folder.json: is no regular file",
+        "warning: folder.json: is not a regular file",
         "warning: v_empty.json: is empty",
-        "warning: w_array.json: is no JSON object",
+        "warning: w_array.json: is not a JSON object",
         "warning: x_newer.json: schema_version 99 is newer",
         "warning: y_wrong_type.json: metrics.training_time_seconds: invalid type",
         "warning: z_report.json: is a report, not a result file",
@@ -115,9 +115,15 @@ fn nothing_to_report_is_one_line_and_exit_code_1() {
     let out = tempfile::tempdir().unwrap();
     let json = out.path().join("report.json");
     let cases: [(&[(&str, &str)], &str); 3] = [
-        (&[], "there is no .json file; `trainmark run --out DIR` writes them"),
-        (&[("notes.txt", "x")], "there is no .json file; `trainmark run --out DIR` writes them"),
-        (&[("a.json", ""), ("b.json", "[]")], "nothing to report: no result file among 2 .json"),
+        (&[], "there is no .json file; `trainmark run --out DIR` writes result files"),
+        (
+            &[("notes.txt", "x")],
+            "there is no .json file; `trainmark run --out DIR` writes result files",
+        ),
+        (
+            &[("a.json", ""), ("b.json", "[]")],
+            "nothing to report: none of its 2 .json files is a result file",
+        ),
     ];
     for (files, expected) in cases {
         let folder = folder_with(files);
@@ -175,7 +181,7 @@ fn a_result_file_is_never_replaced_by_a_report() {
     let (output, stderr) =
         ran(report().arg("--input").arg(folder.path()).arg("--output").arg(&target));
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr.contains("is a result file, which a report must not replace"), "{stderr}");
+    assert!(stderr.contains("is a result file; name another file for the report"), "{stderr}");
     assert_eq!(fs::read_to_string(target).unwrap(), good());
 }
 
@@ -218,7 +224,7 @@ fn reports_have_the_rights_of_any_new_file_and_are_not_written_through_links() {
     assert!(output.status.success(), "{stderr}");
     let (output, stderr) = written("link");
     assert!(!output.status.success());
-    assert!(stderr.contains("is a link: remove it, or name its target"), "{stderr}");
+    assert!(stderr.contains("is a link; remove it, or name its target"), "{stderr}");
     assert_eq!(fs::read_to_string(path("target")).unwrap(), "old");
     let rights = |name: &str| fs::metadata(path(name)).unwrap().permissions().mode();
     assert_eq!(rights("new"), rights("plain"));
@@ -303,14 +309,14 @@ fn wrong_names_and_places_are_one_line_with_the_remedy() {
         ran(command.env_remove("XDG_DATA_HOME"))
     };
     let cases: [(&[&str], &str); 9] = [
-        (&["show", &results], "is a folder; `trainmark report --input "),
+        (&["show", &results], "is a folder; name a file in it, or use `trainmark report --input "),
         (&["compare", "main", &results], "main: there is no such folder, file or baseline; "),
         (&["compare", "main", &results], "`trainmark baseline save main` keeps benchmarks/"),
         (
             &["noise", "--window", "3"],
             "--window 3: too few rounds for an interval; give at least 6",
         ),
-        (&["report"], "there is no .json file; `trainmark run --out DIR` writes them"),
+        (&["report"], "there is no .json file; `trainmark run --out DIR` writes result files"),
         (&["report", "--input", "benchmark"], "; did you mean benchmarks?"),
         (&["history", "--input", &results, "--metric", "trian_s"], "did you mean train_s?"),
         (&["run", "--suite", "framework"], "did you mean frameworks?"),
@@ -340,7 +346,7 @@ fn the_page_is_written_beside_the_results_and_its_path_told_where_no_browser_ope
     let (output, stderr) = ran(&mut command);
     let page = home.path().join("report.html");
     assert!(output.status.success() && page.is_file(), "{stderr}");
-    let told = format!("note: no browser was opened; the page is {}\n", page.display());
+    let told = format!("note: no browser could be opened; the page is {}\n", page.display());
     assert_eq!(stderr, told);
     let stdout = String::from_utf8(output.stdout).unwrap();
     assert_eq!(stdout, format!("HTML report saved to {}\n", page.display()));

@@ -211,7 +211,7 @@ fn a_page_of_a_hundred_rows_stays_below_a_megabyte() {
 fn rates_races_and_verdicts_have_their_columns_where_they_are_known() {
     let title = |title: &str| format!(">{title}</button>");
     let page = as_html(&summary_of(&study::racing()));
-    for column in ["To Target (s)", "Epochs To Target", "GFLOP/s", "Peak (%)"] {
+    for column in ["To Target (s)", "Epochs To Target", "GFLOP/s", "Of Peak FLOP/s (%)"] {
         assert!(page.contains(&title(column)), "{column}");
     }
     for verdict in [">reference</td>", "x faster<span", "x slower<span"] {
@@ -226,7 +226,7 @@ fn rates_races_and_verdicts_have_their_columns_where_they_are_known() {
     });
     let page = as_html(&summary_of(&plain.collect::<Vec<_>>()));
     assert!(page.contains(&title("Against MNISTClassic/cpu")));
-    for column in ["To Target (s)", "Epochs To Target", "GFLOP/s", "Peak (%)"] {
+    for column in ["To Target (s)", "Epochs To Target", "GFLOP/s", "Of Peak FLOP/s (%)"] {
         assert!(!page.contains(&title(column)), "{column}");
     }
 }

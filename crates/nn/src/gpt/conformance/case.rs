@@ -14,7 +14,7 @@ pub struct Case {
     pub count: usize,
     /// Steps that are done already: then the moments are not zero.
     pub done: u64,
-    /// Of the text, the parameters and the windows.
+    /// The seed of the text, the parameters and the windows.
     pub seed: u64,
 }
 
@@ -53,7 +53,7 @@ impl Case {
         Job { shape: self.shape, batch_size: self.batch_size, optimiser, text }
     }
 
-    /// What the reference makes of it.
+    /// The result of the reference.
     pub fn trial<'data>(&self, text: &'data [u16]) -> Trial<'data> {
         Trial::new(self.initial(), self.job(text), self.count, self.seed)
     }

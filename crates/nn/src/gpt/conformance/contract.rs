@@ -1,4 +1,4 @@
-//! What a session promises besides right arithmetic.
+//! The contract of a session besides right arithmetic.
 
 use super::case::Case;
 use crate::backend::{Backend, Options, TrainError};

@@ -1,11 +1,11 @@
-//! What a comparison found.
+//! The result of a comparison.
 
 use crate::backend::Description;
 use crate::conformance::{Comparison, Grade, Quantity};
 use crate::gpt::Shape;
 use std::fmt;
 
-/// What a comparison found. Its `Display` is the table that `--check` prints.
+/// The result of a comparison. Its `Display` is the table that `--check` prints.
 #[derive(Clone, Debug)]
 pub struct Report {
     pub backend: &'static str,

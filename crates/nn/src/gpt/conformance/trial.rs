@@ -45,7 +45,7 @@ pub fn verifiable(shape: Shape, batch_size: usize) -> (Shape, usize, usize) {
     (shape, batch_size, steps.clamp(2, STEPS))
 }
 
-/// What the reference made of some steps: the yardstick for any number of programs.
+/// The results of the reference for some steps, to compare any number of programs with.
 pub struct Trial<'data> {
     pub(super) job: Job<'data>,
     pub(super) initial: State,
@@ -56,10 +56,10 @@ pub struct Trial<'data> {
     pub(super) logits: Vec<f64>,   // (predicted, vocabulary)
 }
 
-/// What a program made of a trial's steps.
+/// The results of a program for a trial's steps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// Of each step.
+    /// One for each step.
     pub losses: Vec<f32>,
     /// At the end.
     pub state: State,
@@ -90,7 +90,7 @@ impl<'data> Trial<'data> {
         Trial { job, initial, starts, losses, states, predicted, logits }
     }
 
-    /// What is trained.
+    /// The job.
     pub fn job(&self) -> Job<'data> {
         self.job
     }

@@ -2,7 +2,7 @@
 
 use crate::reference::Real;
 
-/// What happens to the factors of a matrix product.
+/// The rounding of the factors of a matrix product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Factors {
     /// They stay as they are.

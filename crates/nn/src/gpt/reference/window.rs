@@ -54,7 +54,7 @@ pub(super) struct Network<'a, R> {
     pub factors: Factors,
 }
 
-/// What a forward pass keeps.
+/// The values that a forward pass keeps.
 pub(super) struct Activations<R> {
     blocks: Vec<Block<R>>,
     last_norm: Norm<R>,
