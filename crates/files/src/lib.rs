@@ -196,6 +196,17 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_folder(folder)
 }
 
+/// Writes a file through a writer, whole or not at all, as [`replace`] does, but not safe from a power cut, which
+/// takes longer than all the rest: for what can be made again.
+///
+/// # Errors
+/// As [`replace`], or if the writer fails.
+pub fn render(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let mut file = temporary(folder_of(path))?;
+    write(file.as_file_mut())?;
+    file.persist(path).map(drop).map_err(|error| error.error)
+}
+
 /// Moves what has a name out of the way ([`aside`]). Returns the new name.
 ///
 /// # Errors
@@ -236,13 +247,16 @@ fn folder_of(path: &Path) -> &Path {
 
 /// The file under a temporary name, on the disk.
 fn write_aside(folder: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
-    // As any new file: the user's umask decides who else may read it.
-    let permissions = std::fs::Permissions::from_mode(0o666);
-    let mut file =
-        tempfile::Builder::new().permissions(permissions).prefix(WRITING).tempfile_in(folder)?;
+    let mut file = temporary(folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     Ok(file)
+}
+
+fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
+    // As any new file: the user's umask decides who else may read it.
+    let permissions = std::fs::Permissions::from_mode(0o666);
+    tempfile::Builder::new().permissions(permissions).prefix(WRITING).tempfile_in(folder)
 }
 
 /// Opening a pipe does not wait for its other end.

@@ -12,11 +12,18 @@ use std::process::{Command, Stdio};
 /// # Errors
 /// If it is no regular file or cannot be read.
 pub fn digest_of_file(path: &Path) -> std::io::Result<Vec<u8>> {
-    let (mut file, _) = files::open(path, Kind::STREAM)?;
+    digest_of(&mut files::open(path, Kind::STREAM)?.0)
+}
+
+/// SHA-256 of all that can be read.
+///
+/// # Errors
+/// If reading fails.
+pub fn digest_of(bytes: &mut dyn Read) -> std::io::Result<Vec<u8>> {
     let mut digest = Sha256::new();
     let mut block = vec![0; 1 << 16];
     loop {
-        match file.read(&mut block)? {
+        match bytes.read(&mut block)? {
             0 => return Ok(digest.finalize().to_vec()),
             read => digest.update(&block[..read]),
         }

@@ -33,7 +33,11 @@ impl Scratch {
         Scratch::new_in(&std::env::temp_dir())
     }
 
-    fn new_in(parent: &Path) -> io::Result<Scratch> {
+    /// The same in a folder.
+    ///
+    /// # Errors
+    /// If it cannot be made there.
+    pub fn new_in(parent: &Path) -> io::Result<Scratch> {
         remove_abandoned(parent);
         Scratch::make_in(parent).map_err(|error| {
             let words = "no folder for temporary files can be made there";

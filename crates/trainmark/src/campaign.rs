@@ -15,9 +15,11 @@ use files::Kind;
 use measure::launch::CancelToken;
 use record::file_name::FileName;
 use record::fingerprint::Fingerprint;
+use record::folder::{Entry, Folder};
 use record::journal::{Journal, PastRun, Ran};
-use record::write;
-use record::{Record, Status};
+use record::summary::Options;
+use record::verification::VerificationFile;
+use record::{Record, Reference, Status, Summary, write};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -92,7 +94,7 @@ pub struct Campaign<'a> {
     notes: Vec<Value>,
     runner: &'a Runner<'a>,
     cancel: &'a CancelToken,
-    progress: Progress<'a>,
+    progress: Progress,
 }
 
 impl<'a> Campaign<'a> {
@@ -101,7 +103,7 @@ impl<'a> Campaign<'a> {
         runner: &'a Runner<'a>,
         rows: &[Row],
         keeper: Option<Keeper>,
-        progress: Progress<'a>,
+        progress: Progress,
         cancel: &'a CancelToken,
     ) -> Campaign<'a> {
         let standing = |row: &Row| {
@@ -155,10 +157,34 @@ impl<'a> Campaign<'a> {
                 ));
             }
         }
-        for (index, standing) in self.rows.iter().enumerate() {
-            self.progress.skip(index, standing.done.len(), &standing.result);
-        }
+        self.rows.iter().for_each(|standing| self.progress.skip(standing.done.len()));
+        self.show();
         Ok(remarks)
+    }
+
+    /// All that is known of the rows so far, as reports take it; `None` before anything is, and where nothing is
+    /// kept.
+    pub fn summary(&self) -> Option<Summary> {
+        let entry = |row: &Standing| {
+            Some(Entry { file: row.file()?.to_owned(), record: row.result.clone() })
+        };
+        let entries: Vec<Entry> = self.rows.iter().filter_map(entry).collect();
+        let keeper = self.keeper.as_ref().filter(|_| !entries.is_empty())?;
+        // `trainmark report` says if the file is damaged.
+        let verified = VerificationFile::read(&keeper.out).ok().flatten();
+        let verifications = verified.unwrap_or_default().verifications;
+        let folder = Folder { entries, verifications, ..Folder::default() };
+        let preferred = self.runner.loaded().suite.reference.as_ref().map(Reference::from);
+        Summary::new(folder, &Options { preferred, ..Options::default() }).ok()
+    }
+
+    /// On the screen, if there is one.
+    fn show(&mut self) {
+        if self.progress.is_drawn()
+            && let Some(summary) = self.summary()
+        {
+            self.progress.show(&summary);
+        }
     }
 
     /// Takes the samples. The journal says at the end whether all of it is done.
@@ -311,6 +337,7 @@ impl Desk for Campaign<'_> {
         let folder = self.keeper.as_ref().map(|keeper| keeper.out.as_path());
         let file = folder.and_then(|folder| Some(folder.join(standing.file()?)));
         self.progress.end(task.row, &standing.result, task.round, file.as_deref());
+        self.show();
         Ok(())
     }
 

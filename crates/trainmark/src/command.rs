@@ -7,16 +7,22 @@ use crate::nodes;
 use crate::plan::{self, Places, Row};
 use crate::share;
 use crate::suite::LoadedSuite;
+use indexmap::IndexSet;
 use measure::launch::{self, CancelToken, Exit, Job, LaunchError, Stream};
 use measure::provenance::resolve_program;
 use measure::text::one_line;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 /// Bytes of an answer that are kept at most.
 const LONGEST_ANSWER: usize = 1 << 20;
+/// How long the next line of a program is waited for before it is asked whether it has ended.
+const LISTEN: Duration = Duration::from_millis(100);
 /// Stands for the folder of a single attempt, which has a new name each time, and for its devices.
 const EACH_TIME: &str = "EACH-TIME";
 
@@ -76,13 +82,42 @@ impl Command {
         Ok(job)
     }
 
-    /// To be started as it is.
-    pub fn process(&self) -> std::process::Command {
+    /// Runs it as it is and hears each line that it prints. What it leaves behind (compilers have daemons) may
+    /// keep its output open: that is not waited for.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn overhear(&self, on_line: &mut dyn FnMut(&str)) -> io::Result<ExitStatus> {
+        let (output, input) = io::pipe()?;
         let mut process = std::process::Command::new(&self.words[0]);
         process.args(&self.words[1..]).envs(&self.environment).current_dir(&self.directory);
-        process.stdin(std::process::Stdio::null());
-        measure::launch::withhold(&mut process);
-        process
+        process.stdin(Stdio::null()).stdout(input.try_clone()?).stderr(input);
+        let mut child = launch::withhold(&mut process).spawn()?;
+        // It holds the other ends of the pipe.
+        drop(process);
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            let lines = BufReader::new(output).split(b'\n').map_while(Result::ok);
+            lines.map(|line| sender.send(line)).take_while(Result::is_ok).count()
+        });
+        let mut ended = None;
+        loop {
+            match lines.recv_timeout(LISTEN) {
+                Ok(line) => {
+                    let line = String::from_utf8_lossy(&line);
+                    // A progress bar overwrites its line: the last state counts.
+                    let last = line.trim_end().rsplit('\r').next().unwrap_or_default();
+                    if !last.is_empty() {
+                        on_line(last);
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+                // All lines that it printed before its end have arrived by then.
+                Err(RecvTimeoutError::Timeout) if ended.is_some() => break,
+                Err(RecvTimeoutError::Timeout) => ended = child.try_wait()?,
+            }
+        }
+        ended.map_or_else(|| child.wait(), Ok)
     }
 
     /// Its standard output, if it ends with 0 in time.
@@ -266,14 +301,8 @@ impl Agenda<'_> {
 }
 
 /// The trainers of some rows, each once, in the order of their first rows.
-pub fn trainers(rows: &[Row]) -> Vec<usize> {
-    let mut trainers = Vec::new();
-    for row in rows {
-        if !trainers.contains(&row.trainer) {
-            trainers.push(row.trainer);
-        }
-    }
-    trainers
+pub fn trainers(rows: &[Row]) -> IndexSet<usize> {
+    rows.iter().map(|row| row.trainer).collect()
 }
 
 #[cfg(test)]

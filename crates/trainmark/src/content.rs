@@ -2,8 +2,7 @@
 
 use anyhow::{Context, Result};
 use files::Kind;
-use measure::provenance::hexadecimal;
-use sha2::{Digest, Sha256};
+use measure::provenance::{digest_of, hexadecimal};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -31,16 +30,5 @@ pub fn content(file: &Path) -> std::io::Result<Box<dyn Read>> {
     match open.fill_buf()?.starts_with(&[0x1f, 0x8b]) {
         true => Ok(Box::new(flate2::bufread::MultiGzDecoder::new(open))),
         false => Ok(Box::new(open)),
-    }
-}
-
-fn digest_of(bytes: &mut dyn Read) -> std::io::Result<Vec<u8>> {
-    let mut digest = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match bytes.read(&mut buffer)? {
-            0 => return Ok(digest.finalize().to_vec()),
-            count => digest.update(&buffer[..count]),
-        }
     }
 }

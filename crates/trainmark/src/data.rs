@@ -5,7 +5,7 @@
 
 use crate::content::{digest_of_content, file_in};
 use crate::suite::LoadedSuite;
-use crate::task::{Find, Task};
+use crate::task::{Download, Find, Task};
 use anyhow::{Context, Result, anyhow, bail};
 use measure::provenance::{digest_of_file, hexadecimal};
 use sha2::{Digest, Sha256};
@@ -21,7 +21,7 @@ pub struct Dataset {
     /// The SHA-256 of a file, or of several files as METHOD.md defines it.
     pub sha256: String,
     /// How it was found, in words.
-    pub found_by: String,
+    pub found_by: &'static str,
 }
 
 /// For the head of a run.
@@ -51,11 +51,11 @@ pub fn prepare(loaded: &LoadedSuite, explicit: Option<&Path>) -> Result<Dataset>
     let task = loaded.suite.task();
     let explicit = explicit.filter(|path| !path.as_os_str().is_empty());
     if let Some(find) = &task.find {
-        return found(task, &locate(loaded, find, explicit)?);
+        return known(task, locate(loaded, find, explicit)?);
     }
     let Some(directory) = place(loaded, explicit)? else { return Ok(Dataset::default()) };
     let sha256 = digest(task, &directory)?;
-    let found_by = if explicit.is_some() { "--data" } else { "the suite" }.to_owned();
+    let found_by = if explicit.is_some() { "--data" } else { "the suite" };
     Ok(Dataset { directory, name: task.name.clone(), sha256, found_by })
 }
 
@@ -67,10 +67,7 @@ pub fn place(loaded: &LoadedSuite, explicit: Option<&Path>) -> Result<Option<Pat
     let task = loaded.suite.task();
     let explicit = explicit.filter(|path| !path.as_os_str().is_empty());
     if let Some(find) = &task.find {
-        return Ok(Some(match locate(loaded, find, explicit)?.place {
-            Place::Drawn(name) => name.into(),
-            Place::There { given, .. } => given,
-        }));
+        return Ok(Some(locate(loaded, find, explicit)?.given));
     }
     let Some(data) = &task.data else {
         return match explicit {
@@ -96,22 +93,21 @@ pub fn place(loaded: &LoadedSuite, explicit: Option<&Path>) -> Result<Option<Pat
     Ok(Some(place))
 }
 
-/// Data that was found in one of the usual places.
+/// Data in one of the usual places.
 struct Found {
-    place: Place,
+    /// The folder or, of a task with one file, the file; of data that are still to be drawn, their name.
+    given: PathBuf,
+    /// None of data that are still to be drawn: they are not written before they are needed.
+    files: Vec<PathBuf>,
+    /// Its name, unless its bytes are known.
+    name: String,
     found_by: &'static str,
 }
 
-enum Place {
-    /// By its name: it is not written before it is needed.
-    Drawn(String),
-    There {
-        /// The folder or, of a task with one file, the file.
-        given: PathBuf,
-        files: Vec<PathBuf>,
-        /// Its name, unless its bytes are known.
-        name: String,
-    },
+impl Found {
+    fn to_be_drawn(name: &str, found_by: &'static str) -> Found {
+        Found { given: name.into(), files: Vec::new(), name: name.to_owned(), found_by }
+    }
 }
 
 /// In order: `--data`, the suite's own, `$TRAINMARK_DATA`, `./data`, the user's cache, what stands in. If one of
@@ -122,29 +118,27 @@ fn locate(loaded: &LoadedSuite, find: &Find, explicit: Option<&Path>) -> Result<
         return choose(task, find, chosen, "--data");
     }
     if let Some(own) = task.data.as_ref().and_then(|data| data.all().first()) {
-        let mut found = choose(task, find, &loaded.folder.join(own), "the suite")?;
-        if let Place::There { name, .. } = &mut found.place {
-            name.clone_from(&task.name);
-        }
-        return Ok(found);
+        let found = choose(task, find, &loaded.folder.join(own), "the suite")?;
+        return Ok(Found { name: task.name.clone(), ..found });
     }
     if let Some(chosen) = std::env::var_os(protocol::env::DATA).filter(|it| !it.is_empty()) {
         return choose(task, find, Path::new(&chosen), "$TRAINMARK_DATA");
     }
-    match search(task, find, Path::new("data")) {
-        Search::Whole(place) => return Ok(Found { place, found_by: "./data" }),
-        Search::Part(missing) => bail!("./data has only a part of {}: {missing}", task.name),
-        Search::Nothing => {}
+    let here = search(task, find, Path::new("data"), "./data");
+    if let Some(found) =
+        here.map_err(|missing| anyhow!("./data has only a part of {}: {missing}", task.name))?
+    {
+        return Ok(found);
     }
     // A cache with a part of the files is a download that was interrupted: not a choice.
-    let cached = files::cache_directory().map(|cache| search(task, find, &cache));
-    if let Some(Search::Whole(place)) = cached {
-        return Ok(Found { place, found_by: "the user's cache" });
+    let cache = files::cache_directory();
+    if let Some(Ok(Some(found))) = cache.map(|it| search(task, find, &it, "the user's cache")) {
+        return Ok(found);
     }
-    let Some(name) = find.stand_in.clone() else {
+    let Some(name) = &find.stand_in else {
         bail!("the data of the task {:?} is not here; {}", task.name, fetch_hint(task));
     };
-    Ok(Found { place: Place::Drawn(name), found_by: "no other data was found" })
+    Ok(Found::to_be_drawn(name, "no other data was found"))
 }
 
 fn fetch_hint(task: &Task) -> String {
@@ -153,29 +147,29 @@ fn fetch_hint(task: &Task) -> String {
 
 fn choose(task: &Task, find: &Find, chosen: &Path, found_by: &'static str) -> Result<Found> {
     // As a word: with a slash behind it, it is a folder.
-    if let Some(name) = find.stand_in.clone().filter(|name| chosen.as_os_str() == &**name) {
-        return Ok(Found { place: Place::Drawn(name), found_by });
+    if let Some(name) = find.stand_in.as_ref().filter(|name| chosen.as_os_str() == name.as_str()) {
+        return Ok(Found::to_be_drawn(name, found_by));
     }
     if let ([_], true) = (&task.files[..], chosen.is_file()) {
         let (given, files) = (absolute(chosen), vec![chosen.to_owned()]);
-        return Ok(Found { place: Place::There { given, files, name: name_of(chosen) }, found_by });
+        return Ok(Found { given, files, name: name_of(chosen), found_by });
     }
     let shown = chosen.display();
     let stand_in = find.stand_in.as_ref();
     let stand_in =
         stand_in.map_or(String::new(), |it| format!(", or choose `{it}`, which needs no files"));
-    match search(task, find, chosen) {
-        Search::Whole(place) => return Ok(Found { place, found_by }),
-        Search::Part(missing) => {
+    match search(task, find, chosen, found_by) {
+        Ok(Some(found)) => return Ok(found),
+        Err(missing) => {
             bail!("{found_by} {shown}: the data is incomplete: {missing}; {}", fetch_hint(task))
         }
-        Search::Nothing if !chosen.exists() => {
+        Ok(None) if !chosen.exists() => {
             bail!(
                 "{found_by} {shown}: does not exist; name a folder that contains {}{stand_in}",
                 names(task)
             )
         }
-        Search::Nothing => {}
+        Ok(None) => {}
     }
     bail!(
         "{found_by} {shown}: has no data of {}: looked for {} there and in {}; {}{stand_in}",
@@ -192,30 +186,31 @@ fn names(task: &Task) -> String {
     names.join(", ")
 }
 
-enum Search {
-    Whole(Place),
-    /// The missing files.
-    Part(String),
-    Nothing,
-}
-
 /// Looks in a folder and in those that the task names; the first that has any of the files decides.
-fn search(task: &Task, find: &Find, directory: &Path) -> Search {
+///
+/// # Errors
+/// Says which files are missing if it has only some of them.
+fn search(
+    task: &Task,
+    find: &Find,
+    directory: &Path,
+    found_by: &'static str,
+) -> Result<Option<Found>, String> {
     for folder in &find.folders {
         let folder = directory.join(folder);
         let paths = || task.files.iter().filter_map(|file| file.path.as_deref());
         let files: Vec<PathBuf> = paths().filter_map(|name| file_in(&folder, name)).collect();
         if files.len() == task.files.len() {
             let given = if let [only] = &files[..] { absolute(only) } else { absolute(&folder) };
-            return Search::Whole(Place::There { name: name_of(&given), given, files });
+            return Ok(Some(Found { name: name_of(&given), given, files, found_by }));
         }
         if !files.is_empty() {
             let missing = paths().filter(|name| file_in(&folder, name).is_none());
             let missing: Vec<String> = missing.map(|name| name.display().to_string()).collect();
-            return Search::Part(format!("{} missing in {}", missing.join(", "), folder.display()));
+            return Err(format!("{} missing in {}", missing.join(", "), folder.display()));
         }
     }
-    Search::Nothing
+    Ok(None)
 }
 
 /// In letters, digits, `.`, `_` and `-`, since it goes into tables and files.
@@ -230,26 +225,21 @@ fn name_of(path: &Path) -> String {
 
 /// Draws it, if it is to be drawn, and finds out what it is: only the right bytes bear a name that the task
 /// knows.
-fn found(task: &Task, found: &Found) -> Result<Dataset> {
-    let found_by = found.found_by.to_owned();
-    let (directory, files, name) = match &found.place {
-        Place::There { given, files, name } => (given.clone(), files.clone(), name.clone()),
-        Place::Drawn(name) => {
-            // Trainers in other languages read files.
-            let cache = files::cache_directory();
-            let cache = cache.unwrap_or_else(|| std::env::temp_dir().join("trainmark"));
-            let drawn = stock::draw(name, &cache);
-            let drawn = drawn.with_context(|| format!("this program cannot draw {name:?}"))?;
-            let given = absolute(&drawn.map_err(|error| anyhow!(error))?);
-            let files = match given.is_file() {
-                true => vec![given.clone()],
-                false => {
-                    task.files.iter().filter_map(|it| file_in(&given, it.path.as_ref()?)).collect()
-                }
-            };
-            (given, files, name.clone())
-        }
-    };
+fn known(task: &Task, found: Found) -> Result<Dataset> {
+    let Found { given: mut directory, mut files, name, found_by } = found;
+    if files.is_empty() {
+        // Trainers in other languages read files.
+        let cache = files::cache_directory();
+        let cache = cache.unwrap_or_else(|| std::env::temp_dir().join("trainmark"));
+        let drawn = stock::draw(&name, &cache);
+        let drawn = drawn.with_context(|| format!("this program cannot draw {name:?}"))?;
+        directory = absolute(&drawn.map_err(|error| anyhow!(error))?);
+        let inside = |file: &Download| file_in(&directory, file.path.as_ref()?);
+        files = match directory.is_file() {
+            true => vec![directory.clone()],
+            false => task.files.iter().filter_map(inside).collect(),
+        };
+    }
     let digests: Vec<String> =
         files.iter().map(|file| digest_of_content(file)).collect::<Result<_>>()?;
     let sha256 = match &digests[..] {

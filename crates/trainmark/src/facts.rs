@@ -1,6 +1,7 @@
 //! Facts of one training: who stated them, and whether the statements agree. This is the only place
 //! where two statements of one fact are held against each other.
 
+pub use crate::printed::Fact;
 use crate::printed::Printed;
 use crate::task::{Metric, Task};
 use record::RankRecord;
@@ -13,22 +14,6 @@ const CLOCK_TOLERANCE_S: f64 = 0.05;
 const CLOCK_TOLERANCE_SHARE: f64 = 0.05;
 /// Sums in float32 and in float64 differ by so much.
 const ROUNDING_SHARE: f64 = 1e-5;
-
-/// The fact that is stated.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fact {
-    SetupS,
-    CompileS,
-    TrainS,
-    EvalS,
-    DeviceS,
-    Steps,
-    Work,
-    DenseFlop,
-    ExecutedFlop,
-    DevicePeakBytes,
-    Metric(String),
-}
 
 /// The source of a statement, the most reliable first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,36 +44,11 @@ impl fmt::Display for Who {
     }
 }
 
-impl Fact {
-    fn is_seconds(&self) -> bool {
-        use Fact::*;
-        matches!(self, SetupS | CompileS | TrainS | EvalS | DeviceS)
-    }
-
-    /// Of several processes that train together: the slowest, or all together.
-    fn merge(&self, left: f64, right: f64) -> f64 {
-        match self {
-            Fact::Work | Fact::DenseFlop | Fact::ExecutedFlop | Fact::DevicePeakBytes => {
-                left + right
-            }
-            _ => left.max(right),
-        }
-    }
-
-    pub fn name(&self) -> &str {
-        match self {
-            Fact::SetupS => "setup_s",
-            Fact::CompileS => "compile_s",
-            Fact::TrainS => "train_s",
-            Fact::EvalS => "eval_s",
-            Fact::DeviceS => "device_s",
-            Fact::Steps => "steps",
-            Fact::Work => "work",
-            Fact::DenseFlop => "dense_flop",
-            Fact::ExecutedFlop => "executed_flop",
-            Fact::DevicePeakBytes => "device_peak_bytes",
-            Fact::Metric(name) => name,
-        }
+/// Merges the statements of processes that train together: the slowest, or the sum.
+fn merge(fact: &Fact, left: f64, right: f64) -> f64 {
+    match fact {
+        Fact::Work | Fact::DenseFlop | Fact::ExecutedFlop | Fact::DevicePeakBytes => left + right,
+        _ => left.max(right),
     }
 }
 
@@ -99,10 +59,7 @@ pub struct Facts(BTreeMap<Fact, BTreeMap<Who, Printed>>);
 impl Facts {
     /// Takes a number whose own digits say how well it is known.
     pub fn state(&mut self, fact: Fact, who: Who, value: f64) {
-        let shown: Option<Printed> = value.to_string().parse().ok();
-        // A whole number in an event is exact; one that was rounded has a point.
-        let grain = shown.map_or(0.0, |it| it.grain);
-        self.print(fact, who, Printed { value, grain: if grain < 1.0 { grain } else { 0.0 } });
+        self.print(fact, who, value.into());
     }
 
     /// Takes a number as it was printed.
@@ -157,7 +114,7 @@ impl Facts {
         for (who, printed) in self.0.get(fact).into_iter().flatten() {
             match merged.last_mut() {
                 Some((last, sum)) if discriminant(last) == discriminant(who) => {
-                    sum.value = fact.merge(sum.value, printed.value);
+                    sum.value = merge(fact, sum.value, printed.value);
                     sum.grain = sum.grain.max(printed.grain);
                 }
                 _ => merged.push((who.clone(), *printed)),

@@ -14,7 +14,7 @@ use crate::setup::{self, Site};
 use crate::suite::{LoadedSuite, Trainer};
 use crate::template::Argument;
 use crate::trainer::Ready;
-use measure::provenance::sha256_of_file;
+use measure::provenance::{hexadecimal, sha256_of_file};
 use record::fingerprint::Fingerprint;
 use sha2::{Digest, Sha256};
 use std::path::Path;
@@ -79,7 +79,7 @@ impl Parts {
     }
 
     fn finish(self) -> String {
-        self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hexadecimal(&self.0.finalize())
     }
 }
 
@@ -123,12 +123,7 @@ fn command_digest(loaded: &LoadedSuite, row: &Row, allow_software: bool) -> Stri
 pub fn sources_digest(loaded: &LoadedSuite, row: &Row) -> String {
     let trainer = &loaded.suite.trainers[row.trainer];
     let mut parts = Parts::default();
-    for argument in &trainer.command {
-        match argument {
-            Argument::Always(word) => parts.add(word),
-            Argument::IfKnown(words) => words.iter().for_each(|word| parts.add(word)),
-        }
-    }
+    trainer.command.iter().flat_map(Argument::words).for_each(|word| parts.add(word));
     for (name, value) in &trainer.environment {
         parts.add(name);
         parts.add(value);

@@ -25,7 +25,6 @@ pub mod expression;
 pub mod facts;
 pub mod identity;
 pub mod judge;
-pub mod live;
 pub mod mllog;
 pub mod nodes;
 pub mod plan;

@@ -12,30 +12,29 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|word| word == launch::LAUNCHER_ARG) {
         return launch::launcher_main();
     }
+    let well = |()| protocol::exit::SUCCESS;
     let done = match Cli::parse().verb {
         Verb::Run(args) => cmd::run::run(&args),
-        Verb::Report(args) => cmd::report::run(args),
+        Verb::Report(args) => cmd::report::run(args).map(well),
         Verb::Noise(args) => cmd::noise::run(&args),
-        Verb::Export(args) => cmd::export::run(args),
-        Verb::Show(args) => cmd::show::run(&args),
-        Verb::History(args) => cmd::history::run(args),
+        Verb::Export(args) => cmd::export::run(args).map(well),
+        Verb::Show(args) => cmd::show::run(&args).map(well),
+        Verb::History(args) => cmd::history::run(args).map(well),
         Verb::Compare(args) => cmd::compare::run(args),
-        Verb::Baseline(args) => cmd::baseline::run(args),
-        Verb::Machine(args) => cmd::machine::run(&args),
+        Verb::Baseline(args) => cmd::baseline::run(args).map(well),
+        Verb::Machine(args) => cmd::machine::run(&args).map(well),
         Verb::Node(args) => cmd::node::run(args),
         Verb::Task(args) => cmd::task::run(&args),
         Verb::Setup(args) => cmd::setup::run(&args),
         Verb::Verify(args) => cmd::verify::run(&args),
-        Verb::Suites(args) => cmd::suites::run(&args),
-        Verb::Fetch(args) => cmd::fetch::run(args),
-        Verb::New(args) => cmd::new::new(&args),
+        Verb::Suites(args) => cmd::suites::run(&args).map(well),
+        Verb::Fetch(args) => cmd::fetch::run(args).map(well),
+        Verb::New(args) => cmd::new::new(&args).map(well),
         Verb::Time(args) => cmd::new::time(&args),
-        Verb::Completions(args) => cmd::shell::completions(&args),
-        Verb::Man(args) => cmd::shell::man(&args),
     };
-    done.unwrap_or_else(|error| {
+    ExitCode::from(done.unwrap_or_else(|error| {
         // It may quote what a trainer or a file says.
         eprintln!("error: {}", report::console::one_line(&format!("{error:#}")));
-        ExitCode::from(protocol::exit::FAILURE)
-    })
+        protocol::exit::FAILURE
+    }))
 }

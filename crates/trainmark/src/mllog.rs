@@ -36,7 +36,6 @@ pub struct Entry {
     pub key: String,
     #[serde(default)]
     pub value: Value,
-    #[serde(default)]
     pub metadata: Option<Map<String, Value>>,
 }
 

@@ -1,6 +1,69 @@
-//! Numbers as programs print them: their own digits say how well they are known.
+//! What programs print: facts, and numbers whose own digits say how well they are known.
 
 use std::str::FromStr;
+
+/// What a program can say.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fact {
+    /// Of a point of the curve, as are the next three.
+    Loss,
+    Step,
+    /// A position, whole or not.
+    Epoch,
+    /// Seconds of the epoch that ends here.
+    EpochS,
+    /// Of the whole training, as are all others.
+    SetupS,
+    CompileS,
+    TrainS,
+    EvalS,
+    DeviceS,
+    Steps,
+    Work,
+    DenseFlop,
+    ExecutedFlop,
+    DevicePeakBytes,
+    Metric(String),
+}
+
+/// All but the metrics, by the names that they have in events and in rules.
+static NAMES: [(Fact, &str); 14] = [
+    (Fact::Loss, "loss"),
+    (Fact::Step, "step"),
+    (Fact::Epoch, "epoch"),
+    (Fact::EpochS, "epoch_s"),
+    (Fact::TrainS, "train_s"),
+    (Fact::SetupS, "setup_s"),
+    (Fact::CompileS, "compile_s"),
+    (Fact::EvalS, "eval_s"),
+    (Fact::Work, "work"),
+    (Fact::DevicePeakBytes, "device_peak_bytes"),
+    // Only events have these.
+    (Fact::DeviceS, "device_s"),
+    (Fact::Steps, "steps"),
+    (Fact::DenseFlop, "dense_flop"),
+    (Fact::ExecutedFlop, "executed_flop"),
+];
+
+impl Fact {
+    pub fn name(&self) -> &str {
+        let named = NAMES.iter().find(|(fact, _)| fact == self);
+        match self {
+            Fact::Metric(name) => name,
+            _ => named.map_or("", |(_, name)| *name),
+        }
+    }
+
+    /// Those that a suite's rules can find besides the task's metrics.
+    pub fn of_rules() -> &'static [(Fact, &'static str)] {
+        &NAMES[..10]
+    }
+
+    pub fn is_seconds(&self) -> bool {
+        use Fact::*;
+        matches!(self, SetupS | CompileS | TrainS | EvalS | DeviceS)
+    }
+}
 
 /// A number as it was printed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -8,6 +71,14 @@ pub struct Printed {
     pub value: f64,
     /// One unit of its last digit: it is known no better.
     pub grain: f64,
+}
+
+/// As an event has it: a whole number is exact, and one that was rounded has a point.
+impl From<f64> for Printed {
+    fn from(value: f64) -> Printed {
+        let grain = value.to_string().parse::<Printed>().map_or(0.0, |it| it.grain);
+        Printed { value, grain: if grain < 1.0 { grain } else { 0.0 } }
+    }
 }
 
 impl FromStr for Printed {

@@ -1,21 +1,22 @@
-//! The progress of a run: the whole matrix, live, on a terminal; a line per
-//! sample when piped. All of it goes to standard error.
+//! What the user sees while a suite runs. Piped, a line for each sample. On a terminal, besides those, the table of
+//! what was measured so far, as `trainmark report` prints it, what runs and how far it is, and how long the rest
+//! will take. All of it goes to standard error.
 
-use crate::command::Purpose;
-use crate::live::{Line, State, View};
 use crate::plan::Row;
 use crate::runner::Round;
 use crate::schedule::Schedule;
 use crate::suite::Suite;
-use crate::trainer::{NotReady, Trainers, Watch, lacking};
-use crate::transcript::Transcript;
+use crate::trainer::{Trainers, can_redraw, lacking};
+use crate::transcript::{NOT_READ, Transcript};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use measure::text::one_line;
 use record::figures;
-use record::{Record, Sample, Status};
+use record::{Record, Status, Summary};
+use report::Exhibit;
+use report::console::{Style, may_color, table};
 use report::table::{Lack, absent};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,138 +25,136 @@ use std::time::{Duration, Instant};
 const DRAW_EVERY: Duration = Duration::from_millis(200);
 
 /// The progress of one run.
-pub struct Progress<'a> {
-    /// The trainer of each line.
-    trainers: Vec<&'a str>,
-    labels: Vec<String>,
+pub struct Progress {
+    /// Of each row; none of what this machine cannot run.
+    labels: Vec<Option<String>>,
     rounds: bool,
-    view: Arc<Mutex<View>>,
+    screen: Arc<Mutex<Screen>>,
     began: Instant,
-    /// Draws the view, on a terminal.
+    /// Draws the screen, on a terminal.
     painter: Option<ProgressBar>,
-    colour: bool,
+    color: bool,
 }
 
-impl<'a> Progress<'a> {
-    /// For these rows in these rounds.
-    pub fn new(suite: &'a Suite, rows: &[Row], schedule: &Schedule) -> Progress<'a> {
+/// What is drawn: a screen and a size in, lines out.
+#[derive(Clone, Debug, Default)]
+struct Screen {
+    suite: String,
+    /// Of what was measured so far.
+    table: Vec<String>,
+    running: BTreeMap<usize, Running>,
+    /// Samples in all; `None` where rounds go on until an interval is narrow.
+    all: Option<usize>,
+    done: usize,
+    /// Those of them that an earlier process took.
+    before: usize,
+}
+
+/// A sample on its way.
+#[derive(Clone, Debug)]
+struct Running {
+    label: String,
+    since: Duration,
+    said: String,
+}
+
+impl Progress {
+    /// For these rows in these rounds. What this machine cannot run is one line instead of many, and no sample
+    /// of it is waited for.
+    pub fn new(suite: &Suite, rows: &[Row], schedule: &Schedule, trainers: &Trainers) -> Progress {
         let rounds = schedule.repeats + u32::from(schedule.warm_up);
-        let line = |row: &Row| Line {
-            label: one_line(&row.label(suite)).into_owned(),
-            group: format!("{} {:?}", row.model, row.config),
-            ..Line::default()
-        };
-        let view = View {
-            suite: suite.name.clone(),
-            lines: rows.iter().map(line).collect(),
-            samples: schedule.until.is_none().then_some(rows.len() * rounds as usize),
-            done: 0,
-            absent: None,
-        };
-        let (view, began) = (Arc::new(Mutex::new(view)), Instant::now());
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let terminal = std::io::stderr().is_terminal() && !dumb;
-        let colour = terminal && report::console::may_color();
-        let painter = terminal.then(|| painter(Arc::clone(&view), began, colour));
-        let rounds = rounds > 1 || schedule.until.is_some();
-        let labels = rows.iter().map(|row| one_line(&row.label(suite)).into_owned()).collect();
-        let trainers = rows.iter().map(|row| &*suite.trainers[row.trainer].name).collect();
-        Progress { trainers, labels, rounds, view, began, painter, colour }
-    }
-
-    fn view(&self) -> MutexGuard<'_, View> {
-        // A painter that panicked has at worst drawn badly.
-        self.view.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// So many samples of a row had been taken before.
-    pub fn skip(&mut self, row: usize, samples: usize, result: &Record) {
-        let mut view = self.view();
-        view.done += samples;
-        if samples > 0 {
-            view.lines[row].samples = samples;
-            settle(&mut view.lines[row], result);
-        }
-    }
-
-    /// Leaves out rows that this machine cannot run: they have one line together and no samples.
-    pub fn leave_out(&mut self, suite: &Suite, rows: &[Row], trainers: &Trainers) {
         let reasons: Vec<_> = rows.iter().map(|row| lacking(trainers, suite, row)).collect();
         let mut lacks: Vec<Lack> = Vec::new();
         for (row, reason) in rows.iter().zip(&reasons) {
             let executable = &suite.trainers[row.trainer].name;
             lacks.push([Some(executable), Some(&row.backend), Some(&row.model), reason.as_deref()]);
         }
-        let mut view = self.view();
-        let each = view.samples.map_or(0, |all| all / rows.len().max(1));
-        for (line, _) in view.lines.iter_mut().zip(&reasons).filter(|(_, reason)| reason.is_some())
-        {
-            line.hidden = true;
+        if let Some(line) = absent(&lacks) {
+            eprintln!("{line}");
         }
-        let hidden = view.lines.iter().filter(|line| line.hidden).count();
-        view.samples = view.samples.map(|all| all - hidden * each);
-        view.absent = absent(&lacks);
-        let line = view.absent.clone();
-        drop(view);
-        if let Some(line) = line.filter(|_| self.painter.is_none()) {
-            self.print(line);
-        }
+        let label = |(row, reason): (&Row, &Option<String>)| {
+            reason.is_none().then(|| one_line(&row.label(suite)).into_owned())
+        };
+        let labels: Vec<_> = rows.iter().zip(&reasons).map(label).collect();
+        let all = labels.iter().flatten().count() * rounds as usize;
+        let all = schedule.until.is_none().then_some(all);
+        let screen = Screen { suite: suite.name.clone(), all, ..Screen::default() };
+        let (screen, began) = (Arc::new(Mutex::new(screen)), Instant::now());
+        let painter = can_redraw().then(|| painter(Arc::clone(&screen), began));
+        let color = painter.is_some() && may_color();
+        let rounds = rounds > 1 || schedule.until.is_some();
+        Progress { labels, rounds, screen, began, painter, color }
+    }
+
+    fn screen(&self) -> MutexGuard<'_, Screen> {
+        // A painter that panicked has at worst drawn badly.
+        self.screen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So many samples had been taken before.
+    pub fn skip(&mut self, samples: usize) {
+        let mut screen = self.screen();
+        screen.done += samples;
+        screen.before += samples;
     }
 
     /// A sample begins.
     pub fn begin(&mut self, row: usize) {
         let since = self.began.elapsed();
-        self.view().lines[row].state = State::Running { since, epoch: 0, epochs: 0, loss: None };
+        if let Some(label) = self.labels[row].clone() {
+            self.screen().running.insert(row, Running { label, since, said: String::new() });
+        }
     }
 
     /// The trainer said something.
     pub fn epoch(&mut self, row: usize, said: &Transcript, all: Option<u64>) {
         let Some(last) = said.curve.points().last() else { return };
-        if let State::Running { epoch, epochs, loss, .. } = &mut self.view().lines[row].state {
-            (*epoch, *epochs, *loss) =
-                (last.epoch.unwrap_or(0.0) as u32, all.unwrap_or(0), last.loss);
+        if let Some(running) = self.screen().running.get_mut(&row) {
+            let of = all.map_or(String::new(), |all| format!("/{all}"));
+            let epoch = last.epoch.map(|epoch| format!(", epoch {}{of}", epoch as u64));
+            let loss = last.loss.map(|loss| format!(", loss {loss:.4}"));
+            running.said = epoch.unwrap_or_default() + &loss.unwrap_or_default();
         }
     }
 
     /// A sample ended.
-    pub fn end(&mut self, index: usize, result: &Record, round: Round, file: Option<&Path>) {
+    pub fn end(&mut self, row: usize, result: &Record, round: Round, file: Option<&Path>) {
+        let Some(label) = &self.labels[row] else { return };
         let recorded = !result.samples.is_empty() || result.reason.is_some();
         let outcome = match round {
             Round::WarmUp if !recorded => "done, not recorded".to_owned(),
             _ => self.outcome(result, file),
         };
-        let label = self.label_of(index, round);
-        let mut view = self.view();
-        if view.lines[index].hidden {
-            return;
-        }
-        view.done += 1;
-        view.lines[index].samples += 1;
-        settle(&mut view.lines[index], result);
-        let all = view.samples.map_or("?".to_owned(), |runs| runs.to_string());
-        let line = format!("[{}/{all}] {label}: {outcome}", view.done);
-        drop(view);
-        self.print(line);
-    }
-
-    /// A line that stays, above the view if there is one.
-    fn print(&self, line: String) {
+        let round = if self.rounds { round.to_string() } else { String::new() };
+        let mut screen = self.screen();
+        screen.running.remove(&row);
+        screen.done += 1;
+        let all = screen.all.map_or("?".to_owned(), |all| all.to_string());
+        let line = format!("[{}/{all}] {label}{round}: {outcome}", screen.done);
+        drop(screen);
+        // A line that stays, above the screen if there is one.
         match &self.painter {
             None => eprintln!("{line}"),
             Some(painter) => painter.println(line),
         }
     }
 
-    /// All lines of a trainer.
-    fn set_trainer(&mut self, trainer: &str, state: &State) {
-        let mut view = self.view();
-        let lines = view.lines.iter_mut().zip(&self.trainers);
-        lines.filter(|(_, of)| **of == trainer).for_each(|(line, _)| line.state = state.clone());
+    /// Whether a table has any use.
+    pub fn is_drawn(&self) -> bool {
+        self.painter.is_some()
     }
 
-    fn label_of(&self, index: usize, round: Round) -> String {
-        let round = if self.rounds { round.to_string() } else { String::new() };
-        format!("{}{round}", self.labels[index])
+    /// What was measured so far, and which rows lead.
+    pub fn show(&mut self, summary: &Summary) {
+        let style = Style::stderr();
+        let style = Style { width: style.width.saturating_sub(1), ..style };
+        let mut text = table(summary, false, style);
+        for panel in &Exhibit::new(summary).panels {
+            if let (Some((title, _)), [first, ..]) = (panel.answer(), &panel.standings()[..]) {
+                text += &format!("{title}: {} is leading\n", first.entry.label);
+            }
+        }
+        self.screen().table = text.lines().map(str::to_owned).collect();
     }
 
     /// The outcome of the row's last sample.
@@ -169,45 +168,39 @@ impl<'a> Progress<'a> {
         if !sample.status.completed() {
             return format!("{status} ({reason})");
         }
-        let seconds =
-            |value: Option<f64>| value.map_or("?".to_owned(), |value| format!("{value:.3} s"));
-        let quality = figures::named("quality", [result]);
-        let quality =
-            quality.and_then(|it| Some((it.label.to_lowercase(), it.said(it.of_sample(sample)?))));
-        let quality = quality.map_or(String::new(), |(name, value)| format!(", {name} {value}"));
-        let trained = match sample.timing.train_s {
-            Some(train_s) => format!("trained in {}", seconds(Some(train_s))),
-            None => format!("ran for {}", seconds(sample.timing.wall_s)),
+        let mut text = match (sample.timing.train_s, sample.timing.wall_s) {
+            (Some(train_s), _) => format!("{status}, trained in {train_s:.3} s"),
+            (None, Some(wall_s)) => format!("{status}, ran for {wall_s:.3} s"),
+            (None, None) => status,
         };
-        let reason = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
-        let file = file.map(|file| format!(" -> {}", file.display())).unwrap_or_default();
-        let noise = noise(result);
-        let note = sample.notes.iter().find(|note| note.contains(crate::transcript::NOT_READ));
-        let note = note.map_or(String::new(), |note| format!("; note: {}", one_line(note)));
-        format!("{status}, {trained}{quality}{reason}{noise}{note}{file}")
+        if let Some(quality) = figures::named("quality", [result])
+            && let Some(value) = quality.of_sample(sample)
+        {
+            text += &format!(", {} {}", quality.label.to_lowercase(), quality.said(value));
+        }
+        if !reason.is_empty() {
+            text += &format!(" ({reason})");
+        }
+        text += &noise(result);
+        if let Some(note) = sample.notes.iter().find(|note| note.contains(NOT_READ)) {
+            text += &format!("; note: {}", one_line(note));
+        }
+        text + &file.map_or(String::new(), |file| format!(" -> {}", file.display()))
     }
 
     fn paint(&self, status: Status) -> String {
-        if !self.colour {
-            return status.to_string();
-        }
         let code = match status {
             Status::Measured => 32,
             Status::NotConverged | Status::Unavailable | Status::Interrupted => 33,
             _ => 31,
         };
-        format!("\x1b[{code}m{status}\x1b[0m")
-    }
-
-    /// Does what may print for itself, with the view out of its way.
-    pub fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
-        match &self.painter {
-            None => work(),
-            Some(painter) => painter.suspend(work),
+        match self.color {
+            true => format!("\x1b[{code}m{status}\x1b[0m"),
+            false => status.to_string(),
         }
     }
 
-    /// Removes the view.
+    /// Removes the screen.
     pub fn finish(&mut self) {
         if let Some(painter) = self.painter.take() {
             painter.finish_and_clear();
@@ -215,89 +208,68 @@ impl<'a> Progress<'a> {
     }
 }
 
-impl Watch for Progress<'_> {
-    fn step(&mut self, trainer: &str, purpose: Purpose, said: &str) {
-        let began = |state: &State| match state {
-            State::GettingReady { purpose: known, since, .. } if *known == purpose => Some(*since),
-            _ => None,
-        };
-        let line = self.trainers.iter().position(|of| *of == trainer);
-        let known = line.and_then(|line| began(&self.view().lines[line].state));
-        let since = known.unwrap_or_else(|| self.began.elapsed());
-        if self.painter.is_none() && purpose == Purpose::Build && said.is_empty() {
-            self.print(format!("Building {}", one_line(trainer)));
-        }
-        self.set_trainer(trainer, &State::GettingReady { purpose, since, said: said.to_owned() });
-    }
-
-    fn settled(&mut self, trainer: &str, not_ready: Option<&NotReady>) {
-        let state = match not_ready {
-            None => State::Waiting,
-            Some(reason) => State::Ended(reason.status, reason.reason.clone()),
-        };
-        self.set_trainer(trainer, &state);
-    }
-
-    fn tell(&mut self, line: &str) {
-        self.print(line.to_owned());
-    }
-}
-
 /// Whatever ends a run early: the terminal is left as it was.
-impl Drop for Progress<'_> {
+impl Drop for Progress {
     fn drop(&mut self) {
         self.finish();
     }
 }
 
-/// Draws the view, now and then, in a thread of its own.
-fn painter(view: Arc<Mutex<View>>, began: Instant, colour: bool) -> ProgressBar {
+/// Draws the screen, now and then, in a thread of its own.
+fn painter(screen: Arc<Mutex<Screen>>, began: Instant) -> ProgressBar {
     let frame = move |_: &ProgressState, out: &mut dyn fmt::Write| {
         let (height, width) = console::Term::stderr().size();
         // A line as wide as the terminal makes some of them begin a new one.
         let width = usize::from(width).saturating_sub(1);
-        let view = view.lock().unwrap_or_else(PoisonError::into_inner);
-        let lines = view.frame(began.elapsed(), width, usize::from(height), colour);
+        let screen = screen.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = screen.frame(began.elapsed(), width, usize::from(height));
         let _ = out.write_str(&lines.join("\n")); // into a string
     };
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{view}") {
-        bar.set_style(style.with_key("view", frame));
+    if let Ok(style) = ProgressStyle::with_template("{screen}") {
+        bar.set_style(style.with_key("screen", frame));
     }
     bar.enable_steady_tick(DRAW_EVERY);
     bar
 }
 
-/// Updates a row's line after a sample.
-fn settle(line: &mut Line, result: &Record) {
-    let last: Option<&Sample> = result.samples.last();
-    line.last_wall_s = last.and_then(|sample| sample.timing.wall_s).or(line.last_wall_s);
-    line.seconds = match result.status {
-        Status::Measured => result.timing.train_s.or(result.timing.wall_s),
-        _ => None,
-    };
-    let status = last.map_or(result.status, |sample| sample.status);
-    let text = match status.completed() {
-        false => {
-            let reason = last.and_then(|sample| sample.reason.as_ref()).or(result.reason.as_ref());
-            reason.cloned().unwrap_or_default()
+impl Screen {
+    /// The lines at a moment after the beginning: at most `height`, none wider than `width`.
+    fn frame(&self, now: Duration, width: usize, height: usize) -> Vec<String> {
+        let mut below: Vec<String> = Vec::new();
+        for Running { label, since, said } in self.running.values().take(height / 2) {
+            below.push(format!("▶ {label}: running {}{said}", time(now.saturating_sub(*since))));
         }
-        true => {
-            let seconds = result.timing.train_s.or(result.timing.wall_s);
-            let seconds = seconds.map_or(String::new(), |seconds| format!("{seconds:.3} s"));
-            let quality = figures::named("quality", [result]);
-            let quality = quality.and_then(|it| Some(format!(", {}", it.said(it.of(result)?))));
-            let quality = quality.unwrap_or_default();
-            let samples = if line.samples > 1 {
-                format!(", {} samples", line.samples)
-            } else {
-                String::new()
-            };
-            let below = if status == Status::NotConverged { ", not converged" } else { "" };
-            format!("{seconds}{quality}{samples}{below}")
+        let all = self.all.map_or("?".to_owned(), |all| all.to_string());
+        let left = self.left(now).map_or(String::new(), |it| format!(", about {} left", time(it)));
+        let (suite, done) = (one_line(&self.suite), self.done);
+        below.push(format!("{suite}: {done} of {all} samples done in {}{left}", time(now)));
+        let room = height.saturating_sub(below.len());
+        let mut lines = self.table.clone();
+        if lines.len() > room {
+            let more = lines.len() - room.saturating_sub(1);
+            lines.truncate(room.saturating_sub(1));
+            lines.extend((room > 0).then(|| format!("  … {more} more lines")));
         }
-    };
-    line.state = State::Ended(status, text);
+        lines.extend(below);
+        lines.iter().map(|line| console::truncate_str(line, width, "…").into_owned()).collect()
+    }
+
+    /// How long the rest will take if its samples take as long as those so far.
+    fn left(&self, now: Duration) -> Option<Duration> {
+        let (taken, open) = (self.done - self.before, self.all?.checked_sub(self.done)?);
+        (taken > 0 && open > 0).then(|| now.mul_f64(open as f64 / taken as f64))
+    }
+}
+
+/// `7 s`, `3 min 20 s`, `2 h 5 min`.
+fn time(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+    }
 }
 
 /// How often the last round was repeated for its noise, and what disturbs what now stands for it.
@@ -313,4 +285,50 @@ fn noise(result: &Record) -> String {
         text += &format!(", NOISY: {}", one_line(first));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn screen() -> Screen {
+        let running = |label: &str, said: &str| Running {
+            label: label.to_owned(),
+            since: Duration::from_secs(60),
+            said: said.to_owned(),
+        };
+        let rows =
+            [(0, running("cnn cpu", ", epoch 2/5, loss 0.2500")), (3, running("cnn mine", ""))];
+        Screen {
+            suite: "mnist\u{1b}[2J".to_owned(),
+            table: (1..=12).map(|row| format!("row {row} {}", "x".repeat(90))).collect(),
+            running: BTreeMap::from(rows),
+            all: Some(10),
+            done: 6,
+            before: 2,
+        }
+    }
+
+    #[test]
+    fn the_table_so_far_is_above_what_runs_and_the_time_that_is_left() {
+        let frame = screen().frame(Duration::from_secs(64), 60, 6).join("\n");
+        insta::assert_snapshot!(frame);
+        assert_eq!(Screen { done: 2, ..screen() }.left(Duration::ZERO), None);
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal_and_none_too_many() {
+        for width in [1, 7, 20, 33, 80, 200] {
+            for height in 1..20 {
+                let frame = screen().frame(Duration::from_secs(65), width, height);
+                assert!(frame.len() <= height, "{height}: {frame:?}");
+                let fits = |line: &String| console::measure_text_width(line) <= width;
+                assert!(frame.iter().all(fits), "{width}: {frame:?}");
+                assert!(frame.iter().all(|line| !line.contains('\u{1b}')));
+                // What runs is always in sight.
+                let runs = frame.iter().any(|line| line.starts_with('▶'));
+                assert!(runs || height == 1 || width == 1, "{width} {height}: {frame:?}");
+            }
+        }
+    }
 }

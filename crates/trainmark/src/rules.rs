@@ -1,69 +1,49 @@
 //! Rules by which a suite reads what programs print that know nothing of it: regular expressions with
 //! named groups (`read`), and paths into lines of JSON (`read_json`).
 
-use crate::facts::Fact;
-use crate::printed::Printed;
+use crate::printed::{Fact, Printed};
 use crate::task::Task;
 use anstream::adapter::strip_str;
 use regex::Regex;
 use serde_json::Value;
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
-
-/// The kinds of values that a rule can find in a line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
-    Loss,
-    Step,
-    /// A position, whole or not.
-    Epoch,
-    /// Seconds of the epoch that ends here.
-    EpochS,
-    Fact(Fact),
-}
-
-impl Found {
-    fn of(name: &str, task: &Task) -> Result<Found, String> {
-        Ok(match name {
-            "loss" => Found::Loss,
-            "step" => Found::Step,
-            "epoch" => Found::Epoch,
-            "epoch_s" => Found::EpochS,
-            "train_s" => Found::Fact(Fact::TrainS),
-            "setup_s" => Found::Fact(Fact::SetupS),
-            "compile_s" => Found::Fact(Fact::CompileS),
-            "eval_s" => Found::Fact(Fact::EvalS),
-            "work" => Found::Fact(Fact::Work),
-            "device_peak_bytes" => Found::Fact(Fact::DevicePeakBytes),
-            name if task.metrics.contains_key(name) => Found::Fact(Fact::Metric(name.to_owned())),
-            name => {
-                return Err(format!(
-                    "{name:?} is not a metric of the task ({}), and not one of loss, step, epoch, epoch_s, \
-                     train_s, setup_s, compile_s, eval_s, work, device_peak_bytes",
-                    task.names()
-                ));
-            }
-        })
-    }
-}
 
 /// One expression or path.
 #[derive(Debug)]
 struct Rule {
     shown: String,
     how: How,
+    /// One for each named group of an expression; the one that a path leads to.
+    facts: Vec<Fact>,
     matched: bool,
 }
 
 #[derive(Debug)]
 enum How {
-    Expression(Regex, Vec<(String, Found)>),
-    Json(Vec<String>, Found),
+    Expression(Regex),
+    /// A JSON pointer (RFC 6901).
+    Json(String),
 }
 
 /// A trainer's rules, and which of them have matched.
 #[derive(Debug, Default)]
 pub struct Rules(Vec<Rule>);
+
+/// What a rule finds under a name.
+fn fact(name: &str, task: &Task) -> Result<Fact, String> {
+    if task.metrics.contains_key(name) {
+        return Ok(Fact::Metric(name.to_owned()));
+    }
+    let known = Fact::of_rules();
+    let fact = known.iter().find(|(_, known)| *known == name).map(|(fact, _)| fact.clone());
+    fact.ok_or_else(|| {
+        let names: Vec<&str> = known.iter().map(|(_, name)| *name).collect();
+        let (metrics, names) = (task.names(), names.join(", "));
+        format!("{name:?} is not a metric of the task ({metrics}), and not one of {names}")
+    })
+}
 
 impl Rules {
     /// # Errors
@@ -79,55 +59,45 @@ impl Rules {
                 let last = said.lines().last().unwrap_or_default();
                 format!("the rule {text:?}: {}", last.trim_start_matches("error: "))
             })?;
-            let groups = regex.capture_names().flatten().map(|name| {
-                let fact =
-                    Found::of(name, task).map_err(|error| format!("the rule {text:?}: {error}"))?;
-                Ok((name.to_owned(), fact))
-            });
-            let groups = groups.collect::<Result<Vec<_>, String>>()?;
-            if groups.is_empty() {
+            let facts = regex.capture_names().flatten().map(|name| fact(name, task));
+            let facts = facts.collect::<Result<Vec<_>, _>>();
+            let facts = facts.map_err(|error| format!("the rule {text:?}: {error}"))?;
+            if facts.is_empty() {
                 return Err(format!(
                     "the rule {text:?} has no named group such as `(?<loss>\\S+)`"
                 ));
             }
-            Ok(Rule { shown: text.clone(), how: How::Expression(regex, groups), matched: false })
+            let how = How::Expression(regex);
+            Ok(Rule { shown: text.clone(), how, facts, matched: false })
         };
         let path = |(name, path): (&String, &String)| {
-            let fact = Found::of(name, task).map_err(|error| format!("read_json: {error}"))?;
-            let plain = path.trim_start_matches('$').replace('[', ".").replace(']', "");
-            let keys = plain.split('.').filter(|key| !key.is_empty()).map(str::to_owned).collect();
-            Ok(Rule {
-                shown: format!("{name} = {path}"),
-                how: How::Json(keys, fact),
-                matched: false,
-            })
+            let fact = fact(name, task).map_err(|error| format!("read_json: {error}"))?;
+            let escaped = path.replace('~', "~0").replace('/', "~1");
+            let keys = escaped.trim_start_matches('$').split(['.', '[', ']']);
+            let pointer = keys.filter(|key| !key.is_empty()).map(|key| format!("/{key}")).collect();
+            let (shown, how) = (format!("{name} = {path}"), How::Json(pointer));
+            Ok(Rule { shown, how, facts: vec![fact], matched: false })
         };
         let rules = read.iter().map(expression).chain(read_json.iter().map(path));
         Ok(Rules(rules.collect::<Result<_, _>>()?))
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Whether any of them finds that metric.
     pub fn read(&self, metric: &str) -> bool {
-        let is = |fact: &Found| matches!(fact, Found::Fact(Fact::Metric(name)) if name == metric);
-        self.0.iter().any(|rule| match &rule.how {
-            How::Expression(_, groups) => groups.iter().any(|(_, fact)| is(fact)),
-            How::Json(_, fact) => is(fact),
-        })
+        let is = |fact: &Fact| matches!(fact, Fact::Metric(name) if name == metric);
+        self.0.iter().flat_map(|rule| &rule.facts).any(is)
     }
 
     /// All that a line says.
     ///
     /// # Errors
     /// If what stands in a number's place is none.
-    pub fn line(&mut self, line: &str) -> Result<Vec<(Found, Printed)>, String> {
+    pub fn line(&mut self, line: &str) -> Result<Vec<(Fact, Printed)>, String> {
         let mut found = Vec::new();
-        let mut json = None;
-        for Rule { shown, how, matched } in &mut self.0 {
-            let mut add = |fact: &Found, text: &str| {
+        let json: OnceCell<Option<Value>> = OnceCell::new();
+        let parse = || serde_json::from_str(line).ok().filter(Value::is_object);
+        for Rule { shown, how, facts, matched } in &mut self.0 {
+            let mut add = |fact: &Fact, text: &str| {
                 let printed =
                     text.parse().map_err(|error| format!("the rule {shown:?}: {error}"))?;
                 found.push((fact.clone(), printed));
@@ -135,31 +105,20 @@ impl Rules {
                 Ok::<(), String>(())
             };
             match how {
-                How::Expression(regex, groups) => {
+                How::Expression(regex) => {
                     for captures in regex.captures_iter(line) {
-                        for (name, fact) in groups.iter() {
-                            if let Some(group) = captures.name(name) {
+                        for fact in facts.iter() {
+                            if let Some(group) = captures.name(fact.name()) {
                                 add(fact, group.as_str())?;
                             }
                         }
                     }
                 }
-                How::Json(keys, fact) => {
-                    let parse = || {
-                        line.trim_start()
-                            .starts_with('{')
-                            .then(|| serde_json::from_str(line).ok())
-                            .flatten()
-                    };
-                    let object: &Option<Value> = json.get_or_insert_with(parse);
-                    let inner = keys.iter().try_fold(object.as_ref(), |value, key| {
-                        let value = value?;
-                        Some(value.get(key).or_else(|| value.get(key.parse::<usize>().ok()?)))
-                    });
-                    match inner.flatten() {
+                How::Json(pointer) => {
+                    match json.get_or_init(parse).as_ref().and_then(|it| it.pointer(pointer)) {
                         None | Some(Value::Null) => {}
-                        Some(Value::String(text)) => add(fact, text)?,
-                        Some(other) => add(fact, &other.to_string())?,
+                        Some(Value::String(text)) => add(&facts[0], text)?,
+                        Some(other) => add(&facts[0], &other.to_string())?,
                     }
                 }
             }
@@ -200,11 +159,8 @@ mod tests {
         let mut rules =
             rules(r"read = ['step (?<step>\d+): bpc (?<bpc>\S+)', 'never (?<loss>\S+)']").unwrap();
         let found = rules.line("step 20: bpc 3.25,").unwrap();
-        assert_eq!(found[0], (Found::Step, Printed { value: 20.0, grain: 1.0 }));
-        assert_eq!(
-            found[1],
-            (Found::Fact(Fact::Metric("bpc".into())), Printed { value: 3.25, grain: 0.01 })
-        );
+        assert_eq!(found[0], (Fact::Step, Printed { value: 20.0, grain: 1.0 }));
+        assert_eq!(found[1], (Fact::Metric("bpc".into()), Printed { value: 3.25, grain: 0.01 }));
         assert_eq!(rules.idle().collect::<Vec<_>>(), [r"never (?<loss>\S+)"]);
         assert!(rules.line("step 3: bpc high").unwrap_err().contains("\"high\" is not a number"));
     }

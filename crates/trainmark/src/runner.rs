@@ -16,7 +16,7 @@ use crate::sample;
 use crate::seal::Seal;
 use crate::share::{self, Needs, Pool, Share};
 use crate::suite::LoadedSuite;
-use crate::task::{Task, Work};
+use crate::task::Task;
 use crate::trainer::{Ready, Trainers};
 use crate::transcript::Transcript;
 use anyhow::{Context, Result, anyhow};
@@ -440,14 +440,8 @@ impl<'a> Runner<'a> {
             environment: prepared.command.environment.clone(),
             sha256: ready.sha256.clone(),
             sources_sha256: Some(sources),
-            version: said.version.clone(),
-            device: said.device.clone(),
-            path: said.path.clone(),
-            threads: said.threads,
-            precision: said.precision.clone(),
-            parameters: said.parameters,
-            software: said.software,
             limits: self.limits(outcome, share),
+            ..said.trainer.clone()
         };
         let claim = Sample {
             devices: share.devices.clone(),
@@ -525,10 +519,8 @@ fn dataset_record((name, sha256): (&str, &str)) -> Box<DatasetRecord> {
 /// Adds what the suite computes from the configuration: work, and operations where the trainer counts none.
 /// Returns what cannot be computed.
 fn compute(task: &Task, row: &Row, said: &mut Transcript) -> Option<String> {
-    let work = task.throughput.as_ref().and_then(|it| match &it.per_run {
-        Work::Computed(expression) => Some((Fact::Work, "throughput", expression)),
-        Work::Reported => None,
-    });
+    let work = task.throughput.as_ref().and_then(|it| it.per_run.as_ref());
+    let work = work.map(|expression| (Fact::Work, "throughput", expression));
     let flop = task.flop_per_run.as_ref().filter(|_| said.facts.value(&Fact::DenseFlop).is_none());
     let flop = flop.map(|expression| (Fact::DenseFlop, "flop_per_run", expression));
     let mut trouble = None;

@@ -29,17 +29,14 @@ pub struct Score {
     pub truth: String,
     /// The type of the truth; that of the predictions for `rmse` and `mae`, else the one that its name
     /// ends in.
-    #[serde(default)]
     truth_type: Option<Type>,
     /// Of `characters`: the first so many per cent are only trained on. Of the rest, all but the first are
     /// predicted, each from those before it.
     #[serde(default)]
     trained_percent: usize,
     /// For `top_k`.
-    #[serde(default)]
     k: Option<usize>,
     /// Labels are below it; rows of `log_loss` and `top_k` have so many numbers.
-    #[serde(default)]
     classes: Option<usize>,
     /// Whether the numbers of `log_loss` are logits, not probabilities.
     #[serde(default)]
@@ -84,20 +81,21 @@ pub enum Type {
     Characters,
 }
 
+/// The types of plain numbers: how files' names end, and what NumPy calls them.
+const PLAIN: [(&str, &str, Type); 6] = [
+    ("u8", "u1", Type::U8),
+    ("u16", "u2", Type::U16),
+    ("u32", "u4", Type::U32),
+    ("i64", "i8", Type::I64),
+    ("f32", "f4", Type::F32),
+    ("f64", "f8", Type::F64),
+];
+
 impl Type {
     fn of_name(name: &str) -> Option<Type> {
-        use Type::*;
-        let ends = [
-            ("u8", U8),
-            ("u16", U16),
-            ("u32", U32),
-            ("i64", I64),
-            ("f32", F32),
-            ("f64", F64),
-            ("npy", Npy),
-        ];
-        let idx = name.contains("idx").then_some(Idx);
-        idx.or(ends.into_iter().find(|(end, _)| name.ends_with(end)).map(|(_, it)| it))
+        let plain = PLAIN.iter().find(|it| name.ends_with(it.0)).map(|it| it.2);
+        let idx = name.contains("idx").then_some(Type::Idx);
+        idx.or(plain).or(name.ends_with("npy").then_some(Type::Npy))
     }
 
     /// At most, of one number.
@@ -111,16 +109,8 @@ impl Type {
     }
 
     fn of_npy(descr: &str) -> Option<Type> {
-        let known = [
-            ("u1", Type::U8),
-            ("u2", Type::U16),
-            ("u4", Type::U32),
-            ("i8", Type::I64),
-            ("f4", Type::F32),
-            ("f8", Type::F64),
-        ];
-        let plain = descr.trim_start_matches(['<', '|', '=']);
-        known.into_iter().find(|(code, _)| *code == plain).map(|(_, it)| it)
+        let code = descr.trim_start_matches(['<', '|', '=']);
+        PLAIN.iter().find(|it| it.1 == code).map(|it| it.2)
     }
 
     fn numbers(self, bytes: &[u8]) -> Result<Vec<f64>, String> {
@@ -188,17 +178,6 @@ fn npy(bytes: &[u8]) -> Result<Vec<f64>, String> {
     of.ok_or_else(none)?.numbers(&rest[at + length..])
 }
 
-impl Measure {
-    /// Which way it is better, whatever a suite says.
-    fn better(self) -> Option<Better> {
-        match self {
-            Measure::Accuracy | Measure::TopK => Some(Better::Higher),
-            Measure::Rmse | Measure::Mae | Measure::LogLoss => Some(Better::Lower),
-            Measure::Command => None,
-        }
-    }
-}
-
 impl Score {
     /// What is wrong with it, if anything.
     pub(crate) fn check(&self) -> Result<(), String> {
@@ -225,7 +204,11 @@ impl Score {
 
     /// Whether a metric that is better in that direction can be scored so.
     pub(crate) fn fits(&self, better: Better) -> bool {
-        self.by.better().is_none_or(|own| own == better)
+        match self.by {
+            Measure::Accuracy | Measure::TopK => better == Better::Higher,
+            Measure::Rmse | Measure::Mae | Measure::LogLoss => better == Better::Lower,
+            Measure::Command => true,
+        }
     }
 
     fn truth_type(&self) -> Option<Type> {
@@ -270,12 +253,11 @@ impl Score {
         let most = (truth.len() * wide * self.predictions.bytes() + LONGEST_HEADER) as u64;
         let bytes = read(predictions, most)
             .map_err(|it| format!("the predictions cannot be read: {it}"))?;
-        let predicted = match bytes.len() as u64 > most {
-            true => Err(format!("more than {} predictions", truth.len() * wide)),
-            false => {
-                self.predictions.numbers(&bytes).map_err(|it| format!("the predictions: {it}"))
-            }
-        }?;
+        if bytes.len() as u64 > most {
+            return Err(format!("more than {} predictions", truth.len() * wide));
+        }
+        let predicted =
+            self.predictions.numbers(&bytes).map_err(|it| format!("the predictions: {it}"))?;
         if predicted.len() != truth.len() * wide {
             let each = if wide > 1 { format!(" of {wide} numbers each") } else { String::new() };
             return Err(format!(
@@ -297,7 +279,10 @@ impl Score {
 
     /// The values to predict and, for a text, the number of different labels in the whole file.
     fn truth(&self, file: &Path) -> Result<(Vec<f64>, usize), String> {
-        let bytes = read_all(file).map_err(|error| error.to_string())?;
+        let mut bytes = Vec::new();
+        // Decompressed if it has to be.
+        let read = content(file).and_then(|it| it.take(MOST_BYTES).read_to_end(&mut bytes));
+        read.map_err(|error| error.to_string())?;
         let of = self.truth_type().ok_or("is of an unknown type")?;
         let mut truth = of.numbers(&bytes)?;
         if of != Type::Characters {
@@ -363,13 +348,6 @@ impl Score {
 
 /// Runs a scoring command and returns what it prints.
 pub type Ask<'a> = dyn FnMut(Vec<String>) -> Result<String, String> + 'a;
-
-/// The truth, decompressed if it has to be.
-fn read_all(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    content(path)?.take(MOST_BYTES).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
 
 /// A file, to one byte more than there may be, so that one that is too long shows.
 fn read(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {

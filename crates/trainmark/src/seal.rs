@@ -7,6 +7,7 @@
 
 use std::fs::Metadata;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Files at most: a folder of more is watched in its first ones.
@@ -14,9 +15,10 @@ const MOST_FILES: usize = 10_000;
 
 /// How some files were.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seal(Vec<(PathBuf, Look)>);
+pub struct Seal(Vec<(PathBuf, Option<Look>)>);
 
-type Look = Option<(u64, u64, u64, i64, i64, i64, i64)>;
+/// Inode, size, and when the inode was last changed, as it is with everything that changes.
+type Look = (u64, u64, i64, i64);
 
 impl Seal {
     /// The seal of files and of all files in folders, as they are now.
@@ -37,8 +39,9 @@ impl Seal {
 
     /// A file that is not as it was, if there is one.
     pub fn broken(&self) -> Option<&Path> {
-        let changed =
-            |(path, then): &&(PathBuf, Look)| std::fs::metadata(path).ok().map(look) != *then;
+        let changed = |(path, then): &&(PathBuf, Option<Look>)| {
+            std::fs::metadata(path).ok().map(look) != *then
+        };
         self.0.iter().find(changed).map(|(path, _)| path.as_path())
     }
 }
@@ -47,23 +50,8 @@ fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
     std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()
 }
 
-#[cfg(unix)]
-fn look(file: Metadata) -> (u64, u64, u64, i64, i64, i64, i64) {
-    use std::os::unix::fs::MetadataExt;
-    (
-        file.dev(),
-        file.ino(),
-        file.len(),
-        file.mtime(),
-        file.mtime_nsec(),
-        file.ctime(),
-        file.ctime_nsec(),
-    )
-}
-
-#[cfg(not(unix))]
-fn look(file: Metadata) -> (u64, u64, u64, i64, i64, i64, i64) {
-    (0, 0, file.len(), 0, 0, 0, 0)
+fn look(file: Metadata) -> Look {
+    (file.ino(), file.len(), file.ctime(), file.ctime_nsec())
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::setup::needs::Declared;
 use crate::task::{self, Key, Task};
 use crate::template::{self, Argument};
 use indexmap::IndexMap;
+use record::Reference;
 use record::name::{self, file_nearby};
 use record::task::ScalingRecord;
 use serde::Deserialize;
@@ -28,15 +29,13 @@ pub struct Suite {
     /// Where builds and relative programs are run from, relative to the suite file's folder.
     #[serde(default = "here")]
     root: PathBuf,
-    /// The task: what the trainers learn.
+    /// What is learnt.
     #[serde(default)]
     task: task::Declared,
     /// Configuration keys, beyond those that the task declares.
     #[serde(default)]
     keys: IndexMap<String, Key>,
-    #[serde(default)]
     pub scaling: Option<ScalingRecord>,
-    #[serde(default)]
     pub reference: Option<ReferenceRow>,
     /// Configuration of every row.
     #[serde(default)]
@@ -71,51 +70,35 @@ pub struct ReferenceRow {
     pub config: Map<String, Value>,
 }
 
+/// As records know it.
+impl From<&ReferenceRow> for Reference {
+    fn from(row: &ReferenceRow) -> Reference {
+        let (executable, backend) = (row.trainer.clone(), row.backend.clone());
+        Reference { executable, backend, settings: row.config.clone() }
+    }
+}
+
 /// The settings of a model for all trainers.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Model {
-    #[serde(default)]
     pub config: Map<String, Value>,
-    #[serde(default)]
     pub targets: Vec<Target>,
 }
 
 /// Metrics on the wrong side of which a row has not converged.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(try_from = "Map<String, Value>")]
 pub struct Target {
     /// It holds for configurations with at least these numbers and exactly these other values;
     /// `dataset` is the name of the data.
+    #[serde(default)]
     pub at: Map<String, Value>,
+    #[serde(flatten)]
     pub metrics: BTreeMap<String, f64>,
 }
 
 /// The key of the dataset's name in a target.
 const DATASET: &str = "dataset";
-/// The quality, in targets as they were written when there was one task.
-const PERCENT: &str = "percent";
-
-impl TryFrom<Map<String, Value>> for Target {
-    type Error = String;
-
-    fn try_from(mut table: Map<String, Value>) -> Result<Target, String> {
-        let at = match table.remove("at") {
-            Some(Value::Object(at)) => at,
-            Some(other) => return Err(format!("at = {other} is not a table")),
-            None => {
-                let old = |key: &&str| table.contains_key(PERCENT) && table.contains_key(*key);
-                let keys: Vec<&str> = [DATASET, "epochs"].into_iter().filter(old).collect();
-                keys.into_iter().filter_map(|key| table.remove_entry(key)).collect()
-            }
-        };
-        let number = |(name, value): (String, Value)| match value.as_f64() {
-            Some(number) => Ok((name, number)),
-            None => Err(format!("the target {name} = {value} is not a number")),
-        };
-        Ok(Target { at, metrics: table.into_iter().map(number).collect::<Result<_, _>>()? })
-    }
-}
 
 impl Target {
     fn holds(&self, dataset: Option<&str>, config: &Map<String, Value>) -> bool {
@@ -138,69 +121,52 @@ impl Target {
 
 /// A program that trains.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Trainer {
     pub name: String,
     /// The program's file; `{cargo_target}` is cargo's target folder. A bare name is looked up in
     /// `PATH`.
     pub program: String,
     /// How it is built, if it has to be.
-    #[serde(default)]
     pub build: Vec<String>,
     /// The set-up that a machine needs before the trainer can run; only `trainmark setup` makes it.
-    #[serde(default)]
     pub setup: Option<Declared>,
     /// Files and folders, besides the program and what the command names, that decide what it does: if
     /// they change, `--resume` runs it again, and its grade holds no more.
-    #[serde(default)]
     pub inputs: Vec<PathBuf>,
     /// How it is asked what it can do here. Without it, everything is taken to be available.
-    #[serde(default)]
     pub probe: Vec<String>,
     pub command: Vec<Argument>,
     /// Where it runs, relative to the suite's root.
-    #[serde(default)]
     pub directory: Option<PathBuf>,
     /// Whether the command is one for `sh`; what is filled in is quoted.
-    #[serde(default)]
     pub shell: bool,
     /// Regular expressions with named groups, by which its lines are read.
-    #[serde(default)]
     pub read: Vec<String>,
     /// Paths into its lines of JSON, by what they find.
-    #[serde(default)]
     pub read_json: BTreeMap<String, String>,
     /// Of processes that train together, whose lines count; a launcher's tag says whose a line is. Without it,
     /// the events of all do, and of other lines none is taken apart.
-    #[serde(default)]
     pub ranks: Option<Speakers>,
     /// How many devices a row gets, and how many logical cores it is bound to, in terms of its configuration;
     /// nothing is asked for where a key has no value, and no device by rows on the CPU.
-    #[serde(default)]
     pub devices: Option<Expression>,
-    #[serde(default)]
     pub cores: Option<Expression>,
-    #[serde(default)]
     pub environment: BTreeMap<String, String>,
     pub backends: Vec<String>,
     /// Nodes of a cluster that a row takes, for example `{nodes}`; one if nothing is said.
-    #[serde(default)]
     pub nodes: Option<String>,
     /// Backends that compile or capture the training step as a whole.
-    #[serde(default)]
     pub compiled: Vec<String>,
     /// In the order of the file.
     pub models: IndexMap<String, TrainedModel>,
     /// Arguments that are added to the probe and to the command if software imitations of devices are
     /// allowed (`trainmark run --allow-software`).
-    #[serde(default)]
     pub allow_software: Vec<String>,
     /// Arguments that are added to the command if each epoch is to be tested (`trainmark run
     /// --target-accuracy`); evaluation must be off the trainer's clock.
-    #[serde(default)]
     pub race: Vec<String>,
     /// Rows that are left out: each a table of keys that all must match.
-    #[serde(default)]
     pub exclude: Vec<Map<String, Value>>,
 }
 
@@ -217,15 +183,8 @@ pub struct TrainedModel {
 
 /// Why a suite cannot be used: one line.
 #[derive(Debug, thiserror::Error)]
-pub enum SuiteError {
-    #[error("cannot read the suite {file}: {reason}{}", file_nearby(file.as_ref()))]
-    Unreadable { file: String, reason: std::io::Error },
-    /// Neither a file nor built in.
-    #[error("{0}")]
-    Unknown(String),
-    #[error("{file}: {reason}")]
-    Malformed { file: String, reason: String },
-}
+#[error("{0}")]
+pub struct SuiteError(String);
 
 /// A suite and where it came from.
 #[derive(Clone, Debug)]
@@ -273,8 +232,8 @@ impl LoadedSuite {
         let root = std::env::current_dir().unwrap_or_else(|_| here());
         let mut loaded = LoadedSuite::of_text(text.to_owned(), ORIGIN_BUILT_IN, root)?;
         if loaded.suite.trainers.iter().any(|trainer| trainer.setup.is_some()) {
-            let unreadable = |reason| SuiteError::Unreadable { file: name.to_owned(), reason };
-            loaded.root = builtin::unpack().map_err(unreadable)?;
+            loaded.root =
+                builtin::unpack().map_err(|reason| unreadable(Path::new(name), &reason))?;
             loaded.folder = loaded.root.join("suites");
         }
         Ok(loaded)
@@ -302,8 +261,8 @@ impl LoadedSuite {
 
     fn read(file: &Path) -> Result<LoadedSuite, SuiteError> {
         let origin = file.display().to_string();
-        let text = files::read_text(file, files::Kind::SUITE)
-            .map_err(|reason| SuiteError::Unreadable { file: origin.clone(), reason })?;
+        let text = files::read_text(file, files::Kind::SUITE);
+        let text = text.map_err(|reason| unreadable(file, &reason))?;
         let suite = Suite::parse(&text, &origin)?;
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
@@ -324,11 +283,16 @@ impl LoadedSuite {
 pub(crate) fn unknown(wanted: &Path) -> SuiteError {
     let name = wanted.display().to_string();
     let known: Vec<&str> = builtin::suites().map(|(known, _)| known).collect();
-    SuiteError::Unknown(name::unknown("--suite", "suite", &name, &known, "trainmark suites"))
+    SuiteError(name::unknown("--suite", "suite", &name, &known, "trainmark suites"))
 }
 
-fn malformed(file: &str, reason: impl Into<String>) -> SuiteError {
-    SuiteError::Malformed { file: file.to_owned(), reason: reason.into() }
+fn unreadable(file: &Path, reason: &std::io::Error) -> SuiteError {
+    let (file, nearby) = (file.display(), file_nearby(file));
+    SuiteError(format!("cannot read the suite {file}: {reason}{nearby}"))
+}
+
+fn malformed(file: &str, reason: String) -> SuiteError {
+    SuiteError(format!("{file}: {reason}"))
 }
 
 impl Suite {
@@ -339,7 +303,7 @@ impl Suite {
     pub fn parse(text: &str, file: &str) -> Result<Suite, SuiteError> {
         let mut suite: Suite =
             toml::from_str(text).map_err(|error| malformed(file, one_line(text, &error)))?;
-        suite.settle();
+        suite.task.0.keys.extend(std::mem::take(&mut suite.keys));
         suite.check().map_err(|reason| malformed(file, reason))?;
         suite.add_reference().map_err(|reason| malformed(file, reason))?;
         Ok(suite)
@@ -364,21 +328,9 @@ impl Suite {
         Ok(())
     }
 
-    /// The task: what the trainers learn.
+    /// What is learnt.
     pub fn task(&self) -> &Task {
         &self.task.0
-    }
-
-    /// The keys belong to the task; old targets are of its quality.
-    fn settle(&mut self) {
-        self.task.0.keys.extend(std::mem::take(&mut self.keys));
-        let quality = self.task().quality.clone();
-        let targets = self.models.values_mut().flat_map(|model| &mut model.targets);
-        for target in targets {
-            if let (Some(quality), Some(value)) = (&quality, target.metrics.remove(PERCENT)) {
-                target.metrics.insert(quality.clone(), value);
-            }
-        }
     }
 
     fn check(&self) -> Result<(), String> {
@@ -417,9 +369,11 @@ impl Suite {
     }
 
     fn check_trainer(&self, trainer: &Trainer) -> Result<(), String> {
-        let name = &trainer.name;
-        if trainer.command.is_empty() || trainer.backends.is_empty() || trainer.models.is_empty() {
-            return Err(format!("the trainer {name:?} needs a command, backends and models"));
+        let Trainer { name, program, command, backends, models, .. } = trainer;
+        if program.is_empty() || command.is_empty() || backends.is_empty() || models.is_empty() {
+            return Err(format!(
+                "the trainer {name:?} needs a program, a command, backends and models"
+            ));
         }
         if let Some(Declared::SameAs(other)) = &trainer.setup {
             let own = |other: &Trainer| matches!(other.setup, Some(Declared::Own(_)));
@@ -476,10 +430,8 @@ impl Suite {
 
     fn check_keys(&self) -> Result<(), String> {
         let task = self.task();
-        let work = task.throughput.as_ref().and_then(|it| match &it.per_run {
-            task::Work::Computed(expression) => Some(("throughput", expression)),
-            task::Work::Reported => None,
-        });
+        let work = task.throughput.as_ref().and_then(|it| it.per_run.as_ref());
+        let work = work.map(|it| ("throughput", it));
         let flop = task.flop_per_run.as_ref().map(|it| ("flop_per_run", it));
         let mut wanted: Vec<(&str, &str)> = Vec::new();
         for (what, expression) in work.into_iter().chain(flop) {
@@ -557,10 +509,7 @@ impl Trainer {
     pub fn placeholders(&self) -> impl Iterator<Item = String> + '_ {
         let asks = [&self.devices, &self.cores].into_iter().flatten();
         let asks = asks.flat_map(|it| it.keys().into_iter().map(str::to_owned));
-        let words = self.command.iter().flat_map(|argument| match argument {
-            Argument::Always(word) => std::slice::from_ref(word),
-            Argument::IfKnown(words) => words.as_slice(),
-        });
+        let words = self.command.iter().flat_map(Argument::words);
         let words = words.chain(self.environment.values()).chain(&self.nodes);
         words.flat_map(|text| template::placeholders(text)).chain(asks)
     }
@@ -661,7 +610,8 @@ mod tests {
     #[test]
     fn of_the_targets_that_hold_the_one_that_asks_for_most_counts() {
         let suite = targets(
-            "{ dataset = \"mnist\", epochs = 1, percent = 87.0 }, { dataset = \"mnist\", epochs = 5, percent = 93.5 }, \
+            "{ at = { dataset = \"mnist\", epochs = 1 }, test_accuracy_percent = 87 }, \
+             { at = { dataset = \"mnist\", epochs = 5 }, test_accuracy_percent = 93.5 }, \
              { at = { dataset = \"digits\" }, test_accuracy_percent = 80 }",
         )
         .unwrap();
@@ -689,7 +639,7 @@ mod tests {
             let refused = targets(target).unwrap_err().to_string();
             assert!(refused.contains("can never apply") && refused.contains(why), "{refused}");
         }
-        let unknown = format!("{SMALL}\n[models.cnn]\ntargets = [{{ percent = 1 }}]");
+        let unknown = format!("{SMALL}\n[models.cnn]\ntargets = [{{ test_accuracy_percent = 1 }}]");
         assert!(refusal(&unknown).contains("no trainer trains"));
     }
 

@@ -3,6 +3,7 @@
 
 use crate::builtin;
 use crate::expression::Expression;
+use crate::printed::Fact;
 use crate::score::{Ask, Score, Type};
 use crate::template::Argument;
 use indexmap::IndexMap;
@@ -22,13 +23,10 @@ use std::path::{Component, Path, PathBuf};
 pub struct Task {
     pub name: String,
     /// The built-in task that this one starts from.
-    #[serde(default)]
     like: Option<String>,
     /// A file, a folder or several files, relative to the suite file's folder.
-    #[serde(default)]
-    pub data: Option<Paths>,
+    pub data: Option<OneOrMore<PathBuf>>,
     /// Where data is looked for that may lie in several places.
-    #[serde(default)]
     pub find: Option<Find>,
     /// The SHA-256 of data that have a name; only they are called so. Targets may name them.
     #[serde(default)]
@@ -37,34 +35,36 @@ pub struct Task {
     #[serde(default)]
     pub files: Vec<Download>,
     /// The metric that decides convergence.
-    #[serde(default)]
     pub quality: Option<String>,
     #[serde(default)]
     pub metrics: IndexMap<String, Metric>,
-    #[serde(default)]
     pub throughput: Option<Throughput>,
     /// Floating-point operations of one training, where the trainer does not say.
-    #[serde(default)]
     pub flop_per_run: Option<Expression>,
-    #[serde(default)]
     pub verify: Option<Verify>,
     #[serde(default)]
     pub keys: IndexMap<String, Key>,
 }
 
-/// One path or several.
+/// One or several: a suite may leave the brackets out.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
-pub enum Paths {
-    One(PathBuf),
-    Several(Vec<PathBuf>),
+pub enum OneOrMore<T> {
+    One(T),
+    More(Vec<T>),
 }
 
-impl Paths {
-    pub fn all(&self) -> &[PathBuf] {
+impl<T> Default for OneOrMore<T> {
+    fn default() -> OneOrMore<T> {
+        OneOrMore::More(Vec::new())
+    }
+}
+
+impl<T> OneOrMore<T> {
+    pub fn all(&self) -> &[T] {
         match self {
-            Paths::One(path) => std::slice::from_ref(path),
-            Paths::Several(paths) => paths,
+            OneOrMore::One(one) => std::slice::from_ref(one),
+            OneOrMore::More(all) => all,
         }
     }
 }
@@ -76,46 +76,38 @@ pub struct Find {
     /// Within each of these places; the task's files are there by their `path`, plain or with `.gz`.
     pub folders: Vec<String>,
     /// Data that the program draws where there are no others.
-    #[serde(default)]
     pub stand_in: Option<String>,
 }
 
 /// A file of the data.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Download {
     /// Where it can be downloaded: the addresses are tried in this order.
-    #[serde(default)]
-    pub url: Addresses,
+    pub url: OneOrMore<String>,
     /// The digest of the file or, if it is compressed, of its content.
-    #[serde(default)]
     pub sha256: Option<String>,
     /// Where it goes, relative to the suite file's folder; without it, the URL's last part, beside or
     /// in `data`.
-    #[serde(default)]
     pub path: Option<PathBuf>,
 }
 
-/// One address or several.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-pub enum Addresses {
-    One(String),
-    Several(Vec<String>),
-}
-
-impl Default for Addresses {
-    fn default() -> Addresses {
-        Addresses::Several(Vec::new())
-    }
-}
-
-impl Addresses {
-    pub fn all(&self) -> &[String] {
-        match self {
-            Addresses::One(address) => std::slice::from_ref(address),
-            Addresses::Several(addresses) => addresses,
+impl Download {
+    fn check(&self) -> Result<(), String> {
+        let is_name = |part| matches!(part, Component::Normal(_));
+        let is_digest = |it: &str| it.len() == 64 && it.bytes().all(|it| it.is_ascii_hexdigit());
+        let url = self.url.all().first();
+        if url.is_none() && self.path.is_none() {
+            return Err(format!("a file needs a `url` or a `path`: {self:?}"));
         }
+        if let Some(path) = self.path.as_ref().filter(|path| !path.components().all(is_name)) {
+            return Err(format!("the path {path:?} is not below the suite's folder"));
+        }
+        if !self.sha256.as_deref().map_or(url.is_none(), is_digest) {
+            let url = url.map_or("", String::as_str);
+            return Err(format!("{url}: its sha256 is not 64 hexadecimal digits"));
+        }
+        Ok(())
     }
 }
 
@@ -123,16 +115,13 @@ impl Addresses {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Metric {
-    #[serde(default)]
     pub label: Option<String>,
     #[serde(default)]
     pub unit: String,
     pub better: Better,
     /// How the harness computes it from the trainer's predictions.
-    #[serde(default)]
     pub score: Option<Score>,
     /// Its key in MLPerf's lines, if that is not its name.
-    #[serde(default)]
     pub mlperf: Option<Mlperf>,
 }
 
@@ -143,18 +132,13 @@ impl Metric {
 
     /// A value as messages show it.
     pub fn shown(&self, value: f64) -> String {
-        shown(value, &self.unit)
+        let decimals = if self.unit == "%" { 2 } else { 4 };
+        let number = match value.abs() {
+            size if size != 0.0 && !(1e-3..1e6).contains(&size) => format!("{value:.4e}"),
+            _ => format!("{value:.decimals$}"),
+        };
+        format!("{number} {}", self.unit).trim_end().to_owned()
     }
-}
-
-/// A metric's value as messages show it.
-pub fn shown(value: f64, unit: &str) -> String {
-    let decimals = if unit == "%" { 2 } else { 4 };
-    let number = match value.abs() {
-        size if size != 0.0 && !(1e-3..1e6).contains(&size) => format!("{value:.4e}"),
-        _ => format!("{value:.decimals$}"),
-    };
-    if unit.is_empty() { number } else { format!("{number} {unit}") }
 }
 
 /// A key of MLPerf's log that holds a metric, in another unit perhaps.
@@ -176,26 +160,15 @@ fn one() -> f64 {
 pub struct Throughput {
     /// In the plural, for example `tokens`.
     pub unit: String,
-    pub per_run: Work,
+    /// How much work one training is; `None` if only the trainer knows: `reported`.
+    #[serde(deserialize_with = "unless_reported")]
+    pub per_run: Option<Expression>,
 }
 
-/// How the work of a training is known.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(try_from = "serde_json::Value")]
-pub enum Work {
-    Reported,
-    Computed(Expression),
-}
-
-impl TryFrom<serde_json::Value> for Work {
-    type Error = String;
-
-    fn try_from(value: serde_json::Value) -> Result<Work, String> {
-        match value.as_str() {
-            Some("reported") => Ok(Work::Reported),
-            _ => Expression::try_from(value).map(Work::Computed),
-        }
-    }
+fn unless_reported<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Expression>, D::Error> {
+    let value = Value::deserialize(from)?;
+    let computed = (value != "reported").then(|| Expression::try_from(value));
+    computed.transpose().map_err(Error::custom)
 }
 
 /// How `trainmark verify` finds out whether all trainers take the same steps.
@@ -212,7 +185,6 @@ pub struct Verify {
     #[serde(default)]
     pub config: Map<String, Value>,
     /// Beside the harness, or in `PATH`.
-    #[serde(default)]
     pub program: Option<String>,
     #[serde(default)]
     pub command: Vec<Argument>,
@@ -237,23 +209,12 @@ fn yes() -> bool {
     true
 }
 
-/// Names that rules use for what a trainer says besides metrics, and those of the specification.
-pub(crate) const TAKEN: [&str; 14] = [
-    "loss",
-    "step",
-    "epoch",
-    "epoch_s",
-    "train_s",
-    "setup_s",
-    "compile_s",
-    "eval_s",
-    "work",
-    "device_peak_bytes",
-    "training_time_seconds",
-    "peak_memory_mb",
-    "throughput",
-    "at",
-];
+/// Whether no metric can have the name: rules use it for what a trainer says besides metrics, or the
+/// specification does.
+pub(crate) fn is_taken(name: &str) -> bool {
+    let specified = ["training_time_seconds", "peak_memory_mb", "throughput", "at"];
+    Fact::of_rules().iter().any(|(_, known)| *known == name) || specified.contains(&name)
+}
 
 /// `task = "name"` or `[task]`.
 #[derive(Clone, Debug)]
@@ -313,11 +274,7 @@ impl Task {
         self.find = self.find.or(base.find);
         if self.files.is_empty() {
             // Other data in the same files; they cannot be downloaded from there.
-            let named = |file: Download| Download {
-                path: file.path,
-                url: Addresses::default(),
-                sha256: None,
-            };
+            let named = |file: Download| Download { path: file.path, ..Download::default() };
             self.files = base.files.into_iter().map(named).collect();
         }
         self.quality = self.quality.or(base.quality);
@@ -357,7 +314,7 @@ impl Task {
         for (name, metric) in &self.metrics {
             let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
             let starts = name.starts_with(|c: char| c.is_ascii_alphabetic());
-            if TAKEN.contains(&name.as_str()) || !starts || !name.chars().all(plain) {
+            if is_taken(name) || !starts || !name.chars().all(plain) {
                 return Err(format!("a metric cannot have the name {name:?}"));
             }
             let Some(score) = &metric.score else { continue };
@@ -376,27 +333,7 @@ impl Task {
         if types.windows(2).any(|two| two[0] != two[1]) {
             return Err("the scores disagree about the type of the predictions".to_owned());
         }
-        let inside =
-            |path: &&PathBuf| path.components().all(|it| matches!(it, Component::Normal(_)));
-        let paths = self.files.iter().filter_map(|file| file.path.as_ref());
-        if let Some(path) = paths.into_iter().find(|path| !inside(path)) {
-            return Err(format!("the path {path:?} is not below the suite's folder"));
-        }
-        if let Some(file) =
-            self.files.iter().find(|file| file.url.all().is_empty() && file.path.is_none())
-        {
-            return Err(format!("a file needs a `url` or a `path`: {file:?}"));
-        }
-        let is_digest =
-            |text: &str| text.len() == 64 && text.bytes().all(|it| it.is_ascii_hexdigit());
-        for file in &self.files {
-            let sha256 = file.sha256.as_deref();
-            if !sha256.map_or(file.url.all().is_empty(), is_digest) {
-                let url = file.url.all().first().map_or("", String::as_str);
-                return Err(format!("{url}: its sha256 is not 64 hexadecimal digits"));
-            }
-        }
-        Ok(())
+        self.files.iter().try_for_each(Download::check)
     }
 
     /// The metrics' names, for messages.
@@ -426,12 +363,12 @@ impl Task {
                 folder.join(format!("{}.gz", path.display()))
             }
             (Some(path), _) => folder.join(path),
-            (None, Some(Paths::One(data)))
+            (None, Some(OneOrMore::One(data)))
                 if self.files.len() == 1 && data.extension().is_some() =>
             {
                 folder.join(data)
             }
-            (None, Some(Paths::One(data))) => folder.join(data).join(name),
+            (None, Some(OneOrMore::One(data))) => folder.join(data).join(name),
             (None, _) => folder.join(name),
         }
     }

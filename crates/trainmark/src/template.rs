@@ -12,6 +12,15 @@ pub enum Argument {
     IfKnown(Vec<String>),
 }
 
+impl Argument {
+    pub fn words(&self) -> &[String] {
+        match self {
+            Argument::Always(word) => std::slice::from_ref(word),
+            Argument::IfKnown(words) => words,
+        }
+    }
+}
+
 /// A configuration value as an argument.
 pub fn plain(value: &Value) -> String {
     match value {

@@ -1,8 +1,8 @@
 //! Making trainers ready: building them, and asking them what they can do here.
 
-use crate::command::{self, Agenda, Command, Purpose, quote};
+use crate::command::{self, Agenda, Command, quote};
 use crate::plan::{self, Row};
-use crate::setup::{self, Due, Site, State};
+use crate::setup::{self, OUTDATED, Site, State, is_there};
 use crate::suite::{LoadedSuite, Suite, Trainer};
 use console::Term;
 use measure::launch::CancelToken;
@@ -12,18 +12,14 @@ use protocol::Probe;
 use record::Status;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::io::{self, BufRead, BufReader};
+use std::io;
 use std::path::PathBuf;
-use std::process::ExitStatus;
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 /// How long `--probe` may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The number of a failed build's last lines that are shown.
 const BUILDERS_LAST_LINES: usize = 100;
-/// How long a builder's next line is waited for before it is asked whether it has ended.
-const LISTEN: Duration = Duration::from_millis(100);
 
 /// A trainer that can be started, as far as is known before a row of it is trained.
 #[derive(Clone, Debug)]
@@ -64,42 +60,47 @@ impl fmt::Display for NotReady {
 
 /// Shows how trainers are made ready.
 pub trait Watch {
-    /// A trainer is built or probed, or its program said something. What a builder says is one line that
-    /// changes; it is told in full only where the build fails.
-    fn step(&mut self, trainer: &str, purpose: Purpose, said: &str);
+    /// A trainer is built, and its builder printed something. That is one line that changes; it is told in full
+    /// only where the build fails.
+    fn building(&mut self, trainer: &str, said: &str);
 
     /// A trainer is ready, or cannot be.
-    fn settled(&mut self, trainer: &str, not_ready: Option<&NotReady>);
+    fn settled(&mut self);
 
     /// A line that a person should see.
     fn tell(&mut self, line: &str);
+}
+
+/// Whether standard error is a terminal on which a line can be drawn over.
+pub fn can_redraw() -> bool {
+    Term::stderr().is_term() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// On standard error: one line that changes on a terminal, and one that stays elsewhere.
 pub struct Plain;
 
 impl Watch for Plain {
-    fn step(&mut self, trainer: &str, purpose: Purpose, said: &str) {
-        let terminal = Term::stderr();
-        if purpose == Purpose::Build && terminal.is_term() {
+    fn building(&mut self, trainer: &str, said: &str) {
+        if can_redraw() {
+            let terminal = Term::stderr();
             let line = format!("Building {trainer}  {}", said.trim());
             let room = usize::from(terminal.size().1).saturating_sub(1);
             // Only looks: a terminal that takes nothing is no reason to stop.
             let _ = terminal.clear_line();
             let _ = terminal.write_str(&console::truncate_str(&one_line(&line), room, "…"));
-        } else if purpose == Purpose::Build && said.is_empty() {
+        } else if said.is_empty() {
             eprintln!("Building {}", one_line(trainer));
         }
     }
 
-    fn settled(&mut self, _: &str, _: Option<&NotReady>) {
-        if Term::stderr().is_term() {
+    fn settled(&mut self) {
+        if can_redraw() {
             let _ = Term::stderr().clear_line();
         }
     }
 
     fn tell(&mut self, line: &str) {
-        self.settled("", None);
+        self.settled();
         eprintln!("{line}");
     }
 }
@@ -124,7 +125,7 @@ pub fn make_ready(
         {
             watch.tell(&format!("warning: {}", one_line(&format!("{name}: {reason}"))));
         }
-        watch.settled(name, ready.as_ref().err());
+        watch.settled();
         (trainer, ready)
     };
     command::trainers(rows).into_iter().map(one).collect()
@@ -135,15 +136,16 @@ pub fn make_ready(
 /// # Errors
 /// If the builder cannot be started or ends badly.
 pub fn build(agenda: &Agenda, trainer: usize, watch: &mut dyn Watch) -> Result<(), NotReady> {
-    let name = &agenda.loaded.suite.trainers[trainer].name;
+    let declared = &agenda.loaded.suite.trainers[trainer];
+    let name = &declared.name;
     let Some(command) = agenda.build(trainer).map_err(NotReady::build_failed)? else {
         return Ok(());
     };
     let shown = command.shown();
-    watch.step(name, Purpose::Build, "");
+    watch.building(name, "");
     let mut last = VecDeque::new();
-    let status = overheard(&command, &mut |line| {
-        watch.step(name, Purpose::Build, line);
+    let status = command.overhear(&mut |line| {
+        watch.building(name, line);
         last.truncate(BUILDERS_LAST_LINES - 1);
         last.push_front(line.to_owned());
     });
@@ -154,7 +156,9 @@ pub fn build(agenda: &Agenda, trainer: usize, watch: &mut dyn Watch) -> Result<(
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(NotReady::build_failed(format!("`{shown}` ended with {status}"))),
         // Without a compiler, a program that somebody built elsewhere will do. The record has its digest.
-        Err(error) if error.kind() == io::ErrorKind::NotFound && is_there(agenda, trainer) => {
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound && is_there(agenda.loaded, declared) =>
+        {
             let builder = &command.words[0];
             watch.tell(&one_line(&format!(
                 "note: {name}: {builder} is not installed, so the program is used as it is"
@@ -163,41 +167,6 @@ pub fn build(agenda: &Agenda, trainer: usize, watch: &mut dyn Watch) -> Result<(
         }
         Err(error) => Err(NotReady::build_failed(format!("`{shown}` cannot be started: {error}"))),
     }
-}
-
-fn is_there(agenda: &Agenda, trainer: usize) -> bool {
-    let program = plan::program(agenda.loaded, &agenda.loaded.suite.trainers[trainer]);
-    program.is_ok_and(|program| resolve_program(&program).is_some())
-}
-
-/// Runs a program and hears each line that it says. What it leaves behind (compilers have daemons) may
-/// keep its output open: that is not waited for.
-fn overheard(command: &Command, on_line: &mut dyn FnMut(&str)) -> io::Result<ExitStatus> {
-    let (output, input) = io::pipe()?;
-    let mut child = command.process().stdout(input.try_clone()?).stderr(input).spawn()?;
-    let (sender, lines) = mpsc::channel();
-    std::thread::spawn(move || {
-        let lines = BufReader::new(output).split(b'\n').map_while(Result::ok);
-        lines.map(|line| sender.send(line)).take_while(Result::is_ok).count()
-    });
-    let mut ended = None;
-    loop {
-        match lines.recv_timeout(LISTEN) {
-            Ok(line) => {
-                let line = String::from_utf8_lossy(&line);
-                // A progress bar overwrites its line: the last state counts.
-                let last = line.trim_end().rsplit('\r').next().unwrap_or_default();
-                if !last.is_empty() {
-                    on_line(last);
-                }
-            }
-            Err(RecvTimeoutError::Disconnected) => break,
-            // All lines that it printed before its end have arrived by then.
-            Err(RecvTimeoutError::Timeout) if ended.is_some() => break,
-            Err(RecvTimeoutError::Timeout) => ended = child.try_wait()?,
-        }
-    }
-    ended.map_or_else(|| child.wait(), Ok)
 }
 
 /// Finds a trainer's program and asks it what it can do on this machine.
@@ -212,7 +181,6 @@ pub fn ready(
 ) -> Result<Ready, NotReady> {
     let loaded = agenda.loaded;
     let declared = &loaded.suite.trainers[trainer];
-    watch.step(&declared.name, Purpose::Probe, "");
     let named = plan::program(loaded, declared).map_err(NotReady::not_started)?;
     if let Some(reason) = not_set_up(loaded, declared, watch) {
         return Err(NotReady { status: Status::Unavailable, reason });
@@ -248,13 +216,12 @@ fn not_set_up(loaded: &LoadedSuite, trainer: &Trainer, watch: &mut dyn Watch) ->
     match site.state() {
         State::Ready => None,
         State::Unavailable(reason) => Some(reason),
-        State::Due(Due::Changed) => {
-            let words = Due::Changed.words();
-            let warning = format!("{}: {words}; {command} updates it", trainer.name);
+        State::Outdated => {
+            let warning = format!("{}: {OUTDATED}; {command} updates it", trainer.name);
             watch.tell(&format!("warning: {}", one_line(&warning)));
             None
         }
-        State::Due(due) => Some(format!("{}; {command} sets it up", due.words())),
+        State::Due(why) => Some(format!("{why}; {command} sets it up")),
     }
 }
 
@@ -304,11 +271,11 @@ mod tests {
     struct Heard(Vec<String>);
 
     impl Watch for Heard {
-        fn step(&mut self, trainer: &str, purpose: Purpose, said: &str) {
-            self.0.push(format!("{trainer} {purpose:?} {said}"));
+        fn building(&mut self, trainer: &str, said: &str) {
+            self.0.push(format!("{trainer} Build {said}"));
         }
 
-        fn settled(&mut self, _: &str, _: Option<&NotReady>) {}
+        fn settled(&mut self) {}
 
         fn tell(&mut self, line: &str) {
             self.0.push(line.to_owned());

@@ -7,12 +7,12 @@ use crate::facts::{self, Fact, Facts, Surely, Who};
 use crate::mllog::{self, Log};
 use crate::printed::Printed;
 use crate::ranks::{self, Ranks, Speakers};
-use crate::rules::{Found, Rules, plain};
+use crate::rules::{Rules, plain};
 use crate::score::Measure;
 use crate::task::{Metric, Task};
 use protocol::{Event, Said, split_rank};
-use record::CurvePoint;
 use record::number::count;
+use record::{CurvePoint, TrainerRecord};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A longer line arrives cut.
@@ -33,14 +33,9 @@ pub struct Transcript<'a> {
     rules: Rules,
     /// Whose words count, if the suite says.
     speakers: Option<Speakers>,
-    pub version: Option<String>,
-    pub device: Option<String>,
-    pub path: Option<String>,
-    pub threads: Option<usize>,
-    pub precision: Option<String>,
-    pub parameters: Option<u64>,
+    /// What it said of itself; all else of the record is the harness's.
+    pub trainer: TrainerRecord,
     pub compiled: Option<bool>,
-    pub software: bool,
     pub ranks: Ranks,
     pub dataset: Option<(String, Option<String>)>,
     pub facts: Facts,
@@ -121,14 +116,8 @@ impl<'a> Transcript<'a> {
             task,
             rules,
             speakers,
-            version: None,
-            device: None,
-            path: None,
-            threads: None,
-            precision: None,
-            parameters: None,
+            trainer: TrainerRecord::default(),
             compiled: None,
-            software: false,
             ranks: Ranks::new(speakers),
             dataset: None,
             facts: Facts::default(),
@@ -184,10 +173,9 @@ impl<'a> Transcript<'a> {
     }
 
     fn not_understood(&mut self, error: String, line: &str) {
-        let long = if line.len() >= LONGEST_LINE {
-            ", which is longer than 65,536 bytes and was cut"
-        } else {
-            ""
+        let long = match line.len() >= LONGEST_LINE {
+            true => ", which is longer than 65,536 bytes and was cut",
+            false => "",
         };
         self.garble(format!("{error} in the line {}{long}", shorten(line)));
     }
@@ -203,14 +191,12 @@ impl<'a> Transcript<'a> {
             (Fact::SetupS, log.setup_s()),
             (Fact::TrainS, log.train_s()),
             (Fact::EvalS, log.eval_s()),
+            (Fact::Work, log.noted.get("samples_count").copied()),
         ];
-        for (fact, seconds) in said {
-            if let Some(seconds) = seconds {
-                self.facts.state(fact, Who::Mlperf, seconds);
+        for (fact, number) in said {
+            if let Some(number) = number {
+                self.facts.state(fact, Who::Mlperf, number);
             }
-        }
-        if let Some(work) = log.noted.get("samples_count") {
-            self.facts.state(Fact::Work, Who::Mlperf, *work);
         }
         let epochs = log.epochs();
         for (index, seconds) in epochs.iter().enumerate().skip(self.epochs_of_curve()) {
@@ -221,8 +207,7 @@ impl<'a> Transcript<'a> {
         if let Some(mllog::Evaluated { metric, value, epoch }) = evaluated {
             self.facts.state(Fact::Metric(metric.clone()), Who::Mlperf, value);
             let epoch = epoch.map(|epoch| epoch as f64);
-            let metrics = BTreeMap::from([(metric, value)]);
-            let metrics = self.finite(metrics);
+            let metrics = finite(BTreeMap::from([(metric, value)]));
             self.curve.add(CurvePoint { epoch, metrics, ..CurvePoint::default() });
         }
     }
@@ -267,11 +252,11 @@ impl<'a> Transcript<'a> {
                         protocol::VERSION
                     ));
                 }
-                self.software |= software.unwrap_or(false);
+                let own = &mut self.trainer;
+                own.software |= software.unwrap_or(false);
                 if first {
-                    (self.version, self.device, self.path) = (version, device, path);
-                    (self.threads, self.precision, self.parameters) =
-                        (threads, precision, parameters);
+                    (own.version, own.device, own.path) = (version, device, path);
+                    (own.threads, own.precision, own.parameters) = (threads, precision, parameters);
                     self.compiled = compiled;
                 }
             }
@@ -352,9 +337,8 @@ impl<'a> Transcript<'a> {
     fn known(&mut self, mut metrics: BTreeMap<String, f64>) -> BTreeMap<String, f64> {
         metrics.retain(|name, _| {
             let known = self.task.metrics.contains_key(name);
-            if !known && self.notes.len() < MOST_NOTES {
-                self.notes
-                    .insert(format!("it reports {name:?}, which is not a metric of the task"));
+            if !known {
+                self.note(format!("it reports {name:?}, which is not a metric of the task"));
             }
             known
         });
@@ -363,9 +347,7 @@ impl<'a> Transcript<'a> {
 
     fn claim(&mut self, metrics: BTreeMap<String, f64>, who: &Who) {
         for (name, value) in self.known(metrics) {
-            let grain = value.to_string().parse::<Printed>().map_or(0.0, |it| it.grain);
-            let grain = if grain < 1.0 { grain } else { 0.0 };
-            self.metric(&name, who.clone(), Printed { value, grain });
+            self.metric(&name, who.clone(), value.into());
         }
     }
 
@@ -387,8 +369,8 @@ impl<'a> Transcript<'a> {
         self.facts.print(Fact::Metric(name.to_owned()), who, printed);
     }
 
-    /// What the rules found in one line of a rank. Loss, place and metrics are those of the first.
-    fn found(&mut self, found: Vec<(Found, Printed)>, rank: u32) {
+    /// Takes in what the rules found in one line of a rank. Loss, place and metrics are those of the first.
+    fn found(&mut self, found: Vec<(Fact, Printed)>, rank: u32) {
         let last = self.curve.points.last();
         // A line that does not say where it stands belongs to the last place that was named.
         let mut point = CurvePoint {
@@ -399,28 +381,24 @@ impl<'a> Transcript<'a> {
         let (mut placed, mut tells) = (false, false);
         for (what, printed) in found {
             match what {
-                Found::Fact(Fact::Metric(_))
-                | Found::Loss
-                | Found::Step
-                | Found::Epoch
-                | Found::EpochS
+                Fact::Metric(_) | Fact::Loss | Fact::Step | Fact::Epoch | Fact::EpochS
                     if rank > 0 =>
                 {
                     continue;
                 }
-                Found::Loss => point.loss = Some(printed.value),
-                Found::Step => (point.step, placed) = (Some(printed.value as u64), true),
-                Found::Epoch => (point.epoch, placed) = (Some(printed.value), true),
-                Found::EpochS => {
+                Fact::Loss => point.loss = Some(printed.value),
+                Fact::Step => (point.step, placed) = (Some(printed.value as u64), true),
+                Fact::Epoch => (point.epoch, placed) = (Some(printed.value), true),
+                Fact::EpochS => {
                     self.curve.seconds += printed.value;
                     point.seconds = Some(self.curve.seconds);
                 }
-                Found::Fact(Fact::Metric(name)) => {
+                Fact::Metric(name) => {
                     point.metrics.insert(name.clone(), printed.value);
                     self.metric(&name, Who::Rule(rank), printed);
                     continue;
                 }
-                Found::Fact(fact) => {
+                fact => {
                     let valid = printed.value >= 0.0 && printed.value.is_finite();
                     match valid {
                         true => self.facts.print(fact, Who::Rule(rank), printed),
@@ -450,16 +428,11 @@ impl<'a> Transcript<'a> {
         }
         point.seconds = point.seconds.filter(|seconds| seconds.is_finite());
         point.epoch = point.epoch.filter(|epoch| epoch.is_finite());
-        point.metrics = self.finite(point.metrics);
+        point.metrics = finite(point.metrics);
         // A point without step, epoch and seconds has no place on the curve.
         if point.step.is_some() || point.epoch.is_some() || point.seconds.is_some() {
             self.curve.add(point);
         }
-    }
-
-    fn finite(&self, mut metrics: BTreeMap<String, f64>) -> BTreeMap<String, f64> {
-        metrics.retain(|_, value| value.is_finite());
-        metrics
     }
 
     /// `Test Accuracy: 95.67%` at the start of a statement, upper or lower case; the last one counts.
@@ -545,6 +518,11 @@ impl<'a> Transcript<'a> {
         let surely = Surely { epochs: &self.epochs, after_last, told_epochs, dataset, ..surely };
         facts::contradiction(&self.facts, self.task, &surely)
     }
+}
+
+fn finite(mut metrics: BTreeMap<String, f64>) -> BTreeMap<String, f64> {
+    metrics.retain(|_, value| value.is_finite());
+    metrics
 }
 
 /// Whether what stands before a label leaves it as it is: nothing, a number, a separator, a log level.
@@ -652,7 +630,7 @@ mod tests {
         ]);
         let fact = |fact| said.facts.value(&fact);
         assert_eq!(
-            (said.threads, fact(Fact::SetupS), fact(Fact::TrainS)),
+            (said.trainer.threads, fact(Fact::SetupS), fact(Fact::TrainS)),
             (Some(2), Some(0.5), Some(0.26))
         );
         assert_eq!((said.curve.points()[0].loss, fact(Fact::Steps)), (Some(0.6), Some(1875.0)));

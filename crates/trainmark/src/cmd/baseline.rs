@@ -4,15 +4,9 @@ use crate::cmd::report::print;
 use anyhow::{Context, Result, bail};
 use directories::BaseDirs;
 use files::Kind;
+use measure::scratch::Scratch;
 use record::verification::FILE;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::time::Duration;
-
-/// The beginning of the name of a folder that is being saved.
-const SAVING: &str = ".saving-";
-/// The age from which such a folder is a leftover.
-const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// Keep sets of result files under a name, to compare with.
 #[derive(Debug, clap::Args)]
@@ -40,16 +34,15 @@ enum Verb {
 ///
 /// # Errors
 /// If there is no such folder or name, or the name is taken.
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(args: Args) -> Result<()> {
     match args.verb {
-        Verb::Save { name, input } => save(&name, &input)?,
-        Verb::List => list()?,
+        Verb::Save { name, input } => save(&name, &input),
+        Verb::List => print(&names().iter().map(|name| format!("{name}\n")).collect::<String>()),
         Verb::Rm { name } => {
             let folder = folder(Path::new(&name)).with_context(|| unknown(&name, "baseline"))?;
-            std::fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
+            std::fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())
         }
     }
-    Ok(ExitCode::from(protocol::exit::SUCCESS))
 }
 
 /// The message for a baseline that does not exist.
@@ -104,10 +97,8 @@ fn save(name: &str, input: &Path) -> Result<()> {
     }
     // Whole or not at all: copied aside, then renamed.
     std::fs::create_dir_all(&home).with_context(|| home.display().to_string())?;
-    remove_abandoned(&home);
-    let aside = tempfile::Builder::new().prefix(SAVING).tempdir_in(&home)?;
-    let fresh = aside.path().join("fresh");
-    std::fs::create_dir(&fresh)?;
+    let scratch = Scratch::new_in(home.parent().unwrap_or(&home))?;
+    let fresh = scratch.path();
     for file in &paths {
         let hint = || file.display().to_string();
         let name = file.file_name().unwrap_or_default();
@@ -115,25 +106,9 @@ fn save(name: &str, input: &Path) -> Result<()> {
         let bytes = files::read(file, kind).with_context(hint)?;
         files::create_new(&fresh.join(name), &bytes).with_context(hint)?;
     }
-    std::fs::rename(&fresh, &target).with_context(|| target.display().to_string())?;
+    std::fs::rename(fresh, &target).with_context(|| target.display().to_string())?;
     let kept = paths.len();
     print(&format!("{kept} files kept as {name}; compare with: trainmark compare {name} DIR\n"))
-}
-
-/// Removes the leftovers of processes that were killed while they saved.
-fn remove_abandoned(home: &Path) {
-    for entry in std::fs::read_dir(home).into_iter().flatten().flatten() {
-        let named = entry.file_name().as_encoded_bytes().starts_with(SAVING.as_bytes());
-        let since =
-            entry.metadata().and_then(|it| it.modified()).ok().and_then(|it| it.elapsed().ok());
-        if named && since.is_some_and(|since| since > ABANDONED) {
-            let _ = std::fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
-fn list() -> Result<()> {
-    print(&names().iter().map(|name| format!("{name}\n")).collect::<String>())
 }
 
 fn names() -> Vec<String> {

@@ -12,7 +12,6 @@ use report::compare::{json, junit, markdown, table};
 use report::console::{Style, one_line};
 use std::path::Path;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 /// Compare two sets of result files, and fail if something became worse.
 ///
@@ -69,14 +68,14 @@ enum Format {
 ///
 /// # Errors
 /// Never: errors are printed here.
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(args: Args) -> Result<u8> {
     gate(args).or_else(|error| {
         eprintln!("error: {}", one_line(&format!("{error:#}")));
-        Ok(ExitCode::from(protocol::exit::DATA))
+        Ok(protocol::exit::DATA)
     })
 }
 
-fn gate(args: Args) -> Result<ExitCode> {
+fn gate(args: Args) -> Result<u8> {
     let (base, new) = (read(&args.base)?, read(&args.new)?);
     let options = Options {
         figures: args.metric,
@@ -94,11 +93,11 @@ fn gate(args: Args) -> Result<ExitCode> {
         Format::Json => json(&comparison),
         Format::Junit => junit(&comparison),
     })?;
-    Ok(ExitCode::from(match comparison.conclusion {
+    Ok(match comparison.conclusion {
         Conclusion::Regression => protocol::exit::FAILURE,
         Conclusion::Inconclusive if !args.allow_inconclusive => protocol::exit::INCONCLUSIVE,
         Conclusion::Inconclusive | Conclusion::Pass => protocol::exit::SUCCESS,
-    }))
+    })
 }
 
 /// The records and verifications of one side.

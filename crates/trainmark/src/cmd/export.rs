@@ -5,7 +5,6 @@ use anyhow::Result;
 use report::{bmf, export, openmetrics};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 /// Convert result files into the formats of other programs.
 #[derive(Debug, clap::Args)]
@@ -36,7 +35,7 @@ enum Format {
 ///
 /// # Errors
 /// If the input cannot be read or has no result file, or if the file cannot be written.
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(args: Args) -> Result<()> {
     #[cfg(not(feature = "parquet"))]
     if let Format::Parquet = args.format {
         anyhow::bail!(
@@ -63,5 +62,5 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if args.output != Path::new("-") {
         eprintln!("Saved to {}", args.output.display());
     }
-    Ok(ExitCode::from(protocol::exit::SUCCESS))
+    Ok(())
 }

@@ -11,7 +11,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use measure::provenance::sha256_of_file;
 use record::number::count;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 /// Download the data of a built-in task into the user's cache, or with --suite the data that the suite declares.
 ///
@@ -39,7 +38,7 @@ pub struct Args {
 ///
 /// # Errors
 /// If no mirror has the files, they are not the right ones, or the folder cannot be written to.
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(args: Args) -> Result<()> {
     let (task, beside) = task_of(&args)?;
     let files: Vec<_> = task.files.iter().filter(|file| !file.url.all().is_empty()).collect();
     if files.is_empty() {
@@ -81,8 +80,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         download(&path, &urls, &is_right, &options, &mut show)?;
     }
     bar.finish_and_clear();
-    print(&format!("{}: {} in {}\n", task.name, count(files.len(), "file"), folder.display()))?;
-    Ok(ExitCode::from(protocol::exit::SUCCESS))
+    print(&format!("{}: {} in {}\n", task.name, count(files.len(), "file"), folder.display()))
 }
 
 /// The task and, if its files do not belong in the cache, their folder.

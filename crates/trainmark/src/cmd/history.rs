@@ -7,7 +7,6 @@ use record::history::History;
 use report::console::Style;
 use report::history::{json, markdown, table};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 /// Show each row over time, from the result files of many runs, and where it changed.
 ///
@@ -48,7 +47,7 @@ enum Format {
 ///
 /// # Errors
 /// If the input cannot be read or has no result file.
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(args: Args) -> Result<()> {
     let summary = args.input.summarize(None)?;
     let records = summary.rows.iter().map(|row| &row.record);
     let figure = figures::required(&args.metric, records).map_err(|reason| anyhow!(reason))?;
@@ -63,12 +62,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
         if args.open {
             super::report::open(page);
         }
-        return Ok(ExitCode::from(protocol::exit::SUCCESS));
+        return Ok(());
     }
     print(&match args.format {
         Format::Table => table(&history, Style::stdout()),
         Format::Markdown => markdown(&history),
         Format::Json => json(&history),
-    })?;
-    Ok(ExitCode::from(protocol::exit::SUCCESS))
+    })
 }

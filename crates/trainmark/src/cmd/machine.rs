@@ -3,7 +3,6 @@
 use crate::cmd::report::print;
 use ::machine::{Access, Capability, FACTOR, Level};
 use anyhow::{Context, Result, bail};
-use std::process::ExitCode;
 
 /// Measure the speed of this machine.
 ///
@@ -32,7 +31,7 @@ const BUSY: f64 = 0.15;
 ///
 /// # Errors
 /// If nothing is stored and `--stored` asks for it, or the cache cannot be written to.
-pub fn run(args: &Args) -> Result<ExitCode> {
+pub fn run(args: &Args) -> Result<()> {
     let capability = match args.stored {
         true => match crate::capability::kept()? {
             Some(capability) => capability,
@@ -57,19 +56,18 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         }
     };
     match args.json {
-        true => print(&format!("{}\n", serde_json::to_string_pretty(&capability)?))?,
-        false => print(&text(&capability))?,
+        true => print(&format!("{}\n", serde_json::to_string_pretty(&capability)?)),
+        false => print(&text(&capability)),
     }
-    Ok(ExitCode::from(protocol::exit::SUCCESS))
 }
 
 /// The figures as text.
 fn text(capability: &Capability) -> String {
     let cpu = &capability.cpu;
-    let unknown = "unknown CPU".to_owned();
+    let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64);
     let mut text = format!(
         "{}, {}, {} cores, {} threads",
-        cpu.name.as_ref().unwrap_or(&unknown),
+        cpu.name.as_deref().unwrap_or("unknown CPU"),
         cpu.architecture,
         cpu.cores.map_or("?".to_owned(), |cores| cores.to_string()),
         cpu.threads
@@ -79,10 +77,8 @@ fn text(capability: &Capability) -> String {
         let size = if kib < 10240 { format!("{kib} KiB") } else { format!("{} MiB", kib >> 10) };
         text += &format!(", L{} {size}", cache.level);
     }
-    text += &match capability.memory_bytes {
-        Some(bytes) => format!(", memory {:.1} GiB\n", bytes as f64 / (1u64 << 30) as f64),
-        None => "\n".to_owned(),
-    };
+    let memory = capability.memory_bytes.map(gib);
+    text += &memory.map_or("\n".to_owned(), |memory| format!(", memory {memory}\n"));
     text += &format!(
         "Measured {}, medians of {} rounds (highest in brackets)\n",
         capability.measured, capability.rounds
@@ -120,25 +116,21 @@ fn text(capability: &Capability) -> String {
     text += "The bytes of a copy count twice: once read, once written.\n";
     text += &between_cores(capability);
     for gpu in &capability.gpus {
-        let rate = |value: Option<u64>| value.map(|value| format!("{:.1}", value as f64 / 1e9));
-        let unmeasured = || "unmeasured".to_owned();
-        text += &format!(
-            "\n{}{}{}: {} GFLOP/s, copy {} GB/s\n",
-            gpu.name,
-            gpu.memory_bytes.map_or(String::new(), |bytes| {
-                format!(", {:.1} GiB", bytes as f64 / (1u64 << 30) as f64)
-            }),
-            gpu.driver.as_ref().map_or(String::new(), |driver| format!(", driver {driver}")),
-            rate(gpu.fp32_flop_per_s).unwrap_or_else(unmeasured),
-            rate(gpu.copy_bytes_per_s).unwrap_or_else(unmeasured)
-        );
+        let rate = |value: Option<u64>| match value {
+            Some(value) => format!("{:.1}", value as f64 / 1e9),
+            None => "unmeasured".to_owned(),
+        };
+        let memory = gpu.memory_bytes.map_or(String::new(), |it| format!(", {}", gib(it)));
+        let driver = gpu.driver.as_ref().map_or(String::new(), |it| format!(", driver {it}"));
+        let (flop, copy) = (rate(gpu.fp32_flop_per_s), rate(gpu.copy_bytes_per_s));
+        text += &format!("\n{}{memory}{driver}: {flop} GFLOP/s, copy {copy} GB/s\n", gpu.name);
         text += &match &gpu.products_missing {
             Some(reason) => format!("Products in tf32, bf16 and fp16: not measured: {reason}\n"),
             None => format!(
                 "Products, GFLOP/s: tf32 {}, bf16 {}, fp16 {}\n",
-                rate(gpu.tf32_flop_per_s).unwrap_or_else(unmeasured),
-                rate(gpu.bf16_flop_per_s).unwrap_or_else(unmeasured),
-                rate(gpu.fp16_flop_per_s).unwrap_or_else(unmeasured)
+                rate(gpu.tf32_flop_per_s),
+                rate(gpu.bf16_flop_per_s),
+                rate(gpu.fp16_flop_per_s)
             ),
         };
     }

@@ -5,9 +5,9 @@ use crate::cmd::run;
 use crate::suite::Suite;
 use crate::template::{self, PLACES};
 use anyhow::{Context, Result, anyhow, bail};
+use indexmap::IndexSet;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 /// Words in the names of metrics that are better when they are lower.
 const LOWER: [&str; 9] = ["loss", "err", "rmse", "mae", "mse", "bpc", "bpb", "ppl", "perplexity"];
@@ -68,73 +68,66 @@ pub struct TimeArgs {
 ///
 /// # Errors
 /// If the arguments make no valid suite, or the file exists already.
-pub fn new(args: &NewArgs) -> Result<ExitCode> {
+pub fn new(args: &NewArgs) -> Result<()> {
     let text = suite(&args.command, &args.jobs, None)?;
     if args.output == Path::new("-") {
-        print(&text)?;
-    } else {
-        let named = || args.output.display().to_string();
-        if !files::create_new(&args.output, text.as_bytes()).with_context(named)? {
-            bail!("--output {}: the file exists already; name another file", named());
-        }
-        eprintln!(
-            "{} is written; its comments say what you still have to fill in. Next: trainmark run --suite {0} --repeats 6",
-            named()
-        );
+        return print(&text);
     }
-    Ok(ExitCode::from(protocol::exit::SUCCESS))
+    let named = || args.output.display().to_string();
+    if !files::create_new(&args.output, text.as_bytes()).with_context(named)? {
+        bail!("--output {}: the file exists already; name another file", named());
+    }
+    eprintln!(
+        "{} is written; its comments say what you still have to fill in. Next: trainmark run --suite {0} --repeats 6",
+        named()
+    );
+    Ok(())
 }
 
 /// Runs `trainmark time`.
 ///
 /// # Errors
 /// As `trainmark run`.
-pub fn time(args: &TimeArgs) -> Result<ExitCode> {
+pub fn time(args: &TimeArgs) -> Result<u8> {
     let here = std::env::current_dir().context("there is no current folder")?;
     let text = suite(&args.command, &args.jobs, Some(&here))?;
     let file = args.out.join("time.toml");
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     files::replace(&file, text.as_bytes()).with_context(|| file.display().to_string())?;
-    let mut words =
-        vec!["--suite".into(), file.into_os_string(), "--out".into(), args.out.clone().into()];
-    words.extend(["--repeats".into(), args.repeats.to_string().into()]);
-    words.extend(args.warm_up.then(|| "--warm-up".into()));
-    words.extend(args.timeout.iter().flat_map(|time| ["--timeout".into(), time.into()]));
+    let mut words = vec![
+        format!("--suite={}", file.display()),
+        format!("--out={}", args.out.display()),
+        format!("--repeats={}", args.repeats),
+    ];
+    words.extend(args.warm_up.then(|| "--warm-up".to_owned()));
+    words.extend(args.timeout.as_ref().map(|time| format!("--timeout={time}")));
     run::run(&run::Args::of_words(words)?)
 }
 
 /// A suite of these commands. They run from `root` or, without it, from the suite's own folder.
 fn suite(commands: &[String], jobs: &Jobs, root: Option<&Path>) -> Result<String> {
     let quoted = |text: &str| toml::Value::from(text).to_string();
-    let mut text = format!(
-        "# Every key is explained in docs/your-own-training.md.\nname = {}\n",
-        quoted("mine")
-    );
-    if let Some(root) = root {
-        text += &format!("root = {}\n", quoted(&root.display().to_string()));
-    }
-    text += "\n[task]\nname = \"mine\"\n";
-    match &jobs.data {
-        Some(data) => {
-            // Of a suite that stays, the path as it was given is relative to its file.
-            let absolute = || std::path::absolute(data).with_context(|| data.display().to_string());
-            let data = if root.is_some() { absolute()? } else { data.clone() };
-            text += &format!(
-                "data = {}   # its digest goes into every record\n",
-                quoted(&data.display().to_string())
-            );
-        }
-        None => {
-            text += "# data = \"data\"   # a file or folder beside this file; its digest goes into every record\n"
-        }
-    }
+    let path = |path: &Path| quoted(&path.display().to_string());
     let metrics = metrics(&jobs.read)?;
-    match metrics.first() {
-        Some(quality) => {
-            text += &format!("quality = {}   # decides convergence\n", quoted(quality))
-        }
-        None => text += "# quality = \"val_loss\"   # a metric that decides convergence\n",
-    }
+    let data = match (&jobs.data, root) {
+        // Of a suite that stays, the path as it was given is relative to its file.
+        (Some(data), None) => path(data),
+        (Some(data), Some(_)) => path(&std::path::absolute(data).context("--data")?),
+        (None, _) => String::new(),
+    };
+    let mut text =
+        "# Every key is explained in docs/your-own-training.md.\nname = \"mine\"\n".to_owned();
+    text += &root.map_or(String::new(), |root| format!("root = {}\n", path(root)));
+    text += "\n[task]\nname = \"mine\"\n";
+    text += &match data.is_empty() {
+        true => "# data = \"data\"   # a file or folder beside this file; ".to_owned(),
+        false => format!("data = {data}   # "),
+    };
+    text += "its digest goes into every record\n";
+    text += &match metrics.first() {
+        Some(quality) => format!("quality = \"{quality}\"   # decides convergence\n"),
+        None => "# quality = \"val_loss\"   # a metric that decides convergence\n".to_owned(),
+    };
     text += "# throughput = { unit = \"samples\", per_run = \"{steps} * {batch_size}\" }\n";
     for name in &metrics {
         let lower = LOWER.iter().any(|word| name.to_ascii_lowercase().contains(word));
@@ -142,64 +135,60 @@ fn suite(commands: &[String], jobs: &Jobs, root: Option<&Path>) -> Result<String
         text += &format!("\n[task.metrics.{name}]\nunit = \"\"\nbetter = \"{better}\"\n");
     }
     text += "\n# Keys that {braces} in a command stand for; `--set KEY=VALUE` changes them.\n[config]\n";
-    let keys = match root {
-        None => commands.iter().flat_map(|command| template::placeholders(command)).collect(),
-        Some(_) => BTreeSet::new(),
-    };
-    for key in keys.iter().filter(|key| !PLACES.contains(&key.as_str())) {
+    let keys: BTreeSet<String> =
+        commands.iter().flat_map(|it| template::placeholders(it)).collect();
+    for key in keys.iter().filter(|key| root.is_none() && !PLACES.contains(&key.as_str())) {
         text += &format!("# {key} = 1   # a command names {{{key}}}: give it its value\n");
     }
     text += "# seed = 42\n\n# [models.job]\n# targets = [{ val_loss = 1.5 }]   # worse is `not converged` and never ranked\n";
+    let rules: String = jobs.read.iter().map(|rule| format!("    {},\n", quoted(rule))).collect();
     let mut names = BTreeSet::new();
     for command in commands {
         let words = shlex::split(command).filter(|words| !words.is_empty());
         let words = words
             .with_context(|| format!("{command:?} is not a command line: check its quotes"))?;
         let name = name(&words, &mut names);
-        text += &format!("\n[[trainers]]\nname = {}\n", quoted(&name));
-        let braces = |word: &str| match root {
+        let as_word = |word: &String| match root {
             // Without a suite file only {data} is a placeholder.
-            Some(_) => word.replace('{', "{{").replace('}', "}}").replace("{{data}}", "{data}"),
-            None => word.to_owned(),
-        };
-        if command.contains(|c| SHELL.contains(c)) {
-            text += &format!(
-                "program = \"sh\"\nshell = true\ncommand = [{}]\n",
-                quoted(&braces(command))
-            );
-        } else {
-            let rest = words[1..].iter().map(|word| format!(", {}", quoted(&braces(word))));
-            let rest: String = rest.collect();
-            text +=
-                &format!("program = {}\ncommand = [\"{{program}}\"{rest}]\n", quoted(&words[0]));
-        }
-        text += "backends = [\"default\"]\n";
-        let prefix: String =
-            name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-        text += &format!("models.job = {{ prefix = {} }}\n", quoted(&prefix));
-        let rules: String =
-            jobs.read.iter().map(|rule| format!("    {},\n", quoted(rule))).collect();
-        match rules.is_empty() {
-            true => {
-                text +=
-                    "# read = ['val_loss: (?<val_loss>\\S+)', 'trained in (?<train_s>\\S+) s']\n"
+            Some(_) => {
+                quoted(&word.replace('{', "{{").replace('}', "}}").replace("{{data}}", "{data}"))
             }
-            false => text += &format!("read = [\n{rules}]\n"),
-        }
+            None => quoted(word),
+        };
+        let (program, shell, words) = match command.contains(|c| SHELL.contains(c)) {
+            true => ("sh", "shell = true\n", vec![as_word(command)]),
+            false => {
+                let rest = words[1..].iter().map(as_word);
+                (&*words[0], "", std::iter::once("\"{program}\"".to_owned()).chain(rest).collect())
+            }
+        };
+        let prefix = name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+        text += &format!(
+            "\n[[trainers]]\nname = {}\nprogram = {}\n{shell}command = [{}]\nbackends = [\"default\"]\n\
+             models.job = {{ prefix = {} }}\n",
+            quoted(&name),
+            quoted(program),
+            words.join(", "),
+            quoted(&prefix)
+        );
+        text += &match rules.is_empty() {
+            true => "# read = ['val_loss: (?<val_loss>\\S+)', 'trained in (?<train_s>\\S+) s']\n"
+                .to_owned(),
+            false => format!("read = [\n{rules}]\n"),
+        };
     }
     Suite::parse(&text, "the suite").map_err(|error| anyhow!("{error}"))?;
     Ok(text)
 }
 
 /// The metrics that the rules' groups name, in their order. Groups with a fixed meaning are left out.
-fn metrics(rules: &[String]) -> Result<Vec<String>> {
-    let mut names: Vec<String> = Vec::new();
+fn metrics(rules: &[String]) -> Result<IndexSet<String>> {
+    let mut names = IndexSet::new();
     for rule in rules {
         let regex = regex::Regex::new(rule);
         let regex = regex.map_err(|_| anyhow!("--read {rule:?} is not a regular expression"))?;
-        let own = regex.capture_names().flatten().filter(|name| !crate::task::TAKEN.contains(name));
-        let own = own.filter(|name| !names.iter().any(|known| known == name)).map(str::to_owned);
-        names.extend(own.collect::<Vec<_>>());
+        let own = regex.capture_names().flatten().filter(|name| !crate::task::is_taken(name));
+        names.extend(own.map(str::to_owned));
     }
     Ok(names)
 }

@@ -3,7 +3,7 @@
 use crate::campaign::Campaign;
 use crate::cmd::report::print;
 use crate::cmd::what::{What, selection};
-use crate::command::{Agenda, Purpose};
+use crate::command::Purpose;
 use crate::data;
 use crate::executor::Local;
 use crate::plan::{self, Row};
@@ -11,7 +11,7 @@ use crate::progress::Progress;
 use crate::runner::{Runner, cancelled_by_signals, new_run};
 use crate::schedule::Schedule;
 use crate::suite::LoadedSuite;
-use crate::trainer::make_ready;
+use crate::trainer::{Plain, make_ready};
 use crate::units;
 use anyhow::{Context, Result, anyhow, bail};
 use measure::machine::Machine;
@@ -19,8 +19,6 @@ use measure::provenance::Moment;
 use measure::text::one_line;
 use record::noise::{Analysis, NoiseRecord, SCHEMA_VERSION, WINDOW};
 use record::{Record, Sample, noise_store};
-use std::collections::BTreeMap;
-use std::process::ExitCode;
 use std::time::Duration;
 
 /// Measure the smallest difference that this machine can show, by comparing a row with itself.
@@ -56,7 +54,7 @@ pub struct Args {
 ///
 /// # Errors
 /// If there is no such row, if it does not complete, or if too few rounds fit into the time.
-pub fn run(args: &Args) -> Result<ExitCode> {
+pub fn run(args: &Args) -> Result<u8> {
     for (flag, rounds) in [("--window", args.window), ("--rounds", args.rounds)] {
         if rounds < WINDOW as u32 {
             bail!("{flag} {rounds}: too few rounds for an interval; give at least {WINDOW}");
@@ -70,7 +68,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let rows = [row.clone(), row.clone()];
     if args.dry_run {
         print(&args.what.listing(&loaded, &rows[..1], Purpose::Train)?)?;
-        return Ok(ExitCode::from(protocol::exit::SUCCESS));
+        return Ok(protocol::exit::SUCCESS);
     }
     let label = row.label(&loaded.suite);
     let cancel = cancelled_by_signals()?;
@@ -83,20 +81,18 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         warm_up: true,
         seed: 0,
     };
-    let mut progress = Progress::new(&loaded.suite, &rows, &schedule);
     // Noisy samples are not repeated, because the noise is to be measured.
     let settings = args.what.settings(&loaded);
-    let allow_software = settings.allow_software;
-    let agenda = Agenda { loaded: &loaded, data: &dataset.directory, allow_software };
-    let trainers = make_ready(&agenda, &rows, &cancel, &mut progress);
-    progress.leave_out(&loaded.suite, &rows, &trainers);
+    let agenda = args.what.agenda(&loaded, &dataset.directory);
+    let trainers = make_ready(&agenda, &rows, &cancel, &mut Plain);
     let run = new_run(&loaded, args.what.quick);
     let runner = Runner::new(agenda, &dataset, &trainers, (settings, run), &cancel)?;
+    let progress = Progress::new(&loaded.suite, &rows, &schedule, &trainers);
     let mut campaign = Campaign::new(&runner, &rows, None, progress, &cancel);
     campaign.train(&schedule, &mut Local { runner: &runner, rows: &rows, side_by_side: false })?;
     if let Some(why) = cancel.reason() {
         eprintln!("error: {why}; nothing is kept");
-        return Ok(ExitCode::from(protocol::exit::INTERRUPTED));
+        return Ok(protocol::exit::INTERRUPTED);
     }
     let [a, b] = &campaign.rows[..] else { unreachable!("there are two rows") };
     for row in [a, b] {
@@ -136,13 +132,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     };
     match args.json {
         true => print(&format!("{}\n", serde_json::to_string_pretty(&record)?))?,
-        false => print(&describe(&record, &label, &disturbances([a, b])))?,
+        false => print(&describe(&record, &label))?,
     }
     if !args.no_store {
         let file = noise_store::keep(&record).context("the noise floor cannot be saved")?;
         eprintln!("Kept in {}", file.display());
     }
-    Ok(ExitCode::from(protocol::exit::SUCCESS))
+    Ok(protocol::exit::SUCCESS)
 }
 
 /// The row: the first that the filters select, and by default one of the suite's reference.
@@ -179,17 +175,7 @@ fn pairs(a: &Record, b: &Record, a_first: &[bool]) -> (Vec<[f64; 2]>, &'static s
     (Vec::new(), "wall_s")
 }
 
-/// The number of samples with each kind of disturbance, by its first words.
-fn disturbances(rows: [&Record; 2]) -> BTreeMap<String, usize> {
-    let mut kinds = BTreeMap::new();
-    for words in rows.into_iter().flat_map(|row| &row.samples).flat_map(|it| &it.disturbances) {
-        let kind = words.split(|c: char| c.is_ascii_digit()).next().unwrap_or_default();
-        *kinds.entry(kind.trim().trim_end_matches(':').to_owned()).or_default() += 1;
-    }
-    kinds
-}
-
-fn describe(record: &NoiseRecord, label: &str, kinds: &BTreeMap<String, usize>) -> String {
+fn describe(record: &NoiseRecord, label: &str) -> String {
     let Analysis { window, together, apart, deviation, floor, smallest_shown } = &record.analysis;
     let percent = |share: f64| format!("{:.2} %", share * 100.0);
     let mut text = format!(
@@ -219,13 +205,12 @@ fn describe(record: &NoiseRecord, label: &str, kinds: &BTreeMap<String, usize>) 
         text += &format!("  {rounds:>4} rounds  {:>9}\n", percent(*effect));
     }
     if record.noisy_runs > 0 {
-        let (noisy, all) = (record.noisy_runs, 2 * record.rounds.len());
-        text += &format!("\n{noisy} of {all} samples were disturbed:\n");
-        for (kind, times) in kinds {
-            text += &format!("  {kind} ({times} samples)\n");
-        }
-        text +=
-            "The result is for a machine as busy as now. Measure again when nothing else runs.\n";
+        text += &format!(
+            "\n{} of {} samples were disturbed. The result is for a machine as busy as now. Measure again when \
+             nothing else runs.\n",
+            record.noisy_runs,
+            2 * record.rounds.len()
+        );
     }
     text
 }

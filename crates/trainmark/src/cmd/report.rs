@@ -12,7 +12,7 @@ use report::{Exhibit, chart, console, html, json, markdown};
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, Stdio};
+use std::process::Stdio;
 
 /// The most files that are listed one by one; further ones are counted.
 const LISTED: usize = 50;
@@ -50,18 +50,12 @@ impl Input {
         folder.hold_to(&|record| target(&suite, record));
         let options = Options {
             reference: self.reference.clone(),
-            preferred: suite.reference.as_ref().map(preferred),
+            preferred: suite.reference.as_ref().map(Reference::from),
             latest: self.latest,
             across: self.across.clone(),
         };
         Ok(Summary::new(folder, &options)?)
     }
-}
-
-/// A suite's reference as a reference among records.
-pub(super) fn preferred(row: &crate::suite::ReferenceRow) -> Reference {
-    let (executable, backend) = (row.trainer.clone(), row.backend.clone());
-    Reference { executable, backend, settings: row.config.clone() }
 }
 
 /// The built-in suite's target, for files without one.
@@ -103,7 +97,7 @@ pub struct Args {
 ///
 /// # Errors
 /// If the input cannot be read or has no result file, or if a report cannot be written.
-pub fn run(mut args: Args) -> Result<ExitCode> {
+pub fn run(mut args: Args) -> Result<()> {
     if args.open && args.html.is_none() {
         let first = &args.input.input[0];
         let folder = if first.is_dir() { Some(first.as_path()) } else { first.parent() };
@@ -155,7 +149,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     }
     // The process ends: freeing a hundred thousand pieces of memory would only take time.
     std::mem::forget(summary);
-    Ok(ExitCode::from(protocol::exit::SUCCESS))
+    Ok(())
 }
 
 /// Writes every chart as a file. Their titles and paths.
@@ -249,16 +243,10 @@ fn show(stdout_is_taken: bool, summary: &Summary, detail: console::Detail) -> Re
 /// Opens a page with the system's browser. If that fails, prints its path.
 pub(super) fn open(page: &Path) {
     let page = std::path::absolute(page).unwrap_or_else(|_| page.to_owned());
-    let program = match std::env::consts::OS {
-        "macos" => "open",
-        "windows" => "explorer",
-        _ => "xdg-open",
-    };
+    let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
     let mut command = std::process::Command::new(program);
     command.arg(&page).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // The explorer ends with 1 on success.
-    let opened = command.status().is_ok_and(|it| it.success() || program == "explorer");
-    if !opened {
+    if !command.status().is_ok_and(|status| status.success()) {
         eprintln!("note: no browser could be opened; the page is {}", page.display());
     }
 }
@@ -276,8 +264,7 @@ fn unless_closed(written: std::io::Result<()>) -> std::io::Result<()> {
     }
 }
 
-/// Writes a report completely or not at all. It does not call fsync, which would take longer than everything
-/// else: a report can be made again after a power cut.
+/// Writes a report so that it is there whole or not at all.
 pub(super) fn write(
     flag: &str,
     path: &Path,
@@ -301,7 +288,10 @@ pub(super) fn write(
             Ok(metadata) if !metadata.is_file() || path.starts_with("/dev") => {
                 File::options().write(true).open(path).and_then(|mut file| buffered(&mut file))
             }
-            _ => replace(path, buffered),
+            _ => {
+                let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+                folder.and_then(|()| files::render(path, |file| buffered(file)))
+            }
         }
     };
     written.with_context(|| format!("{flag} {}: cannot be written", path.display()))
@@ -310,24 +300,4 @@ pub(super) fn write(
 /// Whether the last part of a path is a link, except for the system's links in `/dev`.
 fn leads_elsewhere(path: &Path) -> bool {
     !path.starts_with("/dev") && path.symlink_metadata().is_ok_and(|found| found.is_symlink())
-}
-
-fn replace(
-    path: &Path,
-    render: impl Fn(&mut dyn Write) -> std::io::Result<()>,
-) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    folder.map_or(Ok(()), std::fs::create_dir_all)?;
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(record::write::WRITING);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // As for any new file: the system applies the user's mask.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let mut file = builder.tempfile_in(folder.unwrap_or(Path::new(".")))?;
-    render(&mut file)?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
 }

@@ -1,9 +1,9 @@
 //! `trainmark run`: builds, trains, measures and records every row of a suite.
 
-use crate::campaign::{Campaign, Keeper, Standing};
+use crate::campaign::{Campaign, Keeper};
 use crate::cmd::report::print;
 use crate::cmd::what::{What, selection};
-use crate::command::{Agenda, Purpose, quote};
+use crate::command::{Purpose, quote};
 use crate::data;
 use crate::executor::{Executor, Local};
 use crate::plan::{self, Row};
@@ -12,24 +12,19 @@ use crate::runner::{DATA_CHANGED, Limits, Runner, Settings, cancelled_by_signals
 use crate::schedule::Schedule;
 use crate::slurm::{self, Request, Scheduler, Slurm, Wishes};
 use crate::suite::LoadedSuite;
-use crate::trainer::make_ready;
+use crate::trainer::{Plain, make_ready};
 use crate::units::{self, Cpus};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
 use files::WRITING;
 use measure::launch::{LimitedBy, MemoryLimit};
 use measure::text::one_line;
-use record::folder::{Entry, Folder};
 use record::journal::{Began, Journal, PastRun};
 use record::number;
-use record::summary::Options;
-use record::verification::VerificationFile;
-use record::{Status, Summary, race};
+use record::{Status, race};
 use report::console;
 use serde_json::Value;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
 /// Why the run stops when its time is up.
@@ -142,7 +137,7 @@ struct Words {
 ///
 /// # Errors
 /// If the suite, the data or the output folder cannot be used. A trainer's failure is a row, not an error.
-pub fn run(given: &Args) -> Result<ExitCode> {
+pub fn run(given: &Args) -> Result<u8> {
     if given.resume {
         let journal = open_folder(&given.out)?;
         let Some(past) = journal.unfinished().cloned() else {
@@ -158,11 +153,11 @@ pub fn run(given: &Args) -> Result<ExitCode> {
     let (loaded, rows) = planned(given, None)?;
     if given.list {
         list(&loaded, &rows)?;
-        return Ok(ExitCode::from(protocol::exit::SUCCESS));
+        return Ok(protocol::exit::SUCCESS);
     }
     if given.dry_run {
         dry_run(given, &loaded, &rows)?;
-        return Ok(ExitCode::from(protocol::exit::SUCCESS));
+        return Ok(protocol::exit::SUCCESS);
     }
     if given.executor == Kind::Slurm {
         if given.parallel_rows {
@@ -186,12 +181,13 @@ impl Args {
     ///
     /// # Errors
     /// If they are no arguments of it.
-    pub(super) fn of_words(words: Vec<OsString>) -> Result<Args> {
-        let shown = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-        let read = Words::try_parse_from(std::iter::once("run".into()).chain(words));
-        let read = read
-            .map_err(|error| anyhow!("{}", error.to_string().lines().next().unwrap_or_default()))?;
-        Ok(Args { words: Some(shown), ..read.args })
+    pub(super) fn of_words(words: Vec<String>) -> Result<Args> {
+        let read =
+            Words::try_parse_from(std::iter::once("run").chain(words.iter().map(|it| &**it)));
+        let first_line = |error: clap::Error| {
+            anyhow!("{}", error.to_string().lines().next().unwrap_or_default())
+        };
+        Ok(Args { words: Some(words), ..read.map_err(first_line)?.args })
     }
 }
 
@@ -222,23 +218,21 @@ fn planned(args: &Args, began: Option<&Began>) -> Result<(LoadedSuite, Vec<Row>)
 
 /// The arguments that a run began with, except for those that may have new values.
 fn as_begun(began: &Began, given: &Args) -> Result<Args> {
-    let words = std::iter::once("run").chain(began.words.iter().map(String::as_str));
-    let begun = Words::try_parse_from(words)
-        .map_err(|error| anyhow!("{}", error.to_string().lines().next().unwrap_or_default()))
+    let begun = Args::of_words(began.words.clone())
         .context("--resume: the journal's command line is not understood")?;
     Ok(Args {
         out: given.out.clone(),
         what: What {
-            suite: began.suite.clone().or(begun.args.what.suite),
+            suite: began.suite.clone().or(begun.what.suite),
             data: Some(began.data.clone()),
-            timeout: given.what.timeout.or(begun.args.what.timeout),
-            ..begun.args.what
+            timeout: given.what.timeout.or(begun.what.timeout),
+            ..begun.what
         },
-        repeats: given.repeats.or(begun.args.repeats),
-        rounds_until: given.rounds_until.or(begun.args.rounds_until),
-        max_time: given.max_time.or(begun.args.max_time),
-        run_timeout: given.run_timeout.or(begun.args.run_timeout),
-        ..begun.args
+        repeats: given.repeats.or(begun.repeats),
+        rounds_until: given.rounds_until.or(begun.rounds_until),
+        max_time: given.max_time.or(begun.max_time),
+        run_timeout: given.run_timeout.or(begun.run_timeout),
+        ..begun
     })
 }
 
@@ -249,7 +243,7 @@ fn begin(
     rows: &[Row],
     mut journal: Journal,
     past: Option<PastRun>,
-) -> Result<ExitCode> {
+) -> Result<u8> {
     let cancel = cancelled_by_signals()?;
     if let Some(time) = args.run_timeout {
         let handle = cancel.clone();
@@ -269,11 +263,8 @@ fn begin(
         warm_up: args.warm_up,
         seed: loaded.suite.config.get("seed").and_then(Value::as_u64).unwrap_or(0),
     };
-    let mut progress = Progress::new(&loaded.suite, rows, &schedule);
-    let allow_software = args.what.allow_software;
-    let agenda = Agenda { loaded, data: &dataset.directory, allow_software };
-    let trainers = make_ready(&agenda, rows, &cancel, &mut progress);
-    progress.leave_out(&loaded.suite, rows, &trainers);
+    let agenda = args.what.agenda(loaded, &dataset.directory);
+    let trainers = make_ready(&agenda, rows, &cancel, &mut Plain);
     let cannot_write = || format!("--out {}: the journal cannot be written", args.out.display());
     let run = match &past {
         Some(past) => {
@@ -299,8 +290,8 @@ fn begin(
         ..args.what.settings(loaded)
     };
     let timeout = settings.timeout;
-    let open = || Runner::new(agenda, &dataset, &trainers, (settings, run), &cancel);
-    let runner = progress.aside(open)?;
+    let runner = Runner::new(agenda, &dataset, &trainers, (settings, run), &cancel)?;
+    let progress = Progress::new(&loaded.suite, rows, &schedule, &trainers);
     let keeper = Keeper { journal, out: args.out.clone() };
     let mut campaign = Campaign::new(&runner, rows, Some(keeper), progress, &cancel);
     if let Some(past) = past {
@@ -320,48 +311,30 @@ fn begin(
         }),
     };
     campaign.train(&schedule, executor.as_mut())?;
-    conclude(args, loaded, &campaign.rows, cancel.reason())
+    conclude(args, &campaign, cancel.reason())
 }
 
 /// Prints the table of all rows, the number that completed, the folder of the files, and the next command.
-fn conclude(
-    args: &Args,
-    loaded: &LoadedSuite,
-    standings: &[Standing],
-    stopped: Option<&str>,
-) -> Result<ExitCode> {
-    let mut folder = Folder::default();
-    for (row, file) in standings.iter().filter_map(|row| Some((row, row.file()?))) {
-        let (file, record) = (file.to_owned(), row.result.clone());
-        folder.entries.push(Entry { file, record });
-    }
-    // `trainmark report` says if the file is damaged.
-    let verified = VerificationFile::read(&args.out).ok().flatten();
-    folder.verifications = verified.unwrap_or_default().verifications;
-    let files = folder.entries.len();
+fn conclude(args: &Args, campaign: &Campaign, stopped: Option<&str>) -> Result<u8> {
     let mut text = String::new();
-    if files > 0 {
-        let preferred = loaded.suite.reference.as_ref().map(super::report::preferred);
-        let options = Options { preferred, ..Options::default() };
-        let (summary, style) = (Summary::new(folder, &options)?, console::Style::stdout());
-        text += &console::summary(&summary, console::Detail::default(), style);
+    if let Some(summary) = campaign.summary() {
+        text += &console::summary(&summary, console::Detail::default(), console::Style::stdout());
         text.push('\n');
     }
-    let count = |test: fn(Status) -> bool| {
-        standings.iter().filter(|row| row.file().is_some() && test(row.result.status)).count()
-    };
+    let known = || campaign.rows.iter().filter(|row| row.file().is_some());
+    let count = |test: fn(Status) -> bool| known().filter(|row| test(row.result.status)).count();
     let failed = count(|status| status.failed() && status != Status::Interrupted);
-    let mut line = format!("{} of {} completed", count(Status::completed), standings.len());
+    let mut line = format!("{} of {} completed", count(Status::completed), campaign.rows.len());
     let others =
         [(count(|status| status == Status::Unavailable), "unavailable here"), (failed, "failed")];
     for (number, words) in others.into_iter().filter(|(number, _)| *number > 0) {
         line += &format!(", {number} {words}");
     }
-    let files = number::count(files, "file");
+    let files = number::count(known().count(), "file");
     let folder = args.out.display();
-    let input = match folder.to_string() {
-        usual if usual == "benchmarks" => String::new(),
-        other => format!(" --input {}", quote(&other)),
+    let input = match args.out == Path::new("benchmarks") {
+        true => String::new(),
+        false => format!(" --input {}", quote(&folder.to_string())),
     };
     text +=
         &format!("{line}\nResults: {files} in {folder}\nNext: trainmark report{input} --open\n");
@@ -371,13 +344,13 @@ fn conclude(
     }
     print(&text)?;
     if let Some(why) = stopped {
-        return Ok(ExitCode::from(match why {
+        return Ok(match why {
             TIME_IS_UP => protocol::exit::TIMED_OUT,
             DATA_CHANGED => protocol::exit::FAILURE,
             _ => protocol::exit::INTERRUPTED,
-        }));
+        });
     }
-    Ok(ExitCode::from(if failed > 0 { protocol::exit::FAILURE } else { protocol::exit::SUCCESS }))
+    Ok(if failed > 0 { protocol::exit::FAILURE } else { protocol::exit::SUCCESS })
 }
 
 fn list(loaded: &LoadedSuite, rows: &[Row]) -> Result<()> {

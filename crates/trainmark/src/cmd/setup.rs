@@ -3,7 +3,7 @@
 use crate::cmd::report::print;
 use crate::command::{self, Agenda, Command};
 use crate::runner::cancelled_by_signals;
-use crate::setup::{SetupError, Site, State};
+use crate::setup::{OUTDATED, SetupError, Site, State};
 use crate::suite::{LoadedSuite, Trainer};
 use crate::trainer::{self, Plain, Watch};
 use anyhow::{Result, anyhow, bail};
@@ -11,7 +11,6 @@ use measure::launch::CancelToken;
 use measure::text::one_line;
 use record::name::{meant, unknown};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Instant;
 
 /// The suite with most of the trainers that need a set-up.
@@ -46,7 +45,7 @@ pub struct Args {
 ///
 /// # Errors
 /// If the suite cannot be used or has no such trainer. A set-up that fails is a line, not an error.
-pub fn run(args: &Args) -> Result<ExitCode> {
+pub fn run(args: &Args) -> Result<u8> {
     let loaded = LoadedSuite::find(Some(args.suite.as_deref().unwrap_or(Path::new(DEFAULT))))?;
     let agenda = Agenda { loaded: &loaded, data: Path::new(""), allow_software: false };
     let selected = selected(&loaded, &args.trainer)?;
@@ -56,7 +55,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             commands.extend(due(&agenda, trainer).map_err(|reason| anyhow!(reason))?);
         }
         print(&command::listing(&commands))?;
-        return Ok(ExitCode::from(protocol::exit::SUCCESS));
+        return Ok(protocol::exit::SUCCESS);
     }
     let cancel = cancelled_by_signals()?;
     let mut failures = 0;
@@ -72,10 +71,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         });
         print(&format!("{}\n", one_line(&format!("{:<20} {line}", declared.name))))?;
     }
-    Ok(ExitCode::from(match failures {
+    Ok(match failures {
         0 => protocol::exit::SUCCESS,
         _ => protocol::exit::FAILURE,
-    }))
+    })
 }
 
 /// The indices of the named trainers.
@@ -112,7 +111,8 @@ fn look(loaded: &LoadedSuite, declared: &Trainer) -> String {
         None if declared.build.is_empty() => "nothing to set up".to_owned(),
         None => "`trainmark run` builds it".to_owned(),
         Some(State::Ready) => "ready".to_owned(),
-        Some(State::Due(due)) => due.words().to_owned(),
+        Some(State::Due(why)) => why.to_owned(),
+        Some(State::Outdated) => OUTDATED.to_owned(),
         Some(State::Unavailable(reason)) => format!("unavailable: {reason}"),
     }
 }
@@ -145,7 +145,7 @@ fn make_ready(
         }
     } else if !declared.build.is_empty() {
         let built = trainer::build(agenda, trainer, &mut Plain);
-        Plain.settled(&declared.name, None);
+        Plain.settled();
         built.map_err(|reason| reason.to_string())?;
         did = "built".to_owned();
     }

@@ -5,7 +5,6 @@ use crate::cmd::report::print;
 use crate::suite::Suite;
 use anyhow::Result;
 use record::number::count;
-use std::process::ExitCode;
 
 /// List the built-in suites and their purposes.
 ///
@@ -21,7 +20,7 @@ pub struct Args {
 ///
 /// # Errors
 /// If there is no suite of that name.
-pub fn run(args: &Args) -> Result<ExitCode> {
+pub fn run(args: &Args) -> Result<()> {
     let text = match &args.name {
         Some(name) => {
             let unknown = || crate::suite::unknown(std::path::Path::new(name));
@@ -29,8 +28,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         }
         None => list()?,
     };
-    print(&text)?;
-    Ok(ExitCode::from(protocol::exit::SUCCESS))
+    print(&text)
 }
 
 fn list() -> Result<String> {

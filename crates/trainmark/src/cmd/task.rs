@@ -14,7 +14,6 @@ use measure::text::one_line;
 use record::write;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 /// Run one task of an order.
 #[derive(Debug, clap::Args)]
@@ -34,7 +33,7 @@ pub struct Args {
 ///
 /// # Errors
 /// If the order cannot be carried out, or the result cannot be written.
-pub fn run(args: &Args) -> Result<ExitCode> {
+pub fn run(args: &Args) -> Result<u8> {
     let named = || format!("--order {}", args.order.display());
     let text = files::read(&args.order, files::Kind::ORDER).with_context(named)?;
     let order: Order = serde_json::from_slice(&text).with_context(named)?;
@@ -71,8 +70,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let label = row.label(&loaded.suite);
     let reason = result.reason.map_or(String::new(), |reason| format!(": {}", one_line(&reason)));
     eprintln!("{}{}: {}{reason}", one_line(&label), task.round, result.status);
-    Ok(ExitCode::from(match cancel.is_cancelled() {
+    Ok(match cancel.is_cancelled() {
         true => protocol::exit::INTERRUPTED,
         false => protocol::exit::SUCCESS,
-    }))
+    })
 }

@@ -2,7 +2,7 @@
 
 use crate::cmd::report::print;
 use crate::cmd::what::{What, selection};
-use crate::command::{Agenda, Purpose};
+use crate::command::Purpose;
 use crate::data;
 use crate::plan::{self, Row};
 use crate::runner::{Runner, cancelled_by_signals, new_run};
@@ -15,7 +15,6 @@ use measure::text::one_line;
 use record::number::count;
 use report::table::{Lack, absent};
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 /// Compare ten training steps of every row with a float64 reference.
 ///
@@ -39,13 +38,13 @@ pub struct Args {
 ///
 /// # Errors
 /// If the suite, the data or the output folder cannot be used. A trainer's failure is a grade, not an error.
-pub fn run(args: &Args) -> Result<ExitCode> {
+pub fn run(args: &Args) -> Result<u8> {
     let loaded = LoadedSuite::find(args.what.suite.as_deref())?;
     let rows = plan::plan(&loaded.suite, &selection(&args.what)?).map_err(|it| anyhow!(it))?;
     let rows = distinct(rows, loaded.suite.task());
     if args.dry_run {
         print(&args.what.listing(&loaded, &with_references(&loaded, &rows), Purpose::Verify)?)?;
-        return Ok(ExitCode::from(protocol::exit::SUCCESS));
+        return Ok(protocol::exit::SUCCESS);
     }
     let cannot_write = || format!("--out {}: cannot be written to", args.out.display());
     std::fs::create_dir_all(&args.out).with_context(cannot_write)?;
@@ -59,11 +58,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     eprintln!("Suite {} ({}), {rows_of}", loaded.suite.name, loaded.origin);
     eprintln!("Data  {dataset}");
     let settings = args.what.settings(&loaded);
-    let agenda = Agenda {
-        loaded: &loaded,
-        data: &dataset.directory,
-        allow_software: settings.allow_software,
-    };
+    let agenda = args.what.agenda(&loaded, &dataset.directory);
     let trainers = make_ready(&agenda, &with_references(&loaded, &rows), &cancel, &mut Plain);
     let run = new_run(&loaded, args.what.quick);
     let runner = Runner::new(agenda, &dataset, &trainers, (settings, run), &cancel)?;
@@ -91,9 +86,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let wrong = found.iter().any(|it| matches!(it.grade, Grade::Different | Grade::Failed));
     print(&format!("{summary}\nGrades: {}\n", args.out.join(FILE).display()))?;
     if cancel.is_cancelled() {
-        return Ok(ExitCode::from(protocol::exit::INTERRUPTED));
+        return Ok(protocol::exit::INTERRUPTED);
     }
-    Ok(ExitCode::from(if wrong { protocol::exit::FAILURE } else { protocol::exit::SUCCESS }))
+    Ok(if wrong { protocol::exit::FAILURE } else { protocol::exit::SUCCESS })
 }
 
 /// The rows with the short training that the task gives, for trainers that do not take part in verification. Rows

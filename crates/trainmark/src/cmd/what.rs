@@ -9,8 +9,7 @@ use crate::units;
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The rows to train.
@@ -93,8 +92,13 @@ impl What {
     /// If the data is not there, or a command cannot be filled in.
     pub fn listing(&self, loaded: &LoadedSuite, rows: &[Row], purpose: Purpose) -> Result<String> {
         let data = data::place(loaded, self.data.as_deref())?.unwrap_or_default();
-        let agenda = Agenda { loaded, data: &data, allow_software: self.allow_software };
+        let agenda = self.agenda(loaded, &data);
         Ok(listing(&agenda.commands(rows, purpose).map_err(|reason| anyhow!(reason))?))
+    }
+
+    /// What is to be done with the suite, on this data.
+    pub fn agenda<'a>(&self, loaded: &'a LoadedSuite, data: &'a Path) -> Agenda<'a> {
+        Agenda { loaded, data, allow_software: self.allow_software }
     }
 
     /// The longest time that a sample may take.
@@ -108,27 +112,27 @@ impl What {
 /// # Errors
 /// If a value makes no sense.
 pub fn selection(args: &What) -> Result<Selection> {
-    let mut config = BTreeMap::new();
-    let numbers = [
-        ("hidden_size", "--hidden", &args.hidden),
-        ("epochs", "--epochs", &args.epochs),
-        ("batch_size", "--batch", &args.batch),
-        ("threads", "--threads", &args.threads),
+    let whole = |values: &[u64]| values.iter().map(|&it| it.into()).collect::<Vec<Value>>();
+    let given = [
+        ("hidden_size", "--hidden", whole(&args.hidden)),
+        ("epochs", "--epochs", whole(&args.epochs)),
+        ("batch_size", "--batch", whole(&args.batch)),
+        ("threads", "--threads", whole(&args.threads)),
+        ("seed", "--seed", whole(&args.seed)),
+        ("learning_rate", "--lr", args.lr.iter().map(|&it| it.into()).collect()),
     ];
-    for (key, flag, values) in numbers {
-        twice(flag, values)?;
-        if values.contains(&0) {
+    let mut config = BTreeMap::new();
+    for (key, flag, values) in given.into_iter().filter(|(.., values)| !values.is_empty()) {
+        // A value that stands twice in a list would train every row twice.
+        let again = values.iter().enumerate().find(|(at, value)| values[..*at].contains(value));
+        if let Some((_, value)) = again {
+            bail!("{flag}: {value} appears twice; to train a row several times, use --repeats");
+        }
+        if key != "seed" && values.contains(&0.into()) {
             bail!("{flag} 0: give at least 1");
         }
-        if !values.is_empty() {
-            config.insert(key.to_owned(), values.iter().map(|&value| value.into()).collect());
-        }
+        config.insert(key.to_owned(), values);
     }
-    if !args.seed.is_empty() {
-        config.insert("seed".to_owned(), args.seed.iter().map(|&seed| seed.into()).collect());
-    }
-    twice("--seed", &args.seed)?;
-    twice("--lr", &args.lr)?;
     if let [whole, part] = args.lr[..]
         && [whole, part].iter().all(|rate| rate.fract() == 0.0)
     {
@@ -138,9 +142,6 @@ pub fn selection(args: &What) -> Result<Selection> {
     }
     if let Some(rate) = args.lr.iter().find(|rate| !(rate.is_finite() && **rate > 0.0)) {
         bail!("--lr {rate}: give a positive number");
-    }
-    if !args.lr.is_empty() {
-        config.insert("learning_rate".to_owned(), args.lr.iter().map(|&lr| lr.into()).collect());
     }
     set(&args.set, &mut config)?;
     Ok(Selection {
@@ -156,7 +157,7 @@ pub fn selection(args: &What) -> Result<Selection> {
 ///
 /// # Errors
 /// If a setting does not have this form.
-pub fn set(settings: &[String], config: &mut BTreeMap<String, Vec<Value>>) -> Result<()> {
+fn set(settings: &[String], config: &mut BTreeMap<String, Vec<Value>>) -> Result<()> {
     for setting in settings {
         let (key, value) = setting
             .split_once('=')
@@ -169,15 +170,4 @@ pub fn set(settings: &[String], config: &mut BTreeMap<String, Vec<Value>>) -> Re
         config.entry(key.to_owned()).or_default().push(value);
     }
     Ok(())
-}
-
-/// Refuses a value that appears twice in a list: it would train every row twice.
-fn twice<T: PartialEq + Display>(flag: &str, values: &[T]) -> Result<()> {
-    let again = values.iter().enumerate().find(|(at, value)| values[..*at].contains(value));
-    match again {
-        None => Ok(()),
-        Some((_, value)) => {
-            bail!("{flag}: {value} appears twice; to train a row several times, use --repeats")
-        }
-    }
 }

@@ -3,7 +3,7 @@
 use super::runner::SetupError;
 use super::stamp::Stamp;
 use measure::launch::withhold;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -36,7 +36,7 @@ fn text(path: &Path) -> String {
 
 /// Whether there is an environment that can be gone on with.
 pub fn works(place: &Path) -> bool {
-    answers(python_in(place).as_os_str()).is_some()
+    answers(python_in(place).as_os_str(), OLDEST)
 }
 
 /// Whether the user has not chosen another Python since.
@@ -53,17 +53,7 @@ fn chosen() -> Option<OsString> {
 
 /// Where an environment's interpreter is.
 fn python_in(environment: &Path) -> PathBuf {
-    match cfg!(windows) {
-        true => environment.join("Scripts").join("python.exe"),
-        false => environment.join("bin").join("python"),
-    }
-}
-
-fn candidates() -> Vec<OsString> {
-    match chosen() {
-        Some(choice) => vec![choice],
-        None => CANDIDATES.map(OsString::from).to_vec(),
-    }
+    environment.join("bin").join("python")
 }
 
 /// The first Python that is new enough and can make environments.
@@ -72,44 +62,30 @@ fn candidates() -> Vec<OsString> {
 /// [`SetupError::Unavailable`] if there is none.
 pub fn find(oldest: Option<&str>) -> Result<PathBuf, SetupError> {
     let oldest = oldest.unwrap_or(OLDEST);
-    let mut found = Vec::new();
-    for candidate in candidates() {
-        if let Some(version) = answers(&candidate) {
-            if number(&version) >= number(oldest) {
-                return Ok(candidate.into());
-            }
-            found.push(format!("{} is {version}", candidate.display()));
-        }
-    }
-    let found = match (found.is_empty(), chosen()) {
-        (false, _) => found.join(", "),
-        (true, Some(choice)) => format!("${CHOICE}, {}, cannot be used", choice.display()),
-        (true, None) => "none was found".to_owned(),
+    let candidates = match chosen() {
+        Some(choice) => vec![choice],
+        None => CANDIDATES.map(OsString::from).to_vec(),
     };
-    Err(SetupError::Unavailable(format!(
-        "it needs Python {oldest} or newer with its venv module ({found}); \
-         on Debian: apt-get install python3-venv; ${CHOICE} names another Python"
-    )))
+    let found = candidates.iter().find(|candidate| answers(candidate, oldest));
+    found.map(PathBuf::from).ok_or_else(|| {
+        let tried: Vec<_> = candidates.iter().map(|it| it.to_string_lossy()).collect();
+        SetupError::Unavailable(format!(
+            "it needs Python {oldest} or newer with its venv module, and none of these is: {}; \
+             on Debian: apt-get install python3-venv; ${CHOICE} names another Python",
+            tried.join(", ")
+        ))
+    })
 }
 
-/// The version of a Python that can make environments; `None` if it does not start or cannot.
-fn answers(python: &std::ffi::OsStr) -> Option<String> {
-    let script = "import ensurepip, sys, venv; print('%d.%d' % sys.version_info[:2])";
-    let output = withhold(&mut Command::new(python))
-        // Isolated: a module of the current folder is not the standard library's.
-        .args(["-I", "-c", script])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
-    let version = String::from_utf8(output.stdout).ok()?.trim().to_owned();
-    (output.status.success() && number(&version).is_some()).then_some(version)
-}
-
-/// `3.11` as (3, 11).
-fn number(version: &str) -> Option<(u32, u32)> {
-    let (major, minor) = version.split_once('.')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
+/// Whether a Python is new enough and can make environments.
+fn answers(python: &OsStr, oldest: &str) -> bool {
+    let script = "import ensurepip, sys, venv\n\
+                  sys.exit(sys.version_info < tuple(map(int, sys.argv[1].split('.'))))";
+    let mut command = Command::new(python);
+    // Isolated: a module of the current folder is not the standard library's.
+    command.args(["-I", "-c", script, oldest]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    withhold(&mut command).status().is_ok_and(|status| status.success())
 }
 
 #[cfg(test)]
@@ -117,8 +93,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_compared_as_numbers() {
-        assert!(number("3.11") > number("3.9"));
-        assert_eq!(number("three"), None);
+    fn a_python_that_is_too_old_or_not_there_is_not_taken() {
+        let python = OsStr::new("python3");
+        assert!(!answers(python, "99.1") && !answers(OsStr::new("no-such-python"), "3.8"));
+        // Versions are compared as numbers.
+        let is_there = Command::new(python).args(["-c", "import ensurepip, venv"]).output();
+        if is_there.is_ok_and(|output| output.status.success()) {
+            assert!(answers(python, "3.4") && !answers(python, "3.100"));
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A suite declares it ([`Setup`]): a locked Python environment, commands, or both. `trainmark setup`
 //! carries it out, and nothing else ever does. Everything goes into `.trainmark/` under the suite's
-//! root. A *stamp* there says what was made and from what; it is written last, so that an interrupted
+//! root. A *stamp* there says what was made, from what, and whether it was finished, so that an interrupted
 //! set-up is no set-up, and one whose lock or files have changed is made anew.
 
 mod environment;
@@ -13,13 +13,12 @@ mod stamp;
 use crate::command::{Command, Purpose};
 use crate::plan;
 use crate::suite::{LoadedSuite, Trainer};
-use files::Kind;
 use measure::provenance::resolve_program;
 use needs::{Declared, Lock, Setup};
-use runner::Runner;
 pub use runner::SetupError;
 use stamp::Stamp;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Where everything of a set-up is, under the suite's root.
@@ -30,29 +29,16 @@ const FOLDER: &str = ".trainmark";
 pub enum State {
     /// Everything is there.
     Ready,
-    /// Something is to be done: `trainmark setup` does it.
-    Due(Due),
+    /// Something is to be done, and `trainmark setup` does it: why.
+    Due(&'static str),
+    /// Everything is there, made from files that have changed since.
+    Outdated,
     /// It cannot be set up on this machine.
     Unavailable(String),
 }
 
-/// Why something is to be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due {
-    New,
-    Interrupted,
-    Changed,
-}
-
-impl Due {
-    pub fn words(self) -> &'static str {
-        match self {
-            Due::New => "not set up",
-            Due::Interrupted => "not set up: an earlier set-up did not finish",
-            Due::Changed => "set up from files that have changed since",
-        }
-    }
-}
+/// What is said of one that is outdated.
+pub const OUTDATED: &str = "set up from files that have changed since";
 
 /// The set-up of one trainer.
 pub struct Site<'a> {
@@ -82,7 +68,8 @@ impl<'a> Site<'a> {
 
     /// A digest of what the set-up that is there was made from; `None` if there is none.
     pub fn made_from(&self) -> Option<String> {
-        Stamp::read(&self.stamp()).map(|stamp| stamp.fingerprint)
+        let finished = Stamp::read(&self.stamp()).filter(|stamp| !stamp.unfinished);
+        finished.map(|stamp| stamp.fingerprint)
     }
 
     /// How far it is. Reads files only.
@@ -103,17 +90,14 @@ impl<'a> Site<'a> {
                 "{name} is compiled from {missing}, which is only in a checkout of the project"
             ));
         }
-        let due = match Stamp::read(&self.stamp()) {
-            None if self.unfinished().exists() => Due::Interrupted,
-            None => Due::New,
-            Some(stamp) if self.fingerprint().ok() != Some(stamp.fingerprint.clone()) => {
-                Due::Changed
+        match Stamp::read(&self.stamp()) {
+            None => State::Due("not set up"),
+            Some(stamp) if !stamp.unfinished && !self.is_of(&stamp) => State::Outdated,
+            Some(stamp) if stamp.unfinished || !is_there(self.loaded, self.trainer) => {
+                State::Due("not set up: an earlier set-up did not finish")
             }
-            Some(stamp) if !environment::is_of_the_chosen_python(&stamp) => Due::Changed,
-            Some(_) if !self.program_is_there() => Due::Interrupted,
-            Some(_) => return State::Ready,
-        };
-        State::Due(due)
+            Some(_) => State::Ready,
+        }
     }
 
     /// The result: the environment's folder, or the program.
@@ -138,49 +122,50 @@ impl<'a> Site<'a> {
         let failed = |what: &str, error: std::io::Error| {
             SetupError::Failed(format!("{}: {what}: {error}", self.folder().display()))
         };
+        let unwritable = |error| failed("cannot be written to", error);
         fs::create_dir_all(self.folder()).map_err(|error| failed("cannot be made", error))?;
         // Two at once would work in the same environment; the second waits, and finds all done.
-        let turn = files::create(&self.folder().join(format!("{}.lock", self.name)))
-            .map_err(|error| failed("cannot be written to", error))?;
+        let turn = files::create(&self.folder().join(format!("{}.lock", self.name)));
+        let turn = turn.map_err(unwritable)?;
         if turn.try_lock().is_err() {
             say("waiting for another process that sets it up");
             turn.lock().map_err(|error| failed("cannot be locked", error))?;
         }
-        let due = match self.state() {
+        match self.state() {
             State::Ready => return Ok(()),
             State::Unavailable(reason) => return Err(SetupError::Unavailable(reason)),
-            State::Due(due) => due,
-        };
-        let fingerprint = self.fingerprint()?;
-        let continues = due == Due::Interrupted
-            && files::read_text(&self.unfinished(), Kind::NOTE).is_ok_and(|it| it == fingerprint);
-        let _ = fs::remove_file(self.stamp());
-        files::replace(&self.unfinished(), fingerprint.as_bytes())
-            .map_err(|error| failed("cannot be written to", error))?;
-        let runner = Runner { log: (!verbose).then(|| self.log()) };
-        if !verbose {
-            let _ = fs::remove_file(self.log());
+            State::Due(_) | State::Outdated => {}
         }
-        let base = self.base()?;
-        let made = self.lock.is_some() && continues && environment::works(&self.environment());
+        let mut stamp = Stamp { fingerprint: self.fingerprint()?, python: None, unfinished: true };
+        let earlier = Stamp::read(&self.stamp());
+        stamp.write(&self.stamp()).map_err(unwritable)?;
+        let mut log = files::create(&self.log()).map_err(unwritable)?;
+        let mut hear = |line: &str| match verbose {
+            true => eprintln!("{line}"),
+            // Without a log there is still the reason.
+            false => drop(writeln!(log, "{line}")),
+        };
+        stamp.python = self.base()?;
+        // As an interrupted set-up left it.
+        let goes_on =
+            earlier.is_some_and(|it| it.unfinished && it.fingerprint == stamp.fingerprint);
+        let made = self.lock.is_some() && goes_on && environment::works(&self.environment());
         if self.lock.is_some() && !made && self.environment().exists() {
             fs::remove_dir_all(self.environment())
                 .map_err(|error| failed("the old environment cannot be removed", error))?;
         }
-        for command in self.commands(base.as_deref(), made).map_err(SetupError::Failed)? {
+        let see = if verbose { String::new() } else { format!("; see {}", self.log().display()) };
+        for command in self.commands(stamp.python.as_deref(), made).map_err(SetupError::Failed)? {
             say(&command.shown());
-            runner.run(&command)?;
+            runner::run(&command, &mut hear, &see)?;
         }
-        if !self.program_is_there() {
+        if !is_there(self.loaded, self.trainer) {
             let program = plan::program(self.loaded, self.trainer).unwrap_or_default();
             let reason = format!("all commands succeeded, but {} is not there", program.display());
             return Err(SetupError::Failed(reason));
         }
-        Stamp { fingerprint, python: base }
-            .write(&self.stamp())
-            .map_err(|error| failed("cannot be written to", error))?;
-        let _ = fs::remove_file(self.unfinished());
-        Ok(())
+        stamp.unfinished = false;
+        stamp.write(&self.stamp()).map_err(unwritable)
     }
 
     /// What a set-up would execute now; nothing where all is there. Which Python it would be is asked of those
@@ -190,7 +175,7 @@ impl<'a> Site<'a> {
     /// If it cannot be set up on this machine, or the suite's words cannot be filled in.
     pub fn due(&self) -> Result<Vec<Command>, String> {
         match self.state() {
-            State::Due(_) => {
+            State::Due(_) | State::Outdated => {
                 let base = self.base().map_err(|error| error.to_string())?;
                 self.commands(base.as_deref(), false)
             }
@@ -228,20 +213,14 @@ impl<'a> Site<'a> {
         self.folder().join(format!("{}.json", self.name))
     }
 
-    /// Is there while a set-up is under way, or after one that was interrupted.
-    fn unfinished(&self) -> PathBuf {
-        self.folder().join(format!("{}.unfinished", self.name))
-    }
-
     fn environment(&self) -> PathBuf {
         self.loaded.root.join(FOLDER).join("environments").join(&self.name)
     }
 
-    fn program_is_there(&self) -> bool {
-        plan::program(self.loaded, self.trainer)
-            .ok()
-            .and_then(|program| resolve_program(&program))
-            .is_some()
+    /// Whether a set-up made now would be the same.
+    fn is_of(&self, stamp: &Stamp) -> bool {
+        environment::is_of_the_chosen_python(stamp)
+            && self.fingerprint().is_ok_and(|fingerprint| fingerprint == stamp.fingerprint)
     }
 
     /// The digest of the sources of the set-up: if it changes, the set-up is made again.
@@ -251,6 +230,11 @@ impl<'a> Site<'a> {
         stamp::fingerprint(&self.loaded.root, files, &self.setup.commands)
             .map_err(|reason| SetupError::Failed(format!("{}: {reason}", self.trainer.name)))
     }
+}
+
+/// Whether a trainer's program is on this machine.
+pub fn is_there(loaded: &LoadedSuite, trainer: &Trainer) -> bool {
+    plan::program(loaded, trainer).is_ok_and(|program| resolve_program(&program).is_some())
 }
 
 /// A digest of files and folders under a suite's root; what is made in them (`target`, `__pycache__`) is

@@ -14,20 +14,16 @@ pub enum Declared {
 
 /// A set-up.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Setup {
     /// Lock files of a Python environment (pip's requirements, with hashes); the first that is for
     /// this machine is installed into `.trainmark/environments/NAME`.
-    #[serde(default)]
     pub locks: Vec<Lock>,
     /// The oldest Python that the locks are for, for example `3.11`.
-    #[serde(default)]
     pub python: Option<String>,
     /// Commands that are run from the suite's root, after the environment is there.
-    #[serde(default)]
     pub commands: Vec<Vec<String>>,
     /// Files and folders of which a change calls for another set-up.
-    #[serde(default)]
     pub inputs: Vec<PathBuf>,
 }
 
@@ -37,13 +33,10 @@ pub struct Setup {
 pub struct Lock {
     pub file: PathBuf,
     /// `linux`, `macos`, `windows`.
-    #[serde(default)]
     pub system: Option<String>,
     /// `x86_64`, `aarch64`.
-    #[serde(default)]
     pub machine: Option<String>,
     /// Only where this file is, for example a GPU's device.
-    #[serde(default)]
     pub if_exists: Option<PathBuf>,
 }
 

@@ -1,6 +1,7 @@
-//! The record of a set-up that was finished.
+//! The record of a set-up.
 
 use files::Kind;
+use measure::provenance::hexadecimal;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -12,13 +13,15 @@ const INPUT: Kind = Kind { name: "an input of a trainer", most_bytes: 1 << 30 };
 /// Folders within inputs that are made and not written.
 const MADE: [&str; 2] = ["target", "__pycache__"];
 
-/// Written last; what it says was there when it was written.
+/// Written before a set-up begins and when all of it is there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stamp {
     pub fingerprint: String,
     /// The Python that the environment was made with.
-    #[serde(default)]
     pub python: Option<PathBuf>,
+    /// Whether the set-up is still under way, or was interrupted.
+    #[serde(default)]
+    pub unfinished: bool,
 }
 
 impl Stamp {
@@ -55,7 +58,7 @@ pub fn fingerprint<'a>(
         digest.update(word.len().to_le_bytes());
         digest.update(word);
     }
-    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hexadecimal(&digest.finalize()))
 }
 
 fn add(digest: &mut Sha256, root: &Path, path: &Path) -> io::Result<()> {

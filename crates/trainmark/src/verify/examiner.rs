@@ -256,7 +256,7 @@ impl<'a> Examiner<'a> {
         }
         match judge::ended(&attempt.outcome) {
             Some((status, reason)) => Err(failed(status, reason)),
-            None => Ok((prepared.into_folder(), said.precision)),
+            None => Ok((prepared.into_folder(), said.trainer.precision)),
         }
     }
 

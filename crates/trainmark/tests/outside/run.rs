@@ -182,7 +182,7 @@ fn the_suite_goes_on_after_a_failure_and_says_so_at_the_end() {
 #[test]
 fn a_row_below_its_target_has_not_converged() {
     let place = Place::new();
-    let target = r#"models.mlp.targets = [{ dataset = "data", epochs = 1, percent = 96.0 }]"#;
+    let target = r#"models.mlp.targets = [{ at = { dataset = "data", epochs = 1 }, test_accuracy_percent = 96.0 }]"#;
     let output = place.run(&place.suite(PLAIN, target), &[]);
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(place.results()[0]["status"], "not_converged");
