@@ -1,6 +1,10 @@
 //! Runs the commands of a set-up, and finds in their output why one failed.
 
 use crate::command::Command;
+use measure::text::visible;
+
+/// Characters of a line or a command that a reason shows.
+const SHOWN: usize = 300;
 
 /// Why a set-up did not succeed: one line.
 #[derive(Debug, thiserror::Error)]
@@ -28,9 +32,9 @@ impl Words {
         let line = line.trim();
         self.offline |= line.contains("connection broken") || line.contains("Failed to establish");
         if line.to_ascii_lowercase().starts_with("error") {
-            self.error = Some(shorten(line));
+            self.error = Some(visible(line, SHOWN).into_owned());
         }
-        self.last = Some(shorten(line));
+        self.last = Some(visible(line, SHOWN).into_owned());
     }
 
     fn reason(self) -> String {
@@ -58,16 +62,9 @@ pub fn run(command: &Command, hear: &mut dyn FnMut(&str), log: &str) -> Result<(
     match said.contains("No matching distribution found") && !offline {
         true => Err(SetupError::Unavailable(said)),
         false => {
-            let shown = shorten(&shown);
+            let shown = visible(&shown, SHOWN);
             Err(SetupError::Failed(format!("`{shown}` ended with {status}: {said}{log}")))
         }
-    }
-}
-
-fn shorten(line: &str) -> String {
-    match line.char_indices().nth(300) {
-        Some((end, _)) => format!("{}...", &line[..end]),
-        None => line.to_owned(),
     }
 }
 
