@@ -4,7 +4,6 @@ use crate::nodes;
 use crate::runner::{Limits, cancelled_by_signals};
 use anyhow::{Context, Result};
 use measure::launch::{Exit, Job};
-use std::process::ExitCode;
 
 /// Run one node's part of a row.
 #[derive(Debug, clap::Args)]
@@ -18,7 +17,7 @@ pub struct Args {
 ///
 /// # Errors
 /// If this is no process of `srun`, or nothing can be launched.
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(args: Args) -> Result<u8> {
     let cancel = cancelled_by_signals()?;
     let mut words = args.words.into_iter();
     let mut job = Job::new(words.next().unwrap_or_default())?;
@@ -29,5 +28,5 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     let exit = nodes::launch(job, &cancel).context("this is for srun to start")?;
     let well = exit == Exit::Code(i32::from(protocol::exit::SUCCESS));
-    Ok(ExitCode::from(if well { protocol::exit::SUCCESS } else { protocol::exit::FAILURE }))
+    Ok(if well { protocol::exit::SUCCESS } else { protocol::exit::FAILURE })
 }
