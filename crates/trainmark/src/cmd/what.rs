@@ -18,7 +18,7 @@ use std::time::Duration;
 pub struct What {
     #[arg(long, value_name = "SUITE", help = format!("Suite file, or the name of a built-in suite (`trainmark suites` lists them) [default: {}]", stock::SUITE))]
     pub suite: Option<PathBuf>,
-    /// Train briefly, as the suite's [quick] says: one epoch instead of five, for example
+    /// Train briefly, as the suite's `[quick]` says: one epoch instead of five, for example
     #[arg(long)]
     pub quick: bool,
     /// Only these trainers
