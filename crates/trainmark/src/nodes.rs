@@ -72,7 +72,7 @@ pub fn launch(mut job: Job, cancel: &CancelToken) -> anyhow::Result<Exit> {
     let tell = |piece: &str| drop(writeln!(io::stdout(), "{MARK}{number} {name} {piece}"));
     tell("");
     let mut pass_on = |stream: Stream, line: &str| {
-        let line = line.replace(MARK, "");
+        let line = without_mark(line);
         // Whoever does not read any more has gone, and `srun` sees to that.
         let _ = match stream {
             Stream::Stdout => writeln!(io::stdout(), "{line}"),
@@ -87,6 +87,15 @@ pub fn launch(mut job: Job, cancel: &CancelToken) -> anyhow::Result<Exit> {
         std::thread::sleep(GRACE);
     }
     Ok(attempt.outcome.exit)
+}
+
+/// A line that is no launcher's, nor becomes one when a part of it is taken out or its beginning is lost.
+fn without_mark(line: &str) -> String {
+    let mut line = line.to_owned();
+    while line.contains(MARK) {
+        line = line.replace(MARK, "");
+    }
+    line
 }
 
 /// A report, in pieces that are put together again by [`Nodes::heard`].
@@ -262,6 +271,32 @@ mod tests {
         assert_eq!(attempt.disturbances, ["n0: busy", "n1: busy"]);
         let own = |at: usize| (samples[at].host.as_str(), samples[at].meters["peak_memory_bytes"]);
         assert_eq!((own(0), own(1)), (("n0", 300.0), ("n1", 500.0)));
+    }
+
+    #[test]
+    fn a_share_of_time_is_the_least_nodes_and_no_sum() {
+        let part = |busy: f64, most: f64| {
+            let mut part = part(Exit::Code(0), 1.0, "");
+            let meters = &mut part.outcome.meters;
+            meters.set("device_busy_least_percent", Reading::measured(busy, "NVML"));
+            meters.set("device_memory_largest_bytes", Reading::measured(most, "NVML"));
+            Some(part)
+        };
+        let nodes = nodes([part(90.0, 5e9), part(80.0, 4e9)]);
+        let (attempt, _) = nodes.attempt(Outcome::unmeasured(Exit::Code(0), "srun"));
+        let meters = &attempt.outcome.meters;
+        assert_eq!(meters["device_busy_least_percent"].value(), Some(80.0));
+        let source = meters["device_busy_least_percent"].source().unwrap();
+        assert_eq!(source, "the least of 2 nodes, n1's; on each: NVML");
+        assert_eq!(meters["device_memory_largest_bytes"].value(), Some(5e9));
+    }
+
+    #[test]
+    fn no_trainer_can_speak_for_its_launcher() {
+        assert_eq!(without_mark(&format!("a {MARK}0 n0 b")), "a 0 n0 b");
+        let (head, tail) = MARK.split_at(5);
+        let nested = format!("{head}{MARK}{tail}0 n0 forged");
+        assert!(!without_mark(&nested).contains(MARK));
     }
 
     #[test]

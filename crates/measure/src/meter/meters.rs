@@ -1,6 +1,6 @@
 //! All figures of one launch, by name.
 
-use super::reading::Reading;
+use super::reading::{Over, Reading};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Index;
@@ -15,7 +15,7 @@ const HEADLINES: [&str; 4] = ["wall_s", "user_s", "system_s", "peak_memory_bytes
 /// storage, major ones wait for it; switches are voluntary when a thread waits. `storage_read_bytes` lacks
 /// what the page cache served. Events are counted by the CPU and the scheduler (`events.rs`); energy and
 /// GPU memory come from the surroundings.
-const DETAILS: [&str; 20] = [
+const DETAILS: [&str; 22] = [
     "largest_process_bytes",
     "tree_pss_bytes",
     "phys_footprint_bytes",
@@ -36,10 +36,18 @@ const DETAILS: [&str; 20] = [
     "cpu_energy_uj",
     "device_energy_uj",
     "device_memory_bytes",
+    "device_memory_largest_bytes",
+    "device_busy_least_percent",
 ];
 
-/// Of several nodes the largest counts.
-const LARGEST: [&str; 2] = ["wall_s", "largest_process_bytes"];
+/// What several nodes' figures of this name come to.
+fn over(name: &str) -> Over {
+    match name {
+        "wall_s" | "largest_process_bytes" | "device_memory_largest_bytes" => Over::Largest,
+        "device_busy_least_percent" => Over::Least,
+        _ => Over::Sum,
+    }
+}
 
 const NEVER_HEARD_OF: Reading = Reading { value: None, source: None, valid: false, reason: None };
 
@@ -54,15 +62,14 @@ impl Meters {
         Meters(names.map(|name| (name.to_owned(), Reading::absent(reason))).collect())
     }
 
-    /// Of nodes that trained together, by their names: the sum of each figure, or the largest where a sum means
-    /// nothing. What one of them does not know is not known.
+    /// Of nodes that trained together, by their names: the sum of each figure, or the largest or least where a sum
+    /// means nothing. What one of them does not know is not known.
     pub fn together(nodes: &[(&str, &Meters)]) -> Meters {
         let names: BTreeSet<&String> =
             nodes.iter().flat_map(|(_, meters)| meters.0.keys()).collect();
         let reading = |name: &str| {
             let readings = nodes.iter().map(|&(node, meters)| (node, &meters[name]));
-            let largest = LARGEST.contains(&name);
-            Reading::together(&readings.collect::<Vec<_>>(), largest)
+            Reading::together(&readings.collect::<Vec<_>>(), over(name))
         };
         Meters(names.into_iter().map(|name| (name.clone(), reading(name))).collect())
     }

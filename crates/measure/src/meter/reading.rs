@@ -3,6 +3,14 @@
 
 use serde::{Deserialize, Serialize};
 
+/// How figures of several nodes become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    Sum,
+    Largest,
+    Least,
+}
+
 /// A figure as it is measured and as it stands in the record.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -33,10 +41,10 @@ impl Reading {
         }
     }
 
-    /// Of nodes that trained together, of which there is one at least: the sum, or the largest, and which of them
-    /// has most.
-    pub(super) fn together(nodes: &[(&str, &Reading)], largest: bool) -> Reading {
-        let (mut sum, mut most) = (0.0, None::<(&str, f64)>);
+    /// Of nodes that trained together, of which there is one at least: the sum, the largest or the least, and which
+    /// of them has most, or least.
+    pub(super) fn together(nodes: &[(&str, &Reading)], over: Over) -> Reading {
+        let (mut sum, mut outermost) = (0.0, None::<(&str, f64)>);
         for (node, reading) in nodes {
             let Some(value) = reading.value else {
                 return Reading::absent(format!(
@@ -45,15 +53,18 @@ impl Reading {
                 ));
             };
             sum += value;
-            if most.is_none_or(|(_, known)| value > known) {
-                most = Some((node, value));
+            let beyond = |known| if over == Over::Least { value < known } else { value > known };
+            if outermost.is_none_or(|(_, known)| beyond(known)) {
+                outermost = Some((node, value));
             }
         }
-        let (node, value) = most.unwrap_or_default();
+        let (node, value) = outermost.unwrap_or_default();
         let source = nodes.iter().find_map(|(_, reading)| reading.source()).unwrap_or_default();
-        let (what, value) = match largest {
-            true => (format!("the largest of {} nodes, {node}'s", nodes.len()), value),
-            false => (format!("sum of {} nodes, most on {node}: {value}", nodes.len()), sum),
+        let number = nodes.len();
+        let (what, value) = match over {
+            Over::Sum => (format!("sum of {number} nodes, most on {node}: {value}"), sum),
+            Over::Largest => (format!("the largest of {number} nodes, {node}'s"), value),
+            Over::Least => (format!("the least of {number} nodes, {node}'s"), value),
         };
         let invalid = nodes.iter().find(|(_, reading)| !reading.valid);
         let why = invalid.map(|(node, it)| format!("{node}: {}", it.reason().unwrap_or_default()));
