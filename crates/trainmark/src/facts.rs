@@ -29,6 +29,16 @@ pub enum Who {
     Mlperf,
 }
 
+impl Who {
+    /// Whose words they are: who names no rank speaks as the first.
+    fn rank(&self) -> u32 {
+        match self {
+            Who::Event(rank) | Who::Rule(rank) => *rank,
+            Who::Harness | Who::Line | Who::Mlperf => 0,
+        }
+    }
+}
+
 impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Who::Event(rank @ 1..) | Who::Rule(rank @ 1..) = self {
@@ -101,11 +111,18 @@ impl Facts {
         if ranks.len() > 1 { ranks.iter().map(record).collect() } else { Vec::new() }
     }
 
-    /// All seconds that the trainer accounts for, and how well those are known.
+    /// All seconds that one rank accounts for, of the rank with most, and how well those are known: the slowest
+    /// set-up and the slowest training may be of two ranks, and their sum is nobody's.
     fn clocked(&self) -> (f64, f64) {
         let parts = [Fact::SetupS, Fact::CompileS, Fact::TrainS, Fact::EvalS];
-        let first = parts.iter().filter_map(|fact| self.merged(fact).into_iter().next());
-        first.fold((0.0, 0.0), |sum, (_, it)| (sum.0 + it.value, sum.1 + it.grain))
+        let stated = || parts.iter().filter_map(|part| self.0.get(part));
+        let ranks: BTreeSet<u32> = stated().flat_map(|by| by.keys().map(Who::rank)).collect();
+        let of = |rank: u32| {
+            let first = stated().filter_map(|by| by.iter().find(|(who, _)| who.rank() == rank));
+            first.fold((0.0, 0.0), |sum, (_, it)| (sum.0 + it.value, sum.1 + it.grain))
+        };
+        let most = ranks.into_iter().map(of).max_by(|one, other| one.0.total_cmp(&other.0));
+        most.unwrap_or_default()
     }
 
     /// One statement of each kind of speaker: ranks are taken together.
@@ -278,6 +295,21 @@ mod tests {
         assert_eq!(facts.value(&Fact::TrainS), Some(3.0));
         assert_eq!(facts.value(&Fact::Work), Some(100.0));
         assert_eq!(contradiction(&facts, &Task::default(), &none()), None);
+    }
+
+    #[test]
+    fn the_clock_of_each_rank_and_not_the_slowest_parts_of_several_must_fit_into_the_wall() {
+        let mut facts = Facts::default();
+        for (rank, setup_s, train_s) in [(0, 1.0, 9.0), (1, 9.0, 1.0)] {
+            facts.state(Fact::SetupS, Who::Event(rank), setup_s);
+            facts.state(Fact::TrainS, Who::Event(rank), train_s);
+        }
+        let within = |wall_s| {
+            let surely = Surely { wall_s: Some(wall_s), ..none() };
+            contradiction(&facts, &Task::default(), &surely)
+        };
+        assert_eq!(within(10.5), None);
+        assert!(within(9.5).unwrap().contains("10.00 s"));
     }
 
     #[test]
