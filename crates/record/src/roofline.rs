@@ -56,7 +56,8 @@ impl Roofline {
         let executed = sample.executed_flop.unwrap_or(dense);
         let achieved = executed / train_s;
         let devices = devices(sample, trainer);
-        let (peak, peak_source) = match peak(&devices, trainer, backend, capability) {
+        let ranks = sample.ranks.len().max(1);
+        let (peak, peak_source) = match peak((&devices, ranks), trainer, backend, capability) {
             Ok(peak) => (Some(peak.median), peak.source),
             Err(reason) => (None, reason),
         };
@@ -80,7 +81,8 @@ pub fn implausible(
     capability: Option<&Capability>,
 ) -> Option<String> {
     let train_s = sample.timing.train_s?;
-    let peak = peak(&devices(sample, trainer), trainer, backend, capability).ok()?;
+    let (devices, ranks) = (devices(sample, trainer), sample.ranks.len().max(1));
+    let peak = peak((&devices, ranks), trainer, backend, capability).ok()?;
     let most = peak.highest * TOLERANCE;
     let rate = |flop: f64| flop / train_s.max(f64::MIN_POSITIVE);
     let giga = |rate: f64| format!("{:.1} GFLOP/s", rate / 1e9);
@@ -144,19 +146,25 @@ const DATA_SHEETS: [(&str, [f64; 3]); 9] = [
     ("L4", [30.3, 60.0, 121.0]),
 ];
 
-/// The names of the devices that a row was given, or else was seen on, or else says that it used.
+/// The names of the devices that a row was given, or else was seen on, or else says that it used; none if it ran on
+/// several nodes, of which only this one was measured and nobody has counted the devices.
 fn devices<'a>(sample: &'a Sample, trainer: &'a TrainerRecord) -> Vec<&'a str> {
     let own = trainer.device.as_deref().unwrap_or_default();
     let given = |it: &Device| it.uuid.as_ref().is_some_and(|uuid| sample.devices.contains(uuid));
     let known = sample.surroundings.iter().flat_map(|it| &it.devices);
     let known = known.filter(|it| given(it) || it.used && own.contains(&it.name));
     let named: Vec<&str> = known.map(|it| it.name.as_str()).collect();
-    if named.is_empty() { vec![own; sample.devices.len().max(1)] } else { named }
+    match named.is_empty() {
+        true if sample.nodes.len() > 1 => Vec::new(),
+        true => vec![own; sample.devices.len().max(1)],
+        false => named,
+    }
 }
 
 /// What the data sheets of a row's devices say of its precision, together.
 fn data_sheet(devices: &[&str], trainer: &TrainerRecord) -> Option<f64> {
-    devices.iter().map(|device| data_sheet_of(device, trainer)).sum()
+    let all: Option<f64> = devices.iter().map(|device| data_sheet_of(device, trainer)).sum();
+    all.filter(|_| !devices.is_empty())
 }
 
 fn data_sheet_of(device: &str, trainer: &TrainerRecord) -> Option<f64> {
@@ -180,15 +188,20 @@ struct Peak {
     source: String,
 }
 
-/// The peak of what a row ran on: of several devices the sum.
+/// The peak of what a row ran on: of several devices the sum. Each of the ranks has the threads that the first says.
 fn peak(
-    devices: &[&str],
+    (devices, ranks): (&[&str], usize),
     trainer: &TrainerRecord,
     backend: &str,
     capability: Option<&Capability>,
 ) -> Result<Peak, String> {
     let capability =
         capability.ok_or("the machine was not measured; `trainmark machine` measures it")?;
+    if devices.is_empty() {
+        return Err(
+            "several nodes trained it together, and not all of them were measured".to_owned()
+        );
+    }
     let stated = trainer.precision.as_deref().unwrap_or("float32");
     let precision = Precision::of(stated);
     let gpu = |device: &&str| {
@@ -246,7 +259,8 @@ fn peak(
     let fastest = |threads: usize| {
         rates.iter().filter(|rate| rate.threads == threads).map(|rate| rate.flop_per_s).max()
     };
-    let threads = trainer.threads.filter(|&threads| fastest(threads).is_some());
+    let threads = trainer.threads.and_then(|each| each.checked_mul(ranks));
+    let threads = threads.filter(|&threads| fastest(threads).is_some());
     let threads = threads.unwrap_or(cpu.threads);
     let median = fastest(threads).ok_or("no rate of the CPU was measured")? as f64;
     let highest = rates.iter().map(|rate| rate.highest_flop_per_s as f64).fold(median, f64::max);
@@ -300,6 +314,31 @@ mod tests {
         assert_eq!(why(&sample(Some(1000e9), Some(100e9), 1.0)), None);
         let words = why(&sample(Some(1000e9), Some(900e9), 1.0)).unwrap();
         assert!(words.contains("carried out 900.0 GFLOP/s"), "{words}");
+    }
+
+    #[test]
+    fn several_nodes_together_are_not_held_against_the_peak_of_one() {
+        let nodes = vec![crate::NodeSample::default(); 2];
+        let together = Sample { nodes, ..sample(Some(400e9), None, 1.0) };
+        assert!(why(&Sample { nodes: Vec::new(), ..together.clone() }).is_some());
+        assert_eq!(why(&together), None);
+        let trainer =
+            TrainerRecord { device: Some("NVIDIA H100".into()), ..TrainerRecord::default() };
+        let capability = capability();
+        let shown =
+            Roofline::new(&together, Some(1.0), &trainer, "cpu", Some(&capability)).unwrap();
+        assert_eq!((shown.share, shown.of_data_sheet), (None, None));
+        assert!(shown.peak_source.contains("several nodes"), "{}", shown.peak_source);
+    }
+
+    #[test]
+    fn the_threads_of_all_ranks_are_held_against_the_machine() {
+        let ranks = vec![crate::RankRecord::default(); 2];
+        let of_two = Sample { ranks, ..sample(Some(150e9), None, 1.0) };
+        let trainer = TrainerRecord { threads: Some(1), ..TrainerRecord::default() };
+        let capability = capability();
+        let shown = Roofline::new(&of_two, Some(1.0), &trainer, "cpu", Some(&capability)).unwrap();
+        assert_eq!((shown.peak_flop_per_s, shown.share), (Some(200e9), Some(0.75)));
     }
 
     #[test]
