@@ -61,7 +61,8 @@ fn families<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<Steps<'a>> {
         let mut config = record.config.clone();
         config.shift_remove(&scaling.over);
         let machine = record.machine.as_ref().map(|it| (&it.cpu, &it.gpus));
-        let same = (&record.executable, &record.model, &record.backend, config, &record.dataset);
+        let what = (&record.task().name, &record.dataset);
+        let same = (&record.executable, &record.model, &record.backend, config, what);
         let steps = rows.entry(format!("{same:?} {machine:?}")).or_default();
         steps.retain(|(other, ..)| *other != number);
         steps.push((number, place, record));
