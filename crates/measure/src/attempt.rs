@@ -30,12 +30,16 @@ pub fn attempt(
 ) -> Result<Attempt, LaunchError> {
     // Whoever panicked while holding it has at worst left out a look.
     let observer = || observer.lock().unwrap_or_else(PoisonError::into_inner);
+    let beside = only.is_some();
     let window = observer().open(pair, only);
     let mut outcome = launch::run(job, on_line, cancel)?;
     let mut observer = observer();
-    let surroundings = observer.close(window);
+    let mut surroundings = observer.close(window);
+    if beside {
+        surroundings.forget_others();
+    }
     let disturbances = surroundings.disturbances(observer.usual());
-    for (name, reading) in surroundings.readings(!disturbances.is_empty()) {
+    for (name, reading) in surroundings.readings(!disturbances.is_empty(), beside) {
         outcome.meters.set(name, reading);
     }
     Ok(Attempt { outcome, surroundings, disturbances })

@@ -112,7 +112,10 @@ impl Page {
         let grid = Grid { columns, rows: samples.iter().map(row).collect() };
         self.text += &grid.draw(Style { width: u16::MAX, color: false }).0;
         for sample in samples {
-            for note in sample.reason.iter().chain(&sample.notes).chain(&sample.disturbances) {
+            let beside = sample.beside.join(", ");
+            let beside = (!beside.is_empty()).then(|| format!("side by side with {beside}"));
+            let notes = sample.reason.iter().chain(&sample.notes).chain(&sample.disturbances);
+            for note in notes.chain(&beside) {
                 let _ = writeln!(self.text, "  round {}: {}", sample.round + 1, one_line(note));
             }
             for node in &sample.nodes {

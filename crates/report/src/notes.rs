@@ -43,6 +43,7 @@ pub fn badges(notes: &[Note]) -> Option<String> {
 pub fn notes(summary: &Summary, speed_ups: bool, marks: Option<Shown>) -> Vec<Note> {
     let mut notes = Vec::new();
     notes.extend(disturbed(summary));
+    notes.extend(side_by_side(summary));
     notes.extend(few(summary));
     notes.extend(speed_ups.then(|| speed_up(summary)).flatten().map(Note::from));
     notes.extend(shown(summary).map(Note::from));
@@ -106,6 +107,17 @@ fn disturbed(summary: &Summary) -> Option<Note> {
     }
     let badge = format!("{noisy} of {} disturbed", count(all, "sample"));
     Some(caveat(badge, note + "."))
+}
+
+/// Samples that other rows were trained beside.
+fn side_by_side(summary: &Summary) -> Option<Note> {
+    let number = samples(summary).filter(|sample| !sample.beside.is_empty()).count();
+    let all = count(samples(summary).count(), "sample");
+    let were = if number == 1 { "was" } else { "were" };
+    let text = format!(
+        "{number} of {all} {were} trained while other rows were, on other devices or cores (`--parallel-rows`): they          shared memory, power and links."
+    );
+    (number > 0).then(|| caveat(format!("{number} of {all} side by side"), text))
 }
 
 /// How the speed-ups are defined.

@@ -94,19 +94,32 @@ fn of_devices(summary: &Summary, row: &Row) -> Option<Vec<String>> {
         count(number, "device"),
         links(&row.record, sample),
     ];
-    for (_, figure, mean, least) in FIGURES {
-        let known = || devices.iter().filter_map(|it| Some((figure(it)?, it.index)));
-        let sum: f64 = known().map(|it| it.0).sum();
-        let total = if mean { sum / known().count() as f64 } else { sum };
-        let worst =
-            known().reduce(|one, other| if (other.0 < one.0) == least { other } else { one });
-        let shown = |(worst, gpu)| format!("{}; {} (GPU {gpu})", digits(total), digits(worst));
-        cells.push(worst.map_or("?".to_owned(), shown));
-    }
-    let throttled = devices.iter().filter(|it| !it.throttled.is_empty());
-    let throttled: Vec<String> = throttled.map(|it| format!("GPU {}", it.index)).collect();
-    cells.push(if throttled.is_empty() { "none".to_owned() } else { throttled.join(", ") });
+    cells.extend(FIGURES.iter().map(|figure| told(&devices, number, figure)));
+    cells.push(throttled(&devices, number));
     Some(cells)
+}
+
+/// A figure of so many devices together, and the worst; unknown if one of them does not tell it.
+fn told(devices: &[&Device], number: usize, (_, figure, mean, least): &Figure) -> String {
+    let known = || devices.iter().filter_map(|it| Some((figure(it)?, it.index)));
+    let sum: f64 = known().map(|it| it.0).sum();
+    let total = if *mean { sum / number as f64 } else { sum };
+    let worst = known().reduce(|one, other| if (other.0 < one.0) == *least { other } else { one });
+    match worst.filter(|_| known().count() == number) {
+        Some((worst, gpu)) => format!("{}; {} (GPU {gpu})", digits(total), digits(worst)),
+        None => "?".to_owned(),
+    }
+}
+
+/// Of so many devices those whose clocks were held down; one that was not seen at work has not said no.
+fn throttled(devices: &[&Device], number: usize) -> String {
+    let those = devices.iter().filter(|it| !it.throttled.is_empty());
+    let those: Vec<String> = those.map(|it| format!("GPU {}", it.index)).collect();
+    match devices.iter().filter(|it| it.used).count() == number {
+        _ if !those.is_empty() => those.join(", "),
+        true => "none".to_owned(),
+        false => "?".to_owned(),
+    }
 }
 
 /// How the devices that it was given reach each other.
@@ -118,4 +131,24 @@ fn links(record: &Record, sample: &Sample) -> String {
         gpus.flat_map(|gpu| gpu.links.iter().filter(|it| given(it.0)).map(|it| it.1.as_str()));
     let links: BTreeSet<&str> = links.collect();
     if links.is_empty() { "?".to_owned() } else { links.into_iter().collect::<Vec<_>>().join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_device_that_tells_nothing_nothing_is_known() {
+        let device =
+            |index, peak_bytes| Device { index, peak_bytes, used: true, ..Device::default() };
+        let (one, other) = (device(0, Some(1_000_000)), device(1, Some(3_000_000)));
+        assert_eq!(told(&[&one, &other], 2, &FIGURES[0]), "4.000; 3.000 (GPU 1)");
+        assert_eq!(throttled(&[&one, &other], 2), "none");
+        let silent = Device { used: false, ..device(1, None) };
+        assert_eq!(told(&[&one, &silent], 2, &FIGURES[0]), "?");
+        assert_eq!(throttled(&[&one, &silent], 2), "?");
+        assert_eq!((told(&[], 2, &FIGURES[0]), throttled(&[], 2)), ("?".into(), "?".into()));
+        let hot = Device { throttled: ["hw_slowdown".to_owned()].into(), ..one.clone() };
+        assert_eq!(throttled(&[&hot, &silent], 2), "GPU 0");
+    }
 }

@@ -251,7 +251,10 @@ impl<'a> Runner<'a> {
         let suite = &self.agenda.loaded.suite;
         // The devices of several nodes are theirs, as their scheduler gives them.
         let alone = row.nodes(suite)? == 1;
-        self.pool.share(if alone { plan::needs(suite, row)? } else { Needs::default() }, taken)
+        let needs = if alone { plan::needs(suite, row)? } else { Needs::default() };
+        let mut share = self.pool.share(needs, taken)?;
+        share.any_device = row.backend != "cpu" && share.devices.is_empty();
+        Ok(share)
     }
 
     /// Prepares a training or a verification of a row.
@@ -445,6 +448,7 @@ impl<'a> Runner<'a> {
         };
         let claim = Sample {
             devices: share.devices.clone(),
+            nodes: nodes.clone(),
             surroundings: Some(attempt.surroundings.clone()),
             dense_flop: said.facts.value(&Fact::DenseFlop),
             executed_flop: said.facts.value(&Fact::ExecutedFlop),

@@ -97,8 +97,12 @@ fn notes(outcome: &Outcome, said: &Transcript) -> Vec<String> {
     notes
 }
 
-/// What of its devices it was not seen on, and on which others it was.
+/// What of its devices it was not seen on, and on which others it was. NVML sees them by their UUIDs: of a device
+/// that was given by its number that cannot be said.
 pub fn other_devices(given: &[String], seen: &Surroundings) -> Option<String> {
+    if given.iter().any(|it| it.parse::<u32>().is_ok()) {
+        return None;
+    }
     let used: Vec<&str> =
         seen.devices.iter().filter(|it| it.used).filter_map(|it| it.uuid.as_deref()).collect();
     let idle = given.iter().filter(|it| !used.contains(&it.as_str())).count();

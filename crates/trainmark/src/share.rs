@@ -25,6 +25,8 @@ pub struct Share {
     pub devices: Vec<String>,
     /// `None` if it did not ask.
     pub cores: Option<Vec<usize>>,
+    /// Whether it may use a device all the same: it did not ask, and does not train on the CPU.
+    pub any_device: bool,
     /// Shows the trainer its devices alone.
     pub environment: BTreeMap<String, String>,
     /// The rows that run at the same time.
@@ -35,7 +37,8 @@ impl Share {
     /// Whether two rows do not measure each other, as far as what they asked for is concerned.
     pub fn stands_beside(&self, other: &Share) -> bool {
         let both = |has: fn(&Share) -> bool| has(self) && has(other);
-        both(|it| !it.devices.is_empty()) || both(|it| it.cores.is_some())
+        let own = both(|it| !it.devices.is_empty()) || both(|it| it.cores.is_some());
+        own && both(|it| !it.any_device)
     }
 }
 
@@ -64,21 +67,27 @@ impl Pool {
         let numbered =
             |name: &str| known.iter().find(|gpu| gpu.index.to_string() == name).map(uuid);
         let devices = if let Some(named) = named {
-            let one = |(at, name): (usize, &String)| match numbered(name) {
-                _ if named[..at].contains(name) => Err(format!("--devices: {name} is there twice")),
+            let one = |name: &String| match numbered(name) {
                 None if !known.is_empty() && name.parse::<u32>().is_ok() => {
                     let there = count(known.len(), "device");
                     Err(format!("--devices {name}: NVML knows {there}, counted from 0"))
                 }
                 uuid => Ok(uuid.unwrap_or_else(|| name.clone())),
             };
-            Ok(named.iter().enumerate().map(one).collect::<Result<_, String>>()?)
+            let all: Vec<String> = named.iter().map(one).collect::<Result<_, _>>()?;
+            // By its number and by its UUID.
+            if let Some(at) = (1..all.len()).find(|&at| all[..at].contains(&all[at])) {
+                return Err(format!("--devices: {} is there twice", named[at]));
+            }
+            Ok(all)
         } else if let Some(inherited) = inherited {
             // CUDA counts the fastest device first, NVML by its place: of equal ones the numbers are the same.
             let equal = known.windows(2).all(|two| two[0].name == two[1].name);
             let one =
                 |name: &str| numbered(name).filter(|_| equal).unwrap_or_else(|| name.to_owned());
-            Ok(inherited.split(',').map(str::trim).filter(|it| !it.is_empty()).map(one).collect())
+            // CUDA ends the list at what is no device: -1 alone is a usual way to leave none.
+            let names = inherited.split(',').map(str::trim);
+            Ok(names.take_while(|it| !it.is_empty() && !it.starts_with('-')).map(one).collect())
         } else {
             gpus.map(|gpus| gpus.iter().map(uuid).collect())
         };
@@ -172,6 +181,14 @@ mod tests {
     }
 
     #[test]
+    fn a_row_that_may_use_any_device_stands_beside_no_other() {
+        let on_cores = |core| Share { cores: Some(vec![core]), ..Share::default() };
+        assert!(on_cores(0).stands_beside(&on_cores(1)));
+        let gpu = Share { any_device: true, ..on_cores(1) };
+        assert!(!on_cores(0).stands_beside(&gpu) && !gpu.stands_beside(&on_cores(0)));
+    }
+
+    #[test]
     fn devices_are_those_named_or_those_that_were_left_to_the_harness() {
         let named = pool(Some(&["2", "0"]), Some("1")).unwrap();
         assert_eq!(named.share(needs(1), &[]).unwrap().devices, ["GPU-2"]);
@@ -186,6 +203,10 @@ mod tests {
             "--devices 9: NVML knows 4 devices, counted from 0"
         );
         assert_eq!(pool(Some(&["1", "1"]), None).unwrap_err(), "--devices: 1 is there twice");
+        let both = pool(Some(&["1", "GPU-1"]), None).unwrap_err();
+        assert_eq!(both, "--devices: GPU-1 is there twice");
+        let none = pool(None, Some("-1")).unwrap().share(needs(1), &[]).unwrap_err();
+        assert_eq!(none, "it asks for 1 device, and there are 0");
     }
 
     #[test]

@@ -136,6 +136,8 @@ impl Gpus {
 pub struct Window {
     gpus: Gpus,
     devices: Vec<Watched>,
+    /// Why there is none among them, if there is none.
+    none: &'static str,
 }
 
 struct Watched {
@@ -170,7 +172,13 @@ impl Window {
             only.is_none_or(|only| only.iter().any(|it| Some(it) == uuid.as_ref()))
         };
         devices.retain(|watched| is_watched(&watched.device.uuid));
-        Window { gpus: gpus.clone(), devices }
+        let none = match only {
+            Some(_) => {
+                "other rows ran beside it, and none of the devices that it was given is known to NVML"
+            }
+            None => "NVML knows no device",
+        };
+        Window { gpus: gpus.clone(), devices, none }
     }
 
     /// Whether there is nothing to look at.
@@ -232,7 +240,7 @@ impl Window {
     pub fn result(self) -> Result<Vec<Device>, String> {
         self.gpus.0?;
         match self.devices.is_empty() {
-            true => Err("NVML knows no device".to_owned()),
+            true => Err(self.none.to_owned()),
             false => Ok(self.devices.into_iter().map(|watched| watched.device).collect()),
         }
     }

@@ -10,10 +10,11 @@ const CPU_ENERGY_WINDOW_S: f64 = 1.0;
 const DEVICE_ENERGY_WINDOW_S: f64 = 20.0;
 
 impl Surroundings {
-    /// By name. `noisy` is whether others computed meanwhile: energy is everybody's who did, and needs a
-    /// window that is long against the time between two updates of its counter.
-    pub fn readings(&self, noisy: bool) -> [(&'static str, Reading); 5] {
-        let invalid = |least_s: f64| {
+    /// By name. `noisy` is whether others computed meanwhile, `beside` whether other trainers of this harness did, on
+    /// other devices: energy is everybody's who did, and needs a window that is long against the time between two
+    /// updates of its counter.
+    pub fn readings(&self, noisy: bool, beside: bool) -> [(&'static str, Reading); 5] {
+        let invalid = |least_s: f64, noisy: bool| {
             let window_s = self.window_s;
             if window_s < least_s {
                 Some(format!("a run of {window_s:.1} s is too short: {least_s:.0} s are needed"))
@@ -27,7 +28,7 @@ impl Surroundings {
             cpu.ok_or_else(|| self.why_missing("cpu_energy_uj")),
             "RAPL (/sys/class/powercap), all packages, start of the launcher to its end",
         );
-        let energy = self.devices(|device| device.energy_uj.filter(|_| device.used));
+        let energy = self.devices(|device| device.energy_uj);
         let sum = |figures: Vec<u64>| figures.iter().sum::<u64>() as f64;
         let source = "NVML's total energy of the boards that the trainer used";
         let energy = Reading::of(energy.map(sum), source);
@@ -38,8 +39,8 @@ impl Surroundings {
         let least = busy.map(|figures| figures.into_iter().min().unwrap_or_default() as f64);
         let source = "NVML per process, ten times a second: largest sum of the trainer's processes";
         [
-            ("cpu_energy_uj", cpu.but_invalid(invalid(CPU_ENERGY_WINDOW_S))),
-            ("device_energy_uj", energy.but_invalid(invalid(DEVICE_ENERGY_WINDOW_S))),
+            ("cpu_energy_uj", cpu.but_invalid(invalid(CPU_ENERGY_WINDOW_S, noisy || beside))),
+            ("device_energy_uj", energy.but_invalid(invalid(DEVICE_ENERGY_WINDOW_S, noisy))),
             ("device_memory_bytes", Reading::of(memory.map(sum), source)),
             (
                 "device_memory_largest_bytes",
@@ -52,14 +53,20 @@ impl Surroundings {
         ]
     }
 
-    /// The sum over all GPUs that have the figure.
+    /// The figure of each GPU that the trainer used. If one of them does not tell it, there is no sum.
     fn devices(&self, figure: impl Fn(&Device) -> Option<u64>) -> Result<Vec<u64>, String> {
-        let figures: Vec<u64> = self.devices.iter().filter_map(figure).collect();
-        match (figures.is_empty(), self.devices.is_empty()) {
-            (false, _) => Ok(figures),
-            (true, true) => Err(self.why_missing("devices")),
-            (true, false) => Err("no process of the trainer's was seen on a GPU".to_owned()),
+        let used: Vec<&Device> = self.devices.iter().filter(|device| device.used).collect();
+        match (used.is_empty(), self.devices.is_empty()) {
+            (true, true) => return Err(self.why_missing("devices")),
+            (true, false) => return Err("no process of the trainer's was seen on a GPU".to_owned()),
+            _ => {}
         }
+        let of = |device: &Device| {
+            let untold =
+                || format!("NVML does not tell it of GPU {} ({})", device.index, device.name);
+            figure(device).ok_or_else(untold)
+        };
+        used.into_iter().map(of).collect()
     }
 
     fn why_missing(&self, name: &str) -> String {
@@ -88,7 +95,7 @@ mod tests {
     }
 
     fn readings(seen: &Surroundings, noisy: bool) -> BTreeMap<&'static str, Reading> {
-        seen.readings(noisy).into()
+        seen.readings(noisy, false).into()
     }
 
     #[test]
@@ -122,6 +129,26 @@ mod tests {
         assert_eq!(value("device_memory_bytes"), f64::from(1 << 30) * 4.0);
         assert_eq!(value("device_memory_largest_bytes"), f64::from(1 << 30) * 3.0);
         assert_eq!(value("device_busy_least_percent"), 40.0);
+    }
+
+    #[test]
+    fn the_cpus_energy_is_everybodys_where_trainers_run_side_by_side_and_a_devices_its_own() {
+        let readings: BTreeMap<_, _> = seen(30.0).readings(false, true).into();
+        let cpu = &readings["cpu_energy_uj"];
+        assert!(!cpu.valid && cpu.reason().unwrap().contains("at the same time"), "{cpu:?}");
+        assert!(readings["device_energy_uj"].valid);
+    }
+
+    #[test]
+    fn a_device_that_does_not_tell_its_figure_leaves_no_sum() {
+        let mut seen = seen(30.0);
+        let silent = Device { index: 1, name: "H100".into(), used: true, ..Device::default() };
+        seen.devices.push(silent);
+        let readings = readings(&seen, false);
+        for name in ["device_energy_uj", "device_memory_bytes", "device_memory_largest_bytes"] {
+            assert_eq!(readings[name].value(), None, "{name}");
+            assert_eq!(readings[name].reason(), Some("NVML does not tell it of GPU 1 (H100)"));
+        }
     }
 
     #[test]

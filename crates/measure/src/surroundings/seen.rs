@@ -77,6 +77,13 @@ impl Surroundings {
         figure.map_err(|reason| self.missing.insert(name.to_owned(), reason.into())).ok()
     }
 
+    /// Other trainers of this harness ran at the same time. Their CPU time is known when they have ended, which may be
+    /// later, or was begun before the window: it cannot be told from that of others.
+    pub fn forget_others(&mut self) {
+        (self.other_cpu_s, self.busiest) = (None, Vec::new());
+        self.missing.insert("other_cpu_s".to_owned(), "other rows ran beside it".to_owned());
+    }
+
     /// Why the sample is noisy, in words; nothing if it is not.
     pub fn disturbances(&self, usual: Usual) -> Vec<String> {
         let mut found = Vec::new();
@@ -172,6 +179,16 @@ mod tests {
             change(&mut seen);
             assert_eq!(seen.disturbances(usual()), [words]);
         }
+    }
+
+    #[test]
+    fn beside_other_rows_nobody_knows_the_cpu_time_of_strangers() {
+        let busiest = vec![Busy { name: "train".into(), cpu_s: 0.9 }];
+        let mut seen = Surroundings { other_cpu_s: Some(1.0), busiest, ..quiet() };
+        assert_eq!(seen.disturbances(usual()).len(), 1);
+        seen.forget_others();
+        assert_eq!(seen.disturbances(usual()), Vec::<String>::new());
+        assert_eq!(seen.missing["other_cpu_s"], "other rows ran beside it");
     }
 
     #[test]

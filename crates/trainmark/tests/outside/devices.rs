@@ -198,6 +198,15 @@ fn rows_run_side_by_side_on_devices_of_their_own_only_when_asked() {
     let metered = three["samples"][0]["surroundings"]["devices"].as_array().unwrap();
     assert_eq!(metered.len(), 3, "{metered:?}");
     assert_eq!(two["meters"]["device_memory_bytes"]["value"], 3e9);
+    // Of the CPU nobody knows whose time and energy it was, and reports say so.
+    let seen = |record: &Value| record["samples"][0]["surroundings"].clone();
+    assert_eq!(seen(two)["other_cpu_s"], Value::Null);
+    assert_eq!(seen(two)["missing"]["other_cpu_s"], "other rows ran beside it");
+    assert!(seen(four)["missing"]["other_cpu_s"] != "other rows ran beside it");
+    let mut report = machine.trainmark("report");
+    report.args(["--input", "out", "--output", "r.json", "--markdown", "r.md"]).output().unwrap();
+    let markdown = std::fs::read_to_string(machine.place.path("r.md")).unwrap();
+    assert!(markdown.contains("2 of 3 samples were trained while other rows were"), "{markdown}");
 }
 
 #[test]
