@@ -223,7 +223,7 @@ impl PastRun {
             }
         }
         let (begun, all) = (done.len(), self.began.rows);
-        format!("begun {:?}, {begun} of {all} rows have results", self.began.run.started)
+        format!("begun {}, {begun} of {all} rows have results", self.began.run.started)
     }
 
     /// Whether there is such a training already. What was interrupted or could not be trained may be tried again.
@@ -600,7 +600,7 @@ mod tests {
         let run = journal.unfinished().unwrap();
         assert_eq!((run.ran.len(), run.ran[0].file.as_str()), (1, "x.json"));
         assert_eq!((run.began.words.len(), &run.notes), (1, &vec![Value::from(7)]));
-        assert_eq!(run.progress(), "begun \"2026\", 1 of 3 rows have results");
+        assert_eq!(run.progress(), "begun 2026, 1 of 3 rows have results");
         journal.resume("a").unwrap();
         journal.finish().unwrap();
         drop(journal);

@@ -226,8 +226,8 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
     let incomparable = comparison.rows.iter().filter(has_no_counterpart).count();
     if incomparable > 0 {
         remarks.push(format!(
-            "{}: one side lacks the figure or was not measured. Perhaps both sides have another figure: \
-             --metric wall",
+            "{}: one side lacks the figure or was not measured. Compare another figure, \
+             for example --metric wall_s",
             number(incomparable, "row could not be compared", "rows could not be compared")
         ));
     }

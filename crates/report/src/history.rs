@@ -5,7 +5,7 @@ use crate::console::{Style, one_line};
 use crate::grid::{GREEN, RED, painted};
 use crate::markdown::{escape_long, small_table};
 use crate::table::against;
-use crate::text::bars;
+use crate::text::{bars, count};
 use record::figures::Figure;
 use record::history::{Change, History, Point, Series};
 use std::fmt::Write;
@@ -21,12 +21,12 @@ pub fn table(history: &History, style: Style) -> String {
         let room = usize::from(style.width).saturating_sub(30).max(10);
         let _ = writeln!(
             text,
-            "\n{}\n  {} {} {}  ({} runs)",
+            "\n{}\n  {} {} {}  ({})",
             one_line(&series.label),
             value(series.points.first()),
             drawn(series, room),
             value(series.points.last()),
-            series.points.len()
+            count(series.points.len(), "run")
         );
         for change in &series.changes {
             let color = if change.worse { RED } else { GREEN };
@@ -35,7 +35,15 @@ pub fn table(history: &History, style: Style) -> String {
         }
     }
     if history.left_out > 0 {
-        let _ = writeln!(text, "\n{} results without this figure are left out", history.left_out);
+        let _ = writeln!(
+            text,
+            "\n{} without this figure {} left out",
+            count(history.left_out, "result"),
+            if history.left_out == 1 { "is" } else { "are" }
+        );
+        if history.series.is_empty() {
+            text += "Name a figure that they have, for example --metric wall_s\n";
+        }
     }
     text
 }

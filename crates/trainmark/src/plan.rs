@@ -118,9 +118,12 @@ fn in_the_suites_words(suite: &Suite, selection: &Selection) -> Result<Selection
     let mut config = BTreeMap::new();
     for (key, values) in &selection.config {
         let own = if key == race::TARGET { Some(race::TARGET) } else { meant(key, &told) };
-        let own = own.ok_or_else(|| {
-            let text = unknown("", "key", key, &told, "");
-            format!("{text}; no command of the suite uses it")
+        let own = own.ok_or_else(|| match told.is_empty() {
+            true => format!("{key}: no command of the suite uses it, nor any other key in braces"),
+            false => {
+                let text = unknown("", "key", key, &told, "");
+                format!("{text}; no command of the suite uses it")
+            }
         })?;
         config.insert(own.to_owned(), values.clone());
     }

@@ -165,8 +165,10 @@ impl Progress {
         };
         let status = self.paint(sample.status);
         let reason = one_line(sample.reason.as_deref().unwrap_or_default());
+        let not_read = sample.notes.iter().find(|note| note.contains(NOT_READ));
+        let not_read = not_read.map_or(String::new(), |note| format!("; note: {}", one_line(note)));
         if !sample.status.completed() {
-            return format!("{status} ({reason})");
+            return format!("{status} ({reason}){not_read}");
         }
         let mut text = match (sample.timing.train_s, sample.timing.wall_s) {
             (Some(train_s), _) => format!("{status}, trained in {train_s:.3} s"),
@@ -182,9 +184,7 @@ impl Progress {
             text += &format!(" ({reason})");
         }
         text += &noise(result);
-        if let Some(note) = sample.notes.iter().find(|note| note.contains(NOT_READ)) {
-            text += &format!("; note: {}", one_line(note));
-        }
+        text += &not_read;
         text + &file.map_or(String::new(), |file| format!(" -> {}", file.display()))
     }
 

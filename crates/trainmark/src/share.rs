@@ -104,7 +104,7 @@ impl Pool {
             let asks = format!("it asks for {}", count(wanted, "device"));
             let all = self.devices.as_ref().map_err(|why| {
                 format!(
-                    "{asks}, and none is known ({why}); --devices 0,1 names those that there are"
+                    "{asks}, and none is known; --devices 0,1 names those that there are ({why})"
                 )
             })?;
             let free =

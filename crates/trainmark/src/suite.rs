@@ -288,7 +288,11 @@ pub(crate) fn unknown(wanted: &Path) -> SuiteError {
 
 fn unreadable(file: &Path, reason: &std::io::Error) -> SuiteError {
     let (file, nearby) = (file.display(), file_nearby(file));
-    SuiteError(format!("cannot read the suite {file}: {reason}{nearby}"))
+    let hint = match reason.kind() {
+        std::io::ErrorKind::NotFound if nearby.is_empty() => "; `trainmark new` writes a suite",
+        _ => "",
+    };
+    SuiteError(format!("cannot read the suite {file}: {reason}{nearby}{hint}"))
 }
 
 fn malformed(file: &str, reason: String) -> SuiteError {

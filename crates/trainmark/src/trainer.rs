@@ -190,7 +190,7 @@ pub fn ready(
     }
     let Some(program) = resolve_program(&named) else {
         let hint = match declared.build.is_empty() {
-            true => "install it, or name its path in the suite's `program`".to_owned(),
+            true => "install it, or give its path as the program".to_owned(),
             // Nothing was built: its sources are not here.
             false if loaded.is_built_in() => format!(
                 "the built-in suite looks for it in the folder of `trainmark`; install {} there, run in a \

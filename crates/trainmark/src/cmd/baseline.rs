@@ -37,7 +37,15 @@ enum Verb {
 pub fn run(args: Args) -> Result<()> {
     match args.verb {
         Verb::Save { name, input } => save(&name, &input),
-        Verb::List => print(&names().iter().map(|name| format!("{name}\n")).collect::<String>()),
+        Verb::List => {
+            let names = names();
+            if names.is_empty() {
+                eprintln!(
+                    "There is no baseline yet; `trainmark baseline save NAME` keeps benchmarks/ as one"
+                );
+            }
+            print(&names.iter().map(|name| format!("{name}\n")).collect::<String>())
+        }
         Verb::Rm { name } => {
             let folder = folder(Path::new(&name)).with_context(|| unknown(&name, "baseline"))?;
             std::fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())

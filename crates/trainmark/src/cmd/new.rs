@@ -75,7 +75,7 @@ pub fn new(args: &NewArgs) -> Result<()> {
     }
     let named = || args.output.display().to_string();
     if !files::create_new(&args.output, text.as_bytes()).with_context(named)? {
-        bail!("--output {}: the file exists already; name another file", named());
+        bail!("{} exists already; name another file with --output", named());
     }
     eprintln!(
         "{} is written; its comments say what you still have to fill in. Next: trainmark run --suite {0} --repeats 6",
@@ -143,11 +143,13 @@ fn suite(commands: &[String], jobs: &Jobs, root: Option<&Path>) -> Result<String
     text += "# seed = 42\n\n# [models.job]\n# targets = [{ val_loss = 1.5 }]   # worse is `not converged` and never ranked\n";
     let rules: String = jobs.read.iter().map(|rule| format!("    {},\n", quoted(rule))).collect();
     let mut names = BTreeSet::new();
+    let mut first = None;
     for command in commands {
         let words = shlex::split(command).filter(|words| !words.is_empty());
         let words = words
             .with_context(|| format!("{command:?} is not a command line: check its quotes"))?;
         let name = name(&words, &mut names);
+        first.get_or_insert_with(|| quoted(&name));
         let as_word = |word: &String| match root {
             // Without a suite file only {data} is a placeholder.
             Some(_) => {
@@ -177,6 +179,11 @@ fn suite(commands: &[String], jobs: &Jobs, root: Option<&Path>) -> Result<String
             false => format!("read = [\n{rules}]\n"),
         };
     }
+    if let Some(first) = first.filter(|_| commands.len() > 1) {
+        text += &format!(
+            "\n# The row that the others are compared with.\n[reference]\ntrainer = {first}\nbackend = \"default\"\n"
+        );
+    }
     Suite::parse(&text, "the suite").map_err(|error| anyhow!("{error}"))?;
     Ok(text)
 }
@@ -186,7 +193,12 @@ fn metrics(rules: &[String]) -> Result<IndexSet<String>> {
     let mut names = IndexSet::new();
     for rule in rules {
         let regex = regex::Regex::new(rule);
-        let regex = regex.map_err(|_| anyhow!("--read {rule:?} is not a regular expression"))?;
+        let regex = regex.map_err(|reason| {
+            // The last line of its text says what is wrong; those before it draw the place.
+            let reason = reason.to_string();
+            let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            anyhow!("--read '{rule}' is not a regular expression: {reason}")
+        })?;
         let own = regex.capture_names().flatten().filter(|name| !crate::task::is_taken(name));
         names.extend(own.map(str::to_owned));
     }
@@ -229,6 +241,7 @@ mod tests {
         let suite = made(&["python a.py --lr '1 2'", "python b.py", "python a.py"], &rules, None);
         let names: Vec<&str> = suite.trainers.iter().map(|it| it.name.as_str()).collect();
         assert_eq!(names, ["a", "b", "a 2"]);
+        assert_eq!(suite.reference.as_ref().unwrap().trainer, "a");
         let better: Vec<_> =
             suite.task().metrics.iter().map(|(name, it)| (name.as_str(), it.better)).collect();
         use record::task::Better::{Higher, Lower};

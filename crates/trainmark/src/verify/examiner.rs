@@ -203,7 +203,12 @@ impl<'a> Examiner<'a> {
     /// The reference's steps in a row's configuration.
     fn reference(&self, row: &Row, steps: usize) -> Result<Rc<Reference>, Stop> {
         let suite = &self.runner.loaded().suite;
-        let none = || Stop::Known(Grade::NotVerified, "the task names no reference".to_owned());
+        let none = || {
+            Stop::Known(
+                Grade::NotVerified,
+                "the task names no reference; `verify` in [task] names one".to_owned(),
+            )
+        };
         let name = &suite.task().verify.as_ref().ok_or_else(none)?.reference;
         let row = reference_row(suite, row).ok_or_else(none)?;
         let command =
