@@ -61,12 +61,15 @@ fn scaling(curve: &Curve, bars: bool) -> Panel {
     Panel { heading: "Scaling", title, heads, rows: curve.points.iter().map(row).collect() }
 }
 
+/// Of a short run, or beside others, the boards' counters tell nothing: then the record says why.
+const ENERGY: &str = "Energy (J)";
+
 /// A figure of a device, whether several are averaged and not added up, and whether the least is the worst.
 type Figure = (&'static str, fn(&Device) -> Option<f64>, bool, bool);
 
 const FIGURES: [Figure; 4] = [
     ("Memory (MB)", |it| Some(it.peak_bytes? as f64 / MEGABYTE), false, false),
-    ("Energy (J)", |it| Some(it.energy_uj? as f64 / 1e6), false, false),
+    (ENERGY, |it| Some(it.energy_uj? as f64 / 1e6), false, false),
     ("Busy (%)", |it| it.busy_percent, true, true),
     ("Lowest clock (MHz)", |it| it.sm_mhz_low.map(f64::from), true, true),
 ];
@@ -94,7 +97,12 @@ fn of_devices(summary: &Summary, row: &Row) -> Option<Vec<String>> {
         count(number, "device"),
         links(&row.record, sample),
     ];
-    cells.extend(FIGURES.iter().map(|figure| told(&devices, number, figure)));
+    let energy = row.record.meters.get("device_energy_uj");
+    let invalid = energy.is_some_and(|it| it.value.is_some() && !it.valid);
+    cells.extend(FIGURES.iter().map(|figure| match figure.0 == ENERGY && invalid {
+        true => "not valid".to_owned(),
+        false => told(&devices, number, figure),
+    }));
     cells.push(throttled(&devices, number));
     Some(cells)
 }

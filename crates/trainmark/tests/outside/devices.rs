@@ -129,9 +129,14 @@ fn a_row_gets_as_many_devices_as_it_asks_for_and_each_is_metered() {
     for text in [&markdown, &page] {
         let line = text.lines().find(|line| line.contains("2 devices"));
         let line = line.unwrap_or_else(|| panic!("no row of two devices: {markdown}"));
-        for cell in
-            ["NVLink", "3,000; 2,000 (GPU 1)", "85.00; 80.00 (GPU 1)", "1,899 (GPU 1)", "none"]
-        {
+        for cell in [
+            "NVLink",
+            "3,000; 2,000 (GPU 1)",
+            "85.00; 80.00 (GPU 1)",
+            "1,899 (GPU 1)",
+            "none",
+            "not valid",
+        ] {
             assert!(line.contains(cell), "{cell}: {line}");
         }
     }
