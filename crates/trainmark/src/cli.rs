@@ -53,4 +53,8 @@ pub enum Verb {
     Suites(cmd::suites::Args),
     /// Download the data of a built-in task or of a suite
     Fetch(cmd::fetch::Args),
+    /// Print completions for a shell
+    Completions(cmd::shell::CompletionsArgs),
+    /// Print the manual page
+    Man(cmd::shell::ManArgs),
 }

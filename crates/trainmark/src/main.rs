@@ -31,6 +31,8 @@ fn main() -> ExitCode {
         Verb::Fetch(args) => cmd::fetch::run(args).map(well),
         Verb::New(args) => cmd::new::new(&args).map(well),
         Verb::Time(args) => cmd::new::time(&args),
+        Verb::Completions(args) => cmd::shell::completions(&args).map(well),
+        Verb::Man(args) => cmd::shell::man(&args).map(well),
     };
     ExitCode::from(done.unwrap_or_else(|error| {
         // It may quote what a trainer or a file says.

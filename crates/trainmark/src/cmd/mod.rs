@@ -12,6 +12,7 @@ pub mod noise;
 pub mod report;
 pub mod run;
 pub mod setup;
+pub mod shell;
 pub mod show;
 pub mod suites;
 pub mod task;

@@ -138,6 +138,8 @@ fn a_reader_that_has_seen_enough_is_no_error() {
         &["show", "base/t_cpu_20240315_143022.json"],
         &["history", "--input", "base"],
         &["export", "--input", "base", "--format", "csv"],
+        &["completions", "bash"],
+        &["man"],
     ] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
