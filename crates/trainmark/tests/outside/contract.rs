@@ -3,7 +3,6 @@
 
 #![cfg(unix)]
 
-use nn::conformance::cases;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -38,15 +37,7 @@ fn place() -> TempDir {
     std::fs::write(&program, format!("#!/bin/sh\nFAKE='{fake}'\n{words}\n")).unwrap();
     let all = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(&program, all).unwrap();
-    let split = cases()[0].data();
-    for name in ["train", "t10k"] {
-        let mut images = [2051, split.len() as u32, 28, 28].map(u32::to_be_bytes).concat();
-        images.extend(split.images());
-        std::fs::write(data.join(format!("{name}-images-idx3-ubyte")), images).unwrap();
-        let mut labels = [2049, split.len() as u32].map(u32::to_be_bytes).concat();
-        labels.extend(split.labels());
-        std::fs::write(data.join(format!("{name}-labels-idx1-ubyte")), labels).unwrap();
-    }
+    crate::verify::write_strokes(&data);
     place
 }
 

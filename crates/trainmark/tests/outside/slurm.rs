@@ -506,7 +506,9 @@ fn pytorch_trains_over_two_nodes(cluster: &Cluster) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
     let python = root.join(".trainmark/environments/pytorch/bin/python");
     if !python.exists() {
-        return skip::skipped("the GPT over two nodes: PyTorch is not set up (trainmark setup PyTorch)");
+        return skip::skipped(
+            "the GPT over two nodes: PyTorch is not set up (trainmark setup PyTorch)",
+        );
     }
     let place = Place::new(cluster, &["gpt"], "");
     let text = "what a row over two nodes learns is of no interest here. ".repeat(40);

@@ -7,10 +7,23 @@ use record::folder;
 use record::summary::{Options, Summary};
 use report::{console, json, markdown};
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
 use trainmark::verify::FILE;
+
+/// Writes a small dataset of strokes, as MNIST's files: the same images to train on and to test.
+pub fn write_strokes(data: &Path) {
+    let split = cases()[0].data();
+    for name in ["train", "t10k"] {
+        let mut images = [2051, split.len() as u32, 28, 28].map(u32::to_be_bytes).concat();
+        images.extend(split.images());
+        std::fs::write(data.join(format!("{name}-images-idx3-ubyte")), images).unwrap();
+        let mut labels = [2049, split.len() as u32].map(u32::to_be_bytes).concat();
+        labels.extend(split.labels());
+        std::fs::write(data.join(format!("{name}-labels-idx1-ubyte")), labels).unwrap();
+    }
+}
 
 /// A folder with a small dataset of strokes and room for the rest.
 struct Place(TempDir);
@@ -20,15 +33,7 @@ impl Place {
         let place = Place(tempfile::tempdir().unwrap());
         let data = place.path("data");
         std::fs::create_dir(&data).unwrap();
-        let split = cases()[0].data();
-        for name in ["train", "t10k"] {
-            let mut images = [2051, split.len() as u32, 28, 28].map(u32::to_be_bytes).concat();
-            images.extend(split.images());
-            std::fs::write(data.join(format!("{name}-images-idx3-ubyte")), images).unwrap();
-            let mut labels = [2049, split.len() as u32].map(u32::to_be_bytes).concat();
-            labels.extend(split.labels());
-            std::fs::write(data.join(format!("{name}-labels-idx1-ubyte")), labels).unwrap();
-        }
+        write_strokes(&data);
         place
     }
 
