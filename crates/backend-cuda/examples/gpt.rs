@@ -123,7 +123,12 @@ fn grade(case: &Case, options: &Options) -> usize {
 }
 
 fn options(args: &Args, precision: &str) -> Options {
-    Options { plan: args.plan.clone(), precision: Some(precision.to_owned()), ..Options::default() }
+    Options {
+        plan: args.plan.clone(),
+        precision: Some(precision.to_owned()),
+        device: args.device.clone(),
+        ..Options::default()
+    }
 }
 
 impl Preset {

@@ -4,26 +4,70 @@
 //! of the steps. What learns almost as well although it is wrong is not found by any target: `--check` and
 //! `trainmark verify` find it.
 //!
-//! `cargo run --release -p mnist-classic --example gpt_seeds -- TEXT|babble [SEEDS] [PRECISION]`; a line for
-//! each run as it ends, and a summary. PRECISION is `float32` unless it says `bf16`, which needs AMX.
+//! `cargo run --release -p mnist-classic --example gpt_seeds -- TEXT|babble`; a line for each run as it ends, and a
+//! summary. `--help` names the options.
 
-use anyhow::Result;
-use nn::backend::{Backend, Options};
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+use native::backends;
+use nn::backend::Options;
 use nn::gpt::{AdamW, Job, Session, Shape, State, recipe};
 use std::ops::Range;
 use std::path::PathBuf;
 use text::{Source, Text, validation::nats};
 
-const BATCH: usize = 12;
+#[derive(Parser)]
+struct Args {
+    /// A text, a folder that holds tinyshakespeare.txt, or `babble`
+    text: Option<PathBuf>,
+    /// Sound runs, with the seeds from 1 on
+    #[arg(long, default_value_t = 10)]
+    seeds: u64,
+    /// float32 or bf16; the CPU has bf16 with AMX alone
+    #[arg(long)]
+    precision: Option<String>,
+    #[arg(long, value_enum, default_value = "small")]
+    preset: Preset,
+    #[arg(long, default_value = "cpu")]
+    backend: String,
+    /// Which broken runs, three of each kind. Those that keep a tensor as it was copy the state in each step
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = FAULTS)]
+    faults: Vec<Fault>,
+}
+
+const FAULTS: [Fault; 4] = [
+    Fault::TenthOfTheRate,
+    Fault::QueriesAsTheyWere,
+    Fault::PositionsAsTheyWere,
+    Fault::HalfOfTheSteps,
+];
+
+/// Of docs/gpt.md.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Preset {
+    Small,
+    Char,
+}
+
+/// What all runs have in common.
+struct Study {
+    text: Text,
+    shape: Shape,
+    batch: usize,
+    steps: u64,
+    backend: &'static dyn nn::backend::Backend,
+    options: Options,
+}
+
 const LEARNING_RATE: f64 = 1e-3;
 const WARMUP: u64 = 100;
-const STEPS: u64 = 2000;
 /// Of each broken kind.
 const BROKEN_SEEDS: u64 = 3;
 
 /// What is wrong with a run.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 enum Fault {
+    #[value(skip)]
     None,
     TenthOfTheRate,
     QueriesAsTheyWere,
@@ -32,21 +76,25 @@ enum Fault {
 }
 
 fn main() -> Result<()> {
-    let mut arguments = std::env::args().skip(1);
-    let place = arguments.next().map(PathBuf::from);
-    let seeds: u64 = arguments.next().map_or(Ok(10), |count| count.parse())?;
-    let options = Options { precision: arguments.next(), ..Options::default() };
-    let text = Source::locate(place.as_deref())?.load()?;
-    println!("{}, small, {STEPS} steps of {BATCH} windows, seeds 1 to {seeds}", text.name);
-    let sound = measure(Fault::None, &text, seeds, &options)?;
+    let args = Args::parse();
+    let text = Source::locate(args.text.as_deref())?.load()?;
+    let entry = backends::ENTRIES.iter().find(|entry| entry.id == args.backend);
+    let backend =
+        entry.with_context(|| format!("--backend {}: there is none", args.backend))?.backend;
+    let (shape, batch, steps) = match args.preset {
+        Preset::Small => (Shape::small(text.vocabulary), 12, 2000),
+        Preset::Char => (Shape::char(text.vocabulary), 64, 1000),
+    };
+    let options = Options { precision: args.precision, ..Options::default() };
+    println!(
+        "{}, {:?}, {steps} steps of {batch} windows, seeds 1 to {}",
+        text.name, args.preset, args.seeds
+    );
+    let study = Study { text, shape, batch, steps, backend, options };
+    let sound = measure(Fault::None, &study, args.seeds)?;
     let mut broken = Vec::new();
-    for fault in [
-        Fault::TenthOfTheRate,
-        Fault::QueriesAsTheyWere,
-        Fault::PositionsAsTheyWere,
-        Fault::HalfOfTheSteps,
-    ] {
-        broken.push((fault, measure(fault, &text, seeds.min(BROKEN_SEEDS), &options)?));
+    for fault in args.faults {
+        broken.push((fault, measure(fault, &study, args.seeds.min(BROKEN_SEEDS))?));
     }
     println!("{:<22} {:>8} {:>8} {:>8}", "", "lowest", "median", "highest");
     for (fault, losses) in [(Fault::None, sound)].into_iter().chain(broken) {
@@ -58,10 +106,19 @@ fn main() -> Result<()> {
 }
 
 /// The validation losses, the lowest first.
-fn measure(fault: Fault, text: &Text, seeds: u64, options: &Options) -> Result<Vec<f64>> {
+fn measure(fault: Fault, study: &Study, seeds: u64) -> Result<Vec<f64>> {
+    let &Study { ref text, shape, batch, steps, .. } = study;
+    let learning_rate = match fault {
+        Fault::TenthOfTheRate => LEARNING_RATE / 10.0,
+        _ => LEARNING_RATE,
+    };
+    let optimiser = AdamW { learning_rate, warmup: WARMUP, steps };
+    let job = Job { shape, batch_size: batch, optimiser, text: &text.train };
+    let mut session = study.backend.open_gpt(job, &study.options)?;
     let mut losses = Vec::new();
     for seed in 1..=seeds {
-        let loss = train(fault, text, seed, options)?;
+        train(fault, study, seed, session.as_mut())?;
+        let loss = validate(session.as_mut(), study)?;
         println!("{fault:?} seed {seed} val_loss {loss:.4}");
         losses.push(loss);
     }
@@ -69,37 +126,31 @@ fn measure(fault: Fault, text: &Text, seeds: u64, options: &Options) -> Result<V
     Ok(losses)
 }
 
-fn train(fault: Fault, text: &Text, seed: u64, options: &Options) -> Result<f64> {
-    let shape = Shape::small(text.vocabulary);
-    let learning_rate = match fault {
-        Fault::TenthOfTheRate => LEARNING_RATE / 10.0,
-        _ => LEARNING_RATE,
-    };
-    let optimiser = AdamW { learning_rate, warmup: WARMUP, steps: STEPS };
-    let job = Job { shape, batch_size: BATCH, optimiser, text: &text.train };
-    let mut session = backend_cpu::Cpu.open_gpt(job, options)?;
+/// Trains from the seed's first state.
+fn train(fault: Fault, study: &Study, seed: u64, session: &mut dyn Session) -> Result<()> {
+    let &Study { ref text, shape, batch, steps, .. } = study;
     let mut initial = State::zeros(shape);
     recipe::initialise(&mut initial, seed);
     session.set_state(&initial)?;
 
-    let taken = if fault == Fault::HalfOfTheSteps { STEPS / 2 } else { STEPS };
-    let mut starts = vec![0; taken as usize * BATCH];
-    recipe::windows(&mut starts, seed, 0, BATCH, text.train.len() - shape.context);
+    let taken = if fault == Fault::HalfOfTheSteps { steps / 2 } else { steps };
+    let mut starts = vec![0; taken as usize * batch];
+    recipe::windows(&mut starts, seed, 0, batch, text.train.len() - shape.context);
     let mut losses = vec![0.0; taken as usize];
     let kept = kept(fault, shape);
     if kept.is_empty() {
         session.train(&starts, &mut losses)?;
-    } else {
-        for (batch, loss) in starts.chunks(BATCH).zip(losses.chunks_mut(1)) {
-            session.train(batch, loss)?;
-            let mut state = session.state()?;
-            for range in &kept {
-                state.parameters[range.clone()].copy_from_slice(&initial.parameters[range.clone()]);
-            }
-            session.set_state(&state)?;
-        }
+        return Ok(());
     }
-    validate(session.as_mut(), text, shape)
+    for (starts, loss) in starts.chunks(batch).zip(losses.chunks_mut(1)) {
+        session.train(starts, loss)?;
+        let mut state = session.state()?;
+        for range in &kept {
+            state.parameters[range.clone()].copy_from_slice(&initial.parameters[range.clone()]);
+        }
+        session.set_state(&state)?;
+    }
+    Ok(())
 }
 
 /// What is put back after each step.
@@ -119,10 +170,11 @@ fn kept(fault: Fault, shape: Shape) -> Vec<Range<usize>> {
     }
 }
 
-fn validate(session: &mut dyn Session, text: &Text, shape: Shape) -> Result<f64> {
+fn validate(session: &mut dyn Session, study: &Study) -> Result<f64> {
+    let &Study { ref text, shape, batch, .. } = study;
     let (inputs, targets) = (text.validation_inputs(), text.validation_targets());
     let mut sum = 0.0;
-    let piece = BATCH * shape.context;
+    let piece = batch * shape.context;
     let mut logits = vec![0.0; piece * shape.vocabulary];
     for (inputs, targets) in inputs.chunks(piece).zip(targets.chunks(piece)) {
         let logits = &mut logits[..inputs.len() * shape.vocabulary];

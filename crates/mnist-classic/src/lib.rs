@@ -4,7 +4,7 @@
 
 #[cfg(any(test, not(all(feature = "cuda", feature = "metal"))))]
 mod absent;
-mod backends;
+pub mod backends;
 mod checkpoint;
 mod cli;
 mod failure;
