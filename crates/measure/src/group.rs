@@ -301,6 +301,7 @@ fn remove_left_over(parent: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read;
 
     /// A folder that looks like a mount of version 2; the files that the kernel would make in a new
     /// group are made by hand, since no test may count on the privilege for real ones.
@@ -373,10 +374,13 @@ mod tests {
     fn an_empty_group_of_a_launcher_at_work_stays_and_those_of_the_dead_go() {
         let parent = tempfile::tempdir().unwrap();
         let mut launcher = std::process::Command::new("sh")
-            .args(["-c", "read wait", crate::process::LAUNCHER_ARG])
+            .args(["-c", "echo; read wait", crate::process::LAUNCHER_ARG])
             .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
+        // For a moment after its start a process has no arguments yet, and is nobody's launcher.
+        launcher.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         let at_work = format!("trainmark-{}", launcher.id());
         // Process 1 is always there and no launcher; so many there cannot be.
         let dead = ["trainmark-1".to_owned(), format!("trainmark-{}", std::process::id())];

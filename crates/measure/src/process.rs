@@ -132,6 +132,30 @@ pub fn resident_bytes(pid: i32) -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
+/// The variables in which launchers tell a process its rank among all: torchrun, Open MPI's mpirun, MPICH's mpiexec,
+/// srun.
+const RANK: [&str; 4] = ["RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"];
+
+/// A process's rank, as its launcher told it or a process above it. A variable that this process has too is none: all
+/// processes of the tree have inherited it.
+pub fn rank(pid: i32) -> Option<u32> {
+    let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let told = |name: &&str| {
+        let mut entries = environ.split(|&byte| byte == 0);
+        let value =
+            entries.find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+        std::str::from_utf8(value).ok()?.parse().ok()
+    };
+    RANK.iter().filter(|name| std::env::var_os(name).is_none()).find_map(told)
+}
+
+/// The logical cores that a process may run on: `0-3,8`.
+pub fn allowed_cpus(pid: i32) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+    Some(list.trim().to_owned())
+}
+
 /// This process's own peak resident set size in bytes.
 pub fn own_peak_bytes() -> Option<u64> {
     kib_field(&fs::read("/proc/self/status").ok()?, "VmHWM:")

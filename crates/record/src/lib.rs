@@ -18,6 +18,7 @@ pub mod noise_store;
 pub mod number;
 pub mod old;
 pub mod race;
+mod reference;
 mod result;
 pub mod roofline;
 mod sample;
@@ -31,11 +32,12 @@ pub mod verdict;
 pub mod verification;
 pub mod write;
 
+pub use reference::Reference;
 pub use result::{
     DatasetRecord, MeterRecord, Metrics, Record, RecordError, RunIdentity, SCHEMA_VERSION,
     Throughput,
 };
 pub use sample::{CurvePoint, LimitsRecord, NodeSample, RankRecord, Sample, Timing, TrainerRecord};
 pub use status::Status;
-pub use summary::{Reference, Summary};
+pub use summary::Summary;
 pub use verdict::Verdict;

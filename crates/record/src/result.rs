@@ -10,6 +10,7 @@ use crate::noise::NoiseFloor;
 use crate::number::{MEGABYTE, tidy};
 use crate::old;
 use crate::race::Race;
+use crate::reference::Reference;
 use crate::roofline::Roofline;
 use crate::sample::{Sample, Timing, TrainerRecord};
 use crate::stats::{self, Interval};
@@ -159,6 +160,9 @@ pub struct RunIdentity {
     pub git_commit: Option<String>,
     /// Version of the harness.
     pub harness: String,
+    /// The row that the suite compares the others with, if it names one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<Reference>,
 }
 
 /// The dataset of a training.

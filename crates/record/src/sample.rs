@@ -75,7 +75,7 @@ pub struct Sample {
     pub work: Option<f64>,
     /// Steps of the timed region.
     pub steps: Option<u64>,
-    /// What each of several processes says that trained together.
+    /// What each of several processes says that trained together, and what is seen of it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ranks: Vec<RankRecord>,
     /// The devices that the harness gave it, by UUID where that is known; what they are stands in `environment`.
@@ -120,7 +120,8 @@ pub struct NodeSample {
     pub meters: BTreeMap<String, f64>,
 }
 
-/// One of several processes that trained together, as it says.
+/// One of several processes that trained together: as it says, and as the kernel does of one that its launcher has told
+/// its rank.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RankRecord {
@@ -130,6 +131,12 @@ pub struct RankRecord {
     /// Its share.
     pub work: Option<f64>,
     pub device_peak_bytes: Option<u64>,
+    /// Peak memory of it and of the processes that it started, pages that are shared counted by shares.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_memory_bytes: Option<u64>,
+    /// The logical cores that it was bound to, or all that it could have: `0-3,8`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<String>,
 }
 
 /// A moment of a training, as the trainer says: whatever of this it reports.

@@ -101,9 +101,15 @@ fn curve(steps: &Steps) -> Option<Curve> {
             place,
         })
     };
-    let points = steps.iter().map(point).collect::<Option<_>>()?;
+    // One that cannot be compared with the first is left out, and the others stay.
+    let points: Vec<Point> = steps.iter().filter_map(point).collect();
     let row = base.name();
-    Some(Curve { row, over: scaling.over.clone(), kind: scaling.kind, points })
+    (points.len() > 1).then_some(Curve {
+        row,
+        over: scaling.over.clone(),
+        kind: scaling.kind,
+        points,
+    })
 }
 
 /// Gives each record of a curve, and each of its samples, its efficiency in percent, which is a figure then: a
@@ -202,6 +208,14 @@ mod tests {
         let figure = figures::named("efficiency", [&two]).unwrap();
         assert_eq!((figure.of(&one), figure.of(&two)), (Some(100.0), Some(80.0)));
         assert_eq!(figure.samples(&two), [(0, 80.0), (1, 80.0)]);
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_compared_is_missing_on_a_curve_of_the_others() {
+        let of = |processes, seconds| record(processes, &[seconds], ScalingKind::Strong);
+        let rows = [of(1, 8.0), of(2, 5.0), of(4, f64::from_bits(1))];
+        let numbers: Vec<f64> = curves(rows.iter())[0].points.iter().map(|it| it.number).collect();
+        assert_eq!(numbers, [1.0, 2.0]);
     }
 
     #[test]

@@ -9,55 +9,21 @@ use crate::figures::{self, CLOCKS, Figure};
 use crate::folder::{Entry, Folder, Skipped, content};
 use crate::name::{meant, unknown};
 use crate::race::RaceSpeedUp;
+use crate::reference::Reference;
 use crate::verdict::{self, Change, Scale, Verdict};
 use crate::verification::{Grade, Verification};
 use crate::{DatasetRecord, Record, RunIdentity, Status};
 use indexmap::{IndexMap, IndexSet};
 use measure::machine::Machine;
 use rayon::prelude::*;
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fmt;
-use std::str::FromStr;
 
-/// The rows that others are compared with.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Reference {
-    pub executable: String,
-    pub backend: String,
-    /// Configuration that the row must have, for comparisons across a key.
-    #[serde(rename = "where", skip_serializing_if = "Map::is_empty")]
-    pub settings: Map<String, Value>,
-}
-
-impl Reference {
-    fn is(&self, record: &Record) -> bool {
-        (&self.executable, &self.backend) == (&record.executable, &record.backend)
-            && self.settings.iter().all(|(key, value)| record.config.get(key) == Some(value))
-    }
-}
-
-impl fmt::Display for Reference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.executable, self.backend)?;
-        self.settings.iter().try_for_each(|(key, value)| write!(f, " {key}={value}"))
-    }
-}
-
-impl FromStr for Reference {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Reference, String> {
-        match text.rsplit_once('/') {
-            Some((executable, backend)) if !executable.is_empty() && !backend.is_empty() => {
-                let (executable, backend) = (executable.to_owned(), backend.to_owned());
-                Ok(Reference { executable, backend, settings: Map::new() })
-            }
-            _ => Err("write EXECUTABLE/BACKEND, for example PyTorch/cpu".to_owned()),
-        }
-    }
+/// Whether a record is of the reference.
+fn is_row(reference: &Reference, record: &Record) -> bool {
+    (&reference.executable, &reference.backend) == (&record.executable, &record.backend)
+        && reference.settings.iter().all(|(key, value)| record.config.get(key) == Some(value))
 }
 
 /// The options of a summary.
@@ -294,7 +260,7 @@ impl Summary {
         }
         let ranked = || self.rows.iter().filter(|row| row.is_ranked());
         if let Some(preferred) = &options.preferred
-            && ranked().any(|row| preferred.is(&row.record))
+            && ranked().any(|row| is_row(preferred, &row.record))
         {
             return Ok(Some(preferred.clone()));
         }
@@ -360,7 +326,9 @@ impl Summary {
         let references: Vec<usize> = places
             .iter()
             .copied()
-            .filter(|&place| self.rows[place].is_ranked() && reference.is(&self.rows[place].record))
+            .filter(|&place| {
+                self.rows[place].is_ranked() && is_row(reference, &self.rows[place].record)
+            })
             .collect();
         let newest = |wanted: &dyn Fn(&Row) -> bool| {
             let found = references.iter().copied().filter(|&place| wanted(&self.rows[place]));

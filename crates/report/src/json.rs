@@ -3,8 +3,8 @@
 
 use rayon::prelude::*;
 use record::figures::Figure;
-use record::summary::{Reference, Row, Summary};
-use record::{DatasetRecord, RunIdentity, Status, verification::Grade};
+use record::summary::{Row, Summary};
+use record::{DatasetRecord, Reference, RunIdentity, Status, verification::Grade};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;

@@ -1,18 +1,20 @@
-//! Small tables beside the one of results: a scaling curve each, and what each row's devices did.
+//! Small tables beside the one of results: a scaling curve each, and what each row's devices and ranks did.
 
 use crate::table;
-use crate::text::digits;
+use crate::text::{digits, visible};
 use measure::surroundings::Device;
 use record::number::{MEGABYTE, count};
 use record::scaling::{Curve, Point, curves};
 use record::stats::Interval;
 use record::summary::{Row, Summary};
 use record::task::ScalingKind;
-use record::{Record, Sample};
+use record::{RankRecord, Record, Sample};
 use std::collections::BTreeSet;
 
 /// Cells of a bar.
 const BAR: usize = 20;
+/// Characters of the cores of all ranks.
+const CORES: usize = 80;
 
 /// A small table: its heading, its title, the heads of its columns, and its rows.
 pub struct Panel {
@@ -25,7 +27,12 @@ pub struct Panel {
 /// All that there is something to say in; `bars` draws what a page has a chart for.
 pub fn panels(summary: &Summary, bars: bool) -> Vec<Panel> {
     let curves = curves(summary.rows.iter().map(|row| &row.record));
-    curves.iter().map(|it| scaling(it, bars)).chain(devices(summary)).collect()
+    curves
+        .iter()
+        .map(|it| scaling(it, bars))
+        .chain(devices(summary))
+        .chain(ranks(summary))
+        .collect()
 }
 
 fn scaling(curve: &Curve, bars: bool) -> Panel {
@@ -74,6 +81,37 @@ const FIGURES: [Figure; 4] = [
     ("Lowest clock (MHz)", |it| it.sm_mhz_low.map(f64::from), true, true),
 ];
 
+/// One table of all rows whose ranks' memory is known, of each rank.
+fn ranks(summary: &Summary) -> Option<Panel> {
+    let heads = ["Row", "Ranks", "Host memory (MB)", "Cores"].map(str::to_owned).to_vec();
+    let rows: Vec<_> = summary.rows.iter().filter_map(|it| of_ranks(summary, it)).collect();
+    let title = "of each row's last sample: the memory of all its processes, then that of the rank with most, and the \
+                 cores that the ranks were allowed";
+    (!rows.is_empty()).then(|| Panel { heading: "Ranks", title: title.to_owned(), heads, rows })
+}
+
+fn of_ranks(summary: &Summary, row: &Row) -> Option<Vec<String>> {
+    let sample = last(row)?;
+    let memory = |it: &RankRecord| Some((it.peak_memory_bytes?, it.rank));
+    let most = sample.ranks.iter().map(memory).collect::<Option<Vec<_>>>()?.into_iter().max()?;
+    let shown = |bytes: u64| digits(bytes as f64 / MEGABYTE);
+    let cores = sample.ranks.iter().filter_map(|it| it.cpus.as_deref());
+    let different: BTreeSet<&str> = cores.clone().collect();
+    let cores: Vec<&str> =
+        if different.len() > 1 { cores.collect() } else { different.into_iter().collect() };
+    Some(vec![
+        table::label(summary, row, false),
+        count(sample.ranks.len(), "rank"),
+        format!("{}; {} (rank {})", shown(sample.peak_memory_bytes?), shown(most.0), most.1),
+        visible(&cores.join(" | "), CORES).into_owned(),
+    ])
+}
+
+/// The row's last sample that counts.
+fn last(row: &Row) -> Option<&Sample> {
+    row.record.counted().filter(|sample| sample.status.completed()).last()
+}
+
 /// One table of all rows on two devices or more.
 fn devices(summary: &Summary) -> Option<Panel> {
     let heads = ["Row", "Devices", "Links"].into_iter().chain(FIGURES.iter().map(|it| it.0));
@@ -84,7 +122,7 @@ fn devices(summary: &Summary) -> Option<Panel> {
 }
 
 fn of_devices(summary: &Summary, row: &Row) -> Option<Vec<String>> {
-    let sample = row.record.counted().filter(|sample| sample.status.completed()).last()?;
+    let sample = last(row)?;
     let given = |it: &Device| it.uuid.as_ref().is_some_and(|it| sample.devices.contains(it));
     let known = sample.surroundings.iter().flat_map(|it| &it.devices);
     let devices: Vec<&Device> = known.filter(|it| it.used || given(it)).collect();

@@ -137,7 +137,9 @@ impl Local<'_> {
                 });
             }
             drop(sender);
-            ended.into_iter().try_for_each(|(task, result)| desk.end(task, result?))
+            let kept = ended.into_iter().try_for_each(|(task, result)| desk.end(task, result?));
+            // What still trains would be lost too.
+            kept.inspect_err(|_| self.runner.stop())
         })
     }
 }

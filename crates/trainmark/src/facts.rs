@@ -88,6 +88,11 @@ impl Facts {
         merged.into_iter().next().map(|(who, printed)| (who, printed.value))
     }
 
+    /// Whether a metric was read behind its label.
+    pub fn labelled(&self) -> bool {
+        self.0.values().any(|by| by.contains_key(&Who::Line))
+    }
+
     /// What each rank states of itself, where several do.
     pub fn ranks(&self) -> Vec<RankRecord> {
         let of = |fact: &Fact| -> BTreeMap<u32, f64> {
@@ -107,6 +112,7 @@ impl Facts {
             train_s: train_s.get(&rank).copied(),
             work: work.get(&rank).copied(),
             device_peak_bytes: memory.get(&rank).map(|bytes| *bytes as u64),
+            ..RankRecord::default()
         };
         if ranks.len() > 1 { ranks.iter().map(record).collect() } else { Vec::new() }
     }

@@ -1,7 +1,7 @@
 //! A row that several nodes train together: one `srun` inside the allocation that this process is in. It starts
 //! `trainmark node` on each node ([`launch`]), which launches and measures its part of the trainer as one is launched
-//! here, passes its lines on, and says at the end what that part cost ([`Nodes`] listens). No trainer can say that:
-//! the mark is taken out of its lines.
+//! here, passes its lines on, and says at the end what that part cost ([`Nodes`] listens). No trainer can say that,
+//! or speak for `srun`: their marks are taken out of its lines.
 
 use measure::launch::{CancelToken, Exit, Job, Outcome, Stream};
 use measure::meter::Meters;
@@ -25,6 +25,8 @@ const FIRST: &str = "SLURM_LAUNCH_NODE_IPADDR";
 pub const LIMITS: &str = "TRAINMARK_NODE_LIMITS";
 /// Begins a line of a node's launcher: its number, its name, and a piece of its report.
 const MARK: &str = ":::TRAINMARK_NODE ";
+/// Begins a line of `srun` itself.
+const SRUN: &str = "srun: error: ";
 /// Characters of a piece: Slurm passes on lines of at most 1,024 bytes in one piece.
 const PIECE: usize = 200;
 /// A report is some kilobytes.
@@ -89,13 +91,14 @@ pub fn launch(mut job: Job, cancel: &CancelToken) -> anyhow::Result<Exit> {
     Ok(attempt.outcome.exit)
 }
 
-/// A line that is no launcher's, nor becomes one when a part of it is taken out or its beginning is lost.
+/// A line that is no launcher's and not `srun`'s, nor becomes one when a part of it is taken out or its beginning is
+/// lost.
 fn without_mark(line: &str) -> String {
     let mut line = line.to_owned();
     while line.contains(MARK) {
         line = line.replace(MARK, "");
     }
-    line
+    line.replace(SRUN, "srun error: ")
 }
 
 /// A report, in pieces that are put together again by [`Nodes::heard`].
@@ -126,7 +129,7 @@ impl Nodes {
 
     /// Takes a line that is no trainer's; false if it is one.
     pub fn heard(&mut self, line: &str) -> bool {
-        if line.starts_with("srun: error: ") {
+        if line.starts_with(SRUN) {
             self.errors.push(line.to_owned());
         }
         let Some(words) = line.strip_prefix(MARK) else { return false };
@@ -163,17 +166,20 @@ impl Nodes {
         let samples = samples.collect();
         let ended = |it: &&Attempt| !matches!(it.outcome.exit, Exit::Code(0) | Exit::Cancelled);
         let failed = parts.values().find(ended);
-        let mut outcome = Outcome { meters, ..srun };
+        let ranks = parts.values().flat_map(|it| it.outcome.ranks.clone()).collect();
+        let mut outcome = Outcome { meters, ranks, ..srun };
+        let stopped =
+            matches!(outcome.exit, Exit::TimedOut | Exit::Cancelled | Exit::NotStarted(_));
         if let Some(it) = failed.or(parts.values().next()) {
-            // `srun` adds words of its own behind those of the trainer.
-            let (stdout, stderr) = (&it.outcome.stdout_tail, &it.outcome.stderr_tail);
-            (outcome.stdout_tail, outcome.stderr_tail) = (stdout.clone(), stderr.clone());
+            // `srun` adds words of its own behind those of the trainer, which are the reason only if no part has one.
+            outcome.stdout_tail.clone_from(&it.outcome.stdout_tail);
+            if failed.is_some() || stopped || outcome.exit == Exit::Code(0) {
+                outcome.stderr_tail.clone_from(&it.outcome.stderr_tail);
+            }
             outcome.out_of_memory.clone_from(&it.outcome.out_of_memory);
             outcome.memory_limited_by.clone_from(&it.outcome.memory_limited_by);
             outcome.stragglers = it.outcome.stragglers;
         }
-        let stopped =
-            matches!(outcome.exit, Exit::TimedOut | Exit::Cancelled | Exit::NotStarted(_));
         let told: Vec<u32> = silent.iter().copied().filter(|it| self.is_told_lost(*it)).collect();
         outcome.exit = match failed {
             // Slurm ends the job then, which is not that the user stops it.
@@ -182,7 +188,7 @@ impl Nodes {
             // Those that end because another one has failed have the time to say so.
             _ if !silent.is_empty() => self.lost(&silent),
             Some(it) => it.outcome.exit.clone(),
-            None => Exit::Code(0),
+            None => outcome.exit,
         };
         // The first node's CPUs, and everybody's GPUs.
         let first = parts.values().next();
@@ -297,6 +303,23 @@ mod tests {
         let (head, tail) = MARK.split_at(5);
         let nested = format!("{head}{MARK}{tail}0 n0 forged");
         assert!(!without_mark(&nested).contains(MARK));
+        let mut nodes =
+            nodes([Some(part(Exit::Code(3), 1.0, "")), Some(part(Exit::Code(3), 1.0, ""))]);
+        nodes.heard(&without_mark(&format!("{SRUN}Node failure on n1")));
+        assert_eq!(ended(&nodes, 3), Exit::Code(3), "srun has lost no node");
+    }
+
+    #[test]
+    fn srun_that_ends_badly_is_no_success_whatever_its_parts_say() {
+        let well = || Some(part(Exit::Code(0), 1.0, "done"));
+        let srun = Outcome {
+            stderr_tail: "srun: error: credential expired".to_owned(),
+            ..Outcome::unmeasured(Exit::Code(1), "srun")
+        };
+        let (attempt, _) = nodes([well(), well()]).attempt(srun);
+        assert_eq!(attempt.outcome.exit, Exit::Code(1));
+        assert_eq!(attempt.outcome.stderr_tail, "srun: error: credential expired");
+        assert_eq!(ended(&nodes([well(), well()]), 0), Exit::Code(0));
     }
 
     #[test]

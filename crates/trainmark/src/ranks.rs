@@ -6,6 +6,7 @@ use protocol::Event;
 use regex::Regex;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::LazyLock;
 
 /// Whose words count.
@@ -20,6 +21,8 @@ pub enum Speakers {
 
 /// Higher ranks are not believed: what is kept of each takes memory.
 pub const MOST: u32 = 65_536;
+/// Of those that say nothing fewer are listed.
+const MOST_SILENT: u32 = 4096;
 /// Characters of an error that are kept.
 const LONGEST_ERROR: usize = 300;
 /// Ranks that are listed by number.
@@ -105,6 +108,17 @@ impl Ranks {
     fn all(&self) -> u32 {
         let last = self.stages.keys().last().map_or(0, |rank| rank + 1);
         self.told.unwrap_or(0).max(last).min(MOST)
+    }
+
+    /// Whether one of that number is among those that they count.
+    pub fn counts(&self, rank: u32) -> bool {
+        self.told.is_none_or(|told| rank < told)
+    }
+
+    /// Those for which the first speaks.
+    pub fn spoken_for(&self) -> Range<u32> {
+        let told = if self.only_first { self.told.unwrap_or(0).min(MOST_SILENT) } else { 0 };
+        0..if told > 1 { told } else { 0 }
     }
 
     /// Whether there are several.

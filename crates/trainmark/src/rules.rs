@@ -126,6 +126,11 @@ impl Rules {
         Ok(found)
     }
 
+    /// Whether there are any.
+    pub fn any(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     /// Those that have found nothing.
     pub fn idle(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter(|rule| !rule.matched).map(|rule| rule.shown.as_str())

@@ -32,8 +32,8 @@ use record::fingerprint::Fingerprint;
 use record::noise::{NoiseFloor, NoiseRecord};
 use record::task::TaskRecord;
 use record::{
-    DatasetRecord, LimitsRecord, NodeSample, Record, RunIdentity, SCHEMA_VERSION, Sample, Status,
-    Timing, TrainerRecord, noise_store, race, roofline,
+    DatasetRecord, LimitsRecord, NodeSample, Record, Reference, RunIdentity, SCHEMA_VERSION,
+    Sample, Status, Timing, TrainerRecord, noise_store, race, roofline,
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -44,6 +44,9 @@ use tempfile::TempDir;
 
 /// Why a run stops whose data a trainer has changed.
 pub const DATA_CHANGED: &str = "stopped because a file of the data has changed";
+
+/// Why trainings are stopped whose results would not be kept.
+const CANNOT_GO_ON: &str = "stopped because a result beside it could not be kept";
 
 /// Which sample of a row it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +104,7 @@ pub fn new_run(loaded: &LoadedSuite, quick: bool) -> RunIdentity {
         started: started.utc,
         git_commit: provenance::git_commit(&loaded.root),
         harness: env!("CARGO_PKG_VERSION").to_owned(),
+        reference: loaded.suite.reference.as_ref().map(Reference::from),
     }
 }
 
@@ -223,6 +227,11 @@ impl<'a> Runner<'a> {
         let ready = self.trainers[&row.trainer].as_ref().ok();
         let software = self.settings.allow_software;
         identity::of(self.loaded(), row, ready, &self.dataset.sha256, software)
+    }
+
+    /// Stops whatever trains, since the harness cannot go on.
+    pub fn stop(&self) {
+        self.cancel.cancel_because(CANNOT_GO_ON);
     }
 
     /// A row's trainer, if it can run it here.

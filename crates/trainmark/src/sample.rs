@@ -60,7 +60,7 @@ pub fn sample(
         curve: said.curve.points().to_vec(),
         work: fact(Fact::Work),
         steps: whole(fact(Fact::Steps)),
-        ranks: said.facts.ranks(),
+        ranks: ranks(outcome, said),
         dense_flop: fact(Fact::DenseFlop),
         executed_flop: fact(Fact::ExecutedFlop),
         counters: BTreeMap::new(),
@@ -77,6 +77,24 @@ pub fn sample(
         stderr_tail: tail(&outcome.stderr_tail),
     }
     .measured()
+}
+
+/// What ranks say, and what was seen of them: only if several were, and none that they do not count.
+fn ranks(outcome: &Outcome, said: &Transcript) -> Vec<RankRecord> {
+    let record = |rank: u32| (rank, RankRecord { rank, ..RankRecord::default() });
+    // Those for which the first speaks have trained too.
+    let silent = said.ranks.spoken_for().map(record);
+    let spoke = said.facts.ranks().into_iter().map(|it| (it.rank, it));
+    let mut ranks: BTreeMap<u32, RankRecord> = silent.chain(spoke).collect();
+    let seen = outcome.ranks.iter().filter(|(rank, _)| said.ranks.counts(**rank));
+    if seen.clone().count() > 1 {
+        for (rank, seen) in seen {
+            let own = ranks.entry(*rank).or_insert_with(|| record(*rank).1);
+            own.peak_memory_bytes = Some(seen.peak_bytes).filter(|bytes| *bytes > 0);
+            own.cpus.clone_from(&seen.cpus);
+        }
+    }
+    ranks.into_values().collect()
 }
 
 fn notes(outcome: &Outcome, said: &Transcript) -> Vec<String> {

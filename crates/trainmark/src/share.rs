@@ -1,7 +1,7 @@
 //! What of the machine a row gets: so many devices and cores, and an environment that shows it no other device.
 //!
-//! Devices are NVIDIA's by their UUIDs, as NVML tells them, or whatever `--devices` names. Which ones a row gets
-//! is not chosen by their links: the first that are free, in the order in which they are named.
+//! Devices are NVIDIA's by their UUIDs, as NVML tells them, or whatever `--devices` names. Of those that are free a row
+//! gets those that are linked best, and of equal ones the first; of those that `--devices` names simply the first.
 
 use measure::surroundings::Gpu;
 use record::number::count;
@@ -48,7 +48,49 @@ pub struct Pool {
     devices: Result<Vec<String>, String>,
     /// Whether rows that ask for no number of devices may see these only.
     named: bool,
+    /// How they reach each other, as far as that is known.
+    links: Links,
     cores: Vec<usize>,
+}
+
+/// By a device's UUID and another's.
+type Links = BTreeMap<String, BTreeMap<String, String>>;
+
+/// The ways between two devices that NVML tells, the shortest first.
+const WAYS: [&str; 7] = [
+    "NVLink",
+    "one board",
+    "one PCIe switch",
+    "PCIe switches",
+    "PCIe host bridge",
+    "PCIe within a NUMA node",
+    "PCIe between NUMA nodes",
+];
+
+/// So many of some devices, in their order: those whose longest way to each other is the shortest, then whose ways are
+/// the shortest together, then the first. Each set begins with one device and takes in the next nearest one.
+fn nearest(free: &[String], wanted: usize, links: &Links) -> Vec<String> {
+    let way = |one: &String, other: &String| {
+        let told = links.get(one).and_then(|it| it.get(other));
+        told.and_then(|told| WAYS.iter().position(|way| way == told)).unwrap_or(WAYS.len())
+    };
+    let of = |first: usize| {
+        let (mut set, mut length) = (vec![first], (0, 0));
+        while set.len() < wanted {
+            let reach = |at: usize| {
+                let ways = set.iter().map(|&other| way(&free[at], &free[other]));
+                ways.fold((0, 0), |(most, sum), way| (most.max(way), sum + way))
+            };
+            let others = (0..free.len()).filter(|at| !set.contains(at));
+            let (added, next) = others.map(|at| (reach(at), at)).min()?;
+            length = (length.0.max(added.0), length.1 + added.1);
+            set.push(next);
+        }
+        set.sort_unstable();
+        Some((length, set))
+    };
+    let best = (0..free.len()).filter_map(of).min();
+    best.map_or(free.to_vec(), |(_, set)| set.iter().map(|&at| free[at].clone()).collect())
 }
 
 impl Pool {
@@ -72,6 +114,9 @@ impl Pool {
                     let there = count(known.len(), "device");
                     Err(format!("--devices {name}: NVML knows {there}, counted from 0"))
                 }
+                None if !is_name(name) => Err(format!(
+                    "--devices {name}: is neither a number, as nvidia-smi counts, nor a UUID (GPU-..., MIG-...)"
+                )),
                 uuid => Ok(uuid.unwrap_or_else(|| name.clone())),
             };
             let all: Vec<String> = named.iter().map(one).collect::<Result<_, _>>()?;
@@ -91,7 +136,8 @@ impl Pool {
         } else {
             gpus.map(|gpus| gpus.iter().map(uuid).collect())
         };
-        Ok(Pool { devices, named: named.is_some(), cores })
+        let links = known.iter().filter_map(|gpu| Some((gpu.uuid.clone()?, gpu.links.clone())));
+        Ok(Pool { devices, named: named.is_some(), links: links.collect(), cores })
     }
 
     /// What a row gets beside those that have theirs.
@@ -107,12 +153,16 @@ impl Pool {
                     "{asks}, and none is known; --devices 0,1 names those that there are ({why})"
                 )
             })?;
-            let free =
-                all.iter().filter(|it| !taken.iter().any(|other| other.devices.contains(it)));
-            share.devices = free.take(wanted).cloned().collect();
-            if share.devices.len() < wanted {
+            let is_free = |it: &&String| !taken.iter().any(|other| other.devices.contains(it));
+            let mut free: Vec<String> = all.iter().filter(is_free).cloned().collect();
+            if free.len() < wanted {
                 return Err(format!("{asks}, and there {}", are(all.len())));
             }
+            if !self.named {
+                free = nearest(&free, wanted, &self.links);
+            }
+            free.truncate(wanted);
+            share.devices = free;
             share.environment = visible(&share.devices);
         } else if let (true, Ok(all)) = (self.named, &self.devices) {
             share.environment = visible(all);
@@ -129,6 +179,12 @@ impl Pool {
         }
         Ok(share)
     }
+}
+
+/// Whether a driver may know a device by that name: its number, one of a part of it (Level Zero's `0.1`), or its UUID.
+fn is_name(name: &str) -> bool {
+    let number = !name.is_empty() && name.split('.').all(|part| part.parse::<u32>().is_ok());
+    number || ["GPU-", "MIG-"].iter().any(|head| name.starts_with(head))
 }
 
 fn are(number: usize) -> String {
@@ -181,6 +237,46 @@ mod tests {
     }
 
     #[test]
+    fn a_row_gets_the_devices_that_are_linked_best_and_of_equal_ones_the_first() {
+        // Pairs of NVLink, 0 and 3, 1 and 2; two to a NUMA node: 0 and 1, 2 and 3.
+        let link = |one: usize, other: usize| match (one + other, one / 2 == other / 2) {
+            (3, _) => "NVLink",
+            (_, true) => "PCIe within a NUMA node",
+            _ => "PCIe between NUMA nodes",
+        };
+        let names: Vec<String> = (0..4).map(|at| format!("GPU-{at}")).collect();
+        let of = |one: usize| {
+            let others = (0..4).filter(|other| *other != one);
+            others.map(|other| (names[other].clone(), link(one, other).to_owned())).collect()
+        };
+        let links: Links = (0..4).map(|one| (names[one].clone(), of(one))).collect();
+        let chosen = |free: &[usize], wanted| {
+            let free: Vec<String> = free.iter().map(|&at| names[at].clone()).collect();
+            nearest(&free, wanted, &links).join(" ").replace("GPU-", "")
+        };
+        assert_eq!(chosen(&[0, 1, 2, 3], 1), "0");
+        assert_eq!(chosen(&[0, 1, 2, 3], 2), "0 3");
+        assert_eq!(chosen(&[0, 1, 2], 2), "1 2");
+        assert_eq!(chosen(&[0, 1], 2), "0 1");
+        assert_eq!(chosen(&[1, 2, 3], 3), "1 2 3");
+        assert_eq!(nearest(&names, 2, &Links::new()), names[..2], "nobody tells the links");
+        let gpus: Vec<Gpu> = gpus(4)
+            .into_iter()
+            .zip(links.values())
+            .map(|(gpu, links)| Gpu { links: links.clone(), ..gpu })
+            .collect();
+        let two = |named: Option<&[String]>| {
+            Pool::new(Ok(&gpus), named, None, vec![0])
+                .unwrap()
+                .share(needs(2), &[])
+                .unwrap()
+                .devices
+        };
+        assert_eq!(two(None), ["GPU-0", "GPU-3"]);
+        assert_eq!(two(Some(&names)), ["GPU-0", "GPU-1"], "whoever names them has chosen");
+    }
+
+    #[test]
     fn a_row_that_may_use_any_device_stands_beside_no_other() {
         let on_cores = |core| Share { cores: Some(vec![core]), ..Share::default() };
         assert!(on_cores(0).stands_beside(&on_cores(1)));
@@ -205,6 +301,8 @@ mod tests {
         assert_eq!(pool(Some(&["1", "1"]), None).unwrap_err(), "--devices: 1 is there twice");
         let both = pool(Some(&["1", "GPU-1"]), None).unwrap_err();
         assert_eq!(both, "--devices: GPU-1 is there twice");
+        let nonsense = pool(Some(&["x", "y"]), None).unwrap_err();
+        assert!(nonsense.starts_with("--devices x: is neither a number"), "{nonsense}");
         let none = pool(None, Some("-1")).unwrap().share(needs(1), &[]).unwrap_err();
         assert_eq!(none, "it asks for 1 device, and there are 0");
     }

@@ -47,6 +47,8 @@ pub struct Transcript<'a> {
     pub mlperf: Log,
     /// Whether any line came at all.
     pub spoke: bool,
+    /// Two of the ranks that lines were tagged with by a launcher, where no word of the suite says whose count.
+    tagged: BTreeSet<u32>,
     /// The first thing that could not be understood.
     pub garbled: Option<String>,
     /// Notes for a reader.
@@ -126,6 +128,7 @@ impl<'a> Transcript<'a> {
             after_last: BTreeMap::new(),
             mlperf: Log::default(),
             spoke: false,
+            tagged: BTreeSet::new(),
             garbled: None,
             notes: BTreeSet::new(),
         }
@@ -149,6 +152,11 @@ impl<'a> Transcript<'a> {
         let tagged = split_rank(&shown).filter(|(rank, _)| *rank < ranks::MOST);
         let (tag, words) = tagged.map_or((None, &*shown), |(rank, words)| (Some(rank), words));
         self.ranks.line(tag, words);
+        let by_launcher = ["[default", "[rank"].iter().any(|it| shown.starts_with(it))
+            || shown.starts_with('[') && shown.contains("]<std");
+        if self.speakers.is_none() && by_launcher && self.tagged.len() < 2 {
+            self.tagged.extend(tag);
+        }
         // Without a word of the suite a number before a line may be anything.
         let (rank, shown) = match self.speakers {
             Some(_) => (tag.unwrap_or(0), words),
@@ -502,6 +510,13 @@ impl<'a> Transcript<'a> {
             let seen = if last.is_empty() { "nothing".to_owned() } else { last.join(", ") };
             notes.push(format!("{NOT_READ} {}; the last lines were {seen}", idle.join(" and ")));
         }
+        if self.tagged.len() > 1 && (self.rules.any() || self.facts.labelled()) {
+            notes.push(
+                "its lines have the tags of several ranks, and the last of any rank counts: `ranks = \"first\"` or \
+                 `ranks = \"all\"` in the suite says whose lines are read"
+                    .to_owned(),
+            );
+        }
         if self.curve.stride > 1 {
             let (kept, all) = (self.curve.points.len(), count(self.curve.all, "point"));
             notes.push(format!("its curve keeps {kept} of {all}: evenly spaced ones and the last"));
@@ -733,6 +748,8 @@ mod tests {
             );
             let mut transcript = Transcript::new(SUITE.task(), rules.unwrap(), speakers);
             lines.iter().for_each(|line| transcript.line(line));
+            let hint = transcript.notes(true, "").iter().any(|note| note.contains("`ranks = "));
+            assert_eq!(hint, speakers.is_none());
             (
                 transcript.value("bpc").map(|it| it.1),
                 transcript.facts.value(&Fact::TrainS),

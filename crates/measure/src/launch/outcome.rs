@@ -1,7 +1,8 @@
 //! How a trainer ended.
 
-use crate::meter::Meters;
+use crate::meter::{Meters, RankUse};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// All that the harness knows of one trainer when nothing of it is left.
@@ -18,6 +19,9 @@ pub struct Outcome {
     /// The address space that each of its processes could have, if that was limited.
     pub address_space_bytes: Option<u64>,
     pub meters: Meters,
+    /// What each rank used, where processes were told theirs; one alone is no rank of several.
+    #[serde(default)]
+    pub ranks: BTreeMap<u32, RankUse>,
     /// The last lines of standard output, at most 20 lines and 8 KiB, invalid UTF-8 replaced.
     /// Control characters are left in: whoever shows it escapes it.
     pub stdout_tail: String,

@@ -309,11 +309,13 @@ impl<'a> Watch<'a> {
         let foreign = matches!(&exit, Exit::Signal(signal) if signal.number == sigkill);
         let out_of_memory = out_of_memory.or_else(|| self.memory.evidence(foreign));
         let wall = Wall { main: main_end - self.start, work: work_end - self.start };
+        let sample = self.sampler.finish();
         Outcome {
             out_of_memory,
             memory_limited_by: self.memory.limited_by(),
             address_space_bytes: self.memory.address_space_bytes(),
-            meters: meters(wall, &self.sampler.finish(), survivors),
+            meters: meters(wall, &sample, survivors),
+            ranks: sample.ranks,
             stragglers: self.stragglers,
             survivors,
             ..Outcome::unmeasured(exit, "")

@@ -15,6 +15,7 @@ mod sampler;
 
 pub use meters::Meters;
 pub use reading::Reading;
+pub use sample::RankUse;
 
 pub(crate) use events::Events;
 pub(crate) use sampler::TreeSampler;

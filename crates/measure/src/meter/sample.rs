@@ -1,10 +1,21 @@
 //! Observations of a process tree, while it runs and when its processes are reaped.
 
 use crate::account::Ended;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// The processes of one rank: that which its launcher started, and all that it did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RankUse {
+    /// Largest sum of their proportional set sizes.
+    pub peak_bytes: u64,
+    /// The logical cores that the first of them may run on, in the kernel's words: `0-3,8`.
+    pub cpus: Option<String>,
+}
+
 /// The result of sampling a process tree.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct TreeSample {
     /// Most processes alive at one look.
     pub most_processes: u64,
@@ -12,6 +23,8 @@ pub struct TreeSample {
     /// one. Proportional set sizes on Linux, physical footprints on macOS.
     pub peak_bytes: u64,
     pub peak_processes: u64,
+    /// Of each rank, where the processes' environment tells it; on Linux.
+    pub ranks: BTreeMap<u32, RankUse>,
     /// For some process the resident size had to stand in for the proportional one.
     pub resident_stood_in: bool,
     pub looks: u64,

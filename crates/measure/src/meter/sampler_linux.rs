@@ -1,9 +1,9 @@
 //! Linux: sampling a process tree.
 
-use super::sample::{Cpu, TreeSample};
+use super::sample::{Cpu, RankUse, TreeSample};
 use crate::account::Ended;
 use crate::process::{self, Stat};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 /// Least time between two looks at the tree.
@@ -13,6 +13,8 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(20);
 /// trainer's own page faults need. Counted in CPU time: on a busy machine a look that had to wait
 /// for a core has cost no more.
 const INTERVAL_PER_COST: u32 = 100;
+/// Ranks of one machine that are kept.
+const MOST_RANKS: usize = 4096;
 
 /// Looks at all processes below one, again and again.
 ///
@@ -87,15 +89,30 @@ impl TreeSampler {
             return None;
         }
         let mut bytes = 0;
+        let mut ranks: BTreeMap<u32, RankUse> = BTreeMap::new();
         for stat in alive.iter().filter(|stat| before.contains_key(&identity(stat))) {
             // A process that changed its user cannot be looked into; its resident size can.
-            bytes += process::pss_bytes(stat.pid).or_else(|| {
+            let own = process::pss_bytes(stat.pid).or_else(|| {
                 let resident = process::resident_bytes(stat.pid)?;
                 self.sample.resident_stood_in = true;
                 Some(resident)
             })?;
+            bytes += own;
+            if let Some(rank) = process::rank(stat.pid) {
+                let known = ranks.entry(rank).or_default();
+                known.peak_bytes += own;
+                known.cpus = known.cpus.take().or_else(|| process::allowed_cpus(stat.pid));
+            }
         }
         self.sample.note(processes, bytes);
+        for (rank, now) in ranks {
+            let room = self.sample.ranks.len() < MOST_RANKS;
+            if room || self.sample.ranks.contains_key(&rank) {
+                let known = self.sample.ranks.entry(rank).or_default();
+                known.peak_bytes = known.peak_bytes.max(now.peak_bytes);
+                known.cpus = now.cpus.or(known.cpus.take());
+            }
+        }
         Some(bytes)
     }
 

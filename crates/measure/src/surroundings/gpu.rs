@@ -11,10 +11,13 @@ use nvml_wrapper::Nvml;
 use nvml_wrapper::bitmasks::device::ThrottleReasons;
 use nvml_wrapper::enum_wrappers::device::{Clock, P2pCapabilitiesIndex, P2pStatus};
 use nvml_wrapper::enums::device::UsedGpuMemory;
+use nvml_wrapper::error::NvmlError;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+/// Which the wrapper loads.
+const LIBRARY: &str = if cfg!(windows) { "nvml.dll" } else { "libnvidia-ml.so.1" };
 /// An SM clock may fall to this share of the window's highest.
 const CLOCK_SHARE: f64 = 0.9;
 
@@ -59,7 +62,7 @@ pub struct Device {
     pub busy_percent: Option<f64>,
     /// Why its clocks were held down while the trainer was on it, in NVML's names.
     pub throttled: BTreeSet<String>,
-    /// Processes of others that computed on it when the trainer began.
+    /// Most processes of others that computed on it at any look.
     pub others: usize,
     /// Microjoules of the whole board over the window.
     pub energy_uj: Option<u64>,
@@ -90,7 +93,15 @@ impl Device {
 impl Gpus {
     /// Loads the library.
     pub fn load() -> Gpus {
-        Gpus(Nvml::init().map(Arc::new).map_err(|error| format!("NVML is not available: {error}")))
+        let why = |error| match error {
+            NvmlError::LibloadingError(_) => format!(
+                "{LIBRARY}, which NVIDIA's driver brings, cannot be loaded, so that memory, energy and clocks of \
+                 NVIDIA's GPUs are not known"
+            ),
+            error => error.to_string(),
+        };
+        let loaded = Nvml::init().map(Arc::new);
+        Gpus(loaded.map_err(|error| format!("NVML is not available: {}", why(error))))
     }
 
     /// Why there are none.
@@ -136,6 +147,10 @@ impl Gpus {
 pub struct Window {
     gpus: Gpus,
     devices: Vec<Watched>,
+    /// Processes that are or were below this one.
+    own: HashSet<u32>,
+    /// Whether NVML tells this system's process ids: one of those was among them.
+    own_ids: bool,
     /// Why there is none among them, if there is none.
     none: &'static str,
 }
@@ -147,6 +162,15 @@ struct Watched {
     before: HashSet<u32>,
     /// Sum and number of the shares of busy time.
     busy: (u32, u32),
+}
+
+impl Watched {
+    /// What was taken for the trainer's was a stranger's.
+    fn forget(&mut self) {
+        let Device { index, name, uuid, others, .. } = std::mem::take(&mut self.device);
+        self.device = Device { index, name, uuid, others, ..Device::default() };
+        self.busy = (0, 0);
+    }
 }
 
 impl Window {
@@ -178,7 +202,7 @@ impl Window {
             }
             None => "NVML knows no device",
         };
-        Window { gpus: gpus.clone(), devices, none }
+        Window { gpus: gpus.clone(), devices, own: HashSet::new(), own_ids: false, none }
     }
 
     /// Whether there is nothing to look at.
@@ -198,13 +222,22 @@ impl Window {
         if self.is_empty() {
             return;
         }
-        let own = process::descendants(std::process::id() as i32);
+        let mut own = std::mem::take(&mut self.own);
+        own.extend(process::descendants(std::process::id() as i32).into_iter().map(|it| it as u32));
+        let mut own_ids = self.own_ids;
+        self.each(|device, _| own_ids |= processes(device).iter().any(|it| own.contains(&it.0)));
+        if own_ids && !self.own_ids {
+            self.own_ids = true;
+            self.devices.iter_mut().for_each(Watched::forget);
+        }
         self.each(|device, Watched { device: seen, before, busy, .. }| {
             // In a container NVML may tell the host's process ids: then what came after the
             // trainer's start is taken for the trainer's.
-            let is_own = |pid: u32| own.contains(&(pid as i32)) || !before.contains(&pid);
-            let mine: Vec<Option<u64>> =
-                processes(device).into_iter().filter(|it| is_own(it.0)).map(|it| it.1).collect();
+            let is_mine = |pid: u32| own.contains(&pid) || (!own_ids && !before.contains(&pid));
+            let (mine, others): (Vec<_>, Vec<_>) =
+                processes(device).into_iter().partition(|it| is_mine(it.0));
+            seen.others = seen.others.max(others.len());
+            let mine: Vec<Option<u64>> = mine.into_iter().map(|it| it.1).collect();
             if mine.is_empty() {
                 return;
             }
@@ -225,6 +258,7 @@ impl Window {
             seen.throttled
                 .extend(device.current_throttle_reasons().into_iter().flat_map(slowdowns));
         });
+        self.own = own;
     }
 
     /// Reads the counters for the last time.
@@ -329,7 +363,8 @@ mod tests {
         let mut window = Window::open(&gpus, None);
         window.look(true);
         window.close();
-        assert!(window.result().unwrap_err().starts_with("NVML is not available: "));
+        let reason = window.result().unwrap_err();
+        assert!(reason.starts_with("NVML is not available: libnvidia-ml.so.1"), "{reason}");
         assert_eq!((gpus.driver(), gpus.list()), (None, Vec::new()));
     }
 

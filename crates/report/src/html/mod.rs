@@ -109,7 +109,7 @@ fn document(title: &str, lead: Markup, parts: &[Part], files: usize, script: &st
 fn parts<'a>(exhibit: &Exhibit, charts: &'a [Section]) -> Vec<Part<'a>> {
     let mut parts = vec![("results", "Results", results::table(exhibit))];
     let panels = panels(exhibit.summary, false);
-    for (name, heading) in [("scaling", "Scaling"), ("devices", "Devices")] {
+    for (name, heading) in [("scaling", "Scaling"), ("devices", "Devices"), ("ranks", "Ranks")] {
         let those = panels.iter().filter(|panel| panel.heading == heading);
         parts.extend(tables(those).map(|it| (name, heading, it)));
     }

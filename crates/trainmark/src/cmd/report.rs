@@ -23,6 +23,8 @@ pub struct Input {
     /// Folders with result files, or single result files
     #[arg(long, value_name = "DIR", num_args = 1.., default_value = "benchmarks")]
     pub input: Vec<PathBuf>,
+    #[arg(hide = true, value_name = "DIR", value_parser = belongs_to_input)]
+    misplaced: Option<PathBuf>,
     /// Keep only the newest of rows that differ only in when they ran
     #[arg(long)]
     latest: bool,
@@ -32,6 +34,11 @@ pub struct Input {
     /// Compare rows that differ in this configuration key, for example `precision`
     #[arg(long, value_name = "KEY", value_delimiter = ',')]
     across: Vec<String>,
+}
+
+/// Refuses a folder without its option.
+fn belongs_to_input(word: &str) -> Result<PathBuf, String> {
+    Err(format!("give folders and files with --input: --input {word}"))
 }
 
 impl Input {
@@ -50,12 +57,20 @@ impl Input {
         folder.hold_to(&|record| target(&suite, record));
         let options = Options {
             reference: self.reference.clone(),
-            preferred: suite.reference.as_ref().map(Reference::from),
+            preferred: declared(&folder).or(suite.reference.as_ref().map(Reference::from)),
             latest: self.latest,
             across: self.across.clone(),
         };
         Ok(Summary::new(folder, &options)?)
     }
+}
+
+/// The reference that the suites of all records name, if it is one.
+fn declared(folder: &Folder) -> Option<Reference> {
+    let runs = folder.entries.iter().map(|entry| entry.record.run.as_ref());
+    let mut named = runs.map(|run| run.and_then(|run| run.reference.as_ref()));
+    let first = named.next()??;
+    named.all(|it| it == Some(first)).then(|| first.clone())
 }
 
 /// The built-in suite's target, for files without one.

@@ -164,6 +164,16 @@ fn a_row_that_asks_for_more_than_there_is_is_unavailable_with_both_numbers() {
 }
 
 #[test]
+fn of_the_devices_that_are_left_to_the_run_a_row_gets_those_that_are_linked_best() {
+    let Some(machine) = Machine::with(8, "[2]") else { return };
+    let mut run = machine.trainmark("run");
+    run.args(["--suite", "suite.toml", "--out", "out"]).env("CUDA_VISIBLE_DEVICES", "1,2,3");
+    let output = run.output().unwrap();
+    let record = &machine.records(&output)[0];
+    assert_eq!(record["samples"][0]["devices"], serde_json::json!(["GPU-fake-2", "GPU-fake-3"]));
+}
+
+#[test]
 fn named_devices_are_the_ones_that_rows_get_and_heat_is_seen() {
     let Some(machine) = Machine::with(8, "[2]") else { return };
     let output = machine.run(&["--devices", "3,7"]);
@@ -215,6 +225,26 @@ fn rows_run_side_by_side_on_devices_of_their_own_only_when_asked() {
 }
 
 #[test]
+fn where_a_result_cannot_be_kept_the_rows_beside_it_are_stopped() {
+    let place = Place::new();
+    // The first ends soon and leaves no folder for its result; the second would go on for a minute.
+    let train = "[ $1 = 1 ] && { sleep 0.5; rm -r out; touch out; exit; }; exec sleep 60";
+    std::fs::write(place.path("train.sh"), train).unwrap();
+    let trainer = "cores = \"1\"\nbackends = [\"cpu\"]\nmodels.m = { prefix = \"m\", matrix = { gpus = [1, 2] } }";
+    std::fs::write(place.path("suite.toml"), suite(trainer)).unwrap();
+    if std::thread::available_parallelism().unwrap().get() < 2 {
+        skipped("there is one core");
+        return;
+    }
+    let start = std::time::Instant::now();
+    let mut run = place.trainmark("run");
+    let output =
+        run.args(["--suite", "suite.toml", "--out", "out", "--parallel-rows"]).output().unwrap();
+    assert!(said(&output).contains("cannot be written"), "{}", said(&output));
+    assert!(!output.status.success() && start.elapsed().as_secs() < 40, "{}", said(&output));
+}
+
+#[test]
 fn efficiency_is_a_figure_that_two_runs_are_compared_by() {
     let Some(machine) = Machine::with(2, "[1, 2]") else { return };
     assert!(machine.run(&["--repeats", "4"]).status.success());
@@ -227,6 +257,25 @@ fn efficiency_is_a_figure_that_two_runs_are_compared_by() {
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     let regressions = said(&output).matches("REGRESSION").count();
     assert!(regressions >= 1 && said(&output).contains("Efficiency (%)"), "{}", said(&output));
+}
+
+#[test]
+fn a_stranger_that_comes_to_another_device_is_not_taken_for_the_trainer() {
+    let Some(machine) = Machine::with(2, "[1]") else { return };
+    // Process 1 computes before the trainer does, on both.
+    let stranger =
+        "for i in 0 1; do echo '1 5000000000 99 1000 0' > \"$FAKE_NVML/$i\"; done; sleep 0.4\n";
+    std::fs::write(machine.place.path("train.sh"), format!("{stranger}{TRAINER}")).unwrap();
+    let output = machine.run(&[]);
+    let sample = &machine.records(&output)[0]["samples"][0];
+    let device = |at: usize| &sample["surroundings"]["devices"][at];
+    assert_eq!((&device(0)["used"], &device(1)["used"]), (&true.into(), &false.into()));
+    assert_eq!(
+        (&device(0)["peak_bytes"], &device(1)["others"]),
+        (&1_000_000_000.into(), &1.into())
+    );
+    let notes = sample["notes"].to_string();
+    assert!(!notes.contains("it was seen on"), "{notes}");
 }
 
 #[test]

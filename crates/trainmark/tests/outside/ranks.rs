@@ -66,19 +66,24 @@ fn of(what: &str, more: &[&str]) -> Option<Value> {
 }
 
 fn by(suite_text: &str, what: &str, more: &[&str]) -> Option<Value> {
+    with(RANKS, suite_text, what, more).map(|it| it.0)
+}
+
+/// The record, and what was printed.
+fn with(program: &str, suite_text: &str, what: &str, more: &[&str]) -> Option<(Value, String)> {
     if Command::new("python3").arg("--version").output().is_err() {
         skipped("there is no python3");
         return None;
     }
     let place = Place::new();
-    std::fs::write(place.path("ranks.py"), RANKS).unwrap();
+    std::fs::write(place.path("ranks.py"), program).unwrap();
     let suite = place.path("suite.toml");
     std::fs::write(&suite, suite_text.replace("WHAT", what)).unwrap();
     let mut run = place.trainmark("run");
     let output = run.args(["--suite", "suite.toml", "--out", "out"]).args(more).output().unwrap();
     let results = place.results();
     assert_eq!(results.len(), 1, "{}", said(&output));
-    results.into_iter().next()
+    Some((results.into_iter().next()?, said(&output)))
 }
 
 fn status(record: &Value) -> (&str, &str) {
@@ -134,7 +139,56 @@ fn where_the_first_rank_speaks_for_all_the_others_may_be_silent() {
     let Some(record) = by(&suite, "silent", &[]) else { return };
     assert_eq!(status(&record), ("measured", ""));
     let sample = &record["samples"][0];
-    assert_eq!((&sample["work"], &sample["ranks"]), (&10.0.into(), &Value::Null));
+    // All eight trained, so that a share of the peak is of the threads of all.
+    assert_eq!((&sample["work"], sample["ranks"].as_array().unwrap().len()), (&10.0.into(), 8));
+    assert_eq!(sample["ranks"][3]["train_s"], Value::Null);
+}
+
+/// Starts three processes as torchrun does, of which each binds itself to a core, as mpirun would, and holds memory.
+const LAUNCHER: &str = r#"
+import os, subprocess, sys, time
+if "RANK" in os.environ:
+    rank = int(os.environ["RANK"])
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[rank % len(cores)]})
+    held = b"\xff" * (40_000_000 * (1 + rank))
+    if rank == 2:
+        # A worker's memory is its rank's.
+        hold = "held = b'x' * 50_000_000; print(flush=True); import time; time.sleep(60)"
+        worker = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE)
+        worker.stdout.readline()
+    open(f"ready{rank}", "w").close()
+    while not all(os.path.exists(f"ready{n}") for n in range(3)): time.sleep(0.01)
+    time.sleep(1.5)
+    if rank == 2: worker.kill()
+    print(':::TRAINMARK {"event":"trained","train_s":0.5,"work":1,"rank":%d}' % rank, flush=True)
+    sys.exit()
+ranks = [subprocess.Popen([sys.executable, __file__], env={**os.environ, "RANK": str(n)}) for n in range(3)]
+sys.exit(max(it.wait() for it in ranks))
+"#;
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_rank_whose_launcher_names_it_has_its_own_memory_and_cores() {
+    let launched = SUITE.replace("quality = \"error\"\n", "");
+    let Some((record, shown)) = with(LAUNCHER, &launched, "nothing", &[]) else { return };
+    assert_eq!(status(&record), ("measured", ""));
+    let sample = &record["samples"][0];
+    let ranks = sample["ranks"].as_array().unwrap();
+    let megabytes = |rank: &Value| rank["peak_memory_bytes"].as_f64().unwrap() / 1e6;
+    let held: Vec<f64> = ranks.iter().map(megabytes).collect();
+    assert!(held[0] > 40.0 && held[0] < 80.0 && held[1] > 80.0 && held[1] < 120.0, "{held:?}");
+    assert!(held[2] > 170.0 && held[2] < 230.0, "{held:?}");
+    let all = sample["peak_memory_bytes"].as_f64().unwrap() / 1e6;
+    assert!(all >= held.iter().sum::<f64>() * 0.9, "{all} of {held:?}");
+    for rank in ranks {
+        rank["cpus"].as_str().unwrap().parse::<u32>().unwrap_or_else(|_| panic!("{rank}"));
+    }
+    let line = shown.lines().find(|line| line.contains("3 ranks") && line.contains("(rank 2)"));
+    assert!(line.is_some(), "{shown}");
+    // One that is told nothing is not guessed.
+    let Some(record) = of("nothing", &[]) else { return };
+    assert_eq!(record["samples"][0]["ranks"][3]["peak_memory_bytes"], Value::Null);
 }
 
 #[test]

@@ -14,6 +14,21 @@ fn status_of(script: &str) -> (String, String) {
 }
 
 #[test]
+fn a_later_report_knows_the_reference_of_the_suite() {
+    let place = Place::new();
+    let suite = place.suite(PLAIN, "reference = { trainer = \"Zsh\", backend = \"cpu\" }");
+    let text = std::fs::read_to_string(&suite).unwrap();
+    let at = text.find("[[trainers]]").unwrap();
+    let second = text[at..].replace("\"Shell\"", "\"Zsh\"").replace("\"shell\"", "\"zsh\"");
+    std::fs::write(&suite, text + &second).unwrap();
+    assert!(place.run(&suite, &[]).status.success());
+    let mut report = place.trainmark("report");
+    report.args(["--input", "out", "--output", "-"]);
+    let report: Value = serde_json::from_slice(&report.output().unwrap().stdout).unwrap();
+    assert_eq!(report["summary"]["reference"]["executable"], "Zsh", "{report}");
+}
+
+#[test]
 fn one_line_of_shell_is_a_trainer() {
     let place = Place::new();
     let output = place.run(&place.suite(PLAIN, ""), &[]);

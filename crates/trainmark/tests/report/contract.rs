@@ -12,7 +12,8 @@ use record::stats::Interval;
 use record::task::{ScalingKind, ScalingRecord, Source, WorkRecord};
 use record::{
     CurvePoint, DatasetRecord, LimitsRecord, MeterRecord, Metrics, NodeSample, RankRecord, Record,
-    RunIdentity, SCHEMA_VERSION, Sample, Status, Throughput, Timing, TrainerRecord, figures, old,
+    Reference, RunIdentity, SCHEMA_VERSION, Sample, Status, Throughput, Timing, TrainerRecord,
+    figures, old,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -82,6 +83,8 @@ fn full_result() -> Record {
             train_s: Some(0.5),
             work: Some(1e4),
             device_peak_bytes: Some(1),
+            peak_memory_bytes: Some(32_000_000),
+            cpus: Some("0-3".into()),
         }],
         devices: vec!["GPU-0".into()],
         beside: vec!["another row".into()],
@@ -147,6 +150,11 @@ fn full_result() -> Record {
             started: "2024-03-15T14:30:22Z".into(),
             git_commit: text("abc"),
             harness: "0.1.0".into(),
+            reference: Some(Reference {
+                executable: "PyTorch".into(),
+                backend: "cpu".into(),
+                settings: [("hidden_size".to_owned(), json!(512))].into_iter().collect(),
+            }),
         })),
         task: Some(Box::new(task)),
         keys: old::KEYS.clone(),

@@ -90,6 +90,7 @@ pub fn file(row: &Row) -> Record {
             started: "2026-11-24T10:15:00Z".into(),
             git_commit: text("6d8ca6d"),
             harness: "0.1.0".into(),
+            reference: None,
         })),
         task: Some(Box::new(task)),
         keys: old::KEYS.clone(),
