@@ -21,7 +21,7 @@ pub use crate::stats::FEWEST_APART as FEWEST_SAMPLES;
 /// The options of a comparison.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Names of figures.
+    /// Names of figures. Without any, each row is compared by the best of [`figures::CLOCKS`] that both sides have.
     pub figures: Vec<String>,
     /// A regression below this is not one; 0.03 is 3 %.
     pub gate: f64,
@@ -230,7 +230,9 @@ pub fn compare(base: &Folder, new: &Folder, options: &Options) -> Result<Compari
     let records = || base.entries.iter().chain(&new.entries).map(|entry| &entry.record);
     let figure =
         |name: &String| figures::required(name, records()).map_err(CompareError::NoSuchFigure);
-    let figures = options.figures.iter().map(figure).collect::<Result<Vec<Figure>, _>>()?;
+    let clock = [figures::CLOCKS[0].to_owned()];
+    let names = if options.figures.is_empty() { &clock[..] } else { &options.figures[..] };
+    let figures = names.iter().map(figure).collect::<Result<Vec<Figure>, _>>()?;
     let floors = records().filter_map(|record| Some(record.noise_floor.as_ref()?.share));
     let noise_floor = options.noise_floor.unwrap_or(floors.fold(0.0, f64::max));
     let known = (&base.verifications[..], &new.verifications[..]);
@@ -262,6 +264,8 @@ pub fn compare(base: &Folder, new: &Folder, options: &Options) -> Result<Compari
         let (of_base, of_new) = sides(&(job, other));
         let (base, new, shared) = apart(of_base, of_new);
         let pair = Pair { job, base: &base, new: &new, takes_part: &takes_part };
+        let clock = pair.clock().filter(|_| options.figures.is_empty()).map(|it| vec![it]);
+        let figures = clock.as_ref().unwrap_or(&figures);
         rows.extend(figures.iter().map(|it| pair.compare(it, options.gate, noise_floor)));
         grades.extend(grade_row(job, (of_base, known.0), (of_new, known.1)));
         differences.extend(settings_that_differ(job, other));
@@ -317,6 +321,16 @@ struct Pair<'a> {
 }
 
 impl<'a> Pair<'a> {
+    /// The best clock that both sides have.
+    fn clock(&self) -> Option<Figure> {
+        let all = || self.base.iter().chain(self.new).copied();
+        let mut clocks = figures::CLOCKS.iter().filter_map(|clock| figures::named(clock, all()));
+        let has = |figure: &Figure, records: &[&Record]| {
+            records.iter().any(|it| (self.takes_part)(it) && figure.of(it).is_some())
+        };
+        clocks.find(|figure| has(figure, self.base) && has(figure, self.new))
+    }
+
     fn compare(&self, figure: &Figure, gate: f64, floor: f64) -> ComparedRow {
         let all = || self.base.iter().chain(self.new).copied();
         // Its unit and its direction are those of these records, not of any others.

@@ -4,8 +4,8 @@ use indexmap::IndexSet;
 
 /// Names that a message lists.
 const LISTED: usize = 12;
-/// Below this likeness another name is no help.
-const NEAR: f64 = 0.55;
+/// Below this likeness another name is no help, unless it is one slip away.
+const NEAR: f64 = 0.7;
 /// The same of files: a folder holds many names that nobody means.
 const NEAR_FILE: f64 = 0.85;
 
@@ -22,7 +22,8 @@ pub fn unknown(place: &str, kind: &str, wanted: &str, known: &[&str], listing: &
     let names: Vec<&str> = names.into_iter().collect();
     let likeness = |name: &str| strsim::jaro_winkler(&name.to_lowercase(), &wanted.to_lowercase());
     let near = names.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    let near = near.filter(|name| likeness(name) > NEAR);
+    let slip = |name: &str| strsim::osa_distance(&name.to_lowercase(), &wanted.to_lowercase()) < 2;
+    let near = near.filter(|name| likeness(name) > NEAR || slip(name));
     let separator = if place.is_empty() { "" } else { " " };
     let mut text = format!("{place}{separator}{wanted}: there is no such {kind}");
     if let Some(near) = near {
@@ -83,6 +84,12 @@ mod tests {
             unknown("", "trainer", "PyTroch", &["PyTorch"], "trainmark setup --list"),
             "PyTroch: there is no such trainer; did you mean PyTorch? `trainmark setup --list` lists them"
         );
+        let far =
+            unknown("--metric", "figure", "nonsense", &["training_time_seconds", "step_ms"], "");
+        let expected =
+            "--metric nonsense: there is no such figure; there are training_time_seconds, step_ms";
+        assert_eq!(far, expected);
+        assert!(unknown("", "model", "mpl", &["cnn", "mlp"], "").contains("did you mean mlp?"));
         assert_eq!(
             unknown("", "baseline", "x", &[], ""),
             "x: there is no such baseline; there is no baseline at all"

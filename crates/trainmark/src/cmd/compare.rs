@@ -30,8 +30,9 @@ pub struct Args {
     /// Ignore a regression that is smaller than this, for example `3%`
     #[arg(long, value_name = "PERCENT", value_parser = crate::units::percent, default_value = "3%")]
     gate: f64,
-    /// Figure or metric to compare, for example `train_s`, `throughput` or `quality`
-    #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "train_s")]
+    /// Figure or metric to compare, for example `train_s`, `throughput` or `quality` [default: train_s; wall_s of
+    /// rows without a train time]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
     metric: Vec<String>,
     /// Claim no difference smaller than this, for example `1%` [default: the noise floor that `trainmark noise`
     /// measured and the result files contain]

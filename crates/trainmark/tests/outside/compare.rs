@@ -46,6 +46,28 @@ fn the_exit_code_is_1_only_for_a_shown_regression() {
 }
 
 #[test]
+fn without_a_train_time_rows_are_compared_by_their_wall_time_as_in_reports() {
+    let home = tempfile::tempdir().unwrap();
+    for (name, time) in [("base", 1.0), ("same", 1.0), ("slow", 1.2)] {
+        let folder = home.path().join(name);
+        write(&folder, &[time, time * 1.01, time * 0.99, time, time], "measured");
+        let file = folder.join("t_cpu_20240315_143022.json");
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(file, text.replace("train_s", "wall_s")).unwrap();
+    }
+    for (new, code) in [("same", 0), ("slow", 1)] {
+        let output = trainmark(home.path(), &["compare", "base", new]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(text.contains("Wall Time (s)"), "{text}");
+    }
+    // A row that only one side has a train time of.
+    write(&home.path().join("base"), &[1.0, 1.01, 0.99, 1.0, 1.0], "measured");
+    let output = trainmark(home.path(), &["compare", "base", "same"]);
+    assert_eq!(output.status.code(), Some(75), "{output:?}");
+}
+
+#[test]
 fn a_baseline_is_kept_by_name_compared_with_and_forgotten() {
     let home = tempfile::tempdir().unwrap();
     write(&home.path().join("benchmarks"), &[1.0, 1.01, 0.99, 1.0], "measured");
