@@ -36,6 +36,8 @@ pub enum Purpose {
     /// Scores what a training predicted.
     Score,
     Verify,
+    /// Verifies the reference that others are compared with.
+    Refer,
 }
 
 /// For `--dry-run`.
@@ -48,6 +50,7 @@ impl fmt::Display for Purpose {
             Purpose::Train => "train",
             Purpose::Score => "score",
             Purpose::Verify => "verify, in ten steps or fewer, several times",
+            Purpose::Refer => "verify the reference, which the rows are compared with",
         })
     }
 }

@@ -3,7 +3,7 @@
 use crate::campaign::Campaign;
 use crate::cmd::report::print;
 use crate::cmd::what::{What, selection};
-use crate::command::Purpose;
+use crate::command::{Purpose, listing};
 use crate::data;
 use crate::executor::Local;
 use crate::plan::{self, Row};
@@ -67,7 +67,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let row = choose(args, &loaded)?;
     let rows = [row.clone(), row.clone()];
     if args.dry_run {
-        print(&args.what.listing(&loaded, &rows[..1], Purpose::Train)?)?;
+        print(&listing(&args.what.commands(&loaded, &rows[..1], Purpose::Train)?))?;
         return Ok(protocol::exit::SUCCESS);
     }
     let label = row.label(&loaded.suite);

@@ -3,7 +3,7 @@
 use crate::campaign::{Campaign, Keeper};
 use crate::cmd::report::print;
 use crate::cmd::what::{What, selection};
-use crate::command::{Purpose, quote};
+use crate::command::{Purpose, listing, quote};
 use crate::data;
 use crate::executor::{Executor, Local};
 use crate::plan::{self, Row};
@@ -377,7 +377,7 @@ fn dry_run(args: &Args, loaded: &LoadedSuite, rows: &[Row]) -> Result<()> {
         let tasks = (&loaded.suite, rows, repeats);
         text += &format!("{}\n", slurm::preview(&request, &out, tasks)?);
     }
-    print(&(text + &args.what.listing(loaded, rows, Purpose::Train)?))
+    print(&(text + &listing(&args.what.commands(loaded, rows, Purpose::Train)?)))
 }
 
 /// Makes the output folder, locks it, and checks now, not after an hour, that it can be written to. Removes

@@ -95,9 +95,11 @@ fn selected(loaded: &LoadedSuite, names: &[String]) -> Result<Vec<usize>> {
     Ok((0..trainers.len()).filter(wanted).collect())
 }
 
-/// The commands that would be executed for a trainer: its set-up or its build, and its probe.
+/// The commands that would be executed for a trainer: its set-up or its build, and its probe. None of one that this
+/// machine cannot have.
 fn due(agenda: &Agenda, trainer: usize) -> Result<Vec<Command>, String> {
     let mut commands = match Site::of(agenda.loaded, &agenda.loaded.suite.trainers[trainer]) {
+        Some(site) if matches!(site.state(), State::Unavailable(_)) => return Ok(Vec::new()),
         Some(site) => site.due()?,
         None => agenda.build(trainer)?.into_iter().collect(),
     };

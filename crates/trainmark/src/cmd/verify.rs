@@ -2,7 +2,7 @@
 
 use crate::cmd::report::print;
 use crate::cmd::what::{What, selection};
-use crate::command::Purpose;
+use crate::command::{Purpose, listing};
 use crate::data;
 use crate::plan::{self, Row};
 use crate::runner::{Runner, cancelled_by_signals, new_run};
@@ -43,7 +43,12 @@ pub fn run(args: &Args) -> Result<u8> {
     let rows = plan::plan(&loaded.suite, &selection(&args.what)?).map_err(|it| anyhow!(it))?;
     let rows = distinct(rows, loaded.suite.task());
     if args.dry_run {
-        print(&args.what.listing(&loaded, &with_references(&loaded, &rows), Purpose::Verify)?)?;
+        let all = with_references(&loaded, &rows);
+        let mut commands = args.what.commands(&loaded, &all, Purpose::Verify)?;
+        let verified = commands.iter_mut().filter(|it| it.purpose == Purpose::Verify);
+        let references = verified.take(all.len() - rows.len());
+        references.for_each(|it| it.purpose = Purpose::Refer);
+        print(&listing(&commands))?;
         return Ok(protocol::exit::SUCCESS);
     }
     let cannot_write = || format!("--out {}: cannot be written to", args.out.display());

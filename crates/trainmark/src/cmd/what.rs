@@ -1,6 +1,6 @@
 //! The options of `run`, `verify` and `noise` that choose the rows and limit the time of a sample.
 
-use crate::command::{Agenda, Purpose, listing};
+use crate::command::{Agenda, Command, Purpose};
 use crate::data;
 use crate::plan::{Row, Selection};
 use crate::runner::{Limits, Settings};
@@ -86,14 +86,19 @@ impl What {
         }
     }
 
-    /// Lists every command that would be executed for these rows.
+    /// Every command that would be executed for these rows.
     ///
     /// # Errors
     /// If the data is not there, or a command cannot be filled in.
-    pub fn listing(&self, loaded: &LoadedSuite, rows: &[Row], purpose: Purpose) -> Result<String> {
+    pub fn commands(
+        &self,
+        loaded: &LoadedSuite,
+        rows: &[Row],
+        purpose: Purpose,
+    ) -> Result<Vec<Command>> {
         let data = data::place(loaded, self.data.as_deref())?.unwrap_or_default();
         let agenda = self.agenda(loaded, &data);
-        Ok(listing(&agenda.commands(rows, purpose).map_err(|reason| anyhow!(reason))?))
+        agenda.commands(rows, purpose).map_err(|reason| anyhow!(reason))
     }
 
     /// What is to be done with the suite, on this data.

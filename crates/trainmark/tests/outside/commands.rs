@@ -110,6 +110,16 @@ fn a_dry_run_lists_what_is_executed_and_nothing_else_is() {
             _ => call(&place, verb, &suite, &[&trained[..], &["--dry-run"]].concat()),
         };
         let listed = listed(&place, &dry);
+        if verb == "verify" {
+            let text = said(&dry);
+            let (reference, rows) = text.split_once("# verify, in ten steps").unwrap();
+            assert!(
+                reference.contains("# verify the reference")
+                    && reference.contains("log reference 4"),
+                "{text}"
+            );
+            assert!(!rows.contains(" reference "), "{text}");
+        }
         let output = call(&place, verb, &suite, more);
         assert_eq!(listed, started(&place), "{verb}: {}\n{}", said(&dry), said(&output));
         assert!(listed.len() >= 3, "{verb}: {listed:?}");

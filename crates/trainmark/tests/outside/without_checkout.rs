@@ -42,6 +42,9 @@ fn setup_unpacks_the_trainers_and_says_which_need_a_checkout() {
         "{listed}"
     );
     assert!(listed.lines().any(|line| line.starts_with("JAX ") && line.ends_with("not set up")));
+    // What this machine cannot have is asked nothing.
+    let dry = call(&place, &["setup", "candle", "--dry-run"]);
+    assert!(dry.status.success() && dry.stdout.is_empty(), "{}", said(&dry));
     let root = place.path("share/trainmark/built-in");
     assert!(root.join("implementations/jax/train.py").is_file());
     let dry = said(&call(&place, &["setup", "JAX", "--dry-run"]));
