@@ -24,8 +24,8 @@ const SHOWN: usize = 40;
 const MAX_ROWS: usize = 200;
 /// Bars that are shown.
 const MAX_BARS: usize = 60;
-/// Columns of a status: `timed out` on one line, `not converged` on two.
-const STATUS: usize = 9;
+/// Columns of a status: `not started` on one line, `not converged` on two.
+const STATUS: usize = 11;
 
 /// How much is shown.
 #[derive(Clone, Copy, Debug, Default)]
@@ -162,7 +162,7 @@ pub fn remarks(summary: &Summary, detail: Detail, style: Style) -> String {
 
 /// Text after a label, its further lines indented by the label's width. Lines break after ` ·` rather than within
 /// the parts that it separates.
-fn paragraph(label: &str, text: &str, color: Color, style: Style) -> String {
+pub fn paragraph(label: &str, text: &str, color: Color, style: Style) -> String {
     const BOUND: &str = "\u{a0}"; // no line breaks at this space
     let room = usize::from(style.width).min(PROSE).saturating_sub(label.len()).max(20);
     let text = visible(text, 2000).split_whitespace().collect::<Vec<_>>().join(" ");

@@ -115,7 +115,8 @@ fn side_by_side(summary: &Summary) -> Option<Note> {
     let all = count(samples(summary).count(), "sample");
     let were = if number == 1 { "was" } else { "were" };
     let text = format!(
-        "{number} of {all} {were} trained while other rows were, on other devices or cores (`--parallel-rows`): they          shared memory, power and links."
+        "{number} of {all} {were} trained while other rows were, on other devices or cores (`--parallel-rows`): they \
+         shared memory, power and links."
     );
     (number > 0).then(|| caveat(format!("{number} of {all} side by side"), text))
 }

@@ -7,6 +7,7 @@ use crate::exhibit::{Entry, Panel, evenly};
 use maud::html;
 use record::CurvePoint;
 use record::figures::Figure;
+use record::task::Better;
 
 pub const LEAD: &str = "Each row is drawn with the sample whose time is nearest to the median. The trainer reports \
     the loss and the seconds. Rows with the same recipe lie on each other over steps and differ over time.";
@@ -27,7 +28,7 @@ pub fn draw(panel: &Panel) -> Vec<Chart> {
         false => ("Epoch", Origin::Whole, &|point| point.epoch),
     };
     let mut charts = Vec::new();
-    let mut add = |title: &str, height: Get, target: Option<f64>| {
+    let mut add = |title: &str, axis: &str, height: Get, target: Option<f64>| {
         let seconds: Get = &|point| point.seconds;
         for (over, origin, position) in [("Train time (s)", Origin::Zero, seconds), progress] {
             let line = |entry| line(entry, clock, position, height);
@@ -38,7 +39,7 @@ pub fn draw(panel: &Panel) -> Vec<Chart> {
             let kind = over.split(" (").next().unwrap_or(over).to_lowercase();
             let drawing = Drawing {
                 x: Measure { title: over, origin },
-                y: Measure { title, origin: Origin::Free },
+                y: Measure { title: axis, origin: Origin::Free },
                 room: target
                     .zip(series[0].points.first())
                     .map(|(y, it)| (it.0, y))
@@ -52,9 +53,15 @@ pub fn draw(panel: &Panel) -> Vec<Chart> {
             charts.extend(drawing.chart(panel.titled(&format!("{title} over {kind}"))));
         }
     };
-    add("Training loss", &|point| point.loss, None);
+    add("Training loss", "Training loss (lower is better)", &|point| point.loss, None);
     if let Some(quality) = panel.quality {
-        add(&quality.title(), &|point| point.metrics.get(&*quality.key).copied(), panel.target);
+        let better = match quality.better {
+            Better::Lower => "(lower is better)",
+            Better::Higher => "(higher is better)",
+        };
+        let title = quality.title();
+        let axis = format!("{title} {better}");
+        add(&title, &axis, &|point| point.metrics.get(&*quality.key).copied(), panel.target);
     }
     charts
 }

@@ -12,9 +12,11 @@ use crate::text::three_digits;
 use machine::{Access, Capability, Level};
 use maud::{Markup, html};
 use record::figures::Figure;
+use std::collections::BTreeMap;
 
-pub const LEAD: &str = "The line is the limit of this machine: the flat part is the measured rate of multiply-adds, \
-    and the slanted part follows from the measured bandwidth of the memory. The nearer a mark is to the line, the \
+pub const LEAD: &str = "The line is the limit of this machine: the flat part is the measured rate of multiply-adds in \
+    float32, and the slanted part follows from the measured bandwidth of the memory. A dashed line is the limit of rows in \
+    another precision. The nearer a mark is to the line, the \
     more of the machine the training used. A filled mark counts the operations that were carried out. A hollow \
     mark also counts the products with zero that were skipped.";
 
@@ -23,7 +25,7 @@ const WEIGHT_BYTES: f64 = 8.0;
 /// Rates are shown in thousand millions.
 const GIGA: f64 = 1e9;
 
-/// The limits of a device.
+/// The limits of a device: the rate is that of float32.
 struct Roofs {
     device: String,
     flop_per_s: f64,
@@ -77,21 +79,31 @@ fn chart(
     roofs: &Roofs,
     is_on: impl Fn(&Entry) -> bool,
 ) -> Option<Chart> {
-    let entries = panel.charted().filter(|entry| is_on(entry));
-    let series: Vec<Series> = entries.filter_map(|it| marks(it, clock)).flatten().collect();
+    let entries: Vec<&Entry> = panel.charted().filter(|entry| is_on(entry)).collect();
+    let series: Vec<Series> = entries.iter().filter_map(|it| marks(it, clock)).flatten().collect();
+    let others: BTreeMap<String, f64> = entries.iter().filter_map(|it| own_peak(it)).collect();
     // Room for the ridge, where the memory would meet the peak.
     let ridge = roofs.flop_per_s / roofs.bytes_per_s;
     let xs = series.iter().map(|it| it.points[0].0).chain([ridge]);
     let (from, to) = xs.fold((f64::INFINITY, 0.0f64), |(low, high), x| (low.min(x), high.max(x)));
     let (from, to) = (from / 2.0, to * 3.0);
     let peak = roofs.flop_per_s / GIGA;
-    let room = vec![(from, from * roofs.bytes_per_s / GIGA), (to, 1.6 * peak)];
+    let highest = others.values().fold(peak, |high, peak| high.max(*peak));
+    let room = vec![(from, from * roofs.bytes_per_s / GIGA), (to, 1.6 * highest)];
     let lines = |plot: &Plot| -> Markup {
         let start = plot.at((from, from * roofs.bytes_per_s / GIGA));
         let (corner, end) = (plot.at((ridge, peak)), plot.at((to, peak)));
         html! {
             path.a d={ "M" (at(start.0)) " " (at(start.1)) "L" (at(corner.0)) " " (at(corner.1)) "H" (at(end.0)) }
                 fill="none" stroke="currentColor" stroke-width="1.6" {}
+            @for (name, &peak) in &others {
+                @let ridge = plot.at(((peak * GIGA / roofs.bytes_per_s).clamp(from, to), peak));
+                path.a d={ "M" (at(ridge.0)) " " (at(ridge.1)) "H" (at(end.0)) }
+                    fill="none" stroke="currentColor" stroke-width="1.2" stroke-dasharray="6 3" {}
+                text.m x=(at(end.0)) y=(at(ridge.1 - 4.0)) text-anchor="end" {
+                    (name) ": " (three_digits(peak)) " GFLOP/s"
+                }
+            }
         }
     };
     Drawing {
@@ -109,6 +121,17 @@ fn chart(
         behind: &lines,
     }
     .chart(panel.titled("Roofline"))
+}
+
+/// The peak that a row in another precision than plain float32 is held against, in GFLOP/s, by the name of that.
+fn own_peak(entry: &Entry) -> Option<(String, f64)> {
+    let record = &entry.row.record;
+    let trainer = record.trainer.as_ref()?;
+    let stated = trainer.precision.as_deref().unwrap_or("float32");
+    let amx = trainer.path.as_deref().is_some_and(|path| path.contains("amx"));
+    let name = format!("{}{}", crate::text::visible(stated, 20), if amx { " on AMX" } else { "" });
+    let peak = record.roofline.as_ref()?.peak_flop_per_s? / GIGA;
+    (!matches!(&*name, "float32" | "f32" | "fp32")).then_some((name, peak))
 }
 
 /// The row's operations by its median sample: those carried out, and as if nothing had been skipped.

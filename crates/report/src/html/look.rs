@@ -1,6 +1,7 @@
 //! How texts from result files and states of rows look.
 
 use crate::text::visible;
+use maud::{Markup, html};
 use record::Status;
 use record::summary::Row;
 
@@ -22,6 +23,19 @@ pub fn lines(text: &str, max_chars: usize) -> String {
     out
 }
 
+/// A sentence whose words between backticks are to be typed.
+pub fn prose(text: &str, max_chars: usize) -> Markup {
+    let text = visible(text, max_chars);
+    let parts: Vec<&str> = text.split('`').collect();
+    html! {
+        @if parts.len().is_multiple_of(2) { (text) } @else {
+            @for (at, part) in parts.iter().enumerate() {
+                @if at.is_multiple_of(2) { (part) } @else { code { (part) } }
+            }
+        }
+    }
+}
+
 /// A class for the colour and a sign for those who do not see it.
 pub fn look(row: &Row) -> (&'static str, &'static str) {
     match row.record.status {
@@ -36,6 +50,13 @@ pub fn look(row: &Row) -> (&'static str, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_to_be_typed_are_code_and_a_lone_backtick_stays() {
+        let shown = |text: &str| prose(text, 100).into_string();
+        assert_eq!(shown("`a --b` <makes> it"), "<code>a --b</code> &lt;makes&gt; it");
+        assert_eq!(shown("it says `x"), "it says `x");
+    }
 
     #[test]
     fn logs_keep_their_lines_and_lose_their_colours_and_commands() {

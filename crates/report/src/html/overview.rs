@@ -1,7 +1,7 @@
 //! The head of the page: the cautions, and for each panel the fastest row, in a sentence and with bars. Also the
 //! section with the notes.
 
-use super::look::SHOWN;
+use super::look::{SHOWN, prose};
 use crate::chart::mark;
 use crate::exhibit::{Entry, Exhibit, Panel, Standing, is_fastest};
 use crate::table;
@@ -41,7 +41,7 @@ pub fn lead(exhibit: &Exhibit) -> Markup {
         @for clock in summary.clocks() {
             p.note { (clock.title()) ": " (clock.help) ". The bars are medians" @if !few { " with their 95 % intervals" } "; shorter is faster." }
         }
-        @if let Some(line) = table::absent_line(summary) { p.note { bdi { (visible(&line, 2000)) } } }
+        @if let Some(line) = table::absent_line(summary) { p.note { bdi { (prose(&line, 2000)) } } }
         @if let Some(note) = exhibit.note() { p.warning { (note) } }
     }
 }
@@ -153,7 +153,7 @@ pub fn notes(exhibit: &Exhibit) -> Markup {
         table::settings(summary).into_iter().take(40).map(setting).collect();
     html! {
         ul.notes {
-            @for note in crate::notes::notes(summary, true, Some(Shown::Documents)) { li { bdi { (visible(&note.text, 2000)) } } }
+            @for note in crate::notes::notes(summary, true, Some(Shown::Documents)) { li { bdi { (prose(&note.text, 2000)) } } }
             @if !settings.is_empty() { li { "Settings: " bdi { (settings.join(", ")) } } }
         }
     }

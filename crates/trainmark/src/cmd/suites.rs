@@ -5,6 +5,7 @@ use crate::cmd::report::print;
 use crate::suite::Suite;
 use anyhow::Result;
 use record::number::count;
+use report::console::{Style, paragraph};
 
 /// List the built-in suites and their purposes.
 ///
@@ -26,19 +27,36 @@ pub fn run(args: &Args) -> Result<()> {
             let unknown = || crate::suite::unknown(std::path::Path::new(name));
             builtin::suite(name).ok_or_else(unknown)?.1.to_owned()
         }
-        None => list()?,
+        None => list(Style::stdout())?,
     };
     print(&text)
 }
 
-fn list() -> Result<String> {
+fn list(style: Style) -> Result<String> {
     let mut text = String::new();
     for (name, suite) in builtin::suites() {
         let purpose = suite.lines().next().unwrap_or_default().trim_start_matches("# ");
         let parsed = Suite::parse(suite, name)?;
         let trainers: Vec<&str> = parsed.trainers.iter().map(|it| it.name.as_str()).collect();
         let size = format!("{}: {}", count(trainers.len(), "trainer"), trainers.join(", "));
-        text += &format!("{name:<12}{purpose}\n{:12}{size}\n", "");
+        text += &paragraph(&format!("{name:<12}"), purpose, None, style);
+        text += &paragraph(&" ".repeat(12), &size, None, style);
     }
-    Ok(text + "\nNext: trainmark run --suite NAME; `trainmark suites NAME` prints the suite\n")
+    let next = "trainmark run --suite NAME; `trainmark suites NAME` prints the suite";
+    Ok(text + "\n" + &paragraph("Next: ", next, None, style))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_fits_a_narrow_terminal() {
+        for width in [40, 80] {
+            let text = list(Style { width, color: false }).unwrap();
+            let widest = text.lines().map(|line| line.chars().count()).max();
+            assert!(widest <= Some(width.into()), "{text}");
+            assert!(text.lines().any(|line| line.starts_with("frameworks  ")), "{text}");
+        }
+    }
 }

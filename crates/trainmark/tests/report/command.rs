@@ -328,6 +328,13 @@ fn wrong_names_and_places_are_one_line_with_the_remedy() {
         assert!(stderr.starts_with("error: ") && stderr.contains(remedy), "{words:?}: {stderr}");
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
     }
+    let (_, stderr) = trainmark(&["history", &results]);
+    assert!(
+        stderr.contains(&format!("give folders and files with --input: --input {results}")),
+        "{stderr}"
+    );
+    let (_, stderr) = trainmark(&["compare", &results, &results, "--metric", "nonsense"]);
+    assert!(stderr.contains("--metric nonsense: there is no such figure; there are"), "{stderr}");
     let named =
         ["run", "--suite", "FRAMEWORKS", "--trainer", "pytorch", "--model", "MLP", "--list"];
     let (output, stderr) = trainmark(&named);

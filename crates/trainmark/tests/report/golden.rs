@@ -100,6 +100,18 @@ fn the_screen_of_the_study_at_every_width() {
 }
 
 #[test]
+fn a_status_of_two_short_words_stays_on_one_line() {
+    for status in [record::Status::NotStarted, record::Status::NoQuality] {
+        let mut files = study::files();
+        let row = files.iter_mut().find(|file| file.status == record::Status::Crashed).unwrap();
+        (row.status, row.samples[0].status) = (status, status);
+        let text = screen(&study::summary_of(&files), 80);
+        let table = text.lines().filter(|line| !line.contains(':'));
+        assert!(table.clone().any(|line| line.contains(status.words())), "{text}");
+    }
+}
+
+#[test]
 fn the_screen_of_one_trainer_has_a_line_for_what_is_missing() {
     for width in [40, 80] {
         insta::assert_snapshot!(

@@ -193,6 +193,21 @@ fn every_kind_of_chart_is_there_and_is_xml_with_a_text_alternative() {
 }
 
 #[test]
+fn a_row_in_another_precision_is_drawn_under_its_own_roof() {
+    let mut files = study::files();
+    let roof = |files: &[Record]| -> String {
+        let charts = charts(&summary_of(files)).into_iter();
+        charts.filter(|(name, _)| name.starts_with("roofline")).map(|it| it.1).collect()
+    };
+    assert!(!roof(&files).contains("stroke-dasharray"));
+    let row = files.iter_mut().find(|it| it.backend == "cpu" && it.roofline.is_some()).unwrap();
+    row.trainer.as_mut().unwrap().precision = Some("bf16".into());
+    row.roofline.as_mut().unwrap().peak_flop_per_s = Some(3e12);
+    let chart = roof(&files);
+    assert!(chart.contains("bf16: 3000 GFLOP/s") && chart.contains("stroke-dasharray"), "{chart}");
+}
+
+#[test]
 fn a_page_of_a_hundred_rows_stays_below_a_megabyte() {
     let files: Vec<Record> = (0..9)
         .flat_map(|epochs| {
