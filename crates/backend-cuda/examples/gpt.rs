@@ -98,9 +98,12 @@ fn check(args: &Args) -> Result<()> {
     let shape = Shape { layers: 1, heads: 1, width: 64, context: 64, vocabulary: 65 };
     let many = Case { shape, batch_size: 280, count: 2, done: 0, seed: 22 };
     failures += grade(&many, &whole_tiles);
-    let narrow = Shape { layers: 3, heads: 4, width: 128, context: 64, vocabulary: 70 };
-    let case = Case { shape: narrow, batch_size: 12, count: 10, done: 5, seed: 21 };
-    failures += grade(&case, &options(args, "bf16"));
+    // Clusters of four blocks, of two and of one; more tiles of gradients than multiprocessors.
+    for (layers, context, batch_size) in [(3, 64, 12), (3, 32, 3), (3, 16, 5), (6, 64, 2)] {
+        let shape = Shape { layers, heads: 4, width: 128, context, vocabulary: 70 };
+        let case = Case { shape, batch_size, count: 10, done: 5, seed: 21 };
+        failures += grade(&case, &options(args, "bf16"));
+    }
     println!("failures: {failures}");
     Ok(())
 }

@@ -96,6 +96,42 @@ struct StepRates {
     float unused;
 };
 
+struct AdamWConstants {
+    float beta1;
+    float beta2;
+    float epsilon;
+    float decay;
+    float clip; // largest norm of the whole gradient
+    float unused;
+};
+
+// PyTorch's AdamW after clip_grad_norm_, from the gradient's squares summed.
+struct AdamWStep {
+    AdamWConstants constants;
+    float clip;
+    float keep;
+    float rate;
+    float correction; // of the second moment
+
+    __device__ __forceinline__ AdamWStep(const AdamWConstants &run, const StepRates &rates,
+                                         float squares)
+        : constants(run), clip(run.clip / (sqrtf(squares) + 1e-6f)),
+          keep(1.0f - rates.learning_rate * run.decay),
+          rate(rates.learning_rate * rates.first_correction), correction(rates.second_correction) {
+        clip = clip >= 1.0f ? 1.0f : clip; // NaN stays
+    }
+
+    // A parameter, its gradient, the mean of gradients and that of their squares.
+    __device__ __forceinline__ void take(float gradient, bool decays, float &parameter, float &first,
+                                         float &second) const {
+        const float g = gradient * clip;
+        first += (1.0f - constants.beta1) * (g - first);
+        second = constants.beta2 * second + (1.0f - constants.beta2) * g * g;
+        parameter = parameter * (decays ? keep : 1.0f) -
+                    rate * first / (sqrtf(second * correction) + constants.epsilon);
+    }
+};
+
 template <class T> struct Pack; // 16 bytes of values
 template <> struct Pack<float> {
     static constexpr u32 VALUES = 4;

@@ -262,12 +262,7 @@ struct AdamW {
     const GptProgress *progress;
     u64 fours;
     u64 decayed_fours; // the parameters before this one are matrices, which decay
-    float beta1;
-    float beta2;
-    float epsilon;
-    float decay;
-    float clip; // largest norm of the whole gradient
-    float unused;
+    AdamWConstants constants;
 };
 
 // What AdamW has of four parameters.
@@ -282,7 +277,7 @@ struct Four {
     }
 };
 
-// PyTorch's AdamW after clip_grad_norm_. The first four are on their way while the norm is found.
+// The first four are on their way while the norm is found.
 extern "C" __global__ void __launch_bounds__(THREADS) adamw(const AdamW run) {
     __shared__ float partial[WARP];
     const u64 stride = static_cast<u64>(gridDim.x) * THREADS;
@@ -295,22 +290,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) adamw(const AdamW run) {
     for (u32 part = threadIdx.x; part < NORM_BLOCKS; part += THREADS) {
         squares += run.square_partial[part];
     }
-    const float norm = sqrtf(block_sum(squares, partial));
-    float clip = run.clip / (norm + 1e-6f);
-    clip = clip >= 1.0f ? 1.0f : clip; // NaN stays
-    const StepRates rates = run.rates[run.progress->current];
-    const float rate = rates.learning_rate * rates.first_correction;
+    const AdamWStep step(run.constants, run.rates[run.progress->current],
+                         block_sum(squares, partial));
     while (index < run.fours) {
-        const float keep =
-            index < run.decayed_fours ? 1.0f - rates.learning_rate * run.decay : 1.0f;
 #pragma unroll
         for (u32 part = 0; part < 4; ++part) {
-            const float g = (&four.gradient.x)[part] * clip;
-            float &m = (&four.first.x)[part], &v = (&four.second.x)[part];
-            float &p = (&four.parameter.x)[part];
-            m += (1.0f - run.beta1) * (g - m);
-            v = run.beta2 * v + (1.0f - run.beta2) * g * g;
-            p = p * keep - rate * m / (sqrtf(v * rates.second_correction) + run.epsilon);
+            step.take((&four.gradient.x)[part], index < run.decayed_fours,
+                      (&four.parameter.x)[part], (&four.first.x)[part], (&four.second.x)[part]);
         }
         store_four(run.parameter + 4 * index, four.parameter);
         store_four(run.first + 4 * index, four.first);

@@ -503,12 +503,39 @@ impl Kernel {
         shape: Shape,
         arguments: &A,
     ) -> Result<(), TrainError> {
-        let mut pointers = [std::ptr::from_ref(arguments).cast_mut().cast::<c_void>()];
-        let mut resident = [attribute(
+        let resident = attribute(
             sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_COOPERATIVE,
             sys::CUlaunchAttributeValue { cooperative: 1 },
-        )];
-        let config = self.config(shape, &mut resident);
+        );
+        // SAFETY: as this function's.
+        unsafe { self.launch_with(shape, resident, arguments) }
+    }
+
+    /// Enqueues the kernel with its blocks in clusters of so many.
+    ///
+    /// # Safety
+    /// As [`Kernel::launch`].
+    pub(crate) unsafe fn launch_in_clusters<A: Copy>(
+        &self,
+        shape: Shape,
+        size: u32,
+        arguments: &A,
+    ) -> Result<(), TrainError> {
+        // SAFETY: as this function's.
+        unsafe { self.launch_with(shape, in_clusters(size), arguments) }
+    }
+
+    /// # Safety
+    /// As [`Kernel::launch`].
+    unsafe fn launch_with<A: Copy>(
+        &self,
+        shape: Shape,
+        attribute: sys::CUlaunchAttribute,
+        arguments: &A,
+    ) -> Result<(), TrainError> {
+        let mut pointers = [std::ptr::from_ref(arguments).cast_mut().cast::<c_void>()];
+        let mut attributes = [attribute];
+        let config = self.config(shape, &mut attributes);
         let pointers = pointers.as_mut_ptr();
         // SAFETY: as this function's; the arguments are copied before the call returns.
         unsafe {
@@ -531,7 +558,7 @@ impl Kernel {
             blockDimY: 1,
             blockDimZ: 1,
             sharedMemBytes: self.shared_bytes,
-            hStream: self.module.gpu.stream,
+            hStream: self.module.gpu.stream(),
             attrs: attributes.as_mut_ptr(),
             numAttrs: attributes.len() as u32,
         }
@@ -545,12 +572,7 @@ impl Kernel {
         threads: usize,
     ) -> Result<usize, TrainError> {
         let shape = Shape::row(size as usize, threads as u32);
-        let mut clusters = [attribute(
-            sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
-            sys::CUlaunchAttributeValue {
-                clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: size, y: 1, z: 1 },
-            },
-        )];
+        let mut clusters = [in_clusters(size)];
         let config = self.config(shape, &mut clusters);
         let mut count = 0;
         // SAFETY: the function is alive; it writes one number.
@@ -561,6 +583,15 @@ impl Kernel {
         .map_err(|error| self.module.gpu.error(&format!("placing {}", self.name), error))?;
         Ok(count as usize * size as usize)
     }
+}
+
+fn in_clusters(size: u32) -> sys::CUlaunchAttribute {
+    attribute(
+        sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+        sys::CUlaunchAttributeValue {
+            clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: size, y: 1, z: 1 },
+        },
+    )
 }
 
 fn attribute(

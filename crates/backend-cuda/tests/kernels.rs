@@ -29,7 +29,7 @@ const ARCHITECTURES: [&str; 3] = ["sm_80", "sm_90", "sm_100"];
 const HOPPER_ALONE: u32 = 90_000;
 
 /// A kernel's file without its extension, and the oldest architecture that has what it uses.
-const KERNELS: [(&str, u32); 14] = [
+const KERNELS: [(&str, u32); 15] = [
     ("attention", 80),
     ("attention_fused", 90),
     ("cnn", 80),
@@ -40,6 +40,7 @@ const KERNELS: [(&str, u32); 14] = [
     ("gpt_embed", 80),
     ("gpt_gelu", HOPPER_ALONE),
     ("gpt_narrow", 90),
+    ("gpt_narrow_weights", 80),
     ("gpt_rows", 80),
     ("gpt_update", 80),
     ("mlp", 80),

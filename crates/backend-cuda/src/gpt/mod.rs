@@ -141,7 +141,7 @@ impl<'data> GptSession<'data> {
         let devices = others.as_ref().map_or(1, |&(_, count)| count);
         let rows = job.batch_size * job.shape.context;
         let rows_and_width = rows * job.shape.width;
-        let narrow = plan.narrow && narrow::fits(gpu.device(), job.shape, rows, element);
+        let narrow = plan.narrow && narrow::fits(gpu.device(), job.shape, element);
         let multiprocessors = gpu.device().multiprocessors;
         let sizes = Sizes::new(&job, element, multiprocessors, devices, narrow);
         let refusal = rows::refusal(job.shape, sizes.rows, element)
@@ -166,7 +166,8 @@ impl<'data> GptSession<'data> {
         };
         let kernels = StepKernels { rows, attention, linear, narrow };
         let communicator = others.map(|(communicator, _)| communicator);
-        let overlap = plan.overlap.unwrap_or(rows_and_width <= OVERLAPPED);
+        let overlap =
+            kernels.narrow.is_none() && plan.overlap.unwrap_or(rows_and_width <= OVERLAPPED);
         let mut step = Step::new(gpu, memory, kernels, overlap, communicator)?;
         step.tune(plan.attention)?;
         if std::env::var_os("TRAINMARK_CUDA_PRODUCTS").is_some() {

@@ -190,6 +190,13 @@ struct AdamW {
     progress: Address,
     fours: u64,
     decayed_fours: u64,
+    constants: AdamWConstants,
+}
+
+/// `AdamWConstants` of `kernels/gpt.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct AdamWConstants {
     beta1: f32,
     beta2: f32,
     epsilon: f32,
@@ -197,6 +204,15 @@ struct AdamW {
     clip: f32,
     unused: f32,
 }
+
+pub(crate) const ADAMW: AdamWConstants = AdamWConstants {
+    beta1: BETA1 as f32,
+    beta2: BETA2 as f32,
+    epsilon: EPSILON as f32,
+    decay: WEIGHT_DECAY as f32,
+    clip: CLIP as f32,
+    unused: 0.0,
+};
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -528,13 +544,19 @@ impl RowKernels {
 
     /// AdamW on all parameters, after clipping by the whole gradient's norm.
     pub(crate) fn update(&self, memory: &Memory) -> Result<(), TrainError> {
-        let (state, layout) = (&memory.state, &memory.sizes.layout);
-        let fours = (layout.len / 4) as u64;
         let square_sum = SquareSum {
-            gradient: state.gradients.address(),
+            gradient: memory.state.gradients.address(),
             partial: memory.square_partial.address(),
-            fours,
+            fours: (memory.sizes.layout.len / 4) as u64,
         };
+        // SAFETY: buffers of `memory`, the gradients as long as the layout.
+        unsafe { self.square_sum.launch(Shape::row(NORM_BLOCKS, THREADS as u32), &square_sum) }?;
+        self.adamw(memory)
+    }
+
+    /// The same, where the parts of the norm are there.
+    pub(crate) fn adamw(&self, memory: &Memory) -> Result<(), TrainError> {
+        let (state, layout) = (&memory.state, &memory.sizes.layout);
         let adamw = AdamW {
             parameter: state.parameters.address(),
             gradient: state.gradients.address(),
@@ -544,20 +566,12 @@ impl RowKernels {
             square_partial: memory.square_partial.address(),
             rates: memory.rates.address(),
             progress: memory.progress.address(),
-            fours,
+            fours: (layout.len / 4) as u64,
             decayed_fours: (layout.gains / 4) as u64,
-            beta1: BETA1 as f32,
-            beta2: BETA2 as f32,
-            epsilon: EPSILON as f32,
-            decay: WEIGHT_DECAY as f32,
-            clip: CLIP as f32,
-            unused: 0.0,
+            constants: ADAMW,
         };
         // SAFETY: buffers of `memory`, all as long as the layout.
-        unsafe {
-            self.square_sum.launch(Shape::row(NORM_BLOCKS, THREADS as u32), &square_sum)?;
-            self.adamw.launch(self.update_shape(memory), &adamw)
-        }
+        unsafe { self.adamw.launch(self.update_shape(memory), &adamw) }
     }
 
     fn update_shape(&self, memory: &Memory) -> Shape {

@@ -107,19 +107,10 @@ impl Step {
         task: Task,
         enqueue: impl FnOnce() -> Result<(), TrainError>,
     ) -> Result<(), TrainError> {
-        self.in_lane(Lane::Beside, task, enqueue)
-    }
-
-    fn in_lane(
-        &self,
-        lane: Lane,
-        task: Task,
-        enqueue: impl FnOnce() -> Result<(), TrainError>,
-    ) -> Result<(), TrainError> {
         let Some(beside) = &self.beside else { return enqueue() };
         beside.pending[task as usize].set(true);
         let done = &beside.done[task as usize];
-        self.gpu.beside(lane, &beside.ready, done, enqueue)
+        self.gpu.beside(Lane::Beside, &beside.ready, done, enqueue)
     }
 
     fn wait_for(&self, task: Task) -> Result<(), TrainError> {
@@ -166,66 +157,17 @@ impl Step {
         self.kernels.rows.halve(&self.memory)
     }
 
-    /// The same by the kernels for narrow models. Their ways forward and back are so short that gradients
-    /// of weights fill two streams.
+    /// The same by the kernels for narrow models.
     fn enqueue_narrow(&self, narrow: &NarrowKernels) -> Result<(), TrainError> {
-        let memory = &self.memory;
-        let StepKernels { rows, linear, attention, .. } = &self.kernels;
-        let layers = memory.sizes.shape.layers;
-        let weights = |layer: usize| {
-            self.beside(Task::Down, || linear.down_weight(memory, layer))?;
-            self.second_beside(Task::Up, || {
-                linear.up_weight(memory, layer)?;
-                linear.out_weight(memory, layer)
-            })
+        let (memory, rows) = (&self.memory, &self.kernels.rows);
+        narrow.step(memory)?;
+        narrow.weights(memory)?;
+        let Some(others) = &self.others else {
+            return if narrow.updates { Ok(()) } else { rows.adamw(memory) };
         };
-        self.beside(Task::Turn, || narrow.turn_weights(memory))?;
-        narrow.begin(memory)?;
-        for layer in 0..layers {
-            attention.forward(memory, layer)?;
-            if layer + 1 < layers {
-                narrow.forward(memory, layer)?;
-            }
-        }
-        self.wait_for(Task::Turn)?;
-        narrow.turn(memory)?;
-        self.beside(Task::Logits, || {
-            linear.logits_weight(memory, 0)?;
-            rows.mean_loss(memory)
-        })?;
-        weights(layers - 1)?;
-        for layer in (1..layers).rev() {
-            attention.backward(memory, layer)?;
-            self.beside(Task::Qkv, || linear.qkv_weight(memory, layer))?;
-            narrow.backward(memory, layer)?;
-            weights(layer - 1)?;
-        }
-        attention.backward(memory, 0)?;
-        self.beside(Task::Qkv, || linear.qkv_weight(memory, 0))?;
-        narrow.end(memory)?;
-        self.second_beside(Task::Up, || {
-            rows.gain_sums(memory)?;
-            rows.place_gradient(memory)
-        })?;
-        self.wait_for(Task::Logits)?;
-        rows.token_gradient(memory)?;
-        for task in [Task::Down, Task::Up, Task::Qkv] {
-            self.wait_for(task)?;
-        }
         self.share(0..memory.sizes.layout.len)?;
-        if let Some(others) = &self.others {
-            self.gpu.wait_for(&others.done)?;
-        }
+        self.gpu.wait_for(&others.done)?;
         rows.update(memory)
-    }
-
-    /// As [`Step::beside`], beside that too.
-    fn second_beside(
-        &self,
-        task: Task,
-        enqueue: impl FnOnce() -> Result<(), TrainError>,
-    ) -> Result<(), TrainError> {
-        self.in_lane(Lane::Exchange, task, enqueue)
     }
 
     /// All activations up to the last LayerNorm.
