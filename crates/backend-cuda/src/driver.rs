@@ -25,7 +25,7 @@ pub(crate) const STREAMS: usize = 3;
 pub(crate) enum Lane {
     /// Of computations.
     Beside,
-    /// Of sums over devices, or of more computations.
+    /// Of sums over devices.
     Exchange,
 }
 
