@@ -5,6 +5,7 @@ use crate::driver::{Address, Gpu};
 use nn::backend::{TrainError, Unavailable};
 use std::ffi::{c_char, c_int, c_void};
 use std::rc::Rc;
+use std::sync::OnceLock;
 
 const NAME: &str = "libnccl.so.2";
 const FLOAT32: c_int = 7;
@@ -28,22 +29,22 @@ struct Functions {
         unsafe extern "C" fn(Address, Address, usize, c_int, c_int, Handle, *mut c_void) -> Status,
 }
 
-struct Library {
-    functions: Functions,
-    // Dropped last: the functions are in it.
-    _library: libloading::Library,
-}
-
-impl Library {
-    fn open() -> Result<Library, TrainError> {
+/// The library, opened once and never closed: a thread of its own, which a meeting starts, runs its code until
+/// everybody has joined.
+fn library() -> Result<Functions, TrainError> {
+    static LIBRARY: OnceLock<Result<(Functions, libloading::Library), String>> = OnceLock::new();
+    let open = || {
         // SAFETY: NVIDIA's library has no initialiser with effects that we would notice.
-        let library = unsafe { libloading::Library::new(NAME) }.map_err(|_| {
-            Unavailable(format!("several GPUs need NCCL, and {NAME} was not found"))
-        })?;
+        let library = unsafe { libloading::Library::new(NAME) }
+            .map_err(|_| format!("several GPUs need NCCL, and {NAME} was not found"))?;
         // SAFETY: the types of the functions are those of nccl.h.
         let functions = unsafe { functions(&library) }
-            .map_err(|error| Unavailable(format!("NCCL lacks a function: {error}")))?;
-        Ok(Library { functions, _library: library })
+            .map_err(|error| format!("NCCL lacks a function: {error}"))?;
+        Ok((functions, library))
+    };
+    match LIBRARY.get_or_init(open) {
+        Ok((functions, _)) => Ok(*functions),
+        Err(reason) => Err(Unavailable(reason.clone()).into()),
     }
 }
 
@@ -63,10 +64,10 @@ unsafe fn functions(library: &libloading::Library) -> Result<Functions, libloadi
 
 /// A meeting for devices to join.
 pub(crate) fn meeting() -> Result<Meeting, TrainError> {
-    let library = Library::open()?;
+    let functions = library()?;
     let mut meeting = Meeting([0; 128]);
     // SAFETY: it writes the 128 bytes.
-    match unsafe { (library.functions.meeting)(&mut meeting) } {
+    match unsafe { (functions.meeting)(&mut meeting) } {
         0 => Ok(meeting),
         status => Err(Unavailable(format!("NCCL does not start: status {status}")).into()),
     }
@@ -76,7 +77,7 @@ pub(crate) fn meeting() -> Result<Meeting, TrainError> {
 pub(crate) struct Communicator {
     gpu: Rc<Gpu>,
     handle: Handle,
-    library: Library,
+    functions: Functions,
 }
 
 impl Communicator {
@@ -87,16 +88,15 @@ impl Communicator {
         rank: usize,
         count: usize,
     ) -> Result<Communicator, TrainError> {
-        let library = Library::open()?;
+        let functions = library()?;
         let mut handle = std::ptr::null_mut();
         // SAFETY: it writes a handle; the device's context is current.
-        let status = unsafe {
-            (library.functions.join)(&mut handle, count as c_int, meeting, rank as c_int)
-        };
+        let status =
+            unsafe { (functions.join)(&mut handle, count as c_int, meeting, rank as c_int) };
         if status != 0 {
             return Err(gpu.failure(format!("joining {count} devices: NCCL's status {status}")));
         }
-        Ok(Communicator { gpu: Rc::clone(gpu), handle, library })
+        Ok(Communicator { gpu: Rc::clone(gpu), handle, functions })
     }
 
     /// Enqueues the sum of `len` numbers at `values` over all devices, in place.
@@ -105,7 +105,7 @@ impl Communicator {
     /// The numbers are there until the sum is done, and every device of the meeting asks for the same sums
     /// in the same order.
     pub(crate) unsafe fn sum(&self, values: Address, len: usize) -> Result<(), TrainError> {
-        let all_reduce = self.library.functions.all_reduce;
+        let all_reduce = self.functions.all_reduce;
         let stream = self.gpu.stream().cast();
         // SAFETY: as this function's.
         match unsafe { all_reduce(values, values, len, FLOAT32, SUM, self.handle, stream) } {
@@ -118,6 +118,6 @@ impl Communicator {
 impl Drop for Communicator {
     fn drop(&mut self) {
         // SAFETY: made once, destroyed once.
-        unsafe { (self.library.functions.leave)(self.handle) };
+        unsafe { (self.functions.leave)(self.handle) };
     }
 }
