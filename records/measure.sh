@@ -9,23 +9,27 @@
 #   densities    1 min   the MLP's two ways of the first layer
 #   together     1 min   the start, and trainings beside each other
 #   gpt         20 min   the GPT `small` beside every framework, six rounds; first `trainmark setup --suite suites/gpt.toml`
-# and one that is measured only where it is named:
+# and those that are measured only where they are named:
+#   gpt-cuda    60 min   the GPT's presets on an NVIDIA GPU, in bf16 and float32, six rounds; first `trainmark setup --suite gpt`.
+#                        The time is a guess: with fewer rounds ($GPT_CUDA) it ran once
 #   devices     30 min   the GPT `char` and GPT-2's layers on one and on two NVIDIA GPUs, six rounds; first `trainmark setup --suite
 #                        suites/devices.toml`. It has never run: the time is a guess
 # Each part leaves FOLDER/PART.md and its result files; one that is measured again replaces only its own.
 # MNIST is looked for as the trainer does: $TRAINMARK_DATA, ./data, the user's cache. The GPT's text is the file
 # $GPT_DATA, or else what suites/gpt.toml finds. Let nothing else run.
 set -euo pipefail
-[ $# -ge 1 ] || { sed -n '2,17s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,19s/^# \{0,1\}//p' "$0"; exit 2; }
 mkdir -p "$1"
 folder=$(cd "$1" && pwd)
 shift
 cd "$(dirname "$0")/.."
 all="machine frameworks scaling threads densities together gpt"
 parts=${*:-$all}
-all="$all devices"
-cargo build --release --quiet --package trainmark --package mnist-classic
-cargo bench --quiet --package trainmark-backend-cpu --no-run
+all="$all gpt-cuda devices"
+if command -v cargo >/dev/null; then # else what was built elsewhere is used
+    cargo build --release --quiet --package trainmark --package mnist-classic
+    cargo bench --quiet --package trainmark-backend-cpu --no-run
+fi
 bin=${CARGO_TARGET_DIR:-target}/release
 
 # The seconds that a training says of itself: set-up, and training loop.
@@ -107,21 +111,52 @@ gpt() {
     rm -rf "$folder/gpt" "$folder/gpt-tinygrad"
     mkdir -p "$folder/gpt-tinygrad"
     for_gpt="--suite suites/gpt.toml --backend cpu,mlx --threads 2 --set steps=200 ${GPT_DATA:+--data $GPT_DATA}"
-    fast="Trainmark,Trainmark AVX-512,Trainmark AMX bf16,PyTorch,PyTorch compiled,PyTorch compiled bf16,JAX"
-    all_but_tinygrad="$fast,MLX compiled,NumPy,candle,burn"
+    float32='Trainmark,Trainmark AVX-512,PyTorch,PyTorch compiled,JAX,MLX compiled,NumPy,candle,burn'
+    bf16='Trainmark,PyTorch compiled'
     # shellcheck disable=SC2086 # words
-    "$bin/trainmark" verify $for_gpt --trainer "$all_but_tinygrad,tinygrad" --out "$folder/gpt" >&2
-    cp "$folder/gpt/verification.json" "$folder/gpt-verification.json"
-    # shellcheck disable=SC2086 # words
-    "$bin/trainmark" run $for_gpt --repeats 6 --trainer "$all_but_tinygrad" --out "$folder/gpt" >&2
+    {
+        "$bin/trainmark" verify $for_gpt --trainer "$float32,tinygrad" --out "$folder/gpt" >&2
+        "$bin/trainmark" verify $for_gpt --set precision=bf16 --trainer "$bf16" --out "$folder/gpt" >&2
+        cp "$folder/gpt/verification.json" "$folder/gpt-tinygrad/verification.json"
+        "$bin/trainmark" run $for_gpt --repeats 6 --trainer "$float32" --out "$folder/gpt" >&2
+        "$bin/trainmark" run $for_gpt --set precision=bf16 --repeats 6 --trainer "$bf16" --out "$folder/gpt" >&2
+        "$bin/trainmark" run $for_gpt --repeats 2 --trainer "Trainmark,tinygrad" --out "$folder/gpt-tinygrad" >&2
+    }
     python3 records/tables.py "$folder/gpt"
     printf '\nTwo rounds with tinygrad.\n'
-    cp "$folder/gpt-verification.json" "$folder/gpt-tinygrad/verification.json"
-    # shellcheck disable=SC2086 # words
-    "$bin/trainmark" run $for_gpt --repeats 2 --trainer "Trainmark,tinygrad" --out "$folder/gpt-tinygrad" >&2
     python3 records/tables.py "$folder/gpt-tinygrad"
     "$bin/trainmark" report --reference Trainmark/cpu --input "$folder/gpt" --output "$folder/gpt.json" \
         --markdown "$folder/gpt-report.md" >&2
+}
+
+gpt-cuda() {
+    printf '## The GPT beside every framework, on an NVIDIA GPU\n\n'
+    # PyTorch keeps what it compiled on the disk from one training to the next, and JAX does so if told where.
+    export JAX_COMPILATION_CACHE_DIR="$folder/jax-cache"
+    rm -rf "$folder/gpt-cuda" "$JAX_COMPILATION_CACHE_DIR"
+    # Preset, precision, steps, rounds; the most important first.
+    plan=${GPT_CUDA:-char bf16 1000 6
+gpt2 bf16 100 6
+small bf16 2000 6
+char float32 1000 6
+small float32 2000 6}
+    what="--suite suites/gpt.toml --backend cuda ${GPT_DATA:+--data $GPT_DATA}"
+    # Grades need no quiet: side by side.
+    while read -r preset precision _; do
+        # shellcheck disable=SC2086 # words
+        "$bin/trainmark" verify $what --preset "$preset" --set "precision=$precision" \
+            --out "$folder/gpt-cuda/$preset-$precision" >&2 &
+    done <<<"$plan"
+    wait
+    while read -r preset precision steps rounds; do
+        # shellcheck disable=SC2086 # words
+        "$bin/trainmark" run $what --preset "$preset" --set "precision=$precision" --set "steps=$steps" \
+            --repeats "$rounds" --out "$folder/gpt-cuda/$preset-$precision" >&2
+        printf '\n### %s, %s\n' "$preset" "$precision"
+        python3 records/tables.py "$folder/gpt-cuda/$preset-$precision"
+    done <<<"$plan"
+    "$bin/trainmark" report --reference Trainmark/cuda --input "$folder"/gpt-cuda/* \
+        --output "$folder/gpt-cuda.json" --markdown "$folder/gpt-cuda-report.md" >&2
 }
 
 devices() {
@@ -129,8 +164,7 @@ devices() {
     rm -rf "$folder/devices"
     on_gpus="--suite suites/devices.toml --backend cuda ${GPT_DATA:+--data $GPT_DATA} --out $folder/devices"
     nvidia-smi topo -m >&2
-    large='--set layers=12 --set heads=12 --set width=768 --set context=1024 --set batch_size=16 --set steps=1000'
-    for sizes in '' "$large"; do
+    for sizes in '' '--preset gpt2'; do
         # shellcheck disable=SC2086 # words
         "$bin/trainmark" verify $on_gpus $sizes >&2
         # shellcheck disable=SC2086 # words

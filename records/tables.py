@@ -159,8 +159,18 @@ def times_faster(row, others):
     return f"{statistics.median(ratios):.2f}x ({ratios[0]:.2f} to {ratios[-1]:.2f})"
 
 
+def of_gpu(row):
+    """Memory on the GPU as the trainer counts it, joules of the last sample's GPU, seconds from start to trained."""
+    energy = (row.get("meters") or {}).get("device_energy_uj") or {}
+    joules = f"{energy['value'] / 1e6:.0f}" if energy.get("valid") and energy.get("value") else "not valid"
+    timing, memory = row["timing"], row.get("device_peak_bytes")
+    cold = sum(timing.get(part) or 0.0 for part in ("setup_s", "compile_s", "train_s"))
+    return [f"{memory / 1e6:,.0f}" if memory else "-", joules, f"{cold:.1f}"]
+
+
 def gpt(rows):
     body = []
+    on_gpu = any(row["backend"] == "cuda" for row in rows)
     for row in sorted(rows, key=lambda row: row["timing"]["train_s"]):
         config, timing, trainer = row["config"], row["timing"], row.get("trainer") or {}
         others = [
@@ -172,21 +182,22 @@ def gpt(rows):
         share = (row.get("roofline") or {}).get("share")
         body.append([
             row["executable"], trainer.get("precision") or "-", config["steps"],
-            f"{1e3 * timing['train_s'] / config['steps']:.2f}", f"{tokens / timing['train_s']:,.0f}",
+            f"{1e3 * timing['train_s'] / config['steps']:.{3 if on_gpu else 2}f}", f"{tokens / timing['train_s']:,.0f}",
             times_faster(row, others) if ours else "",
             "-" if share is None else f"{100 * share:.0f} %",
             seconds(timing["wall_s"]), f"{row['metrics']['peak_memory_mb']:.0f}",
             f"{row['metrics']['val_loss']:.4f}" if row["metrics"].get("val_loss") else "-",
-            " ".join(f"{1e3 * train_s / config['steps']:.2f}" for _, train_s in sorted(by_round(row).items())),
-        ])
+            " ".join(f"{1e3 * train_s / config['steps']:.{3 if on_gpu else 2}f}" for _, train_s in sorted(by_round(row).items())),
+        ] + (of_gpu(row) if on_gpu else []))
     threads = sorted({(row.get("trainer") or {}).get("threads") for row in rows} - {None})
+    where = "on a GPU" if on_gpu else f"threads {', '.join(map(str, threads)) or '?'}"
     table(
-        f"The GPT, threads {', '.join(map(str, threads)) or '?'}. Step and tokens/s: the training loop; faster: than the best framework "
+        f"The GPT, {where}. Step and tokens/s: the training loop; faster: than the best framework "
         "of the same precision in the same round, the median of the rounds and their range; peak: operations carried "
         "out, of the measured rate of what the row runs on (AMX in float32: a sixth of its bfloat16 rate); wall: the "
-        "whole process, evaluation included",
+        "whole process, evaluation included" + on_gpu * "; cold: set-up, compilation and training",
         ["trainer", "precision", "steps", "ms a step", "tokens/s", "faster", "of peak", "wall s", "memory MB",
-         "val_loss", "ms a step in each round"],
+         "val_loss", "ms a step in each round"] + (["GPU MB", "GPU joules", "cold s"] if on_gpu else []),
         body,
     )
 

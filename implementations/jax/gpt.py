@@ -24,7 +24,8 @@ with trainer.requirements(command):
 
 # On a GPU float32 and not tf32; nothing changes on a CPU.
 jax.config.update("jax_default_matmul_precision", {"tf32": "tensorfloat32"}.get(command.precision, "highest"))
-jax.config.update("jax_platforms", command.backend)
+if not command.probe:  # which asks for all
+    jax.config.update("jax_platforms", command.backend)
 if command.backend == "cpu" and command.devices > 1:
     jax.config.update("jax_num_cpu_devices", command.devices)
 # What products are made of; parameters and moments stay float32.

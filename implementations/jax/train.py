@@ -18,7 +18,8 @@ with trainer.requirements(command):
 
 # On a GPU float32 and not tf32; nothing changes on a CPU.
 jax.config.update("jax_default_matmul_precision", "highest")
-jax.config.update("jax_platforms", command.backend)
+if not command.probe:  # which asks for all
+    jax.config.update("jax_platforms", command.backend)
 
 
 def linear(p, name, inputs):

@@ -156,7 +156,7 @@ class Session(gpt.Session):
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), recipe.CLIP, foreach=True)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=not self.captured)
+        self.optimizer.zero_grad()  # to None: the next backward pass writes gradients and adds to none
         self.value.copy_(loss.detach())
 
     def set_rate(self, rate):

@@ -49,6 +49,8 @@ impl From<TrainError> for Failure {
     fn from(error: TrainError) -> Failure {
         let code = match error {
             TrainError::Unavailable(_) => exit::UNAVAILABLE,
+            // Which ones there are depends on the backend and on the machine.
+            TrainError::Option { option: "precision", .. } => exit::UNAVAILABLE,
             TrainError::Option { .. } => exit::USAGE,
             TrainError::Mismatch(_) | TrainError::Device { .. } => exit::FAILURE,
         };

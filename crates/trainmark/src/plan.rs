@@ -20,6 +20,8 @@ pub struct Selection {
     /// Configuration keys with the values to run instead of the suite's.
     pub config: BTreeMap<String, Vec<Value>>,
     pub quick: bool,
+    /// One of the suite's presets.
+    pub preset: Option<String>,
 }
 
 /// One row to run.
@@ -111,6 +113,12 @@ fn in_the_suites_words(suite: &Suite, selection: &Selection) -> Result<Selection
     let trainers = named("trainer", &selection.trainers, &trainers)?;
     let models = named("model", &selection.models, &models)?;
     let backends = named("backend", &selection.backends, &backends)?;
+    let presets: Vec<&str> = suite.presets.keys().map(String::as_str).collect();
+    let one = |name: &String| {
+        let found = meant(name, &presets).map(str::to_owned);
+        found.ok_or_else(|| unknown("--preset", "preset", name, &presets, ""))
+    };
+    let preset = selection.preset.as_ref().map(one).transpose()?;
     let wanted = |trainer: &&Trainer| selected(&trainers, &trainer.name);
     let told: BTreeSet<String> = rows().filter(wanted).flat_map(Trainer::placeholders).collect();
     let told: Vec<&str> =
@@ -127,7 +135,7 @@ fn in_the_suites_words(suite: &Suite, selection: &Selection) -> Result<Selection
         })?;
         config.insert(own.to_owned(), values.clone());
     }
-    Ok(Selection { trainers, models, backends, config, quick: selection.quick })
+    Ok(Selection { trainers, models, backends, config, quick: selection.quick, preset })
 }
 
 /// The values that distinguish the rows of one model: declared tags, and the keys of its matrix.
@@ -143,8 +151,8 @@ fn tags(suite: &Suite, trained: &TrainedModel, config: &Map<String, Value>) -> V
     config.iter().filter_map(tag).collect()
 }
 
-/// Every configuration of one model: the suite's, the model's, its matrix, `--quick`, and over all
-/// of them what the user set. Of the last two, only what the program is told.
+/// Every configuration of one model: the suite's, the model's, its matrix, the preset, `--quick`, and over
+/// all of them what the user set. Of the last three, only what the program is told.
 fn configurations(
     suite: &Suite,
     trainer: &Trainer,
@@ -164,10 +172,10 @@ fn configurations(
     for (key, values) in &trainer.models[model].matrix {
         set(key, values.clone());
     }
-    if selection.quick {
-        for (key, value) in suite.quick.iter().filter(|(key, _)| trainer.is_told(key)) {
-            set(key, vec![value.clone()]);
-        }
+    let preset = selection.preset.iter().flat_map(|name| &suite.presets[name]);
+    let quick = suite.quick.iter().filter(|_| selection.quick);
+    for (key, value) in preset.chain(quick).filter(|(key, _)| trainer.is_told(key)) {
+        set(key, vec![value.clone()]);
     }
     let known: Vec<String> = axes.iter().map(|axis| axis.0.clone()).collect();
     for (key, values) in &selection.config {
@@ -437,6 +445,7 @@ mod tests {
             name = "s"
             config = { epochs = 5, seed = 42 }
             quick = { epochs = 1 }
+            presets.long = { epochs = 9, hidden_size = 1024, untold = 1 }
             models.deep.config = { epochs = 3 }
             [[trainers]]
             name = "a"
@@ -521,6 +530,23 @@ mod tests {
         assert!(plan(&suite(), &selection).unwrap().iter().all(|row| row.epochs() == Some(7)));
         let plain = plan(&suite(), &Selection::default()).unwrap();
         assert_eq!((plain[3].epochs(), plain[0].epochs()), (Some(3), Some(5)));
+    }
+
+    #[test]
+    fn a_preset_stands_over_the_suite_and_under_quick_and_the_user() {
+        let preset = Some("LONG".to_owned());
+        let mut selection =
+            Selection { preset, backends: vec!["cpu".into()], ..Selection::default() };
+        let rows = plan(&suite(), &selection).unwrap();
+        assert_eq!(labels(&suite(), &selection), ["a mlp cpu h1024", "a deep cpu h1024"]);
+        assert_eq!((rows[0].epochs(), rows[0].config.get("untold")), (Some(9), None));
+        selection.quick = true;
+        assert_eq!(plan(&suite(), &selection).unwrap()[0].epochs(), Some(1));
+        selection.config.insert("epochs".into(), vec![7.into()]);
+        assert_eq!(plan(&suite(), &selection).unwrap()[0].epochs(), Some(7));
+        selection.preset = Some("lang".to_owned());
+        let refused = plan(&suite(), &selection).unwrap_err();
+        assert_eq!(refused, "--preset lang: there is no such preset; did you mean long?");
     }
 
     #[test]

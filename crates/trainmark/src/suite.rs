@@ -43,6 +43,12 @@ pub struct Suite {
     /// The values that `--quick` changes.
     #[serde(default)]
     pub quick: Map<String, Value>,
+    /// By name, the values that `--preset NAME` changes.
+    #[serde(default)]
+    pub presets: BTreeMap<String, Map<String, Value>>,
+    /// What the command of every trainer ends with.
+    #[serde(default)]
+    arguments: Vec<Argument>,
     /// Seconds after which a row is stopped.
     #[serde(default = "half_an_hour")]
     pub timeout_s: f64,
@@ -308,6 +314,9 @@ impl Suite {
         let mut suite: Suite =
             toml::from_str(text).map_err(|error| malformed(file, one_line(text, &error)))?;
         suite.task.0.keys.extend(std::mem::take(&mut suite.keys));
+        for trainer in &mut suite.trainers {
+            trainer.command.extend_from_slice(&suite.arguments);
+        }
         suite.check().map_err(|reason| malformed(file, reason))?;
         suite.add_reference().map_err(|reason| malformed(file, reason))?;
         Ok(suite)
@@ -363,7 +372,8 @@ impl Suite {
             }
         }
         let tables = self.models.values().map(|model| &model.config);
-        for (key, value) in tables.chain([&self.config, &self.quick]).flatten() {
+        let tables = tables.chain(self.presets.values()).chain([&self.config, &self.quick]);
+        for (key, value) in tables.flatten() {
             if !is_scalar(value) {
                 return Err(format!("the value of {key:?} is not a number, a text, true or false"));
             }
@@ -428,8 +438,9 @@ impl Suite {
         let trained = self.trainers.iter().filter_map(move |trainer| trainer.models.get(model));
         let matrix = trained.flat_map(|trained| trained.matrix.keys());
         let own = self.models.get(model).into_iter().flat_map(|model| model.config.keys());
-        let keys = self.config.keys().chain(self.quick.keys()).chain(own).chain(matrix);
-        keys.chain(self.task().keys.keys()).map(String::as_str)
+        let presets = self.presets.values().flat_map(Map::keys);
+        let keys = self.config.keys().chain(self.quick.keys()).chain(presets);
+        keys.chain(own).chain(matrix).chain(self.task().keys.keys()).map(String::as_str)
     }
 
     fn check_keys(&self) -> Result<(), String> {
@@ -559,6 +570,14 @@ mod tests {
         backends = ["cpu"]
         models.mlp.prefix = "one"
     "#;
+
+    #[test]
+    fn every_command_ends_with_the_arguments_of_the_suite() {
+        let text = format!("arguments = [\"--seed\", [\"--threads\", \"{{threads}}\"]]\n{SMALL}");
+        let command = &Suite::parse(&text, "s.toml").unwrap().trainers[0].command;
+        let threads = Argument::IfKnown(vec!["--threads".into(), "{threads}".into()]);
+        assert_eq!(command[2..], [Argument::Always("--seed".into()), threads]);
+    }
 
     fn refusal(text: &str) -> String {
         Suite::parse(text, "s.toml").unwrap_err().to_string()

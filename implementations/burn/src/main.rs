@@ -44,6 +44,7 @@ impl Backend for Burn {
         job: nn::gpt::Job<'data>,
         options: &Options,
     ) -> Result<Box<dyn nn::gpt::Session + 'data>, TrainError> {
+        kit::gpt::only_float32(options)?;
         Ok(Box::new(gpt::Training::new(job, options.threads)?))
     }
 

@@ -46,6 +46,7 @@ impl Backend for Candle {
         job: nn::gpt::Job<'data>,
         options: &Options,
     ) -> Result<Box<dyn nn::gpt::Session + 'data>, TrainError> {
+        kit::gpt::only_float32(options)?;
         let threads = options.threads.unwrap_or_else(candle_core::utils::get_num_threads);
         Ok(Box::new(gpt::Training::new(job, threads)?))
     }

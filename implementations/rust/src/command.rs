@@ -70,6 +70,9 @@ pub struct Args {
     /// The backend, which has to be one of this program's
     #[arg(long, value_name = "ID")]
     pub backend: Option<String>,
+    /// Of the gpt's products: float32, tf32 or bf16, as far as the framework's backend has it
+    #[arg(long, value_name = "NAME", default_value = "float32")]
+    pub precision: String,
     /// Threads that compute [default: all cores]
     #[arg(long, value_name = "N", value_parser = size())]
     pub threads: Option<u32>,

@@ -44,7 +44,8 @@ pub(crate) fn run(program: &Program, args: &Args, began: Instant) -> Result<(), 
     let steps = optimiser.steps;
     let report_every = args.report_every.unwrap_or((steps / 20).clamp(1, 100));
     let run = Run { job, text: &text, seed: args.seed, report_every, eval_every: args.eval_every };
-    let options = Options { threads: Some(threads), ..Options::default() };
+    let precision = Some(args.precision.clone());
+    let options = Options { threads: Some(threads), precision, ..Options::default() };
     if args.check {
         return check(program, &options, &run);
     }
@@ -224,6 +225,18 @@ pub fn filled(shape: &Shape, tokens: &[u16]) -> (Vec<u32>, usize) {
     let mut all: Vec<u32> = tokens.iter().map(|&token| token.into()).collect();
     all.resize(windows * shape.context, 0);
     (all, windows)
+}
+
+/// What a backend that computes in float32 alone says to another precision.
+///
+/// # Errors
+/// If that is asked for.
+pub fn only_float32(options: &Options) -> Result<(), TrainError> {
+    let other = options.precision.clone().filter(|it| it != "float32");
+    other.map_or(Ok(()), |value| {
+        let reason = "it computes in float32".to_owned();
+        Err(TrainError::Option { option: "precision", value, reason })
+    })
 }
 
 /// An error of a framework.

@@ -40,7 +40,9 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Failure {
         let error = error.into();
         let code = match error.downcast_ref::<TrainError>() {
-            Some(TrainError::Unavailable(_)) => exit::UNAVAILABLE,
+            Some(TrainError::Unavailable(_) | TrainError::Option { option: "precision", .. }) => {
+                exit::UNAVAILABLE
+            }
             Some(TrainError::Option { .. }) => exit::USAGE,
             _ => exit::FAILURE,
         };

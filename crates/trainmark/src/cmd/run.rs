@@ -99,7 +99,7 @@ pub struct Args {
     /// Continue the run that stopped in the folder of --out, with the options that it began with; rows
     /// that have a result are skipped
     #[arg(long, help_heading = "Output", conflicts_with_all = [
-        "suite", "quick", "trainer", "model", "backend", "hidden", "epochs", "batch", "seed", "lr",
+        "suite", "quick", "preset", "trainer", "model", "backend", "hidden", "epochs", "batch", "seed", "lr",
         "threads", "set", "data", "devices", "parallel_rows", "allow_software", "target_accuracy", "target", "warm_up", "list", "dry_run", "memory_limit", "cpus",
     ])]
     resume: bool,
@@ -364,6 +364,10 @@ fn list(loaded: &LoadedSuite, rows: &[Row]) -> Result<()> {
         text += &format!("{label:<36} {}\n", line(&config.join(" ")));
     }
     text += &format!("{}\n", number::count(rows.len(), "row"));
+    let presets: Vec<&str> = loaded.suite.presets.keys().map(String::as_str).collect();
+    if !presets.is_empty() {
+        text += &format!("Other values: --preset {}\n", line(&presets.join(" or ")));
+    }
     print(&text)
 }
 

@@ -33,6 +33,10 @@ pub struct Args {
     /// Show which trainers are ready, and do nothing
     #[arg(long)]
     list: bool,
+    /// Use this Python and the frameworks that it has, of whatever versions, for example `python3`, and install
+    /// none; records name the versions. To go back, remove the trainer's folder in .trainmark/environments
+    #[arg(long, value_name = "PYTHON", conflicts_with_all = ["list", "dry_run"])]
+    installed: Option<PathBuf>,
     /// Show every command that would be executed, word by word, and run none of them
     #[arg(long)]
     dry_run: bool,
@@ -63,7 +67,7 @@ pub fn run(args: &Args) -> Result<u8> {
         let declared = &loaded.suite.trainers[trainer];
         let line = match args.list {
             true => Ok(look(&loaded, declared)),
-            false => make_ready(&agenda, trainer, args.verbose, &cancel),
+            false => make_ready(&agenda, trainer, args, &cancel),
         };
         let line = line.unwrap_or_else(|reason| {
             failures += 1;
@@ -123,7 +127,7 @@ fn look(loaded: &LoadedSuite, declared: &Trainer) -> String {
 fn make_ready(
     agenda: &Agenda,
     trainer: usize,
-    verbose: bool,
+    args: &Args,
     cancel: &CancelToken,
 ) -> Result<String, String> {
     let loaded = agenda.loaded;
@@ -132,9 +136,12 @@ fn make_ready(
     let mut did = "nothing to set up".to_owned();
     if let Some(site) = Site::of(loaded, declared) {
         did = "already set up".to_owned();
-        if site.state() != State::Ready {
+        if let Some(python) = args.installed.as_ref().filter(|_| site.has_packages()) {
+            site.refer(python).map_err(|reason| reason.to_string())?;
+            did = format!("uses {} and what it has", python.display());
+        } else if site.state() != State::Ready {
             let mut say = |step: &str| eprintln!("{}: {step}", declared.name);
-            match site.make(verbose, &mut say) {
+            match site.make(args.verbose, &mut say) {
                 Ok(()) => {}
                 Err(SetupError::Unavailable(reason)) => {
                     return Ok(format!("unavailable: {reason}"));

@@ -21,6 +21,9 @@ pub struct What {
     /// Train briefly, as the suite's `[quick]` says: one epoch instead of five, for example
     #[arg(long)]
     pub quick: bool,
+    /// Take the values that the suite has under this name, for example `--suite gpt --preset char`
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<String>,
     /// Only these trainers
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub trainer: Vec<String>,
@@ -155,6 +158,7 @@ pub fn selection(args: &What) -> Result<Selection> {
         backends: args.backend.clone(),
         config,
         quick: args.quick,
+        preset: args.preset.clone(),
     })
 }
 

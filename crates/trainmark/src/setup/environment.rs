@@ -1,9 +1,11 @@
-//! Locked Python environments: `python -m venv`, then `pip install --require-hashes`.
+//! Locked Python environments: `python -m venv`, then `pip install --require-hashes`. In the place of one may be
+//! a script that starts a Python of the user's own, with the packages that it has.
 
 use super::runner::SetupError;
 use super::stamp::Stamp;
 use measure::launch::withhold;
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -32,6 +34,37 @@ pub fn install(place: &Path, lock: &Path) -> Vec<String> {
 
 fn text(path: &Path) -> String {
     path.display().to_string()
+}
+
+/// Puts a script in the environment's place that starts another Python. A link would not do: a Python finds the
+/// packages of its own environment by the path that it is started from.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn refer(place: &Path, python: &Path) -> io::Result<()> {
+    let script = python_in(place);
+    std::fs::create_dir_all(place.join("bin"))?;
+    let python = shlex::try_quote(&text(python)).map_err(io::Error::other)?.into_owned();
+    files::replace(&script, format!("#!/bin/sh\nexec {python} \"$@\"\n").as_bytes())?;
+    #[cfg(unix)]
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    Ok(())
+}
+
+/// The packages that a Python has, with their versions, a line each.
+///
+/// # Errors
+/// If it does not start or does not know.
+pub fn packages(python: &Path) -> io::Result<Vec<u8>> {
+    let script = "from importlib.metadata import distributions as all\n\
+                  print(*sorted(f\"{it.name}=={it.version}\" for it in all()), sep='\\n')";
+    let mut command = Command::new(python);
+    command.args(["-c", script]).stdin(Stdio::null());
+    let output = withhold(&mut command).output()?;
+    match output.status.success() {
+        true => Ok(output.stdout),
+        false => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+    }
 }
 
 /// Whether there is an environment that can be gone on with.

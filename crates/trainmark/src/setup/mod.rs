@@ -74,7 +74,11 @@ impl<'a> Site<'a> {
 
     /// How far it is. Reads files only.
     pub fn state(&self) -> State {
-        if self.lock.is_none() && !self.setup.locks.is_empty() {
+        let stamp = Stamp::read(&self.stamp());
+        if stamp.as_ref().is_some_and(|it| it.installed) && is_there(self.loaded, self.trainer) {
+            return State::Ready;
+        }
+        if self.lock.is_none() && self.has_packages() {
             let (system, machine) = (std::env::consts::OS, std::env::consts::ARCH);
             return State::Unavailable(format!(
                 "{} has no lock file for {system} on {machine}",
@@ -90,7 +94,7 @@ impl<'a> Site<'a> {
                 "{name} is compiled from {missing}, which is only in a checkout of the project"
             ));
         }
-        match Stamp::read(&self.stamp()) {
+        match stamp {
             None => State::Due("not set up"),
             Some(stamp) if !stamp.unfinished && !self.is_of(&stamp) => State::Outdated,
             Some(stamp) if stamp.unfinished || !is_there(self.loaded, self.trainer) => {
@@ -100,11 +104,40 @@ impl<'a> Site<'a> {
         }
     }
 
+    /// Whether it is a Python environment.
+    pub fn has_packages(&self) -> bool {
+        !self.setup.locks.is_empty()
+    }
+
+    /// Uses a Python of the user's and the packages that it has, in the place of an environment. What else the
+    /// set-up would do is left out: it is for the locked packages.
+    ///
+    /// # Errors
+    /// If that Python does not start, or the folder cannot be written to.
+    pub fn refer(&self, python: &Path) -> Result<(), SetupError> {
+        let failed =
+            |error| SetupError::Failed(format!("--installed {}: {error}", python.display()));
+        let found = resolve_program(python);
+        let found = found.ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
+        let packages = environment::packages(&found).map_err(failed)?;
+        let refer = || {
+            if self.environment().exists() {
+                fs::remove_dir_all(self.environment())?;
+            }
+            environment::refer(&self.environment(), &found)?;
+            fs::create_dir_all(self.folder())?;
+            let fingerprint = stamp::of_packages(&packages);
+            let python = Some(found.clone());
+            Stamp { fingerprint, python, installed: true, unfinished: false }.write(&self.stamp())
+        };
+        refer().map_err(|it| SetupError::Failed(format!("{}: {it}", self.folder().display())))
+    }
+
     /// The result: the environment's folder, or the program.
     pub fn made(&self) -> PathBuf {
-        match self.lock {
-            Some(_) => self.environment(),
-            None => plan::program(self.loaded, self.trainer).unwrap_or_default(),
+        match self.has_packages() {
+            true => self.environment(),
+            false => plan::program(self.loaded, self.trainer).unwrap_or_default(),
         }
     }
 
@@ -136,7 +169,8 @@ impl<'a> Site<'a> {
             State::Unavailable(reason) => return Err(SetupError::Unavailable(reason)),
             State::Due(_) | State::Outdated => {}
         }
-        let mut stamp = Stamp { fingerprint: self.fingerprint()?, python: None, unfinished: true };
+        let fingerprint = self.fingerprint()?;
+        let mut stamp = Stamp { fingerprint, python: None, installed: false, unfinished: true };
         let earlier = Stamp::read(&self.stamp());
         stamp.write(&self.stamp()).map_err(unwritable)?;
         let mut log = files::create(&self.log()).map_err(unwritable)?;

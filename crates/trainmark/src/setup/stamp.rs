@@ -19,6 +19,9 @@ pub struct Stamp {
     pub fingerprint: String,
     /// The Python that the environment was made with.
     pub python: Option<PathBuf>,
+    /// Whether that Python's own packages are used, and none were installed.
+    #[serde(default)]
+    pub installed: bool,
     /// Whether the set-up is still under way, or was interrupted.
     #[serde(default)]
     pub unfinished: bool,
@@ -37,6 +40,11 @@ impl Stamp {
     pub fn write(&self, file: &Path) -> io::Result<()> {
         files::replace(file, &serde_json::to_vec(self)?)
     }
+}
+
+/// A digest of the packages that a Python has.
+pub fn of_packages(list: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(list))
 }
 
 /// A digest of the files, the folders' files, and the commands.

@@ -190,3 +190,25 @@ fn a_locked_environment_is_made_offline_and_a_forged_wheel_is_refused() {
     let (said, _, good) = place.setup();
     assert!(good && said.contains("already set up"), "{said}");
 }
+
+#[test]
+fn a_python_with_the_frameworks_is_used_as_it_is_and_nothing_is_installed() {
+    let setup = r#"{ locks = [{ file = "no.lock", system = "plan9" }], commands = [["false"]] }"#;
+    let place = Place::new(".trainmark/environments/one/bin/python", setup);
+    let (said, _, good) = place.setup();
+    assert!(good && said.contains("unavailable: One has no lock file"), "{said}");
+    let installed = |python: &str| {
+        let output = place.trainmark(&["setup", "--installed", python]);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let said = installed("no-such-python");
+    assert!(said.contains("failed: --installed no-such-python: "), "{said}");
+    let said = installed("python3");
+    assert!(said.contains("uses python3 and what it has"), "{said}");
+    assert_eq!(place.row().0, "measured");
+    let (said, _, good) = place.setup();
+    assert!(good && said.contains("already set up"), "{said}");
+    fs::remove_dir_all(place.path(".trainmark/environments")).unwrap();
+    let (said, _, _) = place.setup();
+    assert!(said.contains("unavailable"), "{said}");
+}

@@ -4,7 +4,9 @@ runs before numpy is imported."""
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..command import Parser, Rank, count, rate, seed_number, set_threads, usage
+from ..command import UNAVAILABLE, Failure, Parser, Rank, count, fail, rate, seed_number, set_threads, usage
+
+PRECISIONS = ("float32", "tf32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,12 @@ def read_command(
     trainer, backends, compiles=False, always_compiles=False, precisions=("float32",), together=None
 ):
     """Reads `sys.argv` and sets the thread variables. `backends` maps ids to what they are; the first is
-    the default. `precisions`: those that mean something; the first is the default. `together`: how several
-    devices share the windows of a step, by `ranks` that somebody else starts or as `devices` of one process."""
-    parser = _parser(trainer, backends, compiles or always_compiles, precisions, together == "devices")
+    the default. `precisions`: those that the trainer has, float32 among them. `together`: how several devices
+    share the windows of a step, by `ranks` that somebody else starts or as `devices` of one process."""
+    parser = _parser(trainer, backends, compiles or always_compiles, together == "devices")
     options = parser.parse_args()
+    if options.precision not in precisions:
+        fail(Failure(UNAVAILABLE, f"--precision {options.precision}: {trainer} trains in {' and '.join(precisions)}"))
     rank = Rank.of_environment() if together == "ranks" else Rank()
     devices = getattr(options, "devices", 1)
     preset = PRESETS[options.preset]
@@ -110,7 +114,7 @@ def read_command(
     )
 
 
-def _parser(trainer, backends, compiles, precisions, several):
+def _parser(trainer, backends, compiles, several):
     parser = Parser(
         prog=trainer,
         description="Trains a GPT on the characters of a text with the recipe of mnist-classic: same "
@@ -143,7 +147,7 @@ def _parser(trainer, backends, compiles, precisions, several):
     how.add_argument("--threads", type=count, metavar="N", help="threads that compute [default: all]")
     if several:
         how.add_argument("--devices", type=count, default=1, metavar="N", help="that share each step's windows")
-    how.add_argument("--precision", choices=precisions, default=precisions[0], help="of the products")
+    how.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0], help="of the products")
     if compiles:
         how.add_argument("--compile", action="store_true", help="compile the training step")
     more = parser.add_argument_group("what else")

@@ -133,13 +133,18 @@ def _validation_loss(command, session, shape, text, predictions=None):
 
 def _verify(command, session, shape, folder):
     """The given steps instead of a training, for the harness to compare."""
-    session.set_parameters(weights.load(folder / INITIAL, recipe.shapes(shape)))
+    initial = weights.load(folder / INITIAL, recipe.shapes(shape))
     try:
         starts = np.frombuffer((folder / ORDER).read_bytes(), "<u4").astype(np.int64)
         starts = starts.reshape(-1, command.batch)
     except (OSError, ValueError) as error:
         raise Failure(DATA, f"cannot read {folder / ORDER}: {error}") from error
-    losses = session.train(_share(command, starts), recipe.rates(command, 0, len(starts)))
+    stretch = _share(command, starts), recipe.rates(command, 0, len(starts))
+    # As before a training: what is captured or compiled there is what is compared.
+    session.set_parameters(initial)
+    session.warm_up(*stretch)
+    session.set_parameters(initial)
+    losses = session.train(*stretch)
     if command.rank.number > 0:
         return session.meet()
     weights.replace(folder / LOSSES, np.asarray(losses, "<f4").tobytes())
