@@ -141,22 +141,16 @@ fn notes_of(summary: &Summary) -> Vec<notes::Note> {
     notes::notes(summary, true, Some(Shown::Everywhere))
 }
 
-/// The line of missing devices and the failures; with `detail.notes` every note.
+/// The line of missing devices and the failures; with `detail.notes` every note, which those are among.
 pub fn remarks(summary: &Summary, detail: Detail, style: Style) -> String {
-    let mut out = String::new();
-    let notes = notes_of(summary);
-    if let Some(line) = table::absent_line(summary).filter(|_| !detail.all) {
-        out += &paragraph("", &line, DIM, style);
-    }
-    for line in notes::failures(summary) {
-        out += &paragraph("", &line, None, style);
-    }
-    if detail.notes {
-        let notes: String =
-            notes.iter().map(|note| paragraph("- ", &note.text, None, style)).collect();
-        let separator = if out.is_empty() { "" } else { "\n" };
-        out += &format!("{separator}{notes}");
-    }
+    let out: String = if detail.notes {
+        notes_of(summary).iter().map(|note| paragraph("- ", &note.text, None, style)).collect()
+    } else {
+        let absent = table::absent_line(summary).filter(|_| !detail.all);
+        let absent = absent.map(|line| paragraph("", &line, DIM, style));
+        let failures = notes::failures(summary).into_iter();
+        absent.into_iter().chain(failures.map(|line| paragraph("", &line, None, style))).collect()
+    };
     if out.is_empty() { out } else { format!("\n{out}") }
 }
 

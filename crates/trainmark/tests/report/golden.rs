@@ -100,6 +100,16 @@ fn the_screen_of_the_study_at_every_width() {
 }
 
 #[test]
+fn with_every_note_in_full_a_failure_is_still_said_once() {
+    let all = Detail { notes: true, ..Detail::default() };
+    let style = Style { width: 120, color: false };
+    let text = console::summary(&study::summary_of(&study::files()), all, style);
+    for words in [": crashed: ", "Not on this machine:"] {
+        assert_eq!(text.matches(words).count(), 1, "{text}");
+    }
+}
+
+#[test]
 fn a_status_of_two_short_words_stays_on_one_line() {
     for status in [record::Status::NotStarted, record::Status::NoQuality] {
         let mut files = study::files();
