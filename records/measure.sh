@@ -11,7 +11,7 @@
 #   gpt         20 min   the GPT `small` beside every framework, six rounds; first `trainmark setup --suite suites/gpt.toml`
 # and those that are measured only where they are named:
 #   gpt-cuda    60 min   the GPT's presets on an NVIDIA GPU, in bf16 and float32, six rounds; first `trainmark setup --suite gpt`.
-#                        The time is a guess: with fewer rounds ($GPT_CUDA) it ran once
+#                        The time is a guess; $GPT_CUDA replaces the list of presets, precisions, steps and rounds
 #   devices     30 min   the GPT `char` and GPT-2's layers on one and on two NVIDIA GPUs, six rounds; first `trainmark setup --suite
 #                        suites/devices.toml`. It has never run: the time is a guess
 # Each part leaves FOLDER/PART.md and its result files; one that is measured again replaces only its own.
