@@ -8,30 +8,14 @@ usage: action/rehearse.py target/release/trainmark
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 
 import yaml
 
-SUITE = """name = "shell"
-[config]
-epochs = 1
-[models.mlp]
-[[trainers]]
-name = "Shell"
-program = "./train.sh"
-command = ["{program}"]
-backends = ["cpu"]
-[trainers.models.mlp]
-prefix = "shell"
-"""
-TRAINER = """#!/bin/sh
-sleep 0.05
-echo ':::TRAINMARK {"event":"epoch","epoch":1,"loss":0.5,"seconds":%s}'
-echo ':::TRAINMARK {"event":"trained","train_s":%s}'
-echo 'Test Accuracy: 95.00%%'
-"""
+HERE = pathlib.Path(__file__).resolve().parent
 CARGO = """#!/bin/sh
 while [ $# -gt 0 ]; do [ "$1" = --root ] && root=$2; shift; done
 mkdir -p "$root/bin" && cp "$BINARY" "$root/bin/trainmark"
@@ -48,10 +32,11 @@ def repository(folder):
     folder.mkdir()
     git = ["git", "-c", "user.name=n", "-c", "user.email=e@example.org"]
     subprocess.run([*git, "init", "--quiet"], cwd=folder, check=True)
-    (folder / "suite.toml").write_text(SUITE)
+    shutil.copy(HERE / "rehearsal" / "suite.toml", folder)
+    trainer = (HERE / "rehearsal" / "train.sh").read_text()
     commits = []
-    for train_s in (0.02, 0.04):
-        executable(folder / "train.sh", TRAINER % (train_s, train_s))
+    for train_s in ("0.02", "0.04"):
+        executable(folder / "train.sh", trainer.replace("TRAIN_S", train_s))
         subprocess.run([*git, "add", "."], cwd=folder, check=True)
         subprocess.run([*git, "commit", "--quiet", "--message", "x"], cwd=folder, check=True)
         head = subprocess.run([*git, "rev-parse", "HEAD"], cwd=folder, check=True, capture_output=True)
@@ -81,8 +66,7 @@ class Expressions:
 
 def main():
     binary = pathlib.Path(sys.argv[1]).resolve()
-    here = pathlib.Path(__file__).resolve().parent.parent
-    action = yaml.safe_load((here / "action.yml").read_text())
+    action = yaml.safe_load((HERE.parent / "action.yml").read_text())
     with tempfile.TemporaryDirectory() as name:
         place = pathlib.Path(name)
         (place / "bin").mkdir()
@@ -115,7 +99,7 @@ def main():
                 "HOME": name,
                 "BINARY": str(binary),
                 "RUNNER_TEMP": name,
-                "GITHUB_ACTION_PATH": str(here),
+                "GITHUB_ACTION_PATH": str(HERE.parent),
                 "GITHUB_WORKSPACE": str(place / "repository"),
                 "GITHUB_REPOSITORY": "owner/name",
             }
