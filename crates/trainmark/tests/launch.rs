@@ -1,5 +1,5 @@
 //! What a launch promises on every system: how a trainer ended, its last lines, what it cost.
-//! `truth.rs` and `faults.rs` have what only Linux can promise.
+//! `truth.rs` and `outside/faults.rs` have what only Linux can promise.
 
 mod support;
 
@@ -58,4 +58,45 @@ fn memory_and_cpu_time_are_the_trainers_own() {
     let meters = &outcome.meters;
     let measured_s = meters["user_s"].value().unwrap() + meters["system_s"].value().unwrap();
     assert!((own_s - 0.01..own_s + 0.3).contains(&measured_s), "{measured_s} s, not {own_s} s");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_gigabyte_on_either_stream_takes_bounded_memory() {
+    let before = own_peak_bytes();
+    let mut longest = 0;
+    let mut count = 0_u64;
+    let cancel = measure::launch::CancelToken::default();
+    let outcome = measure::launch::run(
+        &fake(&["stderr-without-newline", "1000"]),
+        &mut |_, line: &str| longest = longest.max(line.len()),
+        &cancel,
+    );
+    let outcome = outcome.unwrap();
+    assert_eq!(outcome.exit, Exit::Code(0));
+    assert_eq!(outcome.stderr_bytes, 1_000_000_000);
+    assert_eq!(outcome.stdout_tail, "Test Accuracy: 50.00%");
+    assert!(longest <= 64 * 1024);
+    assert!(outcome.stderr_tail.len() <= 8 * 1024);
+
+    let outcome = measure::launch::run(
+        &fake(&["stdout-lines", "1000"]),
+        &mut |_, _: &str| count += 1,
+        &cancel,
+    );
+    let outcome = outcome.unwrap();
+    assert_eq!(outcome.exit, Exit::Code(0));
+    assert_eq!(count, 10_000_001);
+    assert!(outcome.stdout_tail.ends_with("Test Accuracy: 50.00%"));
+    assert_eq!(outcome.stdout_tail.lines().count(), 20);
+    let grown = own_peak_bytes() - before;
+    // Other tests of this process run at the same time; none of them keeps much either.
+    assert!(grown < 30 * MB, "{grown} bytes more");
+}
+
+#[cfg(target_os = "linux")]
+fn own_peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }

@@ -2,8 +2,7 @@
 //! memory and time, and nothing of it is left running.
 #![cfg(target_os = "linux")]
 
-mod support;
-
+use crate::support;
 use measure::launch::{self, CancelToken, Exit, LaunchError, LimitedBy, MemoryLimit, Stream};
 use skip::skipped;
 use std::path::Path;
@@ -81,7 +80,7 @@ fn the_trainer_gets_its_environment_folder_and_clean_descriptors_and_signals() {
 #[test]
 fn what_leads_to_later_steps_of_a_workflow_is_kept_from_the_trainer() {
     // In a process of its own: this one's environment is that of all its tests.
-    let test = "a_harness_in_a_workflow";
+    let test = "faults::a_harness_in_a_workflow";
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--ignored", "--nocapture"])
         .envs(launch::WITHHELD.map(|name| (name, "/nobody/gets/this")))
@@ -313,7 +312,12 @@ fn a_group_that_nobody_was_left_to_remove_goes_with_the_next_run() {
 /// their command lines.
 fn other_harness(word: &str, started: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_harness_for_the_tests_that_kill_it", "--ignored", "--nocapture"])
+        .args([
+            "--exact",
+            "faults::a_harness_for_the_tests_that_kill_it",
+            "--ignored",
+            "--nocapture",
+        ])
         .env("FAULTS_WORD", word)
         .env("FAULTS_STARTED", started)
         .stdout(Stdio::null())
@@ -335,45 +339,6 @@ fn a_harness_for_the_tests_that_kill_it() {
         sleep 302 # {word}"
     );
     run_quietly(&program("/bin/sh", &["-c", &script]));
-}
-
-#[test]
-fn a_gigabyte_on_either_stream_takes_bounded_memory() {
-    let before = own_peak_bytes();
-    let mut longest = 0;
-    let mut count = 0_u64;
-    let cancel = CancelToken::default();
-    let outcome = launch::run(
-        &fake(&["stderr-without-newline", "1000"]),
-        &mut |_: Stream, line: &str| longest = longest.max(line.len()),
-        &cancel,
-    );
-    let outcome = outcome.unwrap();
-    assert_eq!(outcome.exit, Exit::Code(0));
-    assert_eq!(outcome.stderr_bytes, 1_000_000_000);
-    assert_eq!(outcome.stdout_tail, "Test Accuracy: 50.00%");
-    assert!(longest <= 64 * 1024);
-    assert!(outcome.stderr_tail.len() <= 8 * 1024);
-
-    let outcome = launch::run(
-        &fake(&["stdout-lines", "1000"]),
-        &mut |_: Stream, _: &str| count += 1,
-        &cancel,
-    );
-    let outcome = outcome.unwrap();
-    assert_eq!(outcome.exit, Exit::Code(0));
-    assert_eq!(count, 10_000_001);
-    assert!(outcome.stdout_tail.ends_with("Test Accuracy: 50.00%"));
-    assert_eq!(outcome.stdout_tail.lines().count(), 20);
-    let grown = own_peak_bytes() - before;
-    // Other tests of this process run at the same time; none of them keeps much either.
-    assert!(grown < 30 * MB, "{grown} bytes more");
-}
-
-fn own_peak_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn fake(mode: &str) -> String {
 
 #[test]
 fn a_gigabyte_of_any_output_is_read_to_its_end_in_bounded_memory() {
-    // Lines cost the most: these are three times the bound. tests/faults.rs reads a gigabyte of them.
+    // Lines cost the most: these are three times the bound. tests/launch.rs reads a gigabyte of them.
     check(&fake("stdout-lines 200"), &[], "measured", "");
     check(&fake("stderr-without-newline 1000"), &[], "measured", "");
     check("head -c 1000000000 /dev/zero", &[], "no_quality", "neither predictions");
