@@ -457,7 +457,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let (bad, good) = (Mirror::new(script), Mirror::new(&[]));
             // The good one must not be taken for a silent one.
-            let idle_timeout = Duration::from_secs(if index == 4 { 5 } else { 60 });
+            let idle_timeout = Duration::from_secs(if index == 4 { 2 } else { 60 });
             let options = Options { idle_timeout, ..patient() };
             fetch_with(folder.path(), &[&bad, &good], &options).unwrap();
             assert_complete(folder.path());
