@@ -132,9 +132,9 @@ pub fn resident_bytes(pid: i32) -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
-/// The variables in which launchers tell a process its rank among all: torchrun, Open MPI's mpirun, MPICH's mpiexec,
-/// srun.
-const RANK: [&str; 4] = ["RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"];
+/// The variables in which launchers tell a process its rank among all: torchrun, Open MPI's mpirun, MPICH's mpiexec.
+/// Those that srun starts are no processes of its tree.
+const RANK: [&str; 3] = ["RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK"];
 
 /// A process's rank, as its launcher told it or a process above it. A variable that this process has too is none: all
 /// processes of the tree have inherited it.

@@ -485,6 +485,8 @@ impl<'a> Runner<'a> {
         let mut sample = sample::sample((status, reason), outcome, said, &metrics);
         sample.notes.extend(counted);
         sample.notes.extend(sample::other_devices(&share.devices, &attempt.surroundings));
+        let cpus = share.cores.as_ref().or(self.settings.limits.cpus.as_ref());
+        sample.notes.extend(sample::other_cores(cpus, &sample.ranks));
         (sample.devices, sample.beside) = (share.devices.clone(), share.beside.clone());
         sample.disturbances = attempt.disturbances;
         sample.surroundings = Some(attempt.surroundings);

@@ -2,6 +2,7 @@
 
 use crate::facts::Fact;
 use crate::transcript::Transcript;
+use crate::units;
 use measure::launch::{Exit, Outcome};
 use measure::meter::{Meters, Reading};
 use measure::surroundings::Surroundings;
@@ -133,6 +134,20 @@ pub fn other_devices(given: &[String], seen: &Surroundings) -> Option<String> {
     Some(format!("of its {all} it was seen on {}{others}", given.len() - idle))
 }
 
+/// A rank that its launcher has bound to cores which the row did not get.
+pub fn other_cores(given: Option<&Vec<usize>>, ranks: &[RankRecord]) -> Option<String> {
+    let given = given?;
+    let outside = |it: &&RankRecord| {
+        let own = it.cpus.as_deref().and_then(|list| units::cpus(list).ok());
+        own.is_some_and(|own| own.0.iter().any(|core| !given.contains(core)))
+    };
+    let strayed = ranks.iter().find(outside)?;
+    let (rank, cores) = (strayed.rank, strayed.cpus.as_deref().unwrap_or_default());
+    Some(format!(
+        "rank {rank} was allowed the cores {cores}, and not all of these are the row's: its launcher binds elsewhere"
+    ))
+}
+
 /// The rank that the others waited for, if it was much slower than most.
 fn slowest(ranks: &[RankRecord]) -> Option<String> {
     let timed = || ranks.iter().filter_map(|it| Some((it.rank, it.train_s?)));
@@ -208,4 +223,23 @@ pub fn origins<'a>(
         };
     }
     (sources, missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rank_that_its_launcher_binds_outside_the_rows_cores_is_named() {
+        let on = |rank, cpus: &str| RankRecord {
+            rank,
+            cpus: Some(cpus.to_owned()),
+            ..RankRecord::default()
+        };
+        let said = |ranks: &[RankRecord]| other_cores(Some(&vec![0, 1, 2]), ranks);
+        assert_eq!(said(&[on(0, "0-1"), on(1, "2"), RankRecord::default()]), None);
+        let strayed = said(&[on(0, "0"), on(1, "1-3")]).unwrap();
+        assert!(strayed.starts_with("rank 1 was allowed the cores 1-3, and not all"), "{strayed}");
+        assert_eq!(other_cores(None, &[on(0, "7")]), None);
+    }
 }
