@@ -301,7 +301,6 @@ fn remove_left_over(parent: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read;
 
     /// A folder that looks like a mount of version 2; the files that the kernel would make in a new
     /// group are made by hand, since no test may count on the privilege for real ones.
@@ -372,6 +371,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn an_empty_group_of_a_launcher_at_work_stays_and_those_of_the_dead_go() {
+        use std::io::Read;
         let parent = tempfile::tempdir().unwrap();
         let mut launcher = std::process::Command::new("sh")
             .args(["-c", "echo; read wait", crate::process::LAUNCHER_ARG])

@@ -145,6 +145,7 @@ fn where_the_first_rank_speaks_for_all_the_others_may_be_silent() {
 }
 
 /// Starts three processes as torchrun does, of which each binds itself to a core, as mpirun would, and holds memory.
+#[cfg(target_os = "linux")]
 const LAUNCHER: &str = r#"
 import os, subprocess, sys, time
 if "RANK" in os.environ:
