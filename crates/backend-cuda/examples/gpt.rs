@@ -74,6 +74,36 @@ fn main() -> Result<()> {
 /// All cases, in both precisions, under `--plan`, and those that only the kernels for Hopper's sizes see.
 fn check(args: &Args) -> Result<()> {
     let mut failures = 0;
+    // One, two and all parts of an inner side; an odd number of tiles; more than multiprocessors.
+    let own_products =
+        Options { plan: Some("general,own-products".to_owned()), ..options(args, "bf16") };
+    for (heads, width, batch_size, count) in
+        [(2, 64, 4, 10), (2, 128, 6, 3), (6, 384, 6, 2), (1, 64, 280, 2)]
+    {
+        let shape = Shape { layers: 1, heads, width, context: 64, vocabulary: 65 };
+        let case = Case { shape, batch_size, count, done: 0, seed: 20 };
+        failures += grade(&case, &own_products);
+    }
+    for vocabulary in [1501, 2048] {
+        let shape = Shape { layers: 1, heads: 1, width: 64, context: 64, vocabulary };
+        let case = Case { shape, batch_size: 4, count: 3, done: 0, seed: 22 };
+        failures += grade(&case, &options(args, "bf16"));
+    }
+    // Whole heads, by our kernels and by whichever are faster.
+    for (heads, width, context) in [(2, 128, 256), (1, 64, 65), (3, 144, 200), (2, 80, 130)] {
+        for plan in ["general,own-attention", "general"] {
+            let shape = Shape { layers: 1, heads, width, context, vocabulary: 65 };
+            let case = Case { shape, batch_size: 2, count: 3, done: 0, seed: 23 };
+            let options = Options { plan: Some(plan.to_owned()), ..options(args, "bf16") };
+            failures += grade(&case, &options);
+        }
+    }
+    // Clusters of four blocks, of two and of one; more tiles of gradients than multiprocessors.
+    for (layers, context, batch_size) in [(3, 64, 12), (3, 32, 3), (3, 16, 5), (6, 64, 2)] {
+        let shape = Shape { layers, heads: 4, width: 128, context, vocabulary: 70 };
+        let case = Case { shape, batch_size, count: 10, done: 5, seed: 21 };
+        failures += grade(&case, &options(args, "bf16"));
+    }
     for precision in ["float32", "bf16"] {
         let options = options(args, precision);
         for case in conformance::cases() {
@@ -86,23 +116,6 @@ fn check(args: &Args) -> Result<()> {
             }
             Err(error) => bail!("{precision} contract: {error}"),
         }
-    }
-    let whole_tiles =
-        Options { plan: Some("general,own-gelu".to_owned()), ..options(args, "bf16") };
-    for (width, batch_size) in [(64, 4), (128, 6)] {
-        let shape = Shape { layers: 2, heads: 2, width, context: 64, vocabulary: 65 };
-        let case = Case { shape, batch_size, count: 10, done: 0, seed: 20 };
-        failures += grade(&case, &whole_tiles);
-    }
-    // More tiles than multiprocessors.
-    let shape = Shape { layers: 1, heads: 1, width: 64, context: 64, vocabulary: 65 };
-    let many = Case { shape, batch_size: 280, count: 2, done: 0, seed: 22 };
-    failures += grade(&many, &whole_tiles);
-    // Clusters of four blocks, of two and of one; more tiles of gradients than multiprocessors.
-    for (layers, context, batch_size) in [(3, 64, 12), (3, 32, 3), (3, 16, 5), (6, 64, 2)] {
-        let shape = Shape { layers, heads: 4, width: 128, context, vocabulary: 70 };
-        let case = Case { shape, batch_size, count: 10, done: 5, seed: 21 };
-        failures += grade(&case, &options(args, "bf16"));
     }
     println!("failures: {failures}");
     Ok(())

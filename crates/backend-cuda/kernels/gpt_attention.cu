@@ -2,7 +2,8 @@
 // and its sums in float32, products by the tensor cores. A block of four warps has 64 queries, or 64
 // keys, of one head; a warp has 16 of them. The gradient is two kernels, one for the queries and one for
 // keys and values: scores are found twice, and in exchange nothing is added atomically, so that the same
-// bits come out each time.
+// bits come out each time. Where a whole head has room on a multiprocessor, one block finds all of its
+// gradients from the same scores.
 #include "gpt_attention.cuh"
 
 // The lane's two rows of a (16, 64) tile of scores: lane / 4 and 8 below it.
@@ -12,12 +13,13 @@ struct RowPair {
 };
 
 // Scores that a query may not see become -infinity: those of keys after it.
-__device__ __forceinline__ void hide_later_keys(float (&scores)[TILE / 8][4], u32 first_query,
+template <u32 EIGHTS>
+__device__ __forceinline__ void hide_later_keys(float (&scores)[EIGHTS][4], u32 first_query,
                                                 u32 first_key) {
     const u32 lane = threadIdx.x % WARP;
     const u32 upper = first_query + lane / 4;
 #pragma unroll
-    for (u32 column = 0; column < TILE / 8; ++column) {
+    for (u32 column = 0; column < EIGHTS; ++column) {
         const u32 key = first_key + 8 * column + 2 * (lane % 4);
         scores[column][0] = key > upper ? -LARGEST : scores[column][0];
         scores[column][1] = key + 1 > upper ? -LARGEST : scores[column][1];
@@ -36,6 +38,72 @@ __device__ __forceinline__ float quad_sum(float value) {
     return value + __shfl_xor_sync(ALL_LANES, value, 2);
 }
 
+// What a warp's 16 queries have of the keys that they have seen.
+template <u32 WIDTH> struct Seen {
+    float out[WIDTH / 8][4];
+    RowPair most;
+    RowPair sum;
+
+    __device__ __forceinline__ Seen() : out{}, most{-LARGEST, -LARGEST}, sum{0.0f, 0.0f} {}
+
+    // The weights of more keys from their scores; the outputs shrink as the sum does.
+    template <u32 PARTS>
+    __device__ __forceinline__ void weigh(u32 (&weights)[PARTS][4], float (&scores)[2 * PARTS][4],
+                                          float scale) {
+        RowPair larger = most;
+#pragma unroll
+        for (u32 column = 0; column < 2 * PARTS; ++column) {
+            larger.upper = fmaxf(larger.upper, fmaxf(scores[column][0], scores[column][1]));
+            larger.lower = fmaxf(larger.lower, fmaxf(scores[column][2], scores[column][3]));
+        }
+        larger.upper = quad_max(larger.upper);
+        larger.lower = quad_max(larger.lower);
+        const float upper_shift = larger.upper * scale, lower_shift = larger.lower * scale;
+        const float upper_shrink = power_of_two(most.upper * scale - upper_shift);
+        const float lower_shrink = power_of_two(most.lower * scale - lower_shift);
+        most = larger;
+        sum.upper *= upper_shrink;
+        sum.lower *= lower_shrink;
+#pragma unroll
+        for (u32 column = 0; column < 2 * PARTS; ++column) {
+            float(&four)[4] = scores[column];
+            four[0] = power_of_two(fmaf(four[0], scale, -upper_shift));
+            four[1] = power_of_two(fmaf(four[1], scale, -upper_shift));
+            four[2] = power_of_two(fmaf(four[2], scale, -lower_shift));
+            four[3] = power_of_two(fmaf(four[3], scale, -lower_shift));
+            sum.upper += four[0] + four[1];
+            sum.lower += four[2] + four[3];
+        }
+#pragma unroll
+        for (u32 column = 0; column < WIDTH / 8; ++column) {
+            out[column][0] *= upper_shrink;
+            out[column][1] *= upper_shrink;
+            out[column][2] *= lower_shrink;
+            out[column][3] *= lower_shrink;
+        }
+        pack(weights, scores);
+    }
+
+    // Writes outputs and sums of the queries from `warp_row` of the tile that begins at `first`.
+    __device__ __forceinline__ void write(const Attention &run, const Head &head, u32 first,
+                                          u32 warp_row, Tile<WIDTH> &room) {
+        const u32 lane = threadIdx.x % WARP, upper = first + warp_row + lane / 4;
+        sum.upper = quad_sum(sum.upper);
+        sum.lower = quad_sum(sum.lower);
+        if (lane % 4 == 0) {
+            float *log_sums = run.log_sums + head.row;
+            if (upper < run.context) {
+                log_sums[upper] = most.upper * run.scale + log2f(sum.upper);
+            }
+            if (upper + 8 < run.context) {
+                log_sums[upper + 8] = most.lower * run.scale + log2f(sum.lower);
+            }
+        }
+        write_rows(static_cast<bf16 *>(run.out) + head.out, head.out_stride, first, run, out,
+                   1.0f / sum.upper, 1.0f / sum.lower, room, warp_row);
+    }
+};
+
 template <u32 WIDTH> struct ForwardTiles {
     Tile<WIDTH> queries;
     Tile<WIDTH> keys[2];
@@ -45,7 +113,7 @@ template <u32 WIDTH> struct ForwardTiles {
 template <u32 WIDTH> __device__ __forceinline__ void attend(const Attention &run) {
     ForwardTiles<WIDTH> &tiles = *reinterpret_cast<ForwardTiles<WIDTH> *>(shared_arena());
     const Head head(run, blockIdx.y);
-    const u32 lane = threadIdx.x % WARP, warp_row = threadIdx.x / WARP * WARP_ROWS;
+    const u32 warp_row = threadIdx.x / WARP * WARP_ROWS;
     const u32 block = gridDim.x - 1 - blockIdx.x; // those with the most keys begin first
     const u32 first_query = block * TILE;
     const bf16 *queries = static_cast<const bf16 *>(run.qkv) + head.qkv;
@@ -61,8 +129,7 @@ template <u32 WIDTH> __device__ __forceinline__ void attend(const Attention &run
     Left<WIDTH> query;
     query.load(tiles.queries, warp_row);
 
-    float out[WIDTH / 8][4] = {};
-    RowPair most = {-LARGEST, -LARGEST}, sum = {0.0f, 0.0f};
+    Seen<WIDTH> seen;
     for (u32 tile = 0; tile <= block; ++tile) {
         const u32 now = tile % 2;
         float scores[TILE / 8][4] = {};
@@ -75,39 +142,8 @@ template <u32 WIDTH> __device__ __forceinline__ void attend(const Attention &run
         } else {
             hide_later_keys(scores, first_query + warp_row, tile * TILE);
         }
-        RowPair larger = most;
-#pragma unroll
-        for (u32 column = 0; column < TILE / 8; ++column) {
-            larger.upper = fmaxf(larger.upper, fmaxf(scores[column][0], scores[column][1]));
-            larger.lower = fmaxf(larger.lower, fmaxf(scores[column][2], scores[column][3]));
-        }
-        larger.upper = quad_max(larger.upper);
-        larger.lower = quad_max(larger.lower);
-        const float upper_shift = larger.upper * run.scale, lower_shift = larger.lower * run.scale;
-        const float upper_shrink = power_of_two(most.upper * run.scale - upper_shift);
-        const float lower_shrink = power_of_two(most.lower * run.scale - lower_shift);
-        most = larger;
-        sum.upper *= upper_shrink;
-        sum.lower *= lower_shrink;
-#pragma unroll
-        for (u32 column = 0; column < TILE / 8; ++column) {
-            float(&four)[4] = scores[column];
-            four[0] = power_of_two(fmaf(four[0], run.scale, -upper_shift));
-            four[1] = power_of_two(fmaf(four[1], run.scale, -upper_shift));
-            four[2] = power_of_two(fmaf(four[2], run.scale, -lower_shift));
-            four[3] = power_of_two(fmaf(four[3], run.scale, -lower_shift));
-            sum.upper += four[0] + four[1];
-            sum.lower += four[2] + four[3];
-        }
-#pragma unroll
-        for (u32 column = 0; column < WIDTH / 8; ++column) {
-            out[column][0] *= upper_shrink;
-            out[column][1] *= upper_shrink;
-            out[column][2] *= lower_shrink;
-            out[column][3] *= lower_shrink;
-        }
         u32 weights[TILE / 16][4];
-        pack(weights, scores);
+        seen.weigh(weights, scores, run.scale);
         // This turn's values; the next turn's two groups may still be under way.
         if (tile < block) {
             copy_async_wait<2>();
@@ -115,26 +151,13 @@ template <u32 WIDTH> __device__ __forceinline__ void attend(const Attention &run
             copy_async_wait<0>();
         }
         __syncthreads();
-        add_rows_by_columns(out, weights, tiles.values[now]);
+        add_rows_by_columns(seen.out, weights, tiles.values[now]);
         if (tile < block) {
             copy_async_wait<1>(); // the next keys
         }
         __syncthreads();
     }
-    sum.upper = quad_sum(sum.upper);
-    sum.lower = quad_sum(sum.lower);
-    const u32 upper = first_query + warp_row + lane / 4;
-    if (lane % 4 == 0) {
-        float *log_sums = run.log_sums + head.row;
-        if (upper < run.context) {
-            log_sums[upper] = most.upper * run.scale + log2f(sum.upper);
-        }
-        if (upper + 8 < run.context) {
-            log_sums[upper + 8] = most.lower * run.scale + log2f(sum.lower);
-        }
-    }
-    write_rows(static_cast<bf16 *>(run.out) + head.out, head.out_stride, first_query, run, out,
-               1.0f / sum.upper, 1.0f / sum.lower, tiles.queries, warp_row);
+    seen.write(run, head, first_query, warp_row, tiles.queries);
 }
 
 template <u32 WIDTH> struct QueryTiles {
@@ -347,6 +370,286 @@ __device__ __forceinline__ void key_gradient(const Attention &run, u32 block,
                warp_row);
     write_rows(key_rows + head.keys, head.stride, first_key, run, value_delta, 1.0f, 1.0f,
                tiles.values, warp_row);
+}
+
+constexpr u32 HEAD_TILES = 4; // of the longest context that one block takes
+constexpr u32 HEAD_THREADS = 256;
+constexpr u32 STRIPS = HEAD_TILES * TILE / WARP_ROWS;
+
+template <u32 WIDTH> struct HeadTiles {
+    Tile<WIDTH> queries[HEAD_TILES];
+    Tile<WIDTH> out_deltas[HEAD_TILES];
+    Tile<WIDTH> keys[HEAD_TILES];
+    Tile<WIDTH> values[HEAD_TILES];
+    Tile<TILE> score_deltas[2][HEAD_TILES]; // rows are keys, columns a tile's queries
+    float log_sums[HEAD_TILES * TILE];
+    float products[HEAD_TILES * TILE];
+};
+
+// The two numbers of each query.
+template <u32 WIDTH>
+__device__ __forceinline__ void fill_numbers(HeadTiles<WIDTH> &tiles, const Attention &run,
+                                             const Head &head) {
+    constexpr u32 SHARERS = 4; // threads of a query
+    const bool there = threadIdx.x < run.context;
+    tiles.log_sums[threadIdx.x] =
+        there ? run.log_sums[head.row + threadIdx.x] * run.log_unit : LARGEST;
+#pragma unroll
+    for (u32 tile = 0; tile < HEAD_TILES; ++tile) {
+        const u32 query = tile * TILE + threadIdx.x / SHARERS;
+        const u64 at = head.out + query * head.out_stride;
+        float sum = 0.0f;
+#pragma unroll
+        for (u32 piece = threadIdx.x % SHARERS; piece < WIDTH / 8; piece += SHARERS) {
+            if (query < run.context && piece * 8 < run.head_width) {
+                float out[8], delta[8];
+                Pack<bf16>::open(out, *reinterpret_cast<const uint4 *>(
+                                          static_cast<const bf16 *>(run.out) + at + piece * 8));
+                Pack<bf16>::open(delta, *reinterpret_cast<const uint4 *>(
+                                            static_cast<const bf16 *>(run.out_delta) + at + piece * 8));
+#pragma unroll
+                for (u32 index = 0; index < 8; ++index) {
+                    sum += out[index] * delta[index];
+                }
+            }
+        }
+        sum = quad_sum(sum);
+        if (threadIdx.x % SHARERS == 0) {
+            tiles.products[query] = sum;
+        }
+    }
+}
+
+// What the 16 keys of a strip and 32 queries of a tile are to each other: adds to the gradients of the keys
+// and values, and leaves that of the scores for the queries. With 64 queries no registers would be left to
+// have operands on their way.
+template <u32 WIDTH>
+__device__ __forceinline__ void strip_gradient(HeadTiles<WIDTH> &tiles, const Attention &run,
+                                               u32 strip, u32 tile, u32 first_query,
+                                               float (&key_delta)[WIDTH / 8][4],
+                                               float (&value_delta)[WIDTH / 8][4]) {
+    constexpr u32 EIGHTS = 4;
+    const u32 lane = threadIdx.x % WARP;
+    const u32 key_tile = strip * WARP_ROWS / TILE, first_row = strip * WARP_ROWS % TILE;
+    float scores[EIGHTS][4] = {}, deltas[EIGHTS][4] = {};
+    Left<WIDTH> left;
+    left.load(tiles.keys[key_tile], first_row);
+    add_rows_by_rows(scores, left, tiles.queries[tile], first_query);
+    left.load(tiles.values[key_tile], first_row);
+    add_rows_by_rows(deltas, left, tiles.out_deltas[tile], first_query);
+#pragma unroll
+    for (u32 column = 0; column < EIGHTS; ++column) {
+        const u32 query = first_query + 8 * column + 2 * (lane % 4);
+        const float2 log_sum =
+            *reinterpret_cast<const float2 *>(&tiles.log_sums[tile * TILE + query]);
+        const float2 product =
+            *reinterpret_cast<const float2 *>(&tiles.products[tile * TILE + query]);
+#pragma unroll
+        for (u32 part = 0; part < 4; ++part) {
+            const float log = part % 2 == 0 ? log_sum.x : log_sum.y;
+            float weight = power_of_two(fmaf(scores[column][part], run.scale, -log));
+            // Before the key: only in the tile on the diagonal.
+            const u32 own = first_row + lane / 4 + part / 2 * 8;
+            weight = tile == key_tile && query + part % 2 < own ? 0.0f : weight;
+            scores[column][part] = weight;
+            deltas[column][part] =
+                weight * (deltas[column][part] - (part % 2 == 0 ? product.x : product.y));
+        }
+    }
+    u32 packed[EIGHTS / 2][4];
+    pack(packed, scores);
+    add_rows_by_columns(value_delta, packed, tiles.out_deltas[tile], first_query);
+    pack(packed, deltas);
+    Tile<TILE> &score_deltas = tiles.score_deltas[tile % 2][key_tile];
+#pragma unroll
+    for (u32 part = 0; part < EIGHTS / 2; ++part) {
+#pragma unroll
+        for (u32 word = 0; word < 4; ++word) {
+            bf16 *piece = score_deltas.at(first_row + lane / 4 + word % 2 * 8,
+                                          first_query / 8 + 2 * part + word / 2);
+            reinterpret_cast<u32 *>(piece)[lane % 4] = packed[part][word];
+        }
+    }
+    add_rows_by_columns(key_delta, packed, tiles.queries[tile], first_query);
+}
+
+// The gradient of a tile's queries, of which a warp has 16, and half of their columns.
+template <u32 WIDTH>
+__device__ __forceinline__ void head_query_gradient(HeadTiles<WIDTH> &tiles, const Attention &run,
+                                                    const Head &head, u32 tile) {
+    constexpr u32 COLUMNS = WIDTH / 2;
+    const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const u32 rows = warp % 4, first_piece = warp / 4 * (COLUMNS / 8);
+    float sums[COLUMNS / 8][4] = {};
+    for (u32 key_tile = 0; key_tile <= tile; ++key_tile) {
+#pragma unroll
+        for (u32 part = 0; part < TILE / 16; ++part) {
+            u32 left[4];
+            load_matrices_transposed(
+                left, tiles.score_deltas[tile % 2][key_tile].at(16 * part + lane / 16 * 8 + lane % 8,
+                                                                2 * rows + lane / 8 % 2));
+#pragma unroll
+            for (u32 column = 0; column < COLUMNS / 16; ++column) {
+                u32 right[4];
+                load_matrices_transposed(right,
+                                         tiles.keys[key_tile].at(16 * part + lane % 16,
+                                                                 first_piece + 2 * column + lane / 16));
+                multiply_add_bf16(sums[2 * column], left, right[0], right[1]);
+                multiply_add_bf16(sums[2 * column + 1], left, right[2], right[3]);
+            }
+        }
+    }
+    // Through the queries, which nobody reads any longer, so that whole pieces are written.
+    Tile<WIDTH> &room = tiles.queries[tile];
+    const float scale = run.scale * LN_2; // 1 / sqrt(head_width)
+#pragma unroll
+    for (u32 column = 0; column < COLUMNS / 8; ++column) {
+#pragma unroll
+        for (u32 below = 0; below < 2; ++below) {
+            bf16 *piece = room.at(16 * rows + lane / 4 + 8 * below, first_piece + column);
+            reinterpret_cast<u32 *>(piece)[lane % 4] =
+                pack_bf16(sums[column][2 * below] * scale, sums[column][2 * below + 1] * scale);
+        }
+    }
+    __syncwarp();
+#pragma unroll
+    for (u32 index = lane; index < WARP_ROWS * COLUMNS / 8; index += WARP) {
+        const u32 row = 16 * rows + index / (COLUMNS / 8);
+        const u32 piece = first_piece + index % (COLUMNS / 8);
+        const u32 query = tile * TILE + row;
+        if (query < run.context && piece * 8 < run.head_width) {
+            *reinterpret_cast<uint4 *>(static_cast<bf16 *>(run.qkv_delta) + head.qkv +
+                                       query * head.stride + piece * 8) =
+                *reinterpret_cast<const uint4 *>(room.at(row, piece));
+        }
+    }
+}
+
+// All gradients of a head whose context is at most four tiles. A warp has the keys of two strips, an early
+// one and a late one, since few queries see the late ones; tiles of queries are taken in turns.
+template <u32 WIDTH> __device__ __forceinline__ void head_gradient(const Attention &run) {
+    HeadTiles<WIDTH> &tiles = *reinterpret_cast<HeadTiles<WIDTH> *>(shared_arena());
+    const Head head(run, blockIdx.y);
+    const u32 warp = uniform(threadIdx.x / WARP), count = (run.context + TILE - 1) / TILE;
+    const bf16 *queries = static_cast<const bf16 *>(run.qkv) + head.qkv;
+    const bf16 *out_deltas = static_cast<const bf16 *>(run.out_delta) + head.out;
+    for (u32 tile = 0; tile < HEAD_TILES; ++tile) {
+        if (tile < count) {
+            const auto copy = [&](Tile<WIDTH> &to, const bf16 *rows, u64 stride) {
+                to.template copy<HEAD_THREADS>(rows, stride, tile * TILE, run.context, run.head_width);
+            };
+            copy(tiles.queries[tile], queries, head.stride);
+            copy(tiles.out_deltas[tile], out_deltas, head.out_stride);
+            copy(tiles.keys[tile], queries + head.keys, head.stride);
+            copy(tiles.values[tile], queries + 2 * head.keys, head.stride);
+        }
+        copy_async_commit();
+    }
+    fill_numbers(tiles, run, head);
+    copy_async_wait<HEAD_TILES - 1>();
+    __syncthreads();
+    float key_delta[2][WIDTH / 8][4] = {}, value_delta[2][WIDTH / 8][4] = {};
+    const u32 strips[2] = {warp, STRIPS - 1 - warp};
+    for (u32 tile = 0; tile < count; ++tile) {
+#pragma unroll
+        for (u32 which = 0; which < 2; ++which) {
+            if (strips[which] * WARP_ROWS >= (tile + 1) * TILE) {
+                continue;
+            }
+#pragma unroll 1
+            for (u32 first_query = 0; first_query < TILE; first_query += TILE / 2) {
+                strip_gradient(tiles, run, strips[which], tile, first_query, key_delta[which],
+                               value_delta[which]);
+            }
+        }
+        if (tile == 0) { // the next tile
+            copy_async_wait<HEAD_TILES - 2>();
+        } else if (tile == 1) {
+            copy_async_wait<HEAD_TILES - 3>();
+        } else {
+            copy_async_wait<0>();
+        }
+        __syncthreads();
+        head_query_gradient(tiles, run, head, tile);
+    }
+    const float scale = run.scale * LN_2;
+    bf16 *key_rows = static_cast<bf16 *>(run.qkv_delta) + head.qkv + head.keys;
+#pragma unroll
+    for (u32 which = 0; which < 2; ++which) {
+        const u32 tile = strips[which] * WARP_ROWS / TILE, row = strips[which] * WARP_ROWS % TILE;
+        if (tile < count) { // through the warp's own values, which it alone has read
+            write_rows(key_rows + head.keys, head.stride, tile * TILE, run, value_delta[which], 1.0f,
+                       1.0f, tiles.values[tile], row);
+            __syncwarp();
+            write_rows(key_rows, head.stride, tile * TILE, run, key_delta[which], scale, scale,
+                       tiles.values[tile], row);
+        }
+    }
+}
+
+// Keys that a warp takes at a time: with 64 no registers would be left to have operands on their way.
+constexpr u32 HEAD_KEYS = 32;
+
+template <u32 WIDTH> struct HeadForwardTiles {
+    Tile<WIDTH> queries[HEAD_TILES];
+    Tile<WIDTH> keys[HEAD_TILES];
+    Tile<WIDTH> values[HEAD_TILES];
+};
+
+// The outputs of such a head. A warp has an early and a late strip of queries.
+template <u32 WIDTH> __device__ __forceinline__ void head_attend(const Attention &run) {
+    HeadForwardTiles<WIDTH> &tiles = *reinterpret_cast<HeadForwardTiles<WIDTH> *>(shared_arena());
+    const Head head(run, blockIdx.y);
+    const u32 warp = uniform(threadIdx.x / WARP), count = (run.context + TILE - 1) / TILE;
+    const bf16 *queries = static_cast<const bf16 *>(run.qkv) + head.qkv;
+    for (u32 tile = 0; tile < HEAD_TILES; ++tile) {
+        if (tile < count) {
+            const auto copy = [&](Tile<WIDTH> &to, const bf16 *rows) {
+                to.template copy<HEAD_THREADS>(rows, head.stride, tile * TILE, run.context,
+                                               run.head_width);
+            };
+            copy(tiles.queries[tile], queries);
+            copy(tiles.keys[tile], queries + head.keys);
+            copy(tiles.values[tile], queries + 2 * head.keys);
+        }
+        copy_async_commit();
+    }
+    for (u32 late = 0; late < 2; ++late) {
+        if (late == 0) {
+            copy_async_wait<HEAD_TILES / 2>();
+        } else {
+            copy_async_wait<0>();
+        }
+        __syncthreads();
+        const u32 strip = late == 0 ? warp : STRIPS - 1 - warp;
+        const u32 own = strip * WARP_ROWS / TILE, row = strip * WARP_ROWS % TILE;
+        if (own >= count) {
+            continue;
+        }
+        Left<WIDTH> query;
+        query.load(tiles.queries[own], row);
+        Seen<WIDTH> seen;
+        for (u32 key = 0; key < (strip + 1) * WARP_ROWS; key += HEAD_KEYS) {
+            float scores[HEAD_KEYS / 8][4] = {};
+            add_rows_by_rows(scores, query, tiles.keys[key / TILE], key % TILE);
+            if (key + HEAD_KEYS > strip * WARP_ROWS) {
+                hide_later_keys(scores, strip * WARP_ROWS, key);
+            }
+            u32 weights[HEAD_KEYS / 16][4];
+            seen.weigh(weights, scores, run.scale);
+            add_rows_by_columns(seen.out, weights, tiles.values[key / TILE], key % TILE);
+        }
+        seen.write(run, head, own * TILE, row, tiles.queries[own]);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(HEAD_THREADS, 2) head_attend_bf16_64(const Attention run) {
+    head_attend<64>(run);
+}
+
+extern "C" __global__ void __launch_bounds__(HEAD_THREADS, 1)
+    head_gradient_bf16_64(const Attention run) {
+    head_gradient<64>(run);
 }
 
 // `BLOCKS`: of a multiprocessor, for which registers are shared out. `tile_gradient` is both gradients

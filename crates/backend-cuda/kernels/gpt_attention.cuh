@@ -13,7 +13,9 @@ struct Attention {
     u32 context;
     u32 heads;
     u32 head_width;
-    float scale; // of a score to a power of two: log2(e) / sqrt(head_width)
+    float scale;    // of a score to a power of two: log2(e) / sqrt(head_width)
+    float log_unit; // of `log_sums` that another library left: to logarithms to the base of two
+    u32 unused;
 };
 
 constexpr float LN_2 = 0.6931471805599453f;
@@ -40,10 +42,11 @@ template <u32 WIDTH> struct Tile {
 
     // Copies rows from `first` on, `stride` apart, of which `end` is the first that is not there; what a
     // head has less than `WIDTH` is zero.
+    template <u32 COPIERS = THREADS>
     __device__ __forceinline__ void copy(const bf16 *rows, u64 stride, u32 first, u32 end,
                                          u32 width) {
 #pragma unroll
-        for (u32 index = threadIdx.x; index < TILE * PIECES; index += THREADS) {
+        for (u32 index = threadIdx.x; index < TILE * PIECES; index += COPIERS) {
             const u32 row = index / PIECES, piece = index % PIECES;
             const bool there = first + row < end && piece * 8 < width;
             const bf16 *from = rows + (there ? (first + row) * stride + piece * 8 : 0);
@@ -73,17 +76,17 @@ template <u32 WIDTH> struct Left {
     }
 };
 
-// sums (16, 64) += left (16, WIDTH) tile^T: row by row products.
-template <u32 WIDTH>
-__device__ __forceinline__ void add_rows_by_rows(float (&sums)[TILE / 8][4], const Left<WIDTH> &left,
-                                                 const Tile<WIDTH> &tile) {
+// sums (16, 8 EIGHTS) += left (16, WIDTH) tile^T from row `first` on: row by row products.
+template <u32 WIDTH, u32 EIGHTS>
+__device__ __forceinline__ void add_rows_by_rows(float (&sums)[EIGHTS][4], const Left<WIDTH> &left,
+                                                 const Tile<WIDTH> &tile, u32 first = 0) {
     const u32 lane = threadIdx.x % WARP;
 #pragma unroll
     for (u32 part = 0; part < WIDTH / 16; ++part) {
 #pragma unroll
-        for (u32 column = 0; column < TILE / 16; ++column) {
+        for (u32 column = 0; column < EIGHTS / 2; ++column) {
             u32 right[4]; // (rows, columns): (0, 0), (0, 8), (8, 0), (8, 8)
-            load_matrices(right, tile.at(16 * column + lane % 8 + lane / 16 * 8,
+            load_matrices(right, tile.at(first + 16 * column + lane % 8 + lane / 16 * 8,
                                          2 * part + lane / 8 % 2));
             multiply_add_bf16(sums[2 * column], left.of[part], right[0], right[1]);
             multiply_add_bf16(sums[2 * column + 1], left.of[part], right[2], right[3]);
@@ -91,10 +94,11 @@ __device__ __forceinline__ void add_rows_by_rows(float (&sums)[TILE / 8][4], con
     }
 }
 
-// A (16, 64) result as the left operand of the next product.
-__device__ __forceinline__ void pack(u32 (&left)[TILE / 16][4], const float (&values)[TILE / 8][4]) {
+// A (16, 16 PARTS) result as the left operand of the next product.
+template <u32 PARTS>
+__device__ __forceinline__ void pack(u32 (&left)[PARTS][4], const float (&values)[2 * PARTS][4]) {
 #pragma unroll
-    for (u32 part = 0; part < TILE / 16; ++part) {
+    for (u32 part = 0; part < PARTS; ++part) {
         left[part][0] = pack_bf16(values[2 * part][0], values[2 * part][1]);
         left[part][1] = pack_bf16(values[2 * part][2], values[2 * part][3]);
         left[part][2] = pack_bf16(values[2 * part + 1][0], values[2 * part + 1][1]);
@@ -102,18 +106,18 @@ __device__ __forceinline__ void pack(u32 (&left)[TILE / 16][4], const float (&va
     }
 }
 
-// sums (16, WIDTH) += left (16, 64) tile (64, WIDTH).
-template <u32 WIDTH>
+// sums (16, WIDTH) += left (16, 16 PARTS) tile (from row `first` on, WIDTH).
+template <u32 WIDTH, u32 PARTS>
 __device__ __forceinline__ void add_rows_by_columns(float (&sums)[WIDTH / 8][4],
-                                                    const u32 (&left)[TILE / 16][4],
-                                                    const Tile<WIDTH> &tile) {
+                                                    const u32 (&left)[PARTS][4],
+                                                    const Tile<WIDTH> &tile, u32 first = 0) {
     const u32 lane = threadIdx.x % WARP;
 #pragma unroll
-    for (u32 part = 0; part < TILE / 16; ++part) {
+    for (u32 part = 0; part < PARTS; ++part) {
 #pragma unroll
         for (u32 column = 0; column < WIDTH / 16; ++column) {
             u32 right[4]; // (rows, columns): (0, 0), (8, 0), (0, 8), (8, 8)
-            load_matrices_transposed(right, tile.at(16 * part + lane % 16,
+            load_matrices_transposed(right, tile.at(first + 16 * part + lane % 16,
                                                     2 * column + lane / 16));
             multiply_add_bf16(sums[2 * column], left[part], right[0], right[1]);
             multiply_add_bf16(sums[2 * column + 1], left[part], right[2], right[3]);

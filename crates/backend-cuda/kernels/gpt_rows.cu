@@ -1,58 +1,10 @@
 // What the GPT does to each token's row by itself: embedding, LayerNorm, GELU, and their gradients. A
 // warp has a row; each lane has fours of it, 128 elements apart, in registers. All of it is bound by the
 // memory, so what can be read together is.
-#include "gpt.cuh"
+#include "gpt_norm.cuh"
 
 constexpr u32 THREADS = 256;
 constexpr u32 WARPS = THREADS / WARP;
-constexpr float EPSILON = 1e-5f; // of LayerNorm: PyTorch's
-
-template <u32 FOURS> struct Row {
-    float4 of[FOURS];
-
-    // The row at `values`; `fours` of them are real and the others 0.
-    template <class T> __device__ __forceinline__ void load(const T *values, u32 fours) {
-        const u32 lane = threadIdx.x % WARP;
-#pragma unroll
-        for (u32 part = 0; part < FOURS; ++part) {
-            const u32 index = part * WARP + lane;
-            of[part] = index < fours ? load_four(values + 4 * index) : make_float4(0, 0, 0, 0);
-        }
-    }
-
-    template <class T> __device__ __forceinline__ void store(T *values, u32 fours) const {
-        const u32 lane = threadIdx.x % WARP;
-#pragma unroll
-        for (u32 part = 0; part < FOURS; ++part) {
-            const u32 index = part * WARP + lane;
-            if (index < fours) {
-                store_four(values + 4 * index, of[part]);
-            }
-        }
-    }
-};
-
-// Mean and reciprocal standard deviation of a row; the variance is that of the centred values.
-template <u32 FOURS> __device__ __forceinline__ float2 statistics(const Row<FOURS> &row, u32 width) {
-    float sum = 0.0f;
-#pragma unroll
-    for (u32 part = 0; part < FOURS; ++part) {
-        sum += sum_of(row.of[part]);
-    }
-    const float mean = warp_sum(sum) / static_cast<float>(width);
-    const u32 lane = threadIdx.x % WARP;
-    float squares = 0.0f;
-#pragma unroll
-    for (u32 part = 0; part < FOURS; ++part) {
-        if (part * WARP + lane < width / 4) {
-            const float4 four = row.of[part];
-            const float x = four.x - mean, y = four.y - mean, z = four.z - mean, w = four.w - mean;
-            squares += (x * x + y * y) + (z * z + w * w);
-        }
-    }
-    const float variance = warp_sum(squares) / static_cast<float>(width);
-    return make_float2(mean, 1.0f / sqrtf(variance + EPSILON));
-}
 
 // out = (row - mean) / deviation * gain
 template <u32 FOURS, class T>
@@ -160,56 +112,118 @@ struct NormaliseGradient {
     u32 width;
 };
 
-// The warps of all blocks take rows in turns, and sum their share of the gain's gradient in registers.
+// A lane's fours of a row as they are in memory: in bf16 half the registers.
+template <class T> struct Stored;
+template <> struct Stored<float> {
+    using Four = float4;
+};
+template <> struct Stored<bf16> {
+    using Four = uint2;
+};
+
+// What a row of the gradient needs from memory.
+template <u32 FOURS, class T> struct Passing {
+    using Four = typename Stored<T>::Four;
+    Four x[FOURS], delta[FOURS];
+    float2 moments;
+
+    __device__ __forceinline__ void load(const NormaliseGradient &run, u32 row) {
+        const u32 fours = run.width / 4;
+        const u64 first = static_cast<u64>(row) * fours + threadIdx.x % WARP;
+        moments = run.moments[row];
+#pragma unroll
+        for (u32 part = 0; part < FOURS; ++part) {
+            const bool there = part * WARP + threadIdx.x % WARP < fours;
+            const u64 at = first + part * WARP;
+            x[part] = there ? static_cast<const Four *>(run.x)[at] : Four{};
+            delta[part] = there ? static_cast<const Four *>(run.normal_delta)[at] : Four{};
+        }
+    }
+};
+
+// So that it is opened again instead of kept open.
+__device__ __forceinline__ void close_four(float4 &) {}
+__device__ __forceinline__ void close_four(uint2 &four) {
+    keep(four.x);
+    keep(four.y);
+}
+
+template <class T> __device__ __forceinline__ float4 open_four(const typename Stored<T>::Four &four) {
+    return load_four(reinterpret_cast<const T *>(&four));
+}
+
+// The warps of all blocks take rows in turns, the next one on its way while they work on one, and sum their
+// share of the gain's gradient in registers. In float32 two rows would be too many registers.
 template <u32 FOURS, class T>
 __device__ __forceinline__ void normalise_gradient_rows(const NormaliseGradient &run) {
+    constexpr bool AHEAD = sizeof(T) == 2;
     const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    const u32 fours = run.width / 4;
+    const u32 fours = run.width / 4, stride = gridDim.x * WARPS;
     const float per_width = 1.0f / static_cast<float>(run.width);
-    Row<FOURS> gain, gain_delta;
-    gain.load(run.gain, fours);
+    Row<FOURS> gain_delta;
 #pragma unroll
     for (u32 part = 0; part < FOURS; ++part) {
         gain_delta.of[part] = make_float4(0, 0, 0, 0);
     }
-    for (u32 row = blockIdx.x * WARPS + warp; row < run.rows; row += gridDim.x * WARPS) {
-        const u64 first = static_cast<u64>(row) * run.width;
-        Row<FOURS> x, delta, past;
-        x.load(static_cast<const T *>(run.x) + first, fours);
-        delta.load(static_cast<const T *>(run.normal_delta) + first, fours);
-        if (run.residual != nullptr) {
-            past.load(static_cast<const T *>(run.residual) + first, fours);
-        } else {
+    Passing<FOURS, T> next;
+    u32 row = blockIdx.x * WARPS + warp;
+    if (AHEAD && row < run.rows) {
+        next.load(run, row);
+    }
+    for (; row < run.rows; row += stride) {
+        if (!AHEAD) {
+            next.load(run, row);
+        }
+        Passing<FOURS, T> here = next;
+        if (AHEAD && row + stride < run.rows) {
+            next.load(run, row + stride);
+        }
+        typename Stored<T>::Four past[FOURS] = {};
 #pragma unroll
-            for (u32 part = 0; part < FOURS; ++part) {
-                past.of[part] = make_float4(0, 0, 0, 0);
+        for (u32 part = 0; run.residual != nullptr && part < FOURS; ++part) {
+            const u32 four = part * WARP + lane;
+            if (four < fours) {
+                past[part] = static_cast<const typename Stored<T>::Four *>(
+                    run.residual)[static_cast<u64>(row) * fours + four];
             }
         }
-        const float2 moments = run.moments[row];
+        const float mean = here.moments.x, scale = here.moments.y;
         float sum = 0.0f, product = 0.0f;
 #pragma unroll
         for (u32 part = 0; part < FOURS; ++part) {
+            const u32 four = min(part * WARP + lane, fours - 1);
+            const float4 x = open_four<T>(here.x[part]), delta = open_four<T>(here.delta[part]);
+            const float4 gain = load_four(run.gain + 4 * four);
 #pragma unroll
             for (u32 index = 0; index < 4; ++index) {
-                float &value = (&x.of[part].x)[index], &d = (&delta.of[part].x)[index];
-                value = (value - moments.x) * moments.y;
+                const float value = ((&x.x)[index] - mean) * scale, d = (&delta.x)[index];
                 (&gain_delta.of[part].x)[index] += d * value;
-                d *= (&gain.of[part].x)[index];
-                sum += d;
-                product += d * value;
+                sum += d * (&gain.x)[index];
+                product += d * (&gain.x)[index] * value;
             }
         }
         sum = warp_sum(sum) * per_width;
         product = warp_sum(product) * per_width;
+        T *out = static_cast<T *>(run.x_delta) + static_cast<u64>(row) * run.width;
 #pragma unroll
         for (u32 part = 0; part < FOURS; ++part) {
+            const u32 four = part * WARP + lane;
+            if (four >= fours) {
+                continue;
+            }
+            close_four(here.x[part]);
+            close_four(here.delta[part]);
+            const float4 x = open_four<T>(here.x[part]), delta = open_four<T>(here.delta[part]);
+            const float4 gain = load_four(run.gain + 4 * four);
+            float4 sum_four = open_four<T>(past[part]);
 #pragma unroll
             for (u32 index = 0; index < 4; ++index) {
-                const float value = (&x.of[part].x)[index], d = (&delta.of[part].x)[index];
-                (&past.of[part].x)[index] += moments.y * (d - sum - value * product);
+                const float value = ((&x.x)[index] - mean) * scale;
+                const float d = (&delta.x)[index] * (&gain.x)[index];
+                (&sum_four.x)[index] += scale * (d - sum - value * product);
             }
+            store_four(out + 4 * four, sum_four);
         }
-        past.store(static_cast<T *>(run.x_delta) + first, fours);
     }
     __shared__ float4 sums[WARPS][FOURS * WARP];
 #pragma unroll

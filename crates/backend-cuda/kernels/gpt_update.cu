@@ -33,6 +33,7 @@ __device__ __forceinline__ void cross_entropy_row(const CrossEntropy &run) {
     const float target_logit = as_float(logits[target]);
     uint4 kept[PACKS];
     float most = -LARGEST;
+    const auto used = [&](u32 part) { return part * group * VALUES < run.stride; };
 #pragma unroll
     for (u32 part = 0; part < PACKS; ++part) {
         const u32 pack = part * group + member;
@@ -41,7 +42,7 @@ __device__ __forceinline__ void cross_entropy_row(const CrossEntropy &run) {
         }
     }
 #pragma unroll
-    for (u32 part = 0; part < PACKS; ++part) {
+    for (u32 part = 0; part < PACKS && used(part); ++part) {
         const u32 first = (part * group + member) * VALUES;
         float values[VALUES];
         Pack<T>::open(values, kept[part]);
@@ -53,7 +54,7 @@ __device__ __forceinline__ void cross_entropy_row(const CrossEntropy &run) {
     most = BLOCK ? block_max(most, partial[0]) : warp_max(most);
     float sum = 0.0f;
 #pragma unroll
-    for (u32 part = 0; part < PACKS; ++part) {
+    for (u32 part = 0; part < PACKS && used(part); ++part) {
         const u32 first = (part * group + member) * VALUES;
         float values[VALUES];
         Pack<T>::open(values, kept[part]);
@@ -110,94 +111,106 @@ __device__ __forceinline__ u32 larger_pair(u32 a, u32 b) {
     return result;
 }
 
-// The same for large vocabularies of bf16: a block that stays on its multiprocessor copies the next row to
-// shared memory while it works on the one before, so that the memory never waits for it. Two rows have
-// room. `WHOLE`: the vocabulary fills the row.
-template <bool WHOLE> __device__ __forceinline__ void cross_entropy_stream(const CrossEntropy &run) {
+constexpr u32 STREAM_THREADS = 1024;
+constexpr u32 STREAM_PACKS = 7;             // of a thread
+constexpr u32 LEAST_PAIR = 0xff7fff7fu;     // twice the least number
+
+// The same for large vocabularies of bf16: a block that stays on its multiprocessor takes a row from shared
+// memory to registers and has the next two copied there while it works, so that the memory never waits for
+// it. Powers are kept as bf16, as what they become is; the target's, from which 1 is taken, is not.
+extern "C" __global__ void __launch_bounds__(STREAM_THREADS)
+    cross_entropy_stream_bf16(const CrossEntropy run) {
     __shared__ float partial[2][WARP];
     constexpr u32 VALUES = Pack<bf16>::VALUES;
     const u32 packs = run.stride / VALUES;
-    uint4 *rooms[2] = {reinterpret_cast<uint4 *>(shared_arena()),
-                       reinterpret_cast<uint4 *>(shared_arena()) + packs};
+    uint4 *room = reinterpret_cast<uint4 *>(shared_arena()), *next_room = room + packs;
     bf16 *all = static_cast<bf16 *>(run.logits);
-    const auto fetch = [&](u32 row, uint4 *room) {
+    const auto fetch = [&](u32 row, uint4 *to) { // each thread reads only what it copied itself
         if (row < run.rows) {
             const uint4 *from =
                 reinterpret_cast<const uint4 *>(all + static_cast<u64>(row) * run.stride);
-            for (u32 pack = threadIdx.x; pack < packs; pack += blockDim.x) {
-                copy_async(room + pack, from + pack, 16);
+            for (u32 pack = threadIdx.x; pack < packs; pack += STREAM_THREADS) {
+                copy_async(to + pack, from + pack, 16);
             }
         }
         copy_async_commit();
     };
-    const auto there = [&](u32 index) { return WHOLE || index < run.vocabulary; };
-    fetch(blockIdx.x, rooms[0]);
-    u32 turn = 0;
-    for (u32 row = blockIdx.x; row < run.rows; row += gridDim.x, turn = 1 - turn) {
-        const u32 target = run.targets[row];
-        fetch(row + gridDim.x, rooms[1 - turn]); // each thread reads only what it copied itself
+    fetch(blockIdx.x, room);
+    fetch(blockIdx.x + gridDim.x, next_room);
+    u32 next_target = run.targets[blockIdx.x];
+    for (u32 row = blockIdx.x; row < run.rows; row += gridDim.x) {
+        const u32 target = next_target;
+        next_target = run.targets[min(row + gridDim.x, run.rows - 1)];
+        const bool has_target = target / VALUES % STREAM_THREADS == threadIdx.x;
         copy_async_wait<1>();
-        const uint4 *kept = rooms[turn];
-        float most = -LARGEST;
-        if (WHOLE) {
-            u32 pair = 0xff7fff7fu; // twice the least number
-            for (u32 pack = threadIdx.x; pack < packs; pack += blockDim.x) {
-                const uint4 four = kept[pack];
-                pair = larger_pair(pair, larger_pair(larger_pair(four.x, four.y),
-                                                     larger_pair(four.z, four.w)));
-            }
-            most = fmaxf(low_bf16(pair), high_bf16(pair));
-        } else {
-            for (u32 pack = threadIdx.x; pack < packs; pack += blockDim.x) {
-                float values[VALUES];
-                Pack<bf16>::open(values, kept[pack]);
+        u32 kept[STREAM_PACKS][4];
 #pragma unroll
-                for (u32 index = 0; index < VALUES; ++index) {
-                    most = there(pack * VALUES + index) ? fmaxf(most, values[index]) : most;
+        for (u32 part = 0; part < STREAM_PACKS; ++part) {
+            const u32 pack = part * STREAM_THREADS + threadIdx.x;
+            uint4 four = make_uint4(LEAST_PAIR, LEAST_PAIR, LEAST_PAIR, LEAST_PAIR);
+            if (pack < packs) {
+                four = room[pack];
+            }
+            kept[part][0] = four.x, kept[part][1] = four.y;
+            kept[part][2] = four.z, kept[part][3] = four.w;
+            if ((pack + 1) * VALUES > run.vocabulary) { // the row's end
+#pragma unroll
+                for (u32 word = 0; word < 4; ++word) {
+                    const u32 first = pack * VALUES + 2 * word;
+                    u32 &pair = kept[part][word];
+                    pair = first >= run.vocabulary ? LEAST_PAIR : pair;
+                    pair = first + 1 >= run.vocabulary ? pair & 0xffff | LEAST_PAIR << 16 : pair;
                 }
             }
         }
-        most = block_max(most, partial[0]);
+        const float target_logit =
+            has_target ? as_float(reinterpret_cast<const bf16 *>(room)[target]) : 0.0f;
+        fetch(row + 2 * gridDim.x, room);
+        uint4 *const filling = room;
+        room = next_room;
+        next_room = filling;
+        u32 largest = LEAST_PAIR;
+#pragma unroll
+        for (u32 part = 0; part < STREAM_PACKS; ++part) {
+            largest = larger_pair(larger_pair(largest, larger_pair(kept[part][0], kept[part][1])),
+                                  larger_pair(kept[part][2], kept[part][3]));
+        }
+        const float most = block_max(fmaxf(low_bf16(largest), high_bf16(largest)), partial[0]);
         const float shift = most * LOG2_E;
         float sum = 0.0f;
-        for (u32 pack = threadIdx.x; pack < packs; pack += blockDim.x) {
-            float values[VALUES];
-            Pack<bf16>::open(values, kept[pack]);
 #pragma unroll
-            for (u32 index = 0; index < VALUES; ++index) {
-                const float power = power_of_two(fmaf(values[index], LOG2_E, -shift));
-                sum += there(pack * VALUES + index) ? power : 0.0f;
+        for (u32 part = 0; part < STREAM_PACKS; ++part) {
+#pragma unroll
+            for (u32 word = 0; word < 4; ++word) {
+                u32 &pair = kept[part][word];
+                const float low = power_of_two(fmaf(low_bf16(pair), LOG2_E, -shift));
+                const float high = power_of_two(fmaf(high_bf16(pair), LOG2_E, -shift));
+                sum += low + high;
+                pair = pack_bf16(low, high);
             }
         }
         sum = block_sum(sum, partial[1]);
         const float scale = run.scale / sum;
-        uint4 *out = reinterpret_cast<uint4 *>(all + static_cast<u64>(row) * run.stride);
-        for (u32 pack = threadIdx.x; pack < packs; pack += blockDim.x) {
-            float values[VALUES];
-            Pack<bf16>::open(values, kept[pack]);
-            const bool has_target = pack == target / VALUES;
+        bf16 *out = all + static_cast<u64>(row) * run.stride;
 #pragma unroll
-            for (u32 index = 0; index < VALUES; ++index) {
-                const u32 at = pack * VALUES + index;
-                const float logit = values[index];
-                const float power = power_of_two(fmaf(logit, LOG2_E, -shift));
-                values[index] = there(at) ? power * scale : 0.0f;
-                if (has_target && at == target) { // one thread's
-                    run.losses[row] = logf(sum) + most - logit;
-                    values[index] -= run.scale;
+        for (u32 part = 0; part < STREAM_PACKS; ++part) {
+            const u32 pack = part * STREAM_THREADS + threadIdx.x;
+            if (pack < packs) {
+                u32 words[4];
+#pragma unroll
+                for (u32 word = 0; word < 4; ++word) {
+                    const u32 pair = kept[part][word];
+                    words[word] = pack_bf16(low_bf16(pair) * scale, high_bf16(pair) * scale);
                 }
+                reinterpret_cast<uint4 *>(out)[pack] =
+                    make_uint4(words[0], words[1], words[2], words[3]);
             }
-            out[pack] = Pack<bf16>::close(values);
         }
-    }
-}
-
-extern "C" __global__ void __launch_bounds__(1024)
-    cross_entropy_stream_bf16(const CrossEntropy run) {
-    if (run.vocabulary == run.stride) {
-        cross_entropy_stream<true>(run);
-    } else {
-        cross_entropy_stream<false>(run);
+        if (has_target) {
+            const float power = power_of_two(fmaf(target_logit, LOG2_E, -shift));
+            out[target] = bf16{static_cast<u16>(pack_bf16(power * scale - run.scale, 0.0f))};
+            run.losses[row] = logf(sum) + most - target_logit;
+        }
     }
 }
 

@@ -11,7 +11,7 @@ const PLANS: [&str; 6] = [
     "serial",
     "general,plain-gelu",
     "general,own-attention",
-    "general,own-gelu",
+    "general,own-products",
 ];
 
 fn options(precision: &str, plan: &str) -> Options {

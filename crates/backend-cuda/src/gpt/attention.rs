@@ -7,6 +7,7 @@ use crate::cublaslt::Element;
 use crate::cudnn::Cudnn;
 use crate::driver::{Address, Gpu, Kernel, Ptx, Shape};
 use nn::backend::TrainError;
+use std::f32::consts::LOG2_E;
 use std::rc::Rc;
 
 static BF16: Ptx =
@@ -20,6 +21,13 @@ static FLOAT32: Ptx = Ptx {
 const TILE: usize = 64;
 const BF16_THREADS: u32 = 128;
 const FLOAT32_THREADS: u32 = 256;
+/// Tiles of the longest context that one block takes, in bf16.
+const HEAD_TILES: usize = 4;
+const HEAD_THREADS: u32 = 256;
+const HEAD_WIDTH: usize = 64;
+const HEAD_FORWARD_SHARED: usize = HEAD_TILES * 3 * TILE * HEAD_WIDTH * 2;
+const HEAD_SHARED: usize =
+    HEAD_TILES * (4 * TILE * HEAD_WIDTH * 2 + 2 * TILE * TILE * 2 + 2 * TILE * 4);
 
 /// `Attention` of `kernels/gpt_attention.cuh`.
 #[repr(C)]
@@ -35,6 +43,8 @@ struct Arguments {
     heads: u32,
     head_width: u32,
     scale: f32,
+    log_unit: f32,
+    unused: u32,
 }
 
 /// The kernels for one width of heads.
@@ -44,6 +54,8 @@ pub(crate) struct OwnAttention {
     key_gradient: Kernel,
     /// Both, where all of the context is one tile; not in float32.
     tile_gradient: Option<Kernel>,
+    /// `attend` and both gradients, where a head has room on a multiprocessor.
+    whole_head: Option<[Kernel; 2]>,
     threads: u32,
 }
 
@@ -120,8 +132,19 @@ impl OwnAttention {
             Some(name) => Some(module.kernel(name, shared[2])?),
             None => None,
         };
+        let has_room = element == Element::Bf16
+            && (HEAD_WIDTH / 2 + 1..=HEAD_WIDTH).contains(&head_width)
+            && HEAD_SHARED <= gpu.device().shared_bytes;
+        let whole_head = match has_room {
+            true => Some([
+                module.kernel("head_attend_bf16_64", HEAD_FORWARD_SHARED)?,
+                module.kernel("head_gradient_bf16_64", HEAD_SHARED)?,
+            ]),
+            false => None,
+        };
         Ok(OwnAttention {
             tile_gradient,
+            whole_head,
             attend: module.kernel(names[0], shared[0])?,
             query_gradient: module.kernel(names[1], shared[1])?,
             key_gradient: module.kernel(names[2], shared[2])?,
@@ -135,7 +158,7 @@ impl OwnAttention {
         Shape { grid: [tiles, (memory.sizes.batch * shape.heads) as u32], block: self.threads }
     }
 
-    fn arguments(memory: &Memory, layer: usize) -> Arguments {
+    fn arguments(memory: &Memory, layer: usize, log_unit: f32) -> Arguments {
         let shape = memory.sizes.shape;
         let head_width = shape.head_width();
         Arguments {
@@ -148,24 +171,46 @@ impl OwnAttention {
             context: shape.context as u32,
             heads: shape.heads as u32,
             head_width: head_width as u32,
-            scale: std::f32::consts::LOG2_E / (head_width as f32).sqrt(),
+            scale: LOG2_E / (head_width as f32).sqrt(),
+            log_unit,
+            unused: 0,
         }
     }
 
     /// `attended` of a layer from its `qkv`.
     pub(crate) fn forward(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
-        let arguments = OwnAttention::arguments(memory, layer);
+        let (arguments, shape) = (OwnAttention::arguments(memory, layer, 1.0), self.shape(memory));
+        let (kernel, shape) = match self.whole_head(shape) {
+            Some(([kernel, _], whole)) => (kernel, whole),
+            None => (&self.attend, shape),
+        };
         // SAFETY: the buffers were made for these sizes.
-        unsafe { self.attend.launch(self.shape(memory), &arguments) }
+        unsafe { kernel.launch(shape, &arguments) }
+    }
+
+    /// The kernels for whole heads and their launch, if these have few enough tiles and more than one.
+    fn whole_head(&self, shape: Shape) -> Option<(&[Kernel; 2], Shape)> {
+        let [tiles, heads] = shape.grid;
+        let kernels = self.whole_head.as_ref()?;
+        (2..=HEAD_TILES)
+            .contains(&(tiles as usize))
+            .then_some((kernels, Shape { grid: [1, heads], block: HEAD_THREADS }))
     }
 
     /// `qkv_delta` from `normal_delta`, which holds the gradient of `attended`.
-    pub(crate) fn backward(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
-        let (arguments, shape) = (OwnAttention::arguments(memory, layer), self.shape(memory));
+    /// Logarithms of sums are in units of `log_unit` to the base of two, which only whole heads allow not to
+    /// be 1.
+    fn backward(&self, memory: &Memory, layer: usize, log_unit: f32) -> Result<(), TrainError> {
+        let arguments = OwnAttention::arguments(memory, layer, log_unit);
+        let shape = self.shape(memory);
         if let (Some(kernel), 1) = (&self.tile_gradient, shape.grid[0]) {
             let both = Shape { grid: [2, shape.grid[1]], ..shape };
             // SAFETY: as above.
             return unsafe { kernel.launch(both, &arguments) };
+        }
+        if let Some(([_, kernel], whole)) = self.whole_head(shape) {
+            // SAFETY: as above.
+            return unsafe { kernel.launch(whole, &arguments) };
         }
         // SAFETY: as above.
         unsafe {
@@ -187,7 +232,8 @@ pub(crate) enum Choice {
 /// Attention, by whom it was chosen.
 pub(crate) enum Attention {
     Own(OwnAttention),
-    Cudnn(Box<Sdpa>, String),
+    /// By cuDNN, with its version; the way back by our kernels for whole heads, if those are faster.
+    Cudnn(Box<Sdpa>, String, Option<OwnAttention>),
 }
 
 /// How often each is timed, once more than that to load code.
@@ -214,18 +260,29 @@ impl Attention {
         }
         let cudnn = Cudnn::open(gpu).and_then(|library| {
             let name = format!("cuDNN {}", library.version());
-            Ok(Attention::Cudnn(Box::new(Sdpa::new(gpu, &library, memory)?), name))
+            Ok((Box::new(Sdpa::new(gpu, &library, memory)?), name))
         });
-        match (cudnn, choice) {
-            (Ok(cudnn), Choice::Cudnn) => *self = cudnn,
+        let (sdpa, name) = match (cudnn, choice) {
+            (Ok(cudnn), _) => cudnn,
             (Err(reason), Choice::Cudnn) => return Err(gpu.failure(reason)),
-            (Err(_), _) => {}
-            (Ok(cudnn), _) => {
-                let (own_s, cudnn_s) = (self.seconds(gpu, memory)?, cudnn.seconds(gpu, memory)?);
-                if cudnn_s < GAIN * own_s {
-                    *self = cudnn;
-                }
+            (Err(_), _) => return Ok(()),
+        };
+        let own_s = self.seconds(gpu, memory)?;
+        let mut cudnn = Attention::Cudnn(sdpa, name, None);
+        let mut cudnn_s = cudnn.seconds(gpu, memory)?;
+        let back = OwnAttention::new(gpu, Element::Bf16, memory.sizes.shape.head_width())?;
+        if choice == Choice::Faster && back.whole_head(back.shape(memory)).is_some() {
+            let Attention::Cudnn(_, _, own) = &mut cudnn else { unreachable!("it was just made") };
+            *own = Some(back);
+            let mixed_s = cudnn.seconds(gpu, memory)?;
+            if mixed_s < cudnn_s {
+                cudnn_s = mixed_s;
+            } else if let Attention::Cudnn(_, _, own) = &mut cudnn {
+                *own = None;
             }
+        }
+        if choice == Choice::Cudnn || cudnn_s < GAIN * own_s {
+            *self = cudnn;
         }
         Ok(())
     }
@@ -246,10 +303,11 @@ impl Attention {
     }
 
     /// In a few words.
-    pub(crate) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> String {
         match self {
-            Attention::Own(_) => "own attention",
-            Attention::Cudnn(_, name) => name,
+            Attention::Own(_) => "own attention".to_owned(),
+            Attention::Cudnn(_, name, None) => name.clone(),
+            Attention::Cudnn(_, name, Some(_)) => format!("{name} and back by own attention"),
         }
     }
 
@@ -257,15 +315,16 @@ impl Attention {
     pub(crate) fn forward(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
         match self {
             Attention::Own(own) => own.forward(memory, layer),
-            Attention::Cudnn(sdpa, _) => sdpa.forward(memory, layer),
+            Attention::Cudnn(sdpa, ..) => sdpa.forward(memory, layer),
         }
     }
 
     /// `qkv_delta` from `normal_delta`, which holds the gradient of `attended`.
     pub(crate) fn backward(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
         match self {
-            Attention::Own(own) => own.backward(memory, layer),
-            Attention::Cudnn(sdpa, _) => sdpa.backward(memory, layer),
+            Attention::Own(own) => own.backward(memory, layer, 1.0),
+            Attention::Cudnn(_, _, Some(own)) => own.backward(memory, layer, LOG2_E),
+            Attention::Cudnn(sdpa, _, None) => sdpa.backward(memory, layer),
         }
     }
 }

@@ -1,10 +1,12 @@
 //! The products of a step: each linear layer forward, the gradient of its inputs, and that of its
 //! weights.
 
-use super::gelu::GeluKernels;
 use super::memory::{Memory, Sizes};
+use super::products::RowProducts;
 use super::rows::RowKernels;
-use crate::cublaslt::{CublasLt, Element, Epilogue, Operands, Product, ProductSizes, Recipe, Turn};
+use crate::cublaslt::{
+    CublasLt, Element, Epilogue, GAIN, Operands, Product, ProductSizes, Recipe, Turn,
+};
 use crate::driver::Gpu;
 use nn::backend::TrainError;
 use std::rc::Rc;
@@ -33,22 +35,9 @@ pub(crate) struct Linear {
     /// library has its own approximation of tanh, and where ours beside the product is faster.
     up_with_gelu: Option<Product>,
     down_gradient_with_slope: Option<Product>,
-    /// Both by kernels of ours, where there are any, and who has them.
-    own: Option<GeluKernels>,
-    up_by: By,
-    down_gradient_by: By,
-    gelu_report: String,
-}
-
-/// Who applies GELU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum By {
-    /// A kernel beside the product.
-    Beside,
-    /// The library's product.
-    Library,
-    /// Our own product.
-    Own,
+    /// In place of `up` and `down_gradient`, with LayerNorm and GELU, where both together are faster.
+    own: Option<RowProducts>,
+    report: String,
 }
 
 impl Linear {
@@ -57,7 +46,7 @@ impl Linear {
         library: &Rc<CublasLt>,
         sizes: &Sizes,
         fused_gelu: bool,
-        own: Option<GeluKernels>,
+        own: Option<RowProducts>,
     ) -> Result<Linear, TrainError> {
         let (rows, width) = (sizes.rows, sizes.shape.width);
         let (chunk, vocabulary) = (sizes.chunk_rows, sizes.layout.padded_vocabulary);
@@ -100,9 +89,7 @@ impl Linear {
             up_with_gelu: fused(up, Epilogue::Gelu)?,
             down_gradient_with_slope: fused(down_gradient, Epilogue::GeluGradient)?,
             own,
-            up_by: By::Beside,
-            down_gradient_by: By::Beside,
-            gelu_report: String::new(),
+            report: String::new(),
         })
     }
 
@@ -115,59 +102,80 @@ impl Linear {
         rows: &RowKernels,
     ) -> Result<(), TrainError> {
         let at = Places { memory };
+        let turns = memory.sizes.shape.layers.min(TURNS);
+        let each = |place: &dyn Fn(usize) -> Operands| -> Vec<Operands> {
+            (0..turns).map(place).collect()
+        };
         let products = [
-            (&mut self.qkv, at.qkv(0)),
-            (&mut self.out, at.out(0)),
-            (&mut self.down, at.down(0)),
-            (&mut self.logits, at.logits(0)),
-            (&mut self.qkv_gradient, at.qkv_gradient(0)),
-            (&mut self.out_gradient, at.out_gradient(0)),
-            (&mut self.up_gradient, at.up_gradient(0)),
-            (&mut self.logits_gradient, at.logits_gradient(0)),
-            (&mut self.qkv_weight, at.qkv_weight(0)),
-            (&mut self.out_weight, at.out_weight(0)),
-            (&mut self.up_weight, at.up_weight(0)),
-            (&mut self.down_weight, at.down_weight(0)),
-            (&mut self.logits_weight, at.logits_weight(0)),
-            (&mut self.logits_weight_more, at.logits_weight(0)),
+            (&mut self.qkv, each(&|layer| at.qkv(layer))),
+            (&mut self.out, each(&|layer| at.out(layer))),
+            (&mut self.up, each(&|layer| at.up(layer, false))),
+            (&mut self.down, each(&|layer| at.down(layer))),
+            (&mut self.logits, vec![at.logits(0)]),
+            (&mut self.qkv_gradient, each(&|layer| at.qkv_gradient(layer))),
+            (&mut self.out_gradient, each(&|layer| at.out_gradient(layer))),
+            (&mut self.up_gradient, each(&|layer| at.up_gradient(layer))),
+            (&mut self.down_gradient, each(&|layer| at.down_gradient(layer))),
+            (&mut self.logits_gradient, vec![at.logits_gradient(0)]),
+            (&mut self.qkv_weight, each(&|layer| at.qkv_weight(layer))),
+            (&mut self.out_weight, each(&|layer| at.out_weight(layer))),
+            (&mut self.up_weight, each(&|layer| at.up_weight(layer))),
+            (&mut self.down_weight, each(&|layer| at.down_weight(layer))),
+            (&mut self.logits_weight, vec![at.logits_weight(0)]),
+            (&mut self.logits_weight_more, vec![at.logits_weight(0)]),
         ];
         for (product, operands) in products {
             // SAFETY: the operands are those that the step gives to the same product.
-            unsafe { product.tune(operands) }?;
+            unsafe { product.tune(&operands) }?;
         }
-        // SAFETY: as above.
-        let up_s = unsafe { self.up.tune(at.up(0, false)) }?;
-        // SAFETY: as above.
-        let down_gradient_s = unsafe { self.down_gradient.tune(at.down_gradient(0)) }?;
-        let mut up = vec![(By::Beside, up_s + seconds(gpu, || rows.gelu(memory, 0))?)];
-        let beside_s = down_gradient_s + seconds(gpu, || rows.gelu_gradient(memory, 0))?;
-        let mut down_gradient = vec![(By::Beside, beside_s)];
-        if let Some(product) = &mut self.up_with_gelu {
+        let seconds =
+            |enqueue: &dyn Fn(usize) -> Result<(), TrainError>| seconds(gpu, turns, enqueue);
+        let gelu_s = seconds(&|layer| rows.gelu(memory, layer))?;
+        let slope_s = seconds(&|layer| rows.gelu_gradient(memory, layer))?;
+        let mut up_s = 1e-6 * self.up.chosen.0 + gelu_s;
+        let mut down_gradient_s = 1e-6 * self.down_gradient.chosen.0 + slope_s;
+        let fused = [
+            (&mut self.up_with_gelu, each(&|layer| at.up(layer, true)), &mut up_s),
+            (
+                &mut self.down_gradient_with_slope,
+                each(&|layer| at.down_gradient(layer)),
+                &mut down_gradient_s,
+            ),
+        ];
+        for (fused, operands, beside_s) in fused {
+            let Some(product) = fused else { continue };
             // SAFETY: as above.
-            up.push((By::Library, unsafe { product.tune(at.up(0, true)) }?));
+            let fused_s = unsafe { product.tune(&operands) }?;
+            if fused_s < GAIN * *beside_s {
+                *beside_s = fused_s;
+            } else {
+                *fused = None;
+            }
         }
-        if let Some(product) = &mut self.down_gradient_with_slope {
-            // SAFETY: as above.
-            down_gradient.push((By::Library, unsafe { product.tune(at.down_gradient(0)) }?));
-        }
+        let norm_s = seconds(&|layer| rows.normalise(memory, 2 * layer + 1))?;
+        let library_s = [up_s + norm_s, down_gradient_s];
+        self.report =
+            format!("up with LayerNorm and GELU, down_gradient with slope: {library_s:.7?} s\n");
         if let Some(own) = &self.own {
             own.turn(memory)?;
-            up.push((By::Own, seconds(gpu, || own.up(memory, 0))?));
-            down_gradient.push((By::Own, seconds(gpu, || own.down_gradient(memory, 0))?));
+            let own_s = [
+                seconds(&|layer| own.up(memory, layer))?,
+                seconds(&|layer| own.down_gradient(memory, layer))?,
+            ];
+            self.report += &format!("the same by our own products: {own_s:.7?} s\n");
+            let faster = own_s.iter().sum::<f64>() < GAIN * library_s.iter().sum::<f64>();
+            if !faster && !own.wanted {
+                self.own = None;
+            }
         }
-        (self.up_by, self.down_gradient_by) = (fastest(&up), fastest(&down_gradient));
-        if self.own.as_ref().is_some_and(|own| own.wanted) {
-            (self.up_by, self.down_gradient_by) = (By::Own, By::Own);
-        }
-        self.gelu_report = format!("up {up:.6?}\ndown_gradient {down_gradient:.6?}\n");
         Ok(())
     }
 
     /// The weights that our own products take turned, each step before its way back.
     pub(crate) fn turn(&self, memory: &Memory) -> Result<(), TrainError> {
         match &self.own {
-            Some(own) if self.down_gradient_by == By::Own => own.turn(memory),
-            _ => Ok(()),
+            Some(own) => own.turn(memory),
+            None => Ok(()),
         }
     }
 
@@ -199,7 +207,7 @@ impl Linear {
                  TFLOP/s, proposal {place}\n"
             )
         };
-        products.into_iter().map(line).collect::<String>() + &self.gelu_report
+        products.into_iter().map(line).collect::<String>() + &self.report
     }
 
     /// Enqueues one of them.
@@ -208,7 +216,16 @@ impl Linear {
         unsafe { product.enqueue(operands) }
     }
 
-    pub(crate) fn qkv(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
+    /// `qkv` from the layer's first `x`.
+    pub(crate) fn qkv(
+        &self,
+        memory: &Memory,
+        rows: &RowKernels,
+        layer: usize,
+    ) -> Result<(), TrainError> {
+        if layer > 0 {
+            rows.normalise(memory, 2 * layer)?; // the first one's is the embedding's
+        }
         Linear::enqueue(&self.qkv, Places { memory }.qkv(layer))
     }
 
@@ -217,22 +234,23 @@ impl Linear {
         Linear::enqueue(&self.out, Places { memory }.out(layer))
     }
 
-    /// `up` and `active`.
+    /// `active` from the layer's second `x`. In `up` is what goes into GELU; of our own products, its slope.
     pub(crate) fn up(
         &self,
         memory: &Memory,
         rows: &RowKernels,
         layer: usize,
     ) -> Result<(), TrainError> {
-        let at = Places { memory };
-        match (self.up_by, &self.up_with_gelu, &self.own) {
-            (By::Own, _, Some(own)) => own.up(memory, layer),
-            (By::Library, Some(fused), _) => Linear::enqueue(fused, at.up(layer, true)),
-            _ => {
-                Linear::enqueue(&self.up, at.up(layer, false))?;
-                rows.gelu(memory, layer)
-            }
+        if let Some(own) = &self.own {
+            return own.up(memory, layer);
         }
+        let at = Places { memory };
+        rows.normalise(memory, 2 * layer + 1)?;
+        if let Some(fused) = &self.up_with_gelu {
+            return Linear::enqueue(fused, at.up(layer, true));
+        }
+        Linear::enqueue(&self.up, at.up(layer, false))?;
+        rows.gelu(memory, layer)
     }
 
     /// The next layer's first `x`.
@@ -261,15 +279,15 @@ impl Linear {
         rows: &RowKernels,
         layer: usize,
     ) -> Result<(), TrainError> {
-        let operands = Places { memory }.down_gradient(layer);
-        match (self.down_gradient_by, &self.down_gradient_with_slope, &self.own) {
-            (By::Own, _, Some(own)) => own.down_gradient(memory, layer),
-            (By::Library, Some(fused), _) => Linear::enqueue(fused, operands),
-            _ => {
-                Linear::enqueue(&self.down_gradient, operands)?;
-                rows.gelu_gradient(memory, layer)
-            }
+        if let Some(own) = &self.own {
+            return own.down_gradient(memory, layer);
         }
+        let operands = Places { memory }.down_gradient(layer);
+        if let Some(fused) = &self.down_gradient_with_slope {
+            return Linear::enqueue(fused, operands);
+        }
+        Linear::enqueue(&self.down_gradient, operands)?;
+        rows.gelu_gradient(memory, layer)
     }
 
     pub(crate) fn down_weight(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
@@ -304,30 +322,25 @@ impl Linear {
     }
 }
 
-/// How often each is timed, once more than that to load code.
-const REPEATS: usize = 5;
+/// Layers whose products are timed one after the other: their data are more than the cache holds.
+const TURNS: usize = 4;
+/// How often, once more than that to load code.
+const REPEATS: usize = 3;
 
-/// The first of those that no other one is clearly faster than.
-fn fastest(measured: &[(By, f64)]) -> By {
-    let mut best = measured[0];
-    for &one in &measured[1..] {
-        if one.1 < 0.98 * best.1 {
-            best = one;
-        }
-    }
-    best.0
-}
-
-/// Seconds of what `enqueue` enqueues.
-fn seconds(gpu: &Rc<Gpu>, enqueue: impl Fn() -> Result<(), TrainError>) -> Result<f64, TrainError> {
+/// Seconds of what `enqueue` enqueues for a layer.
+fn seconds(
+    gpu: &Rc<Gpu>,
+    turns: usize,
+    enqueue: &dyn Fn(usize) -> Result<(), TrainError>,
+) -> Result<f64, TrainError> {
     let clock = [gpu.event()?, gpu.event()?];
     let mut fastest = f64::INFINITY;
     for _ in 0..=REPEATS {
         gpu.record(&clock[0])?;
-        enqueue()?;
+        (0..turns).try_for_each(enqueue)?;
         gpu.record(&clock[1])?;
         gpu.synchronize()?;
-        fastest = fastest.min(clock[0].seconds_until(&clock[1])?);
+        fastest = fastest.min(clock[0].seconds_until(&clock[1])? / turns as f64);
     }
     Ok(fastest)
 }

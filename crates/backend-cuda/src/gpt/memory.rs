@@ -81,7 +81,7 @@ pub(crate) struct State {
 }
 
 /// Most logits, in bytes, that are in memory at a time.
-const LOGITS_BYTES: usize = 1 << 30;
+const LOGITS_BYTES: usize = 2 << 30;
 /// Rows of a block of the kernels for narrow models: `ROWS` of `kernels/gpt_narrow.cuh`.
 pub(crate) const NARROW_ROWS: usize = 16;
 /// Steps of one upload of windows.

@@ -1,11 +1,11 @@
 //! The model `gpt` in training: its data on the device, the captured step, the session.
 
 mod attention;
-mod gelu;
 mod layout;
 mod linear;
 mod memory;
 mod narrow;
+mod products;
 mod replicas;
 mod rows;
 mod sdpa;
@@ -15,12 +15,12 @@ use crate::cublaslt::{CublasLt, Element};
 use crate::driver::{Buffer, Event, Gpu, Graph};
 use crate::nccl::Communicator;
 use attention::{Attention, Choice};
-use gelu::GeluKernels;
 use linear::Linear;
 use memory::{CAPACITY, Memory, Progress, Sizes, StepRates};
 use narrow::NarrowKernels;
 use nn::backend::{Description, Measured, TrainError, Unavailable};
 use nn::gpt::{Job, Session, State};
+use products::RowProducts;
 use rows::{RowKernels, Source};
 use std::rc::Rc;
 use std::time::Instant;
@@ -34,9 +34,9 @@ const GRAPH_STEPS: usize = 8;
 /// products fill the device by themselves.
 const OVERLAPPED: usize = 8 << 20;
 
-/// Whether our own products with GELU run.
+/// Whether our own products run where there are any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum OwnGelu {
+enum OwnProducts {
     No,
     Faster,
     Yes,
@@ -53,8 +53,8 @@ pub(crate) struct Plan {
     /// GELU within the products, in bf16.
     fused_gelu: bool,
     attention: Choice,
-    /// Our own products with GELU, where there are any.
-    own_gelu: OwnGelu,
+    /// Our own products with LayerNorm and GELU: `kernels/gpt_products.cu`.
+    own_products: OwnProducts,
     /// The kernels for narrow models, where the sizes are theirs.
     narrow: bool,
 }
@@ -69,7 +69,7 @@ impl Plan {
             overlap: None,
             fused_gelu,
             attention: Choice::Faster,
-            own_gelu: OwnGelu::Faster,
+            own_products: OwnProducts::Faster,
             narrow: true,
         };
         for word in words.into_iter().flat_map(|words| words.split(',')) {
@@ -80,12 +80,12 @@ impl Plan {
                 "beside" => plan.overlap = Some(true),
                 "own-attention" => plan.attention = Choice::Own,
                 "cudnn" => plan.attention = Choice::Cudnn,
-                "library-gelu" => plan.own_gelu = OwnGelu::No,
-                "own-gelu" => plan.own_gelu = OwnGelu::Yes,
+                "library-products" => plan.own_products = OwnProducts::No,
+                "own-products" => plan.own_products = OwnProducts::Yes,
                 "general" => plan.narrow = false,
                 "plain-gelu" => plan.fused_gelu = false,
                 _ => {
-                    let reason = "for gpt, cuda has the words graph, kernels, serial, beside, general, library-gelu, own-gelu, \
+                    let reason = "for gpt, cuda has the words graph, kernels, serial, beside, general, library-products, own-products, \
                                   plain-gelu, own-attention, cudnn";
                     return Err(TrainError::Option {
                         option: "plan",
@@ -155,11 +155,12 @@ impl<'data> GptSession<'data> {
         let compiling = Instant::now();
         let rows = RowKernels::new(gpu, job.shape, element)?;
         let attention = Attention::new(gpu, &memory)?;
-        let own_gelu = match plan.own_gelu != OwnGelu::No && plan.fused_gelu && !narrow {
-            true => GeluKernels::new(gpu, &memory.sizes, plan.own_gelu == OwnGelu::Yes)?,
+        let own_products = match plan.own_products != OwnProducts::No && plan.fused_gelu && !narrow
+        {
+            true => RowProducts::new(gpu, &memory.sizes, plan.own_products == OwnProducts::Yes)?,
             false => None,
         };
-        let linear = Linear::new(&library, &memory.sizes, plan.fused_gelu, own_gelu)?;
+        let linear = Linear::new(&library, &memory.sizes, plan.fused_gelu, own_products)?;
         let narrow = match narrow {
             true => Some(NarrowKernels::new(gpu, &memory)?),
             false => None,

@@ -176,15 +176,13 @@ impl Step {
         let StepKernels { rows, linear, .. } = &self.kernels;
         rows.embed(memory, source)?;
         for layer in 0..memory.sizes.shape.layers {
-            linear.qkv(memory, layer)?;
+            linear.qkv(memory, rows, layer)?;
             self.kernels.attention.forward(memory, layer)?;
             linear.out(memory, layer)?;
-            rows.normalise(memory, 2 * layer + 1)?;
             linear.up(memory, rows, layer)?;
             linear.down(memory, layer)?;
-            rows.normalise(memory, 2 * layer + 2)?;
         }
-        Ok(())
+        rows.normalise(memory, 2 * memory.sizes.shape.layers)
     }
 
     /// Logits, losses and what goes back from them, a chunk of rows at a time.

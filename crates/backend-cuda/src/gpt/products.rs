@@ -1,4 +1,5 @@
-//! Launchers of `kernels/gpt_gelu.cu`: the MLP's products with GELU or its slope behind them, on Hopper.
+//! Launchers of `kernels/gpt_products.cu`: the MLP's first product and its gradient with what comes before and
+//! after them, on Hopper, for models up to 384 wide.
 
 use super::memory::{Memory, Sizes};
 use crate::cublaslt::Element;
@@ -6,25 +7,33 @@ use crate::driver::{Address, Buffer, Gpu, Kernel, Ptx, Shape, TensorMap};
 use nn::backend::TrainError;
 use std::rc::Rc;
 
-static PTX: Ptx = Ptx { name: "gpt_gelu.ptx", packed: include_bytes!("../../ptx/gpt_gelu.ptx.gz") };
+static PTX: Ptx =
+    Ptx { name: "gpt_products.ptx", packed: include_bytes!("../../ptx/gpt_products.ptx.gz") };
 
 // As the kernels have them.
+const ROWS: usize = 128;
 const TILE: usize = 128;
-const INNER: usize = 64;
+const EDGE: usize = 64;
+const PARTS: usize = 6;
 const STAGES: usize = 4;
-const THREADS: u32 = 384;
-const SHARED_BYTES: usize =
-    STAGES * 2 * TILE * INNER * 2 + 2 * TILE * TILE * 2 + 2 * STAGES * 8 + 1024;
+const PEERS: usize = 2;
+const THREADS: u32 = 288;
+const SHARED_BYTES: usize = 2 * (PARTS * ROWS * EDGE + STAGES * TILE * EDGE + 2 * ROWS * TILE)
+    + 8 * (2 * STAGES + 3)
+    + 1024;
 const TURN_EDGE: usize = 32;
 const TURN_THREADS: u32 = 256;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct GeluProduct {
+struct RowProduct {
     left: TensorMap,
     right: TensorMap,
-    aux: Address,
-    result: Address,
+    slope: TensorMap,
+    result: TensorMap,
+    x: Address,
+    gain: Address,
+    moments: Address,
     rows: u32,
     columns: u32,
     inner: u32,
@@ -42,7 +51,7 @@ struct Turn {
 }
 
 /// The kernels, and the layers' `down` as (in, out).
-pub(crate) struct GeluKernels {
+pub(crate) struct RowProducts {
     up: Kernel,
     down_gradient: Kernel,
     turn: Kernel,
@@ -52,25 +61,26 @@ pub(crate) struct GeluKernels {
     pub(crate) wanted: bool,
 }
 
-impl GeluKernels {
+impl RowProducts {
     /// None if they are not for this device or these sizes.
     pub(crate) fn new(
         gpu: &Rc<Gpu>,
         sizes: &Sizes,
         wanted: bool,
-    ) -> Result<Option<GeluKernels>, TrainError> {
+    ) -> Result<Option<RowProducts>, TrainError> {
         let width = sizes.shape.width;
         let fits = gpu.device().capability[0] == 9
             && sizes.element == Element::Bf16
-            && sizes.rows.is_multiple_of(TILE)
-            && width.is_multiple_of(INNER);
+            && sizes.rows.is_multiple_of(ROWS)
+            && width.is_multiple_of(EDGE)
+            && width <= PARTS * EDGE;
         if !fits {
             return Ok(None);
         }
         let module = Rc::new(gpu.load(&PTX)?);
         let elements = sizes.shape.layers * 4 * width * width;
-        Ok(Some(GeluKernels {
-            up: module.kernel("up_with_gelu", SHARED_BYTES)?,
+        Ok(Some(RowProducts {
+            up: module.kernel("normalise_then_up", SHARED_BYTES)?,
             down_gradient: module.kernel("down_gradient_with_slope", SHARED_BYTES)?,
             turn: module.kernel("turn_matrices", 0)?,
             turned: gpu.allocate("the turned parameters", elements)?,
@@ -83,41 +93,44 @@ impl GeluKernels {
         &self,
         kernel: &Kernel,
         memory: &Memory,
-        [left, right, aux, result]: [Address; 4],
+        layer: usize,
+        [left, right, result]: [Address; 3],
     ) -> Result<(), TrainError> {
         let (rows, inner) = (memory.sizes.rows, memory.sizes.shape.width);
-        let columns = 4 * inner;
-        let arguments = GeluProduct {
-            left: kernel.tensor_map(left, [rows, inner], [TILE, INNER])?,
-            right: kernel.tensor_map(right, [columns, inner], [TILE, INNER])?,
-            aux,
-            result,
+        let (columns, norm) = (4 * inner, 2 * layer + 1);
+        let map = |address, down, across| kernel.tensor_map(address, [down, across], [EDGE, EDGE]);
+        let arguments = RowProduct {
+            left: map(left, rows, inner)?,
+            right: map(right, columns, inner)?,
+            slope: map(memory.up.at(layer), rows, columns)?,
+            result: map(result, rows, columns)?,
+            x: memory.x.at(norm),
+            gain: memory.gain(norm),
+            moments: memory.moments(norm),
             rows: rows as u32,
             columns: columns as u32,
             inner: inner as u32,
             unused: 0,
         };
-        let tiles = rows / TILE * (columns / TILE);
-        let shape = Shape::row(tiles.min(self.multiprocessors), THREADS);
-        // SAFETY: buffers of `memory`, whose sizes are whole tiles: see `new`.
+        let clusters = rows.div_ceil(PEERS * ROWS).min(self.multiprocessors / PEERS);
+        let shape = Shape::row(PEERS * clusters, THREADS);
+        // SAFETY: buffers of `memory`, for whose sizes the kernels are: see `new`.
         unsafe { kernel.launch(shape, &arguments) }
     }
 
-    /// `up` and `active` of a layer.
+    /// `active` of a layer from its second `x`, by way of `normal`; in `up` is GELU's slope.
     pub(crate) fn up(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
         let weight = memory.weight(memory.sizes.layout.layers[layer].up);
-        let left = memory.normal.at(2 * layer + 1);
-        let (up, active) = (memory.up.at(layer), memory.active.at(layer));
-        self.launch(&self.up, memory, [left, weight, up, active])
+        let places = [memory.normal.at(2 * layer + 1), weight, memory.active.at(layer)];
+        self.launch(&self.up, memory, layer, places)
     }
 
     /// `up_delta` from the gradient of the layer's result.
     pub(crate) fn down_gradient(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
         let width = memory.sizes.shape.width;
         let weight = self.turned.address_of(layer * 4 * width * width);
-        let left = memory.x_delta(2 * layer + 2);
-        let (up, delta) = (memory.up.at(layer), memory.up_delta(layer));
-        self.launch(&self.down_gradient, memory, [left, weight, up, delta])
+        let places = [memory.x_delta(2 * layer + 2), weight, memory.up_delta(layer)];
+        self.launch(&self.down_gradient, memory, layer, places)
     }
 
     /// The turned weights, after the weights have changed.
