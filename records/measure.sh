@@ -13,7 +13,7 @@
 #   gpt-cuda    60 min   the GPT's presets on an NVIDIA GPU, in bf16 and float32, six rounds; first `trainmark setup --suite gpt`.
 #                        The time is a guess; $GPT_CUDA replaces the list of presets, precisions, steps and rounds
 #   devices     30 min   the GPT `char` and GPT-2's layers on one and on two NVIDIA GPUs, six rounds; first `trainmark setup --suite
-#                        suites/devices.toml`. It has never run: the time is a guess
+#                        suites/devices.toml`. It has never run whole: the time is a guess
 # Each part leaves FOLDER/PART.md and its result files; one that is measured again replaces only its own.
 # MNIST is looked for as the trainer does: $TRAINMARK_DATA, ./data, the user's cache. The GPT's text is the file
 # $GPT_DATA, or else what suites/gpt.toml finds. Let nothing else run.
