@@ -3,7 +3,7 @@
 //! Devices are NVIDIA's by their UUIDs, as NVML tells them, or whatever `--devices` names. Of those that are free a row
 //! gets those that are linked best, and of equal ones the first; of those that `--devices` names simply the first.
 
-use measure::surroundings::Gpu;
+use measure::surroundings::{Gpu, LINKS};
 use record::number::count;
 use std::collections::BTreeMap;
 
@@ -56,23 +56,12 @@ pub struct Pool {
 /// By a device's UUID and another's.
 type Links = BTreeMap<String, BTreeMap<String, String>>;
 
-/// The ways between two devices that NVML tells, the shortest first.
-const WAYS: [&str; 7] = [
-    "NVLink",
-    "one board",
-    "one PCIe switch",
-    "PCIe switches",
-    "PCIe host bridge",
-    "PCIe within a NUMA node",
-    "PCIe between NUMA nodes",
-];
-
 /// So many of some devices, in their order: those whose longest way to each other is the shortest, then whose ways are
 /// the shortest together, then the first. Each set begins with one device and takes in the next nearest one.
 fn nearest(free: &[String], wanted: usize, links: &Links) -> Vec<String> {
     let way = |one: &String, other: &String| {
         let told = links.get(one).and_then(|it| it.get(other));
-        told.and_then(|told| WAYS.iter().position(|way| way == told)).unwrap_or(WAYS.len())
+        told.and_then(|told| LINKS.iter().position(|link| link == told)).unwrap_or(LINKS.len())
     };
     let of = |first: usize| {
         let (mut set, mut length) = (vec![first], (0, 0));

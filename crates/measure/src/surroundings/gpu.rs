@@ -2,9 +2,9 @@
 //! memory is on them.
 //!
 //! The library is loaded at run time; without it, or without a device, every figure is absent with
-//! the reason. Memory, energy and the highest clock were read on an H100 (docs/cuda.md); throttling, other
-//! processes, links and several GPUs were never met, and are written against NVML's documentation
-//! (docs/several-devices.md).
+//! the reason. Memory, energy and clocks were read on an H100 and on two H200 at once, whose NVLink was seen
+//! (docs/several-devices.md); throttling, other processes and links of PCIe were never met, and are written
+//! against NVML's documentation.
 
 use crate::process;
 use nvml_wrapper::Nvml;
@@ -18,6 +18,16 @@ use std::sync::Arc;
 
 /// Which the wrapper loads.
 const LIBRARY: &str = if cfg!(windows) { "nvml.dll" } else { "libnvidia-ml.so.1" };
+/// The ways between two GPUs, the shortest first. All but the first are NVML's levels of topology.
+pub const LINKS: [&str; 7] = [
+    "NVLink",
+    "one board",
+    "one PCIe switch",
+    "PCIe switches",
+    "PCIe host bridge",
+    "PCIe within a NUMA node",
+    "PCIe between NUMA nodes",
+];
 /// An SM clock may fall to this share of the window's highest.
 const CLOCK_SHARE: f64 = 0.9;
 
@@ -301,7 +311,7 @@ fn link(device: &nvml_wrapper::Device, other: &nvml_wrapper::Device) -> Option<S
     // Through a switch of NVLink too.
     let over_nvlink = device.p2p_status(other, P2pCapabilitiesIndex::NvLink);
     let link =
-        if matches!(over_nvlink, Ok(P2pStatus::Ok)) { Some("NVLink") } else { pcie(device, other) };
+        if matches!(over_nvlink, Ok(P2pStatus::Ok)) { Some(LINKS[0]) } else { pcie(device, other) };
     link.map(str::to_owned)
 }
 
@@ -310,14 +320,15 @@ fn pcie(device: &nvml_wrapper::Device, other: &nvml_wrapper::Device) -> Option<&
     use nvml_wrapper::enum_wrappers::device::TopologyLevel;
     // The wrapper takes a handle of its own.
     let again = other.nvml().device_by_index(other.index().ok()?).ok()?;
-    Some(match device.topology_common_ancestor(again).ok()? {
-        TopologyLevel::Internal => "one board",
-        TopologyLevel::Single => "one PCIe switch",
-        TopologyLevel::Multiple => "PCIe switches",
-        TopologyLevel::HostBridge => "PCIe host bridge",
-        TopologyLevel::Node => "PCIe within a NUMA node",
-        TopologyLevel::System => "PCIe between NUMA nodes",
-    })
+    let level = match device.topology_common_ancestor(again).ok()? {
+        TopologyLevel::Internal => 1,
+        TopologyLevel::Single => 2,
+        TopologyLevel::Multiple => 3,
+        TopologyLevel::HostBridge => 4,
+        TopologyLevel::Node => 5,
+        TopologyLevel::System => 6,
+    };
+    Some(LINKS[level])
 }
 
 /// NVML tells it on Linux only.

@@ -17,6 +17,6 @@ pub mod placement;
 mod readings;
 mod seen;
 
-pub use gpu::{Device, Gpu, Gpus};
+pub use gpu::{Device, Gpu, Gpus, LINKS};
 pub use observer::{Observer, Window};
 pub use seen::{Busy, Surroundings, Usual};
