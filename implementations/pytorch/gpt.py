@@ -4,8 +4,10 @@ Started by torchrun, ranks share each step's windows through DistributedDataPara
 between CPUs.
 
 `--compile` compiles the forward and backward pass with torch.compile; on a GPU the whole step, clipping and
-AdamW included, is then captured as one CUDA graph, since a small model's step is mostly launches. `bf16` is
-autocast, with float32 weights, as nanoGPT does it."""
+AdamW included, is then captured as one CUDA graph, since a small model's step is mostly launches. Several ranks'
+exchange of gradients is captured with it: PyTorch's note "CUDA semantics" (Usage with DistributedDataParallel) asks
+for a side stream, eleven steps before the capture, and no asynchronous handling of NCCL's errors. `bf16` is autocast,
+with float32 weights, as nanoGPT does it."""
 
 import contextlib
 import os
@@ -93,39 +95,65 @@ class Gpt(nn.Module):
         return F.linear(parts.ln_f(x), parts.wte.weight)
 
 
+class Loss(nn.Module):
+    """Of windows that start at `starts` in the text; a module, since DistributedDataParallel wraps those."""
+
+    def __init__(self, model, text, context, precision):
+        super().__init__()
+        self.model, self.text, self.precision = model, text, precision
+        self.window = torch.arange(context + 1, device=text.device)
+
+    def forward(self, starts):
+        windows = self.text[starts[:, None] + self.window]
+        with autocast(self.text.device, self.precision):
+            logits = self.model(windows[:, :-1])
+        return F.cross_entropy(logits.flatten(0, 1).float(), windows[:, 1:].flatten())
+
+
+def autocast(device, precision):
+    if precision != "bf16":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
 class Session(gpt.Session):
     version = torch.__version__
 
     def __init__(self, command, shape, text):
         torch.set_num_threads(command.threads)
         torch.backends.cuda.matmul.allow_tf32 = command.precision == "tf32"
-        self.shape, self.precision, self.ranks = shape, command.precision, command.rank.count
+        self.precision, self.ranks = command.precision, command.rank.count
         self.on = torch.device(command.backend)
         if command.backend == "cuda":
             self.on = torch.device("cuda", command.rank.local)
             torch.cuda.set_device(self.on)
         self.device = devices(command.backend)[0].name
         self.threads = command.threads if command.backend == "cpu" else None
-        self.captured = command.compile and command.backend == "cuda" and self.ranks == 1
-        self.path = "eager, SDPA"
+        self.captured = command.compile and command.backend == "cuda"
+        self.path = "torch.compile, SDPA" if command.compile else "eager, SDPA"
+        if self.captured:
+            self.path += ", one CUDA graph a step"
+        self.graph, self.stream = None, torch.cuda.Stream() if self.captured else None
+        self.model = Gpt(shape).to(self.on)
+        text = torch.from_numpy(text.astype(np.int64)).to(self.on)
+        self.loss = Loss(self.model, text, shape.context, self.precision)
         if command.compile:
-            self.path = "torch.compile, SDPA, one CUDA graph a step" if self.captured else "torch.compile, SDPA"
-        self.text = torch.from_numpy(text.astype(np.int64)).to(self.on)
-        self.window = torch.arange(shape.context + 1, device=self.on)
-        self.model = self.forward = Gpt(shape).to(self.on)
-        self.graph, self.loss = None, self.eager_loss
+            self.loss = torch.compile(self.loss, dynamic=False)
         if self.ranks > 1:
-            if command.backend == "cuda":
-                distributed.init_process_group("nccl", device_id=self.on)
-            else:
-                distributed.init_process_group("gloo")
-            compiled = torch.compile(self.model, dynamic=False) if command.compile else self.model
-            self.forward = DistributedDataParallel(compiled)
-            self.path += f", DDP of {self.ranks} ranks ({distributed.get_backend()})"
-        elif command.compile:
-            self.loss = torch.compile(self.eager_loss, dynamic=False)
+            self.join()
         self.starts = torch.zeros(command.batch // self.ranks, dtype=torch.int64, device=self.on)
         self.value = torch.zeros((), device=self.on)
+
+    def join(self):
+        """The other ranks."""
+        if self.on.type == "cuda":
+            os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = "0"  # else it could look at a step that is being captured
+            distributed.init_process_group("nccl", device_id=self.on)
+        else:
+            distributed.init_process_group("gloo")
+        with aside(self.stream):
+            self.loss = DistributedDataParallel(self.loss)
+        self.path += f", DDP of {self.ranks} ranks ({distributed.get_backend()})"
 
     def new_optimizer(self):
         matrices = [p for p in self.model.parameters() if p.dim() >= 2]
@@ -138,17 +166,6 @@ class Session(gpt.Session):
         return torch.optim.AdamW(
             groups, lr=rate, betas=recipe.BETAS, eps=recipe.EPSILON, fused=True, capturable=self.captured
         )
-
-    def autocast(self):
-        if self.precision != "bf16":
-            return contextlib.nullcontext()
-        return torch.autocast(self.on.type, torch.bfloat16)
-
-    def eager_loss(self, starts):
-        windows = self.text[starts[:, None] + self.window]
-        with self.autocast():
-            logits = self.forward(windows[:, :-1])
-        return F.cross_entropy(logits.flatten(0, 1).float(), windows[:, 1:].flatten())
 
     def step(self):
         """Of the windows at `self.starts`; leaves the loss in `self.value`."""
@@ -185,18 +202,17 @@ class Session(gpt.Session):
     def warm_up(self, starts, rates):
         if not self.captured:
             return super().warm_up(starts, rates)
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            self.train(starts[:3], rates[:3])
-        torch.cuda.current_stream().wait_stream(stream)
+        # Of several ranks, DistributedDataParallel arranges its buckets anew in the first steps.
+        steps = np.arange(11 if self.ranks > 1 else 3) % len(starts)
+        with aside(self.stream):
+            self.train(starts[steps], rates[steps])
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph, stream=self.stream):
             self.step()
 
     @torch.inference_mode()
     def predict(self, tokens):
-        with self.autocast():
+        with autocast(self.on, self.precision):
             return self.model(torch.from_numpy(tokens).to(self.on)).float().cpu().numpy()
 
     def set_parameters(self, parameters):
@@ -220,10 +236,27 @@ class Session(gpt.Session):
         if self.ranks > 1:
             distributed.barrier()
 
+    def close(self):
+        if self.ranks > 1:
+            self.graph = None  # which holds NCCL's communicator
+            distributed.destroy_process_group()
+
     def measured(self):
         if self.on.type != "cuda":
             return {}
         return {"device_peak_bytes": torch.cuda.max_memory_allocated()}
+
+
+@contextlib.contextmanager
+def aside(stream):
+    """In this stream, after and before all that the current one does."""
+    if stream is None:
+        yield
+        return
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream().wait_stream(stream)
 
 
 def devices(backend):

@@ -95,8 +95,8 @@ pub struct Model {
 /// Metrics on the wrong side of which a row has not converged.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Target {
-    /// It holds for configurations with at least these numbers and exactly these other values;
-    /// `dataset` is the name of the data.
+    /// It holds for configurations with exactly these values. Of keys that the task does not know, or that change no
+    /// step (`steps`, `epochs`), a number is the least. `dataset` is the name of the data.
     #[serde(default)]
     pub at: Map<String, Value>,
     #[serde(flatten)]
@@ -107,13 +107,15 @@ pub struct Target {
 const DATASET: &str = "dataset";
 
 impl Target {
-    fn holds(&self, dataset: Option<&str>, config: &Map<String, Value>) -> bool {
+    fn holds(&self, dataset: Option<&str>, config: &Map<String, Value>, task: &Task) -> bool {
         self.at.iter().all(|(key, wanted)| {
             if key == DATASET {
                 return wanted.as_str() == dataset;
             }
+            let exact = task.keys.get(key).is_some_and(|key| key.changes_steps);
             match (config.get(key).and_then(Value::as_f64), wanted.as_f64()) {
-                (Some(value), Some(least)) => value >= least,
+                (Some(value), Some(least)) if !exact => value >= least,
+                (Some(value), Some(wanted)) => value == wanted,
                 _ => config.get(key) == Some(wanted),
             }
         })
@@ -510,7 +512,7 @@ impl Suite {
     ) -> BTreeMap<String, f64> {
         let targets = self.models.get(model).map_or(&[][..], |model| &model.targets);
         let mut holding: Vec<&Target> =
-            targets.iter().filter(|it| it.holds(dataset, config)).collect();
+            targets.iter().filter(|it| it.holds(dataset, config, self.task())).collect();
         holding.sort_by(|one, other| one.weight().total_cmp(&other.weight()));
         holding.into_iter().flat_map(|target| target.metrics.clone()).collect()
     }
@@ -647,6 +649,26 @@ mod tests {
         assert_eq!(target("mlp", "digits", 1), Some(80.0));
         assert_eq!(target("mlp", "mnist", 0), None);
         assert_eq!(target("cnn", "mnist", 5), None);
+    }
+
+    #[test]
+    fn a_target_belongs_to_the_sizes_of_a_model_and_to_at_least_so_many_steps() {
+        let gpt = LoadedSuite::find(Some(Path::new("gpt"))).unwrap().suite;
+        let target = |preset: &str, steps: u32| {
+            let mut config = gpt.config.clone();
+            config.extend(gpt.presets[preset].clone());
+            config.insert("steps".to_owned(), steps.into());
+            gpt.targets("gpt", Some("shakespeare"), &config).into_values().next()
+        };
+        assert_eq!(
+            [1999, 2000, 5000].map(|steps| target("small", steps)),
+            [None, Some(1.945), Some(1.945)]
+        );
+        assert_eq!(
+            [999, 1000, 2000].map(|steps| target("char", steps)),
+            [None, Some(1.57), Some(1.57)]
+        );
+        assert_eq!(target("gpt2", 2000), None, "nobody has studied its seeds");
     }
 
     #[test]

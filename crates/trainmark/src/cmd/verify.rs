@@ -9,7 +9,9 @@ use crate::runner::{Runner, cancelled_by_signals, new_run};
 use crate::suite::LoadedSuite;
 use crate::task::Task;
 use crate::trainer::{Plain, make_ready};
-use crate::verify::{Examiner, FILE, Grade, Verification, VerificationFile, reference_row};
+use crate::verify::{
+    Examiner, FILE, Grade, Verification, VerificationFile, reference_row, to_verify,
+};
 use anyhow::{Context, Result, anyhow};
 use measure::text::one_line;
 use record::number::count;
@@ -43,6 +45,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let rows = plan::plan(&loaded.suite, &selection(&args.what)?).map_err(|it| anyhow!(it))?;
     let rows = distinct(rows, loaded.suite.task());
     if args.dry_run {
+        let rows: Vec<Row> = rows.iter().map(|row| to_verify(&loaded.suite, row)).collect();
         let all = with_references(&loaded, &rows);
         let mut commands = args.what.commands(&loaded, &all, Purpose::Verify)?;
         let verified = commands.iter_mut().filter(|it| it.purpose == Purpose::Verify);

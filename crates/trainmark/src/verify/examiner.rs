@@ -48,7 +48,7 @@ pub fn reference_row(suite: &Suite, row: &Row) -> Option<Row> {
 }
 
 /// A row as it is verified: what the task changes in its configuration for that.
-fn to_verify(suite: &Suite, row: &Row) -> Row {
+pub fn to_verify(suite: &Suite, row: &Row) -> Row {
     let mut row = row.clone();
     for (key, value) in suite.task().verify.iter().flat_map(|verify| &verify.config) {
         row.config.insert(key.clone(), value.clone());

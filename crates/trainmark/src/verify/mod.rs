@@ -6,7 +6,7 @@
 mod examiner;
 mod exchange;
 
-pub use examiner::{Examiner, reference_row};
+pub use examiner::{Examiner, reference_row, to_verify};
 pub use record::verification::{
     FILE, Grade, QuantityRecord, SCHEMA_VERSION, Verification, VerificationFile, same_training,
 };

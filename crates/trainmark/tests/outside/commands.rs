@@ -38,7 +38,7 @@ echo 'Test Accuracy: 95.67%'
         program = "./log"
         build = ["{program}", "build"]
         probe = ["{program}", "probe"]
-        command = ["{program}", "train", "{epochs}", "{hidden_size}", "{predictions}"]
+        command = ["{program}", "train", "{epochs}", "{batch_size}", "{hidden_size}", "{predictions}"]
         backends = ["cpu"]
         models.mlp = { prefix = "log", matrix = { hidden_size = [4, 8] } }
         [trainers.setup]
@@ -94,7 +94,7 @@ fn a_dry_run_lists_what_is_executed_and_nothing_else_is() {
         like = "mnist"
         [task.verify]
         reference = "Truth"
-        config = { epochs = 1 }
+        config = { epochs = 1, batch_size = 8 }
         program = "./log"
         command = ["{program}", "reference", "{hidden_size}"]
         [[trainers]]"#;

@@ -4,6 +4,7 @@ ChaCha8 keyed with the seed; stream 0 for the parameters, stream 1 for the windo
 `+ - * / sqrt` alone, in the order of the Rust code, so that every bit is the same."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -20,6 +21,7 @@ A = 3.3871327179, 50.434271938, 159.29113202, 59.10937472
 B = 1.0, 17.895169469, 78.757757664, 67.1875636
 C = 1.4234372777, 2.75681539, 1.3067284816, 0.17023821103
 D = 1.0, 0.7370016425, 0.12021132975
+PIECE = 1 << 18  # its float64 fit into a cache
 ODD = tuple(1 / (2 * k + 1) for k in range(12))
 
 
@@ -44,19 +46,23 @@ def shapes(shape):
 
 def initial_parameters(shape, seed):
     """Normal with deviation 0.02, residual projections smaller; LayerNorm's weights 1."""
-    parameters, begin = {}, 0
+    parameters, pieces, begin = {}, [], 0
     for name, sizes in shapes(shape):
         if len(sizes) == 1:
             parameters[name] = np.ones(sizes, np.float32)
             continue
-        count = math.prod(sizes)
         deviation = 0.02 / math.sqrt(2.0 * shape.layers) if name.endswith("c_proj.weight") else 0.02
-        values = np.empty(count, np.float32)
-        for at in range(0, count, 1 << 20):  # a large tensor's float64 all at once would be gigabytes
-            piece = words(seed, 0, min(1 << 20, count - at), begin + at)
-            values[at : at + len(piece)] = deviation * normal(piece)
-        parameters[name] = values.reshape(sizes)
-        begin += count
+        parameters[name] = np.empty(sizes, np.float32)
+        values = parameters[name].reshape(-1)
+        pieces += [(values[at : at + PIECE], deviation, begin + at) for at in range(0, len(values), PIECE)]
+        begin += len(values)
+
+    def draw(piece):
+        values, deviation, first = piece
+        values[:] = deviation * normal(words(seed, 0, len(values), first))
+
+    with ThreadPoolExecutor() as pool:  # NumPy computes side by side; GPT-2's layers take ten seconds on one core
+        list(pool.map(draw, pieces))
     return parameters
 
 

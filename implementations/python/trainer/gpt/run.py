@@ -29,7 +29,9 @@ def _run(command, devices, open_session):
     if len(text.train) <= shape.context:
         raise Failure(DATA, f"{text.name}: {len(text.train)} tokens for windows of {shape.context} and a target")
     if folder := os.environ.get("TRAINMARK_VERIFY"):
-        return _verify(command, open_session(command, shape, text.train), shape, Path(folder))
+        session = open_session(command, shape, text.train)
+        _verify(command, session, shape, Path(folder))
+        return session.close()
     initial = recipe.initial_parameters(shape, command.seed)
     session = open_session(command, shape, text.train)
     setup_s = time.perf_counter() - BEGAN
@@ -42,6 +44,7 @@ def _run(command, devices, open_session):
     compile_s = time.perf_counter() - clock
     _announce(command, session, shape, text, setup_s, compile_s)
     _train(command, session, shape, text)
+    session.close()
 
 
 def _stretch(command, shape, text, first, count):

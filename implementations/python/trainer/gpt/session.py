@@ -41,6 +41,9 @@ class Session:
     def meet(self):
         """Waits for the other ranks, if there are any."""
 
+    def close(self):
+        """Leaves the other ranks."""
+
     def measured(self):
         """What the framework knows of the run: `device_s`, `device_peak_bytes`."""
         return {}
