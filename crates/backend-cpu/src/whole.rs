@@ -36,9 +36,7 @@ fn conforms(model: &str) {
 }
 
 fn threads_do_not_change_a_bit(model: &str) {
-    for case in conformance::cases().into_iter().filter(|case| case.model.id() == model) {
-        let data = case.data();
-        let trial = case.trial(&data);
+    for (case, trial) in conformance::trials(|case| case.model.id() == model) {
         for isa in isas() {
             let outcome = |threads| trial.outcome(&Cpu, &options(isa, threads)).unwrap();
             let one = outcome(1);

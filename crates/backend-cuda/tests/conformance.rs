@@ -2,7 +2,7 @@
 
 use backend_cuda::{Cuda, CudaGraph};
 use nn::backend::{Backend, Options, Unavailable};
-use nn::conformance::{self, Case, cases, small_model};
+use nn::conformance::{self, Case, small_model};
 use nn::{AttentionShape, Model};
 
 /// The plans of `cuda`; the second needs no `--plan` of `cudagraph`.
@@ -74,9 +74,7 @@ fn a_plan_gives_the_same_bits_every_time_and_a_graph_those_of_its_kernels() {
         return;
     }
     for model in ["mlp", "cnn", "attention"] {
-        let case = cases().into_iter().find(|case| case.model.id() == model).unwrap();
-        let data = case.data();
-        let trial = case.trial(&data);
+        let (_, trial) = conformance::trials(|case| case.model.id() == model).next().unwrap();
         for plan in PLANS {
             let first = trial.outcome(&Cuda, &options(plan)).unwrap();
             let second = trial.outcome(&Cuda, &options(plan)).unwrap();

@@ -386,9 +386,7 @@ fn both_plans_train_what_the_reference_trains_and_the_same_bits() {
     let both = ["sparse", "dense"].map(options);
     let mlp = |case: &conformance::Case| case.model.id() == "mlp";
     conformance::require(&crate::Cpu, &both, mlp);
-    for case in conformance::cases().into_iter().filter(mlp) {
-        let data = case.data();
-        let trial = case.trial(&data);
+    for (case, trial) in conformance::trials(mlp) {
         let [sparse, dense] =
             [&both[0], &both[1]].map(|it| trial.outcome(&crate::Cpu, it).unwrap());
         assert!(sparse == dense, "{case}");

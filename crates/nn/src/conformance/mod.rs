@@ -37,6 +37,18 @@ pub use tolerance::{loss_tolerance, tolerance};
 pub use trial::{KINK, Outcome, Trial};
 
 use crate::backend::{Backend, Options};
+use std::sync::OnceLock;
+
+/// The cases that `wanted` picks, each with the reference's result, which a process computes once.
+pub fn trials(
+    wanted: impl Fn(&Case) -> bool,
+) -> impl Iterator<Item = (Case, &'static Trial<'static>)> {
+    static KNOWN: OnceLock<Vec<(Case, OnceLock<Trial<'static>>)>> = OnceLock::new();
+    let known = KNOWN.get_or_init(|| cases().into_iter().map(|it| (it, OnceLock::new())).collect());
+    known.iter().filter(move |(case, _)| wanted(case)).map(|(case, trial)| {
+        (*case, trial.get_or_init(|| case.trial(Box::leak(Box::new(case.data())))))
+    })
+}
 
 /// Runs every case that `wanted` picks, under each of these options.
 ///
@@ -44,9 +56,7 @@ use crate::backend::{Backend, Options};
 /// If the backend fails, deviates, or if no case was wanted.
 pub fn require(backend: &dyn Backend, options: &[Options], wanted: impl Fn(&Case) -> bool) {
     let mut runs = 0;
-    for case in cases().into_iter().filter(wanted) {
-        let data = case.data();
-        let trial = case.trial(&data);
+    for (case, trial) in trials(wanted) {
         for options in options {
             match trial.run(backend, options) {
                 Ok(report) => assert!(report.passed(), "{case}\n{options:?}\n{report}"),

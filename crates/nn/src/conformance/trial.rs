@@ -4,6 +4,7 @@ use super::report::{Deviation, Report};
 use super::steps::Steps;
 use super::tolerance::{batch_factor, loss_tolerance, precision_factor, scale_tensor, tolerance};
 use crate::backend::{Backend, Job, Options, Session, TrainError};
+use crate::reference::{self, Pass};
 use crate::{Parameters, Reference, Tensor, recipe};
 use mnist::{PIXELS, Split};
 
@@ -61,8 +62,9 @@ impl<'data> Trial<'data> {
         let mut parameters = Vec::new();
         let mut kink_distance = f64::INFINITY;
         for step in 0..steps.count {
-            let (batch, nearest) = draw(&reference, data, &mut candidates, steps.size(step));
-            losses.push(reference.step(data, &batch, steps.learning_rate));
+            let (batch, passes) = draw(&reference, data, &mut candidates, steps.size(step));
+            let nearest = passes.iter().map(Pass::kink_distance).fold(f64::INFINITY, f64::min);
+            losses.push(reference.step_after(passes, steps.learning_rate));
             parameters.push(reference.parameters().values().to_vec());
             kink_distance = kink_distance.min(nearest);
             order.extend(batch);
@@ -236,34 +238,33 @@ fn largest(values: impl Iterator<Item = impl Into<f64>>) -> f64 {
     values.fold(0.0, |largest, value| largest.max(value.into().abs()))
 }
 
-/// A batch of samples off the kinks, and the nearest distance to one. When the whole data is
-/// near kinks, takes what comes.
+/// A batch of samples off the kinks, and their ways forward, which need not be gone again. When the whole
+/// data is near kinks, takes what comes.
 fn draw(
     reference: &Reference<f64>,
     data: &Split,
     candidates: &mut impl Iterator<Item = u32>,
     size: usize,
-) -> (Vec<u32>, f64) {
+) -> (Vec<u32>, Vec<Pass<f64>>) {
     let mut batch = Vec::with_capacity(size);
-    let mut nearest = f64::INFINITY;
+    let mut passes = Vec::with_capacity(size);
     let patience = data.len() + 4 * size;
     for (tried, candidate) in candidates.enumerate() {
-        let image = &data.images()[candidate as usize * PIXELS..][..PIXELS];
-        let distance = reference.kink_distance(image);
-        if distance >= KINK || tried >= patience {
-            nearest = nearest.min(distance);
+        let pass = reference.pass(data, candidate);
+        if pass.kink_distance() >= KINK || tried >= patience {
             batch.push(candidate);
+            passes.push(pass);
         }
         if batch.len() == size {
             break;
         }
     }
-    (batch, nearest)
+    (batch, passes)
 }
 
 fn clear_prediction(reference: &Reference<f64>, image: &[u8]) -> Option<u8> {
     let logits = reference.logits(image);
-    let best = reference.predict(image);
+    let best = reference::largest(&logits);
     let others = (0..logits.len()).filter(|&class| class != usize::from(best));
     let second = others.map(|class| logits[class]).fold(f64::NEG_INFINITY, f64::max);
     (logits[usize::from(best)] - second > CLEAR * largest(logits.into_iter())).then_some(best)

@@ -121,20 +121,19 @@ pub(super) fn backward<R: Real>(
 /// The gradients of query, key and value, each (49, d_model). `d_mixed`: (49, d_model).
 fn attend_backward<R: Real>(kept: &Activations<R>, d_mixed: &[R]) -> [Vec<R>; 3] {
     let d_model = d_mixed.len() / PATCHES;
-    let token = |buffer: &[R], index: usize| buffer[index * d_model..][..d_model].to_vec();
+    let range = |index: usize| index * d_model..(index + 1) * d_model;
     let [mut d_query, mut d_key, mut d_value] = [(); 3].map(|()| vec![R::zero(); d_mixed.len()]);
     for to in 0..PATCHES {
         let weights = &kept.weights[to * PATCHES..][..PATCHES];
-        let d_mixed = token(d_mixed, to);
+        let d_mixed = &d_mixed[range(to)];
         let d_weights: Vec<R> =
-            (0..PATCHES).map(|from| dot(&d_mixed, &token(&kept.value, from))).collect();
+            kept.value.chunks(d_model).map(|value| dot(d_mixed, value)).collect();
         let mean = dot(weights, &d_weights); // softmax: d_score = weight * (d_weight - mean)
         for from in 0..PATCHES {
-            add_scaled(&mut d_value[from * d_model..][..d_model], weights[from], &d_mixed);
+            add_scaled(&mut d_value[range(from)], weights[from], d_mixed);
             let d_score = weights[from] * (d_weights[from] - mean) / root(d_model);
-            let (query, key) = (token(&kept.query, to), token(&kept.key, from));
-            add_scaled(&mut d_query[to * d_model..][..d_model], d_score, &key);
-            add_scaled(&mut d_key[from * d_model..][..d_model], d_score, &query);
+            add_scaled(&mut d_query[range(to)], d_score, &kept.key[range(from)]);
+            add_scaled(&mut d_key[range(from)], d_score, &kept.query[range(to)]);
         }
     }
     [d_query, d_key, d_value]

@@ -1,9 +1,10 @@
 //! `conv` 3x3 with padding 1, ReLU, 2x2 max-pool, `fc`.
 
-use super::layers::{Linear, linear, linear_gradient, linear_input_gradient};
+use super::layers::{Linear, dot, linear, linear_gradient, linear_input_gradient};
 use super::{Buffer, Real};
 use crate::{CONV_FILTERS, POOLED};
 use mnist::{PIXELS, SIDE};
+use std::ops::Range;
 
 const FC: Linear = ["fc.weight", "fc.bias"];
 const KERNEL: usize = 3;
@@ -66,15 +67,14 @@ fn convolve<R: Real>(parameters: &Buffer<R>, pixels: &[R]) -> Vec<R> {
     let weight = parameters.tensor("conv.weight"); // (8, 1, 3, 3)
     let bias = parameters.tensor("conv.bias"); // (8)
     let mut output = Vec::with_capacity(CONV_FILTERS * PIXELS);
-    for filter in 0..CONV_FILTERS {
-        for row in 0..SIDE {
-            for column in 0..SIDE {
-                let mut sum = bias[filter];
-                for tap in taps() {
-                    sum += weight[filter * KERNEL * KERNEL + tap.index]
-                        * tap.pixel(pixels, row, column);
+    for (weight, &bias) in weight.chunks(KERNEL * KERNEL).zip(bias) {
+        output.resize(output.len() + PIXELS, bias);
+        let plane = output.len() - PIXELS;
+        for (tap, &weight) in weight.iter().enumerate() {
+            for (to, from) in rows(tap) {
+                for (sum, &pixel) in output[plane..][to].iter_mut().zip(&pixels[from]) {
+                    *sum += weight * pixel;
                 }
-                output.push(sum);
             }
         }
     }
@@ -82,43 +82,29 @@ fn convolve<R: Real>(parameters: &Buffer<R>, pixels: &[R]) -> Vec<R> {
 }
 
 fn convolve_gradient<R: Real>(gradient: &mut Buffer<R>, pixels: &[R], d_output: &[R]) {
-    for filter in 0..CONV_FILTERS {
-        for row in 0..SIDE {
-            for column in 0..SIDE {
-                let d = d_output[(filter * SIDE + row) * SIDE + column];
-                gradient.tensor_mut("conv.bias")[filter] += d;
-                let d_weight = gradient.tensor_mut("conv.weight");
-                for tap in taps() {
-                    d_weight[filter * KERNEL * KERNEL + tap.index] +=
-                        d * tap.pixel(pixels, row, column);
-                }
+    for (filter, d_output) in d_output.chunks(PIXELS).enumerate() {
+        gradient.tensor_mut("conv.bias")[filter] += d_output.iter().copied().sum();
+        let d_weight = &mut gradient.tensor_mut("conv.weight")[filter * KERNEL * KERNEL..];
+        for (tap, d_weight) in d_weight[..KERNEL * KERNEL].iter_mut().enumerate() {
+            for (to, from) in rows(tap) {
+                *d_weight += dot(&d_output[to], &pixels[from]);
             }
         }
     }
 }
 
-/// One of the nine weights of a filter.
-struct Tap {
-    index: usize,
-    row: usize,
-    column: usize,
-}
-
-fn taps() -> impl Iterator<Item = Tap> {
-    (0..KERNEL * KERNEL).map(|index| Tap { index, row: index / KERNEL, column: index % KERNEL })
-}
-
-impl Tap {
-    /// The pixel that this tap sees when the filter is centred on (row, column): 0 off the image.
-    fn pixel<R: Real>(&self, pixels: &[R], row: usize, column: usize) -> R {
-        // One more than the place in the image, so that the padding's -1 needs no sign.
-        let (row, column) = (row + self.row, column + self.column);
-        if (1..=SIDE).contains(&row) && (1..=SIDE).contains(&column) {
-            pixels[(row - 1) * SIDE + column - 1]
-        } else {
-            R::zero()
-        }
-    }
+/// The parts of rows of the output that a weight of the filter, the nine in row order, takes part in, each with the
+/// pixels that it sees there. Beyond the image it sees 0.
+fn rows(tap: usize) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+    // One more than the shift, so that the padding's -1 needs no sign.
+    let (down, right) = (tap / KERNEL, tap % KERNEL);
+    let inside = |shift: usize| 1_usize.saturating_sub(shift)..SIDE.min(SIDE + 1 - shift);
+    let columns = inside(right);
+    inside(down).map(move |row| {
+        let (to, from) = (row * SIDE, (row + down - 1) * SIDE);
+        let shifted = columns.start + right - 1..columns.end + right - 1;
+        (to + columns.start..to + columns.end, from + shifted.start..from + shifted.end)
+    })
 }
 
 /// The four places in (8, 28, 28), in row order, that one place in (8, 14, 14) pools.

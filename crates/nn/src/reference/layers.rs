@@ -11,11 +11,34 @@ pub(super) fn linear<R: Real>(parameters: &Buffer<R>, layer: Linear, input: &[R]
     let width = weight.len() / bias.len();
     let mut output = Vec::with_capacity(input.len() / width * bias.len());
     for row in input.chunks(width) {
-        for (weights, &bias) in weight.chunks(width).zip(bias) {
-            output.push(bias + dot(weights, row));
+        for (weights, bias) in weight.chunks(SIDE_BY_SIDE * width).zip(bias.chunks(SIDE_BY_SIDE)) {
+            let sums = dots(weights, row);
+            output.extend(bias.iter().zip(sums).map(|(&bias, sum)| bias + sum));
         }
     }
     output
+}
+
+/// Sums that are taken at once: each one's additions are in order and wait for each other.
+const SIDE_BY_SIDE: usize = 4;
+
+/// The product of each of up to [`SIDE_BY_SIDE`] rows of weights with one row.
+fn dots<R: Real>(weights: &[R], row: &[R]) -> [R; SIDE_BY_SIDE] {
+    let mut sums = [R::zero(); SIDE_BY_SIDE];
+    if weights.len() == SIDE_BY_SIDE * row.len() {
+        let rows: [&[R]; SIDE_BY_SIDE] =
+            std::array::from_fn(|index| &weights[index * row.len()..][..row.len()]);
+        for (place, &value) in row.iter().enumerate() {
+            for (sum, weights) in sums.iter_mut().zip(rows) {
+                *sum += weights[place] * value;
+            }
+        }
+    } else {
+        for (sum, weights) in sums.iter_mut().zip(weights.chunks(row.len())) {
+            *sum = dot(weights, row);
+        }
+    }
+    sums
 }
 
 /// Adds a linear layer's share to the gradient: `weight += d_output^T input`, `bias += d_output`,
@@ -31,6 +54,9 @@ pub(super) fn linear_gradient<R: Real>(
     for (row, d_row) in input.chunks(width).zip(d_output.chunks(out)) {
         let d_weight = gradient.tensor_mut(weight);
         for (d_weights, &d) in d_weight.chunks_mut(width).zip(d_row) {
+            if d == R::zero() {
+                continue; // of many units, by ReLU
+            }
             for (d_weight, &value) in d_weights.iter_mut().zip(row) {
                 *d_weight += d * value;
             }
@@ -53,6 +79,9 @@ pub(super) fn linear_input_gradient<R: Real>(
     let mut d_input = vec![R::zero(); d_output.len() / bias.len() * width];
     for (d_input_row, d_row) in d_input.chunks_mut(width).zip(d_output.chunks(bias.len())) {
         for (weights, &d) in weight.chunks(width).zip(d_row) {
+            if d == R::zero() {
+                continue;
+            }
             for (d_input, &weight) in d_input_row.iter_mut().zip(weights) {
                 *d_input += d * weight;
             }

@@ -33,6 +33,13 @@ enum Activations<R> {
     Attention(attention::Activations<R>),
 }
 
+/// One image's way forward, which [`Reference::step_after`] goes back.
+pub(crate) struct Pass<R> {
+    pixels: Vec<R>,
+    label: usize,
+    activations: Activations<R>,
+}
+
 impl<R: Real> Activations<R> {
     fn logits(&self) -> &[R] {
         match self {
@@ -40,6 +47,25 @@ impl<R: Real> Activations<R> {
             Activations::Cnn(activations) => &activations.logits,
             Activations::Attention(activations) => &activations.logits,
         }
+    }
+
+    fn kink_distance(&self) -> R {
+        match self {
+            Activations::Mlp(activations) => activations.kink_distance(),
+            Activations::Cnn(activations) => activations.kink_distance(),
+            Activations::Attention(activations) => activations.kink_distance(),
+        }
+    }
+}
+
+impl<R: Real> Pass<R> {
+    /// How far this image is from the nearest point where the loss has a kink: the smallest
+    /// distance of a ReLU's input from 0, or between the two largest of a pooling window that
+    /// passes its maximum on. Within rounding of a kink, a sound backend may take the other
+    /// branch. A ReLU's input that is exactly 0, and equal values in a window, come from equal
+    /// sums, take the same branch everywhere, and are not counted.
+    pub(crate) fn kink_distance(&self) -> R {
+        self.activations.kink_distance()
     }
 }
 
@@ -98,6 +124,24 @@ impl<R: Real> Reference<R> {
         loss
     }
 
+    /// [`Reference::step`] for samples that have gone forward since the last update.
+    pub(crate) fn step_after(&mut self, passes: Vec<Pass<R>>, learning_rate: f32) -> R {
+        let (loss, gradient) = self.gradient_after(passes.len(), passes.into_iter());
+        self.update(&gradient, learning_rate);
+        loss
+    }
+
+    /// The way forward of one sample.
+    ///
+    /// # Panics
+    /// If the index is not below `data.len()`.
+    pub(crate) fn pass(&self, data: &Split, index: u32) -> Pass<R> {
+        let (image, label) = sample(data, index);
+        let pixels = scaled(image);
+        let activations = self.forward(&pixels);
+        Pass { pixels, label, activations }
+    }
+
     /// `parameters -= learning_rate * gradient`.
     pub fn update(&mut self, gradient: &Buffer<R>, learning_rate: f32) {
         let rate: R = learning_rate.into();
@@ -111,13 +155,18 @@ impl<R: Real> Reference<R> {
     /// # Panics
     /// If an index is not below `data.len()`.
     pub fn gradient(&self, data: &Split, batch: &[u32]) -> (R, Buffer<R>) {
-        let count: R = (batch.len() as f32).into(); // batches have fewer than 2^24 samples
+        self.gradient_after(batch.len(), batch.iter().map(|&index| self.pass(data, index)))
+    }
+
+    fn gradient_after(
+        &self,
+        count: usize,
+        passes: impl Iterator<Item = Pass<R>>,
+    ) -> (R, Buffer<R>) {
+        let count: R = (count as f32).into(); // batches have fewer than 2^24 samples
         let mut loss = R::zero();
         let mut gradient = Buffer::zeros(self.model);
-        for &index in batch {
-            let (image, label) = sample(data, index);
-            let pixels = scaled(image);
-            let activations = self.forward(&pixels);
+        for Pass { pixels, label, activations } in passes {
             let (sample_loss, mut d_logits) =
                 layers::softmax_cross_entropy(activations.logits(), label);
             loss += sample_loss / count;
@@ -150,27 +199,7 @@ impl<R: Real> Reference<R> {
 
     /// The first of the largest logits of an image, (28, 28).
     pub fn predict(&self, image: &[u8]) -> u8 {
-        let logits = self.logits(image);
-        let mut best = 0;
-        for class in 1..CLASSES {
-            if logits[class] > logits[best] {
-                best = class;
-            }
-        }
-        best as u8 // below 10
-    }
-
-    /// How far this image is from the nearest point where the loss has a kink: the smallest
-    /// distance of a ReLU's input from 0, or between the two largest of a pooling window that
-    /// passes its maximum on. Within rounding of a kink, a sound backend may take the other
-    /// branch. A ReLU's input that is exactly 0, and equal values in a window, come from equal
-    /// sums, take the same branch everywhere, and are not counted.
-    pub fn kink_distance(&self, image: &[u8]) -> R {
-        match self.forward(&scaled(image)) {
-            Activations::Mlp(activations) => activations.kink_distance(),
-            Activations::Cnn(activations) => activations.kink_distance(),
-            Activations::Attention(activations) => activations.kink_distance(),
-        }
+        largest(&self.logits(image))
     }
 
     fn forward(&self, pixels: &[R]) -> Activations<R> {
@@ -200,6 +229,17 @@ impl<R: Real> Reference<R> {
             }
         }
     }
+}
+
+/// The first of the largest logits.
+pub(crate) fn largest<R: Real>(logits: &[R; CLASSES]) -> u8 {
+    let mut best = 0;
+    for class in 1..CLASSES {
+        if logits[class] > logits[best] {
+            best = class;
+        }
+    }
+    best as u8 // below 10
 }
 
 /// An image, (28, 28), and its label.
@@ -299,7 +339,7 @@ mod finite_differences {
                     if word.is_multiple_of(5) { (word >> 24) as u8 } else { 0 }
                 })
                 .collect();
-            if reference.kink_distance(&image) > KINK {
+            if reference.forward(&scaled(&image)).kink_distance() > KINK {
                 images.extend(image);
             }
             if images.len() == 3 * PIXELS {
