@@ -6,6 +6,7 @@ mod contract;
 mod export;
 mod golden;
 mod html;
+mod mutations;
 mod properties;
 mod study;
 
