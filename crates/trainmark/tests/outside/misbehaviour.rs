@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// What the harness may hold at its peak, whatever a trainer does: twice what it holds when
-/// nothing happens, and a small part of what these trainers say.
+/// nothing happens, and less than these trainers say.
 const MOST_BYTES: u64 = 48 * MB;
 
 /// Runs one trainer through the harness. Returns its result and the harness's peak memory.
