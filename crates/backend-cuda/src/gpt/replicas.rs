@@ -8,8 +8,9 @@ use crate::nccl::{self, Communicator, Meeting};
 use nn::backend::{Description, Measured, TrainError};
 use nn::gpt::{AdamW, Job, Session, Shape, State};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// A request to a device.
 enum Request {
@@ -60,6 +61,28 @@ impl Drop for Replica {
 fn gone() -> TrainError {
     let message = "the thread of a device has ended".to_owned();
     TrainError::Device { backend: "cuda", message }
+}
+
+/// An answer of each, or the first error. The others then wait in NCCL for the device that failed, some of them for
+/// ever, so nobody waits for their threads.
+fn together(replicas: &mut [Replica]) -> Result<Vec<Answer>, TrainError> {
+    let mut answers: Vec<Option<Answer>> = replicas.iter().map(|_| None).collect();
+    while answers.iter().any(Option::is_none) {
+        for (place, replica) in answers.iter_mut().zip(&*replicas).filter(|it| it.0.is_none()) {
+            let error = match replica.answers.recv_timeout(Duration::from_micros(100)) {
+                Ok(Ok(answer)) => {
+                    *place = Some(answer);
+                    continue;
+                }
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => gone(),
+                Ok(Err(error)) => error,
+            };
+            replicas.iter_mut().for_each(|replica| replica.thread = None);
+            return Err(error);
+        }
+    }
+    Ok(answers.into_iter().flatten().collect())
 }
 
 /// The data that each thread needs to start.
@@ -163,8 +186,8 @@ impl<'data> Replicas<'data> {
         }
         let mut description = None;
         let mut compile_s = 0.0_f64;
-        for replica in &replicas {
-            let Answer::Ready(told, seconds) = replica.answer()? else { return Err(gone()) };
+        for answer in together(&mut replicas)? {
+            let Answer::Ready(told, seconds) = answer else { return Err(gone()) };
             compile_s = compile_s.max(seconds.unwrap_or(0.0));
             description.get_or_insert(told);
         }
@@ -188,7 +211,8 @@ impl Session for Replicas<'_> {
         for replica in &self.replicas {
             replica.ask(Request::SetState(Arc::clone(&state)))?;
         }
-        self.replicas.iter().try_for_each(|replica| replica.answer().map(|_| ()))
+        let all: Vec<_> = self.replicas.iter().map(Replica::answer).collect(); // of all, errors too
+        all.into_iter().try_for_each(|answer| answer.map(|_| ()))
     }
 
     fn state(&mut self) -> Result<State, TrainError> {
@@ -208,8 +232,9 @@ impl Session for Replicas<'_> {
             replica.ask(Request::Train(own.copied().collect(), step_loss.len()))?;
         }
         step_loss.fill(0.0);
-        for replica in &mut self.replicas {
-            let Answer::Losses(losses, measured) = replica.answer()? else { return Err(gone()) };
+        let answers = together(&mut self.replicas)?;
+        for (replica, answer) in self.replicas.iter_mut().zip(answers) {
+            let Answer::Losses(losses, measured) = answer else { return Err(gone()) };
             replica.measured = measured;
             for (sum, loss) in step_loss.iter_mut().zip(losses) {
                 *sum += loss / count as f32;
@@ -240,5 +265,34 @@ impl Session for Replicas<'_> {
             },
             executed_flop: None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One whose thread answers, if it does, and then waits for ever, as in NCCL.
+    fn replica(answer: Option<Result<Answer, TrainError>>) -> Replica {
+        let (requests, _) = sync_channel(1);
+        let (replies, answers) = sync_channel(1);
+        let thread = std::thread::spawn(move || {
+            if let Some(answer) = answer {
+                replies.send(answer).unwrap();
+            }
+            loop {
+                std::thread::park();
+            }
+        });
+        let (requests, thread) = (Some(requests), Some(thread));
+        Replica { requests, answers, thread, measured: Measured::default() }
+    }
+
+    #[test]
+    fn a_device_that_fails_is_told_of_though_another_waits_for_it_for_ever() {
+        let full = TrainError::Device { backend: "cuda", message: "out of memory".to_owned() };
+        let mut replicas = vec![replica(None), replica(Some(Err(full)))];
+        let error = together(&mut replicas).err().unwrap();
+        assert!(error.to_string().contains("out of memory"), "{error}");
     }
 }
