@@ -5,6 +5,7 @@
 // Sums, LayerNorm and all between the products are float32; what the gradients of the weights need is written
 // in bf16.
 #include "gpt_narrow_attention.cuh"
+#include "gpt_narrow_trail.cuh"
 
 struct NarrowStep {
     // All rounded parameters, from the tokens on, as rows of 128 and as rows of 512.
@@ -16,18 +17,8 @@ struct NarrowStep {
     const float *token_table;
     const float *place_table;
     const float *gains; // (2 layers + 1, width)
-    // For the gradients of the weights; (rows, width) unless said.
-    bf16 *one_hot;      // (rows, 128): 1 at the row's token
-    bf16 *normal;       // 2 layers + 1
-    bf16 *attended;     // layers
-    bf16 *active;       // layers: (rows, wide)
-    bf16 *x_delta;      // 2 layers + 1
-    bf16 *up_delta;     // layers: (rows, wide)
-    bf16 *packed_delta; // layers: (rows, packed)
-    bf16 *logits_delta; // (rows, 128)
-    float *gain_partial; // 2 layers + 1: (blocks, width)
-    float *losses;       // (rows)
-    u32 *finished;       // blocks of what finds those gradients: none yet
+    NarrowTrail trail;
+    u32 *finished; // blocks of what finds those gradients: none yet
     // From the way forward for the way back.
     bf16 *value;     // 2 layers + 1: each thread's own, before the gain
     float *scales;   // 2 layers + 1: (rows)
@@ -133,7 +124,7 @@ struct Work {
             const u32 first = 8 * piece + 2 * index; // 1 is 0x3f80
             words[index] = token == first ? 0x3f80u : token == first + 1 ? 0x3f800000u : 0;
         }
-        uint4 *to = reinterpret_cast<uint4 *>(run.one_hot) +
+        uint4 *to = reinterpret_cast<uint4 *>(run.trail.one_hot) +
                     (static_cast<u64>(blockIdx.x) * ROWS + row) * 16 + piece;
         *to = make_uint4(words[0], words[1], words[2], words[3]);
     }
@@ -157,7 +148,7 @@ struct Work {
     }
 
     __device__ __forceinline__ void write_normal(u32 index) const {
-        write_narrow(at(run.normal, index, WIDTH));
+        write_narrow(at(run.trail.normal, index, WIDTH));
     }
 
     __device__ __forceinline__ void add_to_x(const Share &share) {
@@ -237,7 +228,7 @@ struct Work {
         Shared &own = shared();
         attention(layer);
         read_gain(2 * layer + 1);
-        write_narrow(at(run.attended, layer, WIDTH));
+        write_narrow(at(run.trail.attended, layer, WIDTH));
         add_to_x(units.product<false, 1>(own.narrow, NARROW_STRIDE));
         normalise(2 * layer + 1);
         Left<WIDTH / 16> left;
@@ -256,7 +247,7 @@ struct Work {
         read_gain(2 * layer + 2);
         write_normal(2 * layer + 1);
         workers_sync();
-        write_rows<WIDE>(at(run.active, layer, WIDE), own.wide, WIDE_STRIDE);
+        write_rows<WIDE>(at(run.trail.active, layer, WIDE), own.wide, WIDE_STRIDE);
         add_to_x(units.product<false, WIDE / WIDTH>(own.wide, WIDE_STRIDE));
         normalise(2 * layer + 2);
         write_normal(2 * layer + 2);
@@ -292,8 +283,7 @@ struct Work {
         workers_sync();
 #pragma unroll
         for (u32 half = 0; half < 2; ++half) {
-            RowParts parts;
-            parts.read(half);
+            const RowParts parts(half);
             float most = parts.of[0].x, sum = 0.0f;
 #pragma unroll
             for (u32 warp = 1; warp < WARPS; ++warp) {
@@ -312,7 +302,7 @@ struct Work {
                 const bool there = column(tile, index) < run.vocabulary;
                 const bool wanted = column(tile, index) == target;
                 if (wanted) {
-                    run.losses[static_cast<u64>(blockIdx.x) * ROWS + row] =
+                    run.trail.losses[static_cast<u64>(blockIdx.x) * ROWS + row] =
                         logf(sum) + most - logit;
                 }
                 const float power = power_of_two((logit - most) * LOG2_E) * scale;
@@ -323,7 +313,7 @@ struct Work {
             store_pair(own.narrow + row * NARROW_STRIDE + at, low, high);
         });
         workers_sync();
-        write_narrow(run.logits_delta);
+        write_narrow(run.trail.logits_delta);
     }
 
     // The LayerNorm's values of the way forward, on their way while products are found.
@@ -339,9 +329,9 @@ struct Work {
     // x = its gradient before the LayerNorm `index`, from that after it.
     __device__ __forceinline__ void normalise_gradient(u32 index, const Share &y) {
         norm.value.unpack(norm.kept);
-        norm.backward(y, x, run.gain_partial + static_cast<u64>(index) * gridDim.x * WIDTH);
+        norm.backward(y, x, run.trail.gain_partial + static_cast<u64>(index) * gridDim.x * WIDTH);
         workers_sync();
-        write_narrow(at(run.x_delta, index, WIDTH));
+        write_narrow(at(run.trail.x_delta, index, WIDTH));
     }
 
     // Sends the block's queries, keys and values, which are needed again.
@@ -436,11 +426,11 @@ struct Work {
         send_packed(packed);
         const u64 row = static_cast<u64>(blockIdx.x) * ROWS + threadIdx.x / 16;
         const uint4 attended = reinterpret_cast<const uint4 *>(
-            at(run.attended, layer, WIDTH))[row * 16 + threadIdx.x % 16];
+            at(run.trail.attended, layer, WIDTH))[row * 16 + threadIdx.x % 16];
         const float log_sum =
             at(run.log_sums, layer, HEADS)[row * HEADS + threadIdx.x % 16 / 4];
         workers_sync();
-        write_rows<WIDE>(at(run.up_delta, layer, WIDE), own.wide, WIDE_STRIDE);
+        write_rows<WIDE>(at(run.trail.up_delta, layer, WIDE), own.wide, WIDE_STRIDE);
         normalise_gradient(2 * layer + 1, units.product<true, WIDE / WIDTH>(own.wide, WIDE_STRIDE));
 
         read_norm(2 * layer);
@@ -451,7 +441,7 @@ struct Work {
             });
         workers_sync();
         attention_gradient(attended, log_sum);
-        write_rows<PACKED>(at(run.packed_delta, layer, PACKED), own.wide, WIDE_STRIDE);
+        write_rows<PACKED>(at(run.trail.packed_delta, layer, PACKED), own.wide, WIDE_STRIDE);
         normalise_gradient(2 * layer,
                            units.product<true, PACKED / WIDTH>(own.wide, WIDE_STRIDE));
     }

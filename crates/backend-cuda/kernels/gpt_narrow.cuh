@@ -241,6 +241,7 @@ __device__ __forceinline__ float quad_max(float value) {
 // two rows, in their order.
 struct RowParts {
     float2 of[WARPS];
+    float2 sum;
 
     // `half`: 0 for the lane's upper row, 1 for its lower one.
     static __device__ __forceinline__ void write(u32 half, float2 part) {
@@ -250,7 +251,7 @@ struct RowParts {
         }
     }
 
-    __device__ __forceinline__ void read(u32 half) {
+    __device__ __forceinline__ explicit RowParts(u32 half) {
         const float4 *parts = reinterpret_cast<const float4 *>(
             shared().partial[threadIdx.x % WARP / 4 + 8 * half]);
 #pragma unroll
@@ -259,16 +260,12 @@ struct RowParts {
             of[2 * index] = make_float2(two.x, two.y);
             of[2 * index + 1] = make_float2(two.z, two.w);
         }
-    }
-
-    __device__ __forceinline__ float2 sum() const {
-        float2 all = of[0];
+        sum = of[0];
 #pragma unroll
         for (u32 index = 1; index < WARPS; ++index) {
-            all.x += of[index].x;
-            all.y += of[index].y;
+            sum.x += of[index].x;
+            sum.y += of[index].y;
         }
-        return all;
     }
 };
 
@@ -304,16 +301,14 @@ struct Norm {
         workers_sync();
 #pragma unroll
         for (u32 half = 0; half < 2; ++half) {
-            RowParts parts;
-            parts.read(half);
-            const float2 sum = parts.sum();
-            const float mean = sum.x * (1.0f / WARPS);
+            const RowParts parts(half);
+            const float mean = parts.sum.x * (1.0f / WARPS);
             float between = 0.0f;
 #pragma unroll
             for (u32 warp = 0; warp < WARPS; ++warp) {
                 between += (parts.of[warp].x - mean) * (parts.of[warp].x - mean);
             }
-            const float variance = (sum.y + between * (WIDTH / WARPS)) * (1.0f / WIDTH);
+            const float variance = (parts.sum.y + between * (WIDTH / WARPS)) * (1.0f / WIDTH);
             scales[half] = rsqrtf(variance + EPSILON);
 #pragma unroll
             for (u32 part = 0; part < 4; ++part) {
@@ -374,9 +369,7 @@ struct Norm {
         workers_sync();
 #pragma unroll
         for (u32 half = 0; half < 2; ++half) {
-            RowParts parts;
-            parts.read(half);
-            const float2 sum = parts.sum();
+            const float2 sum = RowParts(half).sum;
             const float mean = sum.x * (1.0f / WIDTH), slope = sum.y * (1.0f / WIDTH);
 #pragma unroll
             for (u32 part = 0; part < 4; ++part) {

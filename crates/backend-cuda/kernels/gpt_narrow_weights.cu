@@ -4,7 +4,7 @@
 // squares, each knows the norm, and takes AdamW's step with what it has in registers. Where several devices share
 // a step, or not all blocks are resident at once, gradients are written instead. The token embedding's gradient is that of the logits' weights plus that of the embedded rows,
 // which is a product too: of the tokens as rows of zeros with a one. So nothing is added atomically.
-#include "gpt.cuh"
+#include "gpt_narrow_trail.cuh"
 
 constexpr u32 THREADS = 256;
 constexpr u32 WIDTH = 128;
@@ -23,17 +23,7 @@ struct Stage {
 };
 
 struct NarrowWeights {
-    // As `NarrowStep` has them.
-    const bf16 *one_hot;
-    const bf16 *normal;
-    const bf16 *attended;
-    const bf16 *active;
-    const bf16 *x_delta;
-    const bf16 *up_delta;
-    const bf16 *packed_delta;
-    const bf16 *logits_delta;
-    const float *gain_partial; // 2 layers + 1: (blocks, width)
-    const float *losses;       // (rows)
+    NarrowTrail trail;
     // Flat buffers: tokens (128, width), places (context, width), each layer's matrices, gains (2 layers + 1,
     // width).
     float *gradient; // only written, and only without `parameter`
@@ -221,18 +211,18 @@ constexpr u32 TOKEN_TILES = WIDTH / TOKEN_ROWS * (WIDTH / TOKEN_COLUMNS);
 __device__ __forceinline__ void layer_tile(const NarrowWeights &run, u32 index) {
     const u32 layer = index / LAYER_TILES;
     const u64 layer_rows = static_cast<u64>(layer) * run.rows;
-    const bf16 *normal = run.normal + 2 * layer_rows * WIDTH;
-    const bf16 *x_delta = run.x_delta + (2 * layer_rows + run.rows) * WIDTH;
+    const bf16 *normal = run.trail.normal + 2 * layer_rows * WIDTH;
+    const bf16 *x_delta = run.trail.x_delta + (2 * layer_rows + run.rows) * WIDTH;
     u32 to = (WIDTH + run.context + layer * (PACKED + WIDTH + 2 * WIDE)) * WIDTH;
     u32 tile = index % LAYER_TILES, stride = WIDTH;
     Operands pair;
     if (tile < PACKED_TILES) {
-        pair = {{run.packed_delta + layer_rows * PACKED, PACKED}, {normal, WIDTH}};
+        pair = {{run.trail.packed_delta + layer_rows * PACKED, PACKED}, {normal, WIDTH}};
     } else if ((tile -= PACKED_TILES) < OUT_TILES) {
-        pair = {{x_delta, WIDTH}, {run.attended + layer_rows * WIDTH, WIDTH}};
+        pair = {{x_delta, WIDTH}, {run.trail.attended + layer_rows * WIDTH, WIDTH}};
         to += PACKED * WIDTH;
     } else if ((tile -= OUT_TILES) < UP_TILES) {
-        pair = {{run.up_delta + layer_rows * WIDE, WIDE},
+        pair = {{run.trail.up_delta + layer_rows * WIDE, WIDE},
                 {normal + static_cast<u64>(run.rows) * WIDTH, WIDTH}};
         to += (PACKED + WIDTH) * WIDTH;
     } else {
@@ -240,7 +230,7 @@ __device__ __forceinline__ void layer_tile(const NarrowWeights &run, u32 index) 
         const u32 column = tile / OUT_TILES * WIDTH;
         tile %= OUT_TILES;
         pair = {{x_delta + static_cast<u64>(run.rows) * WIDTH, WIDTH},
-                {run.active + layer_rows * WIDE + column, WIDE}};
+                {run.trail.active + layer_rows * WIDE + column, WIDE}};
         to += (PACKED + WIDTH + WIDE) * WIDTH + column;
         stride = WIDE;
     }
@@ -254,8 +244,8 @@ __device__ __forceinline__ void token_tile(const NarrowWeights &run, u32 index) 
     const u32 first = row / DELTA_COLUMNS * DELTA_COLUMNS; // of the delta's columns
     const u64 last = 2ull * run.layers * run.rows * WIDTH;
     const Operands pairs[2] = {
-        {{run.logits_delta + first, WIDTH}, {run.normal + last + column, WIDTH}},
-        {{run.one_hot + first, WIDTH}, {run.x_delta + column, WIDTH}}};
+        {{run.trail.logits_delta + first, WIDTH}, {run.trail.normal + last + column, WIDTH}},
+        {{run.trail.one_hot + first, WIDTH}, {run.trail.x_delta + column, WIDTH}}};
     tile_gradient<1, TOKEN_COLUMNS>(run, pairs, 2, row - first, row * WIDTH + column, WIDTH);
 }
 
@@ -267,7 +257,7 @@ __device__ __forceinline__ void place_gradient(const NarrowWeights &run, u32 ind
     if (any) {
 #pragma unroll 4
         for (u32 row = 0; row < run.rows; row += run.context) {
-            const u32 pair = *reinterpret_cast<const u32 *>(run.x_delta + row * WIDTH + place);
+            const u32 pair = *reinterpret_cast<const u32 *>(run.trail.x_delta + row * WIDTH + place);
             sum[0].x += low_bf16(pair);
             sum[0].y += high_bf16(pair);
         }
@@ -282,7 +272,7 @@ __device__ __forceinline__ void gain_gradient(const NarrowWeights &run, u32 norm
     float2 *parts = reinterpret_cast<float2 *>(shared_arena());
     const u32 pair = threadIdx.x % PAIRS;
     const float2 *partial =
-        reinterpret_cast<const float2 *>(run.gain_partial) + norm * run.blocks * PAIRS + pair;
+        reinterpret_cast<const float2 *>(run.trail.gain_partial) + norm * run.blocks * PAIRS + pair;
     float2 sum[1] = {make_float2(0, 0)};
 #pragma unroll 4
     for (u32 block = threadIdx.x / PAIRS; block < run.blocks; block += PARTS) {
@@ -308,7 +298,7 @@ __device__ __forceinline__ void mean_loss(const NarrowWeights &run) {
     __shared__ float partial[WARP];
     float sum = 0.0f;
     for (u32 row = threadIdx.x; row < run.rows; row += THREADS) {
-        sum += run.losses[row];
+        sum += run.trail.losses[row];
     }
     sum = block_sum(sum, partial);
     const u32 step = run.progress->next;

@@ -58,6 +58,22 @@ pub(crate) fn fits(device: &Device, shape: nn::gpt::Shape, element: Element) -> 
         && weights_blocks(shape) <= NORM_BLOCKS
 }
 
+/// `NarrowTrail` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Trail {
+    one_hot: Address,
+    normal: Address,
+    attended: Address,
+    active: Address,
+    x_delta: Address,
+    up_delta: Address,
+    packed_delta: Address,
+    logits_delta: Address,
+    gain_partial: Address,
+    losses: Address,
+}
+
 /// `NarrowStep` of the kernels.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -70,16 +86,7 @@ struct StepArguments {
     token_table: Address,
     place_table: Address,
     gains: Address,
-    one_hot: Address,
-    normal: Address,
-    attended: Address,
-    active: Address,
-    x_delta: Address,
-    up_delta: Address,
-    packed_delta: Address,
-    logits_delta: Address,
-    gain_partial: Address,
-    losses: Address,
+    trail: Trail,
     finished: Address,
     value: Address,
     scales: Address,
@@ -98,16 +105,7 @@ struct StepArguments {
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct WeightsArguments {
-    one_hot: Address,
-    normal: Address,
-    attended: Address,
-    active: Address,
-    x_delta: Address,
-    up_delta: Address,
-    packed_delta: Address,
-    logits_delta: Address,
-    gain_partial: Address,
-    losses: Address,
+    trail: Trail,
     gradient: Address,
     parameter: Address,
     first: Address,
@@ -151,6 +149,21 @@ impl NarrowKernels {
         })
     }
 
+    fn trail(&self, memory: &Memory) -> Trail {
+        Trail {
+            one_hot: self.one_hot.address(),
+            normal: memory.normal.at(0),
+            attended: memory.attended.at(0),
+            active: memory.active.at(0),
+            x_delta: memory.x_delta(0),
+            up_delta: memory.up_delta(0),
+            packed_delta: memory.qkv_delta(0),
+            logits_delta: memory.logits.at(0),
+            gain_partial: memory.gain_partial.address(),
+            losses: memory.row_loss.address(),
+        }
+    }
+
     /// The way forward and back, up to what the gradients of the weights need.
     pub(crate) fn step(&self, memory: &Memory) -> Result<(), TrainError> {
         let (sizes, layout) = (&memory.sizes, &memory.sizes.layout);
@@ -165,16 +178,7 @@ impl NarrowKernels {
             token_table: memory.state.parameters.address_of(layout.tokens),
             place_table: memory.state.parameters.address_of(layout.positions),
             gains: memory.gain(0),
-            one_hot: self.one_hot.address(),
-            normal: memory.normal.at(0),
-            attended: memory.attended.at(0),
-            active: memory.active.at(0),
-            x_delta: memory.x_delta(0),
-            up_delta: memory.up_delta(0),
-            packed_delta: memory.qkv_delta(0),
-            logits_delta: memory.logits.at(0),
-            gain_partial: memory.gain_partial.address(),
-            losses: memory.row_loss.address(),
+            trail: self.trail(memory),
             finished: self.finished.address(),
             value: memory.x.at(0),
             scales: memory.moments(0),
@@ -200,16 +204,7 @@ impl NarrowKernels {
     pub(crate) fn weights(&self, memory: &Memory) -> Result<(), TrainError> {
         let (sizes, state) = (&memory.sizes, &memory.state);
         let arguments = WeightsArguments {
-            one_hot: self.one_hot.address(),
-            normal: memory.normal.at(0),
-            attended: memory.attended.at(0),
-            active: memory.active.at(0),
-            x_delta: memory.x_delta(0),
-            up_delta: memory.up_delta(0),
-            packed_delta: memory.qkv_delta(0),
-            logits_delta: memory.logits.at(0),
-            gain_partial: memory.gain_partial.address(),
-            losses: memory.row_loss.address(),
+            trail: self.trail(memory),
             gradient: state.gradients.address(),
             parameter: if self.updates { state.parameters.address() } else { 0 },
             first: state.first_moment.address(),
