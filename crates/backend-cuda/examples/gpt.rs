@@ -98,6 +98,18 @@ fn check(args: &Args) -> Result<()> {
             failures += grade(&case, &options);
         }
     }
+    // Gradients of weights a layer at a time, and of all layers in place of activations; tiles that are cut and
+    // tiles that are not, pairs that share an operand and pairs that do not.
+    for (layers, heads, width, context, batch_size, plan) in [
+        (3, 6, 384, 64, 1, "general,own-products"),
+        (4, 6, 384, 256, 1, "general,own-products,own-attention"),
+        (1, 12, 768, 128, 2, "general,own-products"),
+    ] {
+        let shape = Shape { layers, heads, width, context, vocabulary: 65 };
+        let case = Case { shape, batch_size, count: 2, done: 0, seed: 24 };
+        let options = Options { plan: Some(plan.to_owned()), ..options(args, "bf16") };
+        failures += grade(&case, &options);
+    }
     // Clusters of four blocks, of two and of one; more tiles of gradients than multiprocessors.
     for (layers, context, batch_size) in [(3, 64, 12), (3, 32, 3), (3, 16, 5), (6, 64, 2)] {
         let shape = Shape { layers, heads: 4, width: 128, context, vocabulary: 70 };

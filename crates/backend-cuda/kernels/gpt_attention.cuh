@@ -170,3 +170,137 @@ struct Head {
         row = static_cast<u64>(index) * run.context;
     }
 };
+
+// The lane's two rows of a (16, 64) tile of scores: lane / 4 and 8 below it.
+struct RowPair {
+    float upper;
+    float lower;
+};
+
+// Scores that a query may not see become -infinity: those of keys after it.
+template <u32 EIGHTS>
+__device__ __forceinline__ void hide_later_keys(float (&scores)[EIGHTS][4], u32 first_query,
+                                                u32 first_key) {
+    const u32 lane = threadIdx.x % WARP;
+    const u32 upper = first_query + lane / 4;
+#pragma unroll
+    for (u32 column = 0; column < EIGHTS; ++column) {
+        const u32 key = first_key + 8 * column + 2 * (lane % 4);
+        scores[column][0] = key > upper ? -LARGEST : scores[column][0];
+        scores[column][1] = key + 1 > upper ? -LARGEST : scores[column][1];
+        scores[column][2] = key > upper + 8 ? -LARGEST : scores[column][2];
+        scores[column][3] = key + 1 > upper + 8 ? -LARGEST : scores[column][3];
+    }
+}
+
+__device__ __forceinline__ float quad_sum(float value) {
+    value += __shfl_xor_sync(ALL_LANES, value, 1);
+    return value + __shfl_xor_sync(ALL_LANES, value, 2);
+}
+
+__device__ __forceinline__ float quad_max(float value) {
+    value = fmaxf(value, __shfl_xor_sync(ALL_LANES, value, 1));
+    return fmaxf(value, __shfl_xor_sync(ALL_LANES, value, 2));
+}
+
+// What a warp's 16 queries have of the keys that they have seen.
+template <u32 WIDTH> struct Seen {
+    float out[WIDTH / 8][4];
+    RowPair most;
+    RowPair sum;
+
+    __device__ __forceinline__ Seen() : out{}, most{-LARGEST, -LARGEST}, sum{0.0f, 0.0f} {}
+
+    // The weights of more keys from their scores; the outputs shrink as the sum does.
+    template <u32 PARTS>
+    __device__ __forceinline__ void weigh(u32 (&weights)[PARTS][4], float (&scores)[2 * PARTS][4],
+                                          float scale) {
+        RowPair larger = most;
+#pragma unroll
+        for (u32 column = 0; column < 2 * PARTS; ++column) {
+            larger.upper = fmaxf(larger.upper, fmaxf(scores[column][0], scores[column][1]));
+            larger.lower = fmaxf(larger.lower, fmaxf(scores[column][2], scores[column][3]));
+        }
+        larger.upper = quad_max(larger.upper);
+        larger.lower = quad_max(larger.lower);
+        const float upper_shift = larger.upper * scale, lower_shift = larger.lower * scale;
+        const float upper_shrink = power_of_two(most.upper * scale - upper_shift);
+        const float lower_shrink = power_of_two(most.lower * scale - lower_shift);
+        most = larger;
+        sum.upper *= upper_shrink;
+        sum.lower *= lower_shrink;
+#pragma unroll
+        for (u32 column = 0; column < 2 * PARTS; ++column) {
+            float(&four)[4] = scores[column];
+            four[0] = power_of_two(fmaf(four[0], scale, -upper_shift));
+            four[1] = power_of_two(fmaf(four[1], scale, -upper_shift));
+            four[2] = power_of_two(fmaf(four[2], scale, -lower_shift));
+            four[3] = power_of_two(fmaf(four[3], scale, -lower_shift));
+            sum.upper += four[0] + four[1];
+            sum.lower += four[2] + four[3];
+        }
+#pragma unroll
+        for (u32 column = 0; column < WIDTH / 8; ++column) {
+            out[column][0] *= upper_shrink;
+            out[column][1] *= upper_shrink;
+            out[column][2] *= lower_shrink;
+            out[column][3] *= lower_shrink;
+        }
+        pack(weights, scores);
+    }
+
+    // Writes outputs and sums of the queries from `warp_row` of the tile that begins at `first`.
+    __device__ __forceinline__ void write(const Attention &run, const Head &head, u32 first,
+                                          u32 warp_row, Tile<WIDTH> &room) {
+        const u32 lane = threadIdx.x % WARP, upper = first + warp_row + lane / 4;
+        sum.upper = quad_sum(sum.upper);
+        sum.lower = quad_sum(sum.lower);
+        if (lane % 4 == 0) {
+            float *log_sums = run.log_sums + head.row;
+            if (upper < run.context) {
+                log_sums[upper] = most.upper * run.scale + log2f(sum.upper);
+            }
+            if (upper + 8 < run.context) {
+                log_sums[upper + 8] = most.lower * run.scale + log2f(sum.lower);
+            }
+        }
+        write_rows(static_cast<bf16 *>(run.out) + head.out, head.out_stride, first, run, out,
+                   1.0f / sum.upper, 1.0f / sum.lower, room, warp_row);
+    }
+};
+
+constexpr u32 HEAD_TILES = 4; // of the longest context that one block takes
+constexpr u32 HEAD_THREADS = 256;
+
+// The two numbers of each query.
+template <u32 WIDTH, class Tiles>
+__device__ __forceinline__ void fill_numbers(Tiles &tiles, const Attention &run, const Head &head) {
+    constexpr u32 SHARERS = 4; // threads of a query
+    const bool there = threadIdx.x < run.context;
+    tiles.log_sums[threadIdx.x] =
+        there ? run.log_sums[head.row + threadIdx.x] * run.log_unit : LARGEST;
+#pragma unroll
+    for (u32 tile = 0; tile < HEAD_TILES; ++tile) {
+        const u32 query = tile * TILE + threadIdx.x / SHARERS;
+        const u64 at = head.out + query * head.out_stride;
+        float sum = 0.0f;
+#pragma unroll
+        for (u32 piece = threadIdx.x % SHARERS; piece < WIDTH / 8; piece += SHARERS) {
+            if (query < run.context && piece * 8 < run.head_width) {
+                float out[8], delta[8];
+                Pack<bf16>::open(out, *reinterpret_cast<const uint4 *>(
+                                          static_cast<const bf16 *>(run.out) + at + piece * 8));
+                Pack<bf16>::open(delta, *reinterpret_cast<const uint4 *>(
+                                            static_cast<const bf16 *>(run.out_delta) + at + piece * 8));
+#pragma unroll
+                for (u32 index = 0; index < 8; ++index) {
+                    sum += out[index] * delta[index];
+                }
+            }
+        }
+        sum = quad_sum(sum);
+        if (threadIdx.x % SHARERS == 0) {
+            tiles.products[query] = sum;
+        }
+    }
+}

@@ -2,8 +2,8 @@
 // times GELU's slope; for Hopper and rows of at most 384. The left rows stay on the chip while all columns of
 // the right operand pass by. Two blocks share what passes, which halves what the L2 cache has to deliver.
 // While one group of warps multiplies a tile, the other one finishes its own.
-#include "bulk_copy.cuh"
 #include "gpt_norm.cuh"
+#include "wgmma.cuh"
 
 constexpr u32 ROWS = 128;       // of a block
 constexpr u32 TILE = 128;       // columns of a result's tile
@@ -21,7 +21,7 @@ struct RowProduct {
     TensorMap left;       // (rows, inner); with LayerNorm it is written
     TensorMap right;      // (columns, inner)
     TensorMap slope;      // (rows, columns): GELU's; written, or read by the gradient
-    TensorMap result;     // (rows, columns)
+    TensorMap result;     // (rows, columns); the gradient's may be `slope`
     const bf16 *x;        // (rows, inner): what LayerNorm takes
     const float *gain;    // (inner)
     float2 *moments;      // (rows), written
@@ -40,12 +40,6 @@ struct __align__(1024) Shared {
     u64 left_full;
     u64 slope_full[2];
 };
-
-// Rows of 128 bytes, swizzled, eight of them 1024 bytes from the next eight.
-__device__ __forceinline__ u64 operand(const bf16 *rows) {
-    const u64 address = (shared_address(rows) & 0x3ffff) >> 4;
-    return address | 1ull << 16 | static_cast<u64>(1024 >> 4) << 32 | 1ull << 62;
-}
 
 // d (64, 128) += a (64, 16) b (128, 16)^T
 __device__ __forceinline__ void multiply_add(float (&d)[64], u64 a, u64 b) {
@@ -68,18 +62,6 @@ __device__ __forceinline__ void multiply_add(float (&d)[64], u64 a, u64 b) {
           "+f"(d[54]), "+f"(d[55]), "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]),
           "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
         : "l"(a), "l"(b));
-}
-
-__device__ __forceinline__ void group_fence() {
-    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-}
-
-__device__ __forceinline__ void group_commit() {
-    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-}
-
-template <u32 LEFT> __device__ __forceinline__ void group_wait() {
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
 }
 
 // The groups multiply in turns, so that one has the tensor cores to itself while the other one writes. It
@@ -241,23 +223,16 @@ __device__ __forceinline__ void multiply_tile(float (&sums)[2][64], Shared &own,
 }
 
 // Where this lane finds its row of the four 8 by 8 matrices of 16 rows and 16 columns, in a box.
-__device__ __forceinline__ const bf16 *fragment(const bf16 *box, u32 pair) {
+__device__ __forceinline__ bf16 *fragment(bf16 *box, u32 pair) {
     const u32 lane = threadIdx.x % WARP, warp = threadIdx.x % GROUP / WARP;
     const u32 row = 16 * warp + lane % 16, piece = 2 * pair + lane / 16;
     return box + row * EDGE + (piece ^ (lane % 8)) * 8;
 }
 
-__device__ __forceinline__ void load_fragment(u32 (&values)[4], const bf16 *box, u32 pair) {
+__device__ __forceinline__ void load_fragment(u32 (&values)[4], bf16 *box, u32 pair) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(values[0]), "=r"(values[1]), "=r"(values[2]), "=r"(values[3])
                  : "r"(shared_address(fragment(box, pair)))
-                 : "memory");
-}
-
-__device__ __forceinline__ void store_fragment(const u32 (&values)[4], bf16 *box, u32 pair) {
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
-                     shared_address(fragment(box, pair))),
-                 "r"(values[0]), "r"(values[1]), "r"(values[2]), "r"(values[3])
                  : "memory");
 }
 
@@ -297,8 +272,8 @@ __device__ __forceinline__ void finish_with_gelu(const RowProduct &run, float (&
             }
 #pragma unroll
             for (u32 pair = 0; pair < PAIRS / 2; ++pair) {
-                store_fragment(active[pair], boxes + side * BOX, pair);
-                store_fragment(slope[pair], boxes + (2 + side) * BOX, pair);
+                store_fragment(active[pair], fragment(boxes + side * BOX, pair));
+                store_fragment(slope[pair], fragment(boxes + (2 + side) * BOX, pair));
             }
         }
         show_shared();
@@ -335,7 +310,7 @@ __device__ __forceinline__ void finish_with_slope(const RowProduct &run, float (
                     value = pack_bf16(sums[half][at] * low_bf16(value),
                                       sums[half][at + 1] * high_bf16(value));
                 }
-                store_fragment(values[pair], box, pair);
+                store_fragment(values[pair], fragment(box, pair));
             }
         }
     }

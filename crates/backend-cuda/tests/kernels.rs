@@ -29,7 +29,7 @@ const ARCHITECTURES: [&str; 3] = ["sm_80", "sm_90", "sm_100"];
 const HOPPER_ALONE: u32 = 90_000;
 
 /// A kernel's file without its extension, and the oldest architecture that has what it uses.
-const KERNELS: [(&str, u32); 15] = [
+const KERNELS: [(&str, u32); 17] = [
     ("attention", 80),
     ("attention_fused", 90),
     ("cnn", 80),
@@ -38,11 +38,13 @@ const KERNELS: [(&str, u32); 15] = [
     ("gpt_attention", 80),
     ("gpt_attention_float32", 80),
     ("gpt_embed", 80),
+    ("gpt_head", HOPPER_ALONE),
     ("gpt_narrow", 90),
     ("gpt_narrow_weights", 80),
     ("gpt_products", HOPPER_ALONE),
     ("gpt_rows", 80),
     ("gpt_update", 80),
+    ("gpt_weights", HOPPER_ALONE),
     ("mlp", 80),
     ("mlp_fused", 80),
 ];

@@ -1,4 +1,4 @@
-//! Causal attention by our own kernels, `kernels/gpt_attention.cu` in bf16 and
+//! Causal attention by our own kernels, `kernels/gpt_attention.cu` and on Hopper `gpt_head.cu` in bf16 and
 //! `kernels/gpt_attention_float32.cu` in float32, or by cuDNN: whichever is faster for the sizes.
 
 use super::memory::Memory;
@@ -12,6 +12,8 @@ use std::rc::Rc;
 
 static BF16: Ptx =
     Ptx { name: "gpt_attention.ptx", packed: include_bytes!("../../ptx/gpt_attention.ptx.gz") };
+static HOPPER: Ptx =
+    Ptx { name: "gpt_head.ptx", packed: include_bytes!("../../ptx/gpt_head.ptx.gz") };
 static FLOAT32: Ptx = Ptx {
     name: "gpt_attention_float32.ptx",
     packed: include_bytes!("../../ptx/gpt_attention_float32.ptx.gz"),
@@ -28,6 +30,10 @@ const HEAD_WIDTH: usize = 64;
 const HEAD_FORWARD_SHARED: usize = HEAD_TILES * 3 * TILE * HEAD_WIDTH * 2;
 const HEAD_SHARED: usize =
     HEAD_TILES * (4 * TILE * HEAD_WIDTH * 2 + 2 * TILE * TILE * 2 + 2 * TILE * 4);
+const HOPPER_FORWARD_SHARED: usize = HEAD_FORWARD_SHARED + 1024;
+/// Four tiles of queries, keys, values and gradients of outputs, ten of gradients of scores.
+const HOPPER_SHARED: usize =
+    (4 * HEAD_TILES + 10) * TILE * HEAD_WIDTH * 2 + 2 * HEAD_TILES * TILE * 4 + 1024;
 
 /// `Attention` of `kernels/gpt_attention.cuh`.
 #[repr(C)]
@@ -56,6 +62,8 @@ pub(crate) struct OwnAttention {
     tile_gradient: Option<Kernel>,
     /// `attend` and both gradients, where a head has room on a multiprocessor.
     whole_head: Option<[Kernel; 2]>,
+    /// In place of those, for heads of 64 and a context of 256 on Hopper.
+    hopper_head: Option<[Kernel; 2]>,
     threads: u32,
 }
 
@@ -142,9 +150,21 @@ impl OwnAttention {
             ]),
             false => None,
         };
+        let on_hopper = has_room && head_width == HEAD_WIDTH && gpu.device().capability[0] == 9;
+        let hopper_head = match on_hopper {
+            true => {
+                let module = Rc::new(gpu.load(&HOPPER)?);
+                Some([
+                    module.kernel("head_attend_bf16_64x256", HOPPER_FORWARD_SHARED)?,
+                    module.kernel("head_gradient_bf16_64x256", HOPPER_SHARED)?,
+                ])
+            }
+            false => None,
+        };
         Ok(OwnAttention {
             tile_gradient,
             whole_head,
+            hopper_head,
             attend: module.kernel(names[0], shared[0])?,
             query_gradient: module.kernel(names[1], shared[1])?,
             key_gradient: module.kernel(names[2], shared[2])?,
@@ -180,7 +200,7 @@ impl OwnAttention {
     /// `attended` of a layer from its `qkv`.
     pub(crate) fn forward(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
         let (arguments, shape) = (OwnAttention::arguments(memory, layer, 1.0), self.shape(memory));
-        let (kernel, shape) = match self.whole_head(shape) {
+        let (kernel, shape) = match self.whole_head(memory) {
             Some(([kernel, _], whole)) => (kernel, whole),
             None => (&self.attend, shape),
         };
@@ -189,9 +209,10 @@ impl OwnAttention {
     }
 
     /// The kernels for whole heads and their launch, if these have few enough tiles and more than one.
-    fn whole_head(&self, shape: Shape) -> Option<(&[Kernel; 2], Shape)> {
-        let [tiles, heads] = shape.grid;
-        let kernels = self.whole_head.as_ref()?;
+    fn whole_head(&self, memory: &Memory) -> Option<(&[Kernel; 2], Shape)> {
+        let [tiles, heads] = self.shape(memory).grid;
+        let exact = memory.sizes.shape.context == HEAD_TILES * TILE;
+        let kernels = self.hopper_head.as_ref().filter(|_| exact).or(self.whole_head.as_ref())?;
         (2..=HEAD_TILES)
             .contains(&(tiles as usize))
             .then_some((kernels, Shape { grid: [1, heads], block: HEAD_THREADS }))
@@ -208,7 +229,7 @@ impl OwnAttention {
             // SAFETY: as above.
             return unsafe { kernel.launch(both, &arguments) };
         }
-        if let Some(([_, kernel], whole)) = self.whole_head(shape) {
+        if let Some(([_, kernel], whole)) = self.whole_head(memory) {
             // SAFETY: as above.
             return unsafe { kernel.launch(whole, &arguments) };
         }
@@ -271,7 +292,7 @@ impl Attention {
         let mut cudnn = Attention::Cudnn(sdpa, name, None);
         let mut cudnn_s = cudnn.seconds(gpu, memory)?;
         let back = OwnAttention::new(gpu, Element::Bf16, memory.sizes.shape.head_width())?;
-        if choice == Choice::Faster && back.whole_head(back.shape(memory)).is_some() {
+        if choice == Choice::Faster && back.whole_head(memory).is_some() {
             let Attention::Cudnn(_, _, own) = &mut cudnn else { unreachable!("it was just made") };
             *own = Some(back);
             let mixed_s = cudnn.seconds(gpu, memory)?;
@@ -300,6 +321,16 @@ impl Attention {
             fastest = fastest.min(clock[0].seconds_until(&clock[1])?);
         }
         Ok(fastest)
+    }
+
+    /// Whether gradients may be written over `qkv`: one block reads all of a head before it writes.
+    pub(crate) fn takes_whole_heads(&self, memory: &Memory) -> bool {
+        match self {
+            Attention::Own(own) | Attention::Cudnn(_, _, Some(own)) => {
+                own.whole_head(memory).is_some()
+            }
+            Attention::Cudnn(_, _, None) => false,
+        }
     }
 
     /// In a few words.

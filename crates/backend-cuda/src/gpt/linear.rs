@@ -4,12 +4,22 @@
 use super::memory::{Memory, Sizes};
 use super::products::RowProducts;
 use super::rows::RowKernels;
+use super::weights::WeightGradients;
 use crate::cublaslt::{
     CublasLt, Element, Epilogue, GAIN, Operands, Product, ProductSizes, Recipe, Turn,
 };
 use crate::driver::Gpu;
 use nn::backend::TrainError;
+use std::ops::Range;
 use std::rc::Rc;
+
+/// Whether our own products run where there are any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OwnProducts {
+    No,
+    Faster,
+    Yes,
+}
 
 /// The products, named by the layer whose they are. The `_gradient` ones go back to the inputs, those
 /// with `_weight` to the weights.
@@ -37,16 +47,21 @@ pub(crate) struct Linear {
     down_gradient_with_slope: Option<Product>,
     /// In place of `up` and `down_gradient`, with LayerNorm and GELU, where both together are faster.
     own: Option<RowProducts>,
+    /// In place of all those with `_weight` in a layer, where they are faster.
+    own_weights: Option<WeightGradients>,
+    /// What has to be gained for our own: anything, if they are asked for.
+    gain: f64,
     report: String,
 }
 
 impl Linear {
     /// Describes all products.
     pub(crate) fn new(
+        gpu: &Rc<Gpu>,
         library: &Rc<CublasLt>,
         sizes: &Sizes,
         fused_gelu: bool,
-        own: Option<RowProducts>,
+        own: OwnProducts,
     ) -> Result<Linear, TrainError> {
         let (rows, width) = (sizes.rows, sizes.shape.width);
         let (chunk, vocabulary) = (sizes.chunk_rows, sizes.layout.padded_vocabulary);
@@ -69,6 +84,11 @@ impl Linear {
             false => Ok(None),
         };
         let (up, down_gradient) = (forward(4 * width, width), inputs(4 * width, width));
+        let gain = if own == OwnProducts::Yes { f64::INFINITY } else { GAIN };
+        let (own, own_weights) = match own {
+            OwnProducts::No => (None, None),
+            _ => (RowProducts::new(gpu, sizes)?, WeightGradients::new(gpu, sizes)?),
+        };
         Ok(Linear {
             qkv: make(forward(3 * width, width))?,
             out: make(adding(forward(width, width)))?,
@@ -89,6 +109,8 @@ impl Linear {
             up_with_gelu: fused(up, Epilogue::Gelu)?,
             down_gradient_with_slope: fused(down_gradient, Epilogue::GeluGradient)?,
             own,
+            own_weights,
+            gain,
             report: String::new(),
         })
     }
@@ -156,19 +178,71 @@ impl Linear {
         let library_s = [up_s + norm_s, down_gradient_s];
         self.report =
             format!("up with LayerNorm and GELU, down_gradient with slope: {library_s:.7?} s\n");
-        if let Some(own) = &self.own {
-            own.turn(memory)?;
-            let own_s = [
-                seconds(&|layer| own.up(memory, layer))?,
-                seconds(&|layer| own.down_gradient(memory, layer))?,
-            ];
-            self.report += &format!("the same by our own products: {own_s:.7?} s\n");
-            let faster = own_s.iter().sum::<f64>() < GAIN * library_s.iter().sum::<f64>();
-            if !faster && !own.wanted {
-                self.own = None;
-            }
+        let Some(own) = &self.own else { return Ok(()) };
+        own.turn(memory)?;
+        let own_s = [
+            seconds(&|layer| own.up(memory, layer))?,
+            seconds(&|layer| own.down_gradient(memory, layer))?,
+        ];
+        self.report += &format!("the same by our own products: {own_s:.7?} s\n");
+        if own_s.iter().sum::<f64>() >= self.gain * library_s.iter().sum::<f64>() {
+            self.own = None;
         }
         Ok(())
+    }
+
+    /// Decides who finds the gradients of weights, after [`Linear::tune`] and the choice of attention, and
+    /// whether gradients of activations replace these.
+    pub(crate) fn tune_weights(
+        &mut self,
+        gpu: &Rc<Gpu>,
+        memory: &mut Memory,
+        may_replace: bool,
+    ) -> Result<(), TrainError> {
+        let Some(own_weights) = &self.own_weights else { return Ok(()) };
+        memory.in_place = may_replace && self.own.is_some();
+        let products = [&self.qkv_weight, &self.out_weight, &self.up_weight, &self.down_weight];
+        let library_s = products.iter().map(|product| 1e-6 * product.chosen.0).sum::<f64>();
+        let group = Linear::group_of(memory);
+        let own_s = seconds(gpu, 1, &|_| own_weights.enqueue(memory, 0..group))? / group as f64;
+        self.report += &format!(
+            "a layer's gradients of weights: {library_s:.7} s, by our own, {group} layers at once, \
+             {own_s:.7} s\n"
+        );
+        if own_s >= self.gain * library_s {
+            self.own_weights = None;
+            memory.in_place = false;
+        }
+        Ok(())
+    }
+
+    /// Layers whose gradients of weights can be found at once.
+    fn group_of(memory: &Memory) -> usize {
+        let layers = memory.sizes.shape.layers;
+        if memory.in_place { layers } else { memory.sizes.group.min(layers) }
+    }
+
+    /// Whether the gradients of weights are found by [`Linear::weights`] alone.
+    pub(crate) fn groups_weights(&self) -> bool {
+        self.own_weights.is_some()
+    }
+
+    /// The gradients of the weights of all layers that wait for it, if `layer`, whose way back is done, is the
+    /// last of them. Returns these layers.
+    pub(crate) fn weights(
+        &self,
+        memory: &Memory,
+        layer: usize,
+    ) -> Result<Option<Range<usize>>, TrainError> {
+        let group = Linear::group_of(memory);
+        match &self.own_weights {
+            Some(own) if layer.is_multiple_of(group) => {
+                let layers = layer..(layer + group).min(memory.sizes.shape.layers);
+                own.enqueue(memory, layers.clone())?;
+                Ok(Some(layers))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// The weights that our own products take turned, each step before its way back.

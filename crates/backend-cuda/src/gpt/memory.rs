@@ -112,12 +112,14 @@ pub(crate) struct Memory {
     pub(crate) attended: Matrices,          // layers: (rows, width)
     pub(crate) up: Matrices,                // layers: (rows, 4 width), before GELU
     pub(crate) active: Matrices,            // layers: (rows, 4 width), after it
-    x_deltas: Matrices,                     // 2: (rows, width)
+    x_deltas: Matrices,                     // 2 layers + 1 if narrow: (rows, width)
     pub(crate) normal_delta: Matrices,      // 1: (rows, width)
-    qkv_deltas: Matrices,                   // 1: (rows, 3 width)
-    up_deltas: Matrices,                    // 1: (rows, 4 width)
+    qkv_deltas: Matrices,                   // group: (rows, 3 width)
+    up_deltas: Matrices,                    // group: (rows, 4 width)
     pub(crate) logits: Matrices,            // 1: (chunk_rows, padded vocabulary)
     pub(crate) sizes: Sizes,
+    /// Whether gradients of `qkv` and `up` replace these, which nothing needs any longer.
+    pub(crate) in_place: bool,
 }
 
 /// The sizes that buffers and launches have in common.
@@ -134,6 +136,8 @@ pub(crate) struct Sizes {
     pub(crate) chunk_rows: usize,
     /// Blocks of the LayerNorms' gradients.
     pub(crate) norm_blocks: usize,
+    /// Layers whose gradients of activations are in memory at a time, where they have room of their own.
+    pub(crate) group: usize,
     /// What activations and products' operands are.
     pub(crate) element: Element,
     /// Whether the kernels for narrow models run, which leave the gradients of all weights to the end.
@@ -147,6 +151,7 @@ impl Sizes {
         multiprocessors: usize,
         devices: usize,
         narrow: bool,
+        group: usize,
     ) -> Sizes {
         let layout = Layout::new(job.shape);
         let rows = job.batch_size * job.shape.context;
@@ -162,6 +167,7 @@ impl Sizes {
             devices,
             rows,
             chunk_rows: rows / chunks,
+            group: if narrow { job.shape.layers } else { group },
             norm_blocks: match narrow {
                 true => rows / NARROW_ROWS,
                 false => (2 * multiprocessors).min(rows.div_ceil(8)),
@@ -218,12 +224,13 @@ impl Memory {
             attended: of_width("activations", layers, 1)?,
             up: of_width("activations", layers, 4)?,
             active: of_width("activations", layers, 4)?,
-            x_deltas: of_width("gradients of activations", if narrow { norms } else { 2 }, 1)?,
+            x_deltas: of_width("gradients of activations", if narrow { norms } else { 0 }, 1)?,
             normal_delta: of_width("gradients of activations", 1, 1)?,
-            qkv_deltas: of_width("gradients of activations", if narrow { layers } else { 1 }, 3)?,
-            up_deltas: of_width("gradients of activations", if narrow { layers } else { 1 }, 4)?,
+            qkv_deltas: of_width("gradients of activations", sizes.group, 3)?,
+            up_deltas: of_width("gradients of activations", sizes.group, 4)?,
             logits: Matrices::new(gpu, "logits", element, 1, logits)?,
             sizes,
+            in_place: false,
         })
     }
 
@@ -249,18 +256,24 @@ impl Memory {
         self.moments.address_of(norm * self.sizes.rows * 2)
     }
 
-    /// The gradient of `x[norm]`.
+    /// The gradient of `x[norm]`, in whose place it is unless the model is narrow.
     pub(crate) fn x_delta(&self, norm: usize) -> Address {
-        self.x_deltas.at(if self.sizes.narrow { norm } else { norm % 2 })
+        if self.sizes.narrow { self.x_deltas.at(norm) } else { self.x.at(norm) }
     }
 
     /// The gradient of a layer's `qkv`.
     pub(crate) fn qkv_delta(&self, layer: usize) -> Address {
-        self.qkv_deltas.at(if self.sizes.narrow { layer } else { 0 })
+        match self.in_place {
+            true => self.qkv.at(layer),
+            false => self.qkv_deltas.at(layer % self.sizes.group),
+        }
     }
 
     /// The gradient of a layer's `up`.
     pub(crate) fn up_delta(&self, layer: usize) -> Address {
-        self.up_deltas.at(if self.sizes.narrow { layer } else { 0 })
+        match self.in_place {
+            true => self.up.at(layer),
+            false => self.up_deltas.at(layer % self.sizes.group),
+        }
     }
 }

@@ -10,17 +10,17 @@ mod replicas;
 mod rows;
 mod sdpa;
 mod step;
+mod weights;
 
 use crate::cublaslt::{CublasLt, Element};
 use crate::driver::{Buffer, Event, Gpu, Graph};
 use crate::nccl::Communicator;
 use attention::{Attention, Choice};
-use linear::Linear;
+use linear::{Linear, OwnProducts};
 use memory::{CAPACITY, Memory, Progress, Sizes, StepRates};
 use narrow::NarrowKernels;
 use nn::backend::{Description, Measured, TrainError, Unavailable};
 use nn::gpt::{Job, Session, State};
-use products::RowProducts;
 use rows::{RowKernels, Source};
 use std::rc::Rc;
 use std::time::Instant;
@@ -34,14 +34,6 @@ const GRAPH_STEPS: usize = 8;
 /// products fill the device by themselves.
 const OVERLAPPED: usize = 8 << 20;
 
-/// Whether our own products run where there are any.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum OwnProducts {
-    No,
-    Faster,
-    Yes,
-}
-
 /// How a training is carried out; `--plan` has these words, with commas between them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
@@ -53,7 +45,7 @@ pub(crate) struct Plan {
     /// GELU within the products, in bf16.
     fused_gelu: bool,
     attention: Choice,
-    /// Our own products with LayerNorm and GELU: `kernels/gpt_products.cu`.
+    /// Our own products: `kernels/gpt_products.cu` and `gpt_weights.cu`.
     own_products: OwnProducts,
     /// The kernels for narrow models, where the sizes are theirs.
     narrow: bool,
@@ -143,7 +135,8 @@ impl<'data> GptSession<'data> {
         let rows_and_width = rows * job.shape.width;
         let narrow = plan.narrow && narrow::fits(gpu.device(), job.shape, element);
         let multiprocessors = gpu.device().multiprocessors;
-        let sizes = Sizes::new(&job, element, multiprocessors, devices, narrow);
+        let group = weights::group(gpu.device(), job.shape, rows, element, devices);
+        let sizes = Sizes::new(&job, element, multiprocessors, devices, narrow, group);
         let refusal = rows::refusal(job.shape, sizes.rows, element)
             .or_else(|| attention::refusal(element, job.shape.head_width()));
         if let Some(reason) = refusal {
@@ -155,12 +148,11 @@ impl<'data> GptSession<'data> {
         let compiling = Instant::now();
         let rows = RowKernels::new(gpu, job.shape, element)?;
         let attention = Attention::new(gpu, &memory)?;
-        let own_products = match plan.own_products != OwnProducts::No && plan.fused_gelu && !narrow
-        {
-            true => RowProducts::new(gpu, &memory.sizes, plan.own_products == OwnProducts::Yes)?,
-            false => None,
+        let own = match plan.fused_gelu && !narrow {
+            true => plan.own_products,
+            false => OwnProducts::No,
         };
-        let linear = Linear::new(&library, &memory.sizes, plan.fused_gelu, own_products)?;
+        let linear = Linear::new(gpu, &library, &memory.sizes, plan.fused_gelu, own)?;
         let narrow = match narrow {
             true => Some(NarrowKernels::new(gpu, &memory)?),
             false => None,
@@ -171,6 +163,9 @@ impl<'data> GptSession<'data> {
             kernels.narrow.is_none() && plan.overlap.unwrap_or(rows_and_width <= OVERLAPPED);
         let mut step = Step::new(gpu, memory, kernels, overlap, communicator)?;
         step.tune(plan.attention)?;
+        if plan.overlap.is_none() && step.groups_weights() {
+            step.stay_in_one_stream();
+        }
         if std::env::var_os("TRAINMARK_CUDA_PRODUCTS").is_some() {
             eprint!("{}", step.kernels.linear.report());
         }

@@ -57,17 +57,11 @@ pub(crate) struct RowProducts {
     turn: Kernel,
     turned: Buffer<u16>, // (layers, 4 width, width)
     multiprocessors: usize,
-    /// Whether they are asked for, even if they are slower.
-    pub(crate) wanted: bool,
 }
 
 impl RowProducts {
     /// None if they are not for this device or these sizes.
-    pub(crate) fn new(
-        gpu: &Rc<Gpu>,
-        sizes: &Sizes,
-        wanted: bool,
-    ) -> Result<Option<RowProducts>, TrainError> {
+    pub(crate) fn new(gpu: &Rc<Gpu>, sizes: &Sizes) -> Result<Option<RowProducts>, TrainError> {
         let width = sizes.shape.width;
         let fits = gpu.device().capability[0] == 9
             && sizes.element == Element::Bf16
@@ -85,7 +79,6 @@ impl RowProducts {
             turn: module.kernel("turn_matrices", 0)?,
             turned: gpu.allocate("the turned parameters", elements)?,
             multiprocessors: gpu.device().multiprocessors,
-            wanted,
         }))
     }
 

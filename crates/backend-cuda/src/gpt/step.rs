@@ -1,6 +1,6 @@
 //! One step of training, enqueued: forward, loss, backward, update. Gradients of weights need not be
-//! ready before the update, so they are found beside the way back through the layers and fill the
-//! multiprocessors that its products leave idle.
+//! ready before the update, so they are found those of several layers at once, or beside the way back
+//! through the layers, where they fill the multiprocessors that its products leave idle.
 
 use super::attention::{Attention, Choice};
 use super::linear::Linear;
@@ -86,6 +86,15 @@ impl Step {
         Ok(Step { gpu: Rc::clone(gpu), kernels, beside, others, memory })
     }
 
+    /// Whether the gradients of weights, which would run beside the others, are found at the end instead.
+    pub(crate) fn groups_weights(&self) -> bool {
+        self.kernels.linear.groups_weights()
+    }
+
+    pub(crate) fn stay_in_one_stream(&mut self) {
+        self.beside = None;
+    }
+
     pub(crate) fn overlaps(&self) -> bool {
         self.beside.is_some()
     }
@@ -111,6 +120,18 @@ impl Step {
         beside.pending[task as usize].set(true);
         let done = &beside.done[task as usize];
         self.gpu.beside(Lane::Beside, &beside.ready, done, enqueue)
+    }
+
+    /// The gradient of one matrix, unless those of several layers are found at once.
+    fn weight(
+        &self,
+        task: Task,
+        enqueue: impl FnOnce() -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
+        match self.groups_weights() {
+            true => Ok(()),
+            false => self.beside(task, enqueue),
+        }
     }
 
     fn wait_for(&self, task: Task) -> Result<(), TrainError> {
@@ -149,7 +170,9 @@ impl Step {
         self.enqueue()?;
         let StepKernels { rows, attention, linear, .. } = &mut self.kernels;
         attention.choose(&self.gpu, &self.memory, choice)?;
-        linear.tune(&self.gpu, &self.memory, rows)
+        linear.tune(&self.gpu, &self.memory, rows)?;
+        let may_replace = attention.takes_whole_heads(&self.memory) && self.others.is_none();
+        linear.tune_weights(&self.gpu, &mut self.memory, may_replace)
     }
 
     /// The rounded parameters, after the parameters were set. What is turned of them each step turns itself.
@@ -210,25 +233,26 @@ impl Step {
         rows.normalise_gradient(memory, 2 * layers)?;
         self.wait_for(Task::Turn)?;
         for layer in (0..layers).rev() {
-            self.beside(Task::Down, || linear.down_weight(memory, layer))?;
+            self.weight(Task::Down, || linear.down_weight(memory, layer))?;
             self.wait_for(Task::Up)?; // it reads `up_delta`
             linear.down_gradient(memory, rows, layer)?;
-            self.beside(Task::Up, || linear.up_weight(memory, layer))?;
+            self.weight(Task::Up, || linear.up_weight(memory, layer))?;
             linear.up_gradient(memory, layer)?;
-            self.wait_for(Task::Out)?; // it reads the gradient that is replaced
             rows.normalise_gradient(memory, 2 * layer + 1)?;
 
-            self.beside(Task::Out, || linear.out_weight(memory, layer))?;
+            self.weight(Task::Out, || linear.out_weight(memory, layer))?;
             linear.out_gradient(memory, layer)?;
             self.wait_for(Task::Qkv)?; // it reads `qkv_delta`
             self.kernels.attention.backward(memory, layer)?;
-            self.beside(Task::Qkv, || {
+            self.weight(Task::Qkv, || {
                 linear.qkv_weight(memory, layer)?;
                 self.share(memory.sizes.layout.layers[layer].range()) // the last of the layer's
             })?;
             linear.qkv_gradient(memory, layer)?;
-            self.wait_for(Task::Down)?; // likewise
             rows.normalise_gradient(memory, 2 * layer)?;
+            for done in linear.weights(memory, layer)?.into_iter().flatten() {
+                self.share(memory.sizes.layout.layers[done].range())?;
+            }
         }
         self.beside(Task::Down, || {
             rows.gain_sums(memory)?;
