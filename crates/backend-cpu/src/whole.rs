@@ -19,9 +19,11 @@ fn isas() -> Vec<&'static str> {
     names
 }
 
-/// Every instruction set with one, two and three threads.
+/// Every instruction set with one, two and three threads; in an emulator with three: who computes which part is the
+/// same code for all of them.
 fn every_way() -> Vec<Options> {
-    isas().into_iter().flat_map(|isa| [1, 2, 3].map(|threads| options(isa, threads))).collect()
+    let fewest = if std::env::var_os("TRAINMARK_TEST_ISA").is_some() { 3 } else { 1 };
+    isas().into_iter().flat_map(|isa| (fewest..=3).map(|threads| options(isa, threads))).collect()
 }
 
 fn options(isa: &str, threads: usize) -> Options {

@@ -209,6 +209,12 @@ fn escape_visible(name: &str) -> Cow<'_, str> {
                 escaped.push(c);
                 escaped.push_str(NO_SPACE);
             }
+            // At the head of a note it would begin a list or a heading in it.
+            '-' | '+' | '#'
+                if escaped.is_empty() && rest.peek().is_none_or(|it| matches!(it, ' ' | '#')) =>
+            {
+                escaped.extend(['\\', c]);
+            }
             c => escaped.push(c),
         }
         before = c;
@@ -221,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_become_no_mentions_issues_or_links_on_github() {
+    fn names_become_no_mentions_issues_links_lists_or_headings_on_github() {
         for (name, expected) in [
             ("@octocat", "@&#8203;octocat"),
             ("fixes #12", "fixes #&#8203;12"),
@@ -231,6 +237,9 @@ mod tests {
             ("me@a.example", "me@&#8203;a.example"),
             ("<a href=x>", "&lt;a href=x&gt;"),
             ("a @ b, C#, 3:4, 0.5, w.x", "a @ b, C#, 3:4, 0.5, w.x"),
+            ("- a", "\\- a"),
+            ("## a", "\\## a"),
+            ("-5 - +a", "-5 - +a"),
         ] {
             assert_eq!(escape_long(name), expected);
         }

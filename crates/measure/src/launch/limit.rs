@@ -167,10 +167,8 @@ impl Memory {
         let inherited = rustix::process::getrlimit(rustix::process::Resource::As).current;
         #[cfg(not(target_os = "linux"))]
         let inherited: Option<u64> = None;
-        match self.limit {
-            Some((bytes, LimitedBy::Rlimit)) => Some(inherited.unwrap_or(bytes).min(bytes)),
-            _ => inherited,
-        }
+        let own = self.limit.filter(|(_, by)| matches!(by, LimitedBy::Rlimit));
+        inherited.into_iter().chain(own.map(|(bytes, _)| bytes)).min()
     }
 }
 
