@@ -23,7 +23,6 @@ use crate::{Record, RunIdentity, Status};
 use files::Kind;
 use measure::provenance::{Moment, sha256_of_bytes};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
@@ -83,7 +82,6 @@ enum Event {
     /// A run that had stopped continues.
     Resumed(At),
     Ran(Box<Ran>),
-    Noted(Value),
     /// All of it is done.
     Finished(At),
     /// It ended before that, in an orderly way.
@@ -126,7 +124,6 @@ impl Entry {
             "began" => Event::Began(read(of)?),
             "resumed" => Event::Resumed(read(of)?),
             "ran" => Event::Ran(read(of)?),
-            "noted" => Event::Noted(read(of)?),
             "finished" => Event::Finished(read(of)?),
             "stopped" => Event::Stopped(read(of)?),
             _ => return None,
@@ -209,7 +206,6 @@ pub struct Ran {
 pub struct PastRun {
     pub began: Began,
     pub ran: Vec<Ran>,
-    pub notes: Vec<Value>,
     finished: bool,
 }
 
@@ -358,14 +354,6 @@ impl Journal {
         let event =
             Event::Ran(Box::new(Ran { row, round, identity, file: file.to_owned(), result }));
         self.write(&Entry { run: self.run.clone(), row: Some(row), round, event })
-    }
-
-    /// Keeps an executor's note.
-    ///
-    /// # Errors
-    /// If the disk refuses.
-    pub fn note(&mut self, note: Value) -> io::Result<()> {
-        self.append(Event::Noted(note))
     }
 
     /// The run is done.
@@ -529,8 +517,7 @@ impl Scan {
                 let newer = began.version > VERSION;
                 self.strangers += usize::from(newer);
                 // A run that this harness does not understand cannot be continued.
-                let (ran, notes) = (Vec::new(), Vec::new());
-                self.runs.push(PastRun { began: *began, ran, notes, finished: newer });
+                self.runs.push(PastRun { began: *began, ran: Vec::new(), finished: newer });
             }
             (Event::Ran(ran), Some(run)) => {
                 let ran = Ran { row: row.unwrap_or_default(), round, ..*ran };
@@ -539,7 +526,6 @@ impl Scan {
                     false => run.ran.push(ran),
                 }
             }
-            (Event::Noted(note), Some(run)) => run.notes.push(note),
             (Event::Finished(_), Some(run)) => {
                 run.finished = true;
                 // They are in their result files.
@@ -594,12 +580,11 @@ mod tests {
         assert!(journal.unfinished().is_none());
         journal.begin(began("a", "2026")).unwrap();
         journal.ran(0, identity("mlp"), "x.json", sample(0)).unwrap();
-        journal.note(Value::from(7)).unwrap();
         drop(journal);
         let mut journal = Journal::open(folder.path()).unwrap();
         let run = journal.unfinished().unwrap();
         assert_eq!((run.ran.len(), run.ran[0].file.as_str()), (1, "x.json"));
-        assert_eq!((run.began.words.len(), &run.notes), (1, &vec![Value::from(7)]));
+        assert_eq!(run.began.words.len(), 1);
         assert_eq!(run.progress(), "begun 2026, 1 of 3 rows have results");
         journal.resume("a").unwrap();
         journal.finish().unwrap();

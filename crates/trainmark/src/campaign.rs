@@ -4,7 +4,6 @@
 //! complete after each. With what the journal holds of an earlier attempt the same rows go on where they
 //! stopped. A run without a folder keeps its samples in memory.
 
-use crate::executor::{Desk, Executor, Task};
 use crate::plan::Row;
 use crate::progress::Progress;
 use crate::runner::{Round, Runner};
@@ -12,7 +11,6 @@ use crate::schedule::Schedule;
 use crate::transcript::Transcript;
 use anyhow::{Context, Result};
 use files::Kind;
-use measure::launch::CancelToken;
 use record::file_name::FileName;
 use record::fingerprint::Fingerprint;
 use record::folder::{Entry, Folder};
@@ -20,10 +18,36 @@ use record::journal::{Journal, PastRun, Ran};
 use record::summary::Options;
 use record::verification::VerificationFile;
 use record::{Record, Reference, Status, Summary, write};
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+
+/// One sample of one row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// As an index into the plan.
+    pub row: usize,
+    pub round: Round,
+}
+
+/// Runs tasks.
+pub trait Executor {
+    /// Runs these tasks, one after the other or many at once, and returns when no more of them
+    /// will come to an end. Each is announced with [`Campaign::begin`], and left out if that says no;
+    /// each that ended is handed over with [`Campaign::end`], in any order, as soon as it has ended.
+    /// When the user cancels, it stops what runs and returns.
+    ///
+    /// # Errors
+    /// If the executor itself, or the campaign, cannot go on. What a trainer does wrong is a result.
+    fn run(&mut self, tasks: &[Task], campaign: &mut Campaign) -> Result<()>;
+
+    /// Whether it wants all rounds in one call, since it runs many tasks at once. Else it is called
+    /// for each round, and takes a decision that depends on the round before into account.
+    fn takes_all_rounds(&self) -> bool {
+        false
+    }
+}
 
 /// A row on its way: its result so far, and the file that holds it.
 pub struct Standing {
@@ -91,9 +115,7 @@ pub struct Keeper {
 pub struct Campaign<'a> {
     pub rows: Vec<Standing>,
     keeper: Option<Keeper>,
-    notes: Vec<Value>,
     runner: &'a Runner<'a>,
-    cancel: &'a CancelToken,
     progress: Progress,
 }
 
@@ -104,7 +126,6 @@ impl<'a> Campaign<'a> {
         rows: &[Row],
         keeper: Option<Keeper>,
         progress: Progress,
-        cancel: &'a CancelToken,
     ) -> Campaign<'a> {
         let standing = |row: &Row| {
             let result = runner.blank(row);
@@ -114,7 +135,7 @@ impl<'a> Campaign<'a> {
             Standing { row, result, identity, name, file: None, written: false, known: false, done }
         };
         let rows = rows.iter().map(standing).collect();
-        Campaign { rows, keeper, notes: Vec::new(), runner, cancel, progress }
+        Campaign { rows, keeper, runner, progress }
     }
 
     /// Takes what an earlier attempt has brought, and writes again what of it is not on the disk.
@@ -123,7 +144,6 @@ impl<'a> Campaign<'a> {
     /// # Errors
     /// If a result file cannot be written.
     pub fn take_up(&mut self, past: PastRun) -> Result<Vec<String>> {
-        self.notes = past.notes;
         let mut remarks = Vec::new();
         for index in 0..self.rows.len() {
             let standing = &mut self.rows[index];
@@ -150,10 +170,9 @@ impl<'a> Campaign<'a> {
                 // Its file is replaced by whatever comes of it now.
                 standing.file = Some(file_of(last));
             } else {
-                let label = standing.row.label(&self.runner.loaded().suite);
                 remarks.push(format!(
-                    "{label}: its program or command has changed; it runs again, and {} stays",
-                    last.file
+                    "{}: its program or command has changed; it runs again, and {} stays",
+                    standing.row.label, last.file
                 ));
             }
         }
@@ -196,7 +215,7 @@ impl<'a> Campaign<'a> {
         self.progress.finish();
         rounds?;
         let Some(Keeper { journal, .. }) = &mut self.keeper else { return Ok(()) };
-        let written = match self.cancel.reason() {
+        let written = match self.runner.cancel.reason() {
             None => journal.finish(),
             Some(why) => journal.stop(why),
         };
@@ -215,7 +234,7 @@ impl<'a> Campaign<'a> {
         }
         let start = Instant::now();
         let mut rounds = 0;
-        while !self.cancel.is_cancelled()
+        while !self.runner.cancel.is_cancelled()
             && self.rows.iter().any(Standing::repeatable)
             && schedule.goes_on(
                 rounds,
@@ -291,8 +310,43 @@ impl<'a> Campaign<'a> {
         }
     }
 
+    /// A task is about to start. False if it is no longer wanted: the user has cancelled, or its
+    /// row has failed before, which a repeat would not mend.
+    pub fn begin(&mut self, task: Task) -> bool {
+        let standing = &self.rows[task.row];
+        if self.runner.cancel.is_cancelled() || !standing.repeatable() {
+            return false;
+        }
+        self.progress.begin(task.row);
+        true
+    }
+
+    /// Takes the trainer's statements so far, for display.
+    pub fn said(&mut self, task: Task, said: &Transcript) {
+        self.progress.epoch(task.row, said, self.rows[task.row].row.epochs());
+    }
+
+    /// A task has ended: its result file, of one sample or of none.
+    ///
+    /// # Errors
+    /// If it cannot be kept.
+    pub fn end(&mut self, task: Task, part: Record) -> Result<()> {
+        // A warm-up that failed is worth a record, and the rounds to come are spared.
+        let fine = part.samples.iter().all(|sample| sample.status.completed());
+        let warm_up = task.round == Round::WarmUp && fine && !part.samples.is_empty();
+        if !warm_up {
+            self.keep(task.row, part)?;
+        }
+        let standing = &self.rows[task.row];
+        let folder = self.keeper.as_ref().map(|keeper| keeper.out.as_path());
+        let file = folder.and_then(|folder| Some(folder.join(standing.file()?)));
+        self.progress.end(task.row, &standing.result, task.round, file.as_deref());
+        self.show();
+        Ok(())
+    }
+
     fn cannot_write(&self, index: usize) -> String {
-        let label = self.rows[index].row.label(&self.runner.loaded().suite);
+        let label = &self.rows[index].row.label;
         let out = self.keeper.as_ref().map(|keeper| keeper.out.display().to_string());
         format!("the result of {label} cannot be written to {}", out.unwrap_or_default())
     }
@@ -310,47 +364,4 @@ fn file_of(ran: &Ran) -> String {
 /// A result file, if there is one.
 fn read(path: &Path) -> Option<Record> {
     serde_json::from_slice(&files::read(path, Kind::RESULT).ok()?).ok()
-}
-
-impl Desk for Campaign<'_> {
-    fn begin(&mut self, task: Task) -> bool {
-        let standing = &self.rows[task.row];
-        if self.cancel.is_cancelled() || !standing.repeatable() {
-            return false;
-        }
-        self.progress.begin(task.row);
-        true
-    }
-
-    fn said(&mut self, task: Task, said: &Transcript) {
-        self.progress.epoch(task.row, said, self.rows[task.row].row.epochs());
-    }
-
-    fn end(&mut self, task: Task, part: Record) -> Result<()> {
-        // A warm-up that failed is worth a record, and the rounds to come are spared.
-        let fine = part.samples.iter().all(|sample| sample.status.completed());
-        let warm_up = task.round == Round::WarmUp && fine && !part.samples.is_empty();
-        if !warm_up {
-            self.keep(task.row, part)?;
-        }
-        let standing = &self.rows[task.row];
-        let folder = self.keeper.as_ref().map(|keeper| keeper.out.as_path());
-        let file = folder.and_then(|folder| Some(folder.join(standing.file()?)));
-        self.progress.end(task.row, &standing.result, task.round, file.as_deref());
-        self.show();
-        Ok(())
-    }
-
-    fn note(&mut self, note: Value) -> Result<()> {
-        if let Some(Keeper { journal, .. }) = &mut self.keeper {
-            let hint = format!("{} cannot be written", journal.path().display());
-            journal.note(note.clone()).context(hint)?;
-        }
-        self.notes.push(note);
-        Ok(())
-    }
-
-    fn notes(&self) -> &[Value] {
-        &self.notes
-    }
 }

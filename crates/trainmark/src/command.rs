@@ -7,6 +7,7 @@ use crate::nodes;
 use crate::plan::{self, Places, Row};
 use crate::share;
 use crate::suite::LoadedSuite;
+use anyhow::{Result, ensure};
 use indexmap::IndexSet;
 use measure::launch::{self, CancelToken, Exit, Job, LaunchError, Stream};
 use measure::provenance::resolve_program;
@@ -127,9 +128,8 @@ impl Command {
     ///
     /// # Errors
     /// One line on what went wrong.
-    pub fn answer(&self, timeout: Duration, cancel: &CancelToken) -> Result<String, String> {
-        let failed = |what: String| format!("`{}` {what}", self.shown());
-        let mut job = self.job().map_err(|error| failed(error.to_string()))?;
+    pub fn answer(&self, timeout: Duration, cancel: &CancelToken) -> Result<String> {
+        let mut job = self.job()?;
         job.timeout = Some(timeout);
         let mut answer = String::new();
         let mut collect = |stream: Stream, line: &str| {
@@ -138,12 +138,10 @@ impl Command {
                 answer.push('\n');
             }
         };
-        let outcome =
-            launch::run(&job, &mut collect, cancel).map_err(|error| failed(error.to_string()))?;
-        match outcome.exit {
-            Exit::Code(0) => Ok(answer),
-            exit => Err(failed(format!("ended with {exit}: {}", outcome.stderr_tail.trim()))),
-        }
+        let outcome = launch::run(&job, &mut collect, cancel)?;
+        let (exit, said) = (outcome.exit, outcome.stderr_tail.trim());
+        ensure!(exit == Exit::Code(0), "`{}` ended with {exit}: {said}", self.shown());
+        Ok(answer)
     }
 
     /// The words in one line, for messages.
@@ -187,11 +185,10 @@ pub fn listing(commands: &[Command]) -> String {
 }
 
 /// A suite with its data and options: all that its commands are made from.
-#[derive(Clone, Copy)]
 pub struct Agenda<'a> {
     pub loaded: &'a LoadedSuite,
     /// The file or folder of the data; empty if there is none.
-    pub data: &'a Path,
+    pub data: PathBuf,
     pub allow_software: bool,
 }
 
@@ -200,7 +197,7 @@ impl Agenda<'_> {
     ///
     /// # Errors
     /// If the suite's words cannot be filled in.
-    pub fn build(&self, trainer: usize) -> Result<Option<Command>, String> {
+    pub fn build(&self, trainer: usize) -> Result<Option<Command>> {
         let declared = &self.loaded.suite.trainers[trainer];
         // The built-in suite comes without sources: its trainers were installed beside the harness.
         if declared.build.is_empty() || self.loaded.is_built_in() {
@@ -215,7 +212,7 @@ impl Agenda<'_> {
     ///
     /// # Errors
     /// If the suite's words cannot be filled in.
-    pub fn probe(&self, trainer: usize) -> Result<Option<Command>, String> {
+    pub fn probe(&self, trainer: usize) -> Result<Option<Command>> {
         let declared = &self.loaded.suite.trainers[trainer];
         if declared.probe.is_empty() {
             return Ok(None);
@@ -238,17 +235,16 @@ impl Agenda<'_> {
         purpose: Purpose,
         folder: &Path,
         shown: &BTreeMap<String, String>,
-    ) -> Result<Command, String> {
+    ) -> Result<Command> {
         let declared = &self.loaded.suite.trainers[row.trainer];
         let named = plan::program(self.loaded, declared)?;
         let program = resolve_program(&named).unwrap_or(named);
         let predictions = folder.join("predictions");
-        let (data, allow_software) = (self.data, self.allow_software);
+        let (data, allow_software) = (&*self.data, self.allow_software);
         let places = Places { program: &program, data, predictions: &predictions, allow_software };
         let mut words = plan::command(&self.loaded.suite, row, &places)?;
-        let together = row.nodes(&self.loaded.suite)?;
-        if together > 1 {
-            words = nodes::srun(together, words)?;
+        if row.needs.nodes > 1 {
+            words = nodes::srun(row.needs.nodes, words)?;
         }
         let mut environment = plan::environment(&self.loaded.suite, row);
         environment.extend(shown.clone());
@@ -263,10 +259,8 @@ impl Agenda<'_> {
         if purpose == Purpose::Verify {
             environment.insert(protocol::env::VERIFY.to_owned(), text(folder));
         }
-        let directory = declared
-            .directory
-            .as_ref()
-            .map_or_else(|| self.loaded.root.clone(), |it| self.loaded.root.join(it));
+        let directory =
+            self.loaded.root.join(declared.directory.as_deref().unwrap_or(Path::new("")));
         Ok(Command { purpose, words, environment, directory })
     }
 
@@ -280,15 +274,15 @@ impl Agenda<'_> {
     ///
     /// # Errors
     /// If the suite's words cannot be filled in.
-    pub fn commands(&self, rows: &[Row], purpose: Purpose) -> Result<Vec<Command>, String> {
+    pub fn commands(&self, rows: &[Row], purpose: Purpose) -> Result<Vec<Command>> {
         let mut commands = Vec::new();
         for trainer in trainers(rows) {
             commands.extend(self.build(trainer)?);
             commands.extend(self.probe(trainer)?);
         }
         for row in rows {
-            let asks = plan::needs(&self.loaded.suite, row)?.devices.is_some();
-            let shown = asks.then(|| (share::INHERITED.to_owned(), EACH_TIME.to_owned()));
+            let shown =
+                row.needs.devices.map(|_| (share::INHERITED.to_owned(), EACH_TIME.to_owned()));
             let shown = shown.into_iter().collect();
             commands.push(self.attempt(row, purpose, Path::new(EACH_TIME), &shown)?);
         }
@@ -296,7 +290,7 @@ impl Agenda<'_> {
             let predictions = Path::new(EACH_TIME).join("predictions");
             let scores =
                 self.loaded.suite.task().metrics.values().filter_map(|it| it.score.as_ref());
-            let words = scores.filter_map(|score| score.command(&predictions, self.data));
+            let words = scores.filter_map(|score| score.command(&predictions, &self.data));
             commands.extend(words.map(|words| self.score(words)));
         }
         Ok(commands)

@@ -3,10 +3,10 @@
 //! A task's data lies where its suite says or, if the task says `[find]`, in one of several usual places; where
 //! there are none, data that the program draws may stand in. Files are hashed as streams.
 
-use crate::content::{digest_of_content, file_in};
+use crate::content::{digest_of_content, file_in, files_below};
 use crate::suite::LoadedSuite;
 use crate::task::{Download, Find, Task};
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use measure::provenance::{digest_of_file, hexadecimal};
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -49,14 +49,14 @@ impl Dataset {
 /// If it is not where the suite or the user says.
 pub fn prepare(loaded: &LoadedSuite, explicit: Option<&Path>) -> Result<Dataset> {
     let task = loaded.suite.task();
-    let explicit = explicit.filter(|path| !path.as_os_str().is_empty());
-    if let Some(find) = &task.find {
-        return known(task, locate(loaded, find, explicit)?);
+    match find(loaded, explicit)? {
+        None => Ok(Dataset::default()),
+        Some(found) if task.find.is_some() => known(task, found),
+        Some(Found { given: directory, name, found_by, .. }) => {
+            let sha256 = digest(task, &directory)?;
+            Ok(Dataset { directory, name, sha256, found_by })
+        }
     }
-    let Some(directory) = place(loaded, explicit)? else { return Ok(Dataset::default()) };
-    let sha256 = digest(task, &directory)?;
-    let found_by = if explicit.is_some() { "--data" } else { "the suite" };
-    Ok(Dataset { directory, name: task.name.clone(), sha256, found_by })
 }
 
 /// Where the data is, if the task has any: nothing is read or drawn.
@@ -64,40 +64,42 @@ pub fn prepare(loaded: &LoadedSuite, explicit: Option<&Path>) -> Result<Dataset>
 /// # Errors
 /// If it is not where the suite or the user says.
 pub fn place(loaded: &LoadedSuite, explicit: Option<&Path>) -> Result<Option<PathBuf>> {
+    Ok(find(loaded, explicit)?.map(|found| found.given))
+}
+
+fn find(loaded: &LoadedSuite, explicit: Option<&Path>) -> Result<Option<Found>> {
     let task = loaded.suite.task();
     let explicit = explicit.filter(|path| !path.as_os_str().is_empty());
     if let Some(find) = &task.find {
-        return Ok(Some(locate(loaded, find, explicit)?.given));
+        return locate(loaded, find, explicit).map(Some);
     }
-    let Some(data) = &task.data else {
-        return match explicit {
-            Some(_) => bail!("--data: the task {:?} has no data", task.name),
-            None => Ok(None),
-        };
-    };
-    let paths: Vec<PathBuf> = data.all().iter().map(|path| loaded.folder.join(path)).collect();
-    let place = match (explicit, &paths[..]) {
-        (Some(explicit), _) => absolute(explicit),
-        (None, [only]) => only.clone(),
+    if task.data.is_empty() {
+        ensure!(explicit.is_none(), "--data: the task {:?} has no data", task.name);
+        return Ok(None);
+    }
+    let paths: Vec<PathBuf> = task.data.iter().map(|path| loaded.folder.join(path)).collect();
+    let (given, found_by) = match (explicit, &paths[..]) {
+        (Some(explicit), _) => (absolute(explicit), "--data"),
+        (None, [only]) => (only.clone(), "the suite"),
         (None, several) => {
-            common_folder(several).context("the files of `data` have no common folder")?
+            let common = common_folder(several);
+            (common.context("the files of `data` have no common folder")?, "the suite")
         }
     };
-    if !place.exists() {
-        let fetch = match task.files.is_empty() {
-            true => String::new(),
-            false => format!("; `trainmark fetch --suite {}` downloads it", loaded.named()),
-        };
-        bail!("the data {} is not there{fetch}", place.display());
-    }
-    Ok(Some(place))
+    let fetch = match task.files.is_empty() {
+        true => String::new(),
+        false => format!("; `trainmark fetch --suite {}` downloads it", loaded.named()),
+    };
+    ensure!(given.exists(), "the data {} is not there{fetch}", given.display());
+    Ok(Some(Found { given, files: Vec::new(), name: task.name.clone(), found_by }))
 }
 
-/// Data in one of the usual places.
+/// Data that has been found.
 struct Found {
     /// The folder or, of a task with one file, the file; of data that are still to be drawn, their name.
     given: PathBuf,
-    /// None of data that are still to be drawn: they are not written before they are needed.
+    /// Those in one of the usual places; none of data that are still to be drawn: they are not written before they
+    /// are needed.
     files: Vec<PathBuf>,
     /// Its name, unless its bytes are known.
     name: String,
@@ -117,17 +119,15 @@ fn locate(loaded: &LoadedSuite, find: &Find, explicit: Option<&Path>) -> Result<
     if let Some(chosen) = explicit {
         return choose(task, find, chosen, "--data");
     }
-    if let Some(own) = task.data.as_ref().and_then(|data| data.all().first()) {
+    if let Some(own) = task.data.first() {
         let found = choose(task, find, &loaded.folder.join(own), "the suite")?;
         return Ok(Found { name: task.name.clone(), ..found });
     }
     if let Some(chosen) = std::env::var_os(protocol::env::DATA).filter(|it| !it.is_empty()) {
         return choose(task, find, Path::new(&chosen), "$TRAINMARK_DATA");
     }
-    let here = search(task, find, Path::new("data"), "./data");
-    if let Some(found) =
-        here.map_err(|missing| anyhow!("./data has only a part of {}: {missing}", task.name))?
-    {
+    let partly = || format!("./data has only a part of {}", task.name);
+    if let Some(found) = search(task, find, Path::new("data"), "./data").with_context(partly)? {
         return Ok(found);
     }
     // A cache with a part of the files is a download that was interrupted: not a choice.
@@ -154,29 +154,22 @@ fn choose(task: &Task, find: &Find, chosen: &Path, found_by: &'static str) -> Re
         let (given, files) = (absolute(chosen), vec![chosen.to_owned()]);
         return Ok(Found { given, files, name: name_of(chosen), found_by });
     }
-    let shown = chosen.display();
-    let stand_in = find.stand_in.as_ref();
-    let stand_in =
-        stand_in.map_or(String::new(), |it| format!(", or choose `{it}`, which needs no files"));
-    match search(task, find, chosen, found_by) {
-        Ok(Some(found)) => return Ok(found),
-        Err(missing) => {
-            bail!("{found_by} {shown}: the data is incomplete: {missing}; {}", fetch_hint(task))
-        }
-        Ok(None) if !chosen.exists() => {
-            bail!(
-                "{found_by} {shown}: does not exist; name a folder that contains {}{stand_in}",
-                names(task)
-            )
-        }
-        Ok(None) => {}
+    let named = || format!("{found_by} {}", chosen.display());
+    let partly = search(task, find, chosen, found_by);
+    let partly = partly.with_context(|| format!("{}: the data is incomplete", named()));
+    if let Some(found) = partly.map_err(|it| anyhow!("{it:#}; {}", fetch_hint(task)))? {
+        return Ok(found);
     }
+    let (named, names) = (named(), names(task));
+    let or = |it: &String| format!(", or choose `{it}`, which needs no files");
+    let stand_in = find.stand_in.as_ref().map_or(String::new(), or);
+    if !chosen.exists() {
+        bail!("{named}: does not exist; name a folder that contains {names}{stand_in}");
+    }
+    let (folders, fetch) = (find.folders.join(", "), fetch_hint(task));
     bail!(
-        "{found_by} {shown}: has no data of {}: looked for {} there and in {}; {}{stand_in}",
-        task.name,
-        names(task),
-        find.folders.join(", "),
-        fetch_hint(task)
+        "{named}: has no data of {}: looked for {names} there and in {folders}; {fetch}{stand_in}",
+        task.name
     )
 }
 
@@ -195,7 +188,7 @@ fn search(
     find: &Find,
     directory: &Path,
     found_by: &'static str,
-) -> Result<Option<Found>, String> {
+) -> Result<Option<Found>> {
     for folder in &find.folders {
         let folder = directory.join(folder);
         let paths = || task.files.iter().filter_map(|file| file.path.as_deref());
@@ -207,7 +200,7 @@ fn search(
         if !files.is_empty() {
             let missing = paths().filter(|name| file_in(&folder, name).is_none());
             let missing: Vec<String> = missing.map(|name| name.display().to_string()).collect();
-            return Err(format!("{} missing in {}", missing.join(", "), folder.display()));
+            bail!("{} missing in {}", missing.join(", "), folder.display());
         }
     }
     Ok(None)
@@ -262,17 +255,17 @@ fn common_folder(paths: &[PathBuf]) -> Option<PathBuf> {
 /// Of one file the SHA-256 of its bytes, which trainers and other programs find too; of several, over the
 /// names and bytes of all, in the order of their names.
 fn digest(task: &Task, place: &Path) -> Result<String> {
-    let listed = task.data.as_ref().map_or(&[][..], |data| data.all());
-    let mut files = Vec::new();
-    match listed {
-        [_] => list(place, &mut files)?,
+    let common = common_folder(&task.data).unwrap_or_default();
+    let within = |path: &PathBuf| place.join(path.strip_prefix(&common).unwrap_or(path));
+    let places = match &task.data[..] {
+        [_] => vec![place.to_owned()],
         // Of a list, these files and no others.
-        several => {
-            let common = common_folder(several).unwrap_or_default();
-            for path in several {
-                list(&place.join(path.strip_prefix(&common).unwrap_or(path)), &mut files)?;
-            }
-        }
+        several => several.iter().map(within).collect(),
+    };
+    let mut files = Vec::new();
+    for place in places {
+        let cannot = || format!("the data {} cannot be read", place.display());
+        files.extend(files_below(&place, &|_| true).with_context(cannot)?);
     }
     let folder = if place.is_dir() { place } else { place.parent().unwrap_or(place) };
     let named = |file: PathBuf| {
@@ -293,22 +286,6 @@ fn digest(task: &Task, place: &Path) -> Result<String> {
         all.update(own);
     }
     Ok(hexadecimal(&all.finalize()))
-}
-
-/// The files at a path and below it.
-fn list(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    let cannot = || format!("the data {} cannot be read", path.display());
-    let found = path.metadata().with_context(cannot)?;
-    if found.is_dir() {
-        for entry in path.read_dir().with_context(cannot)? {
-            list(&entry.with_context(cannot)?.path(), files)?;
-        }
-    } else if found.is_file() {
-        files.push(path.to_owned());
-    } else {
-        bail!("the data {} is neither a file nor a folder", path.display());
-    }
-    Ok(())
 }
 
 /// Trainers run in another folder than the harness.

@@ -1,73 +1,22 @@
-//! Where the samples of a run are taken: the seam between what has to be trained and what trains it.
+//! Where the samples of a run are taken: on this machine, or by another process from an [`Order`].
 //!
 //! The unit of work is a [`Task`]: one row, one round. What comes of it is a result file with that one
-//! sample ([`Runner::sample`] makes it, here or, through `trainmark task`, on another machine). An [`Executor`] decides when and where tasks run; a [`Desk`] decides whether a task is
-//! still wanted, keeps what comes of it and shows it. Neither knows how the other does it.
+//! sample ([`Runner::sample`] makes it, here or, through `trainmark task`, on another machine). An [`Executor`] decides
+//! when and where tasks run; the [`Campaign`] decides whether a task is still wanted, keeps what comes of it and shows
+//! it.
 
+use crate::campaign::{Campaign, Executor, Task};
 use crate::plan::Row;
-use crate::runner::{Round, Runner, Settings};
+use crate::runner::{Runner, Settings};
 use crate::share::Share;
-use crate::suite::{LoadedSuite, SuiteError};
+use crate::suite::LoadedSuite;
 use crate::transcript::Transcript;
 use anyhow::Result;
-use record::{Record, RunIdentity};
+use record::RunIdentity;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
-
-/// One sample of one row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Task {
-    /// As an index into the plan.
-    pub row: usize,
-    pub round: Round,
-}
-
-/// Runs tasks.
-pub trait Executor {
-    /// Runs these tasks, one after the other or many at once, and returns when no more of them
-    /// will come to an end. Each is announced with [`Desk::begin`], and left out if that says no;
-    /// each that ended is handed over with [`Desk::end`], in any order, as soon as it has ended.
-    /// When the user cancels, it stops what runs and returns.
-    ///
-    /// # Errors
-    /// If the executor itself, or the desk, cannot go on. What a trainer does wrong is a result.
-    fn run(&mut self, tasks: &[Task], desk: &mut dyn Desk) -> Result<()>;
-
-    /// Whether it wants all rounds in one call, since it runs many tasks at once. Else it is called
-    /// for each round, and takes a decision that depends on the round before into account.
-    fn takes_all_rounds(&self) -> bool {
-        false
-    }
-}
-
-/// Keeps what an executor brings.
-pub trait Desk {
-    /// A task is about to start. False if it is no longer wanted: the user has cancelled, or its
-    /// row has failed before, which a repeat would not mend.
-    fn begin(&mut self, task: Task) -> bool;
-
-    /// Called with the trainer's statements so far, for display.
-    fn said(&mut self, task: Task, said: &Transcript);
-
-    /// A task has ended: its result file, of one sample or of none.
-    ///
-    /// # Errors
-    /// If it cannot be kept.
-    fn end(&mut self, task: Task, result: Record) -> Result<()>;
-
-    /// Keeps a note of the executor's in the journal, on the disk when this returns: for example
-    /// the number of a job that a later `--resume` has to find again.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    fn note(&mut self, note: Value) -> Result<()>;
-
-    /// All notes of this run, those before a `--resume` too, in order.
-    fn notes(&self) -> &[Value];
-}
 
 /// Runs tasks on this machine, one at a time: two at once would measure each other. If it is asked to, it trains
 /// those side by side that have devices or cores of their own: as many as there is room for, and then the next.
@@ -78,17 +27,17 @@ pub struct Local<'a> {
 }
 
 impl Executor for Local<'_> {
-    fn run(&mut self, tasks: &[Task], desk: &mut dyn Desk) -> Result<()> {
+    fn run(&mut self, tasks: &[Task], campaign: &mut Campaign) -> Result<()> {
         let mut open = tasks.to_vec();
         while let Some(&task) = open.first() {
             let together = self.together(&mut open);
             if together.len() > 1 {
-                self.train_together(together, desk)?;
-            } else if desk.begin(task) {
-                let mut on_line = |said: &Transcript| desk.said(task, said);
+                self.train_together(together, campaign)?;
+            } else if campaign.begin(task) {
+                let mut on_line = |said: &Transcript| campaign.said(task, said);
                 let row = &self.rows[task.row];
                 let result = self.runner.sample(row, task.round, None, &mut on_line)?;
-                desk.end(task, result)?;
+                campaign.end(task, result)?;
             }
         }
         Ok(())
@@ -118,16 +67,18 @@ impl Local<'_> {
         tasks.into_iter().zip(shares).collect()
     }
 
-    fn train_together(&self, mut together: Vec<(Task, Share)>, desk: &mut dyn Desk) -> Result<()> {
-        together.retain(|(task, _)| desk.begin(*task));
-        let suite = &self.runner.loaded().suite;
-        let labels: Vec<(Task, String)> =
-            together.iter().map(|(task, _)| (*task, self.rows[task.row].label(suite))).collect();
+    fn train_together(
+        &self,
+        mut together: Vec<(Task, Share)>,
+        campaign: &mut Campaign,
+    ) -> Result<()> {
+        together.retain(|(task, _)| campaign.begin(*task));
+        let tasks: Vec<Task> = together.iter().map(|(task, _)| *task).collect();
         let (sender, ended) = mpsc::channel();
         thread::scope(|scope| {
             for (task, mut share) in together {
-                let others = labels.iter().filter(|(other, _)| *other != task);
-                share.beside = others.map(|(_, label)| label.clone()).collect();
+                let others = tasks.iter().filter(|other| **other != task);
+                share.beside = others.map(|it| self.rows[it.row].label.clone()).collect();
                 let sender = sender.clone();
                 scope.spawn(move || {
                     let row = &self.rows[task.row];
@@ -137,7 +88,7 @@ impl Local<'_> {
                 });
             }
             drop(sender);
-            let kept = ended.into_iter().try_for_each(|(task, result)| desk.end(task, result?));
+            let kept = ended.into_iter().try_for_each(|(task, result)| campaign.end(task, result?));
             // What still trains would be lost too.
             kept.inspect_err(|_| self.runner.stop())
         })
@@ -186,7 +137,7 @@ impl Order {
     ///
     /// # Errors
     /// If it is none: then the order was not written by [`Order::new`].
-    pub fn loaded(&self) -> Result<LoadedSuite, SuiteError> {
+    pub fn loaded(&self) -> Result<LoadedSuite> {
         LoadedSuite::of_text(self.suite.clone(), &self.origin, self.root.clone())
     }
 }

@@ -1,6 +1,7 @@
 //! Arithmetic over configuration keys, as suites write it: `{steps} * {batch_size}`. Numbers, keys in
 //! braces, `+ - * / ^` and parentheses, with the usual precedence.
 
+use anyhow::{Context, Result, anyhow, ensure};
 use exmex::{Express, FlatEx};
 use regex::{Captures, Regex};
 use serde::Deserialize;
@@ -12,9 +13,9 @@ use serde_json::{Map, Value};
 pub struct Expression(Box<FlatEx<f64>>); // half a kilobyte and more, moved often while a suite is read
 
 impl TryFrom<Value> for Expression {
-    type Error = String;
+    type Error = anyhow::Error;
 
-    fn try_from(value: Value) -> Result<Expression, String> {
+    fn try_from(value: Value) -> Result<Expression> {
         match value {
             Value::String(text) => Expression::parse(&text),
             other => Expression::parse(&other.to_string()),
@@ -25,21 +26,18 @@ impl TryFrom<Value> for Expression {
 impl Expression {
     /// # Errors
     /// If it is none.
-    pub fn parse(text: &str) -> Result<Expression, String> {
+    pub fn parse(text: &str) -> Result<Expression> {
         // The parser knows no `124e6`; within braces it would be a part of a name.
-        let powers = Regex::new(r"\{[^}]*\}|\d+\.?\d*[eE][+-]?\d+").map_err(|it| it.to_string())?;
+        let powers = Regex::new(r"\{[^}]*\}|\d+\.?\d*[eE][+-]?\d+")?;
         let plain = powers.replace_all(text, |found: &Captures| match found[0].parse::<f64>() {
             Ok(number) => number.to_string(),
             Err(_) => found[0].to_owned(),
         });
-        let parsed = FlatEx::parse(&plain);
-        let parsed = parsed
-            .map_err(|error| format!("the expression {text:?} cannot be read: {}", error.msg()))?;
+        let unread = |why: &str| anyhow!("the expression {text:?} cannot be read: {why}");
+        let parsed = FlatEx::parse(&plain).map_err(|error| unread(error.msg()))?;
         // A name outside of braces is more likely a key that lacks them.
         match parsed.var_names().iter().find(|name| !text.contains(&format!("{{{name}}}"))) {
-            Some(name) => {
-                Err(format!("the expression {text:?} cannot be read: did you mean {{{name}}}?"))
-            }
+            Some(name) => Err(unread(&format!("did you mean {{{name}}}?"))),
             None => Ok(Expression(Box::new(parsed))),
         }
     }
@@ -48,15 +46,15 @@ impl Expression {
     ///
     /// # Errors
     /// If it names a key that is no number there, or the value is not finite.
-    pub fn value(&self, config: &Map<String, Value>) -> Result<f64, String> {
+    pub fn value(&self, config: &Map<String, Value>) -> Result<f64> {
         let number = |key: &String| {
             let number = config.get(key).and_then(Value::as_f64);
-            number.ok_or_else(|| format!("{{{key}}} is not a number"))
+            number.with_context(|| format!("{{{key}}} is not a number"))
         };
-        let numbers =
-            self.0.var_names().iter().map(number).collect::<Result<Vec<f64>, String>>()?;
-        let value = self.0.eval(&numbers).map_err(|error| error.msg().to_owned())?;
-        value.is_finite().then_some(value).ok_or_else(|| format!("its value is {value}"))
+        let numbers = self.0.var_names().iter().map(number).collect::<Result<Vec<f64>>>()?;
+        let value = self.0.eval(&numbers).map_err(|error| anyhow!(error.msg().to_owned()))?;
+        ensure!(value.is_finite(), "its value is {value}");
+        Ok(value)
     }
 
     /// The keys that it names.
@@ -74,7 +72,8 @@ mod tests {
         let Value::Object(config) = json!({"steps": 300, "batch_size": 16, "name": "x"}) else {
             unreachable!()
         };
-        Expression::parse(text)?.value(&config)
+        let value = Expression::parse(text).and_then(|it| it.value(&config));
+        value.map_err(|error| error.to_string())
     }
 
     #[test]
@@ -94,7 +93,10 @@ mod tests {
     #[test]
     fn it_says_where_it_cannot_be_read_and_which_key_is_no_number() {
         for text in ["", "2 +", "(2", "2 3", "{steps", "steps", "2 // 3", "import os"] {
-            assert!(Expression::parse(text).unwrap_err().contains("cannot be read"), "{text}");
+            assert!(
+                Expression::parse(text).unwrap_err().to_string().contains("cannot be read"),
+                "{text}"
+            );
         }
         assert!(value("{epochs} * 2").unwrap_err().contains("{epochs}"));
         assert!(value("{name}").is_err());

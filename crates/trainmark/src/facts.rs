@@ -3,7 +3,7 @@
 
 pub use crate::printed::Fact;
 use crate::printed::Printed;
-use crate::task::{Metric, Task};
+use crate::task::Task;
 use record::RankRecord;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -68,8 +68,10 @@ pub struct Facts(BTreeMap<Fact, BTreeMap<Who, Printed>>);
 
 impl Facts {
     /// Takes a number whose own digits say how well it is known.
-    pub fn state(&mut self, fact: Fact, who: Who, value: f64) {
-        self.print(fact, who, value.into());
+    pub fn state(&mut self, fact: Fact, who: Who, value: impl Into<Option<f64>>) {
+        if let Some(value) = value.into() {
+            self.print(fact, who, value.into());
+        }
     }
 
     /// Takes a number as it was printed.
@@ -148,37 +150,26 @@ impl Facts {
 
     /// Two statements that cannot both hold.
     fn disagreement(&self, task: &Task) -> Option<String> {
-        for (fact, by) in &self.0 {
+        self.0.iter().find_map(|(fact, by)| {
             let Fact::Metric(name) = fact else {
-                if let [first, .., last] = &self.merged(fact)[..]
-                    && !agree(fact, first.1, last.1)
-                {
-                    let ((first, a), (last, b)) = (first, last);
-                    let (name, unit) = (fact.name(), if fact.is_seconds() { " s" } else { "" });
-                    return Some(format!(
-                        "{name}: {first} {:.4}{unit}, {last} {:.4}{unit}",
-                        a.value, b.value
-                    ));
-                }
-                continue;
-            };
-            let Some((first, a)) = by.iter().next() else { continue };
-            if let Some((other, b)) = by.iter().find(|(_, b)| !agree(fact, *a, **b)) {
-                let shown = |it: f64| {
-                    task.metrics.get(name).map_or(it.to_string(), |metric| metric.shown(it))
-                };
-                let label =
-                    task.metrics.get(name).map_or(name.as_str(), |metric| metric.label(name));
-                let (other, claimed, first, known) = (other, shown(b.value), first, shown(a.value));
-                return Some(match first {
-                    Who::Harness => {
-                        format!("it claims a {label} of {claimed}, but {first} {known}")
-                    }
-                    _ => format!("{label}: {first} {known}, {other} {claimed}"),
+                let merged = self.merged(fact);
+                let ((first, a), (last, b)) = (merged.first()?, merged.last()?);
+                let (name, unit) = (fact.name(), if fact.is_seconds() { " s" } else { "" });
+                return (!agree(fact, *a, *b)).then(|| {
+                    format!("{name}: {first} {:.4}{unit}, {last} {:.4}{unit}", a.value, b.value)
                 });
-            }
-        }
-        None
+            };
+            let (first, a) = by.iter().next()?;
+            let (other, b) = by.iter().find(|(_, b)| !agree(fact, *a, **b))?;
+            let metric = task.metrics.get(name);
+            let shown = |it: f64| metric.map_or(it.to_string(), |metric| metric.shown(it));
+            let label = metric.map_or(name.as_str(), |metric| metric.label(name));
+            let (known, claimed) = (shown(a.value), shown(b.value));
+            Some(match first {
+                Who::Harness => format!("it claims a {label} of {claimed}, but {first} {known}"),
+                _ => format!("{label}: {first} {known}, {other} {claimed}"),
+            })
+        })
     }
 }
 
@@ -198,7 +189,7 @@ pub struct Surely<'a> {
     /// The epochs that it reported by that event: number and seconds.
     pub epochs: &'a [(u32, f64)],
     /// Metrics after the last of them.
-    pub after_last: Option<&'a BTreeMap<String, f64>>,
+    pub after_last: &'a BTreeMap<String, f64>,
     /// The number of epochs in its command, unless it decides itself.
     pub told_epochs: Option<u64>,
     pub wall_s: Option<f64>,
@@ -210,33 +201,31 @@ pub struct Surely<'a> {
 
 /// Why what was stated cannot be true, with both values.
 pub fn contradiction(facts: &Facts, task: &Task, surely: &Surely) -> Option<String> {
-    let train_s = facts.value(&Fact::TrainS);
-    let epochs_s: f64 = surely.epochs.iter().map(|epoch| epoch.1).sum();
-    let mut seen = BTreeSet::new();
-    let twice = surely.epochs.iter().find(|epoch| !seen.insert(epoch.0));
-    let (clocked_s, grain) = facts.clocked();
-    let after_last = surely.after_last.into_iter().flatten().find_map(|(name, &claimed)| {
-        let (Who::Harness, scored) = facts.metric(name)? else { return None };
-        let claimed = claimed.to_string().parse().ok()?;
-        let known = Printed { value: scored, grain: 0.0 };
-        let metric: &Metric = task.metrics.get(name)?;
-        let agree = agree(&Fact::Metric(name.clone()), claimed, known);
-        (!agree).then(|| (metric.shown(claimed.value), metric.shown(scored)))
-    });
     if let Some(reason) = facts.disagreement(task) {
         return Some(reason);
     }
+    let after_last = surely.after_last.iter().find_map(|(name, &claimed)| {
+        let (Who::Harness, scored) = facts.metric(name)? else { return None };
+        let claimed = claimed.to_string().parse().ok()?;
+        let known = Printed { value: scored, grain: 0.0 };
+        let metric = task.metrics.get(name)?;
+        let agree = agree(&Fact::Metric(name.clone()), claimed, known);
+        (!agree).then(|| (metric.shown(claimed.value), metric.shown(scored)))
+    });
     if let Some((claimed, scored)) = after_last {
         return Some(format!(
             "it claims {claimed} after its last epoch, but its predictions score {scored}"
         ));
     }
-    if let Some((number, _)) = twice {
+    let mut seen = BTreeSet::new();
+    if let Some((number, _)) = surely.epochs.iter().find(|epoch| !seen.insert(epoch.0)) {
         return Some(format!("it reports epoch {number} twice"));
     }
+    let train_s = facts.value(&Fact::TrainS);
     if train_s == Some(0.0) {
         return Some("it says that the training took 0 s".to_owned());
     }
+    let (clocked_s, grain) = facts.clocked();
     if let Some(wall_s) = surely.wall_s
         && clocked_s > wall_s + CLOCK_TOLERANCE_S + grain
     {
@@ -246,6 +235,7 @@ pub fn contradiction(facts: &Facts, task: &Task, surely: &Surely) -> Option<Stri
             "{whose} clock says {clocked_s:.2} s, but its process ran for only {wall_s:.2} s"
         ));
     }
+    let epochs_s: f64 = surely.epochs.iter().map(|epoch| epoch.1).sum();
     if let Some(train_s) = train_s
         && epochs_s > train_s + CLOCK_TOLERANCE_S
     {
@@ -279,7 +269,7 @@ mod tests {
     fn none() -> Surely<'static> {
         Surely {
             epochs: &[],
-            after_last: None,
+            after_last: const { &BTreeMap::new() },
             told_epochs: None,
             wall_s: None,
             dataset: None,

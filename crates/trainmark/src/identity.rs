@@ -66,18 +66,6 @@ impl Parts {
         }
     }
 
-    fn add_inputs_and_set_up(&mut self, loaded: &LoadedSuite, row: &Row) {
-        let trainer = &loaded.suite.trainers[row.trainer];
-        if !trainer.inputs.is_empty() {
-            // Without one of them the trainer is not ready, and says so: nothing is run under this identity.
-            self.add(&setup::digest_of(&loaded.root, &trainer.inputs).unwrap_or_default());
-        }
-        // Not what a set-up would be made from today: until it is renewed, what is there is what runs.
-        if let Some(made_from) = Site::of(loaded, trainer).and_then(|site| site.made_from()) {
-            self.add(&made_from);
-        }
-    }
-
     fn finish(self) -> String {
         hexadecimal(&self.0.finalize())
     }
@@ -99,21 +87,19 @@ fn words(loaded: &LoadedSuite, row: &Row, allow_software: bool) -> Vec<String> {
 fn command_digest(loaded: &LoadedSuite, row: &Row, allow_software: bool) -> String {
     let trainer = &loaded.suite.trainers[row.trainer];
     let mut parts = Parts::default();
-    for word in words(loaded, row, allow_software) {
-        parts.add(&word);
-        parts.add_script(loaded, trainer, &word);
-    }
+    words(loaded, row, allow_software).iter().for_each(|word| parts.add(word));
     // Another rule would read another figure.
     trainer.read.iter().chain(trainer.read_json.values()).for_each(|rule| parts.add(rule));
-    for (name, value) in plan::environment(&loaded.suite, row) {
-        parts.add(&name);
-        parts.add(&value);
+    let environment = plan::environment(&loaded.suite, row);
+    for (name, value) in &environment {
+        parts.add(name);
+        parts.add(value);
     }
     // Not which ones: equal devices make equal rows.
-    if trainer.devices.is_some() || trainer.cores.is_some() {
-        parts.add(&format!("{:?}", plan::needs(&loaded.suite, row)));
+    if trainer.asks().iter().any(|(_, asked)| asked.is_some()) {
+        parts.add(&format!("{:?}", row.needs));
     }
-    parts.add_inputs_and_set_up(loaded, row);
+    parts.add(&sources_digest(loaded, row));
     parts.finish()
 }
 
@@ -131,7 +117,14 @@ pub fn sources_digest(loaded: &LoadedSuite, row: &Row) -> String {
     for word in words(loaded, row, false) {
         parts.add_script(loaded, trainer, &word);
     }
-    parts.add_inputs_and_set_up(loaded, row);
+    if !trainer.inputs.is_empty() {
+        // Without one of them the trainer is not ready, and says so: nothing is run under this identity.
+        parts.add(&setup::digest_of(&loaded.root, &trainer.inputs).unwrap_or_default());
+    }
+    // Not what a set-up would be made from today: until it is renewed, what is there is what runs.
+    if let Some(made_from) = Site::of(loaded, trainer).and_then(|site| site.made_from()) {
+        parts.add(&made_from);
+    }
     parts.finish()
 }
 

@@ -1,7 +1,7 @@
 //! Judges a sample: a pure function of how the trainer ended, what it printed, and how its
 //! predictions score.
 
-use crate::facts::{Surely, Who};
+use crate::facts::Who;
 use crate::ranks::is_error;
 use crate::task::Task;
 use crate::transcript::Transcript;
@@ -16,7 +16,7 @@ pub struct Evidence<'a> {
     /// Its statements, with the scores of its predictions.
     pub said: &'a Transcript<'a>,
     /// The error of its predictions, if there is one.
-    pub unscored: Option<&'a str>,
+    pub unscored: Option<String>,
     pub task: &'a Task,
     /// The number of epochs in its command.
     pub epochs: Option<u64>,
@@ -128,11 +128,11 @@ fn memory_words(stderr: &str) -> Option<&'static str> {
 /// A training that ended well, of which something cannot be understood.
 fn understood(evidence: &Evidence) -> Option<(Status, String)> {
     let said = evidence.said;
-    if let Some(reason) = evidence.unscored {
+    if let Some(reason) = &evidence.unscored {
         let claims = evidence.task.metrics.keys().any(|name| said.value(name).is_some());
         let contradicts = claims && reason == crate::score::EMPTY;
         let status = if contradicts { Status::Misreported } else { Status::Garbled };
-        return Some((status, reason.to_owned()));
+        return Some((status, reason.clone()));
     }
     if let Some(what) = &said.garbled {
         return Some((Status::Garbled, what.clone()));
@@ -148,14 +148,8 @@ fn contradicted(evidence: &Evidence) -> Option<(Status, String)> {
     if let Some(reason) = evidence.said.ranks.contradiction() {
         return Some((Status::Misreported, reason));
     }
-    let reason = evidence.said.contradiction(Surely {
-        epochs: &[],
-        after_last: None,
-        told_epochs: evidence.epochs,
-        wall_s: evidence.outcome.meters["wall_s"].value(),
-        dataset: None,
-        given: evidence.given,
-    })?;
+    let wall_s = evidence.outcome.meters["wall_s"].value();
+    let reason = evidence.said.contradiction(evidence.epochs, wall_s, evidence.given)?;
     Some((Status::Misreported, reason))
 }
 
@@ -262,7 +256,7 @@ mod tests {
         let (status, reason) = judge(&Evidence {
             outcome,
             said: &said,
-            unscored: scored.as_ref().err().map(String::as_str),
+            unscored: scored.err(),
             task: &task,
             epochs: Some(1),
             given: Some(("mnist", "aa")),

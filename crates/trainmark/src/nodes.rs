@@ -3,6 +3,7 @@
 //! here, passes its lines on, and says at the end what that part cost ([`Nodes`] listens). No trainer can say that,
 //! or speak for `srun`: their marks are taken out of its lines.
 
+use anyhow::{Context, Result};
 use measure::launch::{CancelToken, Exit, Job, Outcome, Stream};
 use measure::meter::Meters;
 use measure::surroundings::Observer;
@@ -38,8 +39,8 @@ const GRACE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// If it is not known where this program is.
-pub fn srun(nodes: u32, words: Vec<String>) -> Result<Vec<String>, String> {
-    let program = env::current_exe().map_err(|it| format!("where is this program? {it}"))?;
+pub fn srun(nodes: usize, words: Vec<String>) -> Result<Vec<String>> {
+    let program = env::current_exe().context("where is this program?")?;
     let mut all = vec!["srun".to_owned(), format!("--nodes={nodes}"), format!("--ntasks={nodes}")];
     // One task of a node has all of it that is allocated, and the others end when one has failed.
     let more = "--ntasks-per-node=1 --quiet --cpu-bind=none --mpi=none --input=none --export=ALL --kill-on-bad-exit=1";
@@ -50,8 +51,8 @@ pub fn srun(nodes: u32, words: Vec<String>) -> Result<Vec<String>, String> {
 }
 
 /// Why a row of so many nodes cannot be trained here, if it cannot.
-pub fn unavailable(nodes: u32) -> Option<String> {
-    let here = env::var(ALLOCATED).ok().and_then(|it| it.parse::<u32>().ok());
+pub fn unavailable(nodes: usize) -> Option<String> {
+    let here = env::var(ALLOCATED).ok().and_then(|it| it.parse::<usize>().ok());
     (nodes > 1 && here.is_none_or(|here| here < nodes)).then(|| {
         format!("it needs {nodes} nodes: --executor slurm asks for them, or run this inside an allocation that has them")
     })
@@ -61,7 +62,7 @@ pub fn unavailable(nodes: u32) -> Option<String> {
 ///
 /// # Errors
 /// If this is no process of `srun`, or the part cannot be launched.
-pub fn launch(mut job: Job, cancel: &CancelToken) -> anyhow::Result<Exit> {
+pub fn launch(mut job: Job, cancel: &CancelToken) -> Result<Exit> {
     let number = env::var(NODE)?;
     let name = env::var(NAME).ok().or_else(|| Machine::detect().hostname);
     let name = name.unwrap_or_default().replace(' ', "");
@@ -110,8 +111,8 @@ fn pieces(attempt: &Attempt) -> serde_json::Result<Vec<String>> {
 /// What the launchers of a row's nodes have said.
 #[derive(Debug, Default)]
 pub struct Nodes {
-    count: u32,
-    said: BTreeMap<u32, Said>,
+    count: usize,
+    said: BTreeMap<usize, Said>,
     /// Errors of `srun`, which tell of a node that it has lost.
     errors: Vec<String>,
 }
@@ -123,7 +124,7 @@ struct Said {
 }
 
 impl Nodes {
-    pub fn new(count: u32) -> Nodes {
+    pub fn new(count: usize) -> Nodes {
         Nodes { count, ..Nodes::default() }
     }
 
@@ -135,7 +136,7 @@ impl Nodes {
         let Some(words) = line.strip_prefix(MARK) else { return false };
         let mut words = words.splitn(3, ' ');
         let mut word = || words.next().unwrap_or_default();
-        let (number, name, piece) = (word().parse::<u32>(), word(), word());
+        let (number, name, piece) = (word().parse::<usize>(), word(), word());
         if let Some(number) = number.ok().filter(|number| *number < self.count) {
             let said = self.said.entry(number).or_default();
             name.clone_into(&mut said.name);
@@ -149,12 +150,12 @@ impl Nodes {
     /// What came of all of it, once `srun` has ended: the figures of the nodes together, and each node's.
     pub fn attempt(&self, srun: Outcome) -> (Attempt, Vec<NodeSample>) {
         let report = |said: &Said| serde_json::from_str::<Attempt>(&said.report).ok();
-        let parts: BTreeMap<u32, Attempt> =
+        let parts: BTreeMap<usize, Attempt> =
             self.said.iter().filter_map(|(number, said)| Some((*number, report(said)?))).collect();
         let nodes: Vec<(&str, &Meters)> =
             parts.iter().map(|(number, it)| (self.name(*number), &it.outcome.meters)).collect();
         let silent = (0..self.count).filter(|number| !parts.contains_key(number));
-        let silent: Vec<u32> = silent.collect();
+        let silent: Vec<usize> = silent.collect();
         let meters = match silent.first() {
             Some(node) => Meters::absent(&format!("node {node} told nothing")),
             None => Meters::together(&nodes),
@@ -180,7 +181,7 @@ impl Nodes {
             outcome.memory_limited_by.clone_from(&it.outcome.memory_limited_by);
             outcome.stragglers = it.outcome.stragglers;
         }
-        let told: Vec<u32> = silent.iter().copied().filter(|it| self.is_told_lost(*it)).collect();
+        let told: Vec<usize> = silent.iter().copied().filter(|it| self.is_told_lost(*it)).collect();
         outcome.exit = match failed {
             // Slurm ends the job then, which is not that the user stops it.
             _ if !told.is_empty() => self.lost(&told),
@@ -195,7 +196,7 @@ impl Nodes {
         let mut surroundings = first.map(|it| it.surroundings.clone()).unwrap_or_default();
         let devices = parts.values().flat_map(|it| it.surroundings.devices.clone());
         surroundings.devices = devices.collect();
-        let on = |(number, it): (&u32, &Attempt)| {
+        let on = |(number, it): (&usize, &Attempt)| {
             let name = self.name(*number).to_owned();
             it.disturbances.clone().into_iter().map(move |words| format!("{name}: {words}"))
         };
@@ -203,12 +204,12 @@ impl Nodes {
         (Attempt { outcome, surroundings, disturbances }, samples)
     }
 
-    fn name(&self, number: u32) -> &str {
+    fn name(&self, number: usize) -> &str {
         self.said.get(&number).map_or("", |said| &said.name)
     }
 
     /// By its number or by its name: `io error with slurmstepd on node 1`, `Node failure on node4`.
-    fn is_told_lost(&self, number: u32) -> bool {
+    fn is_told_lost(&self, number: usize) -> bool {
         let name = self.name(number);
         self.errors.iter().filter_map(|line| line.rsplit_once(" on ")).any(|(_, node)| {
             let node = node.trim().trim_start_matches("node ");
@@ -216,8 +217,8 @@ impl Nodes {
         })
     }
 
-    fn lost(&self, nodes: &[u32]) -> Exit {
-        let shown = |number: &u32| match self.name(*number) {
+    fn lost(&self, nodes: &[usize]) -> Exit {
+        let shown = |number: &usize| match self.name(*number) {
             "" => number.to_string(),
             name => format!("{number} ({name})"),
         };

@@ -1,9 +1,10 @@
 //! From a suite and what the user asked for to the list of rows.
 
-use crate::expression::Expression;
 use crate::share::Needs;
 use crate::suite::{LoadedSuite, Suite, TrainedModel, Trainer};
 use crate::template::{Argument, PLACES, fill, plain};
+use anyhow::{Context, Result, anyhow, ensure};
+use indexmap::IndexMap;
 use record::name::{meant, unknown};
 use record::race;
 use serde::{Deserialize, Serialize};
@@ -25,7 +26,7 @@ pub struct Selection {
 }
 
 /// One row to run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// Index into the suite's trainers.
     pub trainer: usize,
@@ -37,6 +38,9 @@ pub struct Row {
     pub tags: Vec<String>,
     /// The beginning of the result file's name.
     pub prefix: String,
+    /// Its name for people: `PyTorch mlp cpu h512`.
+    pub label: String,
+    pub needs: Needs,
 }
 
 /// Configurations of one model at most: a matrix of a few keys multiplies beyond any run's end, and
@@ -48,7 +52,7 @@ const MOST_CONFIGURATIONS: usize = 10_000;
 /// # Errors
 /// If the user named something that the suite does not have; the message lists what it has. If a
 /// matrix multiplies to more than 10,000 configurations of a model.
-pub fn plan(suite: &Suite, selection: &Selection) -> Result<Vec<Row>, String> {
+pub fn plan(suite: &Suite, selection: &Selection) -> Result<Vec<Row>> {
     let selection = &in_the_suites_words(suite, selection)?;
     let mut rows = Vec::new();
     for (index, trainer) in suite.trainers.iter().enumerate() {
@@ -73,19 +77,15 @@ pub fn plan(suite: &Suite, selection: &Selection) -> Result<Vec<Row>, String> {
                         config: config.clone(),
                         tags: tags(suite, trained, &config),
                         prefix: trained.prefix.clone(),
+                        ..Row::default()
                     };
-                    row.nodes(suite)?;
-                    rows.push(row);
+                    rows.push(row.completed(suite)?);
                 }
             }
         }
     }
-    if rows.is_empty() {
-        return Err(
-            "no row of the suite matches the filters; `trainmark run --list` shows all rows"
-                .to_owned(),
-        );
-    }
+    let none = "no row of the suite matches the filters; `trainmark run --list` shows all rows";
+    ensure!(!rows.is_empty(), none);
     Ok(rows)
 }
 
@@ -94,7 +94,7 @@ fn selected(wanted: &[String], name: &str) -> bool {
 }
 
 /// The selection in the suite's own spelling. A key that no command uses is a mistake.
-fn in_the_suites_words(suite: &Suite, selection: &Selection) -> Result<Selection, String> {
+fn in_the_suites_words(suite: &Suite, selection: &Selection) -> Result<Selection> {
     let (mut trainers, mut models, mut backends) = (Vec::new(), Vec::new(), Vec::new());
     let rows = || suite.trainers.iter().filter(|trainer| !trainer.is_only_compared_with());
     for trainer in rows() {
@@ -102,23 +102,19 @@ fn in_the_suites_words(suite: &Suite, selection: &Selection) -> Result<Selection
         models.extend(trainer.models.keys().map(String::as_str));
         backends.extend(trainer.backends.iter().map(String::as_str));
     }
-    let named = |kind: &str, wanted: &[String], known: &[&str]| -> Result<Vec<String>, String> {
+    let list = "trainmark run --list";
+    let named = |kind: &str, wanted: &[String], known: &[&str], list| -> Result<Vec<String>> {
         let one = |name: &String| {
             let found = meant(name, known).map(str::to_owned);
-            let flag = format!("--{kind}");
-            found.ok_or_else(|| unknown(&flag, kind, name, known, "trainmark run --list"))
+            found.with_context(|| unknown(&format!("--{kind}"), kind, name, known, list))
         };
         wanted.iter().map(one).collect()
     };
-    let trainers = named("trainer", &selection.trainers, &trainers)?;
-    let models = named("model", &selection.models, &models)?;
-    let backends = named("backend", &selection.backends, &backends)?;
+    let trainers = named("trainer", &selection.trainers, &trainers, list)?;
+    let models = named("model", &selection.models, &models, list)?;
+    let backends = named("backend", &selection.backends, &backends, list)?;
     let presets: Vec<&str> = suite.presets.keys().map(String::as_str).collect();
-    let one = |name: &String| {
-        let found = meant(name, &presets).map(str::to_owned);
-        found.ok_or_else(|| unknown("--preset", "preset", name, &presets, ""))
-    };
-    let preset = selection.preset.as_ref().map(one).transpose()?;
+    let preset = named("preset", selection.preset.as_slice(), &presets, "")?.pop();
     let wanted = |trainer: &&Trainer| selected(&trainers, &trainer.name);
     let told: BTreeSet<String> = rows().filter(wanted).flat_map(Trainer::placeholders).collect();
     let told: Vec<&str> =
@@ -126,7 +122,7 @@ fn in_the_suites_words(suite: &Suite, selection: &Selection) -> Result<Selection
     let mut config = BTreeMap::new();
     for (key, values) in &selection.config {
         let own = if key == race::TARGET { Some(race::TARGET) } else { meant(key, &told) };
-        let own = own.ok_or_else(|| match told.is_empty() {
+        let own = own.with_context(|| match told.is_empty() {
             true => format!("{key}: no command of the suite uses it, nor any other key in braces"),
             false => {
                 let text = unknown("", "key", key, &told, "");
@@ -158,48 +154,31 @@ fn configurations(
     trainer: &Trainer,
     model: &str,
     selection: &Selection,
-) -> Result<Vec<Map<String, Value>>, String> {
-    let mut axes: Vec<(String, Vec<Value>)> = Vec::new();
-    let mut set = |key: &str, values: Vec<Value>| match axes.iter_mut().find(|axis| axis.0 == key) {
-        Some(axis) => axis.1 = values,
-        None => axes.push((key.to_owned(), values)),
-    };
-    let mut tables = vec![&suite.config];
-    tables.extend(suite.models.get(model).map(|model| &model.config));
-    for (key, value) in tables.into_iter().flatten() {
-        set(key, vec![value.clone()]);
-    }
-    for (key, values) in &trainer.models[model].matrix {
-        set(key, values.clone());
-    }
+) -> Result<Vec<Map<String, Value>>> {
+    let mut axes: IndexMap<&str, Vec<Value>> = IndexMap::new();
+    let own = suite.models.get(model).into_iter().flat_map(|model| &model.config);
+    axes.extend(suite.config.iter().chain(own).map(|(key, value)| (&**key, vec![value.clone()])));
+    let matrix = &trainer.models[model].matrix;
+    axes.extend(matrix.iter().map(|(key, values)| (&**key, values.clone())));
     let preset = selection.preset.iter().flat_map(|name| &suite.presets[name]);
     let quick = suite.quick.iter().filter(|_| selection.quick);
-    for (key, value) in preset.chain(quick).filter(|(key, _)| trainer.is_told(key)) {
-        set(key, vec![value.clone()]);
-    }
-    let known: Vec<String> = axes.iter().map(|axis| axis.0.clone()).collect();
+    let told = preset.chain(quick).filter(|(key, _)| trainer.is_told(key));
+    axes.extend(told.map(|(key, value)| (&**key, vec![value.clone()])));
     for (key, values) in &selection.config {
         // Naming a key that only some models have selects those models.
-        if !known.contains(key) && belongs_to_a_model(suite, key) {
+        if !axes.contains_key(&**key) && belongs_to_a_model(suite, key) {
             return Ok(Vec::new());
         }
-        if !trainer.is_told(key) && key != race::TARGET {
-            continue;
-        }
-        match axes.iter_mut().find(|axis| axis.0 == *key) {
-            Some(axis) => axis.1 = values.clone(),
-            None => axes.push((key.clone(), values.clone())),
+        if trainer.is_told(key) || key == race::TARGET {
+            axes.insert(key, values.clone());
         }
     }
-    let rank = |key: &str| suite.task().keys.get_index_of(key).unwrap_or(usize::MAX);
-    axes.sort_by_key(|axis| rank(&axis.0));
-    let all = axes.iter().fold(1, |all: usize, (_, values)| all.saturating_mul(values.len()));
-    if all > MOST_CONFIGURATIONS {
-        return Err(format!(
-            "the model {model:?} has more than {MOST_CONFIGURATIONS} configurations: \
-             give its matrix fewer keys or values"
-        ));
-    }
+    axes.sort_by_cached_key(|key, _| suite.task().keys.get_index_of(*key).unwrap_or(usize::MAX));
+    let all = axes.values().fold(1, |all: usize, values| all.saturating_mul(values.len()));
+    ensure!(
+        all <= MOST_CONFIGURATIONS,
+        "the model {model:?} has more than {MOST_CONFIGURATIONS} configurations: give its matrix fewer keys or values"
+    );
     Ok(product(&axes))
 }
 
@@ -210,19 +189,16 @@ fn belongs_to_a_model(suite: &Suite, key: &str) -> bool {
 }
 
 /// The last axis varies fastest.
-fn product(axes: &[(String, Vec<Value>)]) -> Vec<Map<String, Value>> {
+fn product(axes: &IndexMap<&str, Vec<Value>>) -> Vec<Map<String, Value>> {
     let mut all = vec![Map::new()];
     for (key, values) in axes {
-        all = all
-            .into_iter()
-            .flat_map(|config| {
-                values.iter().map(move |value| {
-                    let mut config = config.clone();
-                    config.insert(key.clone(), value.clone());
-                    config
-                })
-            })
-            .collect();
+        let with = |(config, value): (Map<String, Value>, &Value)| {
+            let one = [((*key).to_owned(), value.clone())];
+            config.into_iter().chain(one).collect::<Map<String, Value>>()
+        };
+        let pairs =
+            all.into_iter().flat_map(|config| values.iter().map(move |it| (config.clone(), it)));
+        all = pairs.map(with).collect();
     }
     all
 }
@@ -238,27 +214,28 @@ fn excluded(trainer: &Trainer, model: &str, backend: &str, config: &Map<String, 
 }
 
 impl Row {
-    /// Its name for people: `PyTorch mlp cpu h512`.
-    pub fn label(&self, suite: &Suite) -> String {
-        let mut label =
-            format!("{} {} {}", suite.trainers[self.trainer].name, self.model, self.backend);
-        for tag in &self.tags {
-            label += &format!(" {tag}");
-        }
-        label
-    }
-
-    /// The number of nodes of a cluster that train it together.
+    /// With its label and its needs, which the rest of it decides.
     ///
     /// # Errors
-    /// If the suite's text for it is not a number in this row.
-    pub fn nodes(&self, suite: &Suite) -> Result<u32, String> {
-        let Some(text) = &suite.trainers[self.trainer].nodes else { return Ok(1) };
-        let filled = fill(text, &|key| self.config.get(key).map(plain));
-        let label = || format!("nodes = {text:?} of {}", self.label(suite));
-        let filled = filled.map_err(|key| format!("{}: it has no value for {{{key}}}", label()))?;
-        let number = filled.parse().ok().filter(|number| *number > 0);
-        number.ok_or_else(|| format!("{}: {filled:?} is not a whole number above 0", label()))
+    /// If what it asks for is no number of things.
+    pub fn completed(mut self, suite: &Suite) -> Result<Row> {
+        let trainer = &suite.trainers[self.trainer];
+        let words = [&trainer.name, &self.model, &self.backend].into_iter().chain(&self.tags);
+        self.label = words.map(String::as_str).collect::<Vec<_>>().join(" ");
+        let has = |key: &&str| self.config.contains_key(*key);
+        let mut needs = [None; 3];
+        for (need, (what, asked)) in needs.iter_mut().zip(trainer.asks()) {
+            let Some(asked) = asked.filter(|it| it.keys().iter().all(has)) else { continue };
+            let named = || format!("{what} of {}", self.label);
+            let value = asked.value(&self.config).with_context(named)?;
+            let whole = value.fract() == 0.0 && (1.0..=65536.0).contains(&value);
+            ensure!(whole, "{}: {value} is no number of {what}", named());
+            *need = Some(value as usize);
+        }
+        let [devices, cores, nodes] = needs;
+        let devices = devices.filter(|_| self.backend != "cpu");
+        self.needs = Needs { nodes: nodes.unwrap_or(1), devices, cores };
+        Ok(self)
     }
 
     /// The number of epochs in its command, if there is one.
@@ -281,12 +258,11 @@ pub struct Places<'a> {
 ///
 /// # Errors
 /// If an argument that always stands names a key that the row lacks.
-pub fn command(suite: &Suite, row: &Row, places: &Places) -> Result<Vec<String>, String> {
+pub fn command(suite: &Suite, row: &Row, places: &Places) -> Result<Vec<String>> {
     let trainer = &suite.trainers[row.trainer];
-    let together = row.nodes(suite)? > 1;
     let lookup = |key: &str| match key {
         // Of several nodes, each fills in its own.
-        "node" | "first_node" if together => Some(format!("{{{key}}}")),
+        "node" | "first_node" if row.needs.nodes > 1 => Some(format!("{{{key}}}")),
         "node" => Some("0".to_owned()),
         "first_node" => Some("localhost".to_owned()),
         "program" => Some(places.program.display().to_string()),
@@ -305,11 +281,11 @@ pub fn command(suite: &Suite, row: &Row, places: &Places) -> Result<Vec<String>,
     for argument in &trainer.command {
         match argument {
             Argument::Always(text) => words.push(fill(text, &lookup).map_err(|key| {
-                format!(
+                anyhow!(
                     "the command of {:?} uses {{{key}}}, but {} has no value for it: add one under \
                      [config], or with --set {key}=VALUE",
                     trainer.name,
-                    row.label(suite)
+                    row.label
                 )
             })?),
             Argument::IfKnown(texts) => {
@@ -346,25 +322,6 @@ pub fn environment(suite: &Suite, row: &Row) -> BTreeMap<String, String> {
     filled.collect()
 }
 
-/// What a row asks for of the machine.
-///
-/// # Errors
-/// If what it asks for is no number of things.
-pub fn needs(suite: &Suite, row: &Row) -> Result<Needs, String> {
-    let trainer = &suite.trainers[row.trainer];
-    let number = |what: &str, asked: &Option<Expression>| {
-        let told = |it: &&Expression| it.keys().iter().all(|key| row.config.contains_key(*key));
-        let Some(asked) = asked.as_ref().filter(told) else { return Ok(None) };
-        let value = asked.value(&row.config).map_err(|reason| format!("{what}: {reason}"))?;
-        match value.fract() == 0.0 && (1.0..=65536.0).contains(&value) {
-            true => Ok(Some(value as usize)),
-            false => Err(format!("{what}: {value} is no number of {what}")),
-        }
-    };
-    let devices = if row.backend == "cpu" { None } else { number("devices", &trainer.devices)? };
-    Ok(Needs { devices, cores: number("cores", &trainer.cores)? })
-}
-
 /// The trainer's program and the arguments of a fixed command (build, probe). `{devices}` stands for the families
 /// of devices that this machine may have, for example `cuda,vulkan`.
 ///
@@ -375,18 +332,21 @@ pub fn fixed_command(
     trainer: &Trainer,
     words: &[String],
     allow_software: bool,
-) -> Result<Vec<String>, String> {
+) -> Result<Vec<String>> {
     let program = program(loaded, trainer)?;
     let lookup = |key: &str| match key {
         "program" => Some(program.display().to_string()),
-        "cargo_target" => Some(cargo_target(&loaded.root).display().to_string()),
         "devices" => Some(protocol::drivers::words(allow_software)),
-        _ => None,
+        key => cargo_target(loaded, key),
     };
-    let filled = words.iter().map(|word| fill(word, &lookup));
-    filled
-        .collect::<Result<_, _>>()
-        .map_err(|key| format!("{:?} uses {{{key}}}, which is not known here", trainer.name))
+    words
+        .iter()
+        .map(|word| fill(word, &lookup).map_err(|key| unknown_here(trainer, &key)))
+        .collect()
+}
+
+fn unknown_here(trainer: &Trainer, key: &str) -> anyhow::Error {
+    anyhow!("{:?} uses {{{key}}}, which is not known here", trainer.name)
 }
 
 /// Where a trainer's program is: absolute, or a bare name for `PATH`. One of cargo's target folder that nobody has
@@ -394,19 +354,15 @@ pub fn fixed_command(
 ///
 /// # Errors
 /// If a placeholder other than `{cargo_target}` is named.
-pub fn program(loaded: &LoadedSuite, trainer: &Trainer) -> Result<PathBuf, String> {
-    let target = cargo_target(&loaded.root).display().to_string();
-    let filled = fill(&trainer.program, &|key| (key == "cargo_target").then(|| target.clone()))
-        .map_err(|key| {
-            format!("the program of {:?} uses {{{key}}}, which is not known here", trainer.name)
-        })?;
-    let path = PathBuf::from(filled);
+pub fn program(loaded: &LoadedSuite, trainer: &Trainer) -> Result<PathBuf> {
+    let filled = fill(&trainer.program, &|key| cargo_target(loaded, key));
+    let path = PathBuf::from(filled.map_err(|key| unknown_here(trainer, &key))?);
     let ours = trainer.program.starts_with("{cargo_target}");
     if (ours || trainer.is_only_compared_with())
         && let (Some(name), Ok(harness)) = (path.file_name(), std::env::current_exe())
     {
-        let beside = with_suffix(harness.with_file_name(name));
-        let built = with_suffix(loaded.root.join(&path));
+        let beside = harness.with_file_name(name);
+        let built = loaded.root.join(&path);
         let preferred = trainer.is_only_compared_with() || !built.exists();
         if (ours && loaded.is_built_in()) || (preferred && beside.is_file()) {
             return Ok(beside);
@@ -415,24 +371,14 @@ pub fn program(loaded: &LoadedSuite, trainer: &Trainer) -> Result<PathBuf, Strin
     if path.components().count() == 1 {
         return Ok(path);
     }
-    Ok(with_suffix(loaded.root.join(path)))
+    Ok(loaded.root.join(path))
 }
 
-/// `.exe` where the system wants it.
-fn with_suffix(path: PathBuf) -> PathBuf {
-    if std::env::consts::EXE_EXTENSION.is_empty() || path.extension().is_some() {
-        path
-    } else {
-        path.with_extension(std::env::consts::EXE_EXTENSION)
-    }
-}
-
-/// Cargo's target folder, as cargo finds it.
-fn cargo_target(root: &Path) -> PathBuf {
-    match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(folder) if !folder.is_empty() => root.join(folder),
-        _ => root.join("target"),
-    }
+/// The value of `{cargo_target}`: cargo's target folder, as cargo finds it.
+fn cargo_target(loaded: &LoadedSuite, key: &str) -> Option<String> {
+    let chosen = std::env::var_os("CARGO_TARGET_DIR").filter(|folder| !folder.is_empty());
+    let folder = loaded.root.join(chosen.unwrap_or("target".into()));
+    (key == "cargo_target").then(|| folder.display().to_string())
 }
 
 #[cfg(test)]
@@ -463,7 +409,7 @@ mod tests {
     }
 
     fn labels(suite: &Suite, selection: &Selection) -> Vec<String> {
-        plan(suite, selection).unwrap().iter().map(|row| row.label(suite)).collect()
+        plan(suite, selection).unwrap().into_iter().map(|row| row.label).collect()
     }
 
     #[test]
@@ -477,7 +423,7 @@ mod tests {
             keys.join("\n")
         );
         let suite = Suite::parse(&text, "s.toml").unwrap();
-        let refused = plan(&suite, &Selection::default()).unwrap_err();
+        let refused = format!("{:#}", plan(&suite, &Selection::default()).unwrap_err());
         assert!(refused.contains("\"mlp\" has more than 10000 configurations"), "{refused}");
     }
 
@@ -508,10 +454,13 @@ mod tests {
         let words = |at: usize| command(&suite, &rows[at], &places).unwrap();
         assert_eq!(words(0), ["p", "0", "localhost"]);
         assert_eq!(words(1), ["p", "{node}", "{first_node}"]);
-        assert_eq!(rows[1].nodes(&suite), Ok(2));
+        assert_eq!(rows[1].needs.nodes, 2);
         let config = BTreeMap::from([("nodes".to_owned(), vec![Value::from("two")])]);
-        let refused = plan(&suite, &Selection { config, ..Selection::default() }).unwrap_err();
-        assert!(refused.contains("\"two\" is not a whole number above 0"), "{refused}");
+        let refused = format!(
+            "{:#}",
+            plan(&suite, &Selection { config, ..Selection::default() }).unwrap_err()
+        );
+        assert_eq!(refused, "nodes of a mlp cpu nodes=two: {nodes} is not a number");
     }
 
     #[test]
@@ -545,7 +494,7 @@ mod tests {
         selection.config.insert("epochs".into(), vec![7.into()]);
         assert_eq!(plan(&suite(), &selection).unwrap()[0].epochs(), Some(7));
         selection.preset = Some("lang".to_owned());
-        let refused = plan(&suite(), &selection).unwrap_err();
+        let refused = format!("{:#}", plan(&suite(), &selection).unwrap_err());
         assert_eq!(refused, "--preset lang: there is no such preset; did you mean long?");
     }
 
@@ -553,7 +502,7 @@ mod tests {
     fn a_name_that_the_suite_lacks_is_an_error_that_lists_what_it_has() {
         let selection = Selection { backends: vec!["tpu".into()], ..Selection::default() };
         assert_eq!(
-            plan(&suite(), &selection).unwrap_err(),
+            plan(&suite(), &selection).unwrap_err().to_string(),
             "--backend tpu: there is no such backend; did you mean gpu? There are cpu, gpu; `trainmark run \
              --list` lists them"
         );

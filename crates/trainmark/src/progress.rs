@@ -73,7 +73,7 @@ impl Progress {
             eprintln!("{line}");
         }
         let label = |(row, reason): (&Row, &Option<String>)| {
-            reason.is_none().then(|| one_line(&row.label(suite)).into_owned())
+            reason.is_none().then(|| one_line(&row.label).into_owned())
         };
         let labels: Vec<_> = rows.iter().zip(&reasons).map(label).collect();
         let all = labels.iter().flatten().count() * rounds as usize;

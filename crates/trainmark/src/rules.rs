@@ -4,6 +4,7 @@
 use crate::printed::{Fact, Printed};
 use crate::task::Task;
 use anstream::adapter::strip_str;
+use anyhow::{Context, Result, anyhow, ensure};
 use regex::Regex;
 use serde_json::Value;
 use std::borrow::Cow;
@@ -32,16 +33,28 @@ enum How {
 pub struct Rules(Vec<Rule>);
 
 /// What a rule finds under a name.
-fn fact(name: &str, task: &Task) -> Result<Fact, String> {
+fn fact(name: &str, task: &Task) -> Result<Fact> {
     if task.metrics.contains_key(name) {
         return Ok(Fact::Metric(name.to_owned()));
     }
     let known = Fact::of_rules();
     let fact = known.iter().find(|(_, known)| *known == name).map(|(fact, _)| fact.clone());
-    fact.ok_or_else(|| {
+    fact.with_context(|| {
         let names: Vec<&str> = known.iter().map(|(_, name)| *name).collect();
         let (metrics, names) = (task.names(), names.join(", "));
         format!("{name:?} is not a metric of the task ({metrics}), and not one of {names}")
+    })
+}
+
+/// A regular expression, or in one line why it is none: the lines before the last of that error draw the place.
+///
+/// # Errors
+/// If it is none.
+pub fn regex(text: &str) -> Result<Regex> {
+    Regex::new(text).map_err(|error| {
+        let said = error.to_string();
+        let last = said.lines().last().unwrap_or_default();
+        anyhow!(last.trim_start_matches("error: ").to_owned())
     })
 }
 
@@ -52,26 +65,19 @@ impl Rules {
         read: &[String],
         read_json: &BTreeMap<String, String>,
         task: &Task,
-    ) -> Result<Rules, String> {
+    ) -> Result<Rules> {
         let expression = |text: &String| {
-            let regex = Regex::new(text).map_err(|error| {
-                let said = error.to_string();
-                let last = said.lines().last().unwrap_or_default();
-                format!("the rule {text:?}: {}", last.trim_start_matches("error: "))
-            })?;
+            let named = || format!("the rule {text:?}");
+            let regex = regex(text).with_context(named)?;
             let facts = regex.capture_names().flatten().map(|name| fact(name, task));
-            let facts = facts.collect::<Result<Vec<_>, _>>();
-            let facts = facts.map_err(|error| format!("the rule {text:?}: {error}"))?;
-            if facts.is_empty() {
-                return Err(format!(
-                    "the rule {text:?} has no named group such as `(?<loss>\\S+)`"
-                ));
-            }
+            let facts = facts.collect::<Result<Vec<_>>>().with_context(named)?;
+            let any = !facts.is_empty();
+            ensure!(any, "the rule {text:?} has no named group such as `(?<loss>\\S+)`");
             let how = How::Expression(regex);
             Ok(Rule { shown: text.clone(), how, facts, matched: false })
         };
         let path = |(name, path): (&String, &String)| {
-            let fact = fact(name, task).map_err(|error| format!("read_json: {error}"))?;
+            let fact = fact(name, task).context("read_json")?;
             let escaped = path.replace('~', "~0").replace('/', "~1");
             let keys = escaped.trim_start_matches('$').split(['.', '[', ']']);
             let pointer = keys.filter(|key| !key.is_empty()).map(|key| format!("/{key}")).collect();
@@ -155,8 +161,8 @@ mod tests {
             "name = \"s\"\n[task]\nname = \"t\"\n[task.metrics.bpc]\nbetter = \"lower\"\n[[trainers]]\nname = \"T\"\n\
              program = \"p\"\ncommand = [\"p\"]\nbackends = [\"cpu\"]\nmodels.m = {{ prefix = \"m\" }}\n{read}"
         );
-        let suite = Suite::parse(&text, "s.toml").map_err(|error| error.to_string())?;
-        suite.rules(&suite.trainers[0])
+        let suite = Suite::parse(&text, "s.toml").map_err(|error| format!("{error:#}"))?;
+        suite.rules(&suite.trainers[0]).map_err(|error| format!("{error:#}"))
     }
 
     #[test]

@@ -11,13 +11,13 @@ use crate::facts::{Fact, Who};
 use crate::identity;
 use crate::judge::{self, Evidence};
 use crate::nodes::{self, Nodes};
-use crate::plan::{self, Row};
+use crate::plan::Row;
 use crate::sample;
 use crate::seal::Seal;
 use crate::share::{self, Needs, Pool, Share};
 use crate::suite::LoadedSuite;
 use crate::task::Task;
-use crate::trainer::{Ready, Trainers};
+use crate::trainer::{NotReady, Ready, Trainers};
 use crate::transcript::Transcript;
 use anyhow::{Context, Result, anyhow};
 use measure::Attempt;
@@ -95,7 +95,7 @@ pub struct Limits {
 }
 
 /// The identity of a run of the suite that begins now.
-pub fn new_run(loaded: &LoadedSuite, quick: bool) -> RunIdentity {
+fn new_run(loaded: &LoadedSuite, quick: bool) -> RunIdentity {
     let started = Moment::now();
     RunIdentity {
         id: format!("{}-{}", started.timestamp, std::process::id()),
@@ -122,12 +122,12 @@ pub fn cancelled_by_signals() -> Result<CancelToken> {
 /// Everything that the samples of one run share.
 pub struct Runner<'a> {
     pub agenda: Agenda<'a>,
-    pub dataset: &'a Dataset,
-    pub trainers: &'a Trainers,
+    pub dataset: Dataset,
+    pub trainers: Trainers,
     pub settings: Settings,
     pub run: RunIdentity,
     pub machine: Machine,
-    cancel: &'a CancelToken,
+    pub cancel: CancelToken,
     capability: Option<::machine::Capability>,
     observer: Mutex<Observer>,
     pool: Pool,
@@ -169,16 +169,16 @@ pub struct Ended<'a> {
 }
 
 impl<'a> Runner<'a> {
-    /// Looks at the machine once.
+    /// Looks at the machine once, for a run that begins now.
     ///
     /// # Errors
     /// If there is no place for temporary files, or a device is named that there is not.
     pub fn new(
         agenda: Agenda<'a>,
-        dataset: &'a Dataset,
-        trainers: &'a Trainers,
-        (settings, run): (Settings, RunIdentity),
-        cancel: &'a CancelToken,
+        dataset: Dataset,
+        trainers: Trainers,
+        settings: Settings,
+        cancel: &CancelToken,
     ) -> Result<Runner<'a>> {
         let machine = Machine::detect();
         let capability = capability::kept().unwrap_or_else(|error| {
@@ -197,23 +197,22 @@ impl<'a> Runner<'a> {
             observer.gpus().reason().map_or(Ok(&*environment.gpus), |why| Err(why.to_owned()));
         let cores = settings.limits.cpus.clone().unwrap_or_else(::machine::cores);
         let inherited = std::env::var(share::INHERITED).ok();
-        let pool = Pool::new(gpus, settings.devices.as_deref(), inherited, cores);
         Ok(Runner {
-            pool: pool.map_err(|reason| anyhow!(reason))?,
-            agenda,
-            dataset,
-            trainers,
-            settings,
-            run,
-            cancel,
+            pool: Pool::new(gpus, settings.devices.as_deref(), inherited, cores)?,
+            run: new_run(agenda.loaded, settings.quick),
+            cancel: cancel.clone(),
             capability,
             noise: noise_store::of_machine(&machine),
             environment,
             observer: Mutex::new(observer),
             scratch: Scratch::new()?,
             secrets: Secrets::of_environment(),
-            seal: Mutex::new(Seal::of(std::slice::from_ref(&dataset.directory))),
+            seal: Mutex::new(Seal::of(&dataset.directory)),
             machine,
+            agenda,
+            dataset,
+            trainers,
+            settings,
         })
     }
 
@@ -238,17 +237,14 @@ impl<'a> Runner<'a> {
     ///
     /// # Errors
     /// What its rows have come to, and why.
-    pub fn ready(&self, row: &Row) -> Result<&Ready, (Status, String)> {
+    pub fn ready(&self, row: &Row) -> Result<&Ready, NotReady> {
         let name = &self.loaded().suite.trainers[row.trainer].name;
-        let ready = self.trainers[&row.trainer].as_ref();
-        let ready = ready.map_err(|not_ready| (not_ready.status, not_ready.reason.clone()))?;
-        let failed = |reason| (Status::Failed, reason);
-        let together = row.nodes(&self.loaded().suite).map_err(failed)?;
+        let ready = self.trainers[&row.trainer].as_ref().map_err(NotReady::clone)?;
         let here = ready.unavailable(name, &row.backend, &row.model);
-        let lacks = here.or_else(|| nodes::unavailable(together));
-        match lacks.or_else(|| self.share(row, &[]).err()) {
+        let lacks = here.or_else(|| nodes::unavailable(row.needs.nodes));
+        match lacks.or_else(|| Some(self.share(row, &[]).err()?.to_string())) {
             None => Ok(ready),
-            Some(reason) => Err((Status::Unavailable, reason)),
+            Some(reason) => Err(NotReady::new(Status::Unavailable, reason)),
         }
     }
 
@@ -256,11 +252,9 @@ impl<'a> Runner<'a> {
     ///
     /// # Errors
     /// If there is not as much as it asks for.
-    pub fn share(&self, row: &Row, taken: &[Share]) -> Result<Share, String> {
-        let suite = &self.agenda.loaded.suite;
+    pub fn share(&self, row: &Row, taken: &[Share]) -> Result<Share> {
         // The devices of several nodes are theirs, as their scheduler gives them.
-        let alone = row.nodes(suite)? == 1;
-        let needs = if alone { plan::needs(suite, row)? } else { Needs::default() };
+        let needs = if row.needs.nodes == 1 { row.needs } else { Needs::default() };
         let mut share = self.pool.share(needs, taken)?;
         share.any_device = row.backend != "cpu" && share.devices.is_empty();
         Ok(share)
@@ -273,8 +267,8 @@ impl<'a> Runner<'a> {
     pub fn prepare(&self, row: &Row, purpose: Purpose, share: Share) -> Result<Prepared> {
         let folder = tempfile::Builder::new().prefix("run-").tempdir_in(self.scratch.path());
         let folder = folder.context("cannot make a folder for the predictions")?;
-        let command = self.agenda.attempt(row, purpose, folder.path(), &share.environment);
-        Ok(Prepared { command: command.map_err(|it| anyhow!(it))?, share, folder })
+        let command = self.agenda.attempt(row, purpose, folder.path(), &share.environment)?;
+        Ok(Prepared { command, share, folder })
     }
 
     /// Starts it, and returns when nothing of it is left. `on_line` sees what the trainer has said so far,
@@ -292,18 +286,17 @@ impl<'a> Runner<'a> {
         job.timeout = Some(self.settings.timeout);
         let suite = &self.agenda.loaded.suite;
         let (task, trainer) = (suite.task(), &suite.trainers[row.trainer]);
-        let rules = suite.rules(trainer).map_err(|it| anyhow!(it))?;
-        let mut said = Transcript::new(task, rules, trainer.ranks);
-        let together = row.nodes(suite).map_err(|it| anyhow!(it))?;
-        let mut nodes = Nodes::new(together);
+        let mut said = Transcript::new(task, suite.rules(trainer)?, trainer.ranks);
+        let mut nodes = Nodes::new(row.needs.nodes);
+        let alone = row.needs.nodes == 1;
         let mut listen = |_: Stream, line: &str| {
-            if together == 1 || !nodes.heard(line) {
+            if alone || !nodes.heard(line) {
                 said.line(line);
                 on_line(&said);
             }
         };
         let limits = &self.settings.limits;
-        let (attempt, nodes) = if together == 1 {
+        let (attempt, nodes) = if alone {
             let Share { cores, devices, beside, .. } = &prepared.share;
             let cpus = cores.as_ref().or(limits.cpus.as_ref());
             (job.memory_limit, job.cpus) = (limits.memory, cpus.cloned());
@@ -313,12 +306,12 @@ impl<'a> Runner<'a> {
             } else {
                 (Err("other rows ran beside it".to_owned()), Some(devices.clone()))
             };
-            let attempt = measure::attempt(&job, look, &self.observer, &mut listen, self.cancel)?;
+            let attempt = measure::attempt(&job, look, &self.observer, &mut listen, &self.cancel)?;
             (attempt, Vec::new())
         } else {
             // `srun` starts here; what it starts is limited and measured where that runs.
             job.env.push((nodes::LIMITS.into(), serde_json::to_string(limits)?.into()));
-            let outcome = launch::run(&job, &mut listen, self.cancel)?;
+            let outcome = launch::run(&job, &mut listen, &self.cancel)?;
             nodes.attempt(outcome)
         };
         Ok(Ended { attempt, nodes, said, changed: self.changed_data() })
@@ -332,7 +325,7 @@ impl<'a> Runner<'a> {
         let broken = known.broken()?.display().to_string();
         // Perhaps somebody has only touched it.
         let directory = &self.dataset.directory;
-        let seal = Seal::of(std::slice::from_ref(directory));
+        let seal = Seal::of(directory);
         if data::prepare(self.loaded(), Some(directory))
             .is_ok_and(|now| now.sha256 == self.dataset.sha256)
         {
@@ -359,15 +352,15 @@ impl<'a> Runner<'a> {
         let mut result = self.blank(row);
         let ready = match self.ready(row) {
             Ok(ready) => ready,
-            Err((status, reason)) => return Ok(sample::not_trained(result, status, reason)),
+            Err(why) => return Ok(sample::not_trained(result, why)),
         };
-        let share = share.map_or_else(|| self.share(row, &[]), Ok).map_err(|it| anyhow!(it))?;
+        let share = share.map_or_else(|| self.share(row, &[]), Ok)?;
         for again in 0..=self.settings.retry_noisy {
             let mut sample = self.train(row, ready, &share, &mut result, on_line)?;
             if sample.status == Status::Unavailable {
                 // The cost of finding that out is not a figure of this row.
-                let reason = sample.reason.unwrap_or_default();
-                return Ok(sample::not_trained(self.blank(row), Status::Unavailable, reason));
+                let why = NotReady::new(sample.status, sample.reason.unwrap_or_default());
+                return Ok(sample::not_trained(self.blank(row), why));
             }
             if let Round::Number(number) = round {
                 sample.round = number;
@@ -435,8 +428,8 @@ impl<'a> Runner<'a> {
         let task = self.agenda.loaded.suite.task();
         let predictions = prepared.folder().join("predictions");
         let mut ask = |words| {
-            let answer = self.agenda.score(words).answer(self.settings.timeout, self.cancel);
-            answer.map_err(|reason| format!("the scoring command {reason}"))
+            let answer = self.agenda.score(words).answer(self.settings.timeout, &self.cancel);
+            answer.map_err(|reason| anyhow!("the scoring command {reason}"))
         };
         let scored = task.scores(&predictions, &self.dataset.directory, &mut ask);
         for (name, score) in scored.iter().flatten() {
@@ -468,7 +461,7 @@ impl<'a> Runner<'a> {
         let (mut status, mut reason) = judge::judge(&Evidence {
             outcome,
             said,
-            unscored: scored.as_ref().err().map(String::as_str),
+            unscored: scored.err().map(|error| format!("{error:#}")),
             task,
             epochs: row.epochs(),
             given: self.dataset.given(),
@@ -542,7 +535,7 @@ fn compute(task: &Task, row: &Row, said: &mut Transcript) -> Option<String> {
     for (fact, name, expression) in work.into_iter().chain(flop) {
         match expression.value(&row.config) {
             Ok(value) => said.facts.state(fact, Who::Harness, value),
-            Err(reason) => trouble = Some(format!("{name}: {reason}")),
+            Err(reason) => trouble = Some(format!("{name}: {reason:#}")),
         }
     }
     trouble

@@ -1,10 +1,11 @@
 //! Makes a sample of the record from an outcome, with the source of each figure.
 
 use crate::facts::Fact;
+use crate::trainer::NotReady;
 use crate::transcript::Transcript;
 use crate::units;
 use measure::launch::{Exit, Outcome};
-use measure::meter::{Meters, Reading};
+use measure::meter::Meters;
 use measure::surroundings::Surroundings;
 use record::number::{count, digits};
 use record::task::Source;
@@ -18,13 +19,13 @@ const SLOW: f64 = 1.1;
 pub type Origins = BTreeMap<String, String>;
 
 /// A row that could not be trained.
-pub fn not_trained(mut result: Record, status: Status, reason: String) -> Record {
+pub fn not_trained(mut result: Record, why: NotReady) -> Record {
     let metrics = result.task().metrics.keys().cloned().collect::<Vec<_>>();
     let measured = ["training_time_seconds", "peak_memory_mb"].map(str::to_owned);
     for figure in measured.into_iter().chain(metrics) {
         result.missing.insert(figure, "the row was not trained".to_owned());
     }
-    (result.status, result.reason) = (status, Some(reason));
+    (result.status, result.reason) = (why.status, Some(why.reason));
     result
 }
 
@@ -51,7 +52,6 @@ pub fn sample(
     let completed = status.completed();
     let tail = |text: &str| (!completed && !text.is_empty()).then(|| text.to_owned());
     Sample {
-        round: 0,
         status,
         reason,
         timing,
@@ -64,18 +64,11 @@ pub fn sample(
         ranks: ranks(outcome, said),
         dense_flop: fact(Fact::DenseFlop),
         executed_flop: fact(Fact::ExecutedFlop),
-        counters: BTreeMap::new(),
-        devices: Vec::new(),
-        beside: Vec::new(),
-        efficiency_percent: None,
         mlperf: said.mlperf.noted.iter().map(|(&key, &value)| (key.to_owned(), value)).collect(),
         notes: notes(outcome, said),
-        disturbances: Vec::new(),
-        superseded: false,
-        surroundings: None,
-        nodes: Vec::new(),
         stdout_tail: tail(&outcome.stdout_tail),
         stderr_tail: tail(&outcome.stderr_tail),
+        ..Sample::default()
     }
     .measured()
 }
@@ -167,60 +160,46 @@ pub fn origins<'a>(
     sample: &Sample,
     metrics: impl Iterator<Item = (&'a String, Option<Source>)>,
 ) -> (Origins, Origins) {
-    let mut sources = BTreeMap::new();
-    let mut missing = BTreeMap::new();
-    let metered = |name: &str, reading: &Reading| {
-        let reason = || reading.reason.clone().unwrap_or_default();
+    let (mut sources, mut missing) = (BTreeMap::new(), BTreeMap::new());
+    let mut put = |name: &str, origin: Result<&str, &str>| match origin {
+        Ok(source) => sources.insert(name.to_owned(), source.to_owned()),
+        Err(reason) => missing.insert(name.to_owned(), reason.to_owned()),
+    };
+    for name in ["wall_s", "user_s", "system_s", "peak_memory_bytes"] {
+        let reading = &meters[name];
         let origin = match reading.value() {
             Some(0.0) if !matches!(name, "user_s" | "system_s") => {
-                Err("the system reports 0, which is not a measurement".to_owned())
+                Err("the system reports 0, which is not a measurement")
             }
-            _ => reading.source.clone().ok_or_else(reason),
+            _ => reading.source().ok_or(reading.reason().unwrap_or_default()),
         };
-        (name.to_owned(), origin)
-    };
-    let said = |name: &str, value: Option<f64>| {
-        let origin = match value {
-            Some(_) => Ok("the trainer's own clock, as the trainer reports it".to_owned()),
-            None => Err("the trainer does not report it, or reports 0".to_owned()),
-        };
-        (name.to_owned(), origin)
-    };
-    let metrics = metrics.map(|(name, source)| {
+        put(if name == "peak_memory_bytes" { "peak_memory_mb" } else { name }, origin);
+    }
+    let timing = &sample.timing;
+    let cpu = "timing.user_s + timing.system_s";
+    let no_cpu = format!("{cpu}: one of them is missing, or both are 0");
+    put("training_time_seconds", timing.cpu_s().map(|_| cpu).ok_or(&no_cpu));
+    for (name, value) in [
+        ("setup_s", timing.setup_s),
+        ("compile_s", timing.compile_s),
+        ("train_s", timing.train_s),
+        ("eval_s", timing.eval_s),
+        ("device_s", timing.device_s),
+    ] {
+        let clock = value.map(|_| "the trainer's own clock, as the trainer reports it");
+        put(name, clock.ok_or("the trainer does not report it, or reports 0"));
+    }
+    // Beside the resident size, where the system has it.
+    if let Some(source) = meters["phys_footprint_bytes"].source() {
+        put("phys_footprint_bytes", Ok(source));
+    }
+    for (name, source) in metrics {
         let origin = match source {
             Some(Source::Scored) => Ok("the trainer's predictions, scored by the harness"),
             Some(Source::Claimed) => Ok("claimed by the trainer"),
             None => Err("the trainer reported none"),
         };
-        (name.clone(), origin.map(str::to_owned).map_err(str::to_owned))
-    });
-    let cpu = "timing.user_s + timing.system_s".to_owned();
-    let cpu = match sample.timing.cpu_s() {
-        Some(_) => Ok(cpu),
-        None => Err(format!("{cpu}: one of them is missing, or both are 0")),
-    };
-    let timing = &sample.timing;
-    let origins = [
-        ("training_time_seconds".to_owned(), cpu),
-        metered("peak_memory_mb", &meters["peak_memory_bytes"]),
-        metered("wall_s", &meters["wall_s"]),
-        metered("user_s", &meters["user_s"]),
-        metered("system_s", &meters["system_s"]),
-        said("setup_s", timing.setup_s),
-        said("compile_s", timing.compile_s),
-        said("train_s", timing.train_s),
-        said("eval_s", timing.eval_s),
-        said("device_s", timing.device_s),
-    ];
-    // Beside the resident size, where the system has it.
-    if let Some(source) = meters["phys_footprint_bytes"].source() {
-        sources.insert("phys_footprint_bytes".to_owned(), source.to_owned());
-    }
-    for (name, origin) in origins.into_iter().chain(metrics) {
-        match origin {
-            Ok(source) => sources.insert(name, source),
-            Err(reason) => missing.insert(name, reason),
-        };
+        put(name, origin);
     }
     (sources, missing)
 }

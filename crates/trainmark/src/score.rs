@@ -5,6 +5,7 @@
 //! held on to them would take part in what it measures.
 
 use crate::content::{content, file_in};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use record::task::Better;
 use serde::Deserialize;
 use std::io::{ErrorKind, Read};
@@ -113,16 +114,11 @@ impl Type {
         PLAIN.iter().find(|it| it.1 == code).map(|it| it.2)
     }
 
-    fn numbers(self, bytes: &[u8]) -> Result<Vec<f64>, String> {
-        fn cut<const N: usize>(
-            bytes: &[u8],
-            number: fn([u8; N]) -> f64,
-        ) -> Result<Vec<f64>, String> {
-            let (whole, rest) = bytes.as_chunks::<N>();
-            let numbers = whole.iter().map(|&bytes| number(bytes)).collect();
-            let odd =
-                || format!("{} bytes are not a whole number of values of {N} bytes", bytes.len());
-            rest.is_empty().then_some(numbers).ok_or_else(odd)
+    fn numbers(self, bytes: &[u8]) -> Result<Vec<f64>> {
+        fn cut<const N: usize>(bytes: &[u8], number: fn([u8; N]) -> f64) -> Result<Vec<f64>> {
+            let ((whole, rest), all) = (bytes.as_chunks::<N>(), bytes.len());
+            ensure!(rest.is_empty(), "{all} bytes are not a whole number of values of {N} bytes");
+            Ok(whole.iter().map(|&bytes| number(bytes)).collect())
         }
         match self {
             Type::U8 => cut(bytes, |it| f64::from(u8::from_le_bytes(it))),
@@ -139,14 +135,13 @@ impl Type {
 }
 
 /// Two zeros, the type (8: unsigned bytes), the number of dimensions, each of them in 32 bits, the numbers.
-fn idx(bytes: &[u8]) -> Result<Vec<f64>, String> {
-    let none = || "it is not an IDX file of unsigned bytes".to_owned();
-    let [0, 0, 8, dimensions, rest @ ..] = bytes else { return Err(none()) };
-    let (sizes, numbers) = rest.split_at_checked(4 * usize::from(*dimensions)).ok_or_else(none)?;
+fn idx(bytes: &[u8]) -> Result<Vec<f64>> {
+    let none = "it is not an IDX file of unsigned bytes";
+    let [0, 0, 8, dimensions, rest @ ..] = bytes else { bail!(none) };
+    let (sizes, numbers) = rest.split_at_checked(4 * usize::from(*dimensions)).context(none)?;
     let sizes = sizes.as_chunks().0.iter().map(|&size| u64::from(u32::from_be_bytes(size)));
-    if sizes.fold(1, u64::saturating_mul) != numbers.len() as u64 {
-        return Err(format!("its header does not fit its {} bytes of numbers", numbers.len()));
-    }
+    let (said, there) = (sizes.fold(1, u64::saturating_mul), numbers.len());
+    ensure!(said == there as u64, "its header does not fit its {there} bytes of numbers");
     Type::U8.numbers(numbers)
 }
 
@@ -163,43 +158,35 @@ fn characters(bytes: &[u8]) -> Vec<f64> {
 }
 
 /// NumPy's format, versions 1 to 3: magic, version, length of the header, the header, the numbers.
-fn npy(bytes: &[u8]) -> Result<Vec<f64>, String> {
-    let none = || "it is not a .npy file of plain numbers in C order".to_owned();
-    let rest = bytes.strip_prefix(b"\x93NUMPY").ok_or_else(none)?;
+fn npy(bytes: &[u8]) -> Result<Vec<f64>> {
+    let none = "it is not a .npy file of plain numbers in C order";
+    let rest = bytes.strip_prefix(b"\x93NUMPY").context(none)?;
     let (at, length) = match rest {
         [1, _, a, b, ..] => (4, usize::from(u16::from_le_bytes([*a, *b]))),
         [2 | 3, _, a, b, c, d, ..] => (6, u32::from_le_bytes([*a, *b, *c, *d]) as usize),
-        _ => return Err(none()),
+        _ => bail!(none),
     };
-    let header = rest.get(at..at + length).ok_or_else(none)?;
+    let header = rest.get(at..at + length).context(none)?;
     let header = String::from_utf8_lossy(header);
     let descr = header.split("'descr':").nth(1).and_then(|it| it.split('\'').nth(1));
     let of = descr.and_then(Type::of_npy).filter(|_| header.contains("'fortran_order': False"));
-    of.ok_or_else(none)?.numbers(&rest[at + length..])
+    of.context(none)?.numbers(&rest[at + length..])
 }
 
 impl Score {
     /// What is wrong with it, if anything.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        let needs = |key: &str| Err(format!("{key} is missing"));
+    pub(crate) fn check(&self) -> Result<()> {
+        let (of, part) = (self.truth_type(), self.trained_percent);
+        let counted = of == Some(Type::Characters) || self.classes.is_some_and(|it| it > 0);
         match self.by {
-            Measure::TopK if self.k.is_none() => needs("k"),
-            Measure::TopK | Measure::LogLoss
-                if self.truth_type() != Some(Type::Characters)
-                    && self.classes.is_none_or(|it| it == 0) =>
-            {
-                needs("classes")
-            }
-            Measure::Command if self.command.is_empty() => needs("command"),
-            _ if self.trained_percent >= 100 => Err(format!(
-                "trained_percent = {}: nothing is left to predict",
-                self.trained_percent
-            )),
-            _ if self.truth_type().is_none() => {
-                Err(format!("the type of {:?} is not known; add `truth_type`", self.truth))
-            }
-            _ => Ok(()),
+            Measure::TopK if self.k.is_none() => bail!("k is missing"),
+            Measure::TopK | Measure::LogLoss if !counted => bail!("classes is missing"),
+            Measure::Command if self.command.is_empty() => bail!("command is missing"),
+            _ => {}
         }
+        ensure!(part < 100, "trained_percent = {part}: nothing is left to predict");
+        ensure!(of.is_some(), "the type of {:?} is not known; add `truth_type`", self.truth);
+        Ok(())
     }
 
     /// Whether a metric that is better in that direction can be scored so.
@@ -228,49 +215,40 @@ impl Score {
         data: &Path,
         unit: &str,
         ask: &mut Ask,
-    ) -> Result<Option<f64>, String> {
+    ) -> Result<Option<f64>> {
+        let cannot = "the predictions cannot be read";
         match std::fs::metadata(predictions) {
-            Ok(found) if !found.is_file() => {
-                return Err("the predictions are not a regular file".to_owned());
-            }
-            Ok(found) if found.len() == 0 => return Err(EMPTY.to_owned()),
+            Ok(found) if !found.is_file() => bail!("the predictions are not a regular file"),
+            Ok(found) if found.len() == 0 => bail!(EMPTY),
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(format!("the predictions cannot be read: {error}")),
+            Err(error) => return Err(error).context(cannot),
         }
         if let Some(words) = self.command(predictions, data) {
             let said = ask(words)?;
-            let number = said.trim().parse().map_err(|_| {
-                format!("the scoring command printed {:?}, which is not a number", said.trim())
-            });
-            return number.map(Some);
+            let said = said.trim();
+            let none = || format!("the scoring command printed {said:?}, which is not a number");
+            return said.parse().map(Some).map_err(|_| anyhow!(none()));
         }
         let file = self.truth_in(data);
-        let in_truth = |reason| format!("the truth {}: {reason}", file.display());
-        let (truth, different) = self.truth(&file).map_err(in_truth)?;
+        let in_truth = || format!("the truth {}", file.display());
+        let (truth, different) = self.truth(&file).with_context(in_truth)?;
         let rows = matches!(self.by, Measure::TopK | Measure::LogLoss);
         let wide = if rows { self.classes.unwrap_or(different) } else { 1 };
-        let most = (truth.len() * wide * self.predictions.bytes() + LONGEST_HEADER) as u64;
-        let bytes = read(predictions, most)
-            .map_err(|it| format!("the predictions cannot be read: {it}"))?;
-        if bytes.len() as u64 > most {
-            return Err(format!("more than {} predictions", truth.len() * wide));
-        }
-        let predicted =
-            self.predictions.numbers(&bytes).map_err(|it| format!("the predictions: {it}"))?;
-        if predicted.len() != truth.len() * wide {
+        let wanted = truth.len() * wide;
+        let most = (wanted * self.predictions.bytes() + LONGEST_HEADER) as u64;
+        let bytes = read(predictions, most).context(cannot)?;
+        ensure!(bytes.len() as u64 <= most, "more than {wanted} predictions");
+        let predicted = self.predictions.numbers(&bytes).context("the predictions")?;
+        if predicted.len() != wanted {
             let each = if wide > 1 { format!(" of {wide} numbers each") } else { String::new() };
-            return Err(format!(
-                "{} predictions for {} test rows{each}",
-                predicted.len(),
-                truth.len()
-            ));
+            bail!("{} predictions for {} test rows{each}", predicted.len(), truth.len());
         }
         if self.by == Measure::Accuracy
             && let Some(classes) = self.classes
             && let Some(label) = predicted.iter().find(|&&label| label >= classes as f64)
         {
-            return Err(format!("a predicted label is {label}, but there are {classes} classes"));
+            bail!("a predicted label is {label}, but there are {classes} classes");
         }
         let score = self.compare(&predicted, &truth, wide)?;
         let percent = matches!(self.by, Measure::Accuracy | Measure::TopK) && unit == "%";
@@ -278,12 +256,11 @@ impl Score {
     }
 
     /// The values to predict and, for a text, the number of different labels in the whole file.
-    fn truth(&self, file: &Path) -> Result<(Vec<f64>, usize), String> {
+    fn truth(&self, file: &Path) -> Result<(Vec<f64>, usize)> {
         let mut bytes = Vec::new();
         // Decompressed if it has to be.
-        let read = content(file).and_then(|it| it.take(MOST_BYTES).read_to_end(&mut bytes));
-        read.map_err(|error| error.to_string())?;
-        let of = self.truth_type().ok_or("is of an unknown type")?;
+        content(file)?.take(MOST_BYTES).read_to_end(&mut bytes)?;
+        let of = self.truth_type().context("is of an unknown type")?;
         let mut truth = of.numbers(&bytes)?;
         if of != Type::Characters {
             return Ok((truth, 1));
@@ -292,20 +269,17 @@ impl Score {
         let trained = truth.len() / 100 * self.trained_percent
             + truth.len() % 100 * self.trained_percent / 100;
         truth.drain(..(trained + 1).min(truth.len()));
-        match truth.is_empty() {
-            true => Err("nothing is left to predict".to_owned()),
-            false => Ok((truth, largest as usize + 1)),
-        }
+        ensure!(!truth.is_empty(), "nothing is left to predict");
+        Ok((truth, largest as usize + 1))
     }
 
     /// The mean over rows.
-    fn compare(&self, predicted: &[f64], truth: &[f64], wide: usize) -> Result<f64, String> {
+    fn compare(&self, predicted: &[f64], truth: &[f64], wide: usize) -> Result<f64> {
         let mut sum = 0.0;
         for (row, &truth) in predicted.chunks_exact(wide).zip(truth) {
             let label = truth as usize;
-            if wide > 1 && label >= wide {
-                return Err(format!("a true label is {truth}, but there are {wide} classes"));
-            }
+            let known = wide == 1 || label < wide;
+            ensure!(known, "a true label is {truth}, but there are {wide} classes");
             sum += match self.by {
                 Measure::Accuracy => f64::from(u8::from(row[0] == truth)),
                 Measure::Rmse => (row[0] - truth).powi(2),
@@ -347,7 +321,7 @@ impl Score {
 }
 
 /// Runs a scoring command and returns what it prints.
-pub type Ask<'a> = dyn FnMut(Vec<String>) -> Result<String, String> + 'a;
+pub type Ask<'a> = dyn FnMut(Vec<String>) -> Result<String> + 'a;
 
 /// A file, to one byte more than there may be, so that one that is too long shows.
 fn read(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
@@ -372,14 +346,15 @@ mod tests {
         let score = score(text);
         std::fs::write(folder.path().join("predictions"), predictions).unwrap();
         std::fs::write(folder.path().join(&score.truth), truth).unwrap();
-        score.of(&folder.path().join("predictions"), folder.path(), "%", &mut ask)
+        let scored = score.of(&folder.path().join("predictions"), folder.path(), "%", &mut ask);
+        scored.map_err(|error| format!("{error:#}"))
     }
 
-    fn ask(words: Vec<String>) -> Result<String, String> {
+    fn ask(words: Vec<String>) -> Result<String> {
         let output = std::process::Command::new(&words[0]).args(&words[1..]).output().unwrap();
         match output.status.success() {
             true => Ok(String::from_utf8(output.stdout).unwrap()),
-            false => Err(output.status.to_string()),
+            false => bail!(output.status.to_string()),
         }
     }
 
@@ -438,9 +413,13 @@ mod tests {
 
     #[test]
     fn an_idx_file_says_its_shape() {
-        assert_eq!(Type::Idx.numbers(&[0, 0, 8, 1, 0, 0, 0, 2, 5, 7]), Ok(vec![5.0, 7.0]));
+        assert_eq!(Type::Idx.numbers(&[0, 0, 8, 1, 0, 0, 0, 2, 5, 7]).unwrap(), [5.0, 7.0]);
         assert!(
-            Type::Idx.numbers(&[0, 0, 8, 1, 0, 0, 0, 9, 5, 7]).unwrap_err().contains("2 bytes")
+            Type::Idx
+                .numbers(&[0, 0, 8, 1, 0, 0, 0, 9, 5, 7])
+                .unwrap_err()
+                .to_string()
+                .contains("2 bytes")
         );
         assert!(Type::Idx.numbers(&[0, 0, 13, 1]).is_err());
         assert_eq!(Type::of_name("t10k-labels-idx1-ubyte"), Some(Type::Idx));
@@ -453,9 +432,9 @@ mod tests {
         file.extend((header.len() as u16).to_le_bytes());
         file.extend(header);
         file.extend([7_i64, -3].map(i64::to_le_bytes).concat());
-        assert_eq!(Type::Npy.numbers(&file), Ok(vec![7.0, -3.0]));
+        assert_eq!(Type::Npy.numbers(&file).unwrap(), [7.0, -3.0]);
         assert!(Type::Npy.numbers(b"\x93NUMPY\x01\x00\xff\xff").is_err());
-        assert!(Type::F32.numbers(&[0; 6]).unwrap_err().contains("6 bytes"));
+        assert!(Type::F32.numbers(&[0; 6]).unwrap_err().to_string().contains("6 bytes"));
     }
 
     #[cfg(unix)]
@@ -475,8 +454,8 @@ mod tests {
     fn no_file_is_no_prediction_and_what_does_not_fit_is_refused() {
         let data = tempfile::tempdir().unwrap();
         assert_eq!(
-            score(LABELS).of(Path::new("no such file"), data.path(), "%", &mut ask),
-            Ok(None)
+            score(LABELS).of(Path::new("no such file"), data.path(), "%", &mut ask).unwrap(),
+            None
         );
         assert_eq!(scored(LABELS, &[], &[1]), Err("the file of predictions is empty".into()));
         assert_eq!(scored(LABELS, &[1], &[1, 2]), Err("1 predictions for 2 test rows".into()));

@@ -5,8 +5,7 @@
 //! time of the last change of the inode, which only root can set. Where a time has changed, the caller looks
 //! at the bytes.
 
-use std::fs::Metadata;
-use std::io;
+use crate::content::files_below;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -21,37 +20,26 @@ pub struct Seal(Vec<(PathBuf, Option<Look>)>);
 type Look = (u64, u64, i64, i64);
 
 impl Seal {
-    /// The seal of files and of all files in folders, as they are now.
-    pub fn of(paths: &[PathBuf]) -> Seal {
-        let mut files = Vec::new();
-        let mut open = paths.to_vec();
-        while let Some(path) = open.pop()
-            && files.len() < MOST_FILES
-        {
-            match entries(&path) {
-                Ok(inner) => open.extend(inner),
-                Err(_) => files.push((path.clone(), std::fs::metadata(&path).ok().map(look))),
-            }
-        }
-        files.sort();
-        Seal(files)
+    /// The seal of a file, or of all files in a folder, as they are now.
+    pub fn of(path: &Path) -> Seal {
+        let mut files = files_below(path, &|_| true).unwrap_or_default();
+        files.truncate(MOST_FILES);
+        let look = |file: PathBuf| {
+            let look = look(&file);
+            (file, look)
+        };
+        Seal(files.into_iter().map(look).collect())
     }
 
     /// A file that is not as it was, if there is one.
     pub fn broken(&self) -> Option<&Path> {
-        let changed = |(path, then): &&(PathBuf, Option<Look>)| {
-            std::fs::metadata(path).ok().map(look) != *then
-        };
-        self.0.iter().find(changed).map(|(path, _)| path.as_path())
+        self.0.iter().find(|(path, then)| look(path) != *then).map(|(path, _)| path.as_path())
     }
 }
 
-fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()
-}
-
-fn look(file: Metadata) -> Look {
-    (file.ino(), file.len(), file.ctime(), file.ctime_nsec())
+fn look(file: &Path) -> Option<Look> {
+    let found = file.metadata().ok()?;
+    Some((found.ino(), found.len(), found.ctime(), found.ctime_nsec()))
 }
 
 #[cfg(test)]
@@ -67,7 +55,7 @@ mod tests {
         let fresh = || {
             std::fs::write(&a, "one").unwrap();
             std::fs::write(&b, "two").unwrap();
-            let seal = Seal::of(&[folder.path().to_owned()]);
+            let seal = Seal::of(folder.path());
             assert_eq!(seal.broken(), None);
             std::thread::sleep(std::time::Duration::from_millis(20)); // clocks of file systems tick
             seal

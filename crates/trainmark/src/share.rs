@@ -3,16 +3,21 @@
 //! Devices are NVIDIA's by their UUIDs, as NVML tells them, or whatever `--devices` names. Of those that are free a row
 //! gets those that are linked best, and of equal ones the first; of those that `--devices` names simply the first.
 
+use anyhow::{Result, anyhow, bail, ensure};
 use measure::surroundings::{Gpu, LINKS};
 use record::number::count;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The devices that whoever started the harness left to it.
 pub const INHERITED: &str = "CUDA_VISIBLE_DEVICES";
 
 /// What a row asks for, by its suite; nothing is all that the run may use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Needs {
+    /// Of a cluster, that train it together.
+    pub nodes: usize,
+    /// On each node, as are the cores.
     pub devices: Option<usize>,
     /// Logical ones.
     pub cores: Option<usize>,
@@ -92,26 +97,39 @@ impl Pool {
         named: Option<&[String]>,
         inherited: Option<String>,
         cores: Vec<usize>,
-    ) -> Result<Pool, String> {
+    ) -> Result<Pool> {
         let known = gpus.clone().unwrap_or_default();
         let uuid = |gpu: &Gpu| gpu.uuid.clone().unwrap_or_else(|| gpu.index.to_string());
         let numbered =
             |name: &str| known.iter().find(|gpu| gpu.index.to_string() == name).map(uuid);
         let devices = if let Some(named) = named {
-            let one = |name: &String| match numbered(name) {
-                None if !known.is_empty() && name.parse::<u32>().is_ok() => {
-                    let there = count(known.len(), "device");
-                    Err(format!("--devices {name}: NVML knows {there}, counted from 0"))
-                }
-                None if !is_name(name) => Err(format!(
+            let one = |name: &String| {
+                ensure!(
+                    is_name(name),
                     "--devices {name}: is neither a number, as nvidia-smi counts, nor a UUID (GPU-..., MIG-...)"
-                )),
-                uuid => Ok(uuid.unwrap_or_else(|| name.clone())),
+                );
+                // CUDA takes the beginning of a UUID too.
+                let begins = |it: &String| name.starts_with("GPU-") && it.starts_with(&**name);
+                let uuids: Vec<String> = known.iter().map(uuid).collect();
+                let mut meant = uuids.iter().filter(|uuid| begins(uuid));
+                match (numbered(name), meant.next(), meant.next()) {
+                    (Some(uuid), ..) => Ok(uuid),
+                    (_, Some(uuid), None) => Ok(uuid.clone()),
+                    _ if known.is_empty() => Ok(name.clone()),
+                    _ if name.starts_with("GPU-") => {
+                        bail!("--devices {name}: is no UUID here; there are {}", uuids.join(", "))
+                    }
+                    _ if name.parse::<u32>().is_ok() => {
+                        let there = count(known.len(), "device");
+                        bail!("--devices {name}: NVML knows {there}, counted from 0")
+                    }
+                    _ => Ok(name.clone()),
+                }
             };
-            let all: Vec<String> = named.iter().map(one).collect::<Result<_, _>>()?;
+            let all: Vec<String> = named.iter().map(one).collect::<Result<_>>()?;
             // By its number and by its UUID.
             if let Some(at) = (1..all.len()).find(|&at| all[..at].contains(&all[at])) {
-                return Err(format!("--devices: {} is there twice", named[at]));
+                bail!("--devices: {} is there twice", named[at]);
             }
             Ok(all)
         } else if let Some(inherited) = inherited {
@@ -133,20 +151,18 @@ impl Pool {
     ///
     /// # Errors
     /// If there is not as much; both numbers are told.
-    pub fn share(&self, needs: Needs, taken: &[Share]) -> Result<Share, String> {
+    pub fn share(&self, needs: Needs, taken: &[Share]) -> Result<Share> {
         let mut share = Share::default();
         if let Some(wanted) = needs.devices {
             let asks = format!("it asks for {}", count(wanted, "device"));
             let all = self.devices.as_ref().map_err(|why| {
-                format!(
+                anyhow!(
                     "{asks}, and none is known; --devices 0,1 names those that there are ({why})"
                 )
             })?;
             let is_free = |it: &&String| !taken.iter().any(|other| other.devices.contains(it));
             let mut free: Vec<String> = all.iter().filter(is_free).cloned().collect();
-            if free.len() < wanted {
-                return Err(format!("{asks}, and there {}", are(all.len())));
-            }
+            ensure!(free.len() >= wanted, "{asks}, and there {}", are(all.len()));
             if !self.named {
                 free = nearest(&free, wanted, &self.links);
             }
@@ -160,10 +176,8 @@ impl Pool {
             let others = || taken.iter().filter_map(|it| it.cores.as_ref()).flatten();
             let free = self.cores.iter().filter(|core| !others().any(|other| other == *core));
             let cores: Vec<usize> = free.take(wanted).copied().collect();
-            if cores.len() < wanted {
-                let asks = count(wanted, "core");
-                return Err(format!("it asks for {asks}, and there {}", are(self.cores.len())));
-            }
+            let (asks, there) = (count(wanted, "core"), are(self.cores.len()));
+            ensure!(cores.len() == wanted, "it asks for {asks}, and there {there}");
             share.cores = Some(cores);
         }
         Ok(share)
@@ -200,14 +214,22 @@ mod tests {
         (0..number).map(gpu).collect()
     }
 
-    fn pool(named: Option<&[&str]>, inherited: Option<&str>) -> Result<Pool, String> {
+    fn pool(named: Option<&[&str]>, inherited: Option<&str>) -> Result<Pool> {
         let named: Option<Vec<String>> =
             named.map(|it| it.iter().map(|&it| it.to_owned()).collect());
         Pool::new(Ok(&gpus(4)), named.as_deref(), inherited.map(str::to_owned), vec![0, 1, 2])
     }
 
+    fn refused(named: &[&str]) -> String {
+        pool(Some(named), None).unwrap_err().to_string()
+    }
+
+    fn lacks(pool: &Pool, needs: Needs, taken: &[Share]) -> String {
+        pool.share(needs, taken).unwrap_err().to_string()
+    }
+
     fn needs(devices: usize) -> Needs {
-        Needs { devices: Some(devices), cores: None }
+        Needs { devices: Some(devices), ..Needs::default() }
     }
 
     #[test]
@@ -221,8 +243,7 @@ mod tests {
         assert!(first.stands_beside(&second));
         assert!(pool.share(needs(1), &[first.clone(), second]).is_err());
         assert!(!first.stands_beside(&pool.share(Needs::default(), &[]).unwrap()));
-        let more = pool.share(needs(8), &[]).unwrap_err();
-        assert_eq!(more, "it asks for 8 devices, and there are 4");
+        assert_eq!(lacks(&pool, needs(8), &[]), "it asks for 8 devices, and there are 4");
     }
 
     #[test]
@@ -282,25 +303,42 @@ mod tests {
         let left = pool(None, Some("1,3")).unwrap();
         assert_eq!(left.share(needs(2), &[]).unwrap().devices, ["GPU-1", "GPU-3"]);
         assert!(left.share(Needs::default(), &[]).unwrap().environment.is_empty());
-        assert!(left.share(needs(3), &[]).unwrap_err().ends_with("and there are 2"));
-        assert_eq!(
-            pool(Some(&["9"]), None).unwrap_err(),
-            "--devices 9: NVML knows 4 devices, counted from 0"
-        );
-        assert_eq!(pool(Some(&["1", "1"]), None).unwrap_err(), "--devices: 1 is there twice");
-        let both = pool(Some(&["1", "GPU-1"]), None).unwrap_err();
-        assert_eq!(both, "--devices: GPU-1 is there twice");
-        let nonsense = pool(Some(&["x", "y"]), None).unwrap_err();
+        assert!(lacks(&left, needs(3), &[]).ends_with("and there are 2"));
+        assert_eq!(refused(&["9"]), "--devices 9: NVML knows 4 devices, counted from 0");
+        assert_eq!(refused(&["1", "1"]), "--devices: 1 is there twice");
+        assert_eq!(refused(&["1", "GPU-1"]), "--devices: GPU-1 is there twice");
+        let nonsense = refused(&["x", "y"]);
         assert!(nonsense.starts_with("--devices x: is neither a number"), "{nonsense}");
-        let none = pool(None, Some("-1")).unwrap().share(needs(1), &[]).unwrap_err();
-        assert_eq!(none, "it asks for 1 device, and there are 0");
+        let none = pool(None, Some("-1")).unwrap();
+        assert_eq!(lacks(&none, needs(1), &[]), "it asks for 1 device, and there are 0");
+    }
+
+    #[test]
+    fn a_uuid_that_this_machine_does_not_have_is_refused_with_those_that_it_has() {
+        let unknown = "--devices GPU-9: is no UUID here; there are GPU-0, GPU-1, GPU-2, GPU-3";
+        assert_eq!(refused(&["GPU-1", "GPU-9"]), unknown);
+        assert!(refused(&["GPU-"]).starts_with("--devices GPU-: is no UUID here"), "of several");
+        let uuid = |uuid: &str| Gpu { uuid: Some(uuid.to_owned()), ..Gpu::default() };
+        let named = |name: &str| {
+            Pool::new(
+                Ok(&[uuid("GPU-7a-1"), uuid("GPU-7b-2")]),
+                Some(&[name.into()]),
+                None,
+                vec![0],
+            )
+        };
+        let share = named("GPU-7b").unwrap().share(needs(1), &[]).unwrap();
+        assert_eq!(share.devices, ["GPU-7b-2"], "CUDA takes a beginning too");
+        assert!(named("GPU-7").is_err());
+        // A part of a device, which NVML does not list with the devices.
+        assert_eq!(named("MIG-3").unwrap().share(needs(1), &[]).unwrap().devices, ["MIG-3"]);
     }
 
     #[test]
     fn without_a_driver_numbers_are_taken_as_they_are_for_whatever_device() {
         let why = || Err("NVML is not available".to_owned());
         let pool = Pool::new(why(), None, None, vec![0]).unwrap();
-        let reason = pool.share(needs(2), &[]).unwrap_err();
+        let reason = lacks(&pool, needs(2), &[]);
         assert!(
             reason.contains("asks for 2 devices") && reason.contains("--devices 0,1"),
             "{reason}"
@@ -315,12 +353,11 @@ mod tests {
     #[test]
     fn cores_are_shared_out_like_devices() {
         let pool = pool(None, None).unwrap();
-        let two = Needs { cores: Some(2), devices: None };
+        let two = Needs { cores: Some(2), ..Needs::default() };
         let first = pool.share(two, &[]).unwrap();
         assert_eq!(first.cores, Some(vec![0, 1]));
-        let reason = pool.share(two, &[first]).unwrap_err();
-        assert_eq!(reason, "it asks for 2 cores, and there are 3");
-        let many = Needs { cores: Some(4), devices: None };
-        assert_eq!(pool.share(many, &[]).unwrap_err(), "it asks for 4 cores, and there are 3");
+        assert_eq!(lacks(&pool, two, &[first]), "it asks for 2 cores, and there are 3");
+        let many = Needs { cores: Some(4), ..Needs::default() };
+        assert_eq!(lacks(&pool, many, &[]), "it asks for 4 cores, and there are 3");
     }
 }

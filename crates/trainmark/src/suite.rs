@@ -10,7 +10,9 @@ use crate::rules::Rules;
 use crate::setup::needs::Declared;
 use crate::task::{self, Key, Task};
 use crate::template::{self, Argument};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use indexmap::IndexMap;
+use measure::text::one_line;
 use record::Reference;
 use record::name::{self, file_nearby};
 use record::task::ScalingRecord;
@@ -156,14 +158,14 @@ pub struct Trainer {
     /// Of processes that train together, whose lines count; a launcher's tag says whose a line is. Without it,
     /// the events of all do, and of other lines none is taken apart.
     pub ranks: Option<Speakers>,
-    /// How many devices a row gets, and how many logical cores it is bound to, in terms of its configuration;
-    /// nothing is asked for where a key has no value, and no device by rows on the CPU.
+    /// How many devices a row gets, how many logical cores it is bound to, and how many nodes of a cluster it takes
+    /// (one if nothing is said), in terms of its configuration; nothing is asked for where a key has no value, and
+    /// no device by rows on the CPU.
     pub devices: Option<Expression>,
     pub cores: Option<Expression>,
+    pub nodes: Option<Expression>,
     pub environment: BTreeMap<String, String>,
     pub backends: Vec<String>,
-    /// Nodes of a cluster that a row takes, for example `{nodes}`; one if nothing is said.
-    pub nodes: Option<String>,
     /// Backends that compile or capture the training step as a whole.
     pub compiled: Vec<String>,
     /// In the order of the file.
@@ -189,11 +191,6 @@ pub struct TrainedModel {
     pub matrix: BTreeMap<String, Vec<Value>>,
 }
 
-/// Why a suite cannot be used: one line.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct SuiteError(String);
-
 /// A suite and where it came from.
 #[derive(Clone, Debug)]
 pub struct LoadedSuite {
@@ -214,7 +211,7 @@ impl LoadedSuite {
     ///
     /// # Errors
     /// If there is no such suite, or if its file is none.
-    pub fn find(wanted: Option<&Path>) -> Result<LoadedSuite, SuiteError> {
+    pub fn find(wanted: Option<&Path>) -> Result<LoadedSuite> {
         let wanted = wanted.unwrap_or(Path::new(stock::SUITE));
         if wanted.is_file() {
             return LoadedSuite::read(wanted);
@@ -235,7 +232,7 @@ impl LoadedSuite {
     ///
     /// # Errors
     /// If there is none, or if the files of its trainers cannot be unpacked.
-    pub fn built_in(name: &str) -> Result<LoadedSuite, SuiteError> {
+    pub fn built_in(name: &str) -> Result<LoadedSuite> {
         let (_, text) = builtin::suite(name).ok_or_else(|| unknown(Path::new(name)))?;
         let root = std::env::current_dir().unwrap_or_else(|_| here());
         let mut loaded = LoadedSuite::of_text(text.to_owned(), ORIGIN_BUILT_IN, root)?;
@@ -256,7 +253,7 @@ impl LoadedSuite {
     ///
     /// # Errors
     /// If it is no suite.
-    pub fn of_text(text: String, origin: &str, root: PathBuf) -> Result<LoadedSuite, SuiteError> {
+    pub fn of_text(text: String, origin: &str, root: PathBuf) -> Result<LoadedSuite> {
         let (suite, origin) = (Suite::parse(&text, origin)?, origin.to_owned());
         Ok(LoadedSuite { suite, origin, text, folder: root.clone(), root })
     }
@@ -267,7 +264,7 @@ impl LoadedSuite {
         (!self.is_built_in()).then(|| std::path::absolute(&file).unwrap_or(file))
     }
 
-    fn read(file: &Path) -> Result<LoadedSuite, SuiteError> {
+    fn read(file: &Path) -> Result<LoadedSuite> {
         let origin = file.display().to_string();
         let text = files::read_text(file, files::Kind::SUITE);
         let text = text.map_err(|reason| unreadable(file, &reason))?;
@@ -275,11 +272,16 @@ impl LoadedSuite {
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
         let found = |path: &Path| {
-            let found = std::fs::canonicalize(folder.join(path));
-            found.map_err(|error| malformed(&origin, format!("root = {path:?}: {error}")))
+            let named = || format!("{origin}: root = {path:?}");
+            std::fs::canonicalize(folder.join(path)).with_context(named)
         };
         let (folder, root) = (found(Path::new("."))?, found(&suite.root)?);
         Ok(LoadedSuite { suite, origin, text, root, folder })
+    }
+
+    /// Its name and where it came from, in one line.
+    pub fn shown(&self) -> String {
+        one_line(&format!("{} ({})", self.suite.name, self.origin)).into_owned()
     }
 
     /// Whether this is the suite that came with the program, without its sources.
@@ -288,23 +290,19 @@ impl LoadedSuite {
     }
 }
 
-pub(crate) fn unknown(wanted: &Path) -> SuiteError {
+pub(crate) fn unknown(wanted: &Path) -> anyhow::Error {
     let name = wanted.display().to_string();
     let known: Vec<&str> = builtin::suites().map(|(known, _)| known).collect();
-    SuiteError(name::unknown("--suite", "suite", &name, &known, "trainmark suites"))
+    anyhow!(name::unknown("--suite", "suite", &name, &known, "trainmark suites"))
 }
 
-fn unreadable(file: &Path, reason: &std::io::Error) -> SuiteError {
+fn unreadable(file: &Path, reason: &std::io::Error) -> anyhow::Error {
     let (file, nearby) = (file.display(), file_nearby(file));
     let hint = match reason.kind() {
         std::io::ErrorKind::NotFound if nearby.is_empty() => "; `trainmark new` writes a suite",
         _ => "",
     };
-    SuiteError(format!("cannot read the suite {file}: {reason}{nearby}{hint}"))
-}
-
-fn malformed(file: &str, reason: String) -> SuiteError {
-    SuiteError(format!("{file}: {reason}"))
+    anyhow!("cannot read the suite {file}: {reason}{nearby}{hint}")
 }
 
 impl Suite {
@@ -312,31 +310,32 @@ impl Suite {
     ///
     /// # Errors
     /// If it is not TOML, has an unknown or missing key, or contradicts itself.
-    pub fn parse(text: &str, file: &str) -> Result<Suite, SuiteError> {
-        let mut suite: Suite =
-            toml::from_str(text).map_err(|error| malformed(file, one_line(text, &error)))?;
-        suite.task.0.keys.extend(std::mem::take(&mut suite.keys));
-        for trainer in &mut suite.trainers {
-            trainer.command.extend_from_slice(&suite.arguments);
-        }
-        suite.check().map_err(|reason| malformed(file, reason))?;
-        suite.add_reference().map_err(|reason| malformed(file, reason))?;
-        Ok(suite)
+    pub fn parse(text: &str, file: &str) -> Result<Suite> {
+        let read = || -> Result<Suite> {
+            let mut suite: Suite =
+                toml::from_str(text).map_err(|error| anyhow!(on_its_line(text, &error)))?;
+            suite.task.0.keys.extend(std::mem::take(&mut suite.keys));
+            for trainer in &mut suite.trainers {
+                trainer.command.extend_from_slice(&suite.arguments);
+            }
+            suite.check()?;
+            suite.add_reference()?;
+            Ok(suite)
+        };
+        read().with_context(|| file.to_owned())
     }
 
     /// The task's own program that the suite's trainers are compared with is a trainer without models, which
     /// no row comes from.
-    fn add_reference(&mut self) -> Result<(), String> {
+    fn add_reference(&mut self) -> Result<()> {
         let Some(verify) = &self.task.0.verify else { return Ok(()) };
         let name = verify.reference.clone();
         if self.trainers.iter().any(|trainer| trainer.name == name) {
             return Ok(());
         }
-        let Some(program) = verify.program.clone() else {
-            return Err(format!(
-                "[task.verify]: the reference {name:?} is not a trainer of this suite"
-            ));
-        };
+        let program = verify.program.clone().with_context(|| {
+            format!("[task.verify]: the reference {name:?} is not a trainer of this suite")
+        })?;
         let backends = vec!["cpu".to_owned()];
         let command = verify.command.clone();
         self.trainers.push(Trainer { name, program, command, backends, ..Trainer::default() });
@@ -348,80 +347,71 @@ impl Suite {
         &self.task.0
     }
 
-    fn check(&self) -> Result<(), String> {
-        if self.trainers.is_empty() {
-            return Err("there are no [[trainers]]".to_owned());
-        }
-        if !(self.timeout_s > 0.0 && self.timeout_s.is_finite()) {
-            return Err(format!("timeout_s = {} is not a positive number", self.timeout_s));
-        }
-        self.task().check().map_err(|reason| format!("[task]: {reason}"))?;
+    fn check(&self) -> Result<()> {
+        ensure!(!self.trainers.is_empty(), "there are no [[trainers]]");
+        let time = self.timeout_s;
+        ensure!(time > 0.0 && time.is_finite(), "timeout_s = {time} is not a positive number");
+        self.task().check().context("[task]")?;
         for (index, trainer) in self.trainers.iter().enumerate() {
-            if self.trainers[..index].iter().any(|other| other.name == trainer.name) {
-                return Err(format!("two trainers are called {:?}", trainer.name));
-            }
+            let twice = self.trainers[..index].iter().any(|other| other.name == trainer.name);
+            ensure!(!twice, "two trainers are called {:?}", trainer.name);
             self.check_trainer(trainer)?;
         }
         if let Some(row) = &self.reference {
             let known = |trainer: &Trainer| {
                 trainer.name == row.trainer && trainer.backends.contains(&row.backend)
             };
-            if !self.trainers.iter().any(known) {
-                return Err(format!(
-                    "[reference]: this suite has no trainer {:?} with the backend {:?}",
-                    row.trainer, row.backend
-                ));
-            }
+            ensure!(
+                self.trainers.iter().any(known),
+                "[reference]: this suite has no trainer {:?} with the backend {:?}",
+                row.trainer,
+                row.backend
+            );
         }
         let tables = self.models.values().map(|model| &model.config);
         let tables = tables.chain(self.presets.values()).chain([&self.config, &self.quick]);
         for (key, value) in tables.flatten() {
-            if !is_scalar(value) {
-                return Err(format!("the value of {key:?} is not a number, a text, true or false"));
-            }
+            let scalar = is_scalar(value);
+            ensure!(scalar, "the value of {key:?} is not a number, a text, true or false");
         }
         self.check_keys()?;
-        self.models.iter().try_for_each(|(name, model)| self.check_targets(name, model))
+        self.models.iter().try_for_each(|(name, model)| {
+            let checked = self.check_targets(name, model);
+            checked.with_context(|| format!("a target of {name:?} can never apply"))
+        })
     }
 
-    fn check_trainer(&self, trainer: &Trainer) -> Result<(), String> {
+    fn check_trainer(&self, trainer: &Trainer) -> Result<()> {
         let Trainer { name, program, command, backends, models, .. } = trainer;
         if program.is_empty() || command.is_empty() || backends.is_empty() || models.is_empty() {
-            return Err(format!(
-                "the trainer {name:?} needs a program, a command, backends and models"
-            ));
+            bail!("the trainer {name:?} needs a program, a command, backends and models");
         }
         if let Some(Declared::SameAs(other)) = &trainer.setup {
-            let own = |other: &Trainer| matches!(other.setup, Some(Declared::Own(_)));
-            if !self.trainers.iter().any(|known| known.name == *other && own(known)) {
-                return Err(format!(
-                    "{name:?} shares the setup of {other:?}, but no trainer of that name has a setup of its own"
-                ));
-            }
+            let own =
+                |it: &Trainer| it.name == *other && matches!(it.setup, Some(Declared::Own(_)));
+            ensure!(
+                self.trainers.iter().any(own),
+                "{name:?} shares the setup of {other:?}, but no trainer of that name has a setup of its own"
+            );
         }
         let prefixes = trainer.models.values().map(|model| &model.prefix);
         let names =
             trainer.backends.iter().chain(trainer.models.keys()).chain(prefixes).chain([name]);
-        if let Some(name) =
-            names.into_iter().find(|name| name.is_empty() || name.len() > LONGEST_NAME)
-        {
-            let beginning: String = name.chars().take(20).collect();
-            return Err(format!(
-                "a name has 1 to {LONGEST_NAME} bytes, but {beginning:?}... has {}",
-                name.len()
-            ));
+        for name in names {
+            let (length, beginning) = (name.len(), name.chars().take(20).collect::<String>());
+            ensure!(
+                (1..=LONGEST_NAME).contains(&length),
+                "a name has 1 to {LONGEST_NAME} bytes, but {beginning:?}... has {length}"
+            );
         }
-        for model in trainer.models.values() {
-            for (key, values) in &model.matrix {
-                if values.is_empty() || values.iter().any(|value| !is_scalar(value)) {
-                    return Err(format!(
-                        "the matrix of {name:?} needs a list of numbers, texts, true or false for {key:?}"
-                    ));
-                }
-            }
+        for (key, values) in trainer.models.values().flat_map(|model| &model.matrix) {
+            ensure!(
+                !values.is_empty() && values.iter().all(is_scalar),
+                "the matrix of {name:?} needs a list of numbers, texts, true or false for {key:?}"
+            );
         }
-        if !self.task().has_data() && trainer.placeholders().any(|key| key == "data") {
-            return Err(format!("the command of {name:?} uses {{data}}, but the task has no data"));
+        if !self.task().has_data() && trainer.is_told("data") {
+            bail!("the command of {name:?} uses {{data}}, but the task has no data");
         }
         self.rules(trainer).map(drop)
     }
@@ -430,9 +420,9 @@ impl Suite {
     ///
     /// # Errors
     /// If a rule is no expression, or finds nothing that there is.
-    pub fn rules(&self, trainer: &Trainer) -> Result<Rules, String> {
+    pub fn rules(&self, trainer: &Trainer) -> Result<Rules> {
         let rules = Rules::new(&trainer.read, &trainer.read_json, self.task());
-        rules.map_err(|reason| format!("{:?}: {reason}", trainer.name))
+        rules.with_context(|| format!("{:?}", trainer.name))
     }
 
     /// All keys that a row of a model may have.
@@ -445,46 +435,37 @@ impl Suite {
         keys.chain(own).chain(matrix).chain(self.task().keys.keys()).map(String::as_str)
     }
 
-    fn check_keys(&self) -> Result<(), String> {
+    fn check_keys(&self) -> Result<()> {
         let task = self.task();
         let work = task.throughput.as_ref().and_then(|it| it.per_run.as_ref());
-        let work = work.map(|it| ("throughput", it));
-        let flop = task.flop_per_run.as_ref().map(|it| ("flop_per_run", it));
-        let mut wanted: Vec<(&str, &str)> = Vec::new();
-        for (what, expression) in work.into_iter().chain(flop) {
-            wanted.extend(expression.keys().into_iter().map(|key| (what, key)));
-        }
+        let mut asks = vec![("throughput", work), ("flop_per_run", task.flop_per_run.as_ref())];
         for trainer in &self.trainers {
-            for (what, asks) in [("devices", &trainer.devices), ("cores", &trainer.cores)] {
-                wanted.extend(asks.iter().flat_map(|it| it.keys()).map(|key| (what, key)));
-            }
+            asks.extend(trainer.asks());
+        }
+        let mut wanted: Vec<(&str, &str)> = Vec::new();
+        for (what, asked) in asks {
+            wanted.extend(asked.iter().flat_map(|it| it.keys()).map(|key| (what, key)));
         }
         wanted.extend(self.scaling.as_ref().map(|scaling| ("scaling", scaling.over.as_str())));
         let reference = self.reference.iter().flat_map(|row| row.config.keys());
         wanted.extend(reference.map(|key| ("reference", key.as_str())));
         let models = || self.trainers.iter().flat_map(|trainer| trainer.models.keys());
-        match wanted
-            .into_iter()
-            .find(|(_, key)| !models().any(|it| self.keys_of(it).any(|of| of == *key)))
-        {
-            Some((what, key)) => {
-                Err(format!("{what} uses the key {key:?}, which no configuration has"))
-            }
-            None => Ok(()),
+        for (what, key) in wanted {
+            let known = models().any(|it| self.keys_of(it).any(|of| of == key));
+            ensure!(known, "{what} uses the key {key:?}, which no configuration has");
         }
+        Ok(())
     }
 
     /// A target that can never apply is a mistake.
-    fn check_targets(&self, name: &str, model: &Model) -> Result<(), String> {
-        let never = |why: String| Err(format!("a target of {name:?} can never apply: {why}"));
-        if !model.targets.is_empty() && !self.trainers.iter().any(|it| it.models.contains_key(name))
-        {
-            return never("no trainer trains this model".to_owned());
-        }
+    fn check_targets(&self, name: &str, model: &Model) -> Result<()> {
+        let trained = self.trainers.iter().any(|it| it.models.contains_key(name));
+        ensure!(trained || model.targets.is_empty(), "no trainer trains this model");
         let task = self.task();
         for target in &model.targets {
-            if let Some(metric) = target.metrics.keys().find(|it| !task.metrics.contains_key(*it)) {
-                return never(format!("{metric:?} is not one of the metrics: {}", task.names()));
+            for metric in target.metrics.keys() {
+                let (known, names) = (task.metrics.contains_key(metric), task.names());
+                ensure!(known, "{metric:?} is not one of the metrics: {names}");
             }
             if let Some(dataset) = target.at.get(DATASET) {
                 // Data may lie in a folder of any name; one that is nearly a known one is mistyped.
@@ -492,12 +473,12 @@ impl Suite {
                 let known: Vec<&String> = task.datasets.keys().chain([&task.name]).collect();
                 let near = known.iter().any(|it| strsim::jaro_winkler(it, dataset) > 0.85);
                 if !known.iter().any(|it| *it == dataset) && (near || !free) {
-                    return never(format!("{dataset:?} is not data of the task {:?}", task.name));
+                    bail!("{dataset:?} is not data of the task {:?}", task.name);
                 }
             }
-            let mut keys = target.at.keys().filter(|key| *key != DATASET);
-            if let Some(key) = keys.find(|key| !self.keys_of(name).any(|known| known == *key)) {
-                return never(format!("the model has no key {key:?}"));
+            for key in target.at.keys().filter(|key| *key != DATASET) {
+                let known = self.keys_of(name).any(|known| known == key);
+                ensure!(known, "the model has no key {key:?}");
             }
         }
         Ok(())
@@ -524,11 +505,16 @@ const LONGEST_NAME: usize = 80;
 impl Trainer {
     /// The keys in braces that its command and environment name, and those that decide what it gets.
     pub fn placeholders(&self) -> impl Iterator<Item = String> + '_ {
-        let asks = [&self.devices, &self.cores].into_iter().flatten();
+        let asks = self.asks().into_iter().filter_map(|it| it.1);
         let asks = asks.flat_map(|it| it.keys().into_iter().map(str::to_owned));
-        let words = self.command.iter().flat_map(Argument::words);
-        let words = words.chain(self.environment.values()).chain(&self.nodes);
+        let words = self.command.iter().flat_map(Argument::words).chain(self.environment.values());
         words.flat_map(|text| template::placeholders(text)).chain(asks)
+    }
+
+    /// What its rows ask for of the machine.
+    pub fn asks(&self) -> [(&'static str, Option<&Expression>); 3] {
+        let (devices, cores) = (self.devices.as_ref(), self.cores.as_ref());
+        [("devices", devices), ("cores", cores), ("nodes", self.nodes.as_ref())]
     }
 
     /// Whether it is the task's own reference and has no rows.
@@ -547,7 +533,7 @@ fn is_scalar(value: &Value) -> bool {
 }
 
 /// toml's messages show the source over several lines; ours are one line with its number.
-fn one_line(text: &str, error: &toml::de::Error) -> String {
+fn on_its_line(text: &str, error: &toml::de::Error) -> String {
     let message = error.message().lines().collect::<Vec<_>>().join(" ");
     match error.span() {
         Some(span) => {
@@ -582,7 +568,7 @@ mod tests {
     }
 
     fn refusal(text: &str) -> String {
-        Suite::parse(text, "s.toml").unwrap_err().to_string()
+        format!("{:#}", Suite::parse(text, "s.toml").unwrap_err())
     }
 
     #[test]
@@ -625,7 +611,7 @@ mod tests {
         assert!(refusal(&reference).contains("no trainer \"one\" with the backend \"gpu\""));
     }
 
-    fn targets(targets: &str) -> Result<Suite, SuiteError> {
+    fn targets(targets: &str) -> Result<Suite> {
         Suite::parse(
             &format!("{SMALL}\n[config]\nepochs = 5\n[models.mlp]\ntargets = [{targets}]"),
             "s.toml",
@@ -681,7 +667,7 @@ mod tests {
             ("{ bpc = 1 }", "not one of the metrics: test_accuracy_percent"),
             ("{ at = { steps = 3 }, test_accuracy_percent = 1 }", "has no key \"steps\""),
         ] {
-            let refused = targets(target).unwrap_err().to_string();
+            let refused = format!("{:#}", targets(target).unwrap_err());
             assert!(refused.contains("can never apply") && refused.contains(why), "{refused}");
         }
         let unknown = format!("{SMALL}\n[models.cnn]\ntargets = [{{ test_accuracy_percent = 1 }}]");

@@ -6,6 +6,7 @@ use crate::expression::Expression;
 use crate::printed::Fact;
 use crate::score::{Ask, Score, Type};
 use crate::template::Argument;
+use anyhow::{Context, Result, bail, ensure};
 use indexmap::IndexMap;
 use record::name::unknown;
 use record::task::{Better, KeyRecord, MetricRecord, TaskRecord, WorkRecord};
@@ -25,7 +26,8 @@ pub struct Task {
     /// The built-in task that this one starts from.
     like: Option<String>,
     /// A file, a folder or several files, relative to the suite file's folder.
-    pub data: Option<OneOrMore<PathBuf>>,
+    #[serde(default, deserialize_with = "one_or_more")]
+    pub data: Vec<PathBuf>,
     /// Where data is looked for that may lie in several places.
     pub find: Option<Find>,
     /// The SHA-256 of data that have a name; only they are called so. Targets may name them.
@@ -47,26 +49,19 @@ pub struct Task {
 }
 
 /// One or several: a suite may leave the brackets out.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-pub enum OneOrMore<T> {
-    One(T),
-    More(Vec<T>),
-}
-
-impl<T> Default for OneOrMore<T> {
-    fn default() -> OneOrMore<T> {
-        OneOrMore::More(Vec::new())
+fn one_or_more<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    from: D,
+) -> Result<Vec<T>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMore<T> {
+        One(T),
+        More(Vec<T>),
     }
-}
-
-impl<T> OneOrMore<T> {
-    pub fn all(&self) -> &[T] {
-        match self {
-            OneOrMore::One(one) => std::slice::from_ref(one),
-            OneOrMore::More(all) => all,
-        }
-    }
+    Ok(match OneOrMore::deserialize(from)? {
+        OneOrMore::One(one) => vec![one],
+        OneOrMore::More(all) => all,
+    })
 }
 
 /// Data in one of several usual places: `--data`, `$TRAINMARK_DATA`, `./data`, the user's cache.
@@ -84,7 +79,8 @@ pub struct Find {
 #[serde(default, deny_unknown_fields)]
 pub struct Download {
     /// Where it can be downloaded: the addresses are tried in this order.
-    pub url: OneOrMore<String>,
+    #[serde(deserialize_with = "one_or_more")]
+    pub url: Vec<String>,
     /// The digest of the file or, if it is compressed, of its content.
     pub sha256: Option<String>,
     /// Where it goes, relative to the suite file's folder; without it, the URL's last part, beside or
@@ -93,19 +89,17 @@ pub struct Download {
 }
 
 impl Download {
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<()> {
         let is_name = |part| matches!(part, Component::Normal(_));
         let is_digest = |it: &str| it.len() == 64 && it.bytes().all(|it| it.is_ascii_hexdigit());
-        let url = self.url.all().first();
-        if url.is_none() && self.path.is_none() {
-            return Err(format!("a file needs a `url` or a `path`: {self:?}"));
-        }
+        let url = self.url.first();
+        let named = url.is_some() || self.path.is_some();
+        ensure!(named, "a file needs a `url` or a `path`: {self:?}");
         if let Some(path) = self.path.as_ref().filter(|path| !path.components().all(is_name)) {
-            return Err(format!("the path {path:?} is not below the suite's folder"));
+            bail!("the path {path:?} is not below the suite's folder");
         }
         if !self.sha256.as_deref().map_or(url.is_none(), is_digest) {
-            let url = url.map_or("", String::as_str);
-            return Err(format!("{url}: its sha256 is not 64 hexadecimal digits"));
+            bail!("{}: its sha256 is not 64 hexadecimal digits", url.map_or("", String::as_str));
         }
         Ok(())
     }
@@ -254,16 +248,16 @@ impl<'de> Deserialize<'de> for Declared {
 ///
 /// # Errors
 /// If there is none.
-pub fn built_in(name: &str) -> Result<Task, String> {
+pub fn built_in(name: &str) -> Result<Task> {
     let names: Vec<&str> = builtin::tasks().map(|(name, _)| name).collect();
     let text = builtin::tasks().find(|it| it.0 == name).map(|it| it.1);
-    let text = text.ok_or_else(|| unknown("task", "built-in task", name, &names, ""))?;
-    toml::from_str(text).map_err(|error| error.to_string())
+    let text = text.with_context(|| unknown("task", "built-in task", name, &names, ""))?;
+    Ok(toml::from_str(text)?)
 }
 
 impl Task {
     /// With what the task that it is like says beyond it.
-    fn completed(mut self) -> Result<Task, String> {
+    fn completed(mut self) -> Result<Task> {
         let Some(like) = &self.like else { return Ok(self) };
         let base = built_in(like)?;
         let mut metrics = base.metrics;
@@ -292,7 +286,7 @@ impl Task {
         predictions: &Path,
         data: &Path,
         ask: &mut Ask,
-    ) -> Result<BTreeMap<String, f64>, String> {
+    ) -> Result<BTreeMap<String, f64>> {
         let mut scores = BTreeMap::new();
         for (name, metric) in &self.metrics {
             let Some(score) = &metric.score else { continue };
@@ -304,35 +298,27 @@ impl Task {
     }
 
     /// What is wrong with it, if anything.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<()> {
         if let Some(quality) = self.quality.as_ref().filter(|it| !self.metrics.contains_key(*it)) {
-            return Err(format!(
-                "quality = {quality:?} is not one of the metrics: {}",
-                self.names()
-            ));
+            bail!("quality = {quality:?} is not one of the metrics: {}", self.names());
         }
         for (name, metric) in &self.metrics {
             let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
             let starts = name.starts_with(|c: char| c.is_ascii_alphabetic());
             if is_taken(name) || !starts || !name.chars().all(plain) {
-                return Err(format!("a metric cannot have the name {name:?}"));
+                bail!("a metric cannot have the name {name:?}");
             }
             let Some(score) = &metric.score else { continue };
-            score.check().map_err(|reason| format!("the score of {name:?}: {reason}"))?;
-            if !score.fits(metric.better) {
-                return Err(format!("`better` of {name:?} contradicts the direction of its score"));
-            }
-            if !self.has_data() {
-                return Err(format!(
-                    "the score of {name:?} needs a truth, but the task has no data"
-                ));
-            }
+            score.check().with_context(|| format!("the score of {name:?}"))?;
+            let fits = score.fits(metric.better);
+            ensure!(fits, "`better` of {name:?} contradicts the direction of its score");
+            let has_data = self.has_data();
+            ensure!(has_data, "the score of {name:?} needs a truth, but the task has no data");
         }
         let scores = self.metrics.values().filter_map(|metric| metric.score.as_ref());
         let types: Vec<Type> = scores.map(|score| score.predictions).collect();
-        if types.windows(2).any(|two| two[0] != two[1]) {
-            return Err("the scores disagree about the type of the predictions".to_owned());
-        }
+        let same = types.windows(2).all(|two| two[0] == two[1]);
+        ensure!(same, "the scores disagree about the type of the predictions");
         self.files.iter().try_for_each(Download::check)
     }
 
@@ -349,26 +335,24 @@ impl Task {
 
     /// Whether it has any data.
     pub fn has_data(&self) -> bool {
-        self.data.is_some() || self.find.is_some()
+        !self.data.is_empty() || self.find.is_some()
     }
 
     /// Where a file of `[[task.files]]` goes that is downloaded.
     pub fn destination(&self, folder: &Path, file: &Download) -> PathBuf {
-        let url = file.url.all().first().map_or("", String::as_str);
+        let url = file.url.first().map_or("", String::as_str);
         let name = url.rsplit('/').next().unwrap_or_default();
-        match (&file.path, &self.data) {
+        match (&file.path, &self.data[..]) {
             (Some(path), _)
                 if url.ends_with(".gz") && path.extension().is_none_or(|it| it != "gz") =>
             {
                 folder.join(format!("{}.gz", path.display()))
             }
             (Some(path), _) => folder.join(path),
-            (None, Some(OneOrMore::One(data)))
-                if self.files.len() == 1 && data.extension().is_some() =>
-            {
+            (None, [data]) if self.files.len() == 1 && data.extension().is_some() => {
                 folder.join(data)
             }
-            (None, Some(OneOrMore::One(data))) => folder.join(data).join(name),
+            (None, [data]) => folder.join(data).join(name),
             (None, _) => folder.join(name),
         }
     }
@@ -410,7 +394,8 @@ mod tests {
             task: Declared,
         }
         let suite: Suite = toml::from_str(text).map_err(|error| error.message().to_owned())?;
-        suite.task.0.check().map(|()| suite.task.0)
+        suite.task.0.check().map_err(|error| format!("{error:#}"))?;
+        Ok(suite.task.0)
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::command::{self, Agenda, Command, quote};
 use crate::plan::{self, Row};
 use crate::setup::{self, OUTDATED, Site, State, is_there};
 use crate::suite::{LoadedSuite, Suite, Trainer};
+use anyhow::{Context, Result, anyhow};
 use console::Term;
 use measure::launch::CancelToken;
 use measure::provenance::{resolve_program, sha256_of_file};
@@ -40,14 +41,12 @@ pub struct NotReady {
 }
 
 impl NotReady {
-    fn build_failed(reason: String) -> NotReady {
-        NotReady { status: Status::BuildFailed, reason }
-    }
-
-    fn not_started(reason: String) -> NotReady {
-        NotReady { status: Status::NotStarted, reason }
+    pub fn new(status: Status, reason: impl fmt::Display) -> NotReady {
+        NotReady { status, reason: format!("{reason:#}") }
     }
 }
+
+impl std::error::Error for NotReady {}
 
 impl fmt::Display for NotReady {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -138,9 +137,8 @@ pub fn make_ready(
 pub fn build(agenda: &Agenda, trainer: usize, watch: &mut dyn Watch) -> Result<(), NotReady> {
     let declared = &agenda.loaded.suite.trainers[trainer];
     let name = &declared.name;
-    let Some(command) = agenda.build(trainer).map_err(NotReady::build_failed)? else {
-        return Ok(());
-    };
+    let failed = |reason| NotReady::new(Status::BuildFailed, reason);
+    let Some(command) = agenda.build(trainer).map_err(failed)? else { return Ok(()) };
     let shown = command.shown();
     watch.building(name, "");
     let mut last = VecDeque::new();
@@ -154,7 +152,7 @@ pub fn build(agenda: &Agenda, trainer: usize, watch: &mut dyn Watch) -> Result<(
     }
     match status {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(NotReady::build_failed(format!("`{shown}` ended with {status}"))),
+        Ok(status) => Err(failed(anyhow!("`{shown}` ended with {status}"))),
         // Without a compiler, a program that somebody built elsewhere will do. The record has its digest.
         Err(error)
             if error.kind() == io::ErrorKind::NotFound && is_there(agenda.loaded, declared) =>
@@ -165,7 +163,7 @@ pub fn build(agenda: &Agenda, trainer: usize, watch: &mut dyn Watch) -> Result<(
             )));
             Ok(())
         }
-        Err(error) => Err(NotReady::build_failed(format!("`{shown}` cannot be started: {error}"))),
+        Err(error) => Err(failed(anyhow!("`{shown}` cannot be started: {error}"))),
     }
 }
 
@@ -181,13 +179,13 @@ pub fn ready(
 ) -> Result<Ready, NotReady> {
     let loaded = agenda.loaded;
     let declared = &loaded.suite.trainers[trainer];
-    let named = plan::program(loaded, declared).map_err(NotReady::not_started)?;
+    let not_started = |reason| NotReady::new(Status::NotStarted, reason);
+    let named = plan::program(loaded, declared).map_err(not_started)?;
     if let Some(reason) = not_set_up(loaded, declared, watch) {
-        return Err(NotReady { status: Status::Unavailable, reason });
+        return Err(NotReady::new(Status::Unavailable, reason));
     }
-    if let Err(reason) = setup::digest_of(&loaded.root, &declared.inputs) {
-        return Err(NotReady::not_started(format!("the suite's `inputs`: {reason}")));
-    }
+    let inputs = setup::digest_of(&loaded.root, &declared.inputs);
+    inputs.context("the suite's `inputs`").map_err(not_started)?;
     let Some(program) = resolve_program(&named) else {
         let hint = match declared.build.is_empty() {
             true => "install it, or give its path as the program".to_owned(),
@@ -199,11 +197,10 @@ pub fn ready(
             ),
             false => "the build did not make it; check the suite's `program`".to_owned(),
         };
-        let reason = format!("the program {} is not there: {hint}", named.display());
-        return Err(NotReady::not_started(reason));
+        return Err(not_started(anyhow!("the program {} is not there: {hint}", named.display())));
     };
-    let probe = agenda.probe(trainer).map_err(NotReady::not_started)?;
-    let probe = probe.map(|command| ask(&command, cancel)).transpose()?;
+    let probe = agenda.probe(trainer).map_err(not_started)?;
+    let probe = probe.map(|command| ask(&command, cancel)).transpose().map_err(not_started)?;
     Ok(Ready { sha256: sha256_of_file(&program).ok(), program, probe })
 }
 
@@ -225,11 +222,10 @@ fn not_set_up(loaded: &LoadedSuite, trainer: &Trainer, watch: &mut dyn Watch) ->
     }
 }
 
-fn ask(command: &Command, cancel: &CancelToken) -> Result<Probe, NotReady> {
-    let answer = command.answer(PROBE_TIMEOUT, cancel).map_err(NotReady::not_started)?;
-    serde_json::from_str(&answer).map_err(|error| {
-        NotReady::not_started(format!("`{}` did not answer the probe: {error}", command.shown()))
-    })
+fn ask(command: &Command, cancel: &CancelToken) -> Result<Probe> {
+    let answer = command.answer(PROBE_TIMEOUT, cancel)?;
+    let none = || format!("`{}` did not answer the probe", command.shown());
+    serde_json::from_str(&answer).with_context(none)
 }
 
 impl Ready {
@@ -289,7 +285,7 @@ mod tests {
         );
         let loaded = LoadedSuite::of_text(text, "mine.toml", std::env::temp_dir()).unwrap();
         let mut heard = Heard::default();
-        let data = std::path::Path::new("data");
+        let data = "data".into();
         let agenda = Agenda { loaded: &loaded, data, allow_software: false };
         let result = build(&agenda, 0, &mut heard);
         (result, heard.0)

@@ -201,13 +201,11 @@ impl<'a> Transcript<'a> {
             (Fact::EvalS, log.eval_s()),
             (Fact::Work, log.noted.get("samples_count").copied()),
         ];
-        for (fact, number) in said {
-            if let Some(number) = number {
-                self.facts.state(fact, Who::Mlperf, number);
-            }
-        }
         let epochs = log.epochs();
-        for (index, seconds) in epochs.iter().enumerate().skip(self.epochs_of_curve()) {
+        self.state(&Who::Mlperf, said);
+        // The curve has some of them.
+        let known = self.curve.points.iter().rev().find_map(|point| point.epoch).unwrap_or(0.0);
+        for (index, seconds) in epochs.iter().enumerate().skip(known as usize) {
             self.curve.seconds += seconds;
             let (epoch, seconds) = (Some((index + 1) as f64), Some(self.curve.seconds));
             self.curve.add(CurvePoint { epoch, seconds, ..CurvePoint::default() });
@@ -218,11 +216,6 @@ impl<'a> Transcript<'a> {
             let metrics = finite(BTreeMap::from([(metric, value)]));
             self.curve.add(CurvePoint { epoch, metrics, ..CurvePoint::default() });
         }
-    }
-
-    /// Epochs that the curve has of MLPerf's.
-    fn epochs_of_curve(&self) -> usize {
-        self.curve.points.iter().rev().find_map(|point| point.epoch).unwrap_or(0.0) as usize
     }
 
     /// Whether what that rank says counts.
@@ -270,8 +263,7 @@ impl<'a> Transcript<'a> {
             }
             Event::Dataset { name, sha256 } => self.dataset = Some((name, sha256)),
             Event::Ready { setup_s, compile_s } => {
-                self.seconds(Fact::SetupS, &who, Some(setup_s));
-                self.seconds(Fact::CompileS, &who, compile_s);
+                self.state(&who, [(Fact::SetupS, Some(setup_s)), (Fact::CompileS, compile_s)]);
             }
             Event::Epoch { epoch, loss, seconds, accuracy_percent } if first => {
                 if !(seconds >= 0.0 && seconds.is_finite()) {
@@ -301,25 +293,20 @@ impl<'a> Transcript<'a> {
                 device_peak_bytes,
                 metrics,
             } => {
-                self.seconds(Fact::TrainS, &who, Some(train_s));
-                self.seconds(Fact::DeviceS, &who, device_s);
-                let bytes = device_peak_bytes.map(|bytes| bytes as f64);
                 let numbers = [
+                    (Fact::TrainS, Some(train_s)),
+                    (Fact::DeviceS, device_s),
                     (Fact::Steps, steps.map(|steps| steps as f64)),
                     (Fact::Work, work),
                     (Fact::DenseFlop, dense_flop),
                     (Fact::ExecutedFlop, executed_flop),
-                    (Fact::DevicePeakBytes, bytes),
+                    (Fact::DevicePeakBytes, device_peak_bytes.map(|bytes| bytes as f64)),
                 ];
-                for (fact, number) in numbers {
-                    if let Some(number) = number {
-                        self.facts.state(fact, who.clone(), number);
-                    }
-                }
+                self.state(&who, numbers);
                 self.claim(metrics, &who);
             }
             Event::Evaluated { eval_s, accuracy_percent, metrics } => {
-                self.seconds(Fact::EvalS, &who, Some(eval_s));
+                self.state(&who, [(Fact::EvalS, Some(eval_s))]);
                 let accuracy = self.of_quality(accuracy_percent);
                 self.claim(accuracy, &who);
                 self.claim(metrics, &who);
@@ -474,12 +461,14 @@ impl<'a> Transcript<'a> {
         }
     }
 
-    fn seconds(&mut self, fact: Fact, who: &Who, seconds: Option<f64>) {
-        let Some(value) = seconds else { return };
-        if value >= 0.0 && value.is_finite() {
-            self.facts.state(fact, who.clone(), value);
-        } else {
-            self.garble(format!("{} = {value}", fact.name()));
+    fn state<const N: usize>(&mut self, who: &Who, said: [(Fact, Option<f64>); N]) {
+        for (fact, number) in said {
+            match number {
+                Some(value) if fact.is_seconds() && !(value >= 0.0 && value.is_finite()) => {
+                    self.garble(format!("{} = {value}", fact.name()));
+                }
+                number => self.facts.state(fact, who.clone(), number),
+            }
         }
     }
 
@@ -524,13 +513,19 @@ impl<'a> Transcript<'a> {
         notes
     }
 
-    /// Why what it says cannot be true, if it cannot.
-    pub fn contradiction(&self, surely: Surely) -> Option<String> {
-        let after_last = (!self.after_last.is_empty()).then_some(&self.after_last);
-        let dataset = self.dataset.as_ref();
+    /// Why what it says cannot be true, if it cannot: beside the number of epochs in its command, the seconds that
+    /// its process ran, and the name and digest of the data that it was given.
+    pub fn contradiction(
+        &self,
+        told_epochs: Option<u64>,
+        wall_s: Option<f64>,
+        given: Option<(&str, &str)>,
+    ) -> Option<String> {
         // Those that log in MLPerf's words train until they reach a target.
-        let told_epochs = surely.told_epochs.filter(|_| !self.mlperf.spoke());
-        let surely = Surely { epochs: &self.epochs, after_last, told_epochs, dataset, ..surely };
+        let told_epochs = told_epochs.filter(|_| !self.mlperf.spoke());
+        let (epochs, after_last) = (&self.epochs, &self.after_last);
+        let dataset = self.dataset.as_ref();
+        let surely = Surely { epochs, after_last, told_epochs, wall_s, dataset, given };
         facts::contradiction(&self.facts, self.task, &surely)
     }
 }

@@ -5,7 +5,7 @@ use crate::cmd::report::print;
 use crate::content::digest_of_content;
 use crate::suite::LoadedSuite;
 use crate::task::{self, Task};
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use fetch::{Options, Progress, download};
 use indicatif::{ProgressBar, ProgressStyle};
 use measure::provenance::sha256_of_file;
@@ -40,7 +40,7 @@ pub struct Args {
 /// If no mirror has the files, they are not the right ones, or the folder cannot be written to.
 pub fn run(args: Args) -> Result<()> {
     let (task, beside) = task_of(&args)?;
-    let files: Vec<_> = task.files.iter().filter(|file| !file.url.all().is_empty()).collect();
+    let files: Vec<_> = task.files.iter().filter(|file| !file.url.is_empty()).collect();
     if files.is_empty() {
         bail!(
             "the task {:?} has nothing to download: it declares no [[task.files]] with a `url`",
@@ -74,8 +74,8 @@ pub fn run(args: Args) -> Result<()> {
             args.mirror.iter().map(|it| format!("{}/{name}", it.trim_end_matches('/'))).collect()
         };
         let urls = match args.mirror.is_empty() {
-            true => file.url.all().to_vec(),
-            false => file.url.all().first().map(from).unwrap_or_default(),
+            true => file.url.clone(),
+            false => file.url.first().map(from).unwrap_or_default(),
         };
         download(&path, &urls, &is_right, &options, &mut show)?;
     }
@@ -86,7 +86,7 @@ pub fn run(args: Args) -> Result<()> {
 /// The task and, if its files do not belong in the cache, their folder.
 fn task_of(args: &Args) -> Result<(Task, Option<PathBuf>)> {
     if let Some(name) = &args.task {
-        return Ok((task::built_in(name).map_err(|it| anyhow!(it))?, None));
+        return Ok((task::built_in(name)?, None));
     }
     let loaded = match &args.suite {
         Some(suite) => LoadedSuite::find(Some(suite))?,

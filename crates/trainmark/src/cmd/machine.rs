@@ -2,7 +2,7 @@
 
 use crate::cmd::report::print;
 use ::machine::{Access, Capability, FACTOR, Level};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 /// Measure the speed of this machine.
 ///
@@ -32,33 +32,29 @@ const BUSY: f64 = 0.15;
 /// # Errors
 /// If nothing is stored and `--stored` asks for it, or the cache cannot be written to.
 pub fn run(args: &Args) -> Result<()> {
+    let none = "--stored: this machine was not measured yet; `trainmark machine` measures it";
     let capability = match args.stored {
-        true => match crate::capability::kept()? {
-            Some(capability) => capability,
-            None => bail!(
-                "--stored: this machine was not measured yet; `trainmark machine` measures it"
-            ),
-        },
-        false => {
-            let capability = ::machine::measure();
-            let cache = files::cache_directory()
-                .context("there is no home directory to keep the result in; set XDG_CACHE_HOME")?;
-            let file = ::machine::save(&cache, &capability)?;
-            eprintln!("Kept in {}", file.display());
-            if capability.spread() > BUSY {
-                eprintln!(
-                    "warning: rates varied by {:.0} %: something else is running; measure again \
-                     when the machine is idle",
-                    100.0 * capability.spread()
-                );
-            }
-            capability
-        }
+        true => crate::capability::kept()?.context(none)?,
+        false => measure()?,
     };
     match args.json {
         true => print(&format!("{}\n", serde_json::to_string_pretty(&capability)?)),
         false => print(&text(&capability)),
     }
+}
+
+fn measure() -> Result<Capability> {
+    let capability = ::machine::measure();
+    let cache = files::cache_directory()
+        .context("there is no home directory to keep the result in; set XDG_CACHE_HOME")?;
+    eprintln!("Kept in {}", ::machine::save(&cache, &capability)?.display());
+    if capability.spread() > BUSY {
+        eprintln!(
+            "warning: rates varied by {:.0} %: something else is running; measure again when the machine is idle",
+            100.0 * capability.spread()
+        );
+    }
+    Ok(capability)
 }
 
 /// The figures as text.

@@ -2,9 +2,10 @@
 
 use crate::cmd::report::print;
 use crate::cmd::run;
+use crate::rules;
 use crate::suite::Suite;
 use crate::template::{self, PLACES};
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use indexmap::IndexSet;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -184,7 +185,7 @@ fn suite(commands: &[String], jobs: &Jobs, root: Option<&Path>) -> Result<String
             "\n# The row that the others are compared with.\n[reference]\ntrainer = {first}\nbackend = \"default\"\n"
         );
     }
-    Suite::parse(&text, "the suite").map_err(|error| anyhow!("{error}"))?;
+    Suite::parse(&text, "the suite")?;
     Ok(text)
 }
 
@@ -192,13 +193,8 @@ fn suite(commands: &[String], jobs: &Jobs, root: Option<&Path>) -> Result<String
 fn metrics(rules: &[String]) -> Result<IndexSet<String>> {
     let mut names = IndexSet::new();
     for rule in rules {
-        let regex = regex::Regex::new(rule);
-        let regex = regex.map_err(|reason| {
-            // The last line of its text says what is wrong; those before it draw the place.
-            let reason = reason.to_string();
-            let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
-            anyhow!("--read '{rule}' is not a regular expression: {reason}")
-        })?;
+        let refused = || format!("--read '{rule}' is not a regular expression");
+        let regex = rules::regex(rule).with_context(refused)?;
         let own = regex.capture_names().flatten().filter(|name| !crate::task::is_taken(name));
         names.extend(own.map(str::to_owned));
     }

@@ -4,16 +4,14 @@ use crate::campaign::Campaign;
 use crate::cmd::report::print;
 use crate::cmd::what::{What, selection};
 use crate::command::{Purpose, listing};
-use crate::data;
 use crate::executor::Local;
 use crate::plan::{self, Row};
 use crate::progress::Progress;
-use crate::runner::{Runner, cancelled_by_signals, new_run};
+use crate::runner::cancelled_by_signals;
 use crate::schedule::Schedule;
 use crate::suite::LoadedSuite;
-use crate::trainer::{Plain, make_ready};
 use crate::units;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use measure::machine::Machine;
 use measure::provenance::Moment;
 use measure::text::one_line;
@@ -70,10 +68,9 @@ pub fn run(args: &Args) -> Result<u8> {
         print(&listing(&args.what.commands(&loaded, &rows[..1], Purpose::Train)?))?;
         return Ok(protocol::exit::SUCCESS);
     }
-    let label = row.label(&loaded.suite);
+    let label = &row.label;
     let cancel = cancelled_by_signals()?;
-    let dataset = data::prepare(&loaded, args.what.data.as_deref())?;
-    eprintln!("{label} compared with itself, {} rounds; data {dataset}", args.rounds);
+    eprintln!("{label} compared with itself, {} rounds", args.rounds);
     let schedule = Schedule {
         repeats: args.rounds,
         until: None,
@@ -82,13 +79,9 @@ pub fn run(args: &Args) -> Result<u8> {
         seed: 0,
     };
     // Noisy samples are not repeated, because the noise is to be measured.
-    let settings = args.what.settings(&loaded);
-    let agenda = args.what.agenda(&loaded, &dataset.directory);
-    let trainers = make_ready(&agenda, &rows, &cancel, &mut Plain);
-    let run = new_run(&loaded, args.what.quick);
-    let runner = Runner::new(agenda, &dataset, &trainers, (settings, run), &cancel)?;
-    let progress = Progress::new(&loaded.suite, &rows, &schedule, &trainers);
-    let mut campaign = Campaign::new(&runner, &rows, None, progress, &cancel);
+    let runner = args.what.runner(&loaded, &rows, args.what.settings(&loaded), &cancel)?;
+    let progress = Progress::new(&loaded.suite, &rows, &schedule, &runner.trainers);
+    let mut campaign = Campaign::new(&runner, &rows, None, progress);
     campaign.train(&schedule, &mut Local { runner: &runner, rows: &rows, side_by_side: false })?;
     if let Some(why) = cancel.reason() {
         eprintln!("error: {why}; nothing is kept");
@@ -122,7 +115,7 @@ pub fn run(args: &Args) -> Result<u8> {
         model: row.model.clone(),
         backend: row.backend.clone(),
         config: row.config.clone(),
-        dataset: dataset.name.clone(),
+        dataset: runner.dataset.name.clone(),
         machine: a.machine.as_deref().cloned().unwrap_or_else(Machine::detect),
         figure: figure.to_owned(),
         rounds,
@@ -132,7 +125,7 @@ pub fn run(args: &Args) -> Result<u8> {
     };
     match args.json {
         true => print(&format!("{}\n", serde_json::to_string_pretty(&record)?))?,
-        false => print(&describe(&record, &label))?,
+        false => print(&describe(&record, label))?,
     }
     if !args.no_store {
         let file = noise_store::keep(&record).context("the noise floor cannot be saved")?;
@@ -153,8 +146,7 @@ fn choose(args: &Args, loaded: &LoadedSuite) -> Result<Row> {
         or(&mut wanted.trainers, &reference.trainer);
         or(&mut wanted.backends, &reference.backend);
     }
-    let rows = plan::plan(&loaded.suite, &wanted).map_err(|reason| anyhow!(reason))?;
-    rows.into_iter().next().context("the suite has no row")
+    plan::plan(&loaded.suite, &wanted)?.into_iter().next().context("the suite has no row")
 }
 
 /// The seconds of each round's two samples, in the order in which they ran, and the name of the clock.

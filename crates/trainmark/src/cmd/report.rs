@@ -118,15 +118,10 @@ pub fn run(mut args: Args) -> Result<()> {
         let folder = if first.is_dir() { Some(first.as_path()) } else { first.parent() };
         args.html = folder.map(|folder| folder.join("report.html"));
     }
-    let named = [
-        ("--output", "JSON", &args.output),
-        ("--markdown", "Markdown", &args.markdown),
-        ("--html", "HTML", &args.html),
-    ];
-    let reports: Vec<(&str, &str, &Path)> = named
-        .into_iter()
-        .filter_map(|(flag, kind, path)| Some((flag, kind, path.as_deref()?)))
-        .collect();
+    let mut reports: Vec<(&str, &str, &Path)> = Vec::new();
+    reports.extend(args.output.as_deref().map(|path| ("--output", "JSON", path)));
+    reports.extend(args.markdown.as_deref().map(|path| ("--markdown", "Markdown", path)));
+    reports.extend(args.html.as_deref().map(|path| ("--html", "HTML", path)));
     for (index, (flag, _, path)) in reports.iter().enumerate() {
         check_target(flag, path)?;
         if let Some((other, ..)) = reports[..index].iter().find(|(.., other)| other == path) {
@@ -134,26 +129,24 @@ pub fn run(mut args: Args) -> Result<()> {
         }
     }
     let summary = args.input.summarize(args.output.as_deref())?;
-    let charts = match &args.charts {
-        Some(folder) => write_charts(folder, &summary)?,
-        None => Vec::new(),
-    };
+    let charts = args.charts.as_ref().map(|folder| write_charts(folder, &summary)).transpose()?;
+    let charts = charts.unwrap_or_default();
     let links = links(&charts, args.markdown.as_deref());
-    let written: Vec<Result<()>> = reports
-        .par_iter()
-        .map(|(flag, _, path)| {
-            write(flag, path, |to| match *flag {
-                "--output" => json::write(&summary, to),
-                "--markdown" => markdown::write(&summary, &links, to),
-                _ => html::write(&summary, to),
-            })
+    reports.par_iter().try_for_each(|(flag, _, path)| {
+        write(flag, path, |to| match *flag {
+            "--output" => json::write(&summary, to),
+            "--markdown" => markdown::write(&summary, &links, to),
+            _ => html::write(&summary, to),
         })
-        .collect();
-    written.into_iter().collect::<Result<()>>()?;
+    })?;
     let stdout_is_taken = reports.iter().any(|(.., path)| is_stdout(path));
     if args.verbose || (reports.is_empty() && args.charts.is_none()) {
         let detail = console::Detail { all: args.all, notes: args.verbose };
-        show(stdout_is_taken, &summary, detail)?;
+        // On standard error if standard output has a report.
+        match stdout_is_taken {
+            true => eprint!("{}", console::summary(&summary, detail, console::Style::stderr())),
+            false => print(&console::summary(&summary, detail, console::Style::stdout()))?,
+        }
     }
     for (_, kind, path) in reports.iter().filter(|(.., path)| !is_stdout(path)) {
         let line = format!("{kind} report saved to {}\n", path.display());
@@ -244,15 +237,6 @@ pub(super) fn warn(folder: &Folder) {
     if more > 0 {
         eprintln!("warning: {more} more files are left out");
     }
-}
-
-/// Prints the summary, on standard error if standard output has a report.
-fn show(stdout_is_taken: bool, summary: &Summary, detail: console::Detail) -> Result<()> {
-    if stdout_is_taken {
-        eprint!("{}", console::summary(summary, detail, console::Style::stderr()));
-        return Ok(());
-    }
-    print(&console::summary(summary, detail, console::Style::stdout()))
 }
 
 /// Opens a page with the system's browser. If that fails, prints its path.

@@ -1,18 +1,16 @@
 //! `trainmark run`: builds, trains, measures and records every row of a suite.
 
-use crate::campaign::{Campaign, Keeper};
+use crate::campaign::{Campaign, Executor, Keeper};
 use crate::cmd::report::print;
 use crate::cmd::what::{What, selection};
 use crate::command::{Purpose, listing, quote};
-use crate::data;
-use crate::executor::{Executor, Local};
+use crate::executor::Local;
 use crate::plan::{self, Row};
 use crate::progress::Progress;
-use crate::runner::{DATA_CHANGED, Limits, Runner, Settings, cancelled_by_signals, new_run};
+use crate::runner::{DATA_CHANGED, Limits, Settings, cancelled_by_signals};
 use crate::schedule::Schedule;
-use crate::slurm::{self, Request, Scheduler, Slurm, Wishes};
+use crate::slurm::{self, Request, Slurm, Wishes};
 use crate::suite::LoadedSuite;
-use crate::trainer::{Plain, make_ready};
 use crate::units::{self, Cpus};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
@@ -163,7 +161,7 @@ pub fn run(given: &Args) -> Result<u8> {
         if given.parallel_rows {
             bail!("--parallel-rows: Slurm decides which tasks run at the same time; leave it out");
         }
-        Scheduler.check()?;
+        slurm::check()?;
     }
     let journal = open_folder(&given.out)?;
     if let Some(past) = journal.unfinished() {
@@ -212,7 +210,7 @@ fn planned(args: &Args, began: Option<&Began>) -> Result<(LoadedSuite, Vec<Row>)
     if wanted.config.contains_key(race::TARGET) && loaded.suite.task().quality.is_none() {
         bail!("--target: the task {:?} has no quality to race to", loaded.suite.task().name);
     }
-    let rows = plan::plan(&loaded.suite, &wanted).map_err(|reason| anyhow!(reason))?;
+    let rows = plan::plan(&loaded.suite, &wanted)?;
     Ok((loaded, rows))
 }
 
@@ -252,10 +250,7 @@ fn begin(
             handle.cancel_because(TIME_IS_UP);
         });
     }
-    let dataset = data::prepare(loaded, args.what.data.as_deref())?;
-    let suite = format!("{} ({})", loaded.suite.name, loaded.origin);
-    eprintln!("Suite {}, {}", one_line(&suite), number::count(rows.len(), "row"));
-    eprintln!("Data  {dataset}");
+    eprintln!("Suite {}, {}", loaded.shown(), number::count(rows.len(), "row"));
     let schedule = Schedule {
         repeats: args.repeats.unwrap_or(1),
         until: args.rounds_until,
@@ -263,24 +258,6 @@ fn begin(
         warm_up: args.warm_up,
         seed: loaded.suite.config.get("seed").and_then(Value::as_u64).unwrap_or(0),
     };
-    let agenda = args.what.agenda(loaded, &dataset.directory);
-    let trainers = make_ready(&agenda, rows, &cancel, &mut Plain);
-    let cannot_write = || format!("--out {}: the journal cannot be written", args.out.display());
-    let run = match &past {
-        Some(past) => {
-            journal.resume(&past.began.run.id).with_context(cannot_write)?;
-            past.began.run.clone()
-        }
-        None => {
-            let own =
-                || std::env::args_os().skip(2).map(|word| word.to_string_lossy().into_owned());
-            let words = args.words.clone().unwrap_or_else(|| own().collect());
-            let (run, data) = (new_run(loaded, args.what.quick), dataset.directory.clone());
-            let began = Began::new(run, words, loaded.file(), data, rows.len());
-            journal.begin(began).with_context(cannot_write)?
-        }
-    };
-    warn(&mut journal, &args.out);
     let settings = Settings {
         retry_noisy: args.retry_noisy.unwrap_or(0),
         limits: Limits {
@@ -290,10 +267,26 @@ fn begin(
         ..args.what.settings(loaded)
     };
     let timeout = settings.timeout;
-    let runner = Runner::new(agenda, &dataset, &trainers, (settings, run), &cancel)?;
-    let progress = Progress::new(&loaded.suite, rows, &schedule, &trainers);
+    let mut runner = args.what.runner(loaded, rows, settings, &cancel)?;
+    let cannot_write = || format!("--out {}: the journal cannot be written", args.out.display());
+    runner.run = match &past {
+        Some(past) => {
+            journal.resume(&past.began.run.id).with_context(cannot_write)?;
+            past.began.run.clone()
+        }
+        None => {
+            let own =
+                || std::env::args_os().skip(2).map(|word| word.to_string_lossy().into_owned());
+            let words = args.words.clone().unwrap_or_else(|| own().collect());
+            let (run, data) = (runner.run.clone(), runner.dataset.directory.clone());
+            let began = Began::new(run, words, loaded.file(), data, rows.len());
+            journal.begin(began).with_context(cannot_write)?
+        }
+    };
+    warn(&mut journal, &args.out);
+    let progress = Progress::new(&loaded.suite, rows, &schedule, &runner.trainers);
     let keeper = Keeper { journal, out: args.out.clone() };
-    let mut campaign = Campaign::new(&runner, rows, Some(keeper), progress, &cancel);
+    let mut campaign = Campaign::new(&runner, rows, Some(keeper), progress);
     if let Some(past) = past {
         for remark in campaign.take_up(past)? {
             eprintln!("note: {}", one_line(&remark));
@@ -304,8 +297,6 @@ fn begin(
         Kind::Slurm => Box::new(Slurm {
             runner: &runner,
             rows,
-            cancel: &cancel,
-            scheduler: Scheduler,
             request: Request::new(&args.cluster, timeout)?,
             out: std::path::absolute(&args.out).with_context(|| args.out.display().to_string())?,
         }),
@@ -355,13 +346,11 @@ fn conclude(args: &Args, campaign: &Campaign, stopped: Option<&str>) -> Result<u
 
 fn list(loaded: &LoadedSuite, rows: &[Row]) -> Result<()> {
     let line = |text: &str| one_line(text).into_owned();
-    let mut text =
-        format!("Suite {}\n", line(&format!("{} ({})", loaded.suite.name, loaded.origin)));
+    let mut text = format!("Suite {}\n", loaded.shown());
     for row in rows {
         let config: Vec<String> =
             row.config.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let label = line(&row.label(&loaded.suite));
-        text += &format!("{label:<36} {}\n", line(&config.join(" ")));
+        text += &format!("{:<36} {}\n", line(&row.label), line(&config.join(" ")));
     }
     text += &format!("{}\n", number::count(rows.len(), "row"));
     let presets: Vec<&str> = loaded.suite.presets.keys().map(String::as_str).collect();
@@ -378,8 +367,7 @@ fn dry_run(args: &Args, loaded: &LoadedSuite, rows: &[Row]) -> Result<()> {
         let out = std::path::absolute(&args.out).with_context(|| args.out.display().to_string())?;
         let repeats = args.repeats.unwrap_or(1) as usize;
         let request = Request::new(&args.cluster, args.what.timeout_of(loaded))?;
-        let tasks = (&loaded.suite, rows, repeats);
-        text += &format!("{}\n", slurm::preview(&request, &out, tasks)?);
+        text += &format!("{}\n", slurm::preview(&request, &out, rows, repeats)?);
     }
     print(&(text + &listing(&args.what.commands(loaded, rows, Purpose::Train)?)))
 }

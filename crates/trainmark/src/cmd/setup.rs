@@ -3,7 +3,7 @@
 use crate::cmd::report::print;
 use crate::command::{self, Agenda, Command};
 use crate::runner::cancelled_by_signals;
-use crate::setup::{OUTDATED, SetupError, Site, State};
+use crate::setup::{OUTDATED, Site, State, Unavailable};
 use crate::suite::{LoadedSuite, Trainer};
 use crate::trainer::{self, Plain, Watch};
 use anyhow::{Result, anyhow, bail};
@@ -51,12 +51,12 @@ pub struct Args {
 /// If the suite cannot be used or has no such trainer. A set-up that fails is a line, not an error.
 pub fn run(args: &Args) -> Result<u8> {
     let loaded = LoadedSuite::find(Some(args.suite.as_deref().unwrap_or(Path::new(DEFAULT))))?;
-    let agenda = Agenda { loaded: &loaded, data: Path::new(""), allow_software: false };
+    let agenda = Agenda { loaded: &loaded, data: PathBuf::new(), allow_software: false };
     let selected = selected(&loaded, &args.trainer)?;
     if args.dry_run {
         let mut commands = Vec::new();
         for trainer in selected {
-            commands.extend(due(&agenda, trainer).map_err(|reason| anyhow!(reason))?);
+            commands.extend(due(&agenda, trainer)?);
         }
         print(&command::listing(&commands))?;
         return Ok(protocol::exit::SUCCESS);
@@ -71,7 +71,7 @@ pub fn run(args: &Args) -> Result<u8> {
         };
         let line = line.unwrap_or_else(|reason| {
             failures += 1;
-            format!("failed: {reason}")
+            format!("failed: {reason:#}")
         });
         print(&format!("{}\n", one_line(&format!("{:<20} {line}", declared.name))))?;
     }
@@ -101,7 +101,7 @@ fn selected(loaded: &LoadedSuite, names: &[String]) -> Result<Vec<usize>> {
 
 /// The commands that would be executed for a trainer: its set-up or its build, and its probe. None of one that this
 /// machine cannot have.
-fn due(agenda: &Agenda, trainer: usize) -> Result<Vec<Command>, String> {
+fn due(agenda: &Agenda, trainer: usize) -> Result<Vec<Command>> {
     let mut commands = match Site::of(agenda.loaded, &agenda.loaded.suite.trainers[trainer]) {
         Some(site) if matches!(site.state(), State::Unavailable(_)) => return Ok(Vec::new()),
         Some(site) => site.due()?,
@@ -129,7 +129,7 @@ fn make_ready(
     trainer: usize,
     args: &Args,
     cancel: &CancelToken,
-) -> Result<String, String> {
+) -> Result<String> {
     let loaded = agenda.loaded;
     let declared = &loaded.suite.trainers[trainer];
     let clock = Instant::now();
@@ -137,16 +137,13 @@ fn make_ready(
     if let Some(site) = Site::of(loaded, declared) {
         did = "already set up".to_owned();
         if let Some(python) = args.installed.as_ref().filter(|_| site.has_packages()) {
-            site.refer(python).map_err(|reason| reason.to_string())?;
+            site.refer(python)?;
             did = format!("uses {} and what it has", python.display());
         } else if site.state() != State::Ready {
             let mut say = |step: &str| eprintln!("{}: {step}", declared.name);
             match site.make(args.verbose, &mut say) {
-                Ok(()) => {}
-                Err(SetupError::Unavailable(reason)) => {
-                    return Ok(format!("unavailable: {reason}"));
-                }
-                Err(SetupError::Failed(reason)) => return Err(reason),
+                Err(why) if why.is::<Unavailable>() => return Ok(why.to_string()),
+                made => made?,
             }
             let (made, seconds) = (site.made(), clock.elapsed().as_secs_f64());
             let shown = made.strip_prefix(&loaded.root).unwrap_or(&made).display();
@@ -155,11 +152,11 @@ fn make_ready(
     } else if !declared.build.is_empty() {
         let built = trainer::build(agenda, trainer, &mut Plain);
         Plain.settled();
-        built.map_err(|reason| reason.to_string())?;
+        built?;
         did = "built".to_owned();
     }
     let ready = trainer::ready(agenda, trainer, cancel, &mut Plain);
-    let ready = ready.map_err(|reason| format!("{did}, but {reason}"))?;
+    let ready = ready.map_err(|reason| anyhow!("{did}, but {reason}"))?;
     let missing: Vec<String> = declared
         .backends
         .iter()

@@ -58,18 +58,18 @@ pub fn run(args: &Args) -> Result<u8> {
         );
     }
     let allow_software = order.settings.allow_software;
-    let agenda = Agenda { loaded: &loaded, data: &dataset.directory, allow_software };
+    let data = dataset.directory.clone();
+    let agenda = Agenda { loaded: &loaded, data, allow_software };
     // It was built where the order was given.
     let ready = trainer::ready(&agenda, row.trainer, &cancel, &mut Plain);
     let trainers = BTreeMap::from([(row.trainer, ready)]);
-    let of_run = (order.settings.clone(), order.run.clone());
-    let runner = Runner::new(agenda, &dataset, &trainers, of_run, &cancel)?;
+    let mut runner = Runner::new(agenda, dataset, trainers, order.settings.clone(), &cancel)?;
+    runner.run = order.run.clone();
     let result = runner.sample(row, task.round, None, &mut |_| {})?;
     let hint = || format!("--result {}: cannot be written", args.result.display());
     write::replace(&args.result, &result).with_context(hint)?;
-    let label = row.label(&loaded.suite);
     let reason = result.reason.map_or(String::new(), |reason| format!(": {}", one_line(&reason)));
-    eprintln!("{}{}: {}{reason}", one_line(&label), task.round, result.status);
+    eprintln!("{}{}: {}{reason}", one_line(&row.label), task.round, result.status);
     Ok(match cancel.is_cancelled() {
         true => protocol::exit::INTERRUPTED,
         false => protocol::exit::SUCCESS,

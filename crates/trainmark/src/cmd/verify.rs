@@ -3,12 +3,10 @@
 use crate::cmd::report::print;
 use crate::cmd::what::{What, selection};
 use crate::command::{Purpose, listing};
-use crate::data;
 use crate::plan::{self, Row};
-use crate::runner::{Runner, cancelled_by_signals, new_run};
+use crate::runner::cancelled_by_signals;
 use crate::suite::LoadedSuite;
 use crate::task::Task;
-use crate::trainer::{Plain, make_ready};
 use crate::verify::{
     Examiner, FILE, Grade, Verification, VerificationFile, reference_row, to_verify,
 };
@@ -42,11 +40,12 @@ pub struct Args {
 /// If the suite, the data or the output folder cannot be used. A trainer's failure is a grade, not an error.
 pub fn run(args: &Args) -> Result<u8> {
     let loaded = LoadedSuite::find(args.what.suite.as_deref())?;
-    let rows = plan::plan(&loaded.suite, &selection(&args.what)?).map_err(|it| anyhow!(it))?;
+    let rows = plan::plan(&loaded.suite, &selection(&args.what)?)?;
     let rows = distinct(rows, loaded.suite.task());
     if args.dry_run {
-        let rows: Vec<Row> = rows.iter().map(|row| to_verify(&loaded.suite, row)).collect();
-        let all = with_references(&loaded, &rows);
+        let rows: Vec<Row> =
+            rows.iter().map(|row| to_verify(&loaded.suite, row)).collect::<Result<_>>()?;
+        let all = with_references(&loaded, &rows)?;
         let mut commands = args.what.commands(&loaded, &all, Purpose::Verify)?;
         let verified = commands.iter_mut().filter(|it| it.purpose == Purpose::Verify);
         let references = verified.take(all.len() - rows.len());
@@ -61,22 +60,16 @@ pub fn run(args: &Args) -> Result<u8> {
     let mut file = known.unwrap_or_default();
 
     let cancel = cancelled_by_signals()?;
-    let dataset = data::prepare(&loaded, args.what.data.as_deref())?;
-    let rows_of = count(rows.len(), "row");
-    eprintln!("Suite {} ({}), {rows_of}", loaded.suite.name, loaded.origin);
-    eprintln!("Data  {dataset}");
-    let settings = args.what.settings(&loaded);
-    let agenda = args.what.agenda(&loaded, &dataset.directory);
-    let trainers = make_ready(&agenda, &with_references(&loaded, &rows), &cancel, &mut Plain);
-    let run = new_run(&loaded, args.what.quick);
-    let runner = Runner::new(agenda, &dataset, &trainers, (settings, run), &cancel)?;
+    let all = with_references(&loaded, &rows)?;
+    eprintln!("Suite {}, {}", loaded.shown(), count(rows.len(), "row"));
+    let runner = args.what.runner(&loaded, &all, args.what.settings(&loaded), &cancel)?;
     let examiner = Examiner::new(&runner);
     let mut found = Vec::new();
     for row in &rows {
         let examined = examiner.examine(row)?;
         let Some(verification) = examined else { break };
         if verification.grade != Grade::Unavailable {
-            print(&format!("{}\n", line(&row.label(&loaded.suite), &verification)))?;
+            print(&format!("{}\n", line(&row.label, &verification)))?;
         }
         found.push(verification.clone());
         // At once, so that a later failure does not lose this grade.
@@ -118,15 +111,17 @@ fn distinct(rows: Vec<Row>, task: &Task) -> Vec<Row> {
 }
 
 /// The rows, after the references that they need.
-fn with_references(loaded: &LoadedSuite, rows: &[Row]) -> Vec<Row> {
+fn with_references(loaded: &LoadedSuite, rows: &[Row]) -> Result<Vec<Row>> {
     let mut all: Vec<Row> = Vec::new();
-    for row in rows.iter().filter_map(|row| reference_row(&loaded.suite, row)) {
-        if !all.contains(&row) {
-            all.push(row);
+    for row in rows {
+        if let Some(reference) = reference_row(&loaded.suite, row)?
+            && !all.contains(&reference)
+        {
+            all.push(reference);
         }
     }
     all.extend_from_slice(rows);
-    all
+    Ok(all)
 }
 
 /// One row for the terminal.

@@ -3,13 +3,15 @@
 use crate::command::{Agenda, Command, Purpose};
 use crate::data;
 use crate::plan::{Row, Selection};
-use crate::runner::{Limits, Settings};
+use crate::runner::{Limits, Runner, Settings};
 use crate::suite::LoadedSuite;
+use crate::trainer::{Plain, make_ready};
 use crate::units;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
+use measure::launch::CancelToken;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The rows to train.
@@ -100,13 +102,26 @@ impl What {
         purpose: Purpose,
     ) -> Result<Vec<Command>> {
         let data = data::place(loaded, self.data.as_deref())?.unwrap_or_default();
-        let agenda = self.agenda(loaded, &data);
-        agenda.commands(rows, purpose).map_err(|reason| anyhow!(reason))
+        Agenda { loaded, data, allow_software: self.allow_software }.commands(rows, purpose)
     }
 
-    /// What is to be done with the suite, on this data.
-    pub fn agenda<'a>(&self, loaded: &'a LoadedSuite, data: &'a Path) -> Agenda<'a> {
-        Agenda { loaded, data, allow_software: self.allow_software }
+    /// Finds the data, makes the trainers of these rows ready, and looks at the machine: all that a run needs.
+    ///
+    /// # Errors
+    /// If the data is not there, or the machine lacks what the settings name.
+    pub fn runner<'a>(
+        &self,
+        loaded: &'a LoadedSuite,
+        rows: &[Row],
+        settings: Settings,
+        cancel: &CancelToken,
+    ) -> Result<Runner<'a>> {
+        let dataset = data::prepare(loaded, self.data.as_deref())?;
+        eprintln!("Data  {dataset}");
+        let (data, allow_software) = (dataset.directory.clone(), self.allow_software);
+        let agenda = Agenda { loaded, data, allow_software };
+        let trainers = make_ready(&agenda, rows, cancel, &mut Plain);
+        Runner::new(agenda, dataset, trainers, settings, cancel)
     }
 
     /// The longest time that a sample may take.

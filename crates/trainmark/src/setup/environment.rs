@@ -1,8 +1,9 @@
 //! Locked Python environments: `python -m venv`, then `pip install --require-hashes`. In the place of one may be
 //! a script that starts a Python of the user's own, with the packages that it has.
 
-use super::runner::SetupError;
+use super::runner::Unavailable;
 use super::stamp::Stamp;
+use anyhow::{Context, Result};
 use measure::launch::withhold;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -46,7 +47,6 @@ pub fn refer(place: &Path, python: &Path) -> io::Result<()> {
     std::fs::create_dir_all(place.join("bin"))?;
     let python = shlex::try_quote(&text(python)).map_err(io::Error::other)?.into_owned();
     files::replace(&script, format!("#!/bin/sh\nexec {python} \"$@\"\n").as_bytes())?;
-    #[cfg(unix)]
     std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     Ok(())
 }
@@ -92,17 +92,17 @@ fn python_in(environment: &Path) -> PathBuf {
 /// The first Python that is new enough and can make environments.
 ///
 /// # Errors
-/// [`SetupError::Unavailable`] if there is none.
-pub fn find(oldest: Option<&str>) -> Result<PathBuf, SetupError> {
+/// [`Unavailable`] if there is none.
+pub fn find(oldest: Option<&str>) -> Result<PathBuf> {
     let oldest = oldest.unwrap_or(OLDEST);
     let candidates = match chosen() {
         Some(choice) => vec![choice],
         None => CANDIDATES.map(OsString::from).to_vec(),
     };
     let found = candidates.iter().find(|candidate| answers(candidate, oldest));
-    found.map(PathBuf::from).ok_or_else(|| {
+    found.map(PathBuf::from).with_context(|| {
         let tried: Vec<_> = candidates.iter().map(|it| it.to_string_lossy()).collect();
-        SetupError::Unavailable(format!(
+        Unavailable(format!(
             "it needs Python {oldest} or newer with its venv module, and none of these is: {}; \
              on Debian: apt-get install python3-venv; ${CHOICE} names another Python",
             tried.join(", ")

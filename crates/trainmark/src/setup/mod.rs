@@ -13,9 +13,10 @@ mod stamp;
 use crate::command::{Command, Purpose};
 use crate::plan;
 use crate::suite::{LoadedSuite, Trainer};
+use anyhow::{Context, Result, bail, ensure};
 use measure::provenance::resolve_program;
 use needs::{Declared, Lock, Setup};
-pub use runner::SetupError;
+pub use runner::Unavailable;
 use stamp::Stamp;
 use std::fs;
 use std::io::Write;
@@ -114,12 +115,10 @@ impl<'a> Site<'a> {
     ///
     /// # Errors
     /// If that Python does not start, or the folder cannot be written to.
-    pub fn refer(&self, python: &Path) -> Result<(), SetupError> {
-        let failed =
-            |error| SetupError::Failed(format!("--installed {}: {error}", python.display()));
-        let found = resolve_program(python);
-        let found = found.ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
-        let packages = environment::packages(&found).map_err(failed)?;
+    pub fn refer(&self, python: &Path) -> Result<()> {
+        let named = || format!("--installed {}", python.display());
+        let found = resolve_program(python).context("it is not there").with_context(named)?;
+        let packages = environment::packages(&found).with_context(named)?;
         let refer = || {
             if self.environment().exists() {
                 fs::remove_dir_all(self.environment())?;
@@ -130,7 +129,7 @@ impl<'a> Site<'a> {
             let python = Some(found.clone());
             Stamp { fingerprint, python, installed: true, unfinished: false }.write(&self.stamp())
         };
-        refer().map_err(|it| SetupError::Failed(format!("{}: {it}", self.folder().display())))
+        refer().with_context(|| self.folder().display().to_string())
     }
 
     /// The result: the environment's folder, or the program.
@@ -150,30 +149,27 @@ impl<'a> Site<'a> {
     /// output goes to standard error and not into [`Site::log`].
     ///
     /// # Errors
-    /// [`SetupError::Unavailable`] if this machine cannot have it.
-    pub fn make(&self, verbose: bool, say: &mut dyn FnMut(&str)) -> Result<(), SetupError> {
-        let failed = |what: &str, error: std::io::Error| {
-            SetupError::Failed(format!("{}: {what}: {error}", self.folder().display()))
-        };
-        let unwritable = |error| failed("cannot be written to", error);
-        fs::create_dir_all(self.folder()).map_err(|error| failed("cannot be made", error))?;
+    /// [`Unavailable`] if this machine cannot have it.
+    pub fn make(&self, verbose: bool, say: &mut dyn FnMut(&str)) -> Result<()> {
+        let cannot = || format!("{}: cannot be written to", self.folder().display());
+        fs::create_dir_all(self.folder()).with_context(cannot)?;
         // Two at once would work in the same environment; the second waits, and finds all done.
         let turn = files::create(&self.folder().join(format!("{}.lock", self.name)));
-        let turn = turn.map_err(unwritable)?;
+        let turn = turn.with_context(cannot)?;
         if turn.try_lock().is_err() {
             say("waiting for another process that sets it up");
-            turn.lock().map_err(|error| failed("cannot be locked", error))?;
+            turn.lock().with_context(cannot)?;
         }
         match self.state() {
             State::Ready => return Ok(()),
-            State::Unavailable(reason) => return Err(SetupError::Unavailable(reason)),
+            State::Unavailable(reason) => bail!(Unavailable(reason)),
             State::Due(_) | State::Outdated => {}
         }
         let fingerprint = self.fingerprint()?;
         let mut stamp = Stamp { fingerprint, python: None, installed: false, unfinished: true };
         let earlier = Stamp::read(&self.stamp());
-        stamp.write(&self.stamp()).map_err(unwritable)?;
-        let mut log = files::create(&self.log()).map_err(unwritable)?;
+        stamp.write(&self.stamp()).with_context(cannot)?;
+        let mut log = files::create(&self.log()).with_context(cannot)?;
         let mut hear = |line: &str| match verbose {
             true => eprintln!("{line}"),
             // Without a log there is still the reason.
@@ -185,21 +181,18 @@ impl<'a> Site<'a> {
             earlier.is_some_and(|it| it.unfinished && it.fingerprint == stamp.fingerprint);
         let made = self.lock.is_some() && goes_on && environment::works(&self.environment());
         if self.lock.is_some() && !made && self.environment().exists() {
-            fs::remove_dir_all(self.environment())
-                .map_err(|error| failed("the old environment cannot be removed", error))?;
+            fs::remove_dir_all(self.environment()).with_context(cannot)?;
         }
         let see = if verbose { String::new() } else { format!("; see {}", self.log().display()) };
-        for command in self.commands(stamp.python.as_deref(), made).map_err(SetupError::Failed)? {
+        for command in self.commands(stamp.python.as_deref(), made)? {
             say(&command.shown());
             runner::run(&command, &mut hear, &see)?;
         }
-        if !is_there(self.loaded, self.trainer) {
-            let program = plan::program(self.loaded, self.trainer).unwrap_or_default();
-            let reason = format!("all commands succeeded, but {} is not there", program.display());
-            return Err(SetupError::Failed(reason));
-        }
+        let program = plan::program(self.loaded, self.trainer)?;
+        let there = is_there(self.loaded, self.trainer);
+        ensure!(there, "all commands succeeded, but {} is not there", program.display());
         stamp.unfinished = false;
-        stamp.write(&self.stamp()).map_err(unwritable)
+        stamp.write(&self.stamp()).with_context(cannot)
     }
 
     /// What a set-up would execute now; nothing where all is there. Which Python it would be is asked of those
@@ -207,23 +200,20 @@ impl<'a> Site<'a> {
     ///
     /// # Errors
     /// If it cannot be set up on this machine, or the suite's words cannot be filled in.
-    pub fn due(&self) -> Result<Vec<Command>, String> {
+    pub fn due(&self) -> Result<Vec<Command>> {
         match self.state() {
-            State::Due(_) | State::Outdated => {
-                let base = self.base().map_err(|error| error.to_string())?;
-                self.commands(base.as_deref(), false)
-            }
+            State::Due(_) | State::Outdated => self.commands(self.base()?.as_deref(), false),
             State::Ready | State::Unavailable(_) => Ok(Vec::new()),
         }
     }
 
     /// The Python that the environment is made with, if there is to be one.
-    fn base(&self) -> Result<Option<PathBuf>, SetupError> {
+    fn base(&self) -> Result<Option<PathBuf>> {
         self.lock.map(|_| environment::find(self.setup.python.as_deref())).transpose()
     }
 
     /// All commands of a set-up, but for the making of an environment that is `made` already.
-    fn commands(&self, python: Option<&Path>, made: bool) -> Result<Vec<Command>, String> {
+    fn commands(&self, python: Option<&Path>, made: bool) -> Result<Vec<Command>> {
         let root = &self.loaded.root;
         let plain = |words| Command::plain(Purpose::SetUp, words, root);
         let mut commands = Vec::new();
@@ -258,11 +248,11 @@ impl<'a> Site<'a> {
     }
 
     /// The digest of the sources of the set-up: if it changes, the set-up is made again.
-    fn fingerprint(&self) -> Result<String, SetupError> {
+    fn fingerprint(&self) -> Result<String> {
         let lock = self.lock.map(|lock| lock.file.as_path());
         let files = lock.into_iter().chain(self.setup.inputs.iter().map(PathBuf::as_path));
         stamp::fingerprint(&self.loaded.root, files, &self.setup.commands)
-            .map_err(|reason| SetupError::Failed(format!("{}: {reason}", self.trainer.name)))
+            .with_context(|| self.trainer.name.clone())
     }
 }
 
@@ -276,7 +266,7 @@ pub fn is_there(loaded: &LoadedSuite, trainer: &Trainer) -> bool {
 ///
 /// # Errors
 /// If one of them cannot be read; the message names it.
-pub fn digest_of(root: &Path, inputs: &[PathBuf]) -> Result<String, String> {
+pub fn digest_of(root: &Path, inputs: &[PathBuf]) -> Result<String> {
     stamp::fingerprint(root, inputs.iter().map(PathBuf::as_path), &[])
 }
 

@@ -1,21 +1,16 @@
 //! Runs the commands of a set-up, and finds in their output why one failed.
 
 use crate::command::Command;
+use anyhow::{Context, Result, bail};
 use measure::text::visible;
 
 /// Characters of a line or a command that a reason shows.
 const SHOWN: usize = 300;
 
-/// Why a set-up did not succeed: one line.
+/// Why a set-up is not to be had on this machine: one line.
 #[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    /// Not to be had on this machine.
-    #[error("{0}")]
-    Unavailable(String),
-    /// It should have worked.
-    #[error("{0}")]
-    Failed(String),
-}
+#[error("unavailable: {0}")]
+pub struct Unavailable(pub String);
 
 /// What tells of a failure, among all that a command printed.
 #[derive(Default)]
@@ -46,26 +41,22 @@ impl Words {
 ///
 /// # Errors
 /// If it does not start or ends badly.
-pub fn run(command: &Command, hear: &mut dyn FnMut(&str), log: &str) -> Result<(), SetupError> {
+pub fn run(command: &Command, hear: &mut dyn FnMut(&str), log: &str) -> Result<()> {
     let shown = command.shown();
     let mut words = Words::default();
     let status = command.overhear(&mut |line| {
         words.hear(line);
         hear(line);
     });
-    let status =
-        status.map_err(|it| SetupError::Failed(format!("`{shown}` cannot be started: {it}")))?;
+    let status = status.with_context(|| format!("`{shown}` cannot be started"))?;
     if status.success() {
         return Ok(());
     }
     let (offline, said) = (words.offline, words.reason());
-    match said.contains("No matching distribution found") && !offline {
-        true => Err(SetupError::Unavailable(said)),
-        false => {
-            let shown = visible(&shown, SHOWN);
-            Err(SetupError::Failed(format!("`{shown}` ended with {status}: {said}{log}")))
-        }
+    if said.contains("No matching distribution found") && !offline {
+        bail!(Unavailable(said));
     }
+    bail!("`{}` ended with {status}: {said}{log}", visible(&shown, SHOWN))
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! The record of a set-up.
 
+use crate::content::files_below;
+use anyhow::{Context, Result};
 use files::Kind;
 use measure::provenance::hexadecimal;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::fs;
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -55,11 +57,21 @@ pub fn fingerprint<'a>(
     root: &Path,
     inputs: impl Iterator<Item = &'a Path>,
     commands: &[Vec<String>],
-) -> Result<String, String> {
+) -> Result<String> {
     let mut digest = Sha256::new();
+    let written = |name: &OsStr| {
+        let name = name.to_string_lossy();
+        !MADE.contains(&&*name) && !name.starts_with('.')
+    };
     for input in inputs {
-        add(&mut digest, root, input)
-            .map_err(|error| format!("cannot read {}: {error}", input.display()))?;
+        let cannot = || format!("cannot read {}", input.display());
+        for file in files_below(&root.join(input), &written).with_context(cannot)? {
+            let content = files::read(&file, INPUT).with_context(cannot)?;
+            let name = file.strip_prefix(root).unwrap_or(&file);
+            digest.update(name.as_os_str().as_encoded_bytes());
+            digest.update(content.len().to_le_bytes());
+            digest.update(&content);
+        }
     }
     // With every word's length, so that no two lists look alike.
     for word in commands.iter().flat_map(|words| words.iter().map(String::as_str).chain(["\n"])) {
@@ -69,30 +81,10 @@ pub fn fingerprint<'a>(
     Ok(hexadecimal(&digest.finalize()))
 }
 
-fn add(digest: &mut Sha256, root: &Path, path: &Path) -> io::Result<()> {
-    let full = root.join(path);
-    if !full.is_dir() {
-        let content = files::read(&full, INPUT)?;
-        digest.update(path.as_os_str().as_encoded_bytes());
-        digest.update(content.len().to_le_bytes());
-        digest.update(&content);
-        return Ok(());
-    }
-    let mut names: Vec<_> =
-        fs::read_dir(&full)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<_>>()?;
-    names.sort();
-    for name in names {
-        let text = name.to_string_lossy();
-        if !MADE.contains(&text.as_ref()) && !text.starts_with('.') {
-            add(digest, root, &path.join(&name))?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_changed_file_changes_the_fingerprint_and_what_was_built_does_not() {
@@ -107,6 +99,6 @@ mod tests {
         write("src/a", "two");
         assert_ne!(print(), first);
         let missing = fingerprint(root.path(), [Path::new("no.lock")].into_iter(), &[]);
-        assert!(missing.unwrap_err().contains("no.lock"));
+        assert!(missing.unwrap_err().to_string().contains("no.lock"));
     }
 }

@@ -4,26 +4,27 @@
 //!
 //! A *batch* is one job array. It has a folder of its own below the output folder, which all nodes
 //! must see under the same path: the order ([`Order`]), the script, a log and a result file per task. Each array task runs `trainmark task`, which is `trainmark run`'s own inner half, so a
-//! result from a node is the same file as one from here. The journal knows a batch before Slurm does:
+//! result from a node is the same file as one from here. The folder is there before Slurm knows of the batch:
 //! a submitting process that dies at any moment is replaced by `--resume`, which finds the jobs again by
 //! their name, and what they have finished in the meantime.
 
 mod scheduler;
 mod script;
 
-pub use scheduler::{JobId, Scheduler, SchedulerError, State};
-pub use script::{Needs, Request, Wishes, render};
+pub use scheduler::check;
+pub use script::{Request, Wishes};
 
-use crate::executor::{Desk, Executor, Order, Task};
-use crate::plan::{self, Row};
+use crate::campaign::{Campaign, Executor, Task};
+use crate::executor::Order;
+use crate::plan::Row;
 use crate::runner::{Round, Runner};
-use crate::suite::Suite;
-use anyhow::{Context, Result, anyhow};
+use crate::share::Needs;
+use anyhow::{Context, Result};
 use files::Kind;
-use measure::launch::CancelToken;
 use record::number::count;
 use record::{Record, Sample, Status};
-use serde::{Deserialize, Serialize};
+use scheduler::{JobId, State};
+use script::render;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -44,31 +45,17 @@ const OVER_MEMORY: &str = "over the scheduler's memory limit";
 /// Bytes of a task's log that go into a record.
 const TAIL: u64 = 4000;
 
-/// A batch as the journal keeps it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Note {
-    /// Its folder's name below [`FOLDER`].
-    slurm_batch: String,
-    job_name: String,
-    /// `None` before it is submitted.
-    job: Option<JobId>,
-}
-
-impl Note {
-    fn new(batch: &Batch, job: Option<JobId>) -> Note {
-        Note { slurm_batch: batch.name.clone(), job_name: batch.job_name(), job }
-    }
-}
-
 /// Below the output folder.
-pub const FOLDER: &str = "slurm";
+const FOLDER: &str = "slurm";
+/// Of a batch that is submitted, the file with the job's number.
+const JOB: &str = "job";
+/// What its tasks are.
+const ORDER: &str = "order.json";
 
 /// Runs tasks as arrays of jobs.
 pub struct Slurm<'a> {
     pub runner: &'a Runner<'a>,
     pub rows: &'a [Row],
-    pub cancel: &'a CancelToken,
-    pub scheduler: Scheduler,
     pub request: Request,
     /// The output folder, absolute, on a file system that the nodes share.
     pub out: PathBuf,
@@ -77,27 +64,14 @@ pub struct Slurm<'a> {
 /// A task that has been handed over and has not come back.
 struct Open {
     task: Task,
-    /// Its batch, and its index in the batch's order.
-    batch: Batch,
+    /// Its batch's folder, and its index in the batch's order.
+    batch: PathBuf,
     index: usize,
     /// Of the array.
     job: JobId,
     submissions: u32,
     /// Since when its job has ended without a result file.
     ended: Option<Instant>,
-}
-
-/// Some tasks that are handed over together.
-#[derive(Clone, Debug)]
-struct Batch {
-    name: String,
-    folder: PathBuf,
-}
-
-impl Batch {
-    fn job_name(&self) -> String {
-        format!("trainmark-{}", self.name)
-    }
 }
 
 /// The state of a task.
@@ -112,19 +86,24 @@ enum Step {
 }
 
 impl Executor for Slurm<'_> {
-    fn run(&mut self, tasks: &[Task], desk: &mut dyn Desk) -> Result<()> {
-        let (mut open, mut rest) = self.adopt(tasks, desk)?;
+    fn run(&mut self, tasks: &[Task], campaign: &mut Campaign) -> Result<()> {
+        let (mut open, mut rest) = self.adopt(tasks)?;
         if !open.is_empty() {
             eprintln!("Submitted before and followed: {}", count(open.len(), "task"));
         }
-        open.retain(|it| desk.begin(it.task));
-        rest.retain(|task| desk.begin(*task));
-        for (needs, tasks) in self.by_needs(&rest)? {
+        open.retain(|it| campaign.begin(it.task));
+        rest.retain(|task| campaign.begin(*task));
+        // All jobs of an array ask for the same.
+        let mut sorted: BTreeMap<Needs, Vec<Task>> = BTreeMap::new();
+        for task in rest {
+            sorted.entry(self.rows[task.row].needs).or_default().push(task);
+        }
+        for (needs, tasks) in sorted {
             for part in tasks.chunks(LARGEST_ARRAY) {
-                open.extend(self.submit(needs, part, desk)?);
+                open.extend(self.submit(needs, part)?);
             }
         }
-        self.follow(open, desk)
+        self.follow(open, campaign)
     }
 
     fn takes_all_rounds(&self) -> bool {
@@ -134,25 +113,24 @@ impl Executor for Slurm<'_> {
 
 impl Slurm<'_> {
     /// Tasks that an earlier process has submitted, and the other tasks.
-    fn adopt(&self, tasks: &[Task], desk: &dyn Desk) -> Result<(Vec<Open>, Vec<Task>)> {
-        let mut batches: BTreeMap<String, Note> = BTreeMap::new();
-        for note in desk.notes() {
-            if let Ok(note) = serde_json::from_value::<Note>(note.clone()) {
-                batches.insert(note.slurm_batch.clone(), note);
-            }
-        }
+    fn adopt(&self, tasks: &[Task]) -> Result<(Vec<Open>, Vec<Task>)> {
         let (mut open, mut rest) = (Vec::new(), tasks.to_vec());
+        let folders = std::fs::read_dir(self.out.join(FOLDER)).into_iter().flatten().flatten();
+        let mut batches: Vec<PathBuf> = folders.map(|entry| entry.path()).collect();
+        let own = format!("{}-", job_name(Path::new(&self.runner.run.id)));
+        batches.retain(|batch| job_name(batch).starts_with(&own));
+        batches.sort();
         // The newest first: of a task that was submitted twice it is the one that counts.
-        for note in batches.values().rev() {
-            let batch = self.batch(&note.slurm_batch);
-            let Ok(order) = read_order(&batch.folder) else { continue };
-            let job = match &note.job {
-                Some(job) => Some(job.clone()),
-                // It may have died between the submission and the note of it.
-                None => self.scheduler.find(&note.job_name)?,
-            };
+        for batch in batches.into_iter().rev() {
+            let read = |name| files::read(&batch.join(name), Kind::ORDER).ok();
+            let order = read(ORDER).and_then(|bytes| serde_json::from_slice::<Order>(&bytes).ok());
+            let Some(order) = order else { continue };
+            let job = read(JOB).and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            // It may have died between the submission and the note of it.
+            let job =
+                job.map_or_else(|| scheduler::find(&job_name(&batch)), |job| Ok(Some(job)))?;
             let Some(job) = job else { continue };
-            let states = self.scheduler.states(&job)?.unwrap_or_default();
+            let states = scheduler::states(job)?.unwrap_or_default();
             for (index, ordered) in order.tasks.iter().enumerate() {
                 let same = |task: &&Task| {
                     task.round == ordered.round
@@ -163,7 +141,7 @@ impl Slurm<'_> {
                     continue;
                 }
                 if let Some(at) = rest.iter().position(|task| same(&task)) {
-                    let (task, batch, job) = (rest.remove(at), batch.clone(), job.clone());
+                    let (task, batch) = (rest.remove(at), batch.clone());
                     open.push(Open { task, batch, index, job, submissions: 1, ended: None });
                 }
             }
@@ -171,51 +149,33 @@ impl Slurm<'_> {
         Ok((open, rest))
     }
 
-    /// The batch of a name in the journal, within its folder whatever the journal says.
-    fn batch(&self, name: &str) -> Batch {
-        let name = Path::new(name).file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Batch { folder: self.out.join(FOLDER).join(&name), name }
-    }
-
-    /// Tasks that can be in one array, in their order.
-    fn by_needs(&self, tasks: &[Task]) -> Result<BTreeMap<Needs, Vec<Task>>> {
-        let mut sorted: BTreeMap<Needs, Vec<Task>> = BTreeMap::new();
-        for task in tasks {
-            let needs = needs(&self.runner.loaded().suite, &self.rows[task.row])?;
-            sorted.entry(needs).or_default().push(*task);
-        }
-        Ok(sorted)
-    }
-
-    /// Writes a batch, submits it, and notes both before and after.
-    fn submit(&self, needs: Needs, tasks: &[Task], desk: &mut dyn Desk) -> Result<Vec<Open>> {
+    /// Writes a batch, submits it, and notes the job.
+    fn submit(&self, needs: Needs, tasks: &[Task]) -> Result<Vec<Open>> {
         let parent = self.out.join(FOLDER);
         let hint = || format!("{}: no batch can be written there", parent.display());
         std::fs::create_dir_all(&parent).with_context(hint)?;
         let mut number = 1;
         let batch = loop {
             // Sorted by name, the newest is last.
-            let batch = self.batch(&format!("{}-{number:04}", self.runner.run.id));
-            match std::fs::create_dir(&batch.folder) {
+            let batch = parent.join(format!("{}-{number:04}", self.runner.run.id));
+            match std::fs::create_dir(&batch) {
                 Ok(()) => break batch,
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
                 Err(error) => return Err(error).with_context(hint),
             }
         };
         for inner in ["results", "logs"] {
-            std::fs::create_dir(batch.folder.join(inner)).with_context(hint)?;
+            std::fs::create_dir(batch.join(inner)).with_context(hint)?;
         }
         let order = serde_json::to_vec(&Order::new(self.runner, self.rows, tasks))?;
-        files::replace(&batch.folder.join("order.json"), &order).with_context(hint)?;
-        desk.note(serde_json::to_value(Note::new(&batch, None))?)?;
+        files::replace(&batch.join(ORDER), &order).with_context(hint)?;
         let indices: Vec<usize> = (0..tasks.len()).collect();
-        let job = self.submit_script(needs, &batch.folder, &batch.job_name(), &indices)?;
-        let logs = batch.folder.join("logs");
-        let tasks_of = count(tasks.len(), "task");
+        let job = self.submit_script(needs, &batch, &job_name(&batch), &indices)?;
+        let (logs, tasks_of) = (batch.join("logs"), count(tasks.len(), "task"));
         eprintln!("Slurm job {job}: {tasks_of}, logs in {}", logs.display());
-        desk.note(serde_json::to_value(Note::new(&batch, Some(job.clone())))?)?;
+        files::replace(&batch.join(JOB), job.to_string().as_bytes()).with_context(hint)?;
         let opened = |(index, &task): (usize, &Task)| {
-            let (batch, job) = (batch.clone(), job.clone());
+            let batch = batch.clone();
             Open { task, batch, index, job, submissions: 1, ended: None }
         };
         Ok(tasks.iter().enumerate().map(opened).collect())
@@ -231,14 +191,14 @@ impl Slurm<'_> {
         let script = render(&self.request, needs, folder, job_name, indices)?;
         let path = folder.join("job.sh");
         files::replace(&path, script.as_bytes()).with_context(|| path.display().to_string())?;
-        Ok(self.scheduler.submit(&path)?)
+        scheduler::submit(&path)
     }
 
     /// Looks at the queue until nothing is open.
-    fn follow(&self, mut open: Vec<Open>, desk: &mut dyn Desk) -> Result<()> {
+    fn follow(&self, mut open: Vec<Open>, campaign: &mut Campaign) -> Result<()> {
         while !open.is_empty() {
-            if self.cancel.is_cancelled() {
-                return self.give_up(open, desk);
+            if self.runner.cancel.is_cancelled() {
+                return self.give_up(open, campaign);
             }
             let states = self.states(&open)?;
             let mut still = Vec::new();
@@ -256,25 +216,25 @@ impl Slurm<'_> {
                 let patient = it.ended.is_some_and(|since| since.elapsed() < FILE_PATIENCE);
                 match step((state, written), it.submissions < MOST_SUBMISSIONS, patient, &log) {
                     Step::Wait => still.push(it),
-                    Step::Done(result) => desk.end(it.task, *result)?,
+                    Step::Done(result) => campaign.end(it.task, *result)?,
                     Step::Failed(status, what) => {
                         let reason = format!("job {}_{}: {what}", it.job, it.index);
-                        desk.end(it.task, self.failure(&it, status, reason, log))?;
+                        campaign.end(it.task, self.failure(&it, status, reason, log))?;
                     }
                     Step::Again(word) => {
                         eprintln!("Slurm job {}_{}: {word}; submitted again", it.job, it.index);
                         (it.submissions, it.ended) = (it.submissions + 1, None);
                         let _ = std::fs::remove_file(it.result_path()); // there may be none
                         let name = format!("trainmark-again-{}", it.job);
-                        let needs = needs(&self.runner.loaded().suite, &self.rows[it.task.row])?;
-                        it.job = self.submit_script(needs, &it.batch.folder, &name, &[it.index])?;
+                        let needs = self.rows[it.task.row].needs;
+                        it.job = self.submit_script(needs, &it.batch, &name, &[it.index])?;
                         still.push(it);
                     }
                 }
             }
             open = still;
             let until = Instant::now() + LOOK_EVERY;
-            while !open.is_empty() && Instant::now() < until && !self.cancel.is_cancelled() {
+            while !open.is_empty() && Instant::now() < until && !self.runner.cancel.is_cancelled() {
                 std::thread::sleep(Duration::from_millis(50));
             }
         }
@@ -285,8 +245,8 @@ impl Slurm<'_> {
     fn states(&self, open: &[Open]) -> Result<BTreeMap<JobId, BTreeMap<usize, State>>> {
         let mut all = BTreeMap::new();
         for job in jobs(open) {
-            if let Some(states) = self.scheduler.states(job)? {
-                all.insert(job.clone(), states);
+            if let Some(states) = scheduler::states(job)? {
+                all.insert(job, states);
             }
         }
         Ok(all)
@@ -308,9 +268,9 @@ impl Slurm<'_> {
     }
 
     /// The user cancels: so do the jobs. What has a result is kept.
-    fn give_up(&self, open: Vec<Open>, desk: &mut dyn Desk) -> Result<()> {
+    fn give_up(&self, open: Vec<Open>, campaign: &mut Campaign) -> Result<()> {
         for job in jobs(&open) {
-            self.scheduler.cancel(job)?;
+            scheduler::cancel(job)?;
         }
         let deadline = Instant::now() + CANCEL_PATIENCE;
         while Instant::now() < deadline {
@@ -325,7 +285,7 @@ impl Slurm<'_> {
             // The signal reaches the trainer as well as the harness: whatever became of a task that
             // did not complete is the cancellation's doing. It runs again after --resume.
             match read_result(&it.result_path()) {
-                Some(result) if result.status.completed() => desk.end(it.task, result)?,
+                Some(result) if result.status.completed() => campaign.end(it.task, result)?,
                 _ => {}
             }
         }
@@ -335,12 +295,12 @@ impl Slurm<'_> {
 
 impl Open {
     fn result_path(&self) -> PathBuf {
-        self.batch.folder.join("results").join(format!("{}.json", self.index))
+        self.batch.join("results").join(format!("{}.json", self.index))
     }
 
     /// The end of what the task printed, on its latest submission.
     fn log(&self) -> String {
-        let path = self.batch.folder.join("logs").join(format!("{}_{}.log", self.job, self.index));
+        let path = self.batch.join("logs").join(format!("{}_{}.log", self.job, self.index));
         let tail = files::read_end(&path, Kind::LOG, TAIL).unwrap_or_default();
         String::from_utf8_lossy(&tail).trim().to_owned()
     }
@@ -386,8 +346,13 @@ fn step(known: (Option<State>, Option<Record>), again: bool, patient: bool, log:
 }
 
 /// Each once.
-fn jobs(open: &[Open]) -> BTreeSet<&JobId> {
-    open.iter().map(|it| &it.job).collect()
+fn jobs(open: &[Open]) -> BTreeSet<JobId> {
+    open.iter().map(|it| it.job).collect()
+}
+
+/// What a batch's job is called.
+fn job_name(batch: &Path) -> String {
+    format!("trainmark-{}", batch.file_name().unwrap_or_default().display())
 }
 
 /// Slurm's own lines in a task's log begin with it, `slurmstepd-node1: error:` for example.
@@ -407,33 +372,19 @@ fn last_line(log: &str) -> &str {
     last.unwrap_or("it printed nothing")
 }
 
-fn read_order(folder: &Path) -> Result<Order> {
-    Ok(serde_json::from_slice(&files::read(&folder.join("order.json"), Kind::ORDER)?)?)
-}
-
 /// Result files are there whole or not at all.
 fn read_result(path: &Path) -> Option<Record> {
     serde_json::from_slice(&files::read(path, Kind::RESULT).ok()?).ok()
-}
-
-fn needs(suite: &Suite, row: &Row) -> Result<Needs> {
-    let read = || Ok::<_, String>((row.nodes(suite)?, plan::needs(suite, row)?));
-    let (nodes, asks) = read().map_err(|it| anyhow!(it))?;
-    Ok(Needs { nodes, gpus: asks.devices, cpus: asks.cores })
 }
 
 /// The scripts of batches that are not submitted, for `--dry-run`.
 ///
 /// # Errors
 /// If a path cannot stand in a script.
-pub fn preview(
-    request: &Request,
-    out: &Path,
-    (suite, rows, repeats): (&Suite, &[Row], usize),
-) -> Result<String> {
+pub fn preview(request: &Request, out: &Path, rows: &[Row], repeats: usize) -> Result<String> {
     let mut tasks: BTreeMap<Needs, usize> = BTreeMap::new();
     for row in rows {
-        *tasks.entry(needs(suite, row)?).or_default() += repeats;
+        *tasks.entry(row.needs).or_default() += repeats;
     }
     let script = |(needs, tasks): (Needs, usize)| {
         let indices: Vec<usize> = (0..tasks.min(LARGEST_ARRAY)).collect();

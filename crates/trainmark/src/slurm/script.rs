@@ -1,5 +1,6 @@
 //! The batch script: what `sbatch` is given, and what `--executor slurm --dry-run` prints.
 
+use crate::share::Needs;
 use crate::units;
 use anyhow::{Context, Result, bail};
 use std::fmt::Write;
@@ -45,15 +46,6 @@ pub struct Wishes {
     no_node_measure: bool,
 }
 
-/// The resources of a row on the cluster: all jobs of an array take the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Needs {
-    pub nodes: u32,
-    /// On each node; `None` if the user's option decides.
-    pub gpus: Option<usize>,
-    pub cpus: Option<usize>,
-}
-
 /// The request to the scheduler.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -89,9 +81,10 @@ pub fn render(
     let Some(folder_text) = folder.to_str() else {
         bail!("{}: Slurm takes only UTF-8 paths", folder.display());
     };
+    let limit = request.wishes.array_limit.map_or(String::new(), |most| format!("%{most}"));
     let mut options = vec![
         format!("--job-name={job_name}"),
-        format!("--array={}{}", ranges(indices), limit(request.wishes.array_limit)),
+        format!("--array={}{limit}", ranges(indices)),
         // In file names Slurm reads %A as the job and %a as the index.
         format!("--output={}/logs/%A_%a.log", folder_text.replace('%', "%%")),
         "--open-mode=append".to_owned(), // a requeued task's second log behind its first
@@ -137,17 +130,14 @@ fn task_options(request: &Request, needs: Needs) -> Vec<String> {
     options.extend(wishes.partition.iter().map(|name| format!("--partition={name}")));
     options.extend(wishes.nodes_like.iter().map(|name| format!("--constraint={name}")));
     let either = |row: Option<usize>, all: Option<u32>| row.or(all.map(|number| number as usize));
-    let (gpus, cpus) = (either(needs.gpus, wishes.gpus), either(needs.cpus, wishes.cpus_per_task));
+    let (gpus, cpus) =
+        (either(needs.devices, wishes.gpus), either(needs.cores, wishes.cpus_per_task));
     options.extend(gpus.map(|number| format!("--gres=gpu:{number}")));
     options.extend(cpus.map(|number| format!("--cpus-per-task={number}")));
     options.extend(wishes.task_memory.map(|bytes| format!("--mem={}K", bytes.div_ceil(1024))));
     options.extend(wishes.exclusive.then(|| "--exclusive".to_owned()));
     options.extend(wishes.sbatch.iter().cloned());
     options
-}
-
-fn limit(most: Option<u32>) -> String {
-    most.map_or(String::new(), |most| format!("%{most}"))
 }
 
 /// `0-3,7` of 0, 1, 2, 3, 7.
@@ -166,17 +156,17 @@ fn minutes(time: Duration) -> u64 {
 }
 
 fn quoted(path: &Path) -> Result<String> {
-    match path.to_str() {
-        Some(text) if !text.contains('\n') => Ok(format!("'{}'", text.replace('\'', r"'\''"))),
-        _ => bail!("{}: cannot stand in a batch script", path.display()),
-    }
+    let text = path.to_str().filter(|text| !text.contains('\n'));
+    let text =
+        text.with_context(|| format!("{}: cannot stand in a batch script", path.display()))?;
+    Ok(shlex::try_quote(text)?.into_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ONE: Needs = Needs { nodes: 1, gpus: None, cpus: None };
+    const ONE: Needs = Needs { nodes: 1, devices: None, cores: None };
 
     fn request() -> Request {
         let wishes = Wishes {
@@ -204,7 +194,7 @@ mod tests {
 
     #[test]
     fn what_a_row_takes_is_asked_for_and_not_what_others_take() {
-        let needs = Needs { nodes: 4, gpus: Some(8), cpus: Some(96) };
+        let needs = Needs { nodes: 4, devices: Some(8), cores: Some(96) };
         let script = render(&request(), needs, Path::new("/b"), "trainmark-x", &[0]).unwrap();
         for line in ["--nodes=4", "--ntasks-per-node=1", "--gres=gpu:8", "--cpus-per-task=96"] {
             assert!(script.contains(&format!("#SBATCH {line}\n")), "{script}");

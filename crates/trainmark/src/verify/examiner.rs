@@ -1,13 +1,14 @@
 //! One row, verified: the trainer takes the steps twice; where it is different, again with
 //! fewer, to find the first step and what went wrong in it.
 
-use super::exchange::{Answer, Outcome, Reference, ask};
+use super::exchange::{Outcome, Reference, ask};
 use crate::command::Purpose;
 use crate::identity;
 use crate::judge;
 use crate::plan::Row;
 use crate::runner::{Ended, Runner};
 use crate::suite::Suite;
+use crate::trainer::NotReady;
 use anyhow::{Error, Result};
 use measure::provenance::Moment;
 use protocol::grade::{Comparison, Grade, Quantity};
@@ -33,27 +34,28 @@ pub struct Examiner<'a> {
 /// The reference's steps, or why there are none, by its command and their number.
 type References = HashMap<(String, usize), Result<Rc<Reference>, String>>;
 
-/// What a trainer made of some steps.
-struct Take {
-    outcome: Outcome,
-    precision: Option<String>,
-}
-
 /// The row of the reference that a row is compared with, in the same configuration.
-pub fn reference_row(suite: &Suite, row: &Row) -> Option<Row> {
-    let name = &suite.task().verify.as_ref()?.reference;
-    let trainer = suite.trainers.iter().position(|trainer| trainer.name == *name)?;
-    let backend = suite.trainers[trainer].backends.first()?.clone();
-    Some(Row { trainer, backend, tags: Vec::new(), prefix: String::new(), ..row.clone() })
+///
+/// # Errors
+/// If its needs make no sense.
+pub fn reference_row(suite: &Suite, row: &Row) -> Result<Option<Row>> {
+    let Some(verify) = &suite.task().verify else { return Ok(None) };
+    let named = suite.trainers.iter().position(|trainer| trainer.name == verify.reference);
+    let Some(trainer) = named else { return Ok(None) };
+    let backend = suite.trainers[trainer].backends.first().cloned().unwrap_or_default();
+    let own = Row { trainer, backend, tags: Vec::new(), prefix: String::new(), ..row.clone() };
+    own.completed(suite).map(Some)
 }
 
 /// A row as it is verified: what the task changes in its configuration for that.
-pub fn to_verify(suite: &Suite, row: &Row) -> Row {
+///
+/// # Errors
+/// If its needs make no sense then.
+pub fn to_verify(suite: &Suite, row: &Row) -> Result<Row> {
     let mut row = row.clone();
-    for (key, value) in suite.task().verify.iter().flat_map(|verify| &verify.config) {
-        row.config.insert(key.clone(), value.clone());
-    }
-    row
+    let changed = suite.task().verify.iter().flat_map(|verify| &verify.config);
+    row.config.extend(changed.map(|(key, value)| (key.clone(), value.clone())));
+    row.completed(suite)
 }
 
 /// Why there is nothing to compare.
@@ -72,11 +74,13 @@ impl From<Error> for Stop {
     }
 }
 
-fn failed(status: Status, reason: String) -> Stop {
-    match status {
-        Status::Interrupted => Stop::Cancelled,
-        Status::Unavailable => Stop::Known(Grade::Unavailable, reason),
-        status => Stop::Known(Grade::Failed, format!("{status}: {reason}")),
+impl From<NotReady> for Stop {
+    fn from(NotReady { status, reason }: NotReady) -> Stop {
+        match status {
+            Status::Interrupted => Stop::Cancelled,
+            Status::Unavailable => Stop::Known(Grade::Unavailable, reason),
+            status => Stop::Known(Grade::Failed, format!("{status}: {reason}")),
+        }
     }
 }
 
@@ -92,7 +96,7 @@ impl<'a> Examiner<'a> {
     /// If the harness itself cannot go on.
     pub fn examine(&self, row: &Row) -> Result<Option<Verification>> {
         let mut found = self.blank(row);
-        match self.grade(&to_verify(&self.runner.loaded().suite, row), &mut found) {
+        match self.grade(&to_verify(&self.runner.loaded().suite, row)?, &mut found) {
             Ok(()) => {}
             Err(Stop::Known(grade, reason)) => (found.grade, found.reason) = (grade, Some(reason)),
             Err(Stop::Cancelled) => return Ok(None),
@@ -133,18 +137,18 @@ impl<'a> Examiner<'a> {
 
     /// Two takes of all steps: the worse one's grade, and whether they have the same bits.
     fn grade(&self, row: &Row, found: &mut Verification) -> Result<(), Stop> {
-        self.runner.ready(row).map_err(|(status, reason)| failed(status, reason))?;
+        self.runner.ready(row)?;
         found.steps = self.runner.loaded().suite.task().verify.as_ref().map_or(0, |it| it.steps);
         let reference = self.reference(row, found.steps)?;
-        let first = self.take(row, &reference)?;
-        let second = self.take(row, &reference).map_err(|stop| match stop {
+        let (first, precision) = self.take(row, &reference)?;
+        let (second, _) = self.take(row, &reference).map_err(|stop| match stop {
             Stop::Known(grade, reason) => Stop::Known(grade, format!("the second time: {reason}")),
             other => other,
         })?;
-        found.precision = first.precision.clone();
-        found.nondeterminism = difference(&first.outcome, &second.outcome);
+        found.precision = precision;
+        found.nondeterminism = difference(&first, &second);
         found.deterministic = Some(found.nondeterminism.is_none());
-        let (one, other) = (reference.grade(&first.outcome), reference.grade(&second.outcome));
+        let (one, other) = (reference.grade(&first), reference.grade(&second));
         let worse = if other.grade > one.grade { other } else { one };
         note(found, &worse);
         if found.grade == Grade::Different {
@@ -172,7 +176,7 @@ impl<'a> Examiner<'a> {
             if !reference.begins(all) {
                 return Ok(()); // it chooses other samples for fewer steps
             }
-            let take = match self.take(row, &reference) {
+            let (outcome, _) = match self.take(row, &reference) {
                 // It does not take fewer steps: what is known of all of them has to do.
                 Err(Stop::Known(_, reason)) => {
                     let known = found.reason.as_deref().unwrap_or("different");
@@ -183,7 +187,7 @@ impl<'a> Examiner<'a> {
                 }
                 other => other?,
             };
-            let comparison = reference.grade(&take.outcome);
+            let comparison = reference.grade(&outcome);
             if comparison.grade == Grade::Different {
                 (different, at) = (next, Some(comparison));
             } else {
@@ -210,21 +214,20 @@ impl<'a> Examiner<'a> {
             )
         };
         let name = &suite.task().verify.as_ref().ok_or_else(none)?.reference;
-        let row = reference_row(suite, row).ok_or_else(none)?;
+        let row = reference_row(suite, row)?.ok_or_else(none)?;
         let command =
             self.runner.agenda.attempt(&row, Purpose::Verify, Path::new(""), &BTreeMap::new());
-        let key = (command.map_err(|it| known(name, &it))?.to_string(), steps);
+        let key = (command.map_err(|it| known(name, &it.to_string()))?.to_string(), steps);
         if let Some(reference) = self.references.borrow().get(&key) {
             return reference.clone().map_err(|reason| known(name, &reason));
         }
-        let ready = self.runner.ready(&row).map_err(|(_, reason)| reason);
-        let found = match ready {
+        let found = match self.runner.ready(&row) {
             Ok(_) => match self.start(&row, None, steps) {
                 Ok((folder, _)) => Reference::read(folder.path(), steps).map(Rc::new),
                 Err(Stop::Known(_, reason)) => Err(reason),
                 Err(stop) => return Err(stop),
             },
-            Err(reason) => Err(reason),
+            Err(why) => Err(why.reason),
         };
         self.references.borrow_mut().insert(key, found.clone());
         found.map_err(|reason| known(name, &reason))
@@ -247,8 +250,8 @@ impl<'a> Examiner<'a> {
             reference: from.is_none(),
             config: config.map(|(key, value)| (key.clone(), value.clone())).collect(),
         };
-        let share =
-            self.runner.share(row, &[]).map_err(|reason| failed(Status::Unavailable, reason))?;
+        let lacks = |reason| NotReady::new(Status::Unavailable, reason);
+        let share = self.runner.share(row, &[]).map_err(lacks)?;
         let prepared = self.runner.prepare(row, Purpose::Verify, share)?;
         ask(prepared.folder(), from, &request)?;
         let Ended { attempt, said, changed, .. } =
@@ -260,31 +263,29 @@ impl<'a> Examiner<'a> {
             ));
         }
         match judge::ended(&attempt.outcome) {
-            Some((status, reason)) => Err(failed(status, reason)),
+            Some((status, reason)) => Err(NotReady::new(status, reason).into()),
             None => Ok((prepared.into_folder(), said.trainer.precision)),
         }
     }
 
-    /// Starts the trainer for the reference's steps.
-    fn take(&self, row: &Row, reference: &Reference) -> Result<Take, Stop> {
+    /// What a trainer made of the reference's steps, and the precision that it says it has.
+    fn take(&self, row: &Row, reference: &Reference) -> Result<(Outcome, Option<String>), Stop> {
         let steps = reference.steps;
         let (folder, precision) = self.start(row, Some(reference), steps)?;
         let answer = reference.answer(folder.path());
-        match answer.map_err(|reason| Stop::Known(Grade::Failed, reason))? {
-            Answer::Steps(outcome) => Ok(Take { outcome, precision }),
-            Answer::Nothing => {
+        let outcome =
+            answer.map_err(|reason| Stop::Known(Grade::Failed, reason))?.ok_or_else(|| {
                 let reason = "it does not take part in verification (docs/trainer.md explains how)";
-                Err(Stop::Known(Grade::NotVerified, reason.to_owned()))
-            }
-            Answer::OtherSteps(number) => {
-                let hint = match number + 1 == steps {
-                    true => "; perhaps it drops a smaller last batch",
-                    false => "",
-                };
-                let reason = format!("it took {number} of {steps} steps{hint}");
-                Err(Stop::Known(Grade::Different, reason))
-            }
+                Stop::Known(Grade::NotVerified, reason.to_owned())
+            })?;
+        let number = outcome.losses.len();
+        if number != steps {
+            let dropped = number + 1 == steps;
+            let hint = if dropped { "; perhaps it drops a smaller last batch" } else { "" };
+            let reason = format!("it took {number} of {steps} steps{hint}");
+            return Err(Stop::Known(Grade::Different, reason));
         }
+        Ok((outcome, precision))
     }
 }
 
