@@ -48,7 +48,8 @@ pub fn suite(text: &str) {
     let suite = match Suite::parse(text, "fuzzed.toml") {
         Ok(suite) => suite,
         Err(error) => {
-            assert_eq!(error.to_string().lines().count(), 1, "an error is one line: {error}");
+            let text = format!("{error:#}");
+            assert_eq!(text.lines().count(), 1, "an error is one line: {text}");
             return;
         }
     };
@@ -67,7 +68,6 @@ pub fn suite(text: &str) {
                 assert!(!words.is_empty());
             }
             plan::environment(&suite, case);
-            case.label(&suite);
         }
     }
 }

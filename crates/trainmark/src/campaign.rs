@@ -165,7 +165,7 @@ impl<'a> Campaign<'a> {
                 }
                 standing.file =
                     past.ran.iter().rfind(|ran| ran.identity == standing.identity).map(file_of);
-                self.restore(index)?;
+                self.restore(index).with_context(|| self.cannot_write(index))?;
             } else if last.identity == standing.identity || last.result.samples.is_empty() {
                 // Its file is replaced by whatever comes of it now.
                 standing.file = Some(file_of(last));
@@ -260,15 +260,11 @@ impl<'a> Campaign<'a> {
 
     /// Journal first: what is in it is not lost, whatever happens to the file.
     fn keep(&mut self, index: usize, part: Record) -> Result<()> {
-        let hint = self.cannot_write(index);
         let standing = &mut self.rows[index];
         if let Some(keeper) = &mut self.keeper {
             let file =
                 standing.file.clone().unwrap_or_else(|| standing.name.first_free(&keeper.out));
-            keeper
-                .journal
-                .ran(index, standing.identity.clone(), &file, part.clone())
-                .context(hint)?;
+            keeper.journal.ran(index, standing.identity.clone(), &file, part.clone())?;
             standing.file = Some(file);
         }
         standing.absorb(part);
@@ -287,7 +283,6 @@ impl<'a> Campaign<'a> {
     /// Writes a row's file, whole or not at all. A file that is not of this run is never replaced,
     /// should one have got the name in between: the row gets another one.
     fn write(&mut self, index: usize) -> Result<()> {
-        let hint = self.cannot_write(index);
         let Some(keeper) = &mut self.keeper else { return Ok(()) };
         let standing = &mut self.rows[index];
         loop {
@@ -296,12 +291,11 @@ impl<'a> Campaign<'a> {
             let own = standing.written
                 || read(&path).is_some_and(|found| id(&found) == id(&standing.result));
             if own {
-                write::replace(&path, &standing.result).with_context(|| hint.clone())?;
-            } else if !write::write_new(&path, &standing.result).with_context(|| hint.clone())? {
+                write::replace(&path, &standing.result)?;
+            } else if !write::write_new(&path, &standing.result)? {
                 let file = standing.name.first_free(&keeper.out);
                 let renamed = without_samples(&standing.result);
-                let said = keeper.journal.ran(index, standing.identity.clone(), &file, renamed);
-                said.with_context(|| hint.clone())?;
+                keeper.journal.ran(index, standing.identity.clone(), &file, renamed)?;
                 standing.file = Some(file);
                 continue;
             }
@@ -335,7 +329,7 @@ impl<'a> Campaign<'a> {
         let fine = part.samples.iter().all(|sample| sample.status.completed());
         let warm_up = task.round == Round::WarmUp && fine && !part.samples.is_empty();
         if !warm_up {
-            self.keep(task.row, part)?;
+            self.keep(task.row, part).with_context(|| self.cannot_write(task.row))?;
         }
         let standing = &self.rows[task.row];
         let folder = self.keeper.as_ref().map(|keeper| keeper.out.as_path());

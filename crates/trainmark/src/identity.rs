@@ -152,7 +152,7 @@ mod tests {
     fn identity(loaded: &LoadedSuite, program_sha256: &str) -> Fingerprint {
         let row = plan::plan(&loaded.suite, &plan::Selection::default()).unwrap().remove(0);
         let sha256 = Some(program_sha256.to_owned());
-        let ready = Ready { program: "sh".into(), sha256, probe: None };
+        let ready = Ready { sha256, probe: None };
         of(loaded, &row, Some(&ready), "data", false)
     }
 

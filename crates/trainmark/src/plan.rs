@@ -280,7 +280,7 @@ pub fn command(suite: &Suite, row: &Row, places: &Places) -> Result<Vec<String>>
     let mut words = Vec::new();
     for argument in &trainer.command {
         match argument {
-            Argument::Always(text) => words.push(fill(text, &lookup).map_err(|key| {
+            Argument::Always(text) => words.push(fill(text, lookup).map_err(|key| {
                 anyhow!(
                     "the command of {:?} uses {{{key}}}, but {} has no value for it: add one under \
                      [config], or with --set {key}=VALUE",
@@ -290,7 +290,7 @@ pub fn command(suite: &Suite, row: &Row, places: &Places) -> Result<Vec<String>>
             })?),
             Argument::IfKnown(texts) => {
                 let filled: Result<Vec<_>, _> =
-                    texts.iter().map(|text| fill(text, &lookup)).collect();
+                    texts.iter().map(|text| fill(text, lookup)).collect();
                 words.extend(filled.unwrap_or_default());
             }
         }
@@ -318,7 +318,7 @@ pub fn environment(suite: &Suite, row: &Row) -> BTreeMap<String, String> {
     let declared = &suite.trainers[row.trainer].environment;
     let filled = declared
         .iter()
-        .filter_map(|(name, text)| fill(text, &lookup).ok().map(|value| (name.clone(), value)));
+        .filter_map(|(name, text)| fill(text, lookup).ok().map(|value| (name.clone(), value)));
     filled.collect()
 }
 
@@ -339,10 +339,7 @@ pub fn fixed_command(
         "devices" => Some(protocol::drivers::words(allow_software)),
         key => cargo_target(loaded, key),
     };
-    words
-        .iter()
-        .map(|word| fill(word, &lookup).map_err(|key| unknown_here(trainer, &key)))
-        .collect()
+    words.iter().map(|word| fill(word, lookup).map_err(|key| unknown_here(trainer, &key))).collect()
 }
 
 fn unknown_here(trainer: &Trainer, key: &str) -> anyhow::Error {
@@ -355,7 +352,7 @@ fn unknown_here(trainer: &Trainer, key: &str) -> anyhow::Error {
 /// # Errors
 /// If a placeholder other than `{cargo_target}` is named.
 pub fn program(loaded: &LoadedSuite, trainer: &Trainer) -> Result<PathBuf> {
-    let filled = fill(&trainer.program, &|key| cargo_target(loaded, key));
+    let filled = fill(&trainer.program, |key| cargo_target(loaded, key));
     let path = PathBuf::from(filled.map_err(|key| unknown_here(trainer, &key))?);
     let ours = trainer.program.starts_with("{cargo_target}");
     if (ours || trainer.is_only_compared_with())

@@ -76,17 +76,13 @@ impl Ranks {
     }
 
     fn started(&mut self, rank: u32, ranks: Option<u32>) {
-        let of_others = self.told.zip(ranks).filter(|(told, ranks)| told != ranks);
-        let contradiction = match of_others {
-            Some((told, ranks)) => {
+        let again = self.stages.get(&rank) >= Some(&Stage::Started) && ranks > Some(1);
+        let contradiction = match self.told.zip(ranks) {
+            Some((told, ranks)) if told != ranks => {
                 Some(format!("rank {rank} says that there are {ranks} ranks, another {told}"))
             }
-            None if self.stages.get(&rank) >= Some(&Stage::Started)
-                && ranks.is_some_and(|it| it > 1) =>
-            {
-                Some(format!("rank {rank} started twice: does each process say its own rank?"))
-            }
-            None => None,
+            _ => again
+                .then(|| format!("rank {rank} started twice: does each process say its own rank?")),
         };
         self.contradiction = self.contradiction.take().or(contradiction);
         self.told = self.told.or(ranks);

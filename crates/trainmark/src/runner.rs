@@ -37,7 +37,6 @@ use record::{
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -143,19 +142,8 @@ pub struct Prepared {
     pub command: Command,
     share: Share,
     /// The folder of this attempt. It is removed with it, so no trainer finds the predictions of another one.
-    folder: TempDir,
-}
-
-impl Prepared {
-    /// Predictions, and what a verification exchanges.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// For who reads it when the trainer has ended.
-    pub fn into_folder(self) -> TempDir {
-        self.folder
-    }
+    /// Predictions are in it, and what a verification exchanges.
+    pub folder: TempDir,
 }
 
 /// A start that has ended.
@@ -426,7 +414,7 @@ impl<'a> Runner<'a> {
         let prepared = self.prepare(row, Purpose::Train, share.clone())?;
         let Ended { attempt, nodes, mut said, changed } = self.start(&prepared, row, on_line)?;
         let task = self.agenda.loaded.suite.task();
-        let predictions = prepared.folder().join("predictions");
+        let predictions = prepared.folder.path().join("predictions");
         let mut ask = |words| {
             let answer = self.agenda.score(words).answer(self.settings.timeout, &self.cancel);
             answer.map_err(|reason| anyhow!("the scoring command {reason}"))

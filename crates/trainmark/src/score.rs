@@ -103,9 +103,7 @@ impl Type {
     fn bytes(self) -> usize {
         match self {
             Type::U8 | Type::Idx | Type::Characters => 1,
-            Type::U16 => 2,
-            Type::U32 | Type::F32 => 4,
-            Type::I64 | Type::F64 | Type::Npy => 8,
+            _ => 8,
         }
     }
 

@@ -35,18 +35,17 @@ pub const PLACES: [&str; 7] =
 
 /// The keys in braces in a text.
 pub fn placeholders(text: &str) -> Vec<String> {
-    let named = std::cell::RefCell::new(Vec::new());
-    let note = |key: &str| {
-        named.borrow_mut().push(key.to_owned());
-        Some(String::new())
-    };
+    let mut named = Vec::new();
     // The lookup knows every key.
-    let _ = fill(text, &note);
-    named.into_inner()
+    let _ = fill(text, |key| {
+        named.push(key.to_owned());
+        Some(String::new())
+    });
+    named
 }
 
 /// Replaces `{key}`; `{{` and `}}` stand for braces. The error is the key without a value.
-pub fn fill(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+pub fn fill(text: &str, mut lookup: impl FnMut(&str) -> Option<String>) -> Result<String, String> {
     let mut filled = String::new();
     let mut rest = text;
     while let Some(at) = rest.find(['{', '}']) {

@@ -14,7 +14,6 @@ use record::Status;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// How long `--probe` may take.
@@ -25,7 +24,6 @@ const BUILDERS_LAST_LINES: usize = 100;
 /// A trainer that can be started, as far as is known before a row of it is trained.
 #[derive(Clone, Debug)]
 pub struct Ready {
-    pub program: PathBuf,
     pub sha256: Option<String>,
     /// Its answer to the probe; `None` if the suite declares no probe.
     pub probe: Option<Probe>,
@@ -147,12 +145,12 @@ pub fn build(agenda: &Agenda, trainer: usize, watch: &mut dyn Watch) -> Result<(
         last.truncate(BUILDERS_LAST_LINES - 1);
         last.push_front(line.to_owned());
     });
-    if !matches!(&status, Ok(status) if status.success()) {
-        last.iter().rev().for_each(|line| watch.tell(&one_line(line)));
-    }
     match status {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(failed(anyhow!("`{shown}` ended with {status}"))),
+        Ok(status) => {
+            last.iter().rev().for_each(|line| watch.tell(&one_line(line)));
+            Err(failed(anyhow!("`{shown}` ended with {status}")))
+        }
         // Without a compiler, a program that somebody built elsewhere will do. The record has its digest.
         Err(error)
             if error.kind() == io::ErrorKind::NotFound && is_there(agenda.loaded, declared) =>
@@ -201,7 +199,7 @@ pub fn ready(
     };
     let probe = agenda.probe(trainer).map_err(not_started)?;
     let probe = probe.map(|command| ask(&command, cancel)).transpose().map_err(not_started)?;
-    Ok(Ready { sha256: sha256_of_file(&program).ok(), program, probe })
+    Ok(Ready { sha256: sha256_of_file(&program).ok(), probe })
 }
 
 /// Why a trainer's set-up keeps it from running. One that is out of date does not: that is said, and
@@ -324,7 +322,7 @@ mod tests {
                 backend("mps", Some("needs macOS"), &[]),
             ],
         };
-        let ready = Ready { program: "t".into(), sha256: None, probe: Some(probe) };
+        let ready = Ready { sha256: None, probe: Some(probe) };
         assert_eq!(ready.unavailable("T", "cpu", "mlp"), None);
         assert_eq!(ready.unavailable("T", "cpu", "cnn").unwrap(), "T does not train cnn on cpu");
         assert_eq!(ready.unavailable("T", "mps", "mlp").unwrap(), "needs macOS");

@@ -120,13 +120,9 @@ fn save(name: &str, input: &Path) -> Result<()> {
 }
 
 fn names() -> Vec<String> {
-    let mut names: Vec<String> = home()
-        .and_then(|home| std::fs::read_dir(home).ok())
-        .map(|entries| {
-            entries.flatten().filter_map(|it| it.file_name().into_string().ok()).collect()
-        })
-        .unwrap_or_default();
-    names.retain(|name| plain(name).is_some());
+    let entries = home().and_then(|home| home.read_dir().ok()).into_iter().flatten().flatten();
+    let names = entries.filter_map(|it| it.file_name().into_string().ok());
+    let mut names: Vec<String> = names.filter(|name| plain(name).is_some()).collect();
     names.sort();
     names
 }

@@ -1,11 +1,10 @@
 //! `trainmark compare BASE NEW`: shows which rows became faster, slower or worse, and applies the gate.
 
-use super::report::{print, target, warn};
+use super::report::print;
 use crate::cmd::baseline;
-use crate::suite::LoadedSuite;
 use anyhow::{Context, Result, bail};
 use record::comparison::{self, Conclusion, Options};
-use record::folder::{self, Folder};
+use record::folder::Folder;
 use record::name::file_nearby;
 use record::verification::{FILE, VerificationFile};
 use report::compare::{json, junit, markdown, table};
@@ -114,10 +113,7 @@ fn read(side: &Path) -> Result<Folder> {
             }
         })?,
     };
-    let mut folder = folder::read(std::slice::from_ref(&place), None)?;
-    let suite = LoadedSuite::built_in(stock::SUITE)?.suite;
-    folder.hold_to(&|record| target(&suite, record));
-    warn(&folder);
+    let (mut folder, _) = super::report::read(std::slice::from_ref(&place), None)?;
     if folder.entries.is_empty() {
         let name = side.display();
         bail!(

@@ -48,13 +48,10 @@ impl Input {
     /// # Errors
     /// If the input cannot be read or has no result file.
     pub fn summarize(&self, except: Option<&Path>) -> Result<Summary> {
-        let mut folder = folder::read(&self.input, except)?;
-        warn(&folder);
+        let (folder, suite) = read(&self.input, except)?;
         if folder.entries.is_empty() {
             return Err(nothing_to_report(&self.input, &folder));
         }
-        let suite = LoadedSuite::built_in(stock::SUITE)?.suite;
-        folder.hold_to(&|record| target(&suite, record));
         let options = Options {
             reference: self.reference.clone(),
             preferred: declared(&folder).or(suite.reference.as_ref().map(Reference::from)),
@@ -71,6 +68,19 @@ fn declared(folder: &Folder) -> Option<Reference> {
     let mut named = runs.map(|run| run.and_then(|run| run.reference.as_ref()));
     let first = named.next()??;
     named.all(|it| it == Some(first)).then(|| first.clone())
+}
+
+/// Reads result files, prints a warning for each that is left out, and holds the others to the targets of the default
+/// suite, which comes with them.
+///
+/// # Errors
+/// If one of the inputs is not there or cannot be read.
+pub(super) fn read(input: &[PathBuf], except: Option<&Path>) -> Result<(Folder, Suite)> {
+    let mut folder = folder::read(input, except)?;
+    warn(&folder);
+    let suite = LoadedSuite::built_in(stock::SUITE)?.suite;
+    folder.hold_to(&|record| target(&suite, record));
+    Ok((folder, suite))
 }
 
 /// The built-in suite's target, for files without one.
@@ -224,7 +234,7 @@ pub(super) fn check_target(flag: &str, path: &Path) -> Result<()> {
 }
 
 /// Prints a warning for each file that is left out or only repeats others.
-pub(super) fn warn(folder: &Folder) {
+fn warn(folder: &Folder) {
     let left_out = folder.skipped.iter().map(|it| format!("{}: {}", it.file, it.reason));
     let repeated = folder.duplicates.iter();
     let repeated =

@@ -13,7 +13,7 @@ use crate::slurm::{self, Request, Slurm, Wishes};
 use crate::suite::LoadedSuite;
 use crate::units::{self, Cpus};
 use anyhow::{Context, Result, anyhow, bail};
-use clap::Parser;
+use clap::{Args as _, FromArgMatches};
 use files::WRITING;
 use measure::launch::{LimitedBy, MemoryLimit};
 use measure::text::one_line;
@@ -124,13 +124,6 @@ enum Kind {
     Slurm,
 }
 
-/// The words after `trainmark run`, read again.
-#[derive(Parser)]
-struct Words {
-    #[command(flatten)]
-    args: Args,
-}
-
 /// Runs the verb.
 ///
 /// # Errors
@@ -180,12 +173,12 @@ impl Args {
     /// # Errors
     /// If they are no arguments of it.
     pub(super) fn of_words(words: Vec<String>) -> Result<Args> {
-        let read =
-            Words::try_parse_from(std::iter::once("run").chain(words.iter().map(|it| &**it)));
+        let command = Args::augment_args(clap::Command::new("run").no_binary_name(true));
+        let read = command.try_get_matches_from(&words).and_then(|it| Args::from_arg_matches(&it));
         let first_line = |error: clap::Error| {
             anyhow!("{}", error.to_string().lines().next().unwrap_or_default())
         };
-        Ok(Args { words: Some(words), ..read.map_err(first_line)?.args })
+        Ok(Args { words: Some(words), ..read.map_err(first_line)? })
     }
 }
 

@@ -253,7 +253,7 @@ impl<'a> Examiner<'a> {
         let lacks = |reason| NotReady::new(Status::Unavailable, reason);
         let share = self.runner.share(row, &[]).map_err(lacks)?;
         let prepared = self.runner.prepare(row, Purpose::Verify, share)?;
-        ask(prepared.folder(), from, &request)?;
+        ask(prepared.folder.path(), from, &request)?;
         let Ended { attempt, said, changed, .. } =
             self.runner.start(&prepared, row, &mut |_| {})?;
         if let Some(file) = changed {
@@ -264,7 +264,7 @@ impl<'a> Examiner<'a> {
         }
         match judge::ended(&attempt.outcome) {
             Some((status, reason)) => Err(NotReady::new(status, reason).into()),
-            None => Ok((prepared.into_folder(), said.trainer.precision)),
+            None => Ok((prepared.folder, said.trainer.precision)),
         }
     }
 
