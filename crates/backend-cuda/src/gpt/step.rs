@@ -157,12 +157,10 @@ impl Step {
         self.loss()?;
         self.backward()?;
         self.wait_for(Task::Loss)?;
-        let mut known = self.kernels.linear.weight_squares();
         if let Some(others) = &self.others {
             self.gpu.wait_for(&others.done)?; // the last sum's, and sums keep their order
-            known = None; // they are not those of the sums
         }
-        self.kernels.rows.update(memory, known)
+        self.kernels.rows.update(memory)
     }
 
     /// Chooses algorithms by what is fastest on the data that a step leaves. Spoils the state.
@@ -192,7 +190,7 @@ impl Step {
         };
         self.share(0..memory.sizes.layout.len)?;
         self.gpu.wait_for(&others.done)?;
-        rows.update(memory, None)
+        rows.update(memory)
     }
 
     /// All activations up to the last LayerNorm.
