@@ -79,10 +79,6 @@ impl Axis {
         self.from + share.clamp(0.0, 1.0) * (self.to - self.from)
     }
 
-    pub fn holds(&self, figure: f64) -> bool {
-        (self.low..=self.high).contains(&figure)
-    }
-
     /// What stands beside it: its title, and its scale if that is no usual one.
     pub fn titled(&self, title: &str) -> String {
         format!("{title}{}", if self.logarithmic { ", logarithmic" } else { "" })

@@ -2,9 +2,8 @@
 
 use super::Chart;
 use super::axis::Origin;
-use super::plot::{Drawing, Measure, Series};
+use super::plot::{self, Series};
 use crate::exhibit::{Entry, Panel, evenly};
-use maud::html;
 use record::CurvePoint;
 use record::figures::Figure;
 use record::task::Better;
@@ -37,20 +36,9 @@ pub fn draw(panel: &Panel) -> Vec<Chart> {
                 continue;
             }
             let kind = over.split(" (").next().unwrap_or(over).to_lowercase();
-            let drawing = Drawing {
-                x: Measure { title: over, origin },
-                y: Measure { title: axis, origin: Origin::Free },
-                room: target
-                    .zip(series[0].points.first())
-                    .map(|(y, it)| (it.0, y))
-                    .into_iter()
-                    .collect(),
-                series,
-                solid: None,
-                target,
-                behind: &|_| html! {},
-            };
-            charts.extend(drawing.chart(panel.titled(&format!("{title} over {kind}"))));
+            let axes = ((over, origin), (axis, Origin::Free));
+            let title = panel.titled(&format!("{title} over {kind}"));
+            charts.extend(plot::chart(title, axes, &series, &plot::target(target)));
         }
     };
     add("Training loss", "Training loss (lower is better)", &|point| point.loss, None);

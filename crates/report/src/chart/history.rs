@@ -1,11 +1,10 @@
 //! One row over its runs, with the changes that are shown.
 
 use super::axis::Origin;
-use super::plot::{BOTTOM, Drawing, Measure, Plot, Series, TOP};
-use super::{Chart, Table, at};
+use super::plot::{self, Line, Series};
+use super::{Chart, Table};
 use crate::text::{three_digits, visible};
-use maud::{Markup, html};
-use record::history::{History, Point, Series as Row};
+use record::history::{Change, History, Point, Series as Row};
 
 /// A chart of one row; `None` of no run.
 pub fn chart(history: &History, row: &Row, index: usize) -> Option<Chart> {
@@ -26,33 +25,22 @@ pub fn chart(history: &History, row: &Row, index: usize) -> Option<Chart> {
         format!("{} {}", visible(day, 16), visible(&commit, 9))
     };
     let (first, last) = (row.points.first()?, row.points.last()?);
-    let behind = |plot: &Plot| -> Markup {
-        html! { @for change in &row.changes {
-            g.(if change.worse { "c1" } else { "c2" }) {
-                path d={ "M" (at(plot.at((change.at as f64 - 0.5, first.value)).0)) " " (TOP) "V" (BOTTOM) }
-                    stroke="currentColor" stroke-width="1.6" stroke-dasharray="4 3" {}
-            }
-        } }
+    let changed = |change: &Change| Line {
+        points: [f64::NEG_INFINITY, f64::INFINITY].map(|y| (change.at as f64 - 0.5, y)).to_vec(),
+        dashes: Some("4 3"),
+        class: if change.worse { "c1" } else { "c2" },
+        name: None,
     };
-    let drawing = Drawing {
-        x: Measure {
-            title: &format!("Run, {} to {}", end(first), end(last)),
-            origin: Origin::Whole,
-        },
-        y: Measure { title: &history.figure.title(), origin: Origin::Free },
-        series: vec![series],
-        target: None,
-        solid: None,
-        room: Vec::new(),
-        behind: &behind,
-    };
-    let mut chart = drawing.chart(label)?;
+    let lines: Vec<Line> = row.changes.iter().map(changed).collect();
+    let (runs, values) = (format!("Run, {} to {}", end(first), end(last)), history.figure.title());
+    let axes = ((&*runs, Origin::Whole), (&*values, Origin::Free));
+    let mut chart = plot::chart(label, axes, &[series], &lines)?;
     let cells = |point: &Point| {
         let commit = point.git_commit.as_deref().unwrap_or_default();
         let cells = [&point.when, &three_digits(point.value), commit, &point.file];
         (index, cells.map(|cell| visible(cell, 100).into_owned()).to_vec())
     };
-    let head = ["Run", &history.figure.title(), "Commit", "File"].map(str::to_owned).to_vec();
+    let head = ["Run", &values, "Commit", "File"].map(str::to_owned).to_vec();
     chart.table = Table { head, rows: row.points.iter().map(cells).collect() };
     chart.name = format!("row-{index}");
     Some(chart)

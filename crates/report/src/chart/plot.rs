@@ -43,10 +43,27 @@ impl Series {
 }
 
 /// The title of an axis, and where the axis may begin.
-#[derive(Clone, Copy, Debug)]
-pub struct Measure<'a> {
-    pub title: &'a str,
-    pub origin: Origin,
+pub type Measure<'a> = (&'a str, Origin);
+
+/// A line behind the series; what is infinite of it is at the end of an axis.
+pub struct Line {
+    pub points: Vec<(f64, f64)>,
+    pub dashes: Option<&'static str>,
+    /// Of its colour.
+    pub class: &'static str,
+    /// In the legend, where it lies on no mark.
+    pub name: Option<String>,
+}
+
+/// A dashed line across at the target, or none.
+pub fn target(target: Option<f64>) -> Vec<Line> {
+    let line = |at: f64| Line {
+        points: vec![(f64::NEG_INFINITY, at), (f64::INFINITY, at)],
+        dashes: Some("3 3"),
+        class: "a",
+        name: Some(format!("target {}", short(at))),
+    };
+    target.map(line).into_iter().collect()
 }
 
 /// Of the element that holds all that is a series'.
@@ -55,59 +72,37 @@ fn class(series: &Series) -> String {
     mark::color(series.contestant) + weak
 }
 
-/// A drawing: its axes, its legend and its background.
-pub struct Drawing<'a> {
-    pub x: Measure<'a>,
-    pub y: Measure<'a>,
-    pub series: Vec<Series>,
-    /// The height of a dashed line, if it is in the plot.
-    pub target: Option<f64>,
-    /// The legend of a solid line behind the series.
-    pub solid: Option<String>,
-    /// Places to make room for.
-    pub room: Vec<(f64, f64)>,
-    /// The drawing behind the series.
-    pub behind: &'a dyn Fn(&Plot) -> Markup,
-}
-
-impl Drawing<'_> {
-    /// The chart with its text and its table; `None` of nothing.
-    pub fn chart(self, title: String) -> Option<Chart> {
-        let Drawing { x, y, series, target, solid, room, behind } = self;
-        let plot = Plot::new(x, y, &series, &room).filter(|_| !series.is_empty())?;
-        let mut seen = std::collections::HashSet::new();
-        let mut named: Vec<&Series> = series.iter().filter(|it| seen.insert(it.place)).collect();
-        named.sort_by_key(|series| series.place);
-        // A single series is what the title says.
-        if named.len() == 1 {
-            named.clear();
-        }
-        let target = target.filter(|it| plot.y.holds(*it));
-        let dashed = target.map(|it| (format!("target {}", short(it)), Some("3 3")));
-        let lines: Vec<_> = dashed.into_iter().chain(solid.map(|name| (name, None))).collect();
-        let (legend, height) = plot.legend(&named, &lines);
-        let drawing = html! {
-            (plot.frame())
-            @if let Some(target) = target { (plot.level(target)) }
-            (behind(&plot))
-            (plot.lines(&series))
-            (legend)
-        };
-        let mut chart = Chart::new(title, height, drawing);
-        let ends = series.iter().take(12).filter_map(|series| {
-            let (x, y) = series.points.last()?;
-            Some(format!("{} at {}, {}", series.label, three_digits(*x), three_digits(*y)))
-        });
-        let ends = ends.collect::<Vec<_>>().join("; ");
-        chart.description = format!("{} over {}: {ends}.", y.title, x.title);
-        let rows = series.iter().map(|series| {
-            let points = series.points.iter().map(|(x, y)| format!("{}: {y:.4}", three_digits(*x)));
-            (series.place, vec![series.label.clone(), points.collect::<Vec<_>>().join("  ")])
-        });
-        let head = vec!["Row".to_owned(), format!("{}: {}", x.title, y.title)];
-        chart.table = Table { head, rows: rows.collect() };
-        Some(chart)
+/// The chart of some series with its text and its table; `None` of nothing.
+pub fn chart(
+    title: String,
+    (x, y): (Measure, Measure),
+    series: &[Series],
+    lines: &[Line],
+) -> Option<Chart> {
+    let plot = Plot::new(x, y, series, lines).filter(|_| !series.is_empty())?;
+    let mut seen = std::collections::HashSet::new();
+    let mut named: Vec<&Series> = series.iter().filter(|it| seen.insert(it.place)).collect();
+    named.sort_by_key(|series| series.place);
+    // A single series is what the title says.
+    if named.len() == 1 {
+        named.clear();
     }
+    let (legend, height) = plot.legend(&named, lines);
+    let drawing = html! { (plot.frame()) (plot.behind(lines)) (plot.lines(series)) (legend) };
+    let mut chart = Chart::new(title, height, drawing);
+    let ends = series.iter().take(12).filter_map(|series| {
+        let (x, y) = series.points.last()?;
+        Some(format!("{} at {}, {}", series.label, three_digits(*x), three_digits(*y)))
+    });
+    let ends = ends.collect::<Vec<_>>().join("; ");
+    chart.description = format!("{} over {}: {ends}.", y.0, x.0);
+    let rows = series.iter().map(|series| {
+        let points = series.points.iter().map(|(x, y)| format!("{}: {y:.4}", three_digits(*x)));
+        (series.place, vec![series.label.clone(), points.collect::<Vec<_>>().join("  ")])
+    });
+    let head = vec!["Row".to_owned(), format!("{}: {}", x.0, y.0)];
+    chart.table = Table { head, rows: rows.collect() };
+    Some(chart)
 }
 
 /// Two axes.
@@ -119,17 +114,21 @@ pub struct Plot {
 }
 
 impl Plot {
-    /// Axes that hold all points and those `more`; `None` of none.
-    fn new(x: Measure, y: Measure, series: &[Series], more: &[(f64, f64)]) -> Option<Plot> {
-        let points = || series.iter().flat_map(|series| &series.points).chain(more);
-        let x_axis = Axis::new(points().map(|it| it.0), x.origin)?.between(LEFT, RIGHT);
-        let y_axis = Axis::new(points().map(|it| it.1), y.origin)?.between(BOTTOM, TOP);
-        let titles = (x.title.to_owned(), y_axis.titled(y.title));
+    /// Axes that hold all points; `None` of none.
+    fn new(x: Measure, y: Measure, series: &[Series], lines: &[Line]) -> Option<Plot> {
+        let points = || {
+            let points =
+                series.iter().map(|it| &it.points).chain(lines.iter().map(|it| &it.points));
+            points.flatten()
+        };
+        let x_axis = Axis::new(points().map(|it| it.0), x.1)?.between(LEFT, RIGHT);
+        let y_axis = Axis::new(points().map(|it| it.1), y.1)?.between(BOTTOM, TOP);
+        let titles = (x.0.to_owned(), y_axis.titled(y.0));
         Some(Plot { x: x_axis, y: y_axis, titles })
     }
 
     /// Position of a point.
-    pub fn at(&self, point: (f64, f64)) -> (f64, f64) {
+    fn at(&self, point: (f64, f64)) -> (f64, f64) {
         (self.x.at(point.0), self.y.at(point.1))
     }
 
@@ -152,11 +151,12 @@ impl Plot {
         }
     }
 
-    /// A dashed line across at some height. Its name is in the legend, where it lies on no mark.
-    fn level(&self, height: f64) -> Markup {
+    fn behind(&self, lines: &[Line]) -> Markup {
         html! {
-            path.a d={ "M" (LEFT) " " (at(self.y.at(height))) "H" (RIGHT) } stroke="currentColor"
-                stroke-dasharray="3 3" {}
+            @for line in lines {
+                path.(line.class) d=(self.path(&line.points)) fill="none" stroke="currentColor"
+                    stroke-width="1.6" stroke-dasharray=[line.dashes] {}
+            }
         }
     }
 
@@ -192,7 +192,7 @@ impl Plot {
     }
 
     /// The names of the series and of the lines behind them under the plot, and the height of all.
-    fn legend(&self, series: &[&Series], lines: &[(String, Option<&str>)]) -> (Markup, f64) {
+    fn legend(&self, series: &[&Series], lines: &[Line]) -> (Markup, f64) {
         let mut placed = Vec::new();
         let (mut x, mut y) = (LEFT, BOTTOM + FOOT + 10.0);
         for series in series.iter().take(MAX_LEGEND) {
@@ -205,11 +205,9 @@ impl Plot {
             x += width;
         }
         let more = series.len().saturating_sub(MAX_LEGEND);
-        if more > 0 {
-            y += LEGEND_LINE;
-        }
-        let below = y;
-        y += LEGEND_LINE * lines.len() as f64;
+        let more = (more > 0).then(|| (format!("and {more} more"), None));
+        let named = lines.iter().filter_map(|it| Some((it.name.clone()?, Some(it.dashes))));
+        let below: Vec<_> = more.into_iter().chain(named).collect();
         let drawing = html! {
             @for (x, y, series, label) in &placed {
                 g class=(class(series)) data-r=(series.place) {
@@ -217,15 +215,14 @@ impl Plot {
                     text.t x=(at(x + 14.0)) y=(at(y + 4.0)) { (label) }
                 }
             }
-            @if more > 0 {
-                text.m x=(LEFT) y=(at(below + 4.0)) { "and " (more) " more" }
-            }
-            @for (index, (name, dashes)) in lines.iter().enumerate() {
-                @let y = below + LEGEND_LINE * (index + 1) as f64;
-                path.a d={ "M" (LEFT) " " (at(y)) "h22" } stroke="currentColor" stroke-dasharray=[*dashes] {}
+            @for (index, (name, stroke)) in below.iter().enumerate() {
+                @let y = y + LEGEND_LINE * (index + 1) as f64;
+                @if let Some(dashes) = stroke {
+                    path.a d={ "M" (LEFT) " " (at(y)) "h22" } stroke="currentColor" stroke-dasharray=[*dashes] {}
+                }
                 text.m x=(LEFT + 28.0) y=(at(y + 4.0)) { (fitted(name, 52)) }
             }
         };
-        (drawing, y + 14.0)
+        (drawing, y + LEGEND_LINE * below.len() as f64 + 14.0)
     }
 }

@@ -4,13 +4,12 @@
 //! No trainer counts its bytes. It is known only that a step reads and writes each weight at least once, so the operations for each byte are at most those drawn: a row is as far right as it can
 //! be, and the slanted roof over it as high as it can be.
 
+use super::Chart;
 use super::axis::Origin;
-use super::plot::{Drawing, Measure, Plot, Series};
-use super::{Chart, at};
+use super::plot::{self, Line, Series};
 use crate::exhibit::{Entry, Panel};
-use crate::text::three_digits;
+use crate::text::{three_digits, visible};
 use machine::{Access, Capability, Level};
-use maud::{Markup, html};
 use record::figures::Figure;
 use std::collections::BTreeMap;
 
@@ -88,39 +87,26 @@ fn chart(
     let (from, to) = xs.fold((f64::INFINITY, 0.0f64), |(low, high), x| (low.min(x), high.max(x)));
     let (from, to) = (from / 2.0, to * 3.0);
     let peak = roofs.flop_per_s / GIGA;
-    let highest = others.values().fold(peak, |high, peak| high.max(*peak));
-    let room = vec![(from, from * roofs.bytes_per_s / GIGA), (to, 1.6 * highest)];
-    let lines = |plot: &Plot| -> Markup {
-        let start = plot.at((from, from * roofs.bytes_per_s / GIGA));
-        let (corner, end) = (plot.at((ridge, peak)), plot.at((to, peak)));
-        html! {
-            path.a d={ "M" (at(start.0)) " " (at(start.1)) "L" (at(corner.0)) " " (at(corner.1)) "H" (at(end.0)) }
-                fill="none" stroke="currentColor" stroke-width="1.6" {}
-            @for (name, &peak) in &others {
-                @let ridge = plot.at(((peak * GIGA / roofs.bytes_per_s).clamp(from, to), peak));
-                path.a d={ "M" (at(ridge.0)) " " (at(ridge.1)) "H" (at(end.0)) }
-                    fill="none" stroke="currentColor" stroke-width="1.2" stroke-dasharray="6 3" {}
-                text.m x=(at(end.0)) y=(at(ridge.1 - 4.0)) text-anchor="end" {
-                    (name) ": " (three_digits(peak)) " GFLOP/s"
-                }
-            }
-        }
-    };
-    Drawing {
-        x: Measure { title: "FLOP for each byte of weights", origin: Origin::Free },
-        y: Measure { title: "GFLOP/s", origin: Origin::Free },
-        series,
-        solid: Some(format!(
-            "{} GFLOP/s, {} GB/s: {}",
+    let (slope, device) = (roofs.bytes_per_s / GIGA, visible(&roofs.device, 40));
+    let roof = Line {
+        points: vec![(from, from * slope), (ridge, peak), (to, peak)],
+        dashes: None,
+        class: "a",
+        name: Some(format!(
+            "{} GFLOP/s, {} GB/s: {device}",
             three_digits(peak),
-            three_digits(roofs.bytes_per_s / GIGA),
-            crate::text::visible(&roofs.device, 40)
+            three_digits(slope)
         )),
-        target: None,
-        room,
-        behind: &lines,
-    }
-    .chart(panel.titled("Roofline"))
+    };
+    let other = |(name, peak): (&String, &f64)| Line {
+        points: vec![((peak / slope).clamp(from, to), *peak), (to, *peak)],
+        dashes: Some("6 3"),
+        class: "a",
+        name: Some(format!("{name}: {} GFLOP/s", three_digits(*peak))),
+    };
+    let lines: Vec<Line> = [roof].into_iter().chain(others.iter().map(other)).collect();
+    let axes = (("FLOP for each byte of weights", Origin::Free), ("GFLOP/s", Origin::Free));
+    plot::chart(panel.titled("Roofline"), axes, &series, &lines)
 }
 
 /// The peak that a row in another precision than plain float32 is held against, in GFLOP/s, by the name of that.
@@ -129,7 +115,7 @@ fn own_peak(entry: &Entry) -> Option<(String, f64)> {
     let trainer = record.trainer.as_ref()?;
     let stated = trainer.precision.as_deref().unwrap_or("float32");
     let amx = trainer.path.as_deref().is_some_and(|path| path.contains("amx"));
-    let name = format!("{}{}", crate::text::visible(stated, 20), if amx { " on AMX" } else { "" });
+    let name = format!("{}{}", visible(stated, 20), if amx { " on AMX" } else { "" });
     let peak = record.roofline.as_ref()?.peak_flop_per_s? / GIGA;
     (!matches!(&*name, "float32" | "f32" | "fp32")).then_some((name, peak))
 }

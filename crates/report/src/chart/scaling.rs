@@ -1,11 +1,10 @@
 //! Throughput, or the speed-up where no work is counted, against processes or devices, with the ideal line.
 
+use super::Chart;
 use super::axis::Origin;
-use super::plot::{Drawing, Measure, Plot, Series};
-use super::{Chart, at};
+use super::plot::{self, Line, Series};
 use crate::exhibit::Exhibit;
 use crate::text::visible;
-use maud::{Markup, html};
 use record::scaling::{Curve, curves};
 
 pub const LEAD: &str = "The solid line is what as many would do as do not hinder each other, from the first \
@@ -31,21 +30,12 @@ fn chart(exhibit: &Exhibit, curve: &Curve) -> Option<Chart> {
     let title = unit.map_or("Speed-up".to_owned(), |it| format!("{}/s", visible(&it.unit, 30)));
     let ideal: Vec<(f64, f64)> =
         points.iter().map(|it| (it.0, points[0].1 * it.0 / first.number)).collect();
-    let line = |plot: &Plot| -> Markup {
-        let places = ideal.iter().map(|point| plot.at(*point));
-        let places: Vec<String> = places.map(|(x, y)| format!("{} {}", at(x), at(y))).collect();
-        html! { path.a d={ "M" (places.join("L")) } fill="none" stroke="currentColor" {} }
-    };
     let mut series = Series::of(entry, points, 4.0, true);
     series.label = visible(&curve.row, 60).into_owned();
-    Drawing {
-        x: Measure { title: &visible(&curve.over, 30), origin: Origin::Zero },
-        y: Measure { title: &title, origin: Origin::Zero },
-        series: vec![series],
-        target: None,
-        solid: Some("ideal".to_owned()),
-        room: ideal.clone(),
-        behind: &line,
-    }
-    .chart(visible(&format!("{} over {}", curve.row, curve.over), 100).into_owned())
+    let name = Some("ideal".to_owned());
+    let ideal = Line { points: ideal, dashes: None, class: "a", name };
+    let over = visible(&curve.over, 30);
+    let axes = ((&*over, Origin::Zero), (&*title, Origin::Zero));
+    let name = visible(&format!("{} over {}", curve.row, curve.over), 100).into_owned();
+    plot::chart(name, axes, &[series], &[ideal])
 }

@@ -3,9 +3,8 @@
 
 use super::Chart;
 use super::axis::Origin;
-use super::plot::{Drawing, Measure, Series};
+use super::plot::{self, Series};
 use crate::exhibit::{Entry, Panel};
-use maud::html;
 use record::figures::{Figure, named};
 use record::task::Better;
 
@@ -42,16 +41,11 @@ pub fn draw(panel: &Panel) -> Vec<Chart> {
         // The largest first, so that none hides another.
         series.sort_by(|a, b| b.radius.total_cmp(&a.radius));
         let origin = if figure.is_of_machine() { Origin::Zero } else { Origin::Free };
-        Drawing {
-            x: Measure { title: &clock.title(), origin: Origin::Zero },
-            y: Measure { title: &figure.title(), origin },
-            series,
-            solid: None,
-            target: panel.target.filter(|_| !figure.is_of_machine()),
-            room: Vec::new(),
-            behind: &|_| html! {},
-        }
-        .chart(panel.titled(&format!("{} against time", figure.label)))
+        let target = panel.target.filter(|_| !figure.is_of_machine());
+        let (x, y) = (clock.title(), figure.title());
+        let axes = ((&*x, Origin::Zero), (&*y, origin));
+        let title = panel.titled(&format!("{} against time", figure.label));
+        plot::chart(title, axes, &series, &plot::target(target))
     };
     panel.quality.into_iter().chain([&memory]).filter_map(chart).collect()
 }
