@@ -2,7 +2,7 @@
 
 use crate::table;
 use crate::text::{self, count, visible};
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 use record::figures::{CLOCKS, Shown};
 use record::summary::{Row, Summary};
 use record::task::Source;
@@ -22,14 +22,12 @@ pub struct Note {
     pub text: String,
 }
 
-impl From<String> for Note {
-    fn from(text: String) -> Note {
-        Note { badge: None, text }
-    }
+fn note(text: impl Into<String>) -> Note {
+    Note { badge: None, text: text.into() }
 }
 
-fn caveat(badge: String, text: String) -> Note {
-    Note { badge: Some(badge), text }
+fn caveat(badge: String, text: impl Into<String>) -> Note {
+    Note { badge: Some(badge), text: text.into() }
 }
 
 /// The badges of all notes in one line, the largest caveat first; it stands above everything else.
@@ -45,19 +43,36 @@ pub fn notes(summary: &Summary, speed_ups: bool, marks: Option<Shown>) -> Vec<No
     notes.extend(disturbed(summary));
     notes.extend(side_by_side(summary));
     notes.extend(few(summary));
-    notes.extend(speed_ups.then(|| speed_up(summary)).flatten().map(Note::from));
-    notes.extend(shown(summary).map(Note::from));
+    notes.extend(speed_ups.then(|| speed_up(summary)).flatten());
+    notes.extend(shown(summary));
     convergence(summary, &mut notes);
     notes.extend(claims(summary, marks));
-    notes.extend(outliers(summary).map(Note::from));
+    notes.extend(outliers(summary));
     races(summary, &mut notes);
     origin(summary, &mut notes);
     verified(summary, &mut notes);
-    notes.extend(table::absent_line(summary).map(Note::from));
-    notes.extend(failures(summary).into_iter().map(Note::from));
+    notes.extend(table::absent_line(summary).map(note));
+    notes.extend(failures(summary).into_iter().map(note));
     notes.extend(duplicates(summary));
     notes.extend(skipped(summary));
     notes
+}
+
+fn rows(summary: &Summary) -> impl Iterator<Item = &Row> {
+    summary.rows.iter()
+}
+
+/// `3 of 12 samples`; `None` of none.
+fn samples(summary: &Summary, are: impl Fn(&Sample) -> bool) -> Option<String> {
+    let all = || rows(summary).flat_map(|row| &row.record.samples);
+    let number = all().filter(|it| are(it)).count();
+    (number > 0).then(|| format!("{number} of {}", count(all().count(), "sample")))
+}
+
+/// Different texts, the first few of many.
+fn list(texts: impl Iterator<Item = String>) -> String {
+    let texts: BTreeSet<String> = texts.collect();
+    texts.into_iter().take(LISTED).collect::<Vec<_>>().join(", ")
 }
 
 /// Rows with too few samples for an interval.
@@ -66,8 +81,7 @@ fn few(summary: &Summary) -> Option<Note> {
     let few =
         rows(summary).filter(|row| row.record.status.completed() && !row.record.samples.is_empty());
     let few: Vec<usize> = few.map(counted).filter(|number| *number < ENOUGH).collect();
-    let most = few.iter().copied().max()?;
-    let badge = match most {
+    let badge = match few.iter().copied().max()? {
         1 => "a single sample per row (--repeats 6 gives intervals)".to_owned(),
         most => format!("only {} per row (--repeats 6 gives intervals)", count(most, "sample")),
     };
@@ -79,147 +93,104 @@ fn few(summary: &Summary) -> Option<Note> {
     Some(caveat(badge, text))
 }
 
-fn rows(summary: &Summary) -> impl Iterator<Item = &Row> {
-    summary.rows.iter()
-}
-
-fn samples(summary: &Summary) -> impl Iterator<Item = &Sample> {
-    rows(summary).flat_map(|row| &row.record.samples)
-}
-
-/// Disturbed samples.
 fn disturbed(summary: &Summary) -> Option<Note> {
-    let noisy = samples(summary).filter(|sample| !sample.disturbances.is_empty());
-    let (noisy, repeated) =
-        (noisy.count(), samples(summary).filter(|sample| sample.superseded).count());
-    if noisy == 0 {
-        return None;
-    }
-    let all = samples(summary).count();
-    let was = if noisy == 1 { "was" } else { "were" };
-    let mut note = format!(
-        "{noisy} of {} {was} disturbed by other load, steal time, moved cores, a falling clock \
-         or throttling: `trainmark show FILE` names the cause",
-        count(all, "sample")
+    let noisy = samples(summary, |sample| !sample.disturbances.is_empty())?;
+    let repeated = samples(summary, |sample| sample.superseded);
+    let repeated = repeated.map(|it| format!(" Repeated, so that they count in no figure: {it}."));
+    let text = format!(
+        "Disturbed by other load, steal time, moved cores, a falling clock or throttling: {noisy}. \
+         `trainmark show FILE` names the cause.{}",
+        repeated.unwrap_or_default()
     );
-    if repeated > 0 {
-        note += &format!("; {repeated} of these were repeated and count in no figure");
-    }
-    let badge = format!("{noisy} of {} disturbed", count(all, "sample"));
-    Some(caveat(badge, note + "."))
+    Some(caveat(format!("{noisy} disturbed"), text))
 }
 
 /// Samples that other rows were trained beside.
 fn side_by_side(summary: &Summary) -> Option<Note> {
-    let number = samples(summary).filter(|sample| !sample.beside.is_empty()).count();
-    let all = count(samples(summary).count(), "sample");
-    let were = if number == 1 { "was" } else { "were" };
+    let number = samples(summary, |sample| !sample.beside.is_empty())?;
     let text = format!(
-        "{number} of {all} {were} trained while other rows were, on other devices or cores (`--parallel-rows`): they \
-         shared memory, power and links."
+        "Trained side by side with other rows, on other devices or cores (`--parallel-rows`): {number}. They shared \
+         memory, power and links."
     );
-    (number > 0).then(|| caveat(format!("{number} of {all} side by side"), text))
+    Some(caveat(format!("{number} side by side"), text))
 }
 
 /// How the speed-ups are defined.
-fn speed_up(summary: &Summary) -> Option<String> {
+fn speed_up(summary: &Summary) -> Option<Note> {
     let reference = summary.reference.as_ref()?;
-    let clocks = summary.clocks();
-    let Some((first, others)) = clocks.split_first() else {
-        return Some(format!("Nothing is compared, because {reference} was not measured."));
-    };
-    if !summary.compares() {
-        return None;
+    let clocks: Vec<&str> = summary.clocks().iter().map(|clock| &*clock.help).collect();
+    if clocks.is_empty() {
+        return Some(note(format!("Nothing is compared, because {reference} was not measured.")));
     }
-    let mut note = format!(
-        "Faster and slower compare a row with {reference} of the same model, configuration and dataset, by {}",
-        first.help
+    let by = clocks.join("; if a row lacks that, by ");
+    let text = format!(
+        "Faster and slower compare a row with {reference} of the same model, configuration and dataset, by {by}."
     );
-    for clock in others {
-        note += &format!("; if a row lacks that, by {}", clock.help);
-    }
-    note.push('.');
-    if rows(summary).any(|row| row.is_ranked() && row.speed_up.is_none()) {
-        note += " Rows without a value have no measured counterpart.";
-    }
-    Some(note)
+    summary.compares().then(|| note(text))
 }
 
 /// When a speed-up counts as shown.
-fn shown(summary: &Summary) -> Option<String> {
-    if summary.only_specification || !summary.compares() {
-        return None;
-    }
-    let mut note =
-        "A difference is shown if the 95 % interval of the ratio does not contain 1 and the ratio \
-                    exceeds the noise floor"
-            .to_owned();
+fn shown(summary: &Summary) -> Option<Note> {
     let floors = rows(summary).filter_map(|row| row.record.noise_floor.as_ref());
-    match floors.max_by(|a, b| a.share.total_cmp(&b.share)) {
-        Some(floor) => {
-            let (share, measured) = (floor.share * 100.0, &floor.measured);
-            note += &format!(" (at most {share:.2} % here, measured {measured})");
-        }
-        None => note += " (not measured here; `trainmark noise` measures it)",
-    }
-    Some(note + ".")
+    let floor = match floors.max_by(|a, b| a.share.total_cmp(&b.share)) {
+        Some(it) => format!("at most {:.2} % here, measured {}", it.share * 100.0, it.measured),
+        None => "not measured here; `trainmark noise` measures it".to_owned(),
+    };
+    let text = format!(
+        "A difference is shown if the 95 % interval of the ratio does not contain 1 and the ratio exceeds the noise \
+         floor ({floor})."
+    );
+    (summary.compares() && !summary.only_specification).then(|| note(text))
 }
 
 /// Rows that are not ranked.
 fn convergence(summary: &Summary, notes: &mut Vec<Note>) {
+    let missed = |row: &&Row| row.record.status == Status::NotConverged;
     if let Some(number) = summary.statuses.get(&Status::NotConverged) {
         let target = |row: &Row| {
             let (metric, _, target) = row.record.missed_target()?;
             let unit = &row.record.task().metrics.get(metric)?.unit;
             Some(format!("{} {target:.2} {unit}", row.record.model).trim().to_owned())
         };
-        let targets: BTreeSet<String> = rows(summary).filter_map(target).collect();
-        let targets = targets.into_iter().take(LISTED).collect::<Vec<_>>().join(", ");
+        let targets = list(rows(summary).filter_map(target));
         let text = format!(
             "Rows that are not converged missed their target ({targets}). They are not ranked."
         );
         notes.push(caveat(format!("{} not converged", count(*number, "row")), text));
     }
-    let missed = |row: &Row| row.record.status == Status::NotConverged;
-    if rows(summary).any(|row| row.record.schema_version == 0 && missed(row)) {
-        notes.push(
-            "Files without a target are judged by the built-in suite's target.".to_owned().into(),
-        );
+    if rows(summary).filter(missed).any(|row| row.record.schema_version == 0) {
+        notes.push(note("Files without a target are judged by the built-in suite's target."));
     }
     let software = rows(summary).filter(|row| row.is_software()).count();
     if software > 0 {
-        let text = "Rows on a software imitation of a device are not ranked.".to_owned();
+        let text = "Rows on a software imitation of a device are not ranked.";
         notes.push(caveat(format!("{} on software devices", count(software, "row")), text));
     }
 }
 
 /// Metrics that only the trainer states.
 fn claims(summary: &Summary, marks: Option<Shown>) -> Option<Note> {
-    if summary.only_specification {
-        return None;
-    }
     let least = marks.unwrap_or(Shown::OnRequest);
     let figures = || summary.figures.iter().filter(|figure| figure.shown >= least);
     let claims = |row: &&Row| figures().any(|figure| figure.is_claimed(&row.record));
     let claimed = rows(summary).filter(claims).count();
-    let is_scored = |row: &Row| {
-        let metrics = row.record.task().metrics.values();
-        metrics.into_iter().any(|metric| metric.source == Some(Source::Scored))
+    let mut metrics = rows(summary).flat_map(|row| row.record.task().metrics.values());
+    let scored = match metrics.any(|metric| metric.source == Some(Source::Scored)) {
+        true => "; the harness scored the other metrics from the predictions",
+        false => "",
     };
     let number = count(claimed, "row");
-    let mut text = match marks {
-        Some(_) => format!("Only the trainer states the values marked \u{2020} ({number})"),
-        None => format!("Only the trainer states the metrics of {number}"),
+    let (sign, text) = match marks {
+        Some(_) => ("\u{2020} ", format!("the values marked \u{2020} ({number})")),
+        None => ("", format!("the metrics of {number}")),
     };
-    if rows(summary).any(is_scored) {
-        text += "; the harness scored the other metrics from the predictions";
-    }
-    let sign = if marks.is_some() { "\u{2020} " } else { "" };
-    (claimed > 0).then(|| caveat(format!("{sign}{number}: claimed by the trainer"), text + "."))
+    let text = format!("Only the trainer states {text}{scored}.");
+    (claimed > 0 && !summary.only_specification)
+        .then(|| caveat(format!("{sign}{number}: claimed by the trainer"), text))
 }
 
 /// Samples far from the others of their row.
-fn outliers(summary: &Summary) -> Option<String> {
+fn outliers(summary: &Summary) -> Option<Note> {
     let clocks: Vec<_> = CLOCKS.iter().filter_map(|clock| summary.figure(clock)).collect();
     let (mut all, mut number) = (0, 0);
     for row in rows(summary).filter(|row| row.record.samples.len() > 1) {
@@ -229,46 +200,41 @@ fn outliers(summary: &Summary) -> Option<String> {
         all += values.len();
         number += stats::outliers(&values);
     }
-    let were = if number == 1 { "was an outlier" } else { "were outliers" };
-    (number > 0).then(|| {
-        format!(
-            "{number} of {} {were}, more than five robust standard deviations from the row's median \
-             time. They are kept and counted like the others; they hardly move a median or its interval.",
-            count(all, "sample")
-        )
-    })
+    let text = format!(
+        "Outliers, more than five robust standard deviations from their row's median time: {number} of {}. They are \
+         kept and counted like the others; they hardly move a median or its interval.",
+        count(all, "sample")
+    );
+    (number > 0).then(|| note(text))
 }
 
 /// The results of races.
 fn races(summary: &Summary, notes: &mut Vec<Note>) {
-    let racing = || rows(summary).filter_map(|row| Some((row, row.record.race.as_deref()?)));
+    let racing = || rows(summary).filter_map(|row| row.record.race.as_deref());
     if racing().next().is_none() {
         return;
     }
-    let mut note =
-        "Time to target is the trainer's own clock up to its first test that reached the \
-                    target. The clock does not include the tests, and the harness scores the last test"
-            .to_owned();
-    let lost = racing().filter(|(_, race)| race.reached < race.runs).count();
-    if lost > 0 {
-        note += &format!("; {} did not reach it in every sample", count(lost, "row"));
-    }
-    notes.push((note + ".").into());
-    for (row, it) in racing().filter_map(|(row, _)| Some((row, row.race_speed_up?))).take(LISTED) {
-        if !row.is_reference {
-            let unsure = if is_guess(summary, row) { "~" } else { "" };
-            // The inverse of a speed-up: `40 %`.
-            let share = |factor: f64| format!("{unsure}{} %", text::three_digits(100.0 / factor));
-            let text = format!(
-                "{} reaches the target in {} of the reference's time: {} of its seconds per step, {} of its \
-                 steps.",
-                row.record.name(),
-                share(it.factor),
-                share(it.by_step_time),
-                share(it.by_steps)
-            );
-            notes.push(text.into());
-        }
+    let lost = racing().filter(|race| race.reached < race.runs).count();
+    let lost = match lost {
+        0 => String::new(),
+        lost => format!("; {} did not reach it in every sample", count(lost, "row")),
+    };
+    notes.push(note(format!(
+        "Time to target is the trainer's own clock up to its first test that reached the target. The clock does not \
+         include the tests, and the harness scores the last test{lost}."
+    )));
+    let split = rows(summary).filter_map(|row| Some((row, row.race_speed_up?)));
+    for (row, it) in split.filter(|(row, _)| !row.is_reference).take(LISTED) {
+        let unsure = if is_guess(summary, row) { "~" } else { "" };
+        // The inverse of a speed-up: `40 %`.
+        let share = |factor: f64| format!("{unsure}{} %", text::three_digits(100.0 / factor));
+        notes.push(note(format!(
+            "{} reaches the target in {} of the reference's time: {} of its seconds per step, {} of its steps.",
+            row.record.name(),
+            share(it.factor),
+            share(it.by_step_time),
+            share(it.by_steps)
+        )));
     }
 }
 
@@ -283,19 +249,20 @@ fn origin(summary: &Summary, notes: &mut Vec<Note>) {
     let runs = summary.runs().len();
     let nameless = rows(summary).filter(|row| row.record.run.is_none()).count();
     if runs > 1 || (runs > 0 && nameless > 0) {
-        let mut note = format!("Rows come from {}", count(runs, "run"));
-        if nameless > 0 {
-            note += &format!(" and from {} without a run", count(nameless, "file"));
-        }
-        if !summary.latest {
-            note += "; --latest keeps only the newest of equal rows";
-        }
-        notes.push(caveat(format!("from {}", count(runs, "run")), note + "."));
+        let from = count(runs, "run");
+        let nameless = match nameless {
+            0 => String::new(),
+            files => format!(" and from {} without a run", count(files, "file")),
+        };
+        let hint =
+            if summary.latest { "" } else { "; --latest keeps only the newest of equal rows" };
+        notes.push(caveat(
+            format!("from {from}"),
+            format!("Rows come from {from}{nameless}{hint}."),
+        ));
     }
     if summary.datasets.len() > 1 {
-        notes.push(
-            "Rows of different datasets are never compared with each other.".to_owned().into(),
-        );
+        notes.push(note("Rows of different datasets are never compared with each other."));
     }
     if summary.machines.len() > 1 {
         let machines = summary.machines.iter().zip(1..).take(LISTED).map(|(machine, number)| {
@@ -304,31 +271,23 @@ fn origin(summary: &Summary, notes: &mut Vec<Note>) {
             format!("{number} is {}", [cpu].into_iter().chain(gpus).collect::<Vec<_>>().join(", "))
         });
         let machines = machines.collect::<Vec<_>>().join("; ");
-        let text =
-            format!("Rows of different machines are never compared with each other: {machines}.");
-        notes.push(text.into());
+        let text = "Rows of different machines are never compared with each other";
+        notes.push(note(format!("{text}: {machines}.")));
     }
-}
-
-/// `the reference (PyTorch)`: the trainers that the records' tasks name.
-fn reference(summary: &Summary) -> String {
-    let names: BTreeSet<String> = rows(summary)
-        .filter_map(|row| row.record.task().verify.as_deref())
-        .map(|name| visible(name, 60).into_owned())
-        .collect();
-    format!("the reference ({})", names.into_iter().take(LISTED).collect::<Vec<_>>().join(", "))
 }
 
 /// The rows that were found different, and those that nobody verified.
 fn verified(summary: &Summary, notes: &mut Vec<Note>) {
+    let names = rows(summary).filter_map(|row| row.record.task().verify.as_deref());
+    let names = list(names.map(|name| visible(name, 60).into_owned()));
+    let reference = format!("the reference ({names})");
     if !summary.has_verifications() {
         // The specification's own files know nothing of it.
-        let can_be = summary.rows.iter().any(|row| row.record.task().verify.is_some());
-        if can_be && !summary.only_specification && summary.statuses.keys().any(|it| it.completed())
-        {
+        let completed = summary.statuses.keys().any(|it| it.completed());
+        if !names.is_empty() && !summary.only_specification && completed {
             let text = format!(
-                "No row is verified: `trainmark verify` compares a few training steps of each with those of {}.",
-                reference(summary)
+                "No row is verified: `trainmark verify` compares a few training steps of each with those of \
+                 {reference}."
             );
             notes.push(caveat("not verified (trainmark verify)".to_owned(), text));
         }
@@ -338,23 +297,22 @@ fn verified(summary: &Summary, notes: &mut Vec<Note>) {
     notes.push(Note {
         badge: (different > 0).then(|| format!("{} computed something else", count(different, "row"))),
         text: format!(
-            "Verified: a few training steps were compared with those of {}. They are bit-equal, equal within the \
-             rounding of float32, tf32 or bf16, or different. Rows that are different compute something else. They \
-             are not ranked.",
-            reference(summary)
+            "Verified: a few training steps were compared with those of {reference}. They are bit-equal, equal within \
+             the rounding of float32, tf32 or bf16, or different. Rows that are different compute something else. \
+             They are not ranked."
         ),
     });
-    let mut reasons: IndexMap<String, ()> = IndexMap::new();
+    let mut reasons = IndexSet::new();
     for it in rows(summary).filter_map(|row| row.verification.as_deref()) {
         let name = format!("{} {} {}", it.executable, it.model, it.backend);
         if let (Grade::Different | Grade::Failed, Some(reason)) = (it.grade, &it.reason) {
-            reasons.insert(format!("{name}: {}", visible(reason, 300)), ());
+            reasons.insert(format!("{name}: {}", visible(reason, 300)));
         }
         if let (Some(false), Some(what)) = (it.deterministic, &it.nondeterminism) {
-            reasons.insert(format!("{name}: not the same bits twice: {}", visible(what, 300)), ());
+            reasons.insert(format!("{name}: not the same bits twice: {}", visible(what, 300)));
         }
     }
-    notes.extend(reasons.into_keys().take(LISTED).map(Note::from));
+    notes.extend(reasons.into_iter().take(LISTED).map(note));
 }
 
 /// The reasons of all failures, each once.
@@ -386,13 +344,11 @@ fn duplicates(summary: &Summary) -> Option<Note> {
     Some(caveat(format!("{number} without new samples"), text))
 }
 
-/// Files that were left out.
 fn skipped(summary: &Summary) -> Option<Note> {
     let files = &summary.skipped;
     let names: Vec<&str> = files.iter().take(LISTED).map(|it| it.file.as_str()).collect();
     let more = if files.len() > LISTED { ", ..." } else { "" };
-    let was = if files.len() == 1 { "was" } else { "were" };
-    let number = count(files.len(), "file");
-    let text = format!("{number} {was} left out: {}{more}.", names.join(", "));
-    (!files.is_empty()).then(|| caveat(format!("{number} left out"), text))
+    let badge = format!("{} left out", count(files.len(), "file"));
+    let text = format!("{badge}: {}{more}.", names.join(", "));
+    (!files.is_empty()).then(|| caveat(badge, text))
 }

@@ -195,7 +195,7 @@ fn an_outlier_is_told_in_the_report_and_still_counted() {
         std::fs::read_to_string(home.path().join("r.md")).unwrap()
     };
     let told = report("odd");
-    assert!(told.contains("1 of 7 samples was an outlier"), "{told}");
+    assert!(told.contains("1 of 7 samples. They are kept"), "{told}");
     assert!(!report("even").contains("outlier"));
 }
 
