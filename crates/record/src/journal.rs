@@ -19,12 +19,13 @@
 //! taken up again, the journal begins anew: finished runs are in their result files.
 
 use crate::fingerprint::Fingerprint;
+use crate::number::first_few;
 use crate::{Record, RunIdentity, Status};
 use files::Kind;
 use measure::provenance::{Moment, sha256_of_bytes};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use std::borrow::Cow;
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io::{self, BufRead, BufReader, Read, Seek, Write};
@@ -47,8 +48,8 @@ const NAMED: usize = 5;
 /// takes seconds.
 const HOLDER_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A line, behind its checksum.
-#[derive(Clone, Debug, Serialize)]
+/// A line, behind its checksum. What an event is of is read once its name is known.
+#[derive(Serialize, Deserialize)]
 struct Entry {
     /// `None` of what is no run's.
     run: Option<String>,
@@ -57,35 +58,25 @@ struct Entry {
     row: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     round: Option<u32>,
-    #[serde(flatten)]
     event: Event,
+    of: Box<RawValue>,
 }
 
-/// The same as it is read: what an event is of is read once its name is known. (Derived for [`Entry`], that
-/// would be compiled anew for all that a record has, and take as long as the rest of this crate.)
-#[derive(Deserialize)]
-struct Line<'a> {
-    run: Option<String>,
-    row: Option<usize>,
-    round: Option<u32>,
-    event: Cow<'a, str>,
-    #[serde(borrow)]
-    of: &'a RawValue,
-}
-
-#[derive(Clone, Debug, Serialize)]
-#[serde(tag = "event", content = "of", rename_all = "snake_case")]
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Event {
-    /// A process has opened the journal.
-    Opened(Holder),
-    Began(Box<Began>),
+    /// A process has opened the journal: a [`Holder`].
+    Opened,
+    /// A [`Began`].
+    Began,
     /// A run that had stopped continues.
-    Resumed(At),
-    Ran(Box<Ran>),
+    Resumed,
+    /// A [`Ran`].
+    Ran,
     /// All of it is done.
-    Finished(At),
+    Finished,
     /// It ended before that, in an orderly way.
-    Stopped(At),
+    Stopped,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -115,20 +106,11 @@ impl Entry {
         if check_of(rest).as_bytes() != check {
             return None;
         }
-        let Line { run, row, round, event, of } = serde_json::from_slice(line).ok()?;
-        fn read<'a, T: Deserialize<'a>>(of: &'a RawValue) -> Option<T> {
-            serde_json::from_slice(of.get().as_bytes()).ok()
-        }
-        let event = match &*event {
-            "opened" => Event::Opened(read(of)?),
-            "began" => Event::Began(read(of)?),
-            "resumed" => Event::Resumed(read(of)?),
-            "ran" => Event::Ran(read(of)?),
-            "finished" => Event::Finished(read(of)?),
-            "stopped" => Event::Stopped(read(of)?),
-            _ => return None,
-        };
-        Some(Entry { run, row, round, event })
+        serde_json::from_slice(line).ok()
+    }
+
+    fn of<T: DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_str(self.of.get()).ok()
     }
 }
 
@@ -289,7 +271,7 @@ impl Journal {
             journal.file.write_all(b"\n")?;
             journal.len += 1;
         }
-        journal.append(Event::Opened(Holder::own()))?;
+        journal.append(Event::Opened, &Holder::own())?;
         Ok(journal)
     }
 
@@ -314,7 +296,7 @@ impl Journal {
             }
             (self.runs, self.len, self.damaged) = (Vec::new(), 0, false);
             self.cut()?;
-            self.append(Event::Opened(Holder::own()))?;
+            self.append(Event::Opened, &Holder::own())?;
         }
         // Two processes of one id in one second: clocks jump, and ids come again.
         let taken = |id: &str| self.runs.iter().any(|run| run.began.run.id == id);
@@ -326,7 +308,7 @@ impl Journal {
         }
         let run = began.run.clone();
         self.run = Some(run.id.clone());
-        self.append(Event::Began(Box::new(began)))?;
+        self.append(Event::Began, &began)?;
         Ok(run)
     }
 
@@ -336,7 +318,7 @@ impl Journal {
     /// If the disk refuses.
     pub fn resume(&mut self, run: &str) -> io::Result<()> {
         self.run = Some(run.to_owned());
-        self.append(Event::Resumed(At::now(None)))
+        self.append(Event::Resumed, &At::now(None))
     }
 
     /// A training of a row has ended. It is on the disk when this returns.
@@ -351,9 +333,8 @@ impl Journal {
         result: Record,
     ) -> io::Result<()> {
         let round = result.samples.last().map(|sample| sample.round);
-        let event =
-            Event::Ran(Box::new(Ran { row, round, identity, file: file.to_owned(), result }));
-        self.write(&Entry { run: self.run.clone(), row: Some(row), round, event })
+        let ran = Ran { row, round, identity, file: file.to_owned(), result };
+        self.write(Event::Ran, (Some(row), round), &ran)
     }
 
     /// The run is done.
@@ -361,7 +342,7 @@ impl Journal {
     /// # Errors
     /// If the disk refuses.
     pub fn finish(&mut self) -> io::Result<()> {
-        self.append(Event::Finished(At::now(None)))
+        self.append(Event::Finished, &At::now(None))
     }
 
     /// The run stops here and can be continued.
@@ -369,15 +350,21 @@ impl Journal {
     /// # Errors
     /// If the disk refuses.
     pub fn stop(&mut self, why: &str) -> io::Result<()> {
-        self.append(Event::Stopped(At::now(Some(why))))
+        self.append(Event::Stopped, &At::now(Some(why)))
     }
 
-    fn append(&mut self, event: Event) -> io::Result<()> {
-        self.write(&Entry { run: self.run.clone(), row: None, round: None, event })
+    fn append(&mut self, event: Event, of: &impl Serialize) -> io::Result<()> {
+        self.write(event, (None, None), of)
     }
 
-    fn write(&mut self, entry: &Entry) -> io::Result<()> {
-        let line = entry.line()?;
+    fn write(
+        &mut self,
+        event: Event,
+        (row, round): (Option<usize>, Option<u32>),
+        of: &impl Serialize,
+    ) -> io::Result<()> {
+        let of = serde_json::value::to_raw_value(of)?;
+        let line = Entry { run: self.run.clone(), row, round, event, of }.line()?;
         match self.file.write_all(&line).and_then(|()| self.file.sync_data()) {
             Ok(()) => {
                 self.len += line.len() as u64;
@@ -501,40 +488,43 @@ impl Scan {
                 return Ok(());
             }
             (self.lines, self.len, self.unended) = (self.lines + 1, self.len + bytes, !ended);
-            match entry {
-                Some(entry) => self.take(entry),
-                None => self.damaged.push(self.lines),
+            if entry.and_then(|entry| self.take(&entry)).is_none() {
+                self.damaged.push(self.lines);
             }
         }
     }
 
-    fn take(&mut self, entry: Entry) {
-        let Entry { run, row, round, event } = entry;
-        let known = self.runs.iter_mut().rfind(|known| Some(&known.began.run.id) == run.as_ref());
-        match (event, known) {
-            (Event::Opened(holder), _) => self.holder = Some(holder),
-            (Event::Began(began), None) => {
+    /// `None` of what is not understood.
+    fn take(&mut self, entry: &Entry) -> Option<()> {
+        let run = entry.run.as_ref();
+        let known = self.runs.iter_mut().rfind(|known| Some(&known.began.run.id) == run);
+        match (entry.event, known) {
+            (Event::Opened, _) => self.holder = Some(entry.of()?),
+            (Event::Began, None) => {
+                let began: Began = entry.of()?;
                 let newer = began.version > VERSION;
                 self.strangers += usize::from(newer);
                 // A run that this harness does not understand cannot be continued.
-                self.runs.push(PastRun { began: *began, ran: Vec::new(), finished: newer });
+                self.runs.push(PastRun { began, ran: Vec::new(), finished: newer });
             }
-            (Event::Ran(ran), Some(run)) => {
-                let ran = Ran { row: row.unwrap_or_default(), round, ..*ran };
+            (Event::Ran, Some(run)) => {
+                let ran: Ran = entry.of()?;
+                let ran = Ran { row: entry.row.unwrap_or_default(), round: entry.round, ..ran };
                 match run.has(&ran) {
                     true => self.doubled.push(self.lines),
                     false => run.ran.push(ran),
                 }
             }
-            (Event::Finished(_), Some(run)) => {
+            (Event::Finished, Some(run)) => {
                 run.finished = true;
                 // They are in their result files.
                 run.ran = Vec::new();
             }
-            (Event::Began(_), Some(_)) => self.doubled.push(self.lines),
-            (Event::Resumed(_) | Event::Stopped(_), Some(_)) => {}
+            (Event::Began, Some(_)) => self.doubled.push(self.lines),
+            (Event::Resumed | Event::Stopped, Some(_)) => {}
             (_, None) => self.strangers += 1,
         }
+        Some(())
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -543,14 +533,11 @@ impl Scan {
             (&self.damaged, "damaged and left out"),
             (&self.doubled, "there twice and counted once"),
         ] {
-            let named: Vec<String> = numbers.iter().take(NAMED).map(usize::to_string).collect();
             let word = if numbers.len() == 1 { "line" } else { "lines" };
-            let more = match numbers.len() {
-                0 => continue,
-                few if few <= NAMED => String::new(),
-                many => format!(" and {} more", many - NAMED),
-            };
-            warnings.push(format!("{NAME}: {word} {}{more}: {what}", named.join(", ")));
+            let numbers: Vec<String> = numbers.iter().map(usize::to_string).collect();
+            let named = first_few(&numbers, NAMED, ", ");
+            warnings
+                .extend((!numbers.is_empty()).then(|| format!("{NAME}: {word} {named}: {what}")));
         }
         if self.strangers > 0 {
             let number = self.strangers;
