@@ -7,6 +7,7 @@ use crate::launch::withhold;
 use crate::process::kib_field;
 use crate::surroundings::{Gpu, Gpus};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -20,38 +21,17 @@ const NO_LIMIT: &str = "no limit is set or visible";
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Environment {
-    /// Instruction sets and other features of the CPU, as the kernel names them.
-    pub cpu_flags: Vec<String>,
     /// The governor of the clock, for example `performance`; several if cores differ.
     pub governor: Option<String>,
-    /// Whether clocks above the nominal one are allowed.
-    pub turbo: Option<bool>,
-    /// Whether cores run two threads each.
-    pub smt: Option<bool>,
-    /// Nodes of main memory.
-    pub numa_nodes: Option<usize>,
-    /// Sizes of the data's caches by their level, one instance each.
-    pub caches: BTreeMap<String, u64>,
-    /// Whether the kernel gives large pages by itself: `always`, `madvise` or `never`.
-    pub huge_pages: Option<String>,
-    /// Main memory that was free for programs when the run began.
-    pub available_memory_bytes: Option<u64>,
-    pub swap_bytes: Option<u64>,
-    /// Whether it is a virtual machine, as the CPU says.
-    pub virtual_machine: Option<bool>,
-    /// The kind of container, `none` if there are no signs of one.
-    pub container: Option<String>,
-    /// Limits of this process's control group; null where there is none.
-    pub memory_limit_bytes: Option<u64>,
-    pub cpu_limit_cores: Option<f64>,
     /// NVIDIA's.
     pub gpus: Vec<Gpu>,
     /// The driver of NVIDIA's GPUs.
     pub gpu_driver: Option<String>,
     /// This machine's compilers by their command; a project may choose others.
     pub compilers: BTreeMap<String, String>,
-    /// Libraries that every program here uses.
-    pub libraries: BTreeMap<String, String>,
+    /// What is only told and never compared, as `schema/result.schema.json` lists it; null where it is not known.
+    #[serde(flatten)]
+    pub facts: BTreeMap<String, Value>,
     /// For each figure that is null, why.
     pub missing: BTreeMap<String, String>,
 }
@@ -61,49 +41,48 @@ impl Environment {
     pub fn detect(gpus: &Gpus) -> Environment {
         let read = |path: &str| Some(std::fs::read_to_string(path).ok()?.trim().to_owned());
         let cpu_flags = cpu_flags(&read("/proc/cpuinfo").unwrap_or_default());
+        let hypervisor = cpu_flags.iter().any(|flag| flag == "hypervisor");
+        let smt = read("/sys/devices/system/cpu/smt/active").map(|text| text == "1");
+        let virtual_machine = (!cpu_flags.is_empty()).then_some(hypervisor);
         let meminfo = std::fs::read("/proc/meminfo").unwrap_or_default();
         let (memory_limit, cpu_limit) = limits(&Place::all());
-        let huge_pages = read("/sys/kernel/mm/transparent_hugepage/enabled");
-        let hypervisor = cpu_flags.iter().any(|flag| flag == "hypervisor");
-        let mut it = Environment::default();
-        it.governor = it.known("governor", governor(&read), NO_CPUFREQ);
-        it.turbo = it.known("turbo", turbo(&read), NO_CPUFREQ);
-        let smt = read("/sys/devices/system/cpu/smt/active").map(|text| text == "1");
-        it.smt = it.known("smt", smt, UNSAID);
         let nodes = read("/sys/devices/system/node/online").map(|it| ::machine::count_listed(&it));
-        it.numa_nodes = it.known("numa_nodes", nodes, UNSAID);
         let caches = ::machine::caches();
-        let caches =
-            caches.iter().map(|cache| (format!("L{}", cache.level), cache.bytes)).collect();
-        let caches = Some(caches).filter(|caches: &BTreeMap<_, _>| !caches.is_empty());
-        it.caches = it.known("caches", caches, UNSAID).unwrap_or_default();
+        let caches = caches.iter().map(|cache| (format!("L{}", cache.level), cache.bytes));
+        let huge_pages = read("/sys/kernel/mm/transparent_hugepage/enabled");
         let huge_pages = huge_pages.and_then(|text| bracketed(&text));
-        it.huge_pages = it.known("huge_pages", huge_pages, "the kernel has none");
-        let available = kib_field(&meminfo, "MemAvailable:");
-        it.available_memory_bytes = it.known("available_memory_bytes", available, NO_MEMINFO);
-        it.swap_bytes = it.known("swap_bytes", kib_field(&meminfo, "SwapTotal:"), NO_MEMINFO);
-        let virtual_machine = (!cpu_flags.is_empty()).then_some(hypervisor);
-        let why = "the CPU's flags are not known";
-        it.virtual_machine = it.known("virtual_machine", virtual_machine, why);
-        it.container = it.known("container", container(&read), "this system does not report it");
-        it.memory_limit_bytes = it.known("memory_limit_bytes", memory_limit, NO_LIMIT);
-        it.cpu_limit_cores = it.known("cpu_limit_cores", cpu_limit, NO_LIMIT);
-        let why = gpus.reason().unwrap_or("the driver does not report it");
-        it.gpu_driver = it.known("gpu_driver", gpus.driver(), why);
-        let flags = Some(cpu_flags).filter(|flags| !flags.is_empty());
-        it.cpu_flags = it.known("cpu_flags", flags, "/proc/cpuinfo lists none").unwrap_or_default();
-        it.gpus = gpus.list();
-        it.compilers = versions(&[("rustc", "rustc"), ("cc", "cc"), ("nvcc", "nvcc")]);
-        it.libraries = versions(&[("libc", "ldd")]);
-        it
-    }
-
-    /// A figure, or a note of the reason why there is none.
-    fn known<T>(&mut self, name: &str, figure: Option<T>, why: &str) -> Option<T> {
-        if figure.is_none() {
-            self.missing.insert(name.to_owned(), why.to_owned());
+        let facts = [
+            ("turbo", json!(turbo(&read)), NO_CPUFREQ),
+            ("smt", json!(smt), UNSAID),
+            ("numa_nodes", json!(nodes), UNSAID),
+            ("caches", json!(caches.collect::<BTreeMap<_, _>>()), UNSAID),
+            ("huge_pages", json!(huge_pages), "the kernel has none"),
+            ("available_memory_bytes", json!(kib_field(&meminfo, "MemAvailable:")), NO_MEMINFO),
+            ("swap_bytes", json!(kib_field(&meminfo, "SwapTotal:")), NO_MEMINFO),
+            ("virtual_machine", json!(virtual_machine), "the CPU's flags are not known"),
+            ("container", json!(container(&read)), "this system does not report it"),
+            ("memory_limit_bytes", json!(memory_limit), NO_LIMIT),
+            ("cpu_limit_cores", json!(cpu_limit), NO_LIMIT),
+            ("cpu_flags", json!(cpu_flags), "/proc/cpuinfo lists none"),
+            ("libraries", json!(versions(&[("libc", "ldd")])), "ldd does not tell its version"),
+        ];
+        let (governor, gpu_driver) = (governor(&read), gpus.driver());
+        let no_driver = gpus.reason().unwrap_or("the driver does not report it");
+        let told = [
+            ("governor", &json!(governor), NO_CPUFREQ),
+            ("gpu_driver", &json!(gpu_driver), no_driver),
+        ];
+        let told = facts.iter().map(|(name, value, why)| (*name, value, *why)).chain(told);
+        let nothing = [Value::Null, json!([]), json!({})];
+        let missing = told.filter(|(_, value, _)| nothing.contains(value));
+        Environment {
+            missing: missing.map(|(name, _, why)| (name.to_owned(), why.to_owned())).collect(),
+            facts: facts.into_iter().map(|(name, value, _)| (name.to_owned(), value)).collect(),
+            governor,
+            gpus: gpus.list(),
+            gpu_driver,
+            compilers: versions(&[("rustc", "rustc"), ("cc", "cc"), ("nvcc", "nvcc")]),
         }
-        figure
     }
 }
 

@@ -208,7 +208,7 @@ fn full_result() -> Record {
         capability: Some(Box::new(full_capability())),
         environment: Some(Box::new(Environment {
             gpus: vec![measure::surroundings::Gpu::default()],
-            ..Environment::default()
+            ..Environment::detect(&measure::surroundings::Gpus::load())
         })),
         meters: BTreeMap::from([("minor_faults".into(), MeterRecord::default())]),
         race: Some(Box::new(Race::default())),
