@@ -86,18 +86,13 @@ fn collect(path: &str, value: &Value, facts: &mut Vec<(String, String)>) {
             let values: Vec<_> = values.iter().map(|it| scalar(Some(it))).collect();
             values.join(if path == "command" { " " } else { ", " })
         }
-        Value::Number(bytes) if path.ends_with("_bytes") => size(bytes.as_f64().unwrap_or(0.0)),
+        Value::Number(bytes) if path.ends_with("_bytes") => {
+            files::size(bytes.as_f64().unwrap_or(0.0) as u64)
+        }
+        Value::Number(number) if number.is_f64() => short(number.as_f64().unwrap_or(0.0)),
         value => scalar(Some(value)).into_owned(),
     };
     facts.push((path.trim_end_matches("_bytes").to_owned(), text));
-}
-
-fn size(bytes: f64) -> String {
-    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    let unit = units.iter().find(|(_, power)| bytes >= f64::from(1u32 << power));
-    unit.map_or(format!("{bytes} bytes"), |(unit, power)| {
-        format!("{} {unit}", three_digits(bytes / f64::from(1u32 << power)))
-    })
 }
 
 #[cfg(test)]
@@ -143,6 +138,6 @@ mod tests {
         });
         let shown: Vec<_> =
             facts(&machine).iter().map(|(key, value)| format!("{key}={value}")).collect();
-        assert_eq!(shown, ["cpu=c", "memory=24.0 GiB", "gpus=a, b", "caches l1=48.0 KiB"]);
+        assert_eq!(shown, ["cpu=c", "memory=25.77 GB", "gpus=a, b", "caches l1=49152 bytes"]);
     }
 }
