@@ -97,7 +97,7 @@ pub struct Record {
     #[serde(default)]
     pub machine: Option<Box<Machine>>,
     /// The capability of the machine, if `trainmark machine` had measured it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub capability: Option<Box<machine::Capability>>,
     /// In what state the machine was.
     #[serde(default)]
@@ -161,7 +161,6 @@ pub struct RunIdentity {
     /// Version of the harness.
     pub harness: String,
     /// The row that the suite compares the others with, if it names one.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<Reference>,
 }
 

@@ -37,7 +37,6 @@ pub struct Roofline {
     pub peak_source: String,
     /// The model's operations per second over what the device's data sheet states for the row's precision: model
     /// FLOP utilisation; null if no data sheet is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub of_data_sheet: Option<f64>,
 }
 
@@ -83,26 +82,17 @@ pub fn implausible(
     let train_s = sample.timing.train_s?;
     let (devices, ranks) = (devices(sample, trainer), sample.ranks.len().max(1));
     let peak = peak((&devices, ranks), trainer, backend, capability).ok()?;
-    let most = peak.highest * TOLERANCE;
-    let rate = |flop: f64| flop / train_s.max(f64::MIN_POSITIVE);
+    let (flop, says, and) = match (sample.executed_flop, sample.dense_flop) {
+        (Some(flop), _) => (flop, "it claims that it carried out", ""),
+        (None, flop) => {
+            (flop?, "its time implies", ", and it does not say that it skipped operations")
+        }
+    };
+    let rate = flop / train_s.max(f64::MIN_POSITIVE);
     let giga = |rate: f64| format!("{:.1} GFLOP/s", rate / 1e9);
-    if let Some(executed) = sample.executed_flop
-        && rate(executed) > most
-    {
-        let (claimed, most) = (giga(rate(executed)), giga(peak.highest));
-        return Some(format!(
-            "it claims that it carried out {claimed}, but the hardware reaches {most}"
-        ));
-    }
-    if let (Some(dense), None) = (sample.dense_flop, sample.executed_flop)
-        && rate(dense) > most
-    {
-        let (implied, most) = (giga(rate(dense)), giga(peak.highest));
-        return Some(format!(
-            "its time implies {implied}, but the hardware reaches {most}, and it does not say that it skipped operations"
-        ));
-    }
-    None
+    let (said, most) = (giga(rate), giga(peak.highest));
+    let words = || format!("{says} {said}, but the hardware reaches {most}{and}");
+    (rate > peak.highest * TOLERANCE).then(words)
 }
 
 /// The arithmetic of most operations.

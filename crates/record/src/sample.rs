@@ -76,16 +76,13 @@ pub struct Sample {
     /// Steps of the timed region.
     pub steps: Option<u64>,
     /// What each of several processes says that trained together, and what is seen of it.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ranks: Vec<RankRecord>,
     /// The devices that the harness gave it, by UUID where that is known; what they are stands in `environment`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<String>,
     /// Along the suite's scaling curve, once the other rows are known ([`crate::scaling`]).
     #[serde(skip)]
     pub efficiency_percent: Option<f64>,
     /// Rows that ran at the same time on other devices or cores.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub beside: Vec<String>,
     /// Floating-point operations of the timed region as if nothing were skipped.
     pub dense_flop: Option<f64>,
@@ -94,7 +91,6 @@ pub struct Sample {
     /// Other counters of the operating system, by name.
     pub counters: BTreeMap<String, u64>,
     /// Facts that a program logged for MLPerf, by MLPerf's keys.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub mlperf: BTreeMap<String, f64>,
     /// Notes for a reader, for example about stragglers.
     pub notes: Vec<String>,
@@ -104,7 +100,6 @@ pub struct Sample {
     pub superseded: bool,
     pub surroundings: Option<Surroundings>,
     /// What each node cost, where several trained together.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodeSample>,
     /// Last lines of the trainer's output; kept when it did not complete.
     pub stdout_tail: Option<String>,
@@ -132,10 +127,8 @@ pub struct RankRecord {
     pub work: Option<f64>,
     pub device_peak_bytes: Option<u64>,
     /// Peak memory of it and of the processes that it started, pages that are shared counted by shares.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_memory_bytes: Option<u64>,
     /// The logical cores that it was bound to, or all that it could have: `0-3,8`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub cpus: Option<String>,
 }
 
@@ -227,7 +220,6 @@ pub struct TrainerRecord {
     /// A software imitation of a device: not ranked.
     pub software: bool,
     /// The limits that it ran under.
-    #[serde(skip_serializing_if = "LimitsRecord::is_default")]
     pub limits: LimitsRecord,
 }
 
@@ -243,11 +235,4 @@ pub struct LimitsRecord {
     pub address_space_bytes: Option<u64>,
     /// Logical cores.
     pub cpus: Option<Vec<usize>>,
-}
-
-impl LimitsRecord {
-    /// As in files from before there were limits.
-    fn is_default(&self) -> bool {
-        *self == LimitsRecord::default()
-    }
 }

@@ -72,10 +72,8 @@ pub struct TaskRecord {
     pub metrics: BTreeMap<String, MetricRecord>,
     pub throughput: Option<WorkRecord>,
     /// The reference trainer of `trainmark verify`; null if there is none.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub verify: Option<String>,
     /// The suite's scaling curve, if it declares one.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub scaling: Option<ScalingRecord>,
 }
 
