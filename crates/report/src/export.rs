@@ -4,7 +4,6 @@
 //! the narrowest that holds all its values. A text that a spreadsheet would take for a formula gets an
 //! apostrophe in front, as OWASP advises: names come from files of others.
 
-use record::figures::Figure;
 use record::number::tidy;
 use record::summary::{Row, Summary};
 use record::verdict::Change;
@@ -31,13 +30,8 @@ pub struct Column {
     of: Of,
 }
 
+type Of = Box<dyn Fn(&Summary, &Row) -> Value>;
 type Get = fn(&Summary, &Row) -> Value;
-
-enum Of {
-    Fixed(Get),
-    Config(String),
-    Figure(Figure),
-}
 
 #[rustfmt::skip]
 const BEFORE: [(&str, Kind, Get); 5] = [
@@ -104,17 +98,19 @@ pub fn columns(summary: &Summary) -> Vec<Column> {
     let fixed = |(name, kind, get): (&str, Kind, Get)| Column {
         name: name.to_owned(),
         kind,
-        of: Of::Fixed(get),
+        of: Box::new(get),
     };
     let config = summary.config.iter().map(|(key, values)| {
         let known = values.iter().filter(|value| !value.is_null());
         let kind = known.map(kind_of).reduce(wider).unwrap_or(Kind::Text);
-        Column { name: format!("config.{key}"), kind, of: Of::Config(key.clone()) }
+        let (name, key) = (format!("config.{key}"), key.clone());
+        let of = move |_: &Summary, row: &Row| setting(row.record.config.get(&key), kind);
+        Column { name, kind, of: Box::new(of) }
     });
-    let figures = summary.figures.iter().map(|figure| Column {
+    let figures = summary.figures.iter().cloned().map(|figure| Column {
         name: figure.key.to_string(),
         kind: Kind::Real,
-        of: Of::Figure(figure.clone()),
+        of: Box::new(move |_, row| figure.of(&row.record).map(tidy).into()),
     });
     let mut columns: Vec<Column> =
         BEFORE.into_iter().map(fixed).chain(config).chain(figures).collect();
@@ -143,20 +139,20 @@ fn wider(one: Kind, other: Kind) -> Kind {
     }
 }
 
+fn setting(value: Option<&Value>, kind: Kind) -> Value {
+    match (value, kind) {
+        (None | Some(Value::Null), _) => Value::Null,
+        (Some(Value::String(text)), Kind::Text) => text.as_str().into(),
+        (Some(value), Kind::Text) => value.to_string().into(),
+        (Some(value), Kind::Real) => value.as_f64().into(),
+        (Some(value), _) => value.clone(),
+    }
+}
+
 impl Column {
     /// The row's value: null, or of this column's kind.
     pub fn cell(&self, summary: &Summary, row: &Row) -> Value {
-        match &self.of {
-            Of::Fixed(get) => get(summary, row),
-            Of::Figure(figure) => figure.of(&row.record).map(tidy).into(),
-            Of::Config(key) => match (row.record.config.get(key), self.kind) {
-                (None | Some(Value::Null), _) => Value::Null,
-                (Some(Value::String(text)), Kind::Text) => text.as_str().into(),
-                (Some(value), Kind::Text) => value.to_string().into(),
-                (Some(value), Kind::Real) => value.as_f64().into(),
-                (Some(value), _) => value.clone(),
-            },
-        }
+        (self.of)(summary, row)
     }
 }
 

@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 use record::figures::Figure;
 use record::summary::{Row, Summary};
-use record::{DatasetRecord, Reference, RunIdentity, Status, verification::Grade};
+use record::{Sample, verification::Grade};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -46,53 +46,39 @@ fn indented(value: &impl Serialize, spaces: usize) -> std::io::Result<String> {
     Ok(text.replace('\n', &format!("\n{:spaces$}", "")))
 }
 
-#[derive(Serialize)]
-struct Head<'a> {
-    total_benchmarks: usize,
-    models: Vec<&'a str>,
-    backends: Vec<&'a str>,
-    /// Every key; a value that differs between rows is a list.
-    config: Map<String, Value>,
-    executables: Vec<&'a str>,
-    statuses: &'a BTreeMap<Status, usize>,
-    reference: Option<&'a Reference>,
-    datasets: &'a [DatasetRecord],
-    machines: &'a [measure::machine::Machine],
-    runs: Vec<&'a RunIdentity>,
-    /// Key, label, unit and direction of every figure that a row has.
-    figures: Vec<Value>,
-    skipped_files: usize,
-    duplicate_files: usize,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    scaling: Vec<record::scaling::Curve>,
-    notes: Vec<String>,
-}
-
-fn head(summary: &Summary) -> Head<'_> {
+fn head(summary: &Summary) -> Value {
+    // Every key; a value that differs between rows is a list.
     let config = summary.config.iter().map(|(key, values)| match values.as_slice() {
         [value] => (key.clone(), value.clone()),
         values => (key.clone(), values.into()),
     });
     let is_known =
-        |figure: &Figure| summary.rows.iter().any(|row| figure.of(&row.record).is_some());
-    let figure = |it: &Figure| json!({"key": it.key, "label": it.label, "unit": it.unit, "better": it.better, "help": it.help});
-    Head {
-        total_benchmarks: summary.rows.len(),
-        models: summary.names(|record| &record.model),
-        backends: summary.names(|record| &record.backend),
-        config: config.collect(),
-        executables: summary.names(|record| &record.executable),
-        statuses: &summary.statuses,
-        reference: summary.reference.as_ref(),
-        datasets: &summary.datasets,
-        machines: &summary.machines,
-        runs: summary.runs(),
-        figures: summary.figures.iter().filter(|it| is_known(it)).map(figure).collect(),
-        skipped_files: summary.skipped.len(),
-        duplicate_files: summary.duplicates.len(),
-        scaling: record::scaling::curves(summary.rows.iter().map(|row| &row.record)),
-        notes: crate::notes::notes(summary, true, None).into_iter().map(|note| note.text).collect(),
+        |figure: &&Figure| summary.rows.iter().any(|row| figure.of(&row.record).is_some());
+    let figures = summary.figures.iter().filter(is_known).map(|it| {
+        json!({"key": it.key, "label": it.label, "unit": it.unit, "better": it.better, "help": it.help})
+    });
+    let notes = crate::notes::notes(summary, true, None).into_iter().map(|note| note.text);
+    let curves = record::scaling::curves(summary.rows.iter().map(|row| &row.record));
+    let mut head = json!({
+        "total_benchmarks": summary.rows.len(),
+        "models": summary.names(|record| &record.model),
+        "backends": summary.names(|record| &record.backend),
+        "config": Map::from_iter(config),
+        "executables": summary.names(|record| &record.executable),
+        "statuses": summary.statuses,
+        "reference": summary.reference,
+        "datasets": summary.datasets,
+        "machines": summary.machines,
+        "runs": summary.runs(),
+        "figures": Vec::from_iter(figures),
+        "skipped_files": summary.skipped.len(),
+        "duplicate_files": summary.duplicates.len(),
+        "notes": Vec::from_iter(notes),
+    });
+    if !curves.is_empty() {
+        head["scaling"] = json!(curves);
     }
+    head
 }
 
 /// The specification's keys, every figure that is known, ours, and the configuration; a configuration key
@@ -149,40 +135,34 @@ fn ours(summary: &Summary, row: &Row, put: &mut impl FnMut(&str, Value)) {
         }
     }
     let timing = known(json!(record.timing));
-    let noisy = record.samples.iter().filter(|sample| !sample.disturbances.is_empty()).count();
-    let repeated = record.samples.iter().filter(|sample| sample.superseded).count();
+    let has_samples = !record.samples.is_empty();
+    let samples = |are: fn(&Sample) -> bool| {
+        has_samples.then(|| record.samples.iter().filter(|it| are(it)).count())
+    };
     let source = |name: &str| record.task().metrics.get(name)?.source;
-    let sources =
-        record.metrics.of_task.keys().filter_map(|it| Some((it.clone(), json!(source(it)?))));
-    let optional = [
-        ("reason", record.reason.clone().map(Value::from)),
-        ("verification", Some(verified(row))),
-        ("task", Some(record.task().name.as_str().into())),
-        ("metric_sources", Some(Value::Object(sources.collect()))),
-        ("dataset", record.dataset.as_ref().map(|it| it.name.as_str().into())),
-        ("timing", (!timing.is_empty()).then(|| timing.into())),
-        ("dense_flop_per_s", record.roofline.as_ref().map(|it| it.dense_flop_per_s.into())),
-        (
-            "peak_flop_per_s",
-            record.roofline.as_ref().and_then(|it| Some(it.peak_flop_per_s?.into())),
-        ),
-        ("race", record.race.as_ref().map(|it| json!(it))),
-        ("race_speed_up", row.race_speed_up.map(|it| json!(it))),
-        ("samples", (!record.samples.is_empty()).then(|| record.counted().count().into())),
-        ("noisy_samples", (!record.samples.is_empty()).then(|| noisy.into())),
-        ("repeated_samples", (!record.samples.is_empty()).then(|| repeated.into())),
-        ("noise_floor", record.noise_floor.as_ref().map(|it| it.share.into())),
-        ("device", record.trainer.as_ref().and_then(|it| Some(it.device.clone()?.into()))),
-        ("software", row.is_software().then(|| true.into())),
-        ("machine", row.machine.map(Value::from)),
-        ("run", record.run.as_ref().map(|run| run.id.as_str().into())),
-        ("started", record.run.as_ref().map(|run| run.started.as_str().into())),
-    ];
-    for (key, value) in optional {
-        if let Some(value) = value {
-            put(key, value);
-        }
-    }
+    let sources = record.metrics.of_task.keys().filter_map(|it| Some((it, source(it)?)));
+    let optional = known(json!({
+        "reason": record.reason,
+        "verification": verified(row),
+        "task": record.task().name,
+        "metric_sources": BTreeMap::from_iter(sources),
+        "dataset": record.dataset.as_ref().map(|it| &it.name),
+        "timing": Some(timing).filter(|timing| !timing.is_empty()),
+        "dense_flop_per_s": record.roofline.as_ref().map(|it| it.dense_flop_per_s),
+        "peak_flop_per_s": record.roofline.as_ref().and_then(|it| it.peak_flop_per_s),
+        "race": record.race,
+        "race_speed_up": row.race_speed_up,
+        "samples": samples(|it| !it.superseded),
+        "noisy_samples": samples(|it| !it.disturbances.is_empty()),
+        "repeated_samples": samples(|it| it.superseded),
+        "noise_floor": record.noise_floor.as_ref().map(|it| it.share),
+        "device": record.trainer.as_ref().and_then(|it| it.device.as_ref()),
+        "software": row.is_software().then_some(true),
+        "machine": row.machine,
+        "run": record.run.as_ref().map(|run| &run.id),
+        "started": record.run.as_ref().map(|run| &run.started),
+    }));
+    optional.into_iter().for_each(|(key, value)| put(&key, value));
 }
 
 /// How equal the row's training steps are to the reference's.

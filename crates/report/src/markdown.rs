@@ -40,12 +40,11 @@ pub fn write(summary: &Summary, charts: &[Link], mut to: impl Write) -> std::io:
     for (title, value) in facts(summary) {
         writeln!(to, "- **{title}:** {value}")?;
     }
-    for (index, (key, value)) in table::settings(summary).iter().enumerate() {
-        if index == 0 {
-            writeln!(to, "\n### Configuration\n")?;
-        }
-        writeln!(to, "- **{}:** {}", escape(&text::title(key)), escape(value))?;
-    }
+    let settings = table::settings(summary).into_iter();
+    let setting = |(key, value): (String, String)| {
+        format!("- **{}:** {}", escape(&text::title(&key)), escape(&value))
+    };
+    section(to, "### Configuration\n", settings.map(setting))?;
     writeln!(to, "\n## Results\n")?;
     let columns = table::wide(summary);
     write_table(summary, &columns, to)?;
@@ -62,19 +61,23 @@ pub fn write(summary: &Summary, charts: &[Link], mut to: impl Write) -> std::io:
         columns.iter().any(|it| matches!(it, Column::Figure(figure) if figure.key == "train_s"));
     let clocks = has_loops.then_some(CLOCKS).into_iter();
     let notes = notes.iter().map(|note| note.text.as_str());
-    for (index, note) in notes.chain(clocks).enumerate() {
-        if index == 0 {
-            writeln!(to, "\n## Notes\n")?;
-        }
-        writeln!(to, "- {}", escape_long(note))?;
+    let note = |note| format!("- {}", escape_long(note));
+    section(to, "## Notes\n", notes.chain(clocks).map(note))?;
+    let chart = |it: &Link| format!("\n![{}]({})", escape_long(&it.title), destination(&it.path));
+    section(to, "## Charts", charts.iter().map(chart))
+}
+
+/// Lines below a heading, if there are any.
+fn section(
+    to: &mut impl Write,
+    heading: &str,
+    lines: impl Iterator<Item = String>,
+) -> std::io::Result<()> {
+    let mut lines = lines.peekable();
+    if lines.peek().is_some() {
+        writeln!(to, "\n{heading}")?;
     }
-    for (index, Link { title, path }) in charts.iter().enumerate() {
-        if index == 0 {
-            writeln!(to, "\n## Charts")?;
-        }
-        writeln!(to, "\n![{}]({})", escape_long(title), destination(path))?;
-    }
-    Ok(())
+    lines.try_for_each(|line| writeln!(to, "{line}"))
 }
 
 /// A table of few rows; cells are Markdown already where they hold any. `right`: columns of numbers.
