@@ -409,29 +409,6 @@ impl Summary {
         runs.filter(|run| seen.insert(run.id.as_str())).collect()
     }
 
-    /// Configuration that tells no rows of one model apart: a value that all rows have, or one for each
-    /// model that has the key.
-    pub fn settings(&self) -> Vec<(&str, Vec<(&str, &Value)>)> {
-        let is_told = |key: &String| self.differences.contains(&Difference::Config(key.clone()));
-        let of_models = |key: &str| {
-            let mut values: Vec<(&str, &Value)> = Vec::new();
-            for row in self.rows.iter().filter(|row| row.is_there()) {
-                let model = row.record.model.as_str();
-                let value = row.record.config.get(key).filter(|value| !value.is_null());
-                if let Some(value) = value.filter(|_| !values.iter().any(|it| it.0 == model)) {
-                    values.push((model, value));
-                }
-            }
-            values
-        };
-        let settings = self.config.iter().filter(|(key, _)| !is_told(key));
-        let settings = settings.map(|(key, values)| match values.as_slice() {
-            [value] => (key.as_str(), vec![("", value)]),
-            _ => (key.as_str(), of_models(key)),
-        });
-        settings.filter(|(_, values)| !values.is_empty()).collect()
-    }
-
     /// The rows of each kind, oldest first; kinds in the order of their first rows.
     pub fn series(&self) -> Vec<Vec<&Row>> {
         let mut series: IndexMap<_, Vec<&Row>> = IndexMap::new();

@@ -13,7 +13,6 @@ pub use measure::text::one_line;
 use record::figures::Shown;
 use record::summary::{Row, Summary};
 use record::{Status, Verdict};
-use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// Columns that prose takes at most.
@@ -38,7 +37,7 @@ pub struct Detail {
 
 /// Everything: what was trained, the answers, the table, what is missing and what to mind.
 pub fn summary(summary: &Summary, detail: Detail, style: Style) -> String {
-    let mut out = head(summary, style);
+    let mut out = paragraph("", &table::headline(summary), BOLD, style) + "\n";
     if let Some(badges) = notes::badges(&notes_of(summary)).filter(|_| !detail.notes) {
         out += &(paragraph("Caution: ", &badges, YELLOW, style) + "\n");
     }
@@ -46,52 +45,6 @@ pub fn summary(summary: &Summary, detail: Detail, style: Style) -> String {
     out += &table(summary, detail.all, style);
     out += &remarks(summary, detail, style);
     out
-}
-
-/// `Training corpus · 1 epoch · seed 42 · 2 cores`, and how many rows of how many samples.
-fn head(summary: &Summary, style: Style) -> String {
-    let suites: BTreeSet<&str> = summary.runs().iter().map(|run| &*run.suite).collect();
-    let tasks = summary.names(|record| &record.task().name);
-    let names = if suites.is_empty() { tasks } else { suites.into_iter().collect() };
-    let datasets: Vec<String> =
-        summary.datasets.iter().map(|it| table::dataset_label(summary, it)).collect();
-    let mut title = format!("Training {}", names.join(", "));
-    if !datasets.is_empty() && datasets != names {
-        title += &format!(" on {}", datasets.join(", "));
-    }
-    let mut parts = vec![title];
-    for (key, value) in table::settings(summary).into_iter().filter(|(_, it)| !it.contains('(')) {
-        let number = value.parse::<usize>().ok().filter(|_| key == "epochs");
-        let setting = format!("{} {value}", key.replace('_', " "));
-        parts.push(number.map_or(setting, |number| count(number, "epoch")));
-    }
-    match summary.machines.as_slice() {
-        [machine] => parts.extend(machine.cores.map(|cores| count(cores, "core"))),
-        machines => parts.extend((!machines.is_empty()).then(|| count(machines.len(), "machine"))),
-    }
-    let there: Vec<&Row> = summary.rows.iter().filter(|row| row.is_there()).collect();
-    let samples: BTreeSet<usize> = there
-        .iter()
-        .filter(|row| row.record.status.completed())
-        .map(|row| row.record.counted().count().max(1))
-        .collect();
-    let samples = match (samples.first(), samples.last()) {
-        (Some(few), Some(many)) if few == many => format!(", {} each", count(*few, "sample")),
-        (Some(few), Some(many)) => format!(", {few} to {} each", count(*many, "sample")),
-        _ => String::new(),
-    };
-    let rows = count(there.len(), "row") + &samples;
-    let title = visible(&parts.join(" · "), 500).into_owned();
-    let space = usize::from(style.width).saturating_sub(text::width(&title) + text::width(&rows));
-    match space >= 3 && usize::from(style.width) <= PROSE {
-        true => format!(
-            "{}{:space$}{}\n\n",
-            painted(&title, BOLD, style),
-            "",
-            painted(&rows, DIM, style)
-        ),
-        false => format!("{}\n", paragraph("", &format!("{title} · {rows}"), BOLD, style)),
-    }
 }
 
 /// The answers of all panels in which several rows are ranked, with bars.

@@ -128,19 +128,16 @@ fn contestant(summary: &Summary, row: &Row) -> String {
 
 /// `mlp, hidden 512`: the model, and in what panels differ.
 fn title(summary: &Summary, row: &Row) -> String {
-    let mut parts = vec![visible(&row.record.model, 60).into_owned()];
-    for of in &summary.differences {
-        let value = table::difference(summary, row, of);
-        match of {
-            _ if value == crate::text::UNKNOWN => {}
-            Difference::Config(_) | Difference::Machine => {
-                parts.push(format!("{} {value}", table::title(summary, of).to_lowercase()));
-            }
-            Difference::Dataset | Difference::Task => parts.push(value.into_owned()),
-            _ => {}
-        }
-    }
-    parts.join(", ")
+    let of_panels = |of: &&Difference| {
+        matches!(
+            of,
+            Difference::Config(_) | Difference::Machine | Difference::Dataset | Difference::Task
+        )
+    };
+    let differences = summary.differences.iter().filter(of_panels);
+    let told = differences.filter_map(|of| table::told(summary, row, of));
+    let model = visible(&row.record.model, 60).into_owned();
+    [model].into_iter().chain(told).collect::<Vec<_>>().join(", ")
 }
 
 /// A ranked entry, its seconds, and what is shown of it against the fastest; `None` of the fastest itself.

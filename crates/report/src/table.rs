@@ -1,7 +1,7 @@
 //! The one table that terminal, Markdown and page are made of: which rows, in which order, with which columns,
 //! and the text of each cell. Things that this machine lacks have no rows but one line, [`absent`].
 
-use crate::text::{self, UNKNOWN, digits, three_digits, visible};
+use crate::text::{self, UNKNOWN, count, digits, three_digits, visible};
 use indexmap::{IndexMap, IndexSet};
 use record::figures::{Figure, Shown};
 use record::stats::Interval;
@@ -11,7 +11,7 @@ use record::{DatasetRecord, Record, Verdict};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// Characters of a name that are shown.
 const SHOWN: usize = 60;
@@ -69,6 +69,35 @@ pub fn differ(summary: &Summary, name: impl Fn(&Record) -> &str) -> bool {
     let mut names = summary.rows.iter().filter(|row| row.is_there()).map(|row| name(&row.record));
     let first = names.next();
     names.any(|name| Some(name) != first)
+}
+
+/// `Training corpus · epochs 1 · seed 42 · 2 cores · 12 rows, 6 samples each`.
+pub fn headline(summary: &Summary) -> String {
+    let suites: BTreeSet<&str> = summary.runs().iter().map(|run| &*run.suite).collect();
+    let tasks = summary.names(|record| &record.task().name);
+    let names = if suites.is_empty() { tasks } else { suites.into_iter().collect() };
+    let datasets: Vec<String> =
+        summary.datasets.iter().map(|it| dataset_label(summary, it)).collect();
+    let mut parts = vec![format!("Training {}", names.join(", "))];
+    if !datasets.is_empty() && datasets != names {
+        parts[0] += &format!(" on {}", datasets.join(", "));
+    }
+    let settings = settings(summary).into_iter().filter(|(_, it)| !it.contains('('));
+    parts.extend(settings.map(|(key, value)| format!("{} {value}", key.replace('_', " "))));
+    match summary.machines.as_slice() {
+        [machine] => parts.extend(machine.cores.map(|cores| count(cores, "core"))),
+        machines => parts.extend((!machines.is_empty()).then(|| count(machines.len(), "machine"))),
+    }
+    let there = || summary.rows.iter().filter(|row| row.is_there());
+    let completed = there().filter(|row| row.record.status.completed());
+    let samples: BTreeSet<_> = completed.map(|row| row.record.counted().count().max(1)).collect();
+    let samples = match (samples.first(), samples.last()) {
+        (Some(few), Some(many)) if few == many => format!(", {} each", count(*few, "sample")),
+        (Some(few), Some(many)) => format!(", {few} to {} each", count(*many, "sample")),
+        _ => String::new(),
+    };
+    parts.push(count(there().count(), "row") + &samples);
+    parts.join(" · ")
 }
 
 /// A row's executable, backend and model, and why this machine cannot run it, if it cannot.
@@ -262,7 +291,7 @@ impl Column {
                     let claimed = !summary.only_specification && figure.is_claimed(&row.record);
                     let mark = if claimed { "\u{2020}" } else { "" };
                     match units {
-                        true => said(figure, value) + mark,
+                        true => figure.said(value) + mark,
                         false => figure.printed(value) + mark,
                     }
                     .into()
@@ -271,15 +300,6 @@ impl Column {
             Column::SpeedUp => speed_up(summary, row).into(),
             Column::Verified => row.grade().words().into(),
         }
-    }
-}
-
-/// A value with its unit; times and memory have three digits: `0.145 s`.
-pub fn said(figure: &Figure, value: f64) -> String {
-    match figure.is_time() {
-        true => format!("{} s", three_digits(value)),
-        false if figure.unit == "MB" => format!("{} MB", three_digits(value)),
-        false => figure.said(value),
     }
 }
 
@@ -306,19 +326,24 @@ fn key_title(summary: &Summary, key: &str) -> String {
 
 /// Each setting that tells no rows of one model apart: `learning rate`, `0.01 (mlp, cnn), 0.1 (attention)`.
 pub fn settings(summary: &Summary) -> Vec<(String, String)> {
-    let value = |(key, of_models): (&str, Vec<(&str, &Value)>)| {
-        let mut values: IndexMap<String, Vec<&str>> = IndexMap::new();
-        for (model, value) in of_models {
-            let value = visible(&text::scalar(Some(value)), SHOWN).into_owned();
-            values.entry(value).or_default().push(model);
+    let is_told = |key: &str| summary.differences.contains(&Difference::Config(key.to_owned()));
+    let setting = |(key, values): &(String, Vec<Value>)| {
+        let mut models: IndexMap<String, IndexSet<&str>> = IndexMap::new();
+        for row in summary.rows.iter().filter(|row| row.is_there()) {
+            let value = row.record.config.get(key).filter(|value| !value.is_null());
+            if let Some(value) = value {
+                let value = visible(&text::scalar(Some(value)), SHOWN).into_owned();
+                models.entry(value).or_default().insert(&row.record.model);
+            }
         }
-        let shown = values.iter().map(|(value, models)| match models.join(", ") {
-            models if models.is_empty() => value.clone(),
-            models => format!("{value} ({})", visible(&models, SHOWN)),
+        let shown = models.into_iter().map(|(value, models)| match values.len() {
+            1 => value,
+            _ => format!("{value} ({})", visible(&Vec::from_iter(models).join(", "), SHOWN)),
         });
-        (key.to_owned(), shown.collect::<Vec<_>>().join(", "))
+        (key.clone(), shown.collect::<Vec<_>>().join(", "))
     };
-    summary.settings().into_iter().map(value).collect()
+    let settings = summary.config.iter().filter(|(key, _)| !is_told(key)).map(setting);
+    settings.filter(|(_, shown)| !shown.is_empty()).collect()
 }
 
 /// The row's text in the column of a difference.
@@ -395,10 +420,7 @@ fn sized(change: &Change, gain: f64) -> (bool, f64) {
 
 /// The interval of the factor, whichever way that counts.
 pub fn interval(change: &Change) -> Option<Interval> {
-    change.interval.map(|it| {
-        let (one, other) = (sized(change, it.low).1, sized(change, it.high).1);
-        Interval { low: one.min(other), high: one.max(other), ..it }
-    })
+    change.interval.map(|it| it.map(|gain| sized(change, gain).1))
 }
 
 /// `2.43x faster`. A `~` in front says that too few samples make it a guess; where no difference is shown there
@@ -435,20 +457,26 @@ pub fn label(summary: &Summary, row: &Row, with_time: bool) -> String {
     if differ(summary, |record| &record.backend) || names.is_empty() {
         names.push(visible(&record.backend, SHOWN));
     }
-    let mut parts = vec![names.join(" ")];
-    for of in &summary.differences {
-        let value = difference(summary, row, of);
-        match of {
-            Difference::Executable => parts[0] = format!("{value} {}", parts[0]),
-            _ if value == text::UNKNOWN => {}
-            Difference::Timestamp | Difference::File if !with_time => {}
-            Difference::Timestamp | Difference::File | Difference::Dataset | Difference::Task => {
-                parts.push(value.into_owned());
-            }
-            _ => parts.push(format!("{} {value}", title(summary, of).to_lowercase())),
-        }
+    if summary.differences.contains(&Difference::Executable) {
+        names.insert(0, visible(&record.executable, SHOWN));
     }
-    parts.join(", ")
+    let is_time = |of: &Difference| matches!(of, Difference::Timestamp | Difference::File);
+    let others = summary.differences.iter().filter(|of| **of != Difference::Executable);
+    let told =
+        others.filter(|of| with_time || !is_time(of)).filter_map(|of| told(summary, row, of));
+    [names.join(" ")].into_iter().chain(told).collect::<Vec<_>>().join(", ")
+}
+
+/// `hidden 512`; `None` where it is not known.
+pub fn told(summary: &Summary, row: &Row, of: &Difference) -> Option<String> {
+    let value = difference(summary, row, of);
+    let told = match of {
+        Difference::Timestamp | Difference::File | Difference::Dataset | Difference::Task => {
+            value.to_string()
+        }
+        _ => format!("{} {value}", title(summary, of).to_lowercase()),
+    };
+    (value != text::UNKNOWN).then_some(told)
 }
 
 #[cfg(test)]

@@ -49,32 +49,33 @@ impl Chart {
 
     /// For a page that has [`STYLE`]. The title stands beside it.
     pub fn inline(&self) -> Markup {
-        html! {
-            svg.chart viewBox={ "0 0 " (WIDTH) " " (at(self.height)) } role="img"
-                aria-labelledby={ (self.name) "-t " (self.name) "-d" } {
-                title id={ (self.name) "-t" } { (self.title) }
-                desc id={ (self.name) "-d" } { (self.description) }
-                (self.drawing)
-            }
-        }
+        self.svg(false)
     }
 
     /// A file of its own, light or dark as its reader's system is, with the background that its
     /// colours are made for.
     pub fn file(&self) -> String {
-        let height = at(self.height + TITLE_HEIGHT);
-        let svg = html! {
-            svg.chart xmlns="http://www.w3.org/2000/svg" width=(WIDTH) height=(height)
-                viewBox={ "0 0 " (WIDTH) " " (height) } role="img" aria-labelledby="t d" {
-                title id="t" { (self.title) }
-                desc id="d" { (self.description) }
-                style { (PreEscaped(STYLE)) }
-                rect.b width="100%" height="100%" fill="currentColor" {}
-                text.t x="8" y="20" font-size="13" font-weight="600" { (fitted(&self.title, 58)) }
-                g transform={ "translate(0 " (TITLE_HEIGHT) ")" } { (self.drawing) }
+        self.svg(true).into_string() + "\n"
+    }
+
+    fn svg(&self, is_file: bool) -> Markup {
+        let head = if is_file { TITLE_HEIGHT } else { 0.0 };
+        let height = at(self.height + head);
+        html! {
+            svg.chart xmlns=[is_file.then_some("http://www.w3.org/2000/svg")]
+                width=[is_file.then_some(WIDTH)] height=[is_file.then_some(&height)]
+                viewBox={ "0 0 " (WIDTH) " " (height) } role="img"
+                aria-labelledby={ (self.name) "-t " (self.name) "-d" } {
+                title id={ (self.name) "-t" } { (self.title) }
+                desc id={ (self.name) "-d" } { (self.description) }
+                @if is_file {
+                    style { (PreEscaped(STYLE)) }
+                    rect.b width="100%" height="100%" fill="currentColor" {}
+                    text.t x="8" y="20" font-size="13" font-weight="600" { (fitted(&self.title, 58)) }
+                }
+                g transform=[is_file.then(|| format!("translate(0 {head})"))] { (self.drawing) }
             }
-        };
-        svg.into_string() + "\n"
+        }
     }
 }
 

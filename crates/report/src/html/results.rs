@@ -108,7 +108,7 @@ fn cell(summary: &Summary, entry: &Entry, column: &Column) -> Markup {
             None => html! { td.n.m.minor[is_minor(column)] { (text::UNKNOWN) } },
             Some(value) => html! {
                 td.n.minor[is_minor(column)] data-v=(value) data-l=(figure.title()) {
-                    @if figure.is_time() { (three_digits(value)) } @else { (shown) }
+                    (shown)
                     @if let Some(it) = entry.interval(figure).filter(|_| figure.key == "train_s") {
                         span.interval { " [" (three_digits(it.low)) ", " (three_digits(it.high)) "]" }
                     }
