@@ -6,11 +6,10 @@
 //!
 //! Writing: a link under the name that is written is never followed, so a folder from elsewhere cannot make
 //! the harness overwrite a file outside of it. [`replace`] and [`create_new`] write a file whole or not at
-//! all. A file that is not understood is moved out of the way ([`set_aside`]).
+//! all. [`aside`] names a place for what is not understood.
 #![forbid(unsafe_code)]
 
 use rustix::fs::OFlags;
-use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -62,13 +61,6 @@ impl Kind {
     pub const PREDICTIONS: Kind = Kind { name: "a file of predictions", most_bytes: 4096 * MIB };
 }
 
-/// For messages: `a result file`.
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name)
-    }
-}
-
 /// Opens a file for reading and returns it with its size.
 ///
 /// # Errors
@@ -76,7 +68,7 @@ impl fmt::Display for Kind {
 pub fn open(path: &Path, kind: Kind) -> io::Result<(File, u64)> {
     let regular = |found: std::fs::Metadata| match found.is_file() {
         true => Ok(found.len()),
-        false => Err(invalid(format!("is not a regular file, as {kind} must be"))),
+        false => Err(invalid(format!("is not a regular file, as {} must be", kind.name))),
     };
     // Looked at first: opening some devices does something. And again, should it have been exchanged.
     regular(std::fs::metadata(path)?)?;
@@ -133,8 +125,12 @@ pub fn read_end(path: &Path, kind: Kind, most: u64) -> io::Result<Vec<u8>> {
 }
 
 fn too_large(bytes: u64, kind: Kind) -> io::Error {
-    let said =
-        format!("has {}, but {kind} may have at most {}", size(bytes), size(kind.most_bytes));
+    let said = format!(
+        "has {}, but {} may have at most {}",
+        size(bytes),
+        kind.name,
+        size(kind.most_bytes)
+    );
     io::Error::new(ErrorKind::FileTooLarge, said)
 }
 
@@ -205,16 +201,6 @@ pub fn render(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> i
     let mut file = temporary(folder_of(path))?;
     write(file.as_file_mut())?;
     file.persist(path).map(drop).map_err(|error| error.error)
-}
-
-/// Moves what has a name out of the way ([`aside`]). Returns the new name.
-///
-/// # Errors
-/// If the folder refuses.
-pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
-    let aside = aside(path);
-    std::fs::rename(path, &aside)?;
-    Ok(aside)
 }
 
 /// The first of `NAME.damaged`, `NAME.damaged-2` and so on that nothing has.
@@ -319,11 +305,12 @@ mod tests {
         assert!(!create_new(&path, b"two").unwrap());
         replace(&path, b"three").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"three");
-        assert_eq!(set_aside(&path).unwrap(), folder.path().join("x.json.damaged"));
+        std::fs::rename(&path, aside(&path)).unwrap();
+        assert_eq!(std::fs::read(folder.path().join("x.json.damaged")).unwrap(), b"three");
         append(&path).unwrap().write_all(b"four").unwrap();
         append(&path).unwrap().write_all(b"five").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"fourfive");
-        assert_eq!(set_aside(&path).unwrap(), folder.path().join("x.json.damaged-2"));
+        assert_eq!(aside(&path), folder.path().join("x.json.damaged-2"));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left over");
         assert!(create_new(Path::new("/nonexistent/folder/x.json"), b"x").is_err());
     }

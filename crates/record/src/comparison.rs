@@ -9,14 +9,17 @@
 use crate::figures::{self, Figure};
 use crate::folder::{Folder, origin};
 use crate::job::{Job, jobs, pair, settings_that_differ, then};
+use crate::number::first_few;
 use crate::stats::Interval;
 use crate::verdict::{self, Verdict};
 use crate::verification::{Grade, Verification};
 use crate::{Record, Status, stats};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use std::collections::BTreeSet;
 
 pub use crate::stats::FEWEST_APART as FEWEST_SAMPLES;
+/// Things that a line of an error names.
+const FEW: usize = 4;
 
 /// The options of a comparison.
 #[derive(Clone, Debug, Default)]
@@ -41,7 +44,7 @@ pub struct Options {
 pub struct ComparedRow {
     #[serde(rename = "identity")]
     pub job: Job,
-    #[serde(rename = "metric", serialize_with = "key_of")]
+    #[serde(rename = "metric")]
     pub figure: Figure,
     pub base: Side,
     pub new: Side,
@@ -56,10 +59,6 @@ pub struct ComparedRow {
     pub outcome: Outcome,
     /// Whether the base has something that can be lost: it was measured.
     pub held: bool,
-}
-
-fn key_of<S: Serializer>(figure: &Figure, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&figure.key)
 }
 
 /// One side of a row.
@@ -252,7 +251,7 @@ pub fn compare(base: &Folder, new: &Folder, options: &Options) -> Result<Compari
         pairing.unlike.iter().flat_map(|(one, other)| one.unlike(other)).collect();
     differences.dedup(); // sizes of one model differ in the same
     if !options.anyway && !differences.is_empty() {
-        return Err(CompareError::Trainings(first_few(&differences, "; ")));
+        return Err(CompareError::Trainings(first_few(&differences, FEW, "; ")));
     }
     let different = |it: &Record| {
         let known = base.verifications.iter().chain(&new.verifications);
@@ -282,7 +281,7 @@ pub fn compare(base: &Folder, new: &Folder, options: &Options) -> Result<Compari
     if rows.is_empty() {
         let shown: Vec<String> =
             unmatched.iter().map(|(row, side)| format!("{row} ({side})")).collect();
-        return Err(CompareError::NothingInCommon(first_few(&shown, ", ")));
+        return Err(CompareError::NothingInCommon(first_few(&shown, FEW, ", ")));
     }
     let lost =
         pairing.only_base.iter().filter(|it| base_jobs[**it].iter().any(|it| takes_part(it)));
@@ -497,16 +496,6 @@ fn list(values: &BTreeSet<String>) -> String {
         true => "unknown".to_owned(),
         false => values.iter().map(short).collect::<Vec<_>>().join(" and "),
     }
-}
-
-/// For a line of an error.
-fn first_few(all: &[String], between: &str) -> String {
-    const FEW: usize = 4;
-    let mut text = all[..all.len().min(FEW)].join(between);
-    if all.len() > FEW {
-        text += &format!("{between}and {} more", all.len() - FEW);
-    }
-    text
 }
 
 #[cfg(test)]

@@ -5,10 +5,11 @@
 //! The task's metrics and the throughput are figures like the others; their words come from the records.
 
 use crate::number::MEGABYTE;
-use crate::number::{decimal, digits};
+use crate::number::{decimal, digits, three_digits};
 use crate::task::Better;
 use crate::{Record, Sample};
 use measure::text::visible;
+use serde::{Serialize, Serializer};
 use std::borrow::Cow;
 
 /// Characters of a label or a unit.
@@ -144,14 +145,8 @@ pub const CLOCKS: [&str; 3] = ["train_s", "wall_s", "training_time_seconds"];
 pub fn of<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<Figure> {
     let mut metrics: Vec<Figure> = Vec::new();
     let mut unit: Option<&str> = None;
-    let mut last: Option<&crate::task::TaskRecord> = None;
     for record in records {
         let task = record.task();
-        // Neighbours mostly have the same task.
-        if last.is_some_and(|last| std::ptr::eq(last, task) || last == task) {
-            continue;
-        }
-        last = Some(task);
         unit = unit.or(task.throughput.as_ref().map(|work| work.unit.as_str()));
         for (name, metric) in &task.metrics {
             if !metrics.iter().any(|known| known.key == *name) {
@@ -189,18 +184,8 @@ pub fn named<'a>(
     let known = of(records.clone());
     let keys: Vec<&str> = known.iter().map(|figure| &*figure.key).collect();
     let name = crate::name::meant(&name, &keys).map_or(name.to_lowercase(), str::to_owned);
-    let key = match name.as_str() {
-        "wall" => "wall_s",
-        "cpu" => "training_time_seconds",
-        "memory" => "peak_memory_mb",
-        "device_memory" => "device_peak_mb",
-        "quality" => {
-            let mut qualities = records.clone().into_iter().filter_map(|it| it.task().quality());
-            qualities.next()?.0
-        }
-        "accuracy" => crate::old::ACCURACY,
-        other => other,
-    };
+    let mut qualities = records.clone().into_iter().filter_map(|it| it.task().quality());
+    let key = if name == "quality" { qualities.next()?.0 } else { &*name };
     if let Some(figure) = known.iter().find(|figure| figure.key == key) {
         return Some(figure.clone());
     }
@@ -230,6 +215,13 @@ pub fn required<'a>(
     })
 }
 
+/// In files it is its key.
+impl Serialize for Figure {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.key)
+    }
+}
+
 impl Figure {
     /// `Training Time (s)`.
     pub fn title(&self) -> String {
@@ -240,11 +232,12 @@ impl Figure {
     }
 
     /// A value for a table: the specification's figures and percentages with two decimals, as it prints
-    /// them.
+    /// them, other times with three digits.
     pub fn printed(&self, value: f64) -> String {
         match &*self.key {
             "training_time_seconds" | "peak_memory_mb" => decimal(Some(value)),
             _ if self.unit == "%" => decimal(Some(value)),
+            _ if self.is_time() => three_digits(value),
             _ => digits(value),
         }
     }

@@ -22,9 +22,7 @@ pub struct Fingerprint {
 impl Fingerprint {
     /// Whether it is the same row of the suite on the same data, whatever program trains it.
     pub fn same_row(&self, other: &Fingerprint) -> bool {
-        let key = |it: &Fingerprint| {
-            (it.trainer.clone(), it.model.clone(), it.backend.clone(), it.dataset_sha256.clone())
-        };
-        key(self) == key(other) && self.config == other.config
+        let Fingerprint { program_sha256, command_sha256, .. } = self.clone();
+        *self == Fingerprint { program_sha256, command_sha256, ..other.clone() }
     }
 }

@@ -17,15 +17,11 @@ const COMPARED: usize = 20;
 /// A figure of every row over time.
 #[derive(Clone, Debug, Serialize)]
 pub struct History {
-    #[serde(rename = "metric", serialize_with = "key_of")]
+    #[serde(rename = "metric")]
     pub figure: Figure,
     pub series: Vec<Series>,
     /// Rows that have no such figure, or are not ranked.
     pub left_out: usize,
-}
-
-fn key_of<S: serde::Serializer>(figure: &Figure, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&figure.key)
 }
 
 /// One row over time.

@@ -57,6 +57,13 @@ pub fn count(number: usize, noun: &str) -> String {
     format!("{} {noun}{plural}", grouped(number))
 }
 
+/// Some of many, and how many more there are.
+pub fn first_few(all: &[impl AsRef<str>], few: usize, between: &str) -> String {
+    let mut shown: Vec<String> = all.iter().take(few).map(|it| it.as_ref().to_owned()).collect();
+    shown.extend(all.len().checked_sub(few + 1).map(|more| format!("and {} more", more + 1)));
+    shown.join(between)
+}
+
 /// `12,345`.
 fn grouped(number: usize) -> String {
     let digits = number.to_string();

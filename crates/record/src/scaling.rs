@@ -88,7 +88,7 @@ fn curve(steps: &Steps) -> Option<Curve> {
         let (ideal, work) = ideal(scaling, number, first);
         let times = |factor: f64| {
             let interval = change.interval.filter(|_| number != first);
-            interval.map(|it| Interval { low: it.low * factor, high: it.high * factor, ..it })
+            interval.map(|it| it.map(|value| value * factor))
         };
         Some(Point {
             number,

@@ -81,6 +81,13 @@ pub struct Interval {
 }
 
 impl Interval {
+    /// Its ends in another unit; they change places where that counts the other way.
+    #[must_use]
+    pub fn map(self, of: impl Fn(f64) -> f64) -> Interval {
+        let (one, other) = (of(self.low), of(self.high));
+        Interval { low: one.min(other), high: one.max(other), ..self }
+    }
+
     /// Half its width relative to its middle.
     pub fn relative_half_width(&self) -> f64 {
         (self.high - self.low) / (self.high + self.low)
@@ -126,8 +133,7 @@ pub struct Shift {
 impl Shift {
     /// The ratio, if the values were logarithms.
     pub fn exp(self) -> Shift {
-        let exp = |it: Interval| Interval { low: it.low.exp(), high: it.high.exp(), ..it };
-        Shift { size: self.size.exp(), interval: self.interval.map(exp) }
+        Shift { size: self.size.exp(), interval: self.interval.map(|it| it.map(f64::exp)) }
     }
 }
 

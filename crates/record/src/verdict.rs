@@ -90,10 +90,9 @@ impl Change {
             Scale::Ratio => 1.0 / gain,
             Scale::Difference => -gain,
         };
-        let turned = |it: Interval| Interval { low: turn(it.high), high: turn(it.low), ..it };
         let (size, interval) = match better {
             Better::Higher => (self.gain, self.interval),
-            Better::Lower => (turn(self.gain), self.interval.map(turned)),
+            Better::Lower => (turn(self.gain), self.interval.map(|it| it.map(turn))),
         };
         match self.scale {
             Scale::Ratio => (Some(size), None, interval),

@@ -3,7 +3,7 @@
 use crate::console::{Style, one_line};
 use crate::grid::{Column, Grid, RED, YELLOW};
 use crate::markdown::{escape_long, small_table};
-use crate::text::{UNKNOWN, three_digits};
+use crate::text::{UNKNOWN, count};
 use indexmap::IndexSet;
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use record::Status;
@@ -133,27 +133,21 @@ pub fn junit(comparison: &Comparison) -> String {
             false => format!("{words}: {change}"),
         };
         message.extend(reason.map(|reason| format!(": {reason}")));
-        suite.add_test_case(case(&format!("{job} {metric}"), outcome, &message));
+        let status = match outcome {
+            it if it.is_regression() => TestCaseStatus::non_success(NonSuccessKind::Failure),
+            Outcome::Inconclusive | Outcome::NotComparable | Outcome::Unknown => {
+                TestCaseStatus::skipped()
+            }
+            _ => TestCaseStatus::success(),
+        };
+        let mut case = TestCase::new(format!("{job} {metric}"), status);
+        case.status.set_message(message);
+        case.set_classname("trainmark");
+        suite.add_test_case(case);
     }
     let mut report = Report::new("trainmark");
     report.add_test_suite(suite);
     report.to_string().unwrap_or_default()
-}
-
-fn case(name: &str, outcome: Outcome, message: &str) -> TestCase {
-    let mut status = match outcome {
-        it if it.is_regression() => TestCaseStatus::non_success(NonSuccessKind::Failure),
-        Outcome::Inconclusive | Outcome::NotComparable | Outcome::Unknown => {
-            TestCaseStatus::skipped()
-        }
-        _ => TestCaseStatus::success(),
-    };
-    if !matches!(status, TestCaseStatus::Success { .. }) {
-        status.set_message(message);
-    }
-    let mut case = TestCase::new(name, status);
-    case.set_classname("trainmark");
-    case
 }
 
 /// `+3.1 % [+2.0, +4.4]`; without the interval, and with `~`, where there are too few samples for one. Where
@@ -174,13 +168,8 @@ pub fn change(row: &ComparedRow) -> String {
     format!("{}{space}{unit} [{low}, {high}]", shown(size))
 }
 
-/// A median with the digits that its figure deserves.
 pub(crate) fn value(value: Option<f64>, figure: &Figure) -> String {
-    match value {
-        Some(value) if figure.is_time() => three_digits(value),
-        Some(value) => figure.printed(value),
-        None => UNKNOWN.to_owned(),
-    }
+    value.map_or(UNKNOWN.to_owned(), |value| figure.printed(value))
 }
 
 /// The lines under the table in every format; the conclusion is the last.
@@ -211,52 +200,38 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
             _ => {}
         }
     }
-    let number = |count: usize, one: &str, many: &str| {
-        format!("{count} {}", if count == 1 { one } else { many })
-    };
-    let unsure = comparison.count(|it| it == Outcome::Inconclusive);
-    if unsure > 0 {
-        remarks.push(format!(
-            "{}: there are too few samples for an interval. {FEWEST_SAMPLES} on each side are \
-             enough: trainmark run --repeats {FEWEST_SAMPLES}",
-            number(unsure, "row is inconclusive", "rows are inconclusive")
-        ));
-    }
     let has_no_counterpart = |row: &&ComparedRow| row.held && row.outcome == Outcome::NotComparable;
-    let incomparable = comparison.rows.iter().filter(has_no_counterpart).count();
-    if incomparable > 0 {
-        remarks.push(format!(
-            "{}: one side lacks the figure or was not measured. Compare another figure, \
-             for example --metric wall_s",
-            number(incomparable, "row could not be compared", "rows could not be compared")
-        ));
-    }
-    let alone = comparison.unmatched_held;
-    if alone > 0 {
-        remarks.push(format!(
-            "{} on one side only, so nothing can be compared: train on the other side too",
-            number(alone, "row is", "rows are")
-        ));
-    }
-    if comparison.conclusion == Conclusion::Inconclusive {
-        let none = comparison.unknown() == 0;
-        let why = if none { "no row could be compared" } else { "this is not a pass" };
-        remarks.push(format!("Inconclusive: {why} (--allow-inconclusive treats it as one)"));
-    }
-    let lost = comparison.grades_lost();
-    if lost > 0 {
-        remarks.push(number(lost, "verification grade lost", "verification grades lost"));
-    }
-    let gate = comparison.gate * 100.0;
-    match comparison.count(Outcome::is_regression) {
-        0 if comparison.conclusion == Conclusion::Pass => {
-            remarks.push(format!("No regression shown beyond the gate of {gate:.1} %"));
+    let beyond = format!("beyond the gate of {:.1} %", comparison.gate * 100.0);
+    let few = format!(
+        "inconclusive: there are too few samples for an interval. {FEWEST_SAMPLES} on each side are enough: \
+         trainmark run --repeats {FEWEST_SAMPLES}"
+    );
+    let counted = [
+        (comparison.count(|it| it == Outcome::Inconclusive), "row", &*few),
+        (
+            comparison.rows.iter().filter(has_no_counterpart).count(),
+            "row",
+            "not compared: one side lacks the figure or was not measured. Compare another figure, for example \
+             --metric wall_s",
+        ),
+        (
+            comparison.unmatched_held,
+            "row",
+            "on one side only, so nothing can be compared: train on the other side too",
+        ),
+        (comparison.grades_lost(), "verification grade", "lost"),
+        (comparison.count(Outcome::is_regression), "regression", &beyond),
+    ];
+    let counted = counted.into_iter().filter(|(number, ..)| *number > 0);
+    remarks.extend(counted.map(|(number, noun, is)| format!("{} {is}", count(number, noun))));
+    match comparison.conclusion {
+        Conclusion::Inconclusive => {
+            let none = comparison.unknown() == 0;
+            let why = if none { "no row could be compared" } else { "this is not a pass" };
+            remarks.push(format!("Inconclusive: {why} (--allow-inconclusive treats it as one)"));
         }
-        0 => {}
-        regressions => {
-            let regressions = number(regressions, "regression", "regressions");
-            remarks.push(format!("{regressions} beyond the gate of {gate:.1} %"));
-        }
+        Conclusion::Pass => remarks.push(format!("No regression shown {beyond}")),
+        Conclusion::Regression => {}
     }
     remarks
 }

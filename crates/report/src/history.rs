@@ -35,12 +35,7 @@ pub fn table(history: &History, style: Style) -> String {
         }
     }
     if history.left_out > 0 {
-        let _ = writeln!(
-            text,
-            "\n{} without this figure {} left out",
-            count(history.left_out, "result"),
-            if history.left_out == 1 { "is" } else { "are" }
-        );
+        let _ = writeln!(text, "\nLeft out: {} without it", count(history.left_out, "result"));
         if history.series.is_empty() {
             text += "Name a figure that they have, for example --metric wall_s\n";
         }

@@ -4,6 +4,7 @@ use crate::table;
 use crate::text::{self, count, visible};
 use indexmap::{IndexMap, IndexSet};
 use record::figures::{CLOCKS, Shown};
+use record::number::first_few;
 use record::summary::{Row, Summary};
 use record::task::Source;
 use record::verification::Grade;
@@ -346,9 +347,8 @@ fn duplicates(summary: &Summary) -> Option<Note> {
 
 fn skipped(summary: &Summary) -> Option<Note> {
     let files = &summary.skipped;
-    let names: Vec<&str> = files.iter().take(LISTED).map(|it| it.file.as_str()).collect();
-    let more = if files.len() > LISTED { ", ..." } else { "" };
+    let names: Vec<&str> = files.iter().map(|it| it.file.as_str()).collect();
     let badge = format!("{} left out", count(files.len(), "file"));
-    let text = format!("{badge}: {}{more}.", names.join(", "));
+    let text = format!("{badge}: {}.", first_few(&names, LISTED, ", "));
     (!files.is_empty()).then(|| caveat(badge, text))
 }

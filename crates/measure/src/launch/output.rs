@@ -20,7 +20,8 @@ pub struct Lines {
     cut: bool,
     /// Whether the last byte was a carriage return, so that a newline ends no second line.
     after_return: bool,
-    bytes: u64,
+    /// Of the stream so far.
+    pub bytes: u64,
     tail: Tail,
 }
 
@@ -52,24 +53,12 @@ impl Lines {
         }
     }
 
-    /// Bytes of the stream so far.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     /// The last lines, joined by newlines.
     pub fn tail(&self) -> String {
         Vec::from_iter(self.tail.lines.iter().map(String::as_str)).join("\n")
     }
 
     fn end_line(&mut self, rest: &[u8], on_line: &mut dyn FnMut(&str)) {
-        // A line that lies within one chunk, the usual case, is not copied.
-        if self.partial.is_empty() && rest.len() <= LONGEST_LINE {
-            let line = String::from_utf8_lossy(rest);
-            self.tail.push(&line, false);
-            on_line(&line);
-            return;
-        }
         self.extend_partial(rest);
         let line = String::from_utf8_lossy(&self.partial);
         self.tail.push(&line, self.cut);
@@ -143,7 +132,7 @@ mod tests {
             lines.feed(&chunk, &mut |line| seen.push(line.len()));
         }
         assert!(lines.partial.capacity() <= 2 * LONGEST_LINE);
-        assert_eq!(lines.bytes(), 40_000_000);
+        assert_eq!(lines.bytes, 40_000_000);
         lines.finish(&mut |line| seen.push(line.len()));
         assert_eq!(seen, [LONGEST_LINE]);
         assert!(lines.tail().ends_with("x […]"));
@@ -178,7 +167,7 @@ mod tests {
             let chunks: Vec<&[u8]> = cuts.windows(2).map(|w| &bytes[w[0]..w[1]]).collect();
             let (pieces, lines) = lines_of(&chunks);
             prop_assert_eq!(whole, pieces);
-            prop_assert_eq!(lines.bytes(), bytes.len() as u64);
+            prop_assert_eq!(lines.bytes, bytes.len() as u64);
         }
     }
 }

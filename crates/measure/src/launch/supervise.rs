@@ -183,8 +183,8 @@ impl Launch {
         Ok(Outcome {
             stdout_tail: stdout.tail(),
             stderr_tail: stderr.tail(),
-            stdout_bytes: stdout.bytes(),
-            stderr_bytes: stderr.bytes(),
+            stdout_bytes: stdout.bytes,
+            stderr_bytes: stderr.bytes,
             ..outcome
         })
     }

@@ -51,7 +51,10 @@ pub fn meters(wall: Wall, sample: &TreeSample, survivors: u64) -> Meters {
     meters.set("largest_process_bytes", largest);
     meters.set("tree_pss_bytes", tree);
     meters.set("phys_footprint_bytes", phys_footprint(sample));
-    meters.set("processes", processes(sample));
+    if sample.most_processes > 0 {
+        let source = "most processes seen at once, sampled";
+        meters.set("processes", Reading::measured(sample.most_processes as f64, source));
+    }
     for (name, value) in [
         ("minor_faults", usage.minor_page_faults()),
         ("major_faults", usage.major_page_faults()),
@@ -64,8 +67,10 @@ pub fn meters(wall: Wall, sample: &TreeSample, survivors: u64) -> Meters {
         ("storage_read_bytes", usage.block_reads()),
         ("storage_written_bytes", usage.block_writes()),
     ] {
-        let bytes = storage_is_accounted().map(|()| blocks as f64 * BLOCK_BYTES);
-        meters.set(name, Reading::of(bytes.map_err(str::to_owned), children.clone()));
+        // Other systems count operations, not bytes; so does a kernel without accounting of them.
+        if cfg!(target_os = "linux") && std::path::Path::new("/proc/self/io").exists() {
+            meters.set(name, Reading::measured(blocks as f64 * BLOCK_BYTES, children.clone()));
+        }
     }
     meters
 }
@@ -183,28 +188,10 @@ fn tree_pss(sample: &TreeSample) -> Reading {
     )
 }
 
-fn processes(sample: &TreeSample) -> Reading {
-    let place = if cfg!(target_os = "linux") { " in /proc" } else { "" };
-    match sample.most_processes {
-        0 => Reading::absent("the process tree was not sampled"),
-        n => Reading::measured(n as f64, format!("most processes seen at once{place}, sampled")),
-    }
-}
-
 /// The peak of the tree; what is absent is less than anything. A control group's `memory.peak` is
 /// deliberately no candidate: it counts the page cache of the files that the trainer read as well.
 fn larger(process: &Reading, tree: &Reading) -> Reading {
     if tree.value() > process.value() { tree.clone() } else { process.clone() }
-}
-
-fn storage_is_accounted() -> Result<(), &'static str> {
-    if !cfg!(target_os = "linux") {
-        Err("this system counts operations, not bytes")
-    } else if !std::path::Path::new("/proc/self/io").exists() {
-        Err("the kernel does not account for input and output of processes")
-    } else {
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -289,6 +276,5 @@ mod tests {
         let reading = tree_pss(&TreeSample { most_processes: 1, ..TreeSample::default() });
         assert_eq!(reading.value(), None);
         assert!(reading.reason().is_some());
-        assert_eq!(processes(&TreeSample::default()).value(), None);
     }
 }

@@ -42,7 +42,9 @@ impl Counters {
             cpu: stat.and_then(|text| cpu_ticks(&text, &cores)),
             own_s: cpu_s(UsageWho::RUSAGE_SELF) + cpu_s(UsageWho::RUSAGE_CHILDREN),
             processes: process::all_processes().iter().map(identity_and_ticks).collect(),
-            load_average: fs::read_to_string("/proc/loadavg").ok().and_then(|text| first(&text)),
+            load_average: fs::read_to_string("/proc/loadavg")
+                .ok()
+                .and_then(|text| text.split_once(' ')?.0.parse().ok()),
             thermal_throttles,
             quota_throttled_s: quota_throttled_s(),
             cores,
@@ -150,10 +152,6 @@ fn quota_throttled_s() -> Option<f64> {
 fn throttled_s(text: &str) -> Option<f64> {
     let microseconds = counter(text, "throttled_usec").map(|us| us as f64 / 1e6);
     microseconds.or_else(|| counter(text, "throttled_time").map(|ns| ns as f64 / 1e9))
-}
-
-fn first(text: &str) -> Option<f64> {
-    text.split_ascii_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]

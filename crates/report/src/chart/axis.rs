@@ -18,8 +18,8 @@ pub struct Axis {
     logarithmic: bool,
     whole: bool,
     /// Position of `low` and of `high`.
-    from: f64,
-    to: f64,
+    pub from: f64,
+    pub to: f64,
 }
 
 /// Where a linear axis may begin.
@@ -82,14 +82,6 @@ impl Axis {
     /// What stands beside it: its title, and its scale if that is no usual one.
     pub fn titled(&self, title: &str) -> String {
         format!("{title}{}", if self.logarithmic { ", logarithmic" } else { "" })
-    }
-
-    pub fn from(&self) -> f64 {
-        self.from
-    }
-
-    pub fn to(&self) -> f64 {
-        self.to
     }
 
     /// Round figures in its range, a handful.

@@ -66,10 +66,10 @@ fn line(entry: &Entry, clock: &Figure, median: f64, axis: &Axis, top: f64) -> Ma
     html! {
         g class=(class) data-r=(entry.place) {
             title { (label) ": " (figures) ", " (samples.len()) " samples" }
-            text.t x=(at(axis.from())) y=(at(top + 15.0)) { (fitted(&label, 54 - figures.chars().count().min(36))) }
-            text.m x=(at(axis.to())) y=(at(top + 15.0)) text-anchor="end" { (figures) }
+            text.t x=(at(axis.from)) y=(at(top + 15.0)) { (fitted(&label, 54 - figures.chars().count().min(36))) }
+            text.m x=(at(axis.to)) y=(at(top + 15.0)) text-anchor="end" { (figures) }
             path.g stroke="currentColor"
-                d={ "M" (at(axis.from())) " " (at(middle)) "H" (at(axis.to())) } {}
+                d={ "M" (at(axis.from)) " " (at(middle)) "H" (at(axis.to)) } {}
             @if let Some(interval) = entry.interval(clock) {
                 path d={ "M" (at(axis.at(interval.low))) " " (at(middle)) "H" (at(axis.at(interval.high))) }
                     stroke="currentColor" stroke-width="13" stroke-opacity=".2" {}

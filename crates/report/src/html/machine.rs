@@ -5,6 +5,7 @@ use crate::exhibit::Exhibit;
 use crate::text::{UNKNOWN, facts, title, visible};
 use indexmap::{IndexMap, IndexSet};
 use maud::{Markup, html};
+use record::number::first_few;
 
 /// Columns of a table; more would not fit any page.
 const MAX_COLUMNS: usize = 8;
@@ -79,9 +80,6 @@ fn table(name: &str, columns: &IndexMap<String, Facts>) -> Markup {
 
 /// All values, the first few of many.
 fn list(values: &IndexSet<String>) -> String {
-    let shown: Vec<_> = values.iter().take(MAX_VALUES).map(|it| visible(it, VALUE)).collect();
-    match values.len().saturating_sub(MAX_VALUES) {
-        0 => shown.join("; "),
-        more => format!("{}; and {more} more", shown.join("; ")),
-    }
+    let values: Vec<_> = values.iter().map(|it| visible(it, VALUE)).collect();
+    first_few(&values, MAX_VALUES, "; ")
 }

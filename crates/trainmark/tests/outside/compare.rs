@@ -35,7 +35,7 @@ fn the_exit_code_is_1_only_for_a_shown_regression() {
     write(&path("same"), &[1.0, 0.99, 1.01, 1.0, 1.0], "measured");
     write(&path("slow"), &[1.2, 1.21, 1.19, 1.2, 1.2], "measured");
     write(&path("lost"), &[1.0, 1.0, 1.0, 1.0, 1.0], "not_converged");
-    let named = trainmark(home.path(), &["compare", "base", "slow", "--metric", "train_s,wall"]);
+    let named = trainmark(home.path(), &["compare", "base", "slow", "--metric", "train_s,wall_s"]);
     assert_eq!(named.status.code(), Some(1), "{named:?}");
     for (new, gate, code) in
         [("same", "3%", 0), ("slow", "3%", 1), ("slow", "30%", 0), ("lost", "3%", 1)]
@@ -356,7 +356,7 @@ fn show_and_report_agree_on_what_converged_and_show_tells_disturbances() {
     let json: serde_json::Value =
         serde_json::from_str(&said(&["report", "--input", "out", "--output", "-"])).unwrap();
     let first = json["summary"]["notes"][0].as_str().unwrap();
-    assert!(first.starts_with("1 of 2 samples was disturbed"), "{first}");
+    assert!(first.starts_with("Disturbed by") && first.contains("1 of 2 samples"), "{first}");
     // Nobody scored anything, and nobody says so.
     for text in [&report, &markdown, &page, &json.to_string()] {
         assert!(!text.contains("scored the other metrics"), "{text}");
