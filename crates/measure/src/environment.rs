@@ -3,14 +3,14 @@
 //! It is read once for each run of a suite. An unknown value is null, and `missing` says why.
 
 use crate::group::Place;
-use crate::launch::withhold;
 use crate::process::kib_field;
+use crate::provenance::said;
 use crate::surroundings::{Gpu, Gpus};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 const NO_CPUFREQ: &str = "the system does not show it (no cpufreq)";
 const UNSAID: &str = "the kernel does not report it";
@@ -170,11 +170,8 @@ fn versions(programs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 fn version(program: &str) -> Option<String> {
-    let mut command = Command::new(program);
     // Outside of any project, whose files could name another program for this one (rust-toolchain.toml).
-    command.arg("--version").current_dir("/").stdin(Stdio::null()).stderr(Stdio::null());
-    let output = withhold(&mut command).output().ok().filter(|output| output.status.success())?;
-    let text = String::from_utf8_lossy(&output.stdout);
+    let text = said(Command::new(program).arg("--version").current_dir("/"))?;
     // nvcc's version stands in its last lines.
     let line = text.lines().find(|line| line.chars().any(|c| c.is_ascii_digit()))?;
     Some(crate::text::one_line(line.trim()).into_owned())

@@ -7,7 +7,7 @@
 //! users, there is a reason instead. On other systems there is none.
 
 use crate::meter::Reading;
-use crate::process::is_launcher;
+use crate::process::{counter, is_launcher};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -105,11 +105,6 @@ impl Version {
     fn peak(self) -> &'static str {
         self.files()[1]
     }
-}
-
-/// The value of a line `name value`.
-pub fn counter(text: &str, name: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
 /// A control group for one trainer, removed when dropped.

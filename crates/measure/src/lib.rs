@@ -1,7 +1,7 @@
 //! Starts a trainer's process tree, stops all of it, and accounts for what it used and in what
 //! surroundings. It knows no suite, no plan and no record.
 //!
-//! The only unsafe code is in `account`: system calls that have no safe wrapper elsewhere.
+//! The only unsafe code is in `account`, on macOS: system calls that have no safe wrapper elsewhere.
 #![deny(unsafe_code)]
 
 pub mod account;

@@ -51,17 +51,13 @@ impl Machine {
 
 /// Names of NVIDIA's GPUs, from the kernel driver's own list, without loading any library.
 fn nvidia_gpus() -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir("/proc/driver/nvidia/gpus") else {
-        return Vec::new();
+    let gpus = std::fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten();
+    let texts = gpus.filter_map(|it| std::fs::read_to_string(it.path().join("information")).ok());
+    let model = |text: String| {
+        let model = text.lines().find_map(|line| line.strip_prefix("Model:"))?;
+        Some(model.trim().to_owned())
     };
-    let mut names: Vec<String> = entries
-        .flatten()
-        .filter_map(|entry| std::fs::read_to_string(entry.path().join("information")).ok())
-        .filter_map(|text| {
-            let model = text.lines().find_map(|line| line.strip_prefix("Model:"))?;
-            Some(model.trim().to_owned())
-        })
-        .collect();
+    let mut names: Vec<String> = texts.filter_map(model).collect();
     names.sort();
     names
 }

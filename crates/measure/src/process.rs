@@ -104,12 +104,9 @@ fn children(pid: i32) -> Vec<i32> {
 
 /// Every process that `/proc` shows.
 pub fn all_processes() -> Vec<Stat> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(Stat::read)
-        .collect()
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    ids.filter_map(Stat::read).collect()
 }
 
 /// The same of a list of processes.
@@ -163,10 +160,13 @@ pub fn own_peak_bytes() -> Option<u64> {
 
 /// A line such as `Pss:    388 kB`, in bytes.
 pub fn kib_field(text: &[u8], name: &str) -> Option<u64> {
-    let text = String::from_utf8_lossy(text);
-    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
-    let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
+    counter(&String::from_utf8_lossy(text), name)?.checked_mul(1024)
+}
+
+/// The number of a line `name number`, whatever its unit.
+pub fn counter(text: &str, name: &str) -> Option<u64> {
+    let value = |line: &str| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok();
+    text.lines().find_map(value)
 }
 
 #[cfg(test)]

@@ -66,15 +66,15 @@ pub fn git_commit(folder: &Path) -> Option<String> {
 }
 
 fn git(folder: &Path, arguments: &[&str]) -> Option<String> {
+    let mut command = Command::new("git");
     // The folder's own configuration can name programs that git would start.
-    let output = withhold(&mut Command::new("git"))
-        .args(["--no-optional-locks", "-c", "core.fsmonitor=false", "-C"])
-        .arg(folder)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
+    command.args(["--no-optional-locks", "-c", "core.fsmonitor=false", "-C"]).arg(folder);
+    said(command.args(arguments))
+}
+
+/// What a program prints that succeeds.
+pub(crate) fn said(command: &mut Command) -> Option<String> {
+    let output = withhold(command).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 

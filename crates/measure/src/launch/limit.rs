@@ -9,8 +9,9 @@
 //!
 //! Without a limit, or with one of the other two ways, the control group is there to measure.
 
-use crate::group::{Group, Place, counter};
+use crate::group::{Group, Place};
 use crate::meter::Reading;
+use crate::process::counter;
 use serde::{Deserialize, Serialize};
 use std::fs;
 

@@ -18,7 +18,7 @@ use super::limit::Memory;
 use super::outcome::{Exit, KILL, Outcome, STOP, Signal, Stragglers};
 use super::tree::{KILL_INTERVAL, KILL_PATIENCE, Tree};
 use crate::account::{Ended, wait_for_any};
-use crate::meter::{TreeSampler, Wall, cpu_s, meters};
+use crate::meter::{TreeSampler, cpu_s, meters};
 use nix::sys::resource::UsageWho;
 use std::io::{self, BufReader, Read};
 use std::os::unix::net::UnixStream;
@@ -308,7 +308,7 @@ impl<'a> Watch<'a> {
         let sigkill = nix::libc::SIGKILL;
         let foreign = matches!(&exit, Exit::Signal(signal) if signal.number == sigkill);
         let out_of_memory = out_of_memory.or_else(|| self.memory.evidence(foreign));
-        let wall = Wall { main: main_end - self.start, work: work_end - self.start };
+        let wall = (main_end - self.start, work_end - self.start);
         let sample = self.sampler.finish();
         Outcome {
             out_of_memory,

@@ -19,4 +19,4 @@ pub use sample::RankUse;
 
 pub(crate) use events::Events;
 pub(crate) use sampler::TreeSampler;
-pub(crate) use usage::{Wall, cpu_s, meters};
+pub(crate) use usage::{cpu_s, meters};

@@ -1,6 +1,5 @@
 //! Observations of a process tree, while it runs and when its processes are reaped.
 
-use crate::account::Ended;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,9 +32,8 @@ pub struct TreeSample {
     /// CPU time that was seen in the processes: less than they used, for each by what it used after
     /// it was last looked at.
     pub cpu: Option<Cpu>,
-    /// What `wait4` said of each process that was waited for; not where the kernel's own sum over
-    /// them is all of the tree.
-    pub waited: Option<Waited>,
+    /// Peak of the largest physical footprint of a process that was waited for; on macOS.
+    pub footprint_bytes: Option<u64>,
 }
 
 impl TreeSample {
@@ -45,25 +43,6 @@ impl TreeSample {
         if processes > 1 && bytes > self.peak_bytes {
             (self.peak_bytes, self.peak_processes) = (bytes, processes);
         }
-    }
-}
-
-/// The sum of `wait4`'s accounts of the processes that were reaped.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Waited {
-    pub cpu: Cpu,
-    pub largest_resident_bytes: u64,
-    /// Peak of the largest physical footprint, where the system has such a thing.
-    pub largest_footprint_bytes: Option<u64>,
-}
-
-impl Waited {
-    #[cfg_attr(target_os = "linux", allow(dead_code))] // there only its tests do
-    pub fn note(&mut self, ended: &Ended) {
-        self.cpu.user_s += ended.user.as_secs_f64();
-        self.cpu.system_s += ended.system.as_secs_f64();
-        self.largest_resident_bytes = self.largest_resident_bytes.max(ended.largest_resident_bytes);
-        self.largest_footprint_bytes = self.largest_footprint_bytes.max(ended.footprint_bytes);
     }
 }
 

@@ -57,7 +57,7 @@ impl TreeSampler {
 
     /// A process was waited for.
     pub fn ended(&mut self, ended: &Ended) {
-        self.sample.waited.get_or_insert_default().note(ended);
+        self.sample.footprint_bytes = self.sample.footprint_bytes.max(ended.footprint_bytes);
     }
 
     /// Nobody tells it of processes that run.

@@ -3,7 +3,6 @@
 use super::meters::Meters;
 use super::reading::Reading;
 use super::sample::{Cpu, TreeSample};
-use crate::account::MAXRSS_UNIT;
 use crate::process;
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use std::time::Duration;
@@ -14,17 +13,12 @@ const BLOCK_BYTES: f64 = 512.0;
 /// as a factor: sampling rounds to clock ticks, of 10 ms each, per process.
 const LOST_CPU_S: f64 = 0.2;
 const LOST_CPU_FACTOR: f64 = 1.05;
-/// Which processes the sums of `wait4` cover.
-const WAIT4: &str = "wait4, by the launcher: the main process and all that it waited for";
+/// Bytes per unit of `ru_maxrss`.
+const MAXRSS_UNIT: f64 = if cfg!(target_vendor = "apple") { 1.0 } else { 1024.0 };
 
-/// How long a trainer took, from just before the start of its main process.
-#[derive(Clone, Copy, Debug)]
-pub struct Wall {
-    /// Until the main process was reaped.
-    pub main: Duration,
-    /// Until the last process that worked ended.
-    pub work: Duration,
-}
+/// How long a trainer took, from just before the start of its main process: until that was reaped, and until the last
+/// process that worked ended.
+pub type Wall = (Duration, Duration);
 
 /// CPU seconds of this process, or of all that it has waited for.
 pub fn cpu_s(of: UsageWho) -> f64 {
@@ -46,7 +40,7 @@ pub fn meters(wall: Wall, sample: &TreeSample, survivors: u64) -> Meters {
     let (cpu, source) = cpu_reading(&usage, sample, &children);
     meters.set("user_s", Reading::measured(cpu.user_s, source.clone()));
     meters.set("system_s", Reading::measured(cpu.system_s, source));
-    let (largest, tree) = (largest_process(&usage, sample, &children), tree_pss(sample));
+    let (largest, tree) = (largest_process(&usage, &children), tree_pss(sample));
     meters.set("peak_memory_bytes", larger(&largest, &tree));
     meters.set("largest_process_bytes", largest);
     meters.set("tree_pss_bytes", tree);
@@ -75,14 +69,14 @@ pub fn meters(wall: Wall, sample: &TreeSample, survivors: u64) -> Meters {
     meters
 }
 
-fn wall_reading(wall: Wall) -> Reading {
-    let later_s = wall.work.saturating_sub(wall.main).as_secs_f64();
+fn wall_reading((main, work): Wall) -> Reading {
+    let later_s = work.saturating_sub(main).as_secs_f64();
     let clock = "monotonic clock of the launcher, from before the main process started until";
     let until = match later_s < 0.01 {
         true => "it was reaped".to_owned(),
         false => format!("the last process that worked ended, {later_s:.2} s after the main one"),
     };
-    Reading::measured(wall.work.max(wall.main).as_secs_f64(), format!("{clock} {until}"))
+    Reading::measured(work.max(main).as_secs_f64(), format!("{clock} {until}"))
 }
 
 /// Which processes the kernel's sums cover.
@@ -107,9 +101,6 @@ fn cpu_of(usage: &Usage) -> Cpu {
 /// The kernel's sums, unless more CPU time than that was seen: a process that ignores SIGCHLD lets
 /// its children vanish without anybody waiting for them, and their time is in no sum.
 fn cpu_reading(usage: &Usage, sample: &TreeSample, children: &str) -> (Cpu, String) {
-    if let Some(waited) = sample.waited {
-        return (waited.cpu, WAIT4.to_owned());
-    }
     let summed = cpu_of(usage);
     match sample.cpu {
         Some(seen) if seen.total_s() > summed.total_s() * LOST_CPU_FACTOR + LOST_CPU_S => {
@@ -123,20 +114,12 @@ fn cpu_reading(usage: &Usage, sample: &TreeSample, children: &str) -> (Cpu, Stri
 
 /// The figure of a process cannot fall below the launcher's own peak, which its child inherits: the
 /// launcher's own, not its `ru_maxrss`, which starts at the peak of the harness, its parent.
-fn largest_process(usage: &Usage, sample: &TreeSample, children: &str) -> Reading {
-    let (peak, source) = match &sample.waited {
-        Some(waited) => (
-            waited.largest_resident_bytes as f64,
-            format!("ru_maxrss of the largest process, {WAIT4}"),
-        ),
-        None => (
-            usage.max_rss() as f64 * MAXRSS_UNIT as f64,
-            format!("ru_maxrss of the largest single process, {children}"),
-        ),
-    };
+fn largest_process(usage: &Usage, children: &str) -> Reading {
+    let peak = usage.max_rss() as f64 * MAXRSS_UNIT;
+    let source = format!("ru_maxrss of the largest single process, {children}");
     match process::own_peak_bytes() {
         _ if peak <= 0.0 => Reading::absent("the kernel gave no peak resident set size"),
-        Some(floor) if sample.waited.is_none() && peak <= floor as f64 => Reading::measured(
+        Some(floor) if peak <= floor as f64 => Reading::measured(
             peak,
             format!("{source}; at most this much: the launcher's own peak hides anything less"),
         ),
@@ -147,9 +130,8 @@ fn largest_process(usage: &Usage, sample: &TreeSample, children: &str) -> Readin
 /// The lifetime's peak of one process is exact; the sum over several is sampled, and can only be
 /// too small.
 fn phys_footprint(sample: &TreeSample) -> Reading {
-    let largest = sample.waited.and_then(|waited| waited.largest_footprint_bytes);
     let looks = sample.looks;
-    match largest {
+    match sample.footprint_bytes {
         None => Reading::absent("only macOS counts physical footprints"),
         Some(largest) if sample.peak_bytes > largest => Reading::measured(
             sample.peak_bytes as f64,
@@ -166,7 +148,7 @@ fn phys_footprint(sample: &TreeSample) -> Reading {
 }
 
 fn tree_pss(sample: &TreeSample) -> Reading {
-    if !cfg!(target_os = "linux") || sample.waited.is_some() {
+    if !cfg!(target_os = "linux") {
         return Reading::absent("this system does not show a process tree's shared memory");
     }
     let looks =
@@ -196,7 +178,6 @@ fn larger(process: &Reading, tree: &Reading) -> Reading {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample::Waited;
     use super::*;
 
     fn bytes(value: u64) -> Reading {
@@ -213,42 +194,18 @@ mod tests {
         assert_eq!(larger(&absent, &absent), absent);
     }
 
-    fn ended(user_ms: u64, resident: u64, footprint_bytes: Option<u64>) -> crate::account::Ended {
-        crate::account::Ended {
-            pid: 1,
-            status: std::process::ExitStatus::default(),
-            user: Duration::from_millis(user_ms),
-            system: Duration::from_millis(1),
-            largest_resident_bytes: resident,
-            footprint_bytes,
-        }
-    }
-
     #[test]
-    fn what_wait4_says_adds_up_its_times_and_keeps_its_largest_memory() {
-        let mut waited = Waited::default();
-        waited.note(&ended(250, 3000, Some(500)));
-        waited.note(&ended(500, 2000, Some(700)));
-        let sample = TreeSample { waited: Some(waited), ..TreeSample::default() };
+    fn what_nobody_has_measured_is_absent_with_a_reason() {
         let second = Duration::from_secs(1);
-        let meters = meters(Wall { main: second, work: second }, &sample, 0);
-        assert_eq!(meters["user_s"], Reading::measured(0.75, WAIT4));
-        assert_eq!(meters["system_s"], Reading::measured(0.002, WAIT4));
-        assert_eq!(meters["largest_process_bytes"].value(), Some(3000.0));
-        assert_eq!(meters["peak_memory_bytes"], meters["largest_process_bytes"], "as `time -l`");
-        assert_eq!(meters["phys_footprint_bytes"].value(), Some(700.0));
-        assert!(meters["phys_footprint_bytes"].source().unwrap().contains("lifetime_max"));
+        let meters = meters((second, second), &TreeSample::default(), 0);
+        assert!(meters["user_s"].value().is_some());
         assert!(meters["cgroup_peak_bytes"].reason().is_some(), "nobody has set it");
     }
 
     #[test]
     fn wall_time_reaches_to_the_last_process_that_worked_and_says_so() {
-        let wall = |work_ms| {
-            wall_reading(Wall {
-                main: Duration::from_millis(20),
-                work: Duration::from_millis(work_ms),
-            })
-        };
+        let wall =
+            |work_ms| wall_reading((Duration::from_millis(20), Duration::from_millis(work_ms)));
         assert_eq!(wall(1120).value(), Some(1.12));
         assert!(wall(1120).source().unwrap().ends_with("ended, 1.10 s after the main one"));
         assert_eq!(wall(20).value(), Some(0.02));
@@ -257,10 +214,8 @@ mod tests {
 
     #[test]
     fn the_footprints_of_several_processes_count_together_where_they_were_seen_together() {
-        let mut waited = Waited::default();
-        waited.note(&ended(1, 1, Some(700)));
         let several = TreeSample {
-            waited: Some(waited),
+            footprint_bytes: Some(700),
             peak_bytes: 900,
             peak_processes: 3,
             looks: 5,

@@ -2,9 +2,9 @@
 //! quotas. On other systems there is none of it.
 
 use super::seen::{Busy, Surroundings};
-use crate::group::{Place, counter};
+use crate::group::Place;
 use crate::meter::cpu_s;
-use crate::process::{self, Stat};
+use crate::process::{self, Stat, counter};
 use nix::sys::resource::UsageWho;
 use std::collections::{HashMap, HashSet};
 use std::fs;
