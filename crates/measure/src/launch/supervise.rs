@@ -5,7 +5,7 @@ use super::cancel::CancelToken;
 use super::job::{Job, LaunchError, Stream, withhold};
 use super::outcome::{Exit, KILL, Message, Outcome, STOP};
 use super::output::Lines;
-use super::tree::{Foster, KILL_PATIENCE, MARK};
+use super::tree::{Foster, KILL_PATIENCE};
 use super::watch::TERM_GRACE;
 use crate::group;
 use crate::process::LAUNCHER_ARG;
@@ -17,7 +17,6 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Once;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -62,8 +61,6 @@ pub fn run(
 struct Launch {
     process: Child,
     foster: Option<Foster>,
-    /// Tells this launch's processes from all others.
-    mark: String,
     socket: UnixStream,
     heard: Receiver<Heard>,
     /// The trainer's main process.
@@ -86,9 +83,8 @@ type Told = Result<Box<Outcome>, String>;
 impl Launch {
     fn start(job: &Job) -> Result<Launch, LaunchError> {
         let (socket, theirs) = UnixStream::pair().map_err(LaunchError::Channel)?;
-        let mark = new_mark();
         let mut command = Command::new(&job.launcher_exe);
-        command.arg(LAUNCHER_ARG).env(MARK, &mark).stdin(Stdio::from(OwnedFd::from(theirs)));
+        command.arg(LAUNCHER_ARG).stdin(Stdio::from(OwnedFd::from(theirs)));
         withhold(&mut command).stdout(Stdio::piped()).stderr(Stdio::piped());
         let spawned = with_signals_blocked(|| Foster::start(|| command.spawn()));
         // It holds the launcher's end of the socket, which must close with the launcher.
@@ -100,7 +96,7 @@ impl Launch {
         };
         let (sender, heard) = sync_channel(CHUNKS);
         let lines = Default::default();
-        let mut launch = Launch { process, foster, mark, socket, heard, main: None, lines };
+        let mut launch = Launch { process, foster, socket, heard, main: None, lines };
         let begin = || {
             launch.request(job)?;
             let socket = launch.socket.try_clone()?;
@@ -190,7 +186,7 @@ impl Launch {
     }
 
     fn lost(&self, reason: String, cancel: &CancelToken) -> Outcome {
-        let leftovers = |foster: &Foster| foster.kill_leftovers(&self.mark, self.main);
+        let leftovers = |foster: &Foster| foster.kill_leftovers(self.main);
         let (found, survivors) = self.foster.as_ref().map_or((0, 0), leftovers);
         group::sweep();
         let reason = match found {
@@ -258,16 +254,6 @@ fn with_signals_blocked<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<
     let started = start();
     before.thread_set_mask()?;
     started
-}
-
-/// A value of its own for each launch of each harness on this machine.
-fn new_mark() -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let nanoseconds = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_nanos());
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("{}.{nanoseconds}.{count}", std::process::id())
 }
 
 /// A path with a folder in it is meant from here; a bare name is searched for in `PATH`.

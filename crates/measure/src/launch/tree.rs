@@ -8,10 +8,6 @@ use std::time::{Duration, Instant};
 pub const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// Between two rounds of SIGKILL: a process that forks while it is being killed needs a second one.
 pub const KILL_INTERVAL: Duration = Duration::from_millis(5);
-/// Every process of one launch carries this variable, with the launch's own value, so that what is
-/// left of a tree can be found even when its launcher was killed.
-pub const MARK: &str = "TRAINMARK_LAUNCH";
-
 impl Tree {
     /// The last resort when watching itself has failed.
     pub fn kill_until_gone(&self) {
@@ -28,7 +24,6 @@ mod platform {
     use crate::process::{self, Stat};
     use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpid};
     use std::collections::BTreeSet;
-    use std::fs;
     use std::io;
     use std::process::Child;
     use std::sync::{Mutex, PoisonError};
@@ -120,7 +115,7 @@ mod platform {
             start: impl FnOnce() -> io::Result<Child>,
         ) -> io::Result<(Child, Option<Foster>)> {
             let mut at_work = AT_WORK.lock().unwrap_or_else(PoisonError::into_inner);
-            // Where it is refused, as before Linux 3.4, the marks have to do.
+            // Where it is refused, the launcher's session has to do.
             let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
             let child = start()?;
             let launcher = Stat::read(child.id() as i32);
@@ -143,17 +138,10 @@ mod platform {
             all.iter().filter(is_adopted).copied().collect()
         }
 
-        /// Kills what the launcher, which has died, has left behind: the processes of its session, those
-        /// that carry its mark, and those that have become this process's own with all below them.
+        /// Kills what the launcher, which has died, has left behind: the processes of its session, and those
+        /// that have become this process's own with all below them.
         /// Returns how many were found, and how many of them it could not end.
-        pub fn kill_leftovers(&self, mark: &str, _main: Option<i32>) -> (u64, u64) {
-            let marked = format!("{}={mark}", super::MARK);
-            let is_ours = |stat: &Stat| {
-                stat.session == self.launcher.pid
-                    || fs::read(format!("/proc/{}/environ", stat.pid)).is_ok_and(|environ| {
-                        environ.split(|&byte| byte == 0).any(|entry| entry == marked.as_bytes())
-                    })
-            };
+        pub fn kill_leftovers(&self, _main: Option<i32>) -> (u64, u64) {
             let mut found = BTreeSet::new();
             let give_up = Instant::now() + LEFTOVER_PATIENCE;
             loop {
@@ -169,9 +157,9 @@ mod platform {
                 }
                 let mut left: Vec<&Stat> = all
                     .iter()
-                    .filter(|stat| stat.is_alive() && (left.contains(&stat.pid) || is_ours(stat)))
+                    .filter(|it| left.contains(&it.pid) || it.session == self.launcher.pid)
                     .collect();
-                left.retain(|stat| stat.is_still_there());
+                left.retain(|stat| stat.is_alive() && stat.is_still_there());
                 found.extend(left.iter().map(|stat| (stat.pid, stat.start_ticks)));
                 left.iter().for_each(|stat| send(stat, Signal::KILL));
                 // At least once, however long it takes to look at all processes.
@@ -252,7 +240,7 @@ mod platform {
         }
 
         /// Kills the main process's group. Of a group nobody knows more than whether it has members.
-        pub fn kill_leftovers(&self, _mark: &str, main: Option<i32>) -> (u64, u64) {
+        pub fn kill_leftovers(&self, main: Option<i32>) -> (u64, u64) {
             let tree = Tree { group: main.and_then(Pid::from_raw) };
             let found = tree.alive();
             tree.kill();
