@@ -353,7 +353,6 @@ impl<'a> Pair<'a> {
                 Verdict::Slower => Outcome::Worse,
                 Verdict::NoDifference => Outcome::NoDifference,
                 Verdict::Inconclusive => Outcome::Inconclusive,
-                Verdict::NotComparable => Outcome::NotComparable,
             },
         };
         let of_new = change.map(|it| it.of_new(own.better));

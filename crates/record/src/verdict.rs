@@ -19,8 +19,6 @@ pub enum Verdict {
     NoDifference,
     /// Too few samples for an interval: nothing is known.
     Inconclusive,
-    /// One of the sides has nothing to compare.
-    NotComparable,
 }
 
 impl Verdict {
@@ -36,7 +34,6 @@ impl Verdict {
             Verdict::Slower => worse,
             Verdict::NoDifference => "no difference shown",
             Verdict::Inconclusive => "inconclusive",
-            Verdict::NotComparable => "not comparable",
         }
     }
 

@@ -27,9 +27,6 @@ pub struct Outcome {
     pub stdout_tail: String,
     /// The same of standard error.
     pub stderr_tail: String,
-    /// Bytes that the trainer wrote to each of the two streams.
-    pub stdout_bytes: u64,
-    pub stderr_bytes: u64,
     pub stragglers: Stragglers,
     /// Processes of the tree that not even SIGKILL ended (a hung driver or network file system).
     pub survivors: u64,

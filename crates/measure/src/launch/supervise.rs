@@ -176,13 +176,7 @@ impl Launch {
             self.lines[stream as usize].finish(&mut |line| on_line(stream, line));
         }
         let [stdout, stderr] = &self.lines;
-        Ok(Outcome {
-            stdout_tail: stdout.tail(),
-            stderr_tail: stderr.tail(),
-            stdout_bytes: stdout.bytes,
-            stderr_bytes: stderr.bytes,
-            ..outcome
-        })
+        Ok(Outcome { stdout_tail: stdout.tail(), stderr_tail: stderr.tail(), ..outcome })
     }
 
     fn lost(&self, reason: String, cancel: &CancelToken) -> Outcome {

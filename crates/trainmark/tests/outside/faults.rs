@@ -345,7 +345,6 @@ fn a_harness_for_the_tests_that_kill_it() {
 fn garbage_and_invalid_utf8_are_lines_like_any_other() {
     let outcome = run_quietly(&fake(&["garbage", "3"]));
     assert_eq!(outcome.exit, Exit::Code(0));
-    assert_eq!(outcome.stdout_bytes, 3_000_000);
     assert!(!outcome.stdout_tail.is_empty() && outcome.stdout_tail.len() <= 8 * 1024);
 
     let (outcome, lines) = run(&fake(&["invalid-utf8"]));
