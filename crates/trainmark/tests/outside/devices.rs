@@ -221,7 +221,7 @@ fn rows_run_side_by_side_on_devices_of_their_own_only_when_asked() {
     let mut report = machine.trainmark("report");
     report.args(["--input", "out", "--output", "r.json", "--markdown", "r.md"]).output().unwrap();
     let markdown = std::fs::read_to_string(machine.place.path("r.md")).unwrap();
-    assert!(markdown.contains("`--parallel-rows`): 2 of 3 samples"), "{markdown}");
+    assert!(markdown.contains("2 of 3 samples. They shared memory"), "{markdown}");
 }
 
 #[test]
