@@ -291,7 +291,7 @@ impl Column {
                     let claimed = !summary.only_specification && figure.is_claimed(&row.record);
                     let mark = if claimed { "\u{2020}" } else { "" };
                     match units {
-                        true => figure.said(value) + mark,
+                        true => with_unit(figure, value) + mark,
                         false => figure.printed(value) + mark,
                     }
                     .into()
@@ -300,6 +300,14 @@ impl Column {
             Column::SpeedUp => speed_up(summary, row).into(),
             Column::Verified => row.grade().words().into(),
         }
+    }
+}
+
+/// A value for a screen; times and memory have three digits: `0.145 s`.
+fn with_unit(figure: &Figure, value: f64) -> String {
+    match figure.is_time() || figure.unit == "MB" {
+        true => format!("{} {}", three_digits(value), figure.unit),
+        false => figure.said(value),
     }
 }
 
