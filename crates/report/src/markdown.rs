@@ -189,7 +189,9 @@ fn leads_elsewhere(c: char, before: &str, next: Option<&char>) -> bool {
 fn escape_visible(name: &str) -> Cow<'_, str> {
     let name = name.trim();
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b" .,:()".contains(&byte);
-    if name.bytes().all(is_plain) && !["w.", "W."].iter().any(|it| name.contains(it)) {
+    let is_numbered = name.starts_with(|c: char| c.is_ascii_digit());
+    let has_www = ["w.", "W."].iter().any(|it| name.contains(it));
+    if name.bytes().all(is_plain) && !has_www && !is_numbered {
         return Cow::Borrowed(name);
     }
     let mut escaped = String::with_capacity(name.len());
@@ -218,6 +220,13 @@ fn escape_visible(name: &str) -> Cow<'_, str> {
             {
                 escaped.extend(['\\', c]);
             }
+            '.' | ')'
+                if is_numbered
+                    && escaped.bytes().all(|byte| byte.is_ascii_digit())
+                    && rest.peek().is_none_or(|&it| it == ' ') =>
+            {
+                escaped.extend(['\\', c]);
+            }
             c => escaped.push(c),
         }
         before = c;
@@ -241,6 +250,9 @@ mod tests {
             ("<a href=x>", "&lt;a href=x&gt;"),
             ("a @ b, C#, 3:4, 0.5, w.x", "a @ b, C#, 3:4, 0.5, w.x"),
             ("- a", "\\- a"),
+            ("1. a (2) b", "1\\. a (2) b"),
+            ("12) a", "12\\) a"),
+            ("1.5 to 2. a", "1.5 to 2. a"),
             ("## a", "\\## a"),
             ("-5 - +a", "-5 - +a"),
         ] {
