@@ -136,11 +136,12 @@ fn check(args: &Args) -> Result<()> {
 /// 1 if the case fails.
 fn grade(case: &Case, options: &Options) -> usize {
     let devices = options.device.as_ref().map_or(1, |named| named.split(',').count());
+    let named = format!("{:?} {:?} batch {}", options.precision, case.shape, case.batch_size);
     if !case.batch_size.is_multiple_of(devices) {
-        return 0; // they cannot share it
+        println!("{named}: skipped, since {devices} devices cannot share it");
+        return 0;
     }
     let text = case.text();
-    let named = format!("{:?} {:?} batch {}", options.precision, case.shape, case.batch_size);
     match case.trial(&text).run(&Cuda, options) {
         Ok(report) => {
             println!("{named}: {:?} {}", report.comparison.grade, report.passed());

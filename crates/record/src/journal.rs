@@ -77,6 +77,8 @@ enum Event {
     Finished,
     /// It ended before that, in an orderly way.
     Stopped,
+    /// A note of an older build's for itself.
+    Noted,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -521,7 +523,7 @@ impl Scan {
                 run.ran = Vec::new();
             }
             (Event::Began, Some(_)) => self.doubled.push(self.lines),
-            (Event::Resumed | Event::Stopped, Some(_)) => {}
+            (Event::Resumed | Event::Stopped | Event::Noted, Some(_)) => {}
             (_, None) => self.strangers += 1,
         }
         Some(())

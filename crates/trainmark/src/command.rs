@@ -7,7 +7,7 @@ use crate::nodes;
 use crate::plan::{self, Places, Row};
 use crate::share;
 use crate::suite::LoadedSuite;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use indexmap::IndexSet;
 use measure::launch::{self, CancelToken, Exit, Job, LaunchError, Stream};
 use measure::provenance::resolve_program;
@@ -138,7 +138,8 @@ impl Command {
                 answer.push('\n');
             }
         };
-        let outcome = launch::run(&job, &mut collect, cancel)?;
+        let named = || format!("`{}`", self.shown());
+        let outcome = launch::run(&job, &mut collect, cancel).with_context(named)?;
         let (exit, said) = (outcome.exit, outcome.stderr_tail.trim());
         ensure!(exit == Exit::Code(0), "`{}` ended with {exit}: {said}", self.shown());
         Ok(answer)

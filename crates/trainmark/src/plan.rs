@@ -225,7 +225,10 @@ impl Row {
         let has = |key: &&str| self.config.contains_key(*key);
         let mut needs = [None; 3];
         for (need, (what, asked)) in needs.iter_mut().zip(trainer.asks()) {
-            let Some(asked) = asked.filter(|it| it.keys().iter().all(has)) else { continue };
+            // The processor is always there, whatever the number of devices is for.
+            let is_asked = what != "devices" || self.backend != "cpu";
+            let asked = asked.filter(|it| is_asked && it.keys().iter().all(has));
+            let Some(asked) = asked else { continue };
             let named = || format!("{what} of {}", self.label);
             let value = asked.value(&self.config).with_context(named)?;
             let whole = value.fract() == 0.0 && (1.0..=65536.0).contains(&value);
@@ -233,7 +236,6 @@ impl Row {
             *need = Some(value as usize);
         }
         let [devices, cores, nodes] = needs;
-        let devices = devices.filter(|_| self.backend != "cpu");
         self.needs = Needs { nodes: nodes.unwrap_or(1), devices, cores };
         Ok(self)
     }

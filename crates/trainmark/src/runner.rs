@@ -417,7 +417,7 @@ impl<'a> Runner<'a> {
         let predictions = prepared.folder.path().join("predictions");
         let mut ask = |words| {
             let answer = self.agenda.score(words).answer(self.settings.timeout, &self.cancel);
-            answer.map_err(|reason| anyhow!("the scoring command {reason}"))
+            answer.map_err(|reason| anyhow!("the scoring command {reason:#}"))
         };
         let scored = task.scores(&predictions, &self.dataset.directory, &mut ask);
         for (name, score) in scored.iter().flatten() {

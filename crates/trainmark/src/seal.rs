@@ -5,7 +5,7 @@
 //! time of the last change of the inode, which only root can set. Where a time has changed, the caller looks
 //! at the bytes.
 
-use crate::content::files_below;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -22,19 +22,31 @@ type Look = (u64, u64, i64, i64);
 impl Seal {
     /// The seal of a file, or of all files in a folder, as they are now.
     pub fn of(path: &Path) -> Seal {
-        let mut files = files_below(path, &|_| true).unwrap_or_default();
-        files.truncate(MOST_FILES);
-        let look = |file: PathBuf| {
-            let look = look(&file);
-            (file, look)
-        };
-        Seal(files.into_iter().map(look).collect())
+        let (mut files, mut open) = (Vec::new(), vec![path.to_owned()]);
+        while let Some(path) = open.pop()
+            && files.len() < MOST_FILES
+        {
+            match entries(&path) {
+                Ok(inner) => open.extend(inner),
+                // A file, or a folder that cannot be read: the others are watched all the same.
+                Err(_) => {
+                    let look = look(&path);
+                    files.push((path, look));
+                }
+            }
+        }
+        files.sort();
+        Seal(files)
     }
 
     /// A file that is not as it was, if there is one.
     pub fn broken(&self) -> Option<&Path> {
         self.0.iter().find(|(path, then)| look(path) != *then).map(|(path, _)| path.as_path())
     }
+}
+
+fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    folder.read_dir()?.map(|entry| Ok(entry?.path())).collect()
 }
 
 fn look(file: &Path) -> Option<Look> {
@@ -45,6 +57,7 @@ fn look(file: &Path) -> Option<Look> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_file_that_was_written_replaced_or_removed_breaks_the_seal() {
@@ -70,5 +83,21 @@ mod tests {
         let seal = fresh();
         std::fs::remove_file(&a).unwrap();
         assert_eq!(seal.broken(), Some(a.as_path()));
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_read_leaves_the_other_files_watched() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, loops) = (folder.path().join("a"), folder.path().join("loops"));
+        std::fs::write(&file, "one").unwrap();
+        // Nobody can read it, root neither.
+        std::os::unix::fs::symlink(&loops, &loops).unwrap();
+        let closed = folder.path().join("closed");
+        std::fs::create_dir(&closed).unwrap();
+        std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0)).unwrap();
+        let seal = Seal::of(folder.path());
+        assert_eq!(seal.broken(), None);
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(seal.broken(), Some(file.as_path()));
     }
 }

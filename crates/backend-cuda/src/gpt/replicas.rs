@@ -40,7 +40,9 @@ struct Replica {
 
 impl Replica {
     fn ask(&self, request: Request) -> Result<(), TrainError> {
-        let sent = self.requests.as_ref().is_some_and(|requests| requests.send(request).is_ok());
+        // After a failure (`together`) its thread may wait in NCCL, and would leave whoever asks waiting too.
+        let at_work = self.requests.as_ref().filter(|_| self.thread.is_some());
+        let sent = at_work.is_some_and(|requests| requests.send(request).is_ok());
         if sent { Ok(()) } else { Err(gone()) }
     }
 

@@ -9,6 +9,8 @@ use crate::text::{count, three_digits, visible};
 use maud::{Markup, html};
 use record::Verdict;
 use record::figures::{Figure, Shown};
+use record::summary::Summary;
+use std::collections::BTreeSet;
 
 /// Panels whose answer stands at the top.
 const MAX_ANSWERS: usize = 12;
@@ -23,7 +25,7 @@ pub fn lead(exhibit: &Exhibit) -> Markup {
     let failed = failed.map(|(status, number)| format!("{} {status}", count(*number, "row")));
     let answers: Vec<Markup> = exhibit.panels.iter().filter_map(answer).collect();
     html! {
-        p.origin { bdi { (visible(&table::headline(summary), 500)) } }
+        p.origin { bdi { (visible(&table::headline(summary), 500)) (place_and_time(summary)) } }
         ul.badges aria-label="Cautions" {
             @for badge in failed { li { a.bad href="#failures" { (badge) } } " " }
             @for badge in notes.iter().filter_map(|note| note.badge.as_deref()) {
@@ -40,6 +42,20 @@ pub fn lead(exhibit: &Exhibit) -> Markup {
         @if let Some(line) = table::absent_line(summary) { p.note { bdi { (prose(&line, 2000)) } } }
         @if let Some(note) = exhibit.note() { p.warning { (note) } }
     }
+}
+
+/// ` · AMD EPYC 9B45 · 2026-11-24`: the processor of a single machine, and the days.
+fn place_and_time(summary: &Summary) -> String {
+    let cpu = match summary.machines.as_slice() {
+        [machine] => machine.cpu.as_deref(),
+        _ => None,
+    };
+    let days = summary.rows.iter().filter_map(|row| row.record.run.as_ref()?.started.get(..10));
+    let days: BTreeSet<&str> = days.collect();
+    let until = days.last().filter(|_| days.len() > 1).map(|day| ["to", *day].join(" "));
+    let days = days.first().map(|day| [day, until.as_deref().unwrap_or_default()].join(" "));
+    let parts = cpu.into_iter().chain(days.as_deref());
+    parts.map(|part| format!(" · {}", visible(part.trim_end(), SHOWN))).collect()
 }
 
 /// The answer of a panel in which several rows are ranked: the fastest, and how much slower the others are.

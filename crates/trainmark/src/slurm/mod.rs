@@ -123,8 +123,11 @@ impl Slurm<'_> {
         // The newest first: of a task that was submitted twice it is the one that counts.
         for batch in batches.into_iter().rev() {
             let read = |name| files::read(&batch.join(name), Kind::ORDER).ok();
-            let order = read(ORDER).and_then(|bytes| serde_json::from_slice::<Order>(&bytes).ok());
-            let Some(order) = order else { continue };
+            let Some(order) = read(ORDER) else { continue };
+            let order: Order = serde_json::from_slice(&order).with_context(|| {
+                let (batch, name) = (batch.display(), job_name(&batch));
+                format!("the order in {batch} is of another build and cannot be read; cancel its jobs with `scancel --name {name}`, and remove the folder")
+            })?;
             let job = read(JOB).and_then(|bytes| serde_json::from_slice(&bytes).ok());
             // It may have died between the submission and the note of it.
             let job =

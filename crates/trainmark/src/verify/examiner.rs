@@ -96,7 +96,9 @@ impl<'a> Examiner<'a> {
     /// If the harness itself cannot go on.
     pub fn examine(&self, row: &Row) -> Result<Option<Verification>> {
         let mut found = self.blank(row);
-        match self.grade(&to_verify(&self.runner.loaded().suite, row)?, &mut found) {
+        let lacks = |error: Error| Stop::Known(Grade::Unavailable, format!("{error:#}"));
+        let smaller = to_verify(&self.runner.loaded().suite, row).map_err(lacks);
+        match smaller.and_then(|row| self.grade(&row, &mut found)) {
             Ok(()) => {}
             Err(Stop::Known(grade, reason)) => (found.grade, found.reason) = (grade, Some(reason)),
             Err(Stop::Cancelled) => return Ok(None),
@@ -214,10 +216,11 @@ impl<'a> Examiner<'a> {
             )
         };
         let name = &suite.task().verify.as_ref().ok_or_else(none)?.reference;
-        let row = reference_row(suite, row)?.ok_or_else(none)?;
+        let row = reference_row(suite, row).map_err(|it| known(name, &format!("{it:#}")))?;
+        let row = row.ok_or_else(none)?;
         let command =
             self.runner.agenda.attempt(&row, Purpose::Verify, Path::new(""), &BTreeMap::new());
-        let key = (command.map_err(|it| known(name, &it.to_string()))?.to_string(), steps);
+        let key = (command.map_err(|it| known(name, &format!("{it:#}")))?.to_string(), steps);
         if let Some(reference) = self.references.borrow().get(&key) {
             return reference.clone().map_err(|reason| known(name, &reason));
         }

@@ -3,7 +3,7 @@
 //! root; without them it is skipped, loudly, unless `$TRAINMARK_REQUIRE_SLURM` is set.
 #![cfg(target_os = "linux")]
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::fs;
 use std::net::TcpListener;
@@ -480,7 +480,7 @@ fn a_row_over_two_nodes_is_one_training_and_a_lost_node_is_replaced(cluster: &Cl
         assert_eq!(place.statuses(model), ["measured"], "{}", place.result(model));
     }
     let alone = place.result("alone");
-    assert_eq!(alone["samples"][0].get("nodes"), None);
+    assert_eq!(alone["samples"][0]["nodes"], json!([]));
     let pair = place.result("pair");
     assert_eq!(pair["trainer"]["command"][0], "srun");
     let sample = &pair["samples"][0];
