@@ -94,7 +94,7 @@ mod tests {
         std::os::unix::fs::symlink(&loops, &loops).unwrap();
         let closed = folder.path().join("closed");
         std::fs::create_dir(&closed).unwrap();
-        std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o000)).unwrap();
         let seal = Seal::of(folder.path());
         assert_eq!(seal.broken(), None);
         std::fs::remove_file(&file).unwrap();
