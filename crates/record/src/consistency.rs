@@ -31,7 +31,7 @@ impl Record {
             let (stated, found) = (stated?, figure.of(self)?);
             let differs = (stated - found).abs() > 1e-6 * stated.abs().max(found.abs());
             differs.then(|| {
-                let (stated, found) = (figure.said(stated), figure.said(found));
+                let (stated, found) = (exact(figure, stated), exact(figure, found));
                 format!("{}: the file states {stated}, its samples {found}", figure.key)
             })
         });
@@ -59,11 +59,16 @@ impl Record {
             let differs =
                 figures.iter().find_map(|it| Some((it, both(it).filter(|(a, b)| a != b)?)));
             let told = differs.map_or("the measurements".to_owned(), |(figure, (one, other))| {
-                format!("{}, {} and {}", figure.key, figure.said(one), figure.said(other))
+                format!("{}, {} and {}", figure.key, exact(figure, one), exact(figure, other))
             });
             format!("round {} appears twice with different figures: {told}", sample.round + 1)
         });
         self.samples.push(sample);
         contradiction.map_or(Ok(true), Err)
     }
+}
+
+/// All digits: a difference is to be seen.
+fn exact(figure: &Figure, value: f64) -> String {
+    format!("{value} {}", figure.unit).trim_end().to_owned()
 }
