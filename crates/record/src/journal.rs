@@ -223,9 +223,15 @@ pub enum JournalError {
     #[error("another run is at work there: {0}; wait for it, or name another folder")]
     Locked(String),
     #[error("the journal {NAME} cannot be written: {0}")]
-    Unusable(#[from] io::Error),
+    Unusable(io::Error),
     #[error("{NAME} has {0}, so it is not a journal of trainmark; move it away")]
     TooLarge(String),
+}
+
+impl From<io::Error> for JournalError {
+    fn from(error: io::Error) -> JournalError {
+        JournalError::Unusable(error)
+    }
 }
 
 /// An output folder's journal, open and locked.

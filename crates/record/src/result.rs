@@ -178,7 +178,7 @@ pub enum RecordError {
     #[error("{0}")]
     Json(serde_json::Error),
     #[error("{0}")]
-    Key(#[from] serde_path_to_error::Error<serde_json::Error>),
+    Key(serde_path_to_error::Error<serde_json::Error>),
     #[error("schema_version {0} is newer than this program, which knows {SCHEMA_VERSION}")]
     Newer(u32),
 }
@@ -186,7 +186,9 @@ pub enum RecordError {
 impl RecordError {
     /// Names the key that is wrong, which takes longer than to say that something is.
     fn of(bytes: &[u8], error: serde_json::Error) -> RecordError {
-        let file = serde_json::from_slice::<Value>(bytes).unwrap_or_default();
+        let Ok(file) = serde_json::from_slice::<Value>(bytes) else {
+            return RecordError::Json(error);
+        };
         let version = || file.get("schema_version")?.as_u64().and_then(|it| u32::try_from(it).ok());
         let version = version();
         if let Some(newer) = version.filter(|version| *version > SCHEMA_VERSION) {
@@ -214,7 +216,7 @@ impl Record {
             newer if newer > SCHEMA_VERSION => return Err(RecordError::Newer(newer)),
             _ => {
                 let file: Value = serde_json::from_slice(bytes).unwrap_or_default();
-                serde_path_to_error::deserialize(old::upgrade(file))?
+                serde_path_to_error::deserialize(old::upgrade(file)).map_err(RecordError::Key)?
             }
         };
         Ok(record.checked())

@@ -81,11 +81,11 @@ pub enum Stream {
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
     #[error("cannot find out the path of this executable: {0}")]
-    OwnPath(#[source] std::io::Error),
-    #[error("cannot start the launcher {}: {source}", exe.display())]
-    Spawn { exe: PathBuf, source: std::io::Error },
+    OwnPath(std::io::Error),
+    #[error("cannot start the launcher {}: {error}", exe.display())]
+    Spawn { exe: PathBuf, error: std::io::Error },
     #[error("cannot talk to the launcher: {0}")]
-    Channel(#[source] std::io::Error),
+    Channel(std::io::Error),
 }
 
 #[cfg(test)]

@@ -89,8 +89,8 @@ impl Launch {
         let spawned = with_signals_blocked(|| Foster::start(|| command.spawn()));
         // It holds the launcher's end of the socket, which must close with the launcher.
         drop(command);
-        let (mut process, foster) = spawned
-            .map_err(|source| LaunchError::Spawn { exe: job.launcher_exe.clone(), source })?;
+        let (mut process, foster) =
+            spawned.map_err(|error| LaunchError::Spawn { exe: job.launcher_exe.clone(), error })?;
         let (Some(stdout), Some(stderr)) = (process.stdout.take(), process.stderr.take()) else {
             unreachable!("both were asked for as pipes");
         };

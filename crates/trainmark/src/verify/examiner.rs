@@ -22,7 +22,7 @@ use std::path::Path;
 use std::rc::Rc;
 use tempfile::TempDir;
 
-/// Quantities that a reason names.
+/// Quantities or tensors that a reason names.
 const NAMED: usize = 3;
 
 /// Examines the rows of a run.
@@ -347,7 +347,7 @@ fn percent(part: f64) -> String {
     format!("{percent:.decimals$} %")
 }
 
-/// The difference between two outcomes, bit by bit; `None` if there is none.
+/// The difference between two outcomes, bit by bit, the tensors that differ most first; `None` if there is none.
 fn difference(one: &Outcome, other: &Outcome) -> Option<String> {
     let pairs = one.losses.iter().zip(&other.losses);
     let losses = pairs.filter(|(a, b)| a.to_bits() != b.to_bits()).count();
@@ -355,14 +355,22 @@ fn difference(one: &Outcome, other: &Outcome) -> Option<String> {
     if losses > 0 {
         parts.push(format!("{losses} of {} losses", one.losses.len()));
     }
+    let mut tensors = Vec::new();
     for (name, tensor) in &one.tensors {
         let (a, b) = (&tensor.values, &other.tensors[name].values);
         let differing = a.iter().zip(b).filter(|(a, b)| a.to_bits() != b.to_bits());
         let largest = differing.clone().map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         let count = differing.count();
         if count > 0 {
-            parts.push(format!("{count} of {} in {name}, by up to {largest:e}", a.len()));
+            let what = format!("{count} of {} in {name}, by up to {largest:e}", a.len());
+            tensors.push((largest, what));
         }
+    }
+    tensors.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let more = tensors.len().saturating_sub(NAMED);
+    parts.extend(tensors.into_iter().take(NAMED).map(|it| it.1));
+    if more > 0 {
+        parts.push(format!("{more} more"));
     }
     (!parts.is_empty()).then(|| parts.join("; "))
 }

@@ -297,6 +297,17 @@ fn a_report_on_a_full_disk_is_one_error_and_the_old_one_stays() {
 }
 
 #[test]
+fn an_error_says_its_cause_once() {
+    let place = Place::new();
+    let files = [("{\"status\": 5}", "expected string or map"), ("[suite]", "expected value")];
+    for (text, cause) in files {
+        std::fs::write(place.path("odd.json"), text).unwrap();
+        let output = place.trainmark("show").arg("odd.json").output().unwrap();
+        assert_eq!(said(&output).matches(cause).count(), 1, "{}", said(&output));
+    }
+}
+
+#[test]
 fn a_link_above_an_output_is_followed_and_nothing_of_others_there_is_touched() {
     let place = Place::new();
     let elsewhere = place.path("elsewhere");
