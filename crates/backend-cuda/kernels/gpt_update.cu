@@ -246,7 +246,11 @@ constexpr u32 THREADS = 256;
 struct SquareSum {
     const float *gradient; // (fours x 4)
     float *partial;        // (512)
-    u64 fours;
+    u64 fours;             // of those that are not left out
+    u64 first_out;         // fours from here on are left out,
+    u64 out;               // so many: their squares are summed in `known`
+    const float *known;    // (known_count)
+    u64 known_count;
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS) square_sum(const SquareSum run) {
@@ -255,8 +259,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) square_sum(const SquareSum
     const u64 stride = NORM_BLOCKS * THREADS;
 #pragma unroll 4
     for (u64 index = blockIdx.x * THREADS + threadIdx.x; index < run.fours; index += stride) {
-        const float4 four = load_four(run.gradient + 4 * index);
+        const u64 at = index < run.first_out ? index : index + run.out;
+        const float4 four = load_four(run.gradient + 4 * at);
         sum += (four.x * four.x + four.y * four.y) + (four.z * four.z + four.w * four.w);
+    }
+    for (u64 index = blockIdx.x * THREADS + threadIdx.x; index < run.known_count; index += stride) {
+        sum += run.known[index];
     }
     sum = block_sum(sum, partial);
     if (threadIdx.x == 0) {

@@ -21,6 +21,7 @@ constexpr u32 HALF = ACROSS / 2; // columns of one wgmma
 constexpr u32 SUMS = HALF / 2;   // of a thread, for a half
 constexpr u32 TILE = DOWN * ACROSS;
 constexpr u32 PRODUCTS = 4;
+constexpr u32 SQUARES = WORKERS / WARP; // sums of a tile's squares: of each warp, or of each block that adds parts
 
 // The gradient of one matrix in every layer.
 struct Product {
@@ -38,6 +39,7 @@ struct Product {
 struct WeightGradients {
     Product products[PRODUCTS];
     float *partial;    // (pairs of parts, PEERS, TILE)
+    float *squares;    // (tiles, SQUARES): sums of them add up to the result's squared norm
     u64 layer_step;    // of results
     u32 pairs;         // of tiles, in all layers
     u32 depths;        // stages of a tile: rows / DEPTH
@@ -303,6 +305,15 @@ __device__ __forceinline__ void consume(const WeightGradients &run, Shared &own,
         const Tile tile(run, PEERS * stretches.pair + rank);
         const Product &product = *tile.product;
         if (stretches.part == Stretches::WHOLE) {
+            float squares = 0.0f;
+#pragma unroll
+            for (u32 index = 0; index < 2 * SUMS; ++index) {
+                squares += sums[index / SUMS][index % SUMS] * sums[index / SUMS][index % SUMS];
+            }
+            squares = warp_sum(squares);
+            if (threadIdx.x % WARP == 0) {
+                run.squares[(PEERS * stretches.pair + rank) * SQUARES + threadIdx.x / WARP] = squares;
+            }
             write(sums, tile.result(run), group, product.row_step, product.column_step);
         } else {
             float *part = run.partial + static_cast<u64>(PEERS * stretches.part + rank) * TILE;
@@ -333,6 +344,7 @@ extern "C" __global__ void __cluster_dims__(PEERS, 1, 1) __launch_bounds__(THREA
 
 constexpr u32 SUM_THREADS = 256;
 constexpr u32 SUM_FOURS = 8; // of a thread
+static_assert(TILE / (4 * SUM_FOURS * SUM_THREADS) <= SQUARES, "each block has a place for its squares");
 
 struct SumParts {
     WeightGradients weights;
@@ -367,6 +379,17 @@ extern "C" __global__ void __launch_bounds__(SUM_THREADS)
             totals[index].z += four.z;
             totals[index].w += four.w;
         }
+    }
+    __shared__ float partial[WARP];
+    float squares = 0.0f;
+#pragma unroll
+    for (u32 index = 0; index < SUM_FOURS; ++index) {
+        const float4 four = totals[index];
+        squares += (four.x * four.x + four.y * four.y) + (four.z * four.z + four.w * four.w);
+    }
+    squares = block_sum(squares, partial);
+    if (threadIdx.x == 0) {
+        run.squares[(PEERS * (cut.whole + pair) + rank) * SQUARES + blockIdx.y] = squares;
     }
     const bool turned = product.column_step != 1;
     const u32 row_fours = (turned ? DOWN : ACROSS) / 4;

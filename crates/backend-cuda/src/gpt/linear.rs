@@ -8,7 +8,7 @@ use super::weights::WeightGradients;
 use crate::cublaslt::{
     CublasLt, Element, Epilogue, GAIN, Operands, Product, ProductSizes, Recipe, Turn,
 };
-use crate::driver::Gpu;
+use crate::driver::{Buffer, Gpu};
 use nn::backend::TrainError;
 use std::ops::Range;
 use std::rc::Rc;
@@ -225,6 +225,11 @@ impl Linear {
     /// Whether the gradients of weights are found by [`Linear::weights`] alone.
     pub(crate) fn groups_weights(&self) -> bool {
         self.own_weights.is_some()
+    }
+
+    /// Numbers whose sum is that of the squares of the layers' gradients of weights, if they are known.
+    pub(crate) fn weight_squares(&self) -> Option<&Buffer<f32>> {
+        self.own_weights.as_ref().map(WeightGradients::squares)
     }
 
     /// The gradients of the weights of all layers that wait for it, if `layer`, whose way back is done, is the

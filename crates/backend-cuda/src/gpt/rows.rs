@@ -175,6 +175,10 @@ struct SquareSum {
     gradient: Address,
     partial: Address,
     fours: u64,
+    first_out: u64,
+    out: u64,
+    known: Address,
+    known_count: u64,
 }
 
 #[repr(C)]
@@ -543,11 +547,24 @@ impl RowKernels {
     }
 
     /// AdamW on all parameters, after clipping by the whole gradient's norm.
-    pub(crate) fn update(&self, memory: &Memory) -> Result<(), TrainError> {
+    pub(crate) fn update(
+        &self,
+        memory: &Memory,
+        known: Option<&Buffer<f32>>,
+    ) -> Result<(), TrainError> {
+        let layout = &memory.sizes.layout;
+        let out = match known {
+            Some(_) => layout.layers[0].range().start..layout.gains,
+            None => 0..0,
+        };
         let square_sum = SquareSum {
             gradient: memory.state.gradients.address(),
             partial: memory.square_partial.address(),
-            fours: (memory.sizes.layout.len / 4) as u64,
+            fours: ((layout.len - out.len()) / 4) as u64,
+            first_out: (out.start / 4) as u64,
+            out: (out.len() / 4) as u64,
+            known: known.map_or(0, Buffer::address),
+            known_count: known.map_or(0, Buffer::len) as u64,
         };
         // SAFETY: buffers of `memory`, the gradients as long as the layout.
         unsafe { self.square_sum.launch(Shape::row(NORM_BLOCKS, THREADS as u32), &square_sum) }?;

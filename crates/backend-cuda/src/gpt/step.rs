@@ -157,10 +157,12 @@ impl Step {
         self.loss()?;
         self.backward()?;
         self.wait_for(Task::Loss)?;
+        let mut known = self.kernels.linear.weight_squares();
         if let Some(others) = &self.others {
             self.gpu.wait_for(&others.done)?; // the last sum's, and sums keep their order
+            known = None; // they are not those of the sums
         }
-        self.kernels.rows.update(memory)
+        self.kernels.rows.update(memory, known)
     }
 
     /// Chooses algorithms by what is fastest on the data that a step leaves. Spoils the state.
@@ -190,7 +192,7 @@ impl Step {
         };
         self.share(0..memory.sizes.layout.len)?;
         self.gpu.wait_for(&others.done)?;
-        rows.update(memory)
+        rows.update(memory, None)
     }
 
     /// All activations up to the last LayerNorm.

@@ -22,6 +22,7 @@ const THREADS: u32 = 384;
 const SHARED_BYTES: usize = 2 * STAGES * (DOWN + ACROSS) * DEPTH + 8 * 2 * STAGES + 1024;
 const SUM_THREADS: u32 = 256;
 const SUM_FOURS: usize = 8;
+const SQUARES: usize = 8;
 
 /// Layers at once where gradients of activations have room of their own: on an H200 one of `gpt2` takes 0.32 ms, and
 /// each of three 0.307 ms.
@@ -69,6 +70,7 @@ struct Product {
 struct Arguments {
     products: [Product; 4],
     partial: Address,
+    squares: Address,
     layer_step: u64,
     pairs: u32,
     depths: u32,
@@ -79,6 +81,11 @@ struct Arguments {
 struct SumParts {
     weights: Arguments,
     clusters: u32,
+}
+
+/// Of a layer's matrices.
+fn tiles(width: usize) -> usize {
+    12 * width * width / (DOWN * ACROSS)
 }
 
 /// Matrices of so many columns, one for each layer, so many of them apart.
@@ -94,6 +101,7 @@ pub(crate) struct WeightGradients {
     gradients: Kernel,
     sum: Kernel,
     partial: Buffer<f32>, // (2 clusters, PEERS, DOWN x ACROSS)
+    squares: Buffer<f32>, // (layers, a layer's tiles, SQUARES): of a cut tile, the last are always 0
     clusters: usize,
 }
 
@@ -109,8 +117,17 @@ impl WeightGradients {
             gradients: module.kernel("weight_gradients", SHARED_BYTES)?,
             sum: module.kernel("sum_parts", 0)?,
             partial: gpu.allocate("parts of gradients", 2 * clusters * PEERS * DOWN * ACROSS)?,
+            squares: gpu.allocate(
+                "squares of gradients",
+                sizes.shape.layers * tiles(sizes.shape.width) * SQUARES,
+            )?,
             clusters,
         }))
+    }
+
+    /// Numbers whose sum is that of the squares of all these gradients, after the last launch.
+    pub(crate) fn squares(&self) -> &Buffer<f32> {
+        &self.squares
     }
 
     /// The gradients of the matrices of `layers`, from all that the way back through them has left.
@@ -139,8 +156,9 @@ impl WeightGradients {
                 turned,
             ],
             partial: self.partial.address(),
+            squares: self.squares.address_of(first * tiles(width) * SQUARES),
             layer_step: own.range().len() as u64,
-            pairs: (count * 12 * width * width / (PEERS * DOWN * ACROSS)) as u32,
+            pairs: (count * tiles(width) / PEERS) as u32,
             depths: (memory.sizes.rows / DEPTH) as u32,
         };
         let cut = arguments.pairs as usize % self.clusters;
