@@ -243,7 +243,16 @@ fn time(args: &Args) -> Result<()> {
     );
     let some: Vec<f32> = curve.iter().copied().take(10).collect();
     println!("  losses {some:.5?} ... {:.5?}", curve.last());
+    println!("  state {:016x}", digest(&session.state()?));
     Ok(())
+}
+
+/// FNV-1a of all parameters and moments: two sessions that took the same steps have the same, or other bits.
+fn digest(state: &State) -> u64 {
+    let values = [&state.parameters, &state.first_moment, &state.second_moment];
+    values.into_iter().flatten().fold(0xcbf2_9ce4_8422_2325, |digest, value| {
+        (digest ^ u64::from(value.to_bits())).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// Milliseconds a step: of the device, of the host.

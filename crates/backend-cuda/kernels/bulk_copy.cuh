@@ -70,8 +70,8 @@ __device__ __forceinline__ void barrier_arrive_at(u32 rank, u64 *barrier) {
                  : "memory");
 }
 
-// Writes a box to the map's matrix. What this thread wrote is grouped by `bulk_commit`; its source may be
-// written again after `bulk_wait_read`, and lives until `bulk_wait`.
+// Writes a box to the map's matrix. What this thread wrote is grouped by `bulk_commit`; the sources of all but the
+// last `LEFT` groups may be written again after `bulk_wait_read`, and live until `bulk_wait`.
 __device__ __forceinline__ void store_box(const TensorMap &map, u32 column, u32 row,
                                           const void *from) {
     asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(
@@ -84,8 +84,8 @@ __device__ __forceinline__ void bulk_commit() {
     asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }
 
-__device__ __forceinline__ void bulk_wait_read() {
-    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+template <u32 LEFT> __device__ __forceinline__ void bulk_wait_read() {
+    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(LEFT) : "memory");
 }
 
 __device__ __forceinline__ void bulk_wait() {

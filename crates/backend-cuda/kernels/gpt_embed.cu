@@ -8,56 +8,65 @@ constexpr u32 WARPS = THREADS / WARP;
 
 struct SortTokens {
     const u32 *inputs; // (rows)
+    u32 *runs;         // (rows, and more up to a multiple of RUN): keys, ascending in each run
     u32 *sorted;       // (rows): token * rows + row, ascending
     u32 rows;
 };
 
-// How many of the tokens `first` to `end` are below `bound`; all lanes look at the same ones. `first` is
-// a multiple of 4.
-__device__ __forceinline__ u32 count_below(const u32 *tokens, u32 first, u32 end, u32 bound) {
-    u32 count = 0;
-    u32 index = first;
-#pragma unroll 4
-    for (; index + 4 <= end; index += 4) {
-        const uint4 four = *reinterpret_cast<const uint4 *>(tokens + index);
-        count += four.x < bound ? 1 : 0;
-        count += four.y < bound ? 1 : 0;
-        count += four.z < bound ? 1 : 0;
-        count += four.w < bound ? 1 : 0;
-    }
-    for (; index < end; ++index) {
-        count += tokens[index] < bound ? 1 : 0;
-    }
-    return count;
-}
+constexpr u32 RUN = 1024; // keys that a block sorts
 
-// A row's place is the number of smaller keys; a block finds those of 32 rows, each warp counts among an
-// eighth of the keys. Quadratic, and done in the shadow of the forward pass.
-extern "C" __global__ void __launch_bounds__(THREADS) sort_tokens(const SortTokens run) {
-    __shared__ u32 counts[WARPS][WARP];
-    const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    const u32 block_first = blockIdx.x * WARP, row = block_first + lane;
-    const u32 block_end = min(block_first + WARP, run.rows);
-    const u32 token = row < run.rows ? run.inputs[row] : 0;
-    const u32 part = (run.rows + 4 * WARPS - 1) / (4 * WARPS) * 4;
-    const u32 first = min(warp * part, run.rows), end = min(first + part, run.rows);
-    // Before the block's rows an equal token's key is smaller, and behind them larger.
-    u32 count = count_below(run.inputs, first, min(end, block_first), token + 1);
-    if (max(first, block_first) < min(end, block_end)) {
-        for (u32 other = max(first, block_first); other < min(end, block_end); ++other) {
-            count += run.inputs[other] < token + (other < row ? 1 : 0) ? 1 : 0;
+// Sorts each run of keys, by a bitonic network in shared memory. Beyond the rows keys are larger than any.
+extern "C" __global__ void __launch_bounds__(RUN / 2) sort_runs(const SortTokens run) {
+    __shared__ u32 keys[RUN];
+    const u32 first = blockIdx.x * RUN, thread = threadIdx.x;
+    for (u32 at = thread; at < RUN; at += RUN / 2) {
+        const u32 row = first + at;
+        keys[at] = row < run.rows ? run.inputs[row] * run.rows + row : ~0u;
+    }
+    for (u32 size = 2; size <= RUN; size *= 2) {
+        for (u32 apart = size / 2; apart > 0; apart /= 2) {
+            __syncthreads();
+            const u32 low = thread / apart * 2 * apart + thread % apart, high = low + apart;
+            const u32 a = keys[low], b = keys[high];
+            if ((a > b) == ((low & size) == 0)) {
+                keys[low] = b;
+                keys[high] = a;
+            }
         }
     }
-    if (max(first, block_end) < end) {
-        count += count_below(run.inputs, max(first, block_end), end, token);
+    __syncthreads();
+    for (u32 at = thread; at < RUN; at += RUN / 2) {
+        run.runs[first + at] = keys[at];
+    }
+}
+
+// How many keys of a run are below `key`.
+__device__ __forceinline__ u32 count_below(const u32 *keys, u32 key) {
+    u32 count = 0;
+#pragma unroll
+    for (u32 step = RUN / 2; step > 0; step /= 2) {
+        count += keys[count + step - 1] < key ? step : 0;
+    }
+    return count + (keys[count] < key ? 1 : 0);
+}
+
+// A key's place is the number of smaller ones. A block has 32 keys; each warp counts in every eighth run.
+extern "C" __global__ void __launch_bounds__(THREADS) merge_runs(const SortTokens run) {
+    __shared__ u32 counts[WARPS][WARP];
+    const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const u32 at = blockIdx.x * WARP + lane, runs = (run.rows + RUN - 1) / RUN;
+    const u32 key = run.runs[at]; // at < runs * RUN
+    u32 count = 0;
+    for (u32 other = warp; other < runs; other += WARPS) {
+        count += count_below(run.runs + other * RUN, key);
     }
     counts[warp][lane] = count;
     __syncthreads();
-    if (warp == 0 && row < run.rows) {
+    if (warp == 0 && key != ~0u) {
         for (u32 other = 1; other < WARPS; ++other) {
             count += counts[other][lane];
         }
-        run.sorted[count] = token * run.rows + row;
+        run.sorted[count] = key;
     }
 }
 

@@ -2,7 +2,7 @@
 //! weights.
 
 use super::memory::{Memory, Sizes};
-use super::products::RowProducts;
+use super::products::GeluProducts;
 use super::rows::RowKernels;
 use super::weights::WeightGradients;
 use crate::cublaslt::{
@@ -45,8 +45,8 @@ pub(crate) struct Linear {
     /// library has its own approximation of tanh, and where ours beside the product is faster.
     up_with_gelu: Option<Product>,
     down_gradient_with_slope: Option<Product>,
-    /// In place of `up` and `down_gradient`, with LayerNorm and GELU, where both together are faster.
-    own: Option<RowProducts>,
+    /// In place of `up` and `down_gradient`, with GELU, where both together are faster.
+    own: Option<GeluProducts>,
     /// In place of all those with `_weight` in a layer, where they are faster.
     own_weights: Option<WeightGradients>,
     /// What has to be gained for our own: anything, if they are asked for.
@@ -87,7 +87,7 @@ impl Linear {
         let gain = if own == OwnProducts::Yes { f64::INFINITY } else { GAIN };
         let (own, own_weights) = match own {
             OwnProducts::No => (None, None),
-            _ => (RowProducts::new(gpu, sizes)?, WeightGradients::new(gpu, sizes)?),
+            _ => (GeluProducts::new(gpu, sizes)?, WeightGradients::new(gpu, sizes)?),
         };
         Ok(Linear {
             qkv: make(forward(3 * width, width))?,
@@ -174,12 +174,9 @@ impl Linear {
                 *fused = None;
             }
         }
-        let norm_s = seconds(&|layer| rows.normalise(memory, 2 * layer + 1))?;
-        let library_s = [up_s + norm_s, down_gradient_s];
-        self.report =
-            format!("up with LayerNorm and GELU, down_gradient with slope: {library_s:.7?} s\n");
+        let library_s = [up_s, down_gradient_s];
+        self.report = format!("up with GELU, down_gradient with slope: {library_s:.7?} s\n");
         let Some(own) = &self.own else { return Ok(()) };
-        own.turn(memory)?;
         let own_s = [
             seconds(&|layer| own.up(memory, layer))?,
             seconds(&|layer| own.down_gradient(memory, layer))?,
@@ -250,14 +247,6 @@ impl Linear {
         }
     }
 
-    /// The weights that our own products take turned, each step before its way back.
-    pub(crate) fn turn(&self, memory: &Memory) -> Result<(), TrainError> {
-        match &self.own {
-            Some(own) => own.turn(memory),
-            None => Ok(()),
-        }
-    }
-
     /// Each product's microseconds as they were measured, for whoever looks for where time goes.
     pub(crate) fn report(&self) -> String {
         let products = [
@@ -320,11 +309,11 @@ impl Linear {
         rows: &RowKernels,
         layer: usize,
     ) -> Result<(), TrainError> {
+        rows.normalise(memory, 2 * layer + 1)?;
         if let Some(own) = &self.own {
             return own.up(memory, layer);
         }
         let at = Places { memory };
-        rows.normalise(memory, 2 * layer + 1)?;
         if let Some(fused) = &self.up_with_gelu {
             return Linear::enqueue(fused, at.up(layer, true));
         }

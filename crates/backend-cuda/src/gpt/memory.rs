@@ -89,6 +89,9 @@ pub(crate) const CAPACITY: usize = 1024;
 /// Partial sums of the gradient's norm: `NORM_BLOCKS` of `kernels/gpt_update.cu`.
 pub(crate) const NORM_BLOCKS: usize = 512;
 
+/// Tokens that a block sorts: `RUN` of `kernels/gpt_embed.cu`.
+pub(crate) const TOKEN_RUN: usize = 1024;
+
 /// The buffers. `rows` are batch x context.
 pub(crate) struct Memory {
     pub(crate) state: State,
@@ -99,6 +102,7 @@ pub(crate) struct Memory {
     pub(crate) progress: Buffer<Progress>,
     pub(crate) inputs: Buffer<u32>,         // (rows)
     pub(crate) targets: Buffer<u32>,        // (rows)
+    pub(crate) token_runs: Buffer<u32>,     // (rows up to a multiple of TOKEN_RUN)
     pub(crate) sorted: Buffer<u32>,         // (rows)
     pub(crate) row_loss: Buffer<f32>,       // (rows)
     pub(crate) moments: Buffer<f32>,        // (2 layers + 1, rows, 2)
@@ -211,6 +215,7 @@ impl Memory {
             progress: gpu.allocate("the progress", 1)?,
             inputs: gpu.allocate("the tokens", rows)?,
             targets: gpu.allocate("the tokens", rows)?,
+            token_runs: gpu.allocate("the tokens", rows.next_multiple_of(TOKEN_RUN))?,
             sorted: gpu.allocate("the tokens", rows)?,
             row_loss: gpu.allocate("the losses", rows)?,
             moments: gpu.allocate("statistics", norms * rows * 2)?,

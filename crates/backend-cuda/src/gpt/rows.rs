@@ -2,7 +2,7 @@
 //! `gpt_embed.cu` and `gpt_update.cu`. Each takes its buffers from [`Memory`], which made them for the
 //! sizes that are launched.
 
-use super::memory::{Memory, NORM_BLOCKS};
+use super::memory::{Memory, NORM_BLOCKS, TOKEN_RUN};
 use crate::cublaslt::Element;
 use crate::driver::{Address, Buffer, Gpu, Kernel, Ptx, Shape};
 use nn::backend::TrainError;
@@ -126,6 +126,7 @@ struct Gelu {
 #[derive(Clone, Copy)]
 struct SortTokens {
     inputs: Address,
+    runs: Address,
     sorted: Address,
     rows: u32,
     unused: u32,
@@ -249,7 +250,8 @@ pub(crate) struct RowKernels {
     gain_sums: Kernel,
     gelu: Kernel,
     gelu_gradient: Kernel,
-    sort_tokens: Kernel,
+    sort_runs: Kernel,
+    merge_runs: Kernel,
     place_gradient: Kernel,
     token_gradient: Kernel,
     cross_entropy: Kernel,
@@ -330,7 +332,8 @@ impl RowKernels {
             gain_sums: rows.kernel("gain_sums", 0)?,
             gelu: rows.kernel(pick("gelu_float32", "gelu_bf16"), 0)?,
             gelu_gradient: rows.kernel(pick("gelu_gradient_float32", "gelu_gradient_bf16"), 0)?,
-            sort_tokens: embed.kernel("sort_tokens", 0)?,
+            sort_runs: embed.kernel("sort_runs", 0)?,
+            merge_runs: embed.kernel("merge_runs", 0)?,
             place_gradient: embed
                 .kernel(pick("place_gradient_float32", "place_gradient_bf16"), 0)?,
             token_gradient: embed.kernel(token_gradient, 0)?,
@@ -462,11 +465,18 @@ impl RowKernels {
             return Ok(()); // a block for each token looks for its rows
         }
         let rows = memory.sizes.rows;
-        let (inputs, sorted) = (memory.inputs.address(), memory.sorted.address());
-        let arguments = SortTokens { inputs, sorted, rows: rows as u32, unused: 0 };
-        // SAFETY: buffers of `memory`; a block has 32 rows.
+        let arguments = SortTokens {
+            inputs: memory.inputs.address(),
+            runs: memory.token_runs.address(),
+            sorted: memory.sorted.address(),
+            rows: rows as u32,
+            unused: 0,
+        };
+        let runs = rows.div_ceil(TOKEN_RUN);
+        // SAFETY: buffers of `memory`, whose `token_runs` has room for whole runs; a block merges 32 keys.
         unsafe {
-            self.sort_tokens.launch(Shape::row(rows.div_ceil(32), THREADS as u32), &arguments)
+            self.sort_runs.launch(Shape::row(runs, TOKEN_RUN as u32 / 2), &arguments)?;
+            self.merge_runs.launch(Shape::row(rows.div_ceil(32), THREADS as u32), &arguments)
         }
     }
 

@@ -23,10 +23,9 @@ enum Task {
     Logits,
     Tokens,
     Loss,
-    Turn,
 }
 
-const TASKS: usize = 8;
+const TASKS: usize = 7;
 
 /// Where each task got to.
 struct Beside {
@@ -151,7 +150,6 @@ impl Step {
         let memory = &self.memory;
         let progress = memory.progress.address();
         let (text, windows) = (&memory.text, &memory.windows);
-        self.beside(Task::Turn, || self.kernels.linear.turn(memory))?;
         self.forward(&Source { text, windows, progress })?;
         self.beside(Task::Tokens, || self.kernels.rows.sort_tokens(memory))?;
         self.loss()?;
@@ -177,7 +175,7 @@ impl Step {
         linear.tune_weights(&self.gpu, &mut self.memory, may_replace)
     }
 
-    /// The rounded parameters, after the parameters were set. What is turned of them each step turns itself.
+    /// The rounded parameters, after the parameters were set.
     pub(crate) fn after_parameters(&self) -> Result<(), TrainError> {
         self.kernels.rows.halve(&self.memory)
     }
@@ -233,7 +231,6 @@ impl Step {
         let StepKernels { rows, linear, .. } = &self.kernels;
         let layers = memory.sizes.shape.layers;
         rows.normalise_gradient(memory, 2 * layers)?;
-        self.wait_for(Task::Turn)?;
         for layer in (0..layers).rev() {
             self.weight(Task::Down, || linear.down_weight(memory, layer))?;
             self.wait_for(Task::Up)?; // it reads `up_delta`
