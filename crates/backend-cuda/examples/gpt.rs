@@ -1,12 +1,14 @@
-//! The GPT on a device: `check` grades every conformance case, `time` trains a preset and says how long a
-//! step takes, `export` writes what a Python program needs to train the same.
+//! The GPT on a device: `check` grades every conformance case, `kernels` the smallest ones that reach our kernels, for
+//! NVIDIA's compute-sanitizer, `time` trains a preset and says how long a step takes, `export` writes what a Python
+//! program needs to train the same.
 //!
 //! ```text
 //! gpt check
+//! compute-sanitizer --tool racecheck gpt kernels --preset char
 //! gpt time --preset gpt2 --precision bf16 --steps 40 --repeats 3
 //! ```
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use backend_cuda::Cuda;
 use clap::{Parser, ValueEnum};
 use nn::backend::{Backend, Options};
@@ -18,6 +20,7 @@ use std::time::Instant;
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Action {
     Check,
+    Kernels,
     Time,
     Export,
 }
@@ -66,6 +69,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     match args.action {
         Action::Check => check(&args),
+        Action::Kernels => kernels(&args),
         Action::Time => time(&args),
         Action::Export => export(&args),
     }
@@ -130,6 +134,27 @@ fn check(args: &Args) -> Result<()> {
         }
     }
     println!("failures: {failures}");
+    Ok(())
+}
+
+/// A step or two by the kernels for models like the preset, with plain products in place of cuBLASLt's.
+fn kernels(args: &Args) -> Result<()> {
+    // Layers, heads, width, context, vocabulary, windows.
+    let cases: &[[usize; 6]] = match args.preset {
+        Preset::Small => &[[1, 4, 128, 64, 70, 2], [1, 4, 128, 32, 70, 3], [2, 4, 128, 16, 70, 5]],
+        // All layers' gradients of weights at once, tiles that are cut and tiles that are not.
+        Preset::Char => &[[4, 6, 384, 256, 65, 1]],
+        Preset::Gpt2 => &[[1, 12, 768, 64, 1501, 4]],
+    };
+    let plan = "plain-products,own-attention,kernels";
+    let options = Options { plan: Some(plan.to_owned()), ..options(args, "bf16") };
+    let mut failures = 0;
+    for &[layers, heads, width, context, vocabulary, batch_size] in cases {
+        let shape = Shape { layers, heads, width, context, vocabulary };
+        let case = Case { shape, batch_size, count: 1, done: 0, seed: 25 };
+        failures += grade(&case, &options);
+    }
+    ensure!(failures == 0, "{failures} cases differ from the reference");
     Ok(())
 }
 

@@ -101,6 +101,9 @@ struct Functions {
     ) -> Status,
 }
 
+/// What computes a product in place of the library, as [`Product::enqueue`] would.
+pub(crate) type Replacement = Box<dyn Fn(&Recipe, Operands) -> Result<(), TrainError>>;
+
 /// The library, ready for one device.
 pub(crate) struct CublasLt {
     gpu: Rc<Gpu>,
@@ -108,13 +111,17 @@ pub(crate) struct CublasLt {
     handle: Handle,
     /// One for each stream: products of all may run at a time.
     workspaces: [Buffer<u8>; STREAMS],
+    replacement: Option<Replacement>,
     // Dropped last: the functions are in it.
     _library: libloading::Library,
 }
 
 impl CublasLt {
     /// Loads the library.
-    pub(crate) fn open(gpu: &Rc<Gpu>) -> Result<Rc<CublasLt>, TrainError> {
+    pub(crate) fn open(
+        gpu: &Rc<Gpu>,
+        replacement: Option<Replacement>,
+    ) -> Result<Rc<CublasLt>, TrainError> {
         // SAFETY: NVIDIA's library has no initialiser with effects that we would notice.
         let found = NAMES.iter().find_map(|name| unsafe { libloading::Library::new(*name) }.ok());
         let Some(library) = found else {
@@ -137,8 +144,9 @@ impl CublasLt {
         }
         let workspace = || gpu.allocate("scratch of the products", WORKSPACE_BYTES);
         let workspaces = [workspace()?, workspace()?, workspace()?];
+        let gpu = Rc::clone(gpu);
         let library =
-            CublasLt { gpu: Rc::clone(gpu), functions, handle, workspaces, _library: library };
+            CublasLt { gpu, functions, handle, workspaces, replacement, _library: library };
         Ok(Rc::new(library))
     }
 
@@ -286,7 +294,7 @@ impl Product {
             descriptor: std::ptr::null_mut(),
             layouts: [std::ptr::null_mut(); 3],
             algorithm: Algorithm([0; 8]),
-            chosen: (f64::NAN, 0),
+            chosen: (f64::INFINITY, 0),
         };
         product.describe()?;
         product.algorithm = product.proposals()?[0].algorithm;
@@ -396,6 +404,9 @@ impl Product {
     /// # Safety
     /// As for [`Product::enqueue`].
     pub(crate) unsafe fn tune(&mut self, places: &[Operands]) -> Result<f64, TrainError> {
+        if self.library.replacement.is_some() {
+            return Ok(f64::INFINITY); // there is no choice, and all else is faster
+        }
         let gpu = Rc::clone(&self.library.gpu);
         let clock = [gpu.event()?, gpu.event()?];
         let mut fastest: Option<(f64, usize, Algorithm)> = None;
@@ -440,6 +451,9 @@ impl Product {
     /// The matrices are as large as the recipe says, aligned to 16 bytes, and live until it is done.
     pub(crate) unsafe fn enqueue(&self, operands: Operands) -> Result<(), TrainError> {
         let library = &self.library;
+        if let Some(replacement) = &library.replacement {
+            return replacement(&self.recipe, operands);
+        }
         if self.recipe.epilogue != Epilogue::None {
             self.set(EPILOGUE_AUX_POINTER, &operands.aux)?;
         }

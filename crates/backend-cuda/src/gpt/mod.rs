@@ -5,6 +5,7 @@ mod layout;
 mod linear;
 mod memory;
 mod narrow;
+mod plain;
 mod products;
 mod replicas;
 mod rows;
@@ -47,6 +48,8 @@ pub(crate) struct Plan {
     attention: Choice,
     /// Our own products: `kernels/gpt_products.cu` and `gpt_weights.cu`.
     own_products: OwnProducts,
+    /// None of the library's products: `kernels/gpt_plain.cu`.
+    plain_products: bool,
     /// The kernels for narrow models, where the sizes are theirs.
     narrow: bool,
 }
@@ -62,6 +65,7 @@ impl Plan {
             fused_gelu,
             attention: Choice::Faster,
             own_products: OwnProducts::Faster,
+            plain_products: false,
             narrow: true,
         };
         for word in words.into_iter().flat_map(|words| words.split(',')) {
@@ -74,11 +78,12 @@ impl Plan {
                 "cudnn" => plan.attention = Choice::Cudnn,
                 "library-products" => plan.own_products = OwnProducts::No,
                 "own-products" => plan.own_products = OwnProducts::Yes,
+                "plain-products" => plan.plain_products = true,
                 "general" => plan.narrow = false,
                 "plain-gelu" => plan.fused_gelu = false,
                 _ => {
                     let reason = "for gpt, cuda has the words graph, kernels, serial, beside, general, library-products, own-products, \
-                                  plain-gelu, own-attention, cudnn";
+                                  plain-products, plain-gelu, own-attention, cudnn";
                     return Err(TrainError::Option {
                         option: "plan",
                         value: words.unwrap_or_default().to_owned(),
@@ -142,7 +147,8 @@ impl<'data> GptSession<'data> {
         if let Some(reason) = refusal {
             return Err(Unavailable(reason).into());
         }
-        let library = CublasLt::open(gpu)?;
+        let library =
+            CublasLt::open(gpu, plan.plain_products.then(|| plain::products(gpu)).transpose()?)?;
         let memory = Memory::new(gpu, sizes, job.text)?;
         gpu.synchronize()?;
         let compiling = Instant::now();
@@ -152,7 +158,8 @@ impl<'data> GptSession<'data> {
             true => plan.own_products,
             false => OwnProducts::No,
         };
-        let linear = Linear::new(gpu, &library, &memory.sizes, plan.fused_gelu, own)?;
+        let fused_gelu = plan.fused_gelu && !plan.plain_products;
+        let linear = Linear::new(gpu, &library, &memory.sizes, fused_gelu, own)?;
         let narrow = match narrow {
             true => Some(NarrowKernels::new(gpu, &memory)?),
             false => None,
