@@ -17,6 +17,24 @@ __device__ __forceinline__ u64 turned_operand(const bf16 *boxes, u32 box_bytes) 
            1ull << 62;
 }
 
+// The sums of a wgmma: as its text names them, and the registers, of which `AT` finds each.
+#define WGMMA_NAMES_32                                                                             \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                       \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define WGMMA_NAMES_64                                                                             \
+    WGMMA_NAMES_32                                                                                 \
+    ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "           \
+    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define WGMMA_NAMES_96                                                                             \
+    WGMMA_NAMES_64                                                                                 \
+    ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "           \
+    "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
+#define WGMMA_SUMS_8(AT, I)                                                                        \
+    "+f"(AT(I)), "+f"(AT(I + 1)), "+f"(AT(I + 2)), "+f"(AT(I + 3)), "+f"(AT(I + 4)),               \
+        "+f"(AT(I + 5)), "+f"(AT(I + 6)), "+f"(AT(I + 7))
+#define WGMMA_SUMS_32(AT, I)                                                                       \
+    WGMMA_SUMS_8(AT, I), WGMMA_SUMS_8(AT, I + 8), WGMMA_SUMS_8(AT, I + 16), WGMMA_SUMS_8(AT, I + 24)
+
 __device__ __forceinline__ void group_fence() {
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }
