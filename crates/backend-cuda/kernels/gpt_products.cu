@@ -3,10 +3,17 @@
 // passes of the right one. While one group of warps multiplies a tile, the other one finishes its own.
 #include "wgmma.cuh"
 
-constexpr u32 TILE = 128;       // rows and columns of a result's tile
+// The wider a tile, the less of shared memory's bandwidth its product takes, which is what limits 128 columns.
+constexpr u32 ROWS = 128;       // of a result's tile
+constexpr u32 COLUMNS = 192;
 constexpr u32 EDGE = 64;        // of a box, which is 128 bytes wide: as wide as a swizzle
 constexpr u32 BOX = EDGE * EDGE;
-constexpr u32 STAGES = 5;       // of EDGE of the inner side
+constexpr u32 DOWN_BOXES = ROWS / EDGE;
+constexpr u32 ACROSS_BOXES = COLUMNS / EDGE;
+constexpr u32 RESULT_BOXES = DOWN_BOXES * ACROSS_BOXES;
+constexpr u32 SLOTS = 4;        // boxes of a group, of what it writes
+constexpr u32 STAGES = 4;       // of EDGE of the inner side
+constexpr u32 SUMS = COLUMNS / 2; // of a thread, for 64 rows
 constexpr u32 PEERS = 2;        // blocks of a cluster
 constexpr u32 GROUP = 128;      // threads that issue wgmma together
 constexpr u32 WORKERS = 2 * GROUP;
@@ -19,31 +26,31 @@ struct GeluProduct {
     TensorMap slope;  // (rows, columns): GELU's; written, or read by the gradient
     TensorMap result; // (rows, columns); the gradient's may be `slope`
     u32 rows;         // a multiple of 128
-    u32 columns;      // a multiple of 128
+    u32 columns;      // a multiple of 64
     u32 inner;        // a multiple of 64
     u32 unused;
 };
 
 struct __align__(1024) Shared {
-    bf16 left[STAGES][2 * BOX];  // rows of the tile, one box above the other
-    bf16 right[STAGES][2 * BOX]; // columns of the tile, above each other; for the gradient side by side
-    bf16 tiles[2][4 * BOX];      // each group's
+    bf16 left[STAGES][DOWN_BOXES * BOX];    // rows of the tile, one box above the other
+    bf16 right[STAGES][ACROSS_BOXES * BOX]; // its columns, above each other; for the gradient side by side
+    bf16 results[2][SLOTS * BOX];           // each group's
     u64 full[STAGES];
     u64 empty[STAGES];
-    u64 slope_full[2];
+    u64 slope_full[2][SLOTS];
 };
 
-constexpr u32 STAGE_BYTES = 4 * BOX * sizeof(bf16);
+constexpr u32 STAGE_BYTES = (DOWN_BOXES + ACROSS_BOXES) * BOX * sizeof(bf16);
 
 #define SUM(I) d[I]
 
-// d (64, 128) += a (64, 16) b (16, 128), of which b's inner side is the slow one if TURNED
+// d (64, 192) += a (64, 16) b (16, 192), of which b's inner side is the slow one if TURNED
 template <u32 TURNED>
-__device__ __forceinline__ void multiply_add(float (&d)[64], u64 a, u64 b) {
+__device__ __forceinline__ void multiply_add(float (&d)[SUMS], u64 a, u64 b) {
     asm volatile(
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" WGMMA_NAMES_64
-        "}, %64, %65, 1, 1, 1, 0, %66;"
-        : WGMMA_SUMS_32(SUM, 0), WGMMA_SUMS_32(SUM, 32)
+        "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {" WGMMA_NAMES_96
+        "}, %96, %97, 1, 1, 1, 0, %98;"
+        : WGMMA_SUMS_32(SUM, 0), WGMMA_SUMS_32(SUM, 32), WGMMA_SUMS_32(SUM, 64)
         : "l"(a), "l"(b), "n"(TURNED));
 }
 
@@ -60,8 +67,9 @@ struct Tiles {
     u32 across;
     u32 count; // of a cluster
 
-    __device__ __forceinline__ Tiles(const GeluProduct &run) : across(run.columns / TILE) {
-        const u32 pairs = (run.rows + PEERS * TILE - 1) / (PEERS * TILE) * across;
+    __device__ __forceinline__ Tiles(const GeluProduct &run)
+        : across((run.columns + COLUMNS - 1) / COLUMNS) {
+        const u32 pairs = (run.rows + PEERS * ROWS - 1) / (PEERS * ROWS) * across;
         const u32 clusters = gridDim.x / PEERS;
         count = (pairs + clusters - 1 - blockIdx.x / PEERS) / clusters;
     }
@@ -70,9 +78,9 @@ struct Tiles {
         return blockIdx.x / PEERS + turn * (gridDim.x / PEERS);
     }
     __device__ __forceinline__ u32 row(u32 turn) const {
-        return (pair(turn) / across * PEERS + cluster_rank()) * TILE; // the last one may have none
+        return (pair(turn) / across * PEERS + cluster_rank()) * ROWS; // the last one may have none
     }
-    __device__ __forceinline__ u32 column(u32 turn) const { return pair(turn) % across * TILE; }
+    __device__ __forceinline__ u32 column(u32 turn) const { return pair(turn) % across * COLUMNS; }
 };
 
 // One thread of each block keeps its stages filled, and its half of what both share in both.
@@ -82,17 +90,25 @@ __device__ __forceinline__ void produce(const GeluProduct &run, Shared &own) {
     const Tiles tiles(run);
     Ring<STAGES> ring;
     for (u32 turn = 0; turn < tiles.count; ++turn) {
-        const u32 row = tiles.row(turn), column = tiles.column(turn) + rank * EDGE;
+        const u32 row = tiles.row(turn), column = tiles.column(turn);
         for (u32 part = 0; part < parts; ++part, ring.advance()) {
             u64 *full = &own.full[ring.slot];
             barrier_wait(&own.empty[ring.slot], ring.parity ^ 1);
             barrier_expect(full, STAGE_BYTES);
-            for (u32 box = 0; box < 2; ++box) {
+            for (u32 box = 0; box < DOWN_BOXES; ++box) {
                 copy_box(own.left[ring.slot] + box * BOX, run.left, part * EDGE, row + box * EDGE,
                          full);
             }
-            copy_box_to((1 << PEERS) - 1, own.right[ring.slot] + rank * BOX, run.right,
-                        FORWARD ? part * EDGE : column, FORWARD ? column : part * EDGE, full);
+            bf16 *right = own.right[ring.slot];
+            if (FORWARD) { // half of the columns
+                copy_box_to((1 << PEERS) - 1, right + rank * ACROSS_BOXES * BOX / PEERS, run.right,
+                            part * EDGE, column + rank * COLUMNS / PEERS, full);
+            } else { // half of the inner side
+                for (u32 box = 0; box < ACROSS_BOXES; ++box) {
+                    copy_box_to((1 << PEERS) - 1, right + box * BOX + rank * BOX / PEERS, run.right,
+                                column + box * EDGE, part * EDGE + rank * EDGE / PEERS, full);
+                }
+            }
         }
     }
 }
@@ -106,12 +122,12 @@ __device__ __forceinline__ void release(Shared &own, u32 slot) {
 
 // Multiplies a tile whose stages are counted from `count` on. The next turn may begin when all is enqueued.
 template <bool FORWARD>
-__device__ __forceinline__ void multiply_tile(float (&sums)[2][64], Shared &own, u32 count,
+__device__ __forceinline__ void multiply_tile(float (&sums)[DOWN_BOXES][SUMS], Shared &own, u32 count,
                                               u32 parts, u32 group, bool more) {
 #pragma unroll
-    for (u32 half = 0; half < 2; ++half) {
+    for (u32 half = 0; half < DOWN_BOXES; ++half) {
 #pragma unroll
-        for (u32 index = 0; index < 64; ++index) {
+        for (u32 index = 0; index < SUMS; ++index) {
             sums[half][index] = 0.0f;
         }
     }
@@ -170,30 +186,31 @@ __device__ __forceinline__ float gelu_and_slope(float &value) {
 }
 
 // Writes a tile with its slope, 64 by 64 of both at a time, two of which have room.
-__device__ __forceinline__ void finish_with_gelu(const GeluProduct &run, float (&sums)[2][64],
-                                                 bf16 *boxes, u32 group, u32 row, u32 column) {
+__device__ __forceinline__ void finish_with_gelu(const GeluProduct &run,
+                                                 float (&sums)[DOWN_BOXES][SUMS], bf16 *boxes,
+                                                 u32 group, u32 row, u32 column) {
     const bool leads = threadIdx.x % GROUP == 0;
 #pragma unroll
-    for (u32 quarter = 0; quarter < 4; ++quarter) {
-        const u32 half = quarter / 2, side = quarter % 2;
-        u32 active[PAIRS][4], slope[PAIRS][4];
-#pragma unroll
-        for (u32 index = 0; index < 4 * PAIRS; ++index) {
-            float &low = sums[half][32 * side + 2 * index];
-            float &high = sums[half][32 * side + 2 * index + 1];
-            const float low_gelu = gelu_and_slope(low), high_gelu = gelu_and_slope(high);
-            active[index / 4][index % 4] = pack_bf16(low_gelu, high_gelu);
-            slope[index / 4][index % 4] = pack_bf16(low, high);
-        }
-        if (leads) { // what was written two quarters before has left
+    for (u32 index = 0; index < RESULT_BOXES; ++index) {
+        const u32 half = index / ACROSS_BOXES, side = index % ACROSS_BOXES;
+        bf16 *box = boxes + index % 2 * 2 * BOX;
+        if (leads) { // what was written two times before has left
             bulk_wait_read<1>();
         }
         group_sync(group);
-        bf16 *box = boxes + side * 2 * BOX;
 #pragma unroll
         for (u32 pair = 0; pair < PAIRS; ++pair) {
-            store_fragment(active[pair], fragment(box, pair));
-            store_fragment(slope[pair], fragment(box + BOX, pair));
+            u32 active[4], slope[4];
+#pragma unroll
+            for (u32 word = 0; word < 4; ++word) {
+                float &low = sums[half][32 * side + 8 * pair + 2 * word];
+                float &high = sums[half][32 * side + 8 * pair + 2 * word + 1];
+                const float low_gelu = gelu_and_slope(low), high_gelu = gelu_and_slope(high);
+                active[word] = pack_bf16(low_gelu, high_gelu);
+                slope[word] = pack_bf16(low, high);
+            }
+            store_fragment(active, fragment(box, pair));
+            store_fragment(slope, fragment(box + BOX, pair));
         }
         show_shared();
         group_sync(group);
@@ -205,37 +222,48 @@ __device__ __forceinline__ void finish_with_gelu(const GeluProduct &run, float (
     }
 }
 
-// Writes a tile, times the slope, over it.
-__device__ __forceinline__ void finish_with_slope(const GeluProduct &run, float (&sums)[2][64],
-                                                  bf16 *boxes, u32 group, u32 row, u32 column) {
+// Brings the slope of one of a tile's boxes.
+__device__ __forceinline__ void fetch_slope(const GeluProduct &run, Shared &own, u32 group, u32 row,
+                                            u32 column, u32 index) {
+    const u32 half = index / ACROSS_BOXES, side = index % ACROSS_BOXES, slot = index % SLOTS;
+    barrier_expect(&own.slope_full[group][slot], BOX * sizeof(bf16));
+    copy_box(own.results[group] + slot * BOX, run.slope, column + side * EDGE, row + half * EDGE,
+             &own.slope_full[group][slot]);
+}
+
+// Writes a tile, times the slope, over it. The slopes of its first boxes are on their way; the slots of the first
+// ones take those of the last ones.
+__device__ __forceinline__ void finish_with_slope(const GeluProduct &run, Shared &own,
+                                                  float (&sums)[DOWN_BOXES][SUMS], u32 group,
+                                                  u32 row, u32 column, u32 taken) {
+    constexpr u32 AGAIN = RESULT_BOXES - SLOTS; // slots that are used twice
 #pragma unroll
-    for (u32 quarter = 0; quarter < 4; ++quarter) {
-        const u32 half = quarter / 2, side = quarter % 2;
-        bf16 *box = boxes + quarter * BOX;
-        u32 values[PAIRS][4];
+    for (u32 index = 0; index < RESULT_BOXES; ++index) {
+        const u32 half = index / ACROSS_BOXES, side = index % ACROSS_BOXES, slot = index % SLOTS;
+        bf16 *box = own.results[group] + slot * BOX;
+        barrier_wait(&own.slope_full[group][slot], slot < AGAIN ? index / SLOTS : taken % 2);
 #pragma unroll
         for (u32 pair = 0; pair < PAIRS; ++pair) {
-            load_fragment(values[pair], box, pair);
-        }
-#pragma unroll
-        for (u32 pair = 0; pair < PAIRS; ++pair) {
+            u32 values[4];
+            load_fragment(values, box, pair);
 #pragma unroll
             for (u32 word = 0; word < 4; ++word) {
                 const u32 at = 32 * side + 8 * pair + 2 * word;
-                u32 &value = values[pair][word];
-                value = pack_bf16(sums[half][at] * low_bf16(value),
-                                  sums[half][at + 1] * high_bf16(value));
+                values[word] = pack_bf16(sums[half][at] * low_bf16(values[word]),
+                                         sums[half][at + 1] * high_bf16(values[word]));
             }
-            store_fragment(values[pair], fragment(box, pair));
+            store_fragment(values, fragment(box, pair));
         }
-    }
-    show_shared();
-    group_sync(group);
-    if (threadIdx.x % GROUP == 0) {
-        for (u32 box = 0; box < 4; ++box) {
-            store_box(run.result, column + box % 2 * EDGE, row + box / 2 * EDGE, boxes + box * BOX);
+        show_shared();
+        group_sync(group);
+        if (threadIdx.x % GROUP == 0) {
+            store_box(run.result, column + side * EDGE, row + half * EDGE, box);
+            bulk_commit();
+            if (index >= 1 && index <= AGAIN) { // the box before has left
+                bulk_wait_read<1>();
+                fetch_slope(run, own, group, row, column, index - 1 + SLOTS);
+            }
         }
-        bulk_commit();
     }
 }
 
@@ -244,7 +272,6 @@ __device__ __forceinline__ void consume(const GeluProduct &run, Shared &own, u32
     const u32 parts = run.inner / EDGE;
     const Tiles tiles(run);
     const bool leads = threadIdx.x % GROUP == 0;
-    bf16 *boxes = own.tiles[group];
     if (group == 1) {
         give_turn_to(0);
     }
@@ -252,20 +279,17 @@ __device__ __forceinline__ void consume(const GeluProduct &run, Shared &own, u32
         const u32 row = tiles.row(turn), column = tiles.column(turn);
         if (!FORWARD && leads) { // on its way while the tile is multiplied
             bulk_wait_read<0>();
-            barrier_expect(&own.slope_full[group], sizeof(own.tiles[group]));
-            for (u32 box = 0; box < 4; ++box) {
-                copy_box(boxes + box * BOX, run.slope, column + box % 2 * EDGE,
-                         row + box / 2 * EDGE, &own.slope_full[group]);
+            for (u32 index = 0; index < SLOTS; ++index) {
+                fetch_slope(run, own, group, row, column, index);
             }
         }
-        float sums[2][64];
+        float sums[DOWN_BOXES][SUMS];
         wait_for_turn(group);
         multiply_tile<FORWARD>(sums, own, turn * parts, parts, group, turn + 1 < tiles.count);
         if (FORWARD) {
-            finish_with_gelu(run, sums, boxes, group, row, column);
+            finish_with_gelu(run, sums, own.results[group], group, row, column);
         } else {
-            barrier_wait(&own.slope_full[group], turn / 2 % 2);
-            finish_with_slope(run, sums, boxes, group, row, column);
+            finish_with_slope(run, own, sums, group, row, column, turn / 2);
         }
     }
     if (leads) {
@@ -277,8 +301,9 @@ template <bool FORWARD> __device__ __forceinline__ void gelu_product(const GeluP
     const u32 address = shared_address(shared_arena());
     Shared &own = *reinterpret_cast<Shared *>(shared_arena() + (1024 - address % 1024) % 1024);
     if (threadIdx.x == 0) {
-        barrier_begin(&own.slope_full[0], 1);
-        barrier_begin(&own.slope_full[1], 1);
+        for (u32 slot = 0; slot < 2 * SLOTS; ++slot) {
+            barrier_begin(&own.slope_full[slot / SLOTS][slot % SLOTS], 1);
+        }
     }
     begin_stages<STAGES>(own.full, own.empty, PEERS * GROUP / WARP);
     const u32 group = uniform(threadIdx.x / GROUP);
