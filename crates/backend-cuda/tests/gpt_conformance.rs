@@ -5,13 +5,14 @@ use nn::backend::{Backend, Options};
 use nn::gpt::conformance;
 
 /// cuDNN's attention and the kernels for narrow models are among what `graph` chooses from.
-const PLANS: [&str; 6] = [
+const PLANS: [&str; 7] = [
     "graph",
     "kernels",
     "serial",
     "general,plain-gelu",
     "general,own-attention",
     "general,own-products",
+    "general,plain-products",
 ];
 
 fn options(precision: &str, plan: &str) -> Options {
