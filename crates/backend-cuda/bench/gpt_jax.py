@@ -51,7 +51,6 @@ def main():
     text = jnp.asarray(text, dtype=jnp.int32)
     starts = jnp.asarray(starts, dtype=jnp.int32).reshape(args.repeats, args.steps, batch)
     names = ["ln_1", "c_attn", "attn_proj", "ln_2", "c_fc", "c_proj"]
-    tensors = [jnp.asarray(t) for t in tensors]
     blocks = [dict(zip(names, tensors[2 + 6 * i : 8 + 6 * i])) for i in range(layers)]
     initial = {"wte": tensors[0], "wpe": tensors[1], "blocks": blocks, "ln_f": tensors[-1]}
     total = args.steps * args.repeats
@@ -81,7 +80,7 @@ def main():
 
     run = jax.jit(lambda state, rows, rate: lax.scan(step, state, (rows, rate)), donate_argnums=0)
     fresh = lambda: (
-        jax.tree.map(jnp.copy, initial),
+        jax.tree.map(jnp.asarray, initial),  # which stays on the host: it is no part of a training
         jax.tree.map(jnp.zeros_like, initial),
         jax.tree.map(jnp.zeros_like, initial),
         jnp.zeros((), jnp.float32),

@@ -92,7 +92,7 @@ def main():
         losses.index_copy_(0, number, loss.detach().float()[None])
         number.add_(1)
 
-    saved = [p.detach().clone() for p in model.parameters()]
+    saved = [p.detach().cpu() for p in model.parameters()]  # on the host: they are no part of a training
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         for _ in range(4):

@@ -4,7 +4,8 @@
 //!
 //! The types and numbers are those of cublasLt.h, which have not changed since CUDA 11.
 
-use crate::driver::{Address, Buffer, Gpu, STREAMS};
+use crate::driver::{Address, Gpu};
+use crate::scratch::Scratch;
 use nn::backend::{TrainError, Unavailable};
 use std::ffi::{c_int, c_void};
 use std::rc::Rc;
@@ -33,7 +34,7 @@ const PREFERENCE_WORKSPACE_BYTES: c_int = 1;
 const SOME_ADDRESS: Address = 1 << 20;
 
 /// Scratch memory that an algorithm may use: as much as NVIDIA recommends for Hopper.
-const WORKSPACE_BYTES: usize = 32 << 20;
+pub(crate) const WORKSPACE_BYTES: usize = 32 << 20;
 /// Algorithms that are tried for each product.
 const CANDIDATES: usize = 16;
 /// How often each is timed.
@@ -109,17 +110,20 @@ pub(crate) struct CublasLt {
     gpu: Rc<Gpu>,
     functions: Functions,
     handle: Handle,
-    /// One for each stream: products of all may run at a time.
-    workspaces: [Buffer<u8>; STREAMS],
+    scratch: Rc<Scratch>,
+    /// How much of it algorithms may use.
+    workspace_bytes: usize,
     replacement: Option<Replacement>,
     // Dropped last: the functions are in it.
     _library: libloading::Library,
 }
 
 impl CublasLt {
-    /// Loads the library.
+    /// Loads the library, for algorithms that need at most so much scratch memory.
     pub(crate) fn open(
         gpu: &Rc<Gpu>,
+        scratch: &Rc<Scratch>,
+        workspace_bytes: usize,
         replacement: Option<Replacement>,
     ) -> Result<Rc<CublasLt>, TrainError> {
         // SAFETY: NVIDIA's library has no initialiser with effects that we would notice.
@@ -142,12 +146,17 @@ impl CublasLt {
         if status != 0 {
             return Err(gpu.failure(format!("starting cuBLASLt: status {status}")));
         }
-        let workspace = || gpu.allocate("scratch of the products", WORKSPACE_BYTES);
-        let workspaces = [workspace()?, workspace()?, workspace()?];
-        let gpu = Rc::clone(gpu);
-        let library =
-            CublasLt { gpu, functions, handle, workspaces, replacement, _library: library };
-        Ok(Rc::new(library))
+        scratch.reserve(workspace_bytes)?;
+        let (gpu, scratch) = (Rc::clone(gpu), Rc::clone(scratch));
+        Ok(Rc::new(CublasLt {
+            gpu,
+            functions,
+            handle,
+            scratch,
+            workspace_bytes,
+            replacement,
+            _library: library,
+        }))
     }
 
     /// `13.1.0`
@@ -367,8 +376,7 @@ impl Product {
         let status = unsafe {
             let status = (functions.preference_create)(&mut preference);
             self.library.check("asking for algorithms", status)?;
-            let bytes = WORKSPACE_BYTES;
-            let pointer = std::ptr::from_ref(&bytes).cast();
+            let pointer = std::ptr::from_ref(&self.library.workspace_bytes).cast();
             let set = functions.preference_set;
             set(preference, PREFERENCE_WORKSPACE_BYTES, pointer, size_of::<usize>());
             let status = (functions.propose)(
@@ -460,7 +468,6 @@ impl Product {
         let [right, left, result] = self.layouts;
         let added = if self.recipe.add { operands.add } else { operands.result };
         let (one, share) = (1.0_f32, if self.recipe.add { 1.0_f32 } else { 0.0 });
-        let workspace = &library.workspaces[library.gpu.stream_number()];
         // SAFETY: as this function's; the factors are read before the call returns.
         let status = unsafe {
             (library.functions.multiply)(
@@ -477,8 +484,8 @@ impl Product {
                 operands.result,
                 result,
                 &self.algorithm,
-                workspace.address(),
-                WORKSPACE_BYTES,
+                library.scratch.address(),
+                library.workspace_bytes,
                 library.gpu.stream().cast(),
             )
         };

@@ -26,6 +26,7 @@ mod mlp_fused;
 mod nccl;
 mod persistent;
 mod plan;
+mod scratch;
 mod session;
 
 use cublaslt::Element;
@@ -74,6 +75,7 @@ impl Backend for Cuda {
             return Ok(Box::new(gpt::Replicas::open(devices, job, plan)?));
         }
         let gpu = start(self.id(), options)?;
+        gpu.keep_little_stack()?;
         Ok(Box::new(gpt::GptSession::open(&gpu, job, plan, None)?))
     }
 

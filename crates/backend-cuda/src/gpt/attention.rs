@@ -281,7 +281,7 @@ impl Attention {
         }
         let cudnn = Cudnn::open(gpu).and_then(|library| {
             let name = format!("cuDNN {}", library.version());
-            Ok((Box::new(Sdpa::new(gpu, &library, memory)?), name))
+            Ok((Box::new(Sdpa::new(&library, memory)?), name))
         });
         let (sdpa, name) = match (cudnn, choice) {
             (Ok(cudnn), _) => cudnn,
@@ -321,16 +321,6 @@ impl Attention {
             fastest = fastest.min(clock[0].seconds_until(&clock[1])?);
         }
         Ok(fastest)
-    }
-
-    /// Whether gradients may be written over `qkv`: one block reads all of a head before it writes.
-    pub(crate) fn takes_whole_heads(&self, memory: &Memory) -> bool {
-        match self {
-            Attention::Own(own) | Attention::Cudnn(_, _, Some(own)) => {
-                own.whole_head(memory).is_some()
-            }
-            Attention::Cudnn(_, _, None) => false,
-        }
     }
 
     /// In a few words.

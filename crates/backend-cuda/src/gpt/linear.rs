@@ -1,10 +1,10 @@
 //! The products of a step: each linear layer forward, the gradient of its inputs, and that of its
 //! weights.
 
-use super::memory::{Memory, Sizes};
+use super::memory::Memory;
 use super::products::GeluProducts;
 use super::rows::RowKernels;
-use super::weights::WeightGradients;
+use super::weights::{self, WeightGradients};
 use crate::cublaslt::{
     CublasLt, Element, Epilogue, GAIN, Operands, Product, ProductSizes, Recipe, Turn,
 };
@@ -59,10 +59,11 @@ impl Linear {
     pub(crate) fn new(
         gpu: &Rc<Gpu>,
         library: &Rc<CublasLt>,
-        sizes: &Sizes,
+        memory: &Memory,
         fused_gelu: bool,
         own: OwnProducts,
     ) -> Result<Linear, TrainError> {
+        let sizes = &memory.sizes;
         let (rows, width) = (sizes.rows, sizes.shape.width);
         let (chunk, vocabulary) = (sizes.chunk_rows, sizes.layout.padded_vocabulary);
         let plain = |turn, rows, columns, inner| Recipe {
@@ -87,7 +88,7 @@ impl Linear {
         let gain = if own == OwnProducts::Yes { f64::INFINITY } else { GAIN };
         let (own, own_weights) = match own {
             OwnProducts::No => (None, None),
-            _ => (GeluProducts::new(gpu, sizes)?, WeightGradients::new(gpu, sizes)?),
+            _ => (GeluProducts::new(gpu, sizes)?, WeightGradients::new(gpu, memory)?),
         };
         Ok(Linear {
             qkv: make(forward(3 * width, width))?,
@@ -188,19 +189,16 @@ impl Linear {
         Ok(())
     }
 
-    /// Decides who finds the gradients of weights, after [`Linear::tune`] and the choice of attention, and
-    /// whether gradients of activations replace these.
+    /// Decides who finds the gradients of weights, after [`Linear::tune`].
     pub(crate) fn tune_weights(
         &mut self,
         gpu: &Rc<Gpu>,
-        memory: &mut Memory,
-        may_replace: bool,
+        memory: &Memory,
     ) -> Result<(), TrainError> {
         let Some(own_weights) = &self.own_weights else { return Ok(()) };
-        memory.in_place = may_replace && self.own.is_some();
         let products = [&self.qkv_weight, &self.out_weight, &self.up_weight, &self.down_weight];
         let library_s = products.iter().map(|product| 1e-6 * product.chosen.0).sum::<f64>();
-        let group = Linear::group_of(memory);
+        let group = weights::group(&memory.sizes);
         let own_s = seconds(gpu, 1, &|_| own_weights.enqueue(memory, 0..group))? / group as f64;
         self.report += &format!(
             "a layer's gradients of weights: {library_s:.7} s, by our own, {group} layers at once, \
@@ -208,15 +206,8 @@ impl Linear {
         );
         if own_s >= self.gain * library_s {
             self.own_weights = None;
-            memory.in_place = false;
         }
         Ok(())
-    }
-
-    /// Layers whose gradients of weights can be found at once.
-    fn group_of(memory: &Memory) -> usize {
-        let layers = memory.sizes.shape.layers;
-        if memory.in_place { layers } else { memory.sizes.group.min(layers) }
     }
 
     /// Whether the gradients of weights are found by [`Linear::weights`] alone.
@@ -236,7 +227,7 @@ impl Linear {
         memory: &Memory,
         layer: usize,
     ) -> Result<Option<Range<usize>>, TrainError> {
-        let group = Linear::group_of(memory);
+        let group = weights::group(&memory.sizes);
         match &self.own_weights {
             Some(own) if layer.is_multiple_of(group) => {
                 let layers = layer..(layer + group).min(memory.sizes.shape.layers);

@@ -3,6 +3,7 @@
 use super::layout::Layout;
 use crate::cublaslt::Element;
 use crate::driver::{Address, Buffer, Gpu, Plain};
+use crate::scratch::Scratch;
 use nn::backend::TrainError;
 use nn::gpt::{Job, Shape};
 use std::rc::Rc;
@@ -112,18 +113,14 @@ pub(crate) struct Memory {
     pub(crate) square_partial: Buffer<f32>, // (NORM_BLOCKS)
     pub(crate) x: Matrices,                 // 2 layers + 1: (rows, width), before each LayerNorm
     pub(crate) normal: Matrices,            // 2 layers + 1: (rows, width), after it
-    pub(crate) qkv: Matrices,               // layers: (rows, 3 width)
+    pub(crate) qkv: Matrices,               // layers, and more for gradients: (rows, 3 width)
     pub(crate) attended: Matrices,          // layers: (rows, width)
-    pub(crate) up: Matrices,                // layers: (rows, 4 width), before GELU
-    pub(crate) active: Matrices,            // layers: (rows, 4 width), after it
-    x_deltas: Matrices,                     // 2 layers + 1 if narrow: (rows, width)
-    pub(crate) normal_delta: Matrices,      // 1: (rows, width)
-    qkv_deltas: Matrices,                   // group: (rows, 3 width)
-    up_deltas: Matrices,                    // group: (rows, 4 width)
-    pub(crate) logits: Matrices,            // 1: (chunk_rows, padded vocabulary)
+    pub(crate) up: Matrices, // layers, and more for gradients: (rows, 4 width), before GELU
+    pub(crate) active: Matrices, // layers: (rows, 4 width), after it
+    pub(crate) normal_delta: Matrices, // 1: (rows, width)
+    pub(crate) logits: Matrices, // 1: (chunk_rows, padded vocabulary)
+    pub(crate) scratch: Rc<Scratch>,
     pub(crate) sizes: Sizes,
-    /// Whether gradients of `qkv` and `up` replace these, which nothing needs any longer.
-    pub(crate) in_place: bool,
 }
 
 /// The sizes that buffers and launches have in common.
@@ -140,8 +137,6 @@ pub(crate) struct Sizes {
     pub(crate) chunk_rows: usize,
     /// Blocks of the LayerNorms' gradients.
     pub(crate) norm_blocks: usize,
-    /// Layers whose gradients of activations are in memory at a time, where they have room of their own.
-    pub(crate) group: usize,
     /// What activations and products' operands are.
     pub(crate) element: Element,
     /// Whether the kernels for narrow models run, which leave the gradients of all weights to the end.
@@ -155,7 +150,6 @@ impl Sizes {
         multiprocessors: usize,
         devices: usize,
         narrow: bool,
-        group: usize,
     ) -> Sizes {
         let layout = Layout::new(job.shape);
         let rows = job.batch_size * job.shape.context;
@@ -171,7 +165,6 @@ impl Sizes {
             devices,
             rows,
             chunk_rows: rows / chunks,
-            group: if narrow { job.shape.layers } else { group },
             norm_blocks: match narrow {
                 true => rows / NARROW_ROWS,
                 false => (2 * multiprocessors).min(rows.div_ceil(8)),
@@ -185,11 +178,27 @@ impl Sizes {
     pub(crate) fn norms(&self) -> usize {
         2 * self.shape.layers + 1
     }
+
+    /// Layers from a layer's `qkv` and `up` to where their gradients are. On the way back those of the layer above
+    /// are no longer needed; the kernels for narrow models need all of them.
+    fn delta_layers(&self) -> usize {
+        if self.narrow { self.shape.layers } else { 1 }
+    }
+
+    /// The same for a LayerNorm's input.
+    fn x_delta_norms(&self) -> usize {
+        if self.narrow { self.norms() } else { 0 }
+    }
 }
 
 impl Memory {
-    pub(crate) fn new(gpu: &Rc<Gpu>, sizes: Sizes, text: &[u16]) -> Result<Memory, TrainError> {
-        let Sizes { rows, batch, element, narrow, .. } = sizes;
+    pub(crate) fn new(
+        gpu: &Rc<Gpu>,
+        sizes: Sizes,
+        text: &[u16],
+        scratch: Rc<Scratch>,
+    ) -> Result<Memory, TrainError> {
+        let Sizes { rows, batch, element, .. } = sizes;
         let Shape { layers, heads, width, .. } = sizes.shape;
         let (norms, len) = (sizes.norms(), sizes.layout.len);
         let of_width =
@@ -206,6 +215,7 @@ impl Memory {
             half,
         };
         let logits = sizes.chunk_rows * sizes.layout.padded_vocabulary;
+        let with_deltas = layers + sizes.delta_layers();
         Ok(Memory {
             state,
             text: gpu.upload("the text", text)?,
@@ -223,19 +233,16 @@ impl Memory {
             products: gpu.allocate("statistics", rows * heads)?,
             gain_partial: gpu.allocate("sums of gradients", norms * sizes.norm_blocks * width)?,
             square_partial: gpu.allocate("sums of gradients", NORM_BLOCKS)?,
-            x: of_width("activations", norms, 1)?,
-            normal: of_width("activations", norms, 1)?,
-            qkv: of_width("activations", layers, 3)?,
-            attended: of_width("activations", layers, 1)?,
-            up: of_width("activations", layers, 4)?,
-            active: of_width("activations", layers, 4)?,
-            x_deltas: of_width("gradients of activations", if narrow { norms } else { 0 }, 1)?,
-            normal_delta: of_width("gradients of activations", 1, 1)?,
-            qkv_deltas: of_width("gradients of activations", sizes.group, 3)?,
-            up_deltas: of_width("gradients of activations", sizes.group, 4)?,
+            x: of_width("the residual stream", norms + sizes.x_delta_norms(), 1)?,
+            normal: of_width("LayerNorms' results", norms, 1)?,
+            qkv: of_width("queries, keys and values", with_deltas, 3)?,
+            attended: of_width("attention's results", layers, 1)?,
+            up: of_width("inputs of GELU", with_deltas, 4)?,
+            active: of_width("results of GELU", layers, 4)?,
+            normal_delta: of_width("gradients of LayerNorms' results", 1, 1)?,
             logits: Matrices::new(gpu, "logits", element, 1, logits)?,
+            scratch,
             sizes,
-            in_place: false,
         })
     }
 
@@ -263,22 +270,16 @@ impl Memory {
 
     /// The gradient of `x[norm]`, in whose place it is unless the model is narrow.
     pub(crate) fn x_delta(&self, norm: usize) -> Address {
-        if self.sizes.narrow { self.x_deltas.at(norm) } else { self.x.at(norm) }
+        self.x.at(norm + self.sizes.x_delta_norms())
     }
 
     /// The gradient of a layer's `qkv`.
     pub(crate) fn qkv_delta(&self, layer: usize) -> Address {
-        match self.in_place {
-            true => self.qkv.at(layer),
-            false => self.qkv_deltas.at(layer % self.sizes.group),
-        }
+        self.qkv.at(layer + self.sizes.delta_layers())
     }
 
     /// The gradient of a layer's `up`.
     pub(crate) fn up_delta(&self, layer: usize) -> Address {
-        match self.in_place {
-            true => self.up.at(layer),
-            false => self.up_deltas.at(layer % self.sizes.group),
-        }
+        self.up.at(layer + self.sizes.delta_layers())
     }
 }

@@ -13,9 +13,10 @@ mod sdpa;
 mod step;
 mod weights;
 
-use crate::cublaslt::{CublasLt, Element};
+use crate::cublaslt::{CublasLt, Element, WORKSPACE_BYTES};
 use crate::driver::{Buffer, Event, Gpu, Graph};
 use crate::nccl::Communicator;
+use crate::scratch::Scratch;
 use attention::{Attention, Choice};
 use linear::{Linear, OwnProducts};
 use memory::{CAPACITY, Memory, Progress, Sizes, StepRates};
@@ -140,16 +141,20 @@ impl<'data> GptSession<'data> {
         let rows_and_width = rows * job.shape.width;
         let narrow = plan.narrow && narrow::fits(gpu.device(), job.shape, element);
         let multiprocessors = gpu.device().multiprocessors;
-        let group = weights::group(gpu.device(), job.shape, rows, element, devices);
-        let sizes = Sizes::new(&job, element, multiprocessors, devices, narrow, group);
+        let sizes = Sizes::new(&job, element, multiprocessors, devices, narrow);
         let refusal = rows::refusal(job.shape, sizes.rows, element)
             .or_else(|| attention::refusal(element, job.shape.head_width()));
         if let Some(reason) = refusal {
             return Err(Unavailable(reason).into());
         }
-        let library =
-            CublasLt::open(gpu, plan.plain_products.then(|| plain::products(gpu)).transpose()?)?;
-        let memory = Memory::new(gpu, sizes, job.text)?;
+        gpu.tell_memory("the device is started");
+        let scratch = Scratch::new(gpu);
+        // Only predictions of narrow models have such products.
+        let workspace_bytes = if narrow { 0 } else { WORKSPACE_BYTES };
+        let plain = plan.plain_products.then(|| plain::products(gpu)).transpose()?;
+        let library = CublasLt::open(gpu, &scratch, workspace_bytes, plain)?;
+        gpu.tell_memory("cuBLASLt is loaded");
+        let memory = Memory::new(gpu, sizes, job.text, scratch)?;
         gpu.synchronize()?;
         let compiling = Instant::now();
         let rows = RowKernels::new(gpu, job.shape, element)?;
@@ -159,19 +164,21 @@ impl<'data> GptSession<'data> {
             false => OwnProducts::No,
         };
         let fused_gelu = plan.fused_gelu && !plan.plain_products;
-        let linear = Linear::new(gpu, &library, &memory.sizes, fused_gelu, own)?;
+        let linear = Linear::new(gpu, &library, &memory, fused_gelu, own)?;
         let narrow = match narrow {
             true => Some(NarrowKernels::new(gpu, &memory)?),
             false => None,
         };
         let kernels = StepKernels { rows, attention, linear, narrow };
         let communicator = others.map(|(communicator, _)| communicator);
-        let overlap =
-            kernels.narrow.is_none() && plan.overlap.unwrap_or(rows_and_width <= OVERLAPPED);
-        let mut step = Step::new(gpu, memory, kernels, overlap, communicator)?;
+        let is_narrow = kernels.narrow.is_some();
+        let mut step = Step::new(gpu, memory, kernels, communicator)?;
+        gpu.tell_memory("kernels are compiled");
         step.tune(plan.attention)?;
-        if plan.overlap.is_none() && step.groups_weights() {
-            step.stay_in_one_stream();
+        gpu.tell_memory("kernels are chosen");
+        let pays = || rows_and_width <= OVERLAPPED && !step.groups_weights();
+        if !is_narrow && plan.overlap.unwrap_or_else(pays) {
+            step.overlap()?;
         }
         if std::env::var_os("TRAINMARK_CUDA_PRODUCTS").is_some() {
             eprint!("{}", step.kernels.linear.report());
@@ -191,6 +198,7 @@ impl<'data> GptSession<'data> {
         };
         session.warm_up()?;
         session.compile_s = compiling.elapsed().as_secs_f64();
+        gpu.tell_memory("steps were taken");
         Ok(session)
     }
 

@@ -4,7 +4,7 @@
 
 use super::memory::Memory;
 use crate::cudnn::{Cudnn, Data, Four, GraphBuilder, Plan, Pointwise, Reduction, Storage, Tensor};
-use crate::driver::{Address, Buffer, Gpu};
+use crate::driver::Address;
 use nn::backend::TrainError;
 use std::rc::Rc;
 
@@ -230,14 +230,16 @@ impl Backward {
     }
 }
 
-/// Both, with their scratch memory.
+/// Both. In scratch memory are the gradients of queries, (batch, heads, context, head_width) in float32, and after
+/// them what the library wants.
 pub(crate) struct Sdpa {
     forward: Forward,
     backward: Backward,
-    workspace: Buffer<u8>,
-    query_sums: Buffer<f32>, // (batch, heads, context, head_width)
+    query_sums_bytes: usize,
 }
 
+/// Of what the library wants.
+const SCRATCH_ALIGNMENT: usize = 256;
 /// In place of -infinity, as the front end has it.
 const HIDDEN: f32 = -3.402_823_5e38;
 const ONE: f32 = 1.0;
@@ -248,19 +250,16 @@ fn host(number: &f32) -> u64 {
 
 impl Sdpa {
     /// The kernels for the memory's sizes, or why cuDNN has none.
-    pub(crate) fn new(gpu: &Rc<Gpu>, library: &Rc<Cudnn>, memory: &Memory) -> Result<Sdpa, String> {
+    pub(crate) fn new(library: &Rc<Cudnn>, memory: &Memory) -> Result<Sdpa, String> {
         let forward = Forward::new(library, memory).map_err(|error| format!("forward: {error}"))?;
         let backward =
             Backward::new(library, memory).map_err(|error| format!("backward: {error}"))?;
-        let bytes = forward.plan.workspace_bytes.max(backward.plan.workspace_bytes);
         let elements = memory.sizes.rows * memory.sizes.shape.width;
-        let room = |error: TrainError| error.to_string();
-        Ok(Sdpa {
-            forward,
-            backward,
-            workspace: gpu.allocate("scratch of attention", bytes).map_err(room)?,
-            query_sums: gpu.allocate("scratch of attention", elements).map_err(room)?,
-        })
+        let query_sums_bytes = (elements * size_of::<f32>()).next_multiple_of(SCRATCH_ALIGNMENT);
+        let needed =
+            forward.plan.workspace_bytes.max(query_sums_bytes + backward.plan.workspace_bytes);
+        memory.scratch.reserve(needed).map_err(|error| error.to_string())?;
+        Ok(Sdpa { forward, backward, query_sums_bytes })
     }
 
     /// Where queries, keys and values begin in a packed buffer.
@@ -292,12 +291,12 @@ impl Sdpa {
             (it.out, memory.attended.at(layer)),
         ];
         // SAFETY: the graph was made for these buffers' sizes.
-        unsafe { it.plan.enqueue(&addresses, self.workspace.address()) }
+        unsafe { it.plan.enqueue(&addresses, memory.scratch.address()) }
     }
 
     /// `qkv_delta` from `normal_delta`, which holds the gradient of `attended`.
     pub(crate) fn backward(&self, memory: &Memory, layer: usize) -> Result<(), TrainError> {
-        let it = &self.backward;
+        let (it, scratch) = (&self.backward, memory.scratch.address());
         let [query, key, value] = Sdpa::parts(memory, memory.qkv.at(layer));
         let [query_delta, key_delta, value_delta] = Sdpa::parts(memory, memory.qkv_delta(layer));
         let scale = Sdpa::scale(memory);
@@ -312,12 +311,12 @@ impl Sdpa {
             (it.one, host(&ONE)),
             (it.hidden, host(&HIDDEN)),
             (it.row_products, memory.products.address()),
-            (it.query_sums, self.query_sums.address()),
+            (it.query_sums, scratch),
             (it.query_delta, query_delta),
             (it.key_delta, key_delta),
             (it.value_delta, value_delta),
         ];
         // SAFETY: as above.
-        unsafe { it.plan.enqueue(&addresses, self.workspace.address()) }
+        unsafe { it.plan.enqueue(&addresses, scratch + self.query_sums_bytes as u64) }
     }
 }

@@ -7,6 +7,7 @@ use super::linear::Linear;
 use super::memory::Memory;
 use super::narrow::NarrowKernels;
 use super::rows::{RowKernels, Source};
+use crate::cublaslt::WORKSPACE_BYTES;
 use crate::driver::{Event, Gpu, Lane};
 use crate::nccl::Communicator;
 use nn::backend::TrainError;
@@ -68,21 +69,14 @@ impl Step {
         gpu: &Rc<Gpu>,
         memory: Memory,
         kernels: StepKernels,
-        overlap: bool,
         communicator: Option<Communicator>,
     ) -> Result<Step, TrainError> {
         let event = || gpu.event();
-        let beside = if overlap {
-            let done: Vec<Event> = (0..TASKS).map(|_| event()).collect::<Result<_, _>>()?;
-            Some(Beside { ready: event()?, done, pending: Default::default() })
-        } else {
-            None
-        };
         let others = match communicator {
             Some(communicator) => Some(Others { communicator, ready: event()?, done: event()? }),
             None => None,
         };
-        Ok(Step { gpu: Rc::clone(gpu), kernels, beside, others, memory })
+        Ok(Step { gpu: Rc::clone(gpu), kernels, beside: None, others, memory })
     }
 
     /// Whether the gradients of weights, which would run beside the others, are found at the end instead.
@@ -90,8 +84,13 @@ impl Step {
         self.kernels.linear.groups_weights()
     }
 
-    pub(crate) fn stay_in_one_stream(&mut self) {
-        self.beside = None;
+    /// Lets tasks run beside the way back from now on.
+    pub(crate) fn overlap(&mut self) -> Result<(), TrainError> {
+        self.memory.scratch.reserve_beside(WORKSPACE_BYTES)?;
+        let event = || self.gpu.event();
+        let done: Vec<Event> = (0..TASKS).map(|_| event()).collect::<Result<_, _>>()?;
+        self.beside = Some(Beside { ready: event()?, done, pending: Default::default() });
+        Ok(())
     }
 
     pub(crate) fn overlaps(&self) -> bool {
@@ -163,16 +162,19 @@ impl Step {
         self.kernels.rows.update(memory, known)
     }
 
-    /// Chooses algorithms by what is fastest on the data that a step leaves. Spoils the state.
+    /// Chooses algorithms by what is fastest on the data that a step leaves. Spoils the state. The kernels for
+    /// narrow models leave only predictions to what could be chosen.
     pub(crate) fn tune(&mut self, choice: Choice) -> Result<(), TrainError> {
+        if self.kernels.narrow.is_some() {
+            return Ok(());
+        }
         self.kernels.rows.noise(&self.memory)?;
         self.after_parameters()?;
         self.enqueue()?;
         let StepKernels { rows, attention, linear, .. } = &mut self.kernels;
         attention.choose(&self.gpu, &self.memory, choice)?;
         linear.tune(&self.gpu, &self.memory, rows)?;
-        let may_replace = attention.takes_whole_heads(&self.memory) && self.others.is_none();
-        linear.tune_weights(&self.gpu, &mut self.memory, may_replace)
+        linear.tune_weights(&self.gpu, &self.memory)
     }
 
     /// The rounded parameters, after the parameters were set.
@@ -233,7 +235,6 @@ impl Step {
         rows.normalise_gradient(memory, 2 * layers)?;
         for layer in (0..layers).rev() {
             self.weight(Task::Down, || linear.down_weight(memory, layer))?;
-            self.wait_for(Task::Up)?; // it reads `up_delta`
             linear.down_gradient(memory, rows, layer)?;
             self.weight(Task::Up, || linear.up_weight(memory, layer))?;
             linear.up_gradient(memory, layer)?;
@@ -241,7 +242,6 @@ impl Step {
 
             self.weight(Task::Out, || linear.out_weight(memory, layer))?;
             linear.out_gradient(memory, layer)?;
-            self.wait_for(Task::Qkv)?; // it reads `qkv_delta`
             self.kernels.attention.backward(memory, layer)?;
             self.weight(Task::Qkv, || {
                 linear.qkv_weight(memory, layer)?;
