@@ -88,7 +88,7 @@ fn check(args: &Args) -> Result<()> {
         let case = Case { shape, batch_size, count, done: 0, seed: 20 };
         failures += grade(&case, &own_products);
     }
-    for vocabulary in [1501, 2048] {
+    for vocabulary in [1501, 2048, 2100] {
         let shape = Shape { layers: 1, heads: 1, width: 64, context: 64, vocabulary };
         let case = Case { shape, batch_size: 4, count: 3, done: 0, seed: 22 };
         failures += grade(&case, &options(args, "bf16"));
@@ -105,8 +105,8 @@ fn check(args: &Args) -> Result<()> {
     // Gradients of weights a layer at a time, and of all layers in place of activations; tiles that are cut and
     // tiles that are not, pairs that share an operand and pairs that do not.
     for (layers, heads, width, context, batch_size, plan) in [
-        (3, 6, 384, 64, 1, "general,own-products"),
-        (4, 6, 384, 256, 1, "general,own-products,own-attention"),
+        (3, 6, 384, 64, 2, "general,own-products"),
+        (4, 6, 384, 256, 2, "general,own-products,own-attention"),
         (1, 12, 768, 128, 2, "general,own-products"),
     ] {
         let shape = Shape { layers, heads, width, context, vocabulary: 65 };

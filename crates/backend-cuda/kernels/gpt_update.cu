@@ -273,15 +273,19 @@ extern "C" __global__ void __launch_bounds__(THREADS) square_sum(const SquareSum
 }
 
 struct AdamW {
-    float *parameter;             // (fours x 4)
-    const float *gradient;        // (fours x 4)
-    float *first;                 // (fours x 4): mean of gradients
-    float *second;                // (fours x 4): mean of their squares
-    bf16 *half;                   // (fours x 4): the parameters rounded; none if null
+    float *parameter;
+    const float *gradient;
+    float *first;                 // mean of gradients
+    float *second;                // mean of their squares
+    bf16 *half;                   // the parameters rounded; none if null
     const float *square_partial;  // (512)
     const StepRates *rates;       // (steps)
     const GptProgress *progress;
-    u64 fours;
+    u64 begin;         // of four parameters each, from the first that gets a step,
+    u64 fours;         // so many get one that are not left out:
+    u64 first_out;     // after so many
+    u64 out;           // so many are,
+    u64 apart;         // and the same so far behind them, for each row of blocks
     u64 decayed_fours; // the parameters before this one are matrices, which decay
     AdamWConstants constants;
 };
@@ -302,10 +306,12 @@ struct Four {
 extern "C" __global__ void __launch_bounds__(THREADS) adamw(const AdamW run) {
     __shared__ float partial[WARP];
     const u64 stride = static_cast<u64>(gridDim.x) * THREADS;
+    const u64 begin = run.begin + blockIdx.y * run.apart;
     u64 index = static_cast<u64>(blockIdx.x) * THREADS + threadIdx.x;
+    const auto place = [&] { return begin + index + (index < run.first_out ? 0 : run.out); };
     Four four;
     if (index < run.fours) {
-        four.load(run, index);
+        four.load(run, place());
     }
     float squares = 0.0f;
     for (u32 part = threadIdx.x; part < NORM_BLOCKS; part += THREADS) {
@@ -314,20 +320,21 @@ extern "C" __global__ void __launch_bounds__(THREADS) adamw(const AdamW run) {
     const AdamWStep step(run.constants, run.rates[run.progress->current],
                          block_sum(squares, partial));
     while (index < run.fours) {
+        const u64 at = place();
 #pragma unroll
         for (u32 part = 0; part < 4; ++part) {
-            step.take((&four.gradient.x)[part], index < run.decayed_fours,
+            step.take((&four.gradient.x)[part], at < run.decayed_fours,
                       (&four.parameter.x)[part], (&four.first.x)[part], (&four.second.x)[part]);
         }
-        store_four(run.parameter + 4 * index, four.parameter);
-        store_four(run.first + 4 * index, four.first);
-        store_four(run.second + 4 * index, four.second);
+        store_four(run.parameter + 4 * at, four.parameter);
+        store_four(run.first + 4 * at, four.first);
+        store_four(run.second + 4 * at, four.second);
         if (run.half != nullptr) {
-            store_four(run.half + 4 * index, four.parameter);
+            store_four(run.half + 4 * at, four.parameter);
         }
         index += stride;
         if (index < run.fours) {
-            four.load(run, index);
+            four.load(run, place());
         }
     }
 }

@@ -58,9 +58,14 @@ impl Gpu {
         let [stream, beside, exchange] = unsafe {
             let context = result::primary_ctx::retain(device.handle).map_err(failed)?;
             result::ctx::set_current(context).map_err(failed)?;
-            let stream = || result::stream::create(result::stream::StreamKind::NonBlocking);
-            [stream().map_err(failed)?, stream().map_err(failed)?, stream().map_err(failed)?]
+            let (least, greatest) = result::stream::get_priority_range().map_err(failed)?;
+            let kind = || result::stream::StreamKind::NonBlocking;
+            let stream = |priority| result::stream::create_with_priority(kind(), priority);
+            // Others wait for an exchange, and no block of another kernel is to stand in its way.
+            [least, least, greatest].map(stream)
         };
+        let [stream, beside, exchange] =
+            [stream.map_err(failed)?, beside.map_err(failed)?, exchange.map_err(failed)?];
         let [allocated_bytes, peak_bytes] = [0, 0].map(Cell::new);
         let (patience, abandoned) = (Cell::new(PATIENCE), Cell::new(false));
         Ok(Rc::new(Gpu {

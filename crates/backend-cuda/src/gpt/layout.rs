@@ -43,7 +43,8 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    pub(crate) fn new(shape: Shape) -> Layout {
+    /// In which a layer can be cut into so many equal parts.
+    pub(crate) fn new(shape: Shape, parts: usize) -> Layout {
         let Shape { layers, width, context, vocabulary, .. } = shape;
         let padded_vocabulary = vocabulary.next_multiple_of(VOCABULARY_STEP);
         let mut end = 0;
@@ -55,12 +56,13 @@ impl Layout {
         let tokens = place(padded_vocabulary * width);
         let positions = place(context * width);
         let layer_places: Vec<Layer> = (0..layers)
-            .map(|_| Layer {
-                qkv: place(3 * width * width),
-                out: place(width * width),
-                up: place(4 * width * width),
-                down: place(4 * width * width),
-                end: place(0),
+            .map(|_| {
+                let qkv = place(3 * width * width);
+                let out = place(width * width);
+                let [up, down] = [(); 2].map(|()| place(4 * width * width));
+                let used = place(0) - qkv;
+                place(used.next_multiple_of(ALIGNMENT * parts) - used);
+                Layer { qkv, out, up, down, end: place(0) }
             })
             .collect();
         let gains = place((2 * layers + 1) * width);
@@ -81,6 +83,11 @@ impl Layout {
             padded_vocabulary,
             shape,
         }
+    }
+
+    /// The matrices of all layers.
+    pub(crate) fn matrices(&self) -> std::ops::Range<usize> {
+        self.layers[0].qkv..self.gains
     }
 
     /// Canonical values in this layout.
@@ -106,8 +113,9 @@ mod tests {
 
     #[test]
     fn every_canonical_value_has_a_place_of_its_own() {
-        for shape in [Shape::small(65), Shape { width: 12, heads: 3, ..Shape::small(7) }] {
-            let layout = Layout::new(shape);
+        let odd = Shape { width: 12, heads: 3, ..Shape::small(7) };
+        for (shape, parts) in [(Shape::small(65), 1), (odd, 1), (odd, 2), (odd, 5)] {
+            let layout = Layout::new(shape, parts);
             let canonical: Vec<f32> = (1..=shape.parameter_count()).map(|it| it as f32).collect();
             let spread = layout.spread(&canonical);
             let mut back = vec![0.0; canonical.len()];
@@ -115,6 +123,8 @@ mod tests {
             assert_eq!(back, canonical);
             assert_eq!(spread.iter().filter(|&&value| value != 0.0).count(), canonical.len());
             assert!(layout.len.is_multiple_of(ALIGNMENT) && layout.gains.is_multiple_of(ALIGNMENT));
+            let [first, second] = [0, 1].map(|layer| layout.layers[layer].range());
+            assert_eq!((first.len() % (ALIGNMENT * parts), first.len()), (0, second.len()));
         }
     }
 }

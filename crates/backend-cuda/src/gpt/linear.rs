@@ -73,10 +73,14 @@ impl Linear {
             result: if turn == Turn::Left { Element::Float32 } else { sizes.element },
             epilogue: Epilogue::None,
             add: false,
+            multiprocessors: None,
         };
+        // Devices exchange gradients on the others.
+        let multiprocessors = (sizes.devices > 1).then_some(sizes.multiprocessors);
+        let back = |recipe| Recipe { multiprocessors, ..recipe };
         let forward = |columns, inner| plain(Turn::Right, rows, columns, inner);
-        let inputs = |columns, inner| plain(Turn::Neither, rows, columns, inner);
-        let weights = |down, across| plain(Turn::Left, down, across, rows);
+        let inputs = |columns, inner| back(plain(Turn::Neither, rows, columns, inner));
+        let weights = |down, across| back(plain(Turn::Left, down, across, rows));
         let adding = |recipe| Recipe { add: true, ..recipe };
         let logits_weight = plain(Turn::Left, vocabulary, width, chunk);
         let make = |recipe| Product::new(library, recipe);
@@ -100,7 +104,7 @@ impl Linear {
             out_gradient: make(inputs(width, width))?,
             up_gradient: make(inputs(width, 4 * width))?,
             down_gradient: make(down_gradient)?,
-            logits_gradient: make(plain(Turn::Neither, chunk, width, vocabulary))?,
+            logits_gradient: make(back(plain(Turn::Neither, chunk, width, vocabulary)))?,
             qkv_weight: make(weights(3 * width, width))?,
             out_weight: make(weights(width, width))?,
             up_weight: make(weights(4 * width, width))?,

@@ -5,6 +5,7 @@ mod layout;
 mod linear;
 mod memory;
 mod narrow;
+mod others;
 mod plain;
 mod products;
 mod replicas;
@@ -15,7 +16,6 @@ mod weights;
 
 use crate::cublaslt::{CublasLt, Element, WORKSPACE_BYTES};
 use crate::driver::{Buffer, Event, Gpu, Graph};
-use crate::nccl::Communicator;
 use crate::scratch::Scratch;
 use attention::{Attention, Choice};
 use linear::{Linear, OwnProducts};
@@ -23,6 +23,7 @@ use memory::{CAPACITY, Memory, Progress, Sizes, StepRates};
 use narrow::NarrowKernels;
 use nn::backend::{Description, Measured, TrainError, Unavailable};
 use nn::gpt::{Job, Session, State};
+use others::Ways;
 use rows::{RowKernels, Source};
 use std::rc::Rc;
 use std::time::Instant;
@@ -132,7 +133,7 @@ impl<'data> GptSession<'data> {
         gpu: &Rc<Gpu>,
         job: Job<'data>,
         plan: Plan,
-        others: Option<(Communicator, usize)>,
+        others: Option<(Ways, usize)>,
     ) -> Result<GptSession<'data>, TrainError> {
         job.check()?;
         let element = plan.element;
@@ -170,9 +171,9 @@ impl<'data> GptSession<'data> {
             false => None,
         };
         let kernels = StepKernels { rows, attention, linear, narrow };
-        let communicator = others.map(|(communicator, _)| communicator);
+        let ways = others.map(|(ways, _)| ways);
         let is_narrow = kernels.narrow.is_some();
-        let mut step = Step::new(gpu, memory, kernels, communicator)?;
+        let mut step = Step::new(gpu, memory, kernels, ways)?;
         gpu.tell_memory("kernels are compiled");
         step.tune(plan.attention)?;
         gpu.tell_memory("kernels are chosen");
@@ -274,6 +275,7 @@ impl Session for GptSession<'_> {
     }
 
     fn state(&mut self) -> Result<State, TrainError> {
+        self.step.gather_state()?;
         let memory = &self.step.memory;
         let layout = &memory.sizes.layout;
         let mut spread = vec![0.0; layout.len];

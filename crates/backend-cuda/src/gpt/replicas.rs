@@ -1,6 +1,8 @@
 //! The same model on several devices, each on a thread of its own with its share of every step's windows.
 //! Gradients are summed over all of them during the backward pass, so that all take the same steps.
 
+use super::memory::EXCHANGE_BLOCKS;
+use super::others::Ways;
 use super::{GptSession, Plan};
 use crate::device::Device;
 use crate::driver::Gpu;
@@ -95,7 +97,7 @@ struct Share {
     optimiser: AdamW,
     text: Arc<Vec<u16>>,
     plan: Plan,
-    meeting: Meeting,
+    meetings: [Meeting; 2],
     rank: usize,
     count: usize,
 }
@@ -108,10 +110,12 @@ fn run(
     answers: &SyncSender<Result<Answer, TrainError>>,
 ) -> Result<(), TrainError> {
     let gpu = Gpu::open("cuda", device)?;
-    let communicator = Communicator::join(&gpu, share.meeting, share.rank, share.count)?;
-    let Share { shape, batch_size, optimiser, plan, .. } = *share;
+    let Share { shape, batch_size, optimiser, plan, meetings, rank, count, .. } = *share;
+    let join = |meeting, most| Communicator::join(&gpu, meeting, rank, count, most);
+    let ways =
+        Ways { beside: join(meetings[0], Some(EXCHANGE_BLOCKS))?, alone: join(meetings[1], None)? };
     let job = Job { shape, batch_size, optimiser, text: &share.text };
-    let mut session = GptSession::open(&gpu, job, plan, Some((communicator, share.count)))?;
+    let mut session = GptSession::open(&gpu, job, plan, Some((ways, count)))?;
     let reply = |answer| {
         let _ = answers.send(answer); // nobody listens: the requests end too
     };
@@ -119,6 +123,7 @@ fn run(
     for request in requests {
         let answer = match request {
             Request::SetState(state) => session.set_state(&state).map(|()| Answer::Done),
+            Request::State if rank > 0 => session.step.gather_state().map(|()| Answer::Done),
             Request::State => session.state().map(|state| Answer::State(Box::new(state))),
             Request::Train(starts, steps) => {
                 let mut losses = vec![0.0; steps];
@@ -158,7 +163,7 @@ impl<'data> Replicas<'data> {
                 job.batch_size
             )));
         }
-        let meeting = nccl::meeting()?;
+        let meetings = [nccl::meeting()?, nccl::meeting()?];
         let text = Arc::new(job.text.to_vec());
         let mut replicas = Vec::new();
         for (rank, device) in devices.into_iter().enumerate() {
@@ -168,7 +173,7 @@ impl<'data> Replicas<'data> {
                 optimiser: job.optimiser,
                 text: Arc::clone(&text),
                 plan,
-                meeting,
+                meetings,
                 rank,
                 count,
             };
@@ -218,9 +223,9 @@ impl Session for Replicas<'_> {
     }
 
     fn state(&mut self) -> Result<State, TrainError> {
-        self.replicas[0].ask(Request::State)?; // all have the same
-        match self.replicas[0].answer()? {
-            Answer::State(state) => Ok(*state),
+        self.replicas.iter().try_for_each(|replica| replica.ask(Request::State))?;
+        match together(&mut self.replicas)?.into_iter().next() {
+            Some(Answer::State(state)) => Ok(*state),
             _ => Err(gone()),
         }
     }
@@ -288,6 +293,51 @@ mod tests {
         });
         let (requests, thread) = (Some(requests), Some(thread));
         Replica { requests, answers, thread, measured: Measured::default() }
+    }
+
+    /// One that answers as its rank does, and says what it was asked.
+    fn answering(rank: usize, shape: Shape, asked: std::sync::mpsc::Sender<usize>) -> Replica {
+        let (requests, received) = sync_channel(1);
+        let (replies, answers) = sync_channel(1);
+        let thread = std::thread::spawn(move || {
+            for request in received {
+                let answer = match request {
+                    Request::State if rank == 0 => Answer::State(Box::new(State::zeros(shape))),
+                    Request::Train(starts, steps) => {
+                        Answer::Losses(vec![starts[0] as f32; steps], Measured::default())
+                    }
+                    _ => Answer::Done,
+                };
+                asked.send(rank).unwrap();
+                replies.send(Ok(answer)).unwrap();
+            }
+        });
+        let (requests, thread) = (Some(requests), Some(thread));
+        Replica { requests, answers, thread, measured: Measured::default() }
+    }
+
+    #[test]
+    fn all_devices_are_asked_for_the_state_and_none_answers_the_next_question_with_it() {
+        let shape = Shape { layers: 1, heads: 1, width: 8, context: 2, vocabulary: 4 };
+        let optimiser = AdamW { learning_rate: 1e-3, warmup: 1, steps: 2 };
+        let job = Job { shape, batch_size: 2, optimiser, text: &[0, 1, 2, 3, 0] };
+        let (asked, by) = std::sync::mpsc::channel();
+        let replicas = (0..2).map(|rank| answering(rank, shape, asked.clone())).collect();
+        let description = Description {
+            device: String::new(),
+            path: String::new(),
+            threads: None,
+            precision: "float32",
+            software: false,
+        };
+        let mut session = Replicas { replicas, job, description, compile_s: 0.0 };
+        session.state().unwrap();
+        let mut ranks: Vec<usize> = by.try_iter().collect();
+        ranks.sort_unstable();
+        assert_eq!(ranks, [0, 1]);
+        let mut losses = [0.0];
+        session.train(&[1, 2], &mut losses).unwrap();
+        assert_eq!(losses, [1.5], "each device's window has its start as its loss");
     }
 
     #[test]

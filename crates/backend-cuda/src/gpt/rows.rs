@@ -7,6 +7,7 @@ use crate::cublaslt::Element;
 use crate::driver::{Address, Buffer, Gpu, Kernel, Ptx, Shape};
 use nn::backend::TrainError;
 use nn::gpt::optimiser::{BETA1, BETA2, CLIP, EPSILON, WEIGHT_DECAY};
+use std::ops::Range;
 use std::rc::Rc;
 
 static ROWS: Ptx =
@@ -193,7 +194,11 @@ struct AdamW {
     square_partial: Address,
     rates: Address,
     progress: Address,
+    begin: u64,
     fours: u64,
+    first_out: u64,
+    out: u64,
+    apart: u64,
     decayed_fours: u64,
     constants: AdamWConstants,
 }
@@ -505,7 +510,13 @@ impl RowKernels {
         unsafe { self.place_gradient.launch(shape, &arguments) }
     }
 
-    /// The gradient of the token embedding, added to the output's.
+    /// What tells the rows of each token in the gradient of the token embedding: the tokens, sorted or not.
+    pub(crate) fn token_order(&self, memory: &Memory) -> Address {
+        if self.many_tokens { memory.sorted.address() } else { memory.inputs.address() }
+    }
+
+    /// The gradient of the token embedding, added to the output's: from the rows of this device, or of all in their
+    /// order.
     pub(crate) fn token_gradient(&self, memory: &Memory) -> Result<(), TrainError> {
         let sizes = &memory.sizes;
         let across = sizes.shape.width.div_ceil(COLUMNS) as u32;
@@ -514,9 +525,20 @@ impl RowKernels {
         } else {
             Shape { grid: [sizes.shape.vocabulary as u32, across], block: MANY_THREADS as u32 }
         };
-        let arguments = RowKernels::embed_arguments(memory);
-        // SAFETY: buffers of `memory`; tokens are in the vocabulary, checked by the session.
-        unsafe { self.token_gradient.launch(shape, &arguments) }
+        let own = [memory.x_delta(0), self.token_order(memory)];
+        let devices = if sizes.gathers_rows() { 0..sizes.devices } else { 0..1 };
+        devices.into_iter().try_for_each(|device| {
+            let [x_delta, tokens] =
+                if sizes.gathers_rows() { memory.gathered(device) } else { own };
+            let arguments = EmbedGradient {
+                x_delta,
+                inputs: tokens,
+                sorted: tokens,
+                ..RowKernels::embed_arguments(memory)
+            };
+            // SAFETY: buffers of `memory`; tokens are in the vocabulary, checked by the session.
+            unsafe { self.token_gradient.launch(shape, &arguments) }
+        })
     }
 
     /// Losses of the rows of chunk `chunk`, whose logits become their gradient.
@@ -556,17 +578,14 @@ impl RowKernels {
         unsafe { self.mean_loss.launch(Shape::row(1, MANY_THREADS as u32), &arguments) }
     }
 
-    /// AdamW on all parameters, after clipping by the whole gradient's norm.
-    pub(crate) fn update(
+    /// The parts of the gradient's norm. Of the gradients `out`, `known` numbers add up to the squares.
+    pub(crate) fn square_sum(
         &self,
         memory: &Memory,
+        out: Range<usize>,
         known: Option<&Buffer<f32>>,
     ) -> Result<(), TrainError> {
         let layout = &memory.sizes.layout;
-        let out = match known {
-            Some(_) => layout.layers[0].range().start..layout.gains,
-            None => 0..0,
-        };
         let square_sum = SquareSum {
             gradient: memory.state.gradients.address(),
             partial: memory.square_partial.address(),
@@ -577,13 +596,61 @@ impl RowKernels {
             known_count: known.map_or(0, Buffer::len) as u64,
         };
         // SAFETY: buffers of `memory`, the gradients as long as the layout.
-        unsafe { self.square_sum.launch(Shape::row(NORM_BLOCKS, THREADS as u32), &square_sum) }?;
-        self.adamw(memory)
+        unsafe { self.square_sum.launch(Shape::row(NORM_BLOCKS, THREADS as u32), &square_sum) }
     }
 
-    /// The same, where the parts of the norm are there.
+    /// `NORM_BLOCKS` numbers at `parts` that add up to the squares of the gradients of `range`.
+    pub(crate) fn squares(
+        &self,
+        memory: &Memory,
+        range: Range<usize>,
+        parts: Address,
+    ) -> Result<(), TrainError> {
+        let fours = (range.len() / 4) as u64;
+        let square_sum = SquareSum {
+            gradient: memory.gradient(range.start),
+            partial: parts,
+            fours,
+            first_out: fours,
+            out: 0,
+            known: 0,
+            known_count: 0,
+        };
+        // SAFETY: the caller has the room; the range lies in the gradients, in whole fours.
+        unsafe { self.square_sum.launch(Shape::row(NORM_BLOCKS, THREADS as u32), &square_sum) }
+    }
+
+    /// AdamW on all parameters, after clipping by the whole gradient's norm, whose parts are there.
     pub(crate) fn adamw(&self, memory: &Memory) -> Result<(), TrainError> {
+        self.adamw_of(memory, 0..memory.sizes.layout.len, 0..0, 1)
+    }
+
+    /// The same on the parameters in `part` of the first layer, and at the same place in each other layer.
+    pub(crate) fn adamw_in_layers(
+        &self,
+        memory: &Memory,
+        part: Range<usize>,
+    ) -> Result<(), TrainError> {
+        self.adamw_of(memory, part, 0..0, memory.sizes.shape.layers)
+    }
+
+    /// The same on all parameters but the layers' matrices.
+    pub(crate) fn adamw_beside_layers(&self, memory: &Memory) -> Result<(), TrainError> {
+        let layout = &memory.sizes.layout;
+        self.adamw_of(memory, 0..layout.len, layout.matrices(), 1)
+    }
+
+    /// On `range` without those `out` of it, and the same in so many layers.
+    fn adamw_of(
+        &self,
+        memory: &Memory,
+        range: Range<usize>,
+        out: Range<usize>,
+        layers: usize,
+    ) -> Result<(), TrainError> {
         let (state, layout) = (&memory.state, &memory.sizes.layout);
+        let count = (range.len() - out.len()) / 4;
+        let fours = |parameters: usize| (parameters / 4) as u64;
         let adamw = AdamW {
             parameter: state.parameters.address(),
             gradient: state.gradients.address(),
@@ -593,12 +660,18 @@ impl RowKernels {
             square_partial: memory.square_partial.address(),
             rates: memory.rates.address(),
             progress: memory.progress.address(),
-            fours: (layout.len / 4) as u64,
-            decayed_fours: (layout.gains / 4) as u64,
+            begin: fours(range.start),
+            fours: count as u64,
+            first_out: if out.is_empty() { u64::MAX } else { fours(out.start - range.start) },
+            out: fours(out.len()),
+            apart: fours(layout.layers[0].range().len()),
+            decayed_fours: fours(layout.gains),
             constants: ADAMW,
         };
-        // SAFETY: buffers of `memory`, all as long as the layout.
-        unsafe { self.adamw.launch(self.update_shape(memory), &adamw) }
+        let across = count.div_ceil(THREADS).min(self.update_blocks / layers).max(1);
+        let grid = [across as u32, layers as u32];
+        // SAFETY: buffers of `memory`, all as long as the layout, in which the range and all layers lie.
+        unsafe { self.adamw.launch(Shape { grid, block: THREADS as u32 }, &adamw) }
     }
 
     fn update_shape(&self, memory: &Memory) -> Shape {

@@ -6,10 +6,10 @@ use super::attention::{Attention, Choice};
 use super::linear::Linear;
 use super::memory::Memory;
 use super::narrow::NarrowKernels;
+use super::others::{LAST_LAYERS, Others, Ways};
 use super::rows::{RowKernels, Source};
 use crate::cublaslt::WORKSPACE_BYTES;
 use crate::driver::{Event, Gpu, Lane};
-use crate::nccl::Communicator;
 use nn::backend::TrainError;
 use std::cell::Cell;
 use std::rc::Rc;
@@ -45,13 +45,6 @@ pub(crate) struct StepKernels {
     pub(crate) narrow: Option<NarrowKernels>,
 }
 
-/// The other devices that share a step.
-struct Others {
-    communicator: Communicator,
-    ready: Event,
-    done: Event,
-}
-
 /// All that a step runs.
 pub(crate) struct Step {
     pub(crate) gpu: Rc<Gpu>,
@@ -69,13 +62,10 @@ impl Step {
         gpu: &Rc<Gpu>,
         memory: Memory,
         kernels: StepKernels,
-        communicator: Option<Communicator>,
+        ways: Option<Ways>,
     ) -> Result<Step, TrainError> {
-        let event = || gpu.event();
-        let others = match communicator {
-            Some(communicator) => Some(Others { communicator, ready: event()?, done: event()? }),
-            None => None,
-        };
+        let layers = memory.sizes.shape.layers;
+        let others = ways.map(|ways| Others::new(gpu, ways, layers)).transpose()?;
         Ok(Step { gpu: Rc::clone(gpu), kernels, beside: None, others, memory })
     }
 
@@ -95,17 +85,6 @@ impl Step {
 
     pub(crate) fn overlaps(&self) -> bool {
         self.beside.is_some()
-    }
-
-    /// Sums the gradients of `range` over all devices, beside everything else. They are ready where the
-    /// current stream is now.
-    fn share(&self, range: std::ops::Range<usize>) -> Result<(), TrainError> {
-        let Some(others) = &self.others else { return Ok(()) };
-        let values = self.memory.gradient(range.start);
-        self.gpu.beside(Lane::Exchange, &others.ready, &others.done, || {
-            // SAFETY: the range lies in the gradients, and all devices run the same step.
-            unsafe { others.communicator.sum(values, range.len()) }
-        })
     }
 
     /// Runs `enqueue` beside what comes next, until [`Step::wait_for`] of the same task.
@@ -154,12 +133,14 @@ impl Step {
         self.loss()?;
         self.backward()?;
         self.wait_for(Task::Loss)?;
-        let mut known = self.kernels.linear.weight_squares();
+        let StepKernels { rows, linear, .. } = &self.kernels;
         if let Some(others) = &self.others {
-            self.gpu.wait_for(&others.done)?; // the last sum's, and sums keep their order
-            known = None; // they are not those of the sums
+            return others.update(memory, rows);
         }
-        self.kernels.rows.update(memory, known)
+        let known = linear.weight_squares();
+        let out = if known.is_some() { memory.sizes.layout.matrices() } else { 0..0 };
+        rows.square_sum(memory, out, known)?;
+        rows.adamw(memory)
     }
 
     /// Chooses algorithms by what is fastest on the data that a step leaves. Spoils the state. The kernels for
@@ -177,6 +158,14 @@ impl Step {
         linear.tune_weights(&self.gpu, &self.memory)
     }
 
+    /// Gathers what of the state only other devices have.
+    pub(crate) fn gather_state(&self) -> Result<(), TrainError> {
+        match &self.others {
+            Some(others) if self.kernels.narrow.is_none() => others.gather_state(&self.memory),
+            _ => Ok(()),
+        }
+    }
+
     /// The rounded parameters, after the parameters were set.
     pub(crate) fn after_parameters(&self) -> Result<(), TrainError> {
         self.kernels.rows.halve(&self.memory)
@@ -190,9 +179,9 @@ impl Step {
         let Some(others) = &self.others else {
             return if narrow.updates { Ok(()) } else { rows.adamw(memory) };
         };
-        self.share(0..memory.sizes.layout.len)?;
-        self.gpu.wait_for(&others.done)?;
-        rows.update(memory, None)
+        others.sum_all(memory)?;
+        rows.square_sum(memory, 0..0, None)?;
+        rows.adamw(memory)
     }
 
     /// All activations up to the last LayerNorm.
@@ -212,7 +201,7 @@ impl Step {
 
     /// Logits, losses and what goes back from them, a chunk of rows at a time.
     fn loss(&self) -> Result<(), TrainError> {
-        let memory = &self.memory;
+        let (memory, layout) = (&self.memory, &self.memory.sizes.layout);
         let StepKernels { rows, linear, .. } = &self.kernels;
         let chunks = memory.sizes.rows / memory.sizes.chunk_rows;
         for chunk in 0..chunks {
@@ -221,7 +210,15 @@ impl Step {
             if chunk + 1 < chunks {
                 linear.logits_weight(memory, chunk)?; // before the next chunk's logits
             } else {
-                self.beside(Task::Logits, || linear.logits_weight(memory, chunk))?;
+                self.beside(Task::Logits, || {
+                    linear.logits_weight(memory, chunk)?;
+                    match &self.others {
+                        Some(others) if memory.sizes.gathers_rows() => {
+                            others.sum(memory, layout.tokens..layout.positions)
+                        }
+                        _ => Ok(()),
+                    }
+                })?;
             }
             linear.logits_gradient(memory, chunk)?;
         }
@@ -245,27 +242,50 @@ impl Step {
             self.kernels.attention.backward(memory, layer)?;
             self.weight(Task::Qkv, || {
                 linear.qkv_weight(memory, layer)?;
-                self.share(memory.sizes.layout.layers[layer].range()) // the last of the layer's
+                self.sum_layer(layer) // its last one
             })?;
             linear.qkv_gradient(memory, layer)?;
             rows.normalise_gradient(memory, 2 * layer)?;
-            for done in linear.weights(memory, layer)?.into_iter().flatten() {
-                self.share(memory.sizes.layout.layers[done].range())?;
+            if layer == 0 {
+                self.embedding_gradients()?;
             }
+            let found = linear.weights(memory, layer)?.into_iter().flatten().rev();
+            found.into_iter().try_for_each(|done| self.sum_layer(done))?;
+        }
+        for task in [Task::Up, Task::Out, Task::Qkv, Task::Down] {
+            self.wait_for(task)?;
+        }
+        match &self.others {
+            Some(others) => others.sum_last(memory, rows),
+            None => Ok(()),
+        }
+    }
+
+    /// Sums the gradients of a layer's matrices over all devices, unless they are summed at the end.
+    fn sum_layer(&self, layer: usize) -> Result<(), TrainError> {
+        match &self.others {
+            Some(others) if layer >= LAST_LAYERS => {
+                others.sum_layer(&self.memory, &self.kernels.rows, layer)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The gradients of gains and embeddings, from those of all LayerNorms' inputs. That of the tokens has to wait
+    /// where devices gather their rows.
+    fn embedding_gradients(&self) -> Result<(), TrainError> {
+        let (memory, rows) = (&self.memory, &self.kernels.rows);
+        let gatherer = self.others.as_ref().filter(|_| memory.sizes.gathers_rows());
+        self.wait_for(Task::Tokens)?;
+        if let Some(others) = gatherer {
+            others.gather_rows_early(memory, rows)?;
         }
         self.beside(Task::Down, || {
             rows.gain_sums(memory)?;
             rows.place_gradient(memory)
         })?;
-        self.wait_for(Task::Tokens)?;
         self.wait_for(Task::Logits)?;
-        rows.token_gradient(memory)?;
-        for task in [Task::Up, Task::Out, Task::Qkv, Task::Down] {
-            self.wait_for(task)?;
-        }
-        let layout = &memory.sizes.layout;
-        self.share(layout.gains..layout.len)?;
-        self.share(layout.tokens..layout.layers[0].range().start)
+        if gatherer.is_some() { Ok(()) } else { rows.token_gradient(memory) }
     }
 
     /// The logits of a chunk of the rows that were embedded last, as they are in memory.
