@@ -1,7 +1,9 @@
-"""A GPT in Apple's MLX, on an Apple or NVIDIA GPU where there is one, else on the CPU: `nn.Module`s with
-nanoGPT's names, `mx.fast`'s attention and LayerNorm, `optimizers.AdamW`.
+"""A GPT in Apple's MLX: `nn.Module`s with nanoGPT's names, `mx.fast`'s attention and LayerNorm,
+`optimizers.AdamW`. The backend `mlx` is an Apple GPU or the CPU, `cuda` an NVIDIA GPU.
 
-`--compile` compiles the whole step with mx.compile. On Linux OpenBLAS is loaded first, as in `train.py`."""
+`--compile` compiles the whole step with mx.compile. In bf16 the inputs and weights of products and of attention
+are bfloat16; weights, moments, LayerNorm and the sum along the layers are float32. On Linux OpenBLAS is loaded
+first for the CPU, as in `train.py`."""
 
 import ctypes.util
 import os
@@ -12,7 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
 import trainer
 from trainer import gpt
 
-command = gpt.read_command("MLX", {"mlx": "MLX's default device"}, compiles=True)
+BACKENDS = {"mlx": "an Apple GPU, else the CPU", "cuda": "an NVIDIA GPU"}
+command = gpt.read_command("MLX", BACKENDS, compiles=True, precisions=("float32", "tf32", "bf16"))
+os.environ["MLX_ENABLE_TF32"] = str(int(command.precision == "tf32"))  # its own default is 1
 OPENBLAS = ctypes.util.find_library("openblas") if sys.platform == "linux" else None
 if OPENBLAS and OPENBLAS not in os.environ.get("LD_PRELOAD", ""):
     os.environ["LD_PRELOAD"] = f"{OPENBLAS}:{os.environ.get('LD_PRELOAD', '')}".rstrip(":")
@@ -26,21 +30,31 @@ with trainer.requirements(command):
 
     from trainer.gpt import recipe
 
-
-def linear(inputs, out):
-    return nn.Linear(inputs, out, bias=False)
+COARSE = mx.bfloat16 if command.precision == "bf16" else mx.float32
 
 
-def layer_norm(width):
-    return nn.LayerNorm(width, eps=recipe.LAYER_NORM_EPSILON, bias=False)
+class Linear(nn.Linear):
+    def __init__(self, inputs, out):
+        super().__init__(inputs, out, bias=False)
+
+    def __call__(self, x):
+        return x @ self.weight.astype(COARSE).T
+
+
+class LayerNorm(nn.LayerNorm):
+    def __init__(self, width):
+        super().__init__(width, eps=recipe.LAYER_NORM_EPSILON, bias=False)
+
+    def __call__(self, x):
+        return super().__call__(x).astype(COARSE)
 
 
 class Attention(nn.Module):
     def __init__(self, shape):
         super().__init__()
         self.heads, self.scale = shape.heads, (shape.width // shape.heads) ** -0.5
-        self.c_attn = linear(shape.width, 3 * shape.width)
-        self.c_proj = linear(shape.width, shape.width)
+        self.c_attn = Linear(shape.width, 3 * shape.width)
+        self.c_proj = Linear(shape.width, shape.width)
 
     def __call__(self, x):  # (batch, tokens, width)
         parts = mx.split(self.c_attn(x), 3, axis=-1)
@@ -52,8 +66,8 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     def __init__(self, shape):
         super().__init__()
-        self.c_fc = linear(shape.width, 4 * shape.width)
-        self.c_proj = linear(4 * shape.width, shape.width)
+        self.c_fc = Linear(shape.width, 4 * shape.width)
+        self.c_proj = Linear(4 * shape.width, shape.width)
 
     def __call__(self, x):
         return self.c_proj(nn.gelu_approx(self.c_fc(x)))
@@ -62,8 +76,8 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     def __init__(self, shape):
         super().__init__()
-        self.ln_1, self.attn = layer_norm(shape.width), Attention(shape)
-        self.ln_2, self.mlp = layer_norm(shape.width), Mlp(shape)
+        self.ln_1, self.attn = LayerNorm(shape.width), Attention(shape)
+        self.ln_2, self.mlp = LayerNorm(shape.width), Mlp(shape)
 
     def __call__(self, x):
         x = x + self.attn(self.ln_1(x))
@@ -77,7 +91,7 @@ class Gpt(nn.Module):
             "wte": nn.Embedding(shape.vocabulary, shape.width),
             "wpe": nn.Embedding(shape.context, shape.width),
             "h": [Block(shape) for _ in range(shape.layers)],
-            "ln_f": layer_norm(shape.width),
+            "ln_f": LayerNorm(shape.width),
         }
 
     def __call__(self, tokens):  # (batch, tokens)
@@ -85,7 +99,7 @@ class Gpt(nn.Module):
         x = parts["wte"](tokens) + parts["wpe"].weight
         for block in parts["h"]:
             x = block(x)
-        return parts["wte"].as_linear(parts["ln_f"](x))
+        return (parts["ln_f"](x) @ parts["wte"].weight.astype(COARSE).T).astype(mx.float32)
 
 
 def adamw(decay):
@@ -165,7 +179,11 @@ class Session(gpt.Session):
         return {} if mx.default_device().type == mx.cpu else {"device_peak_bytes": mx.get_peak_memory()}
 
 
-def devices(_):
+def devices(backend):
+    if backend == "cuda" and not mx.cuda.is_available():
+        raise trainer.Unavailable("this MLX finds no NVIDIA GPU: it needs the package mlx[cuda13] and a driver")
+    if backend == "mlx" and mx.cuda.is_available():
+        raise trainer.Unavailable("this MLX is the one for NVIDIA GPUs: --backend cuda")
     if mx.default_device().type == mx.cpu:
         return [trainer.cpu()]
     return [trainer.Device(str(mx.device_info().get("device_name", "GPU")))]

@@ -1,6 +1,6 @@
 """A GPT in tinygrad. With `--compile` a step is captured by TinyJit, which is how tinygrad is meant to be used;
 without it every step is scheduled anew. Windows are cut from the text by NumPy: a lookup among a million
-tokens is a sum over all of them here.
+tokens is a sum over all of them here. In bf16 the inputs and weights of products are bfloat16; all else is float32.
 
 tinygrad's CPU device compiles its kernels with clang; the newest that is installed is taken."""
 
@@ -16,7 +16,7 @@ from trainer import gpt
 
 DEVICES = {"cpu": "CPU", "cuda": "CUDA", "metal": "METAL"}
 ABOUT = {"cpu": "the CPU", "cuda": "an NVIDIA GPU", "metal": "an Apple GPU"}
-command = gpt.read_command("tinygrad", ABOUT, compiles=True)
+command = gpt.read_command("tinygrad", ABOUT, compiles=True, precisions=("float32", "bf16"))
 CLANG = next((name for name in ["clang-21", "clang-20", "clang-19", "clang-18", "clang-17",
                                 "clang-16", "clang"] if shutil.which(name)), None)
 if CLANG:
@@ -32,8 +32,15 @@ with trainer.requirements(command):
     from trainer.gpt import recipe
 
 
-def linear(inputs, out):
-    return nn.Linear(inputs, out, bias=False)
+COARSE = dtypes.bfloat16 if command.precision == "bf16" else dtypes.float32
+
+
+class Linear(nn.Linear):
+    def __init__(self, inputs, out):
+        super().__init__(inputs, out, bias=False)
+
+    def __call__(self, x):
+        return x.linear(self.weight.cast(COARSE).transpose())
 
 
 class LayerNorm:
@@ -41,29 +48,29 @@ class LayerNorm:
         self.weight = Tensor.ones(width)
 
     def __call__(self, x):
-        return x.layernorm(eps=recipe.LAYER_NORM_EPSILON) * self.weight
+        return (x.layernorm(eps=recipe.LAYER_NORM_EPSILON) * self.weight).cast(COARSE).contiguous()
 
 
 class Attention:
     def __init__(self, shape):
         self.heads = shape.heads
-        self.c_attn = linear(shape.width, 3 * shape.width)
-        self.c_proj = linear(shape.width, shape.width)
+        self.c_attn = Linear(shape.width, 3 * shape.width)
+        self.c_proj = Linear(shape.width, shape.width)
 
     def __call__(self, x):  # (batch, tokens, width)
         qkv = self.c_attn(x).unflatten(2, (3, self.heads, -1))
         query, key, value = (qkv[:, :, part].transpose(1, 2) for part in range(3))
-        scores = query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])
+        scores = (query @ key.transpose(2, 3)).float() / math.sqrt(query.shape[-1])
         seen = Tensor.ones(x.shape[1], x.shape[1], dtype=dtypes.bool).tril()
         # Kept: fused into the products, its exponentials are taken again for each of their elements.
-        weights = seen.where(scores, -math.inf).softmax(-1).contiguous()
+        weights = seen.where(scores, -math.inf).softmax(-1).cast(COARSE).contiguous()
         return self.c_proj((weights @ value).transpose(1, 2).flatten(2))
 
 
 class Mlp:
     def __init__(self, shape):
-        self.c_fc = linear(shape.width, 4 * shape.width)
-        self.c_proj = linear(4 * shape.width, shape.width)
+        self.c_fc = Linear(shape.width, 4 * shape.width)
+        self.c_proj = Linear(4 * shape.width, shape.width)
 
     def __call__(self, x):
         return self.c_proj(self.c_fc(x).gelu().contiguous())  # the tanh form
@@ -75,8 +82,8 @@ class Block:
         self.ln_2, self.mlp = LayerNorm(shape.width), Mlp(shape)
 
     def __call__(self, x):
-        x = x + self.attn(self.ln_1(x).contiguous())
-        return (x + self.mlp(self.ln_2(x).contiguous())).contiguous()
+        x = x + self.attn(self.ln_1(x))
+        return (x + self.mlp(self.ln_2(x))).contiguous()
 
 
 class Gpt:
@@ -93,7 +100,7 @@ class Gpt:
         x = parts["wte"](tokens) + parts["wpe"].weight
         for block in parts["h"]:
             x = block(x)
-        return parts["ln_f"](x).contiguous() @ parts["wte"].weight.T
+        return (parts["ln_f"](x) @ parts["wte"].weight.cast(COARSE).T).float()
 
 
 class Session(gpt.Session):
@@ -175,6 +182,8 @@ class Session(gpt.Session):
 def devices(backend):
     if backend == "cpu" and CLANG is None:
         raise trainer.Unavailable("tinygrad compiles with clang, which is not there: install clang")
+    if backend == "cpu" and command.precision == "bf16":
+        raise trainer.Unavailable("tinygrad trains in bf16 on GPUs alone here: clang before 17 has no such numbers")
     if backend == "cpu":
         return [trainer.cpu()]
     try:

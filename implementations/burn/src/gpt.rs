@@ -1,6 +1,7 @@
-//! A GPT in burn: its tensors, automatic differentiation and AdamW, on burn-flex. Weights are tensors of our
-//! own and no module's, since burn clips each parameter's gradient by itself and not all by one norm. Linear
-//! weights are (in, out), as burn's layers have them.
+//! A GPT in burn: its tensors, automatic differentiation and AdamW, on burn-flex or a GPU. Weights are tensors of
+//! our own and no module's, since burn clips each parameter's gradient by itself and not all by one norm. Linear
+//! weights are (in, out), as burn's layers have them. Losses and the norm stay on the device, which is waited for
+//! once a stretch of steps.
 
 use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, Optimizer};
 use burn::tensor::activation::{gelu_approximate, log_softmax, softmax};
@@ -9,7 +10,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use kit::gpt::{failed, filled, windows};
 use kit::transposed;
 use nn::backend::{Description, TrainError};
-use nn::gpt::optimiser::{BETA1, BETA2, EPSILON, WEIGHT_DECAY, clip_factor};
+use nn::gpt::optimiser::{BETA1, BETA2, CLIP, CLIP_EPSILON, EPSILON, WEIGHT_DECAY};
 use nn::gpt::{Job, LAYER_NORM_EPSILON, Session, Shape, State};
 
 /// A tensor and its moments, without automatic differentiation.
@@ -47,7 +48,7 @@ impl Weight {
 
 pub struct Training<'data> {
     job: Job<'data>,
-    threads: Option<usize>,
+    description: Description,
     device: Device,
     steps: u64,
     learnt: Vec<Learnt>, // in the order of the shape's tensors
@@ -98,16 +99,19 @@ fn held<const D: usize>(
 }
 
 impl<'data> Training<'data> {
-    pub fn new(job: Job<'data>, threads: Option<usize>) -> Result<Training<'data>, TrainError> {
+    pub fn new(
+        job: Job<'data>,
+        device: Device,
+        description: Description,
+    ) -> Result<Training<'data>, TrainError> {
         job.check()?;
-        let device = Device::flex();
         let adamw = |decay: f64| {
             let config = AdamWConfig::new().with_beta_1(BETA1 as f32).with_beta_2(BETA2 as f32);
             config.with_epsilon(EPSILON as f32).with_weight_decay(decay as f32).build()
         };
         let learnt = learnt(&State::zeros(job.shape), &device);
         let optimizers = [adamw(WEIGHT_DECAY), adamw(0.0)];
-        Ok(Training { job, threads, device, steps: 0, learnt, optimizers })
+        Ok(Training { job, description, device, steps: 0, learnt, optimizers })
     }
 
     fn indices<const D: usize>(&self, tokens: &[u32], shape: [usize; D]) -> Tensor<D, Int> {
@@ -152,8 +156,8 @@ impl<'data> Training<'data> {
         norm(&x, &weights[weights.len() - 1]).matmul(weights[0].matrix().transpose())
     }
 
-    /// One step; returns the mean loss before it.
-    fn step(&mut self, starts: &[u32]) -> f32 {
+    /// One step; returns the mean loss before it, on the device.
+    fn step(&mut self, starts: &[u32]) -> Tensor<1> {
         let [inputs, targets] = windows(&self.job, starts);
         let weights: Vec<Weight> = self
             .learnt
@@ -184,25 +188,26 @@ impl<'data> Training<'data> {
             })
             .collect();
         let squares = gradients.iter().map(|gradient| match gradient {
-            Weight::Matrix(it) => f64::from(it.clone().square().sum().into_scalar::<f32>()),
-            Weight::Vector(it) => f64::from(it.clone().square().sum().into_scalar::<f32>()),
+            Weight::Matrix(it) => it.clone().square().sum(),
+            Weight::Vector(it) => it.clone().square().sum(),
         });
-        let clip = clip_factor(squares.sum::<f64>().sqrt());
+        let norm = Tensor::cat(squares.collect(), 0).sum().sqrt();
+        let clip = (norm + CLIP_EPSILON).recip().mul_scalar(CLIP).clamp_max(1.0);
         let rate = self.job.optimiser.rate(self.steps);
         let [of_matrices, of_vectors] = &self.optimizers;
         for (learnt, gradient) in self.learnt.iter_mut().zip(gradients) {
             match (learnt, gradient) {
                 (Learnt::Matrix(held), Weight::Matrix(it)) => {
-                    held.step(of_matrices, rate, it * clip)
+                    held.step(of_matrices, rate, it * clip.clone().unsqueeze())
                 }
                 (Learnt::Vector(held), Weight::Vector(it)) => {
-                    held.step(of_vectors, rate, it * clip)
+                    held.step(of_vectors, rate, it * clip.clone())
                 }
                 _ => unreachable!("a gradient has its weight's shape"),
             }
         }
         self.steps += 1;
-        loss.into_scalar()
+        loss.inner()
     }
 }
 
@@ -224,13 +229,7 @@ impl<const D: usize> Held<D> {
 
 impl Session for Training<'_> {
     fn description(&self) -> Description {
-        Description {
-            device: kit::cpu_name(),
-            path: "burn-flex, gemm, rayon".to_owned(),
-            threads: self.threads,
-            precision: "float32",
-            software: false,
-        }
+        self.description.clone()
     }
 
     fn set_state(&mut self, state: &State) -> Result<(), TrainError> {
@@ -261,10 +260,13 @@ impl Session for Training<'_> {
 
     fn train(&mut self, starts: &[u32], step_loss: &mut [f32]) -> Result<(), TrainError> {
         self.job.check_starts(starts, step_loss)?;
-        for (batch, loss) in starts.chunks(self.job.batch_size).zip(step_loss) {
-            *loss = self.step(batch);
+        let batches = starts.chunks(self.job.batch_size);
+        let losses: Vec<Tensor<1>> = batches.map(|batch| self.step(batch)).collect();
+        if !losses.is_empty() {
+            step_loss.copy_from_slice(&values(&Tensor::cat(losses, 0))?);
         }
-        Ok(())
+        // The last step's update too.
+        self.device.sync().map_err(|error| failed("burn", format!("{error:?}")))
     }
 
     fn predict(&mut self, tokens: &[u16], logits: &mut [f32]) -> Result<(), TrainError> {

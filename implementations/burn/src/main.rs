@@ -1,7 +1,8 @@
 //! The models in burn: its modules, its automatic differentiation and its SGD, on burn-flex. The data is
-//! one tensor in memory, a batch one `select`.
+//! one tensor in memory, a batch one `select`. The GPT trains on a GPU too.
 
 mod gpt;
+mod gpu;
 mod network;
 mod weights;
 
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 const TEST_BATCH: usize = 500;
 
 fn main() -> ExitCode {
-    kit::main(&Program { name: "burn", version: "0.22.1", backend: &Burn })
+    kit::main(&Program { name: "burn", version: "0.22.1", backends: &[&Burn, &gpu::Vulkan] })
 }
 
 struct Burn;
@@ -45,7 +46,14 @@ impl Backend for Burn {
         options: &Options,
     ) -> Result<Box<dyn nn::gpt::Session + 'data>, TrainError> {
         kit::gpt::only_float32(options)?;
-        Ok(Box::new(gpt::Training::new(job, options.threads)?))
+        let description = Description {
+            device: kit::cpu_name(),
+            path: "burn-flex, gemm, rayon".to_owned(),
+            threads: options.threads,
+            precision: "float32",
+            software: false,
+        };
+        Ok(Box::new(gpt::Training::new(job, Device::flex(), description)?))
     }
 
     fn open<'data>(

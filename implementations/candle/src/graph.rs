@@ -67,7 +67,7 @@ fn attention(d_model: usize, variables: &[Var], inputs: &Tensor) -> Result<Tenso
 }
 
 /// Over the last dimension.
-fn softmax(scores: &Tensor) -> Result<Tensor> {
+pub fn softmax(scores: &Tensor) -> Result<Tensor> {
     let shifted = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?;
     let exponentials = shifted.exp()?;
     exponentials.broadcast_div(&exponentials.sum_keepdim(D::Minus1)?)

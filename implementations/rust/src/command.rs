@@ -67,7 +67,7 @@ pub struct Args {
     /// Folder of the four IDX files; or the word `digits`, for the embedded dataset
     #[arg(short, long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// The backend, which has to be one of this program's
+    /// The backend [default: this program's first]
     #[arg(long, value_name = "ID")]
     pub backend: Option<String>,
     /// Of the gpt's products: float32, tf32 or bf16, as far as the framework's backend has it

@@ -4,7 +4,7 @@ use crate::command::Args;
 use crate::run::{event, line, started, threads};
 use crate::{Failure, Program};
 use anyhow::{Context, Result, anyhow, ensure};
-use nn::backend::{Options, TrainError};
+use nn::backend::{Backend, Options, TrainError};
 use nn::gpt::conformance::{Trial, moved, verifiable};
 use nn::gpt::{AdamW, Content, Job, Session, Shape, State, recipe};
 use protocol::verify::{FINAL, INITIAL, LOSSES, ORDER};
@@ -30,8 +30,12 @@ struct Run<'text> {
     eval_every: Option<u64>,
 }
 
-pub(crate) fn run(program: &Program, args: &Args, began: Instant) -> Result<(), Failure> {
-    let backend = program.backend;
+pub(crate) fn run(
+    program: &Program,
+    backend: &dyn Backend,
+    args: &Args,
+    began: Instant,
+) -> Result<(), Failure> {
     let threads = threads(args);
     // SAFETY: no other thread is running yet; rayon's come with the first product.
     unsafe { std::env::set_var("RAYON_NUM_THREADS", threads.to_string()) };
@@ -47,12 +51,12 @@ pub(crate) fn run(program: &Program, args: &Args, began: Instant) -> Result<(), 
     let precision = Some(args.precision.clone());
     let options = Options { threads: Some(threads), precision, ..Options::default() };
     if args.check {
-        return check(program, &options, &run);
+        return check(backend, &options, &run);
     }
     let mut session = backend.open_gpt(job, &options)?;
     if let Some(folder) = std::env::var_os(env::VERIFY).filter(|it| !it.is_empty()) {
         let description = session.description();
-        event(&started(program, shape.parameter_count() as u64, description))?;
+        event(&started(program, backend, shape.parameter_count() as u64, description))?;
         return Ok(verify(session.as_mut(), &run, &PathBuf::from(folder))?);
     }
     let mut initial = State::zeros(shape);
@@ -75,7 +79,7 @@ pub(crate) fn run(program: &Program, args: &Args, began: Instant) -> Result<(), 
     ))?;
     line(format!("data      {source}: {}, SHA-256 {}", text.name, text.sha256))?;
     line(format!("ready     in {setup_s:.3} s, warm in {warm_s:.3} s"))?;
-    event(&started(program, shape.parameter_count() as u64, description))?;
+    event(&started(program, backend, shape.parameter_count() as u64, description))?;
     event(&Event::Dataset { name: text.name.clone(), sha256: Some(text.sha256.clone()) })?;
     event(&Event::Ready { setup_s, compile_s: Some(warm_s) })?;
     let train_s = run.train(session.as_mut())?;
@@ -178,16 +182,16 @@ impl Run<'_> {
 }
 
 /// Ten steps beside the reference, of a model that it follows in a minute.
-fn check(program: &Program, options: &Options, run: &Run<'_>) -> Result<(), Failure> {
+fn check(backend: &dyn Backend, options: &Options, run: &Run<'_>) -> Result<(), Failure> {
     let (shape, batch_size, steps) = verifiable(run.job.shape, run.job.batch_size);
     let optimiser = AdamW { warmup: 3, steps: steps as u64, ..run.job.optimiser };
     let job = Job { shape, batch_size, optimiser, ..run.job };
     let trial = Trial::new(moved(shape, run.seed), job, steps, run.seed);
-    let report = trial.run(program.backend, options)?;
+    let report = trial.run(backend, options)?;
     line(&report)?;
     match report.passed() {
         true => Ok(()),
-        false => Err(anyhow!("{} deviates from the reference", program.backend.id()).into()),
+        false => Err(anyhow!("{} deviates from the reference", backend.id()).into()),
     }
 }
 

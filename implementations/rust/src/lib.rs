@@ -27,7 +27,20 @@ pub struct Program {
     pub name: &'static str,
     /// The framework's version.
     pub version: &'static str,
-    pub backend: &'static dyn Backend,
+    /// The first is the default.
+    pub backends: &'static [&'static dyn Backend],
+}
+
+impl Program {
+    /// The backend that the command line names.
+    fn backend(&self, args: &Args) -> Result<&'static dyn Backend, Failure> {
+        let Some(id) = &args.backend else { return Ok(self.backends[0]) };
+        self.backends.iter().copied().find(|it| it.id() == id).ok_or_else(|| {
+            let ids: Vec<&str> = self.backends.iter().map(|it| it.id()).collect();
+            let error = anyhow::anyhow!("--backend {id}: this program has {}", ids.join(", "));
+            Failure { code: exit::USAGE, error }
+        })
+    }
 }
 
 /// An error and its exit code.

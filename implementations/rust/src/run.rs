@@ -19,17 +19,14 @@ const WARM_UP_STEPS: usize = 20;
 
 pub fn run(program: &Program, args: &Args) -> Result<(), Failure> {
     let began = Instant::now();
-    let backend = program.backend;
     if args.probe {
         let probe = serde_json::to_string_pretty(&probe(program));
         return line(probe.context("--probe")?);
     }
     let usage = |error| Failure { code: exit::USAGE, error };
-    if let Some(other) = args.backend.as_ref().filter(|id| *id != backend.id()) {
-        return Err(usage(anyhow!("--backend {other}: this program has {}", backend.id())));
-    }
+    let backend = program.backend(args)?;
     if args.model == nn::gpt::ID {
-        return crate::gpt::run(program, args, began);
+        return crate::gpt::run(program, backend, args, began);
     }
     let model = args.model().map_err(usage)?;
     let threads = threads(args);
@@ -63,7 +60,7 @@ pub fn run(program: &Program, args: &Args) -> Result<(), Failure> {
     let mut session = backend.open(job, &options)?;
     session.set_parameters(&initial)?;
     if let Some(folder) = exchange {
-        event(&started(program, parameters, session.description()))?;
+        event(&started(program, backend, parameters, session.description()))?;
         return Ok(steps(session.as_mut(), &folder, batch_size)?);
     }
     let setup_s = began.elapsed().as_secs_f64();
@@ -80,7 +77,7 @@ pub fn run(program: &Program, args: &Args) -> Result<(), Failure> {
         description.precision,
     ))?;
     line(format!("ready     in {setup_s:.3} s, warm in {warm_s:.3} s"))?;
-    event(&started(program, parameters, description))?;
+    event(&started(program, backend, parameters, description))?;
     event(&Event::Dataset { name: data.name.clone(), sha256: data.sha256.clone() })?;
     event(&Event::Ready { setup_s, compile_s: Some(warm_s) })?;
     train(args, model, &data, session.as_mut())
@@ -108,17 +105,19 @@ pub fn event(event: &Event) -> Result<(), Failure> {
 }
 
 fn probe(program: &Program) -> Probe {
-    let backend = program.backend;
-    let devices = backend.devices();
-    Probe {
-        trainer: program.name.to_owned(),
-        version: program.version.to_owned(),
-        backends: vec![BackendProbe {
+    let probed = |backend: &&dyn Backend| {
+        let devices = backend.devices();
+        BackendProbe {
             backend: backend.id().to_owned(),
             unavailable: devices.as_ref().err().map(ToString::to_string),
             models: backend.models().iter().map(|&model| model.to_owned()).collect(),
             devices: devices.unwrap_or_default(),
-        }],
+        }
+    };
+    Probe {
+        trainer: program.name.to_owned(),
+        version: program.version.to_owned(),
+        backends: program.backends.iter().map(probed).collect(),
     }
 }
 
@@ -128,7 +127,12 @@ fn load(model: Model, path: &Path) -> Result<Parameters> {
     Parameters::from_safetensors(model, &bytes).with_context(name)
 }
 
-pub fn started(program: &Program, parameters: u64, description: Description) -> Event {
+pub fn started(
+    program: &Program,
+    backend: &dyn Backend,
+    parameters: u64,
+    description: Description,
+) -> Event {
     let Description { device, path, threads, precision, software } = description;
     Event::Started {
         protocol: protocol::VERSION,
@@ -138,7 +142,7 @@ pub fn started(program: &Program, parameters: u64, description: Description) -> 
         threads,
         precision: Some(precision.to_owned()),
         parameters: Some(parameters),
-        compiled: Some(program.backend.compiled()),
+        compiled: Some(backend.compiled()),
         software: Some(software),
         ranks: None,
     }

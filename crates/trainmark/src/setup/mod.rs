@@ -86,6 +86,9 @@ impl<'a> Site<'a> {
                 self.trainer.name
             ));
         }
+        if let Some(reason) = self.setup.missing() {
+            return State::Unavailable(format!("{} needs {reason}", self.trainer.name));
+        }
         let inputs = &self.setup.inputs;
         if let Some(missing) = inputs.iter().find(|path| !self.loaded.root.join(path).exists())
             && self.loaded.is_built_in()

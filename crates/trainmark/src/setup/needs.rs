@@ -1,5 +1,6 @@
 //! The needs of a trainer, as a suite file declares them.
 
+use measure::provenance::resolve_program;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,10 @@ pub struct Setup {
     pub locks: Vec<Lock>,
     /// The oldest Python that the locks are for, for example `3.11`.
     pub python: Option<String>,
+    /// Commands that have to be in `PATH`, for example a compiler; without one this machine cannot have it.
+    pub programs: Vec<PathBuf>,
+    /// Files of drivers, of which one has to be there, for example a GPU's device.
+    pub if_exists: Vec<PathBuf>,
     /// Commands that are run from the suite's root, after the environment is there.
     pub commands: Vec<Vec<String>>,
     /// Files and folders of which a change calls for another set-up.
@@ -40,6 +45,18 @@ pub struct Lock {
     pub if_exists: Option<PathBuf>,
 }
 
+impl Setup {
+    /// What this machine lacks of it, apart from packages.
+    pub fn missing(&self) -> Option<String> {
+        let files: Vec<String> = self.if_exists.iter().map(|it| it.display().to_string()).collect();
+        if !files.is_empty() && !self.if_exists.iter().any(|file| file.exists()) {
+            return Some(files.join(" or "));
+        }
+        let missing = self.programs.iter().find(|name| resolve_program(name).is_none())?;
+        Some(format!("{} in PATH", missing.display()))
+    }
+}
+
 impl Lock {
     pub fn is_for_this_machine(&self) -> bool {
         self.system.as_deref().is_none_or(|system| system == std::env::consts::OS)
@@ -51,6 +68,16 @@ impl Lock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_set_up_is_for_machines_that_have_its_file_and_its_programs() {
+        let missing = |text: &str| toml::from_str::<Setup>(text).unwrap().missing();
+        assert_eq!(missing("programs = [\"cargo\"]"), None);
+        assert_eq!(missing("programs = [\"no-compiler\"]").unwrap(), "no-compiler in PATH");
+        assert_eq!(missing("if_exists = [\"/no/one\", \"/\"]"), None);
+        let two = missing("if_exists = [\"/no/one\", \"/no/other\"]");
+        assert_eq!(two.unwrap(), "/no/one or /no/other");
+    }
 
     #[test]
     fn a_lock_is_for_the_machines_that_it_names() {
