@@ -134,8 +134,10 @@ class Session(gpt.Session):
             self.optimizer.zero_grad()
             loss = self.model(windows[:, :-1]).sparse_categorical_crossentropy(windows[:, 1:]).backward()
             gradients = [weight.grad.contiguous() for weight in self.weights.values()]
-            norm = sum((gradient.square().sum() for gradient in gradients), Tensor(0.0)).sqrt()
-            shortened = (recipe.CLIP / (norm + recipe.CLIP_EPSILON)).minimum(1.0)
+            # Kept: fused, the kernel of each weight would sum all gradients again.
+            squares = [gradient.square().sum().contiguous() for gradient in gradients]
+            norm = Tensor.stack(*squares).sum().sqrt()
+            shortened = (recipe.CLIP / (norm + recipe.CLIP_EPSILON)).minimum(1.0).contiguous()
             for weight, gradient in zip(self.weights.values(), gradients):
                 weight.grad = gradient * shortened
             rates = [group.lr.assign(rate) for group in self.optimizers]
