@@ -7,7 +7,7 @@ use crate::nodes;
 use crate::plan::{self, Places, Row};
 use crate::share;
 use crate::suite::LoadedSuite;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 use indexmap::IndexSet;
 use measure::launch::{self, CancelToken, Exit, Job, LaunchError, Stream};
 use measure::provenance::resolve_program;
@@ -140,9 +140,14 @@ impl Command {
         };
         let named = || format!("`{}`", self.shown());
         let outcome = launch::run(&job, &mut collect, cancel).with_context(named)?;
-        let (exit, said) = (outcome.exit, outcome.stderr_tail.trim());
-        ensure!(exit == Exit::Code(0), "`{}` ended with {exit}: {said}", self.shown());
-        Ok(answer)
+        let after = match outcome.exit {
+            Exit::Code(0) => return Ok(answer),
+            Exit::TimedOut => format!(" after {} s", timeout.as_secs()),
+            _ => String::new(),
+        };
+        let said = outcome.stderr_tail.trim();
+        let colon = if said.is_empty() { "" } else { ": " };
+        bail!("`{}`: {}{after}{colon}{said}", self.shown(), outcome.exit)
     }
 
     /// The words in one line, for messages.

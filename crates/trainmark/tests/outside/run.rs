@@ -236,6 +236,22 @@ fn what_the_probe_does_not_offer_is_unavailable_and_no_failure() {
 }
 
 #[test]
+fn a_probe_that_fails_is_told_with_what_it_said_or_alone() {
+    for (script, told) in
+        [("exit 3", "`: exit code 3"), ("echo broken >&2; exit 3", "`: exit code 3: broken")]
+    {
+        let place = Place::new();
+        let suite = place.suite(PLAIN, "");
+        let text = std::fs::read_to_string(&suite).unwrap();
+        let probe = format!("probe = ['sh', '-c', '{script}']\nprogram = ");
+        std::fs::write(&suite, text.replace("program = ", &probe)).unwrap();
+        let output = place.run(&suite, &[]);
+        let results = place.results();
+        assert!(results[0]["reason"].as_str().unwrap().ends_with(told), "{}", said(&output));
+    }
+}
+
+#[test]
 fn the_list_and_the_dry_run_run_nothing() {
     let place = Place::new();
     let suite = place.suite("touch ran", "");
