@@ -30,8 +30,12 @@ impl Scratch {
     fn reserve_in(&self, stream: usize, bytes: usize) -> Result<(), TrainError> {
         let mut buffer = self.buffers[stream].borrow_mut();
         if bytes > buffer.as_ref().map_or(0, Buffer::len) {
-            *buffer = None; // or both would be in memory at a time
-            *buffer = Some(self.gpu.allocate("scratch", bytes)?);
+            let earlier = buffer.take().map(|it| it.len()); // or both would be in memory at a time
+            let larger = self.gpu.allocate("scratch", bytes);
+            let len = if larger.is_err() { earlier } else { None };
+            // Whoever asks goes on without, and others rely on what they have reserved.
+            *buffer = len.map(|len| self.gpu.allocate("scratch", len)).transpose()?;
+            *buffer = Some(larger?);
         }
         Ok(())
     }

@@ -59,9 +59,14 @@ impl Backend for Cuda {
         options: &Options,
     ) -> std::result::Result<Box<dyn Session + 'data>, TrainError> {
         let precision = match options.precision.as_deref().unwrap_or("float32") {
+            "float32" => "float32",
             "tf32" => "tf32",
             "bf16" => "bf16",
-            _ => "float32",
+            other => {
+                let reason = "it computes in float32, tf32 or bf16".to_owned();
+                let value = other.to_owned();
+                return Err(TrainError::Option { option: "precision", value, reason });
+            }
         };
         candle_core::cuda::set_gemm_reduced_precision_f32(precision == "tf32");
         Ok(Box::new(Training::new(job, Cuda::device()?, precision)?))

@@ -28,7 +28,7 @@ struct PlainProduct {
     unused: u32,
 }
 
-/// They in place of the library's.
+/// They take the place of the library's.
 pub(crate) fn products(gpu: &Rc<Gpu>) -> Result<Replacement, TrainError> {
     let products = PlainProducts::new(gpu)?;
     // SAFETY: whoever enqueues a product of the library promises as much.

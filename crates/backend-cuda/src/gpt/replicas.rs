@@ -3,7 +3,7 @@
 
 use super::memory::EXCHANGE_BLOCKS;
 use super::others::Ways;
-use super::{GptSession, Plan};
+use super::{GptSession, Plan, narrow};
 use crate::device::Device;
 use crate::driver::Gpu;
 use crate::nccl::{self, Communicator, Meeting};
@@ -163,6 +163,9 @@ impl<'data> Replicas<'data> {
                 job.batch_size
             )));
         }
+        // Their exchanges have to be the same, so one that is not for the kernels of narrow models decides for all.
+        let fits = |device: &Device| narrow::fits(device, job.shape, plan.element);
+        let plan = Plan { narrow: plan.narrow && devices.iter().all(fits), ..plan };
         let meetings = [nccl::meeting()?, nccl::meeting()?];
         let text = Arc::new(job.text.to_vec());
         let mut replicas = Vec::new();

@@ -86,8 +86,8 @@ impl<'a> Site<'a> {
                 self.trainer.name
             ));
         }
-        if let Some(reason) = self.setup.missing() {
-            return State::Unavailable(format!("{} needs {reason}", self.trainer.name));
+        if let Some(device) = self.setup.missing_device() {
+            return State::Unavailable(format!("{} needs {device}", self.trainer.name));
         }
         let inputs = &self.setup.inputs;
         if let Some(missing) = inputs.iter().find(|path| !self.loaded.root.join(path).exists())
@@ -98,13 +98,21 @@ impl<'a> Site<'a> {
                 "{name} is compiled from {missing}, which is only in a checkout of the project"
             ));
         }
-        match stamp {
-            None => State::Due("not set up"),
-            Some(stamp) if !stamp.unfinished && !self.is_of(&stamp) => State::Outdated,
-            Some(stamp) if stamp.unfinished || !is_there(self.loaded, self.trainer) => {
-                State::Due("not set up: an earlier set-up did not finish")
+        let due = match stamp {
+            None => "not set up",
+            Some(stamp) if !stamp.unfinished && !self.is_of(&stamp) => return State::Outdated,
+            Some(stamp) if !stamp.unfinished && is_there(self.loaded, self.trainer) => {
+                return State::Ready;
             }
-            Some(_) => State::Ready,
+            Some(_) => "not set up: an earlier set-up did not finish",
+        };
+        match self.setup.missing_program() {
+            Some(program) => State::Unavailable(format!(
+                "{} needs {} in PATH",
+                self.trainer.name,
+                program.display()
+            )),
+            None => State::Due(due),
         }
     }
 

@@ -22,7 +22,7 @@ pub struct Setup {
     pub locks: Vec<Lock>,
     /// The oldest Python that the locks are for, for example `3.11`.
     pub python: Option<String>,
-    /// Commands that have to be in `PATH`, for example a compiler; without one this machine cannot have it.
+    /// Commands that the set-up needs in `PATH`, for example a compiler; a trainer that is set up needs none.
     pub programs: Vec<PathBuf>,
     /// Files of drivers, of which one has to be there, for example a GPU's device.
     pub if_exists: Vec<PathBuf>,
@@ -46,14 +46,17 @@ pub struct Lock {
 }
 
 impl Setup {
-    /// What this machine lacks of it, apart from packages.
-    pub fn missing(&self) -> Option<String> {
+    /// The files of drivers, if none of them is here.
+    pub fn missing_device(&self) -> Option<String> {
         let files: Vec<String> = self.if_exists.iter().map(|it| it.display().to_string()).collect();
-        if !files.is_empty() && !self.if_exists.iter().any(|file| file.exists()) {
-            return Some(files.join(" or "));
-        }
-        let missing = self.programs.iter().find(|name| resolve_program(name).is_none())?;
-        Some(format!("{} in PATH", missing.display()))
+        let here = files.is_empty() || self.if_exists.iter().any(|file| file.exists());
+        (!here).then(|| files.join(" or "))
+    }
+
+    /// The first command that is not in `PATH`.
+    pub fn missing_program(&self) -> Option<&Path> {
+        let mut names = self.programs.iter().map(PathBuf::as_path);
+        names.find(|name| resolve_program(name).is_none())
     }
 }
 
@@ -71,11 +74,12 @@ mod tests {
 
     #[test]
     fn a_set_up_is_for_machines_that_have_its_file_and_its_programs() {
-        let missing = |text: &str| toml::from_str::<Setup>(text).unwrap().missing();
-        assert_eq!(missing("programs = [\"cargo\"]"), None);
-        assert_eq!(missing("programs = [\"no-compiler\"]").unwrap(), "no-compiler in PATH");
-        assert_eq!(missing("if_exists = [\"/no/one\", \"/\"]"), None);
-        let two = missing("if_exists = [\"/no/one\", \"/no/other\"]");
+        let setup = |text: &str| toml::from_str::<Setup>(text).unwrap();
+        assert_eq!(setup("programs = [\"cargo\"]").missing_program(), None);
+        let lacking = setup("programs = [\"cargo\", \"no-compiler\"]");
+        assert_eq!(lacking.missing_program(), Some(Path::new("no-compiler")));
+        assert_eq!(setup("if_exists = [\"/no/one\", \"/\"]").missing_device(), None);
+        let two = setup("if_exists = [\"/no/one\", \"/no/other\"]").missing_device();
         assert_eq!(two.unwrap(), "/no/one or /no/other");
     }
 

@@ -359,7 +359,9 @@ fn difference(one: &Outcome, other: &Outcome) -> Option<String> {
     for (name, tensor) in &one.tensors {
         let (a, b) = (&tensor.values, &other.tensors[name].values);
         let differing = a.iter().zip(b).filter(|(a, b)| a.to_bits() != b.to_bits());
-        let largest = differing.clone().map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let apart = |(a, b): (&f32, &f32)| Some((a - b).abs()).filter(|it| !it.is_nan());
+        let distances = differing.clone().map(|pair| apart(pair).unwrap_or(f32::INFINITY));
+        let largest = distances.fold(0.0, f32::max);
         let count = differing.count();
         if count > 0 {
             let what = format!("{count} of {} in {name}, by up to {largest:e}", a.len());
@@ -370,7 +372,7 @@ fn difference(one: &Outcome, other: &Outcome) -> Option<String> {
     let more = tensors.len().saturating_sub(NAMED);
     parts.extend(tensors.into_iter().take(NAMED).map(|it| it.1));
     if more > 0 {
-        parts.push(format!("{more} more"));
+        parts.push(format!("{more} more tensors"));
     }
     (!parts.is_empty()).then(|| parts.join("; "))
 }

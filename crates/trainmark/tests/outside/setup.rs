@@ -110,6 +110,22 @@ fn run_installs_nothing_and_says_which_command_would() {
 }
 
 #[test]
+fn a_program_that_the_set_up_needs_is_not_missed_by_a_trainer_that_is_set_up() {
+    let place = Place::new("./made", "{}");
+    let compiler = place.path("compiler");
+    let commands = r#"["sh", "-c", "cp source made; chmod +x made"]"#;
+    let needs = format!("{{ programs = [{compiler:?}], commands = [{commands}] }}");
+    place.suite("./made", &needs);
+    fs::write(place.path("source"), "#!/bin/sh\necho 'Test Accuracy: 50.00%'\n").unwrap();
+    let lacks = format!("One needs {} in PATH", compiler.display());
+    assert!(place.setup().0.contains(&lacks) && place.row() == ("unavailable".to_owned(), lacks));
+    fs::copy("/bin/sh", &compiler).unwrap();
+    assert!(place.setup().2);
+    fs::remove_file(&compiler).unwrap();
+    assert_eq!(place.row(), ("measured".to_owned(), String::new()));
+}
+
+#[test]
 fn a_failure_is_one_line_and_the_next_set_up_goes_on() {
     let place = Place::new("./made", COMMANDS);
     fs::write(place.path("source"), "").unwrap();

@@ -71,6 +71,8 @@ def read_command(
     share the windows of a step, by `ranks` that somebody else starts or as `devices` of one process."""
     parser = _parser(trainer, backends, compiles or always_compiles, together == "devices")
     options = parser.parse_args()
+    if options.precision == "tf32" and options.backend != "cuda":
+        fail(Failure(UNAVAILABLE, "--precision tf32: only NVIDIA GPUs multiply in it, by --backend cuda"))
     if options.precision not in precisions:
         fail(Failure(UNAVAILABLE, f"--precision {options.precision}: {trainer} trains in {' and '.join(precisions)}"))
     rank = Rank.of_environment() if together == "ranks" else Rank()
