@@ -1,6 +1,7 @@
 //! Stands for a backend that this program was built without. It never trains: it says why it cannot.
 
 use nn::backend::{Backend, Job, Options, Session, TrainError, Unavailable};
+use nn::gpt;
 use protocol::DeviceProbe;
 use protocol::drivers::Family;
 
@@ -36,6 +37,14 @@ impl Backend for Absent {
     ) -> Result<Box<dyn Session + 'data>, TrainError> {
         Err(self.reason().into())
     }
+
+    fn open_gpt<'data>(
+        &self,
+        _: gpt::Job<'data>,
+        _: &Options,
+    ) -> Result<Box<dyn gpt::Session + 'data>, TrainError> {
+        Err(self.reason().into())
+    }
 }
 
 #[cfg(test)]
@@ -47,6 +56,11 @@ mod tests {
         for family in Family::ALL {
             let stand_in = Absent("left-out", Box::leak(Box::new([family])));
             let said = stand_in.devices().unwrap_err().0;
+            let shape = gpt::Shape::small(2);
+            let optimiser = gpt::AdamW { learning_rate: 1e-3, warmup: 0, steps: 1 };
+            let job = gpt::Job { shape, batch_size: 1, optimiser, text: &[0; 66] };
+            let of_gpt = stand_in.open_gpt(job, &Options::default()).err().unwrap();
+            assert!(of_gpt.to_string().contains(&said), "{of_gpt}");
             match family.missing() {
                 Some(reason) => assert_eq!(said, reason),
                 None => assert!(said.ends_with(&format!("`--features {}`", family.word()))),
