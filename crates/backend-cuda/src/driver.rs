@@ -2,12 +2,15 @@
 //! events, graphs. Everything is enqueued on the one stream, so order is program order. This file
 //! and the launchers are the crate's only unsafe code.
 
+mod graph;
+
+use self::graph::{Cutting, Piece};
 use crate::device::{Device, explain};
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
 use flate2::read::GzDecoder;
 use nn::backend::TrainError;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CString, c_void};
 use std::io::Read;
 use std::marker::PhantomData;
@@ -16,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// How long the device may take for what a caller waits for: an epoch takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+pub(crate) use self::graph::Graph;
 
 /// Stack of a thread of the device.
 const STACK_BYTES: usize = 256;
@@ -41,6 +46,8 @@ pub(crate) struct Gpu {
     others: [sys::CUstream; STREAMS - 1],
     /// The one of all that work is enqueued on.
     current: Cell<sys::CUstream>,
+    /// Of [`Gpu::capture_in_pieces`], while it captures.
+    cutting: RefCell<Option<Cutting>>,
     allocated_bytes: Cell<u64>,
     peak_bytes: Cell<u64>,
     /// How long [`Gpu::synchronize`] waits.
@@ -74,6 +81,7 @@ impl Gpu {
             stream,
             others: [beside, exchange],
             current: Cell::new(stream),
+            cutting: RefCell::new(None),
             allocated_bytes,
             peak_bytes,
             patience,
@@ -136,6 +144,9 @@ impl Gpu {
 
     /// Lets what is enqueued next on the current stream wait for `event`.
     pub(crate) fn wait_for(&self, event: &Event) -> Result<(), TrainError> {
+        if self.cut(Some(Piece::Wait(event.handle, self.current.get())))? {
+            return Ok(());
+        }
         let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
         // SAFETY: both are alive.
         unsafe { result::stream::wait_event(self.current.get(), event.handle, flags) }
@@ -156,7 +167,7 @@ impl Gpu {
         let enqueued =
             self.wait_for(ready).and_then(|()| enqueue()).and_then(|()| self.record(done));
         self.current.set(before);
-        enqueued
+        enqueued.and(self.cut(None).map(|_| ()))
     }
 
     /// Memory for `len` elements, all bytes zero.
@@ -225,6 +236,9 @@ impl Gpu {
 
     /// Enqueues an event.
     pub(crate) fn record(&self, event: &Event) -> Result<(), TrainError> {
+        if self.cut(Some(Piece::Record(event.handle, self.current.get())))? {
+            return Ok(());
+        }
         // SAFETY: both are alive.
         unsafe { result::event::record(event.handle, self.current.get()) }
             .map_err(|error| self.error("recording an event", error))
@@ -234,30 +248,6 @@ impl Gpu {
         let handle = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT)
             .map_err(|error| self.error("making an event", error))?;
         Ok(Event { gpu: Rc::clone(self), handle })
-    }
-
-    /// What `enqueue` enqueues, captured instead of run.
-    pub(crate) fn capture(
-        self: &Rc<Self>,
-        enqueue: impl FnOnce() -> Result<(), TrainError>,
-    ) -> Result<Graph, TrainError> {
-        let failed = |error| self.error("capturing a graph", error);
-        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        // SAFETY: the stream is alive, and every capture that begins is ended here.
-        unsafe { result::stream::begin_capture(self.stream, mode) }.map_err(failed)?;
-        let enqueued = enqueue();
-        // SAFETY: the capture has begun.
-        let graph = unsafe { result::stream::end_capture(self.stream) };
-        enqueued?;
-        let graph = graph.map_err(failed)?;
-        // SAFETY: the graph was just made; the executable graph does not need it any longer.
-        let executable = unsafe {
-            let flags = sys::CUgraphInstantiate_flags_enum(0);
-            let executable = result::graph::instantiate(graph, flags).map_err(failed);
-            result::graph::destroy(graph).map_err(failed)?;
-            executable?
-        };
-        Ok(Graph { gpu: Rc::clone(self), executable })
     }
 }
 
@@ -679,30 +669,6 @@ impl Drop for Event {
         }
         // SAFETY: made by `Gpu::event`, destroyed once.
         let _ = unsafe { result::event::destroy(self.handle) };
-    }
-}
-
-/// Launches that are replayed together.
-pub(crate) struct Graph {
-    gpu: Rc<Gpu>,
-    executable: sys::CUgraphExec,
-}
-
-impl Graph {
-    pub(crate) fn launch(&self) -> Result<(), TrainError> {
-        // SAFETY: both are alive.
-        unsafe { result::graph::launch(self.executable, self.gpu.stream) }
-            .map_err(|error| self.gpu.error("replaying a graph", error))
-    }
-}
-
-impl Drop for Graph {
-    fn drop(&mut self) {
-        if self.gpu.abandoned.get() {
-            return;
-        }
-        // SAFETY: made by `Gpu::capture`, destroyed once.
-        let _ = unsafe { result::graph::exec_destroy(self.executable) };
     }
 }
 

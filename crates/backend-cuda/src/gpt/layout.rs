@@ -6,8 +6,8 @@ use nn::gpt::Shape;
 
 /// Rows of the token embedding come in as many.
 const VOCABULARY_STEP: usize = 64;
-/// Tensors begin at a multiple of this: 16 bytes of bf16, as the products want.
-const ALIGNMENT: usize = 8;
+/// Tensors begin at a multiple of this: 256 bytes of bf16, which cuBLASLt assumes unless it is told otherwise.
+const ALIGNMENT: usize = 128;
 
 /// The matrices of a block, as offsets in the flat buffers.
 #[derive(Clone, Copy, Debug)]

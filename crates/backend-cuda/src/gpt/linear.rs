@@ -202,7 +202,8 @@ impl Linear {
         let Some(own_weights) = &self.own_weights else { return Ok(()) };
         let products = [&self.qkv_weight, &self.out_weight, &self.up_weight, &self.down_weight];
         let library_s = products.iter().map(|product| 1e-6 * product.chosen.0).sum::<f64>();
-        let group = weights::group(&memory.sizes);
+        let Some(lowest) = weights::group(&memory.sizes, 0) else { return Ok(()) };
+        let group = lowest.len();
         let own_s = seconds(gpu, 1, &|_| own_weights.enqueue(memory, 0..group))? / group as f64;
         self.report += &format!(
             "a layer's gradients of weights: {library_s:.7} s, by our own, {group} layers at once, \
@@ -231,15 +232,10 @@ impl Linear {
         memory: &Memory,
         layer: usize,
     ) -> Result<Option<Range<usize>>, TrainError> {
-        let group = weights::group(&memory.sizes);
-        match &self.own_weights {
-            Some(own) if layer.is_multiple_of(group) => {
-                let layers = layer..(layer + group).min(memory.sizes.shape.layers);
-                own.enqueue(memory, layers.clone())?;
-                Ok(Some(layers))
-            }
-            _ => Ok(None),
-        }
+        let Some(own) = &self.own_weights else { return Ok(None) };
+        let group = weights::group(&memory.sizes, layer);
+        group.clone().map_or(Ok(()), |layers| own.enqueue(memory, layers))?;
+        Ok(group)
     }
 
     /// Each product's microseconds as they were measured, for whoever looks for where time goes.

@@ -34,6 +34,8 @@ const PACKS: usize = 2;
 const PACK_BYTES: usize = 16;
 /// Blocks of AdamW for each multiprocessor: as many as are resident, at 256 threads.
 const UPDATE_BLOCKS: usize = 8;
+/// Fours of parameters that a thread of a short block takes.
+const SHORT_FOURS: usize = 2;
 
 /// Why there are no kernels for these sizes, if there are none.
 pub(crate) fn refusal(shape: nn::gpt::Shape, rows: usize, element: Element) -> Option<String> {
@@ -622,7 +624,7 @@ impl RowKernels {
 
     /// AdamW on all parameters, after clipping by the whole gradient's norm, whose parts are there.
     pub(crate) fn adamw(&self, memory: &Memory) -> Result<(), TrainError> {
-        self.adamw_of(memory, 0..memory.sizes.layout.len, 0..0, 1)
+        self.adamw_of(memory, 0..memory.sizes.layout.len, 0..0, [self.update_blocks, 1])
     }
 
     /// The same on the parameters in `part` of the first layer, and at the same place in each other layer.
@@ -631,22 +633,26 @@ impl RowKernels {
         memory: &Memory,
         part: Range<usize>,
     ) -> Result<(), TrainError> {
-        self.adamw_of(memory, part, 0..0, memory.sizes.shape.layers)
+        let layers = memory.sizes.shape.layers;
+        self.adamw_of(memory, part, 0..0, [self.update_blocks / layers, layers])
     }
 
-    /// The same on all parameters but the layers' matrices.
+    /// The same on all parameters but the layers' matrices. Its blocks are short, so that an exchange of higher priority
+    /// need not wait for multiprocessors until all is done.
     pub(crate) fn adamw_beside_layers(&self, memory: &Memory) -> Result<(), TrainError> {
         let layout = &memory.sizes.layout;
-        self.adamw_of(memory, 0..layout.len, layout.matrices(), 1)
+        let (all, out) = (0..layout.len, layout.matrices());
+        let blocks = (all.len() - out.len()).div_ceil(4 * SHORT_FOURS * THREADS);
+        self.adamw_of(memory, all, out, [blocks, 1])
     }
 
-    /// On `range` without those `out` of it, and the same in so many layers.
+    /// On `range` without those `out` of it, by at most so many blocks, and the same in so many layers.
     fn adamw_of(
         &self,
         memory: &Memory,
         range: Range<usize>,
         out: Range<usize>,
-        layers: usize,
+        [blocks, layers]: [usize; 2],
     ) -> Result<(), TrainError> {
         let (state, layout) = (&memory.state, &memory.sizes.layout);
         let count = (range.len() - out.len()) / 4;
@@ -668,7 +674,7 @@ impl RowKernels {
             decayed_fours: fours(layout.gains),
             constants: ADAMW,
         };
-        let across = count.div_ceil(THREADS).min(self.update_blocks / layers).max(1);
+        let across = count.div_ceil(THREADS).min(blocks).max(1);
         let grid = [across as u32, layers as u32];
         // SAFETY: buffers of `memory`, all as long as the layout, in which the range and all layers lie.
         unsafe { self.adamw.launch(Shape { grid, block: THREADS as u32 }, &adamw) }

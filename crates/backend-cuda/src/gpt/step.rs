@@ -87,6 +87,11 @@ impl Step {
         self.beside.is_some()
     }
 
+    /// Whether other devices share steps that are long enough for launches of several graphs.
+    pub(crate) fn exchanges_in_pieces(&self) -> bool {
+        self.others.is_some() && self.kernels.narrow.is_none() && !self.overlaps()
+    }
+
     /// Runs `enqueue` beside what comes next, until [`Step::wait_for`] of the same task.
     fn beside(
         &self,
