@@ -39,7 +39,7 @@ pub fn attempt(
         surroundings.forget_others();
     }
     let disturbances = surroundings.disturbances(observer.usual());
-    for (name, reading) in surroundings.readings(!disturbances.is_empty(), beside) {
+    for (name, reading) in surroundings.readings(beside) {
         outcome.meters.set(name, reading);
     }
     Ok(Attempt { outcome, surroundings, disturbances })

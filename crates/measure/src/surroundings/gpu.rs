@@ -68,6 +68,9 @@ pub struct Device {
     /// Lowest and highest SM clock while the trainer was on it.
     pub sm_mhz_low: Option<u32>,
     pub sm_mhz_high: Option<u32>,
+    /// Lowest SM clock at a look at which no limit of the machine held it down: its power limit, a clock that an
+    /// administrator has set, idleness.
+    pub sm_mhz_low_without_limit: Option<u32>,
     /// Share of the time in which a kernel ran on it while the trainer was on it: the mean of NVML's figures.
     pub busy_percent: Option<f64>,
     /// Why its clocks were held down while the trainer was on it, in NVML's names.
@@ -89,7 +92,7 @@ impl Device {
             let reasons = self.throttled.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
             found.push(format!("throttled: {reasons}"));
         }
-        if let (Some(low), Some(high)) = (self.sm_mhz_low, self.sm_mhz_high)
+        if let (Some(low), Some(high)) = (self.sm_mhz_low_without_limit, self.sm_mhz_high)
             && f64::from(low) < f64::from(high) * CLOCK_SHARE
         {
             found.push(format!("its SM clock fell to {low} of {high} MHz"));
@@ -257,16 +260,20 @@ impl Window {
             if !at_clocks {
                 return;
             }
+            let reasons = device.current_throttle_reasons().unwrap_or(ThrottleReasons::empty());
             if let Ok(mhz) = device.clock_info(Clock::SM) {
-                seen.sm_mhz_low = Some(seen.sm_mhz_low.map_or(mhz, |low| low.min(mhz)));
+                let lower = |low: Option<u32>| Some(low.map_or(mhz, |low| low.min(mhz)));
+                seen.sm_mhz_low = lower(seen.sm_mhz_low);
                 seen.sm_mhz_high = seen.sm_mhz_high.max(Some(mhz));
+                if !reasons.intersects(LIMITS) {
+                    seen.sm_mhz_low_without_limit = lower(seen.sm_mhz_low_without_limit);
+                }
             }
             if let Ok(rates) = device.utilization_rates() {
                 *busy = (busy.0 + rates.gpu, busy.1 + 1);
                 seen.busy_percent = Some(f64::from(busy.0) / f64::from(busy.1));
             }
-            seen.throttled
-                .extend(device.current_throttle_reasons().into_iter().flat_map(slowdowns));
+            seen.throttled.extend(slowdowns(reasons));
         });
         self.own = own;
     }
@@ -349,8 +356,13 @@ fn processes(device: &nvml_wrapper::Device) -> Vec<(u32, Option<u64>)> {
         .collect()
 }
 
-/// What makes a run slower than the next one. A power cap that the board always runs into under
-/// load, clocks that the administrator set, and idling belong to the machine.
+/// What belongs to the machine, or comes of the trainer's own load, and is no disturbance: a power limit that the board
+/// always runs into under load, clocks that the administrator set, idleness.
+const LIMITS: ThrottleReasons = ThrottleReasons::GPU_IDLE
+    .union(ThrottleReasons::APPLICATIONS_CLOCKS_SETTING)
+    .union(ThrottleReasons::SW_POWER_CAP);
+
+/// What makes a run slower than the next one.
 fn slowdowns(reasons: ThrottleReasons) -> impl Iterator<Item = String> {
     let slow = ThrottleReasons::HW_SLOWDOWN
         | ThrottleReasons::SYNC_BOOST
@@ -385,7 +397,8 @@ mod tests {
             name: "H100".into(),
             others: 2,
             throttled: ["hw_thermal_slowdown".to_owned()].into(),
-            sm_mhz_low: Some(1000),
+            sm_mhz_low: Some(900),
+            sm_mhz_low_without_limit: Some(1000),
             sm_mhz_high: Some(1980),
             ..Device::default()
         };
@@ -401,9 +414,8 @@ mod tests {
 
     #[test]
     fn limits_that_belong_to_the_machine_are_no_slowdown() {
-        let usual = ThrottleReasons::GPU_IDLE | ThrottleReasons::SW_POWER_CAP;
-        assert_eq!(slowdowns(usual).count(), 0);
-        let hot: Vec<String> = slowdowns(usual | ThrottleReasons::SW_THERMAL_SLOWDOWN).collect();
+        assert_eq!(slowdowns(LIMITS).count(), 0);
+        let hot: Vec<String> = slowdowns(LIMITS | ThrottleReasons::SW_THERMAL_SLOWDOWN).collect();
         assert_eq!(hot, ["sw_thermal_slowdown"]);
     }
 }

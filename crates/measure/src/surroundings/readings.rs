@@ -10,19 +10,20 @@ const CPU_ENERGY_WINDOW_S: f64 = 1.0;
 const DEVICE_ENERGY_WINDOW_S: f64 = 20.0;
 
 impl Surroundings {
-    /// By name. `noisy` is whether others computed meanwhile, `beside` whether other trainers of this harness did, on
-    /// other devices: energy is everybody's who did, and needs a window that is long against the time between two
-    /// updates of its counter.
-    pub fn readings(&self, noisy: bool, beside: bool) -> [(&'static str, Reading); 5] {
-        let invalid = |least_s: f64, noisy: bool| {
+    /// By name. `beside` is whether other trainers of this harness computed meanwhile, on other devices. Energy is
+    /// everybody's who did, and needs a window that is long against the time between two updates of its counter.
+    pub fn readings(&self, beside: bool) -> [(&'static str, Reading); 5] {
+        let invalid = |least_s: f64, shared: bool| {
             let window_s = self.window_s;
             if window_s < least_s {
                 Some(format!("a run of {window_s:.1} s is too short: {least_s:.0} s are needed"))
             } else {
                 let why = "other processes computed at the same time, so it cannot be attributed";
-                noisy.then(|| why.to_owned())
+                shared.then(|| why.to_owned())
             }
         };
+        let cpu_shared = beside || self.strangers().is_some();
+        let device_shared = self.devices.iter().any(|device| device.used && device.others > 0);
         let cpu = self.cpu_energy_uj.map(|energy| energy as f64);
         let cpu = Reading::of(
             cpu.ok_or_else(|| self.why_missing("cpu_energy_uj")),
@@ -39,8 +40,11 @@ impl Surroundings {
         let least = busy.map(|figures| figures.into_iter().min().unwrap_or_default() as f64);
         let source = "NVML per process, ten times a second: largest sum of the trainer's processes";
         [
-            ("cpu_energy_uj", cpu.but_invalid(invalid(CPU_ENERGY_WINDOW_S, noisy || beside))),
-            ("device_energy_uj", energy.but_invalid(invalid(DEVICE_ENERGY_WINDOW_S, noisy))),
+            ("cpu_energy_uj", cpu.but_invalid(invalid(CPU_ENERGY_WINDOW_S, cpu_shared))),
+            (
+                "device_energy_uj",
+                energy.but_invalid(invalid(DEVICE_ENERGY_WINDOW_S, device_shared)),
+            ),
             ("device_memory_bytes", Reading::of(memory.map(sum), source)),
             (
                 "device_memory_largest_bytes",
@@ -76,6 +80,7 @@ impl Surroundings {
 
 #[cfg(test)]
 mod tests {
+    use super::super::seen::Usual;
     use super::*;
     use std::collections::BTreeMap;
 
@@ -94,23 +99,37 @@ mod tests {
         }
     }
 
-    fn readings(seen: &Surroundings, noisy: bool) -> BTreeMap<&'static str, Reading> {
-        seen.readings(noisy, false).into()
+    fn readings(seen: &Surroundings) -> BTreeMap<&'static str, Reading> {
+        seen.readings(false).into()
     }
 
     #[test]
     fn energy_of_a_short_run_or_beside_others_is_there_but_not_valid() {
-        let valid = |window_s: f64, noisy: bool| {
-            let readings = readings(&seen(window_s), noisy);
+        let valid = |seen: &Surroundings| {
+            let readings = readings(seen);
             (readings["cpu_energy_uj"].valid, readings["device_energy_uj"].valid)
         };
-        assert_eq!(valid(0.5, false), (false, false));
-        assert_eq!(valid(5.0, false), (true, false));
-        assert_eq!(valid(30.0, false), (true, true));
-        assert_eq!(valid(30.0, true), (false, false));
-        let short = &readings(&seen(0.5), false)["cpu_energy_uj"];
+        assert_eq!(valid(&seen(0.5)), (false, false));
+        assert_eq!(valid(&seen(5.0)), (true, false));
+        assert_eq!(valid(&seen(30.0)), (true, true));
+        assert_eq!(valid(&Surroundings { other_cpu_s: Some(30.0), ..seen(30.0) }), (false, true));
+        let mut shared = seen(30.0);
+        shared.devices.push(Device { others: 1, ..Device::default() });
+        assert_eq!(valid(&shared), (true, true), "nobody asks for the energy of another device");
+        shared.devices[0].others = 1;
+        assert_eq!(valid(&shared), (true, false));
+        let short = &readings(&seen(0.5))["cpu_energy_uj"];
         assert_eq!(short.value(), Some(7e6));
         assert!(short.reason().unwrap().contains("too short"));
+    }
+
+    #[test]
+    fn energy_stays_valid_where_a_clock_fell_and_nobody_else_computed() {
+        let mut seen = seen(30.0);
+        seen.devices[0].sm_mhz_low_without_limit = Some(1000);
+        seen.devices[0].sm_mhz_high = Some(1980);
+        assert_eq!(seen.disturbances(Usual::default()).len(), 1);
+        assert!(readings(&seen)["device_energy_uj"].valid);
     }
 
     #[test]
@@ -123,7 +142,7 @@ mod tests {
             ..seen.devices[0].clone()
         };
         seen.devices.extend([second, Device::default()]);
-        let readings = readings(&seen, false);
+        let readings = readings(&seen);
         let value = |name: &str| readings[name].value().unwrap();
         assert_eq!(value("device_energy_uj"), 1e7);
         assert_eq!(value("device_memory_bytes"), f64::from(1 << 30) * 4.0);
@@ -133,7 +152,7 @@ mod tests {
 
     #[test]
     fn the_cpus_energy_is_everybodys_where_trainers_run_side_by_side_and_a_devices_its_own() {
-        let readings: BTreeMap<_, _> = seen(30.0).readings(false, true).into();
+        let readings: BTreeMap<_, _> = seen(30.0).readings(true).into();
         let cpu = &readings["cpu_energy_uj"];
         assert!(!cpu.valid && cpu.reason().unwrap().contains("at the same time"), "{cpu:?}");
         assert!(readings["device_energy_uj"].valid);
@@ -144,7 +163,7 @@ mod tests {
         let mut seen = seen(30.0);
         let silent = Device { index: 1, name: "H100".into(), used: true, ..Device::default() };
         seen.devices.push(silent);
-        let readings = readings(&seen, false);
+        let readings = readings(&seen);
         for name in ["device_energy_uj", "device_memory_bytes", "device_memory_largest_bytes"] {
             assert_eq!(readings[name].value(), None, "{name}");
             assert_eq!(readings[name].reason(), Some("NVML does not tell it of GPU 1 (H100)"));
@@ -153,14 +172,14 @@ mod tests {
 
     #[test]
     fn each_figure_has_a_source_or_a_reason() {
-        for (name, reading) in readings(&seen(1.0), false) {
+        for (name, reading) in readings(&seen(1.0)) {
             assert_eq!(reading.value.is_some(), reading.source.is_some(), "{name}");
             assert!(reading.valid || reading.reason.is_some(), "{name}");
         }
-        let nothing = readings(&Surroundings::default(), false);
+        let nothing = readings(&Surroundings::default());
         assert_eq!(nothing["device_memory_bytes"].value(), None);
         let idle = Surroundings { devices: vec![Device::default()], ..Surroundings::default() };
-        let reason = readings(&idle, false)["device_energy_uj"].reason().unwrap().to_owned();
+        let reason = readings(&idle)["device_energy_uj"].reason().unwrap().to_owned();
         assert_eq!(reason, "no process of the trainer's was seen on a GPU");
     }
 }

@@ -84,21 +84,26 @@ impl Surroundings {
         self.missing.insert("other_cpu_s".to_owned(), "other rows ran beside it".to_owned());
     }
 
+    fn seconds(&self) -> f64 {
+        self.window_s.max(f64::MIN_POSITIVE)
+    }
+
+    /// How much of these cores others used, in words, if it is more than a little.
+    pub(super) fn strangers(&self) -> Option<String> {
+        let window_s = self.seconds();
+        let allowed = OTHERS_CORES + OTHERS_CORES_PER_CORE * self.cores as f64;
+        let other_s = self.other_cpu_s.filter(|&it| it > TICKS_S && it / window_s > allowed)?;
+        let busiest = self.busiest.iter().filter(|busy| busy.cpu_s > TICKS_S / 2.0);
+        let cores = |busy: &Busy| format!("{} {:.2}", busy.name, busy.cpu_s / window_s);
+        let names = busiest.map(cores).collect::<Vec<_>>().join(", ");
+        let names = if names.is_empty() { names } else { format!(" ({names})") };
+        Some(format!("other processes used {:.2} cores{names}", other_s / window_s))
+    }
+
     /// Why the sample is noisy, in words; nothing if it is not.
     pub fn disturbances(&self, usual: Usual) -> Vec<String> {
-        let mut found = Vec::new();
-        let window_s = self.window_s.max(f64::MIN_POSITIVE);
-        let allowed = OTHERS_CORES + OTHERS_CORES_PER_CORE * self.cores as f64;
-        if let Some(other_s) = self.other_cpu_s
-            && other_s > TICKS_S
-            && other_s / window_s > allowed
-        {
-            let busiest = self.busiest.iter().filter(|busy| busy.cpu_s > TICKS_S / 2.0);
-            let cores = |busy: &Busy| format!("{} {:.2}", busy.name, busy.cpu_s / window_s);
-            let names = busiest.map(cores).collect::<Vec<_>>().join(", ");
-            let names = if names.is_empty() { names } else { format!(" ({names})") };
-            found.push(format!("other processes used {:.2} cores{names}", other_s / window_s));
-        }
+        let mut found: Vec<String> = self.strangers().into_iter().collect();
+        let window_s = self.seconds();
         if let Some(steal_s) = self.steal_s
             && let share = steal_s / (window_s * self.cores.max(1) as f64)
             && steal_s > TICKS_S / 2.0

@@ -6,17 +6,21 @@ use serde_json::Value;
 use skip::skipped;
 use std::process::{Command, Output};
 
-/// Computes on the devices that it sees for a while: each later one holds more memory, is less busy, and the last
-/// of eight is slowed for its heat.
+/// Computes on the devices that it sees for a while: each later one holds more memory, is less busy. The last of eight is
+/// slowed for its heat, and the fourth by its power limit.
 const TRAINER: &str = r#"
 echo ':::TRAINMARK {"event":"started","protocol":2,"device":"Fake H100"}'
 seen=$(echo "$CUDA_VISIBLE_DEVICES" | tr , ' ')
-for uuid in $seen; do
-    i=${uuid#GPU-fake-}
-    heat=0; [ "$i" = 7 ] && heat=64
-    echo "$$ $((1000000000 * (i + 1))) $((90 - 10 * i)) $((1900 - i)) $heat" > "$FAKE_NVML/$i"
-done
-sleep 1.3
+on_each() {
+    for uuid in $seen; do
+        i=${uuid#GPU-fake-}; mhz=$((1900 - i)); reasons=0
+        [ "$1 $i" = "later 3" ] && mhz=1000 reasons=4
+        [ "$1 $i" = "later 7" ] && mhz=1000 reasons=64
+        echo "$$ $((1000000000 * (i + 1))) $((90 - 10 * i)) $mhz $reasons" > "$FAKE_NVML/$i"
+    done
+}
+on_each first; sleep 0.7
+on_each later; sleep 0.8
 for uuid in $seen; do rm "$FAKE_NVML/${uuid#GPU-fake-}"; done
 train_s=$(echo "$1" | awk '{ print 0.8 / $1 + 0.1 * ($1 - 1) }')
 echo ':::TRAINMARK {"event":"trained","train_s":'$train_s',"work":100,"dense_flop":1e9}'
@@ -174,7 +178,7 @@ fn of_the_devices_that_are_left_to_the_run_a_row_gets_those_that_are_linked_best
 }
 
 #[test]
-fn named_devices_are_the_ones_that_rows_get_and_heat_is_seen() {
+fn named_devices_are_the_ones_that_rows_get_and_heat_disturbs_but_a_power_limit_does_not() {
     let Some(machine) = Machine::with(8, "[2]") else { return };
     let output = machine.run(&["--devices", "3,7"]);
     let record = &machine.records(&output)[0];
@@ -182,10 +186,14 @@ fn named_devices_are_the_ones_that_rows_get_and_heat_is_seen() {
     let gpus = record["environment"]["gpus"].as_array().unwrap();
     assert_eq!(gpus[3]["links"]["GPU-fake-7"], "PCIe between NUMA nodes");
     let disturbances = record["samples"][0]["disturbances"].to_string();
-    assert!(
-        disturbances.contains("GPU 7 (Fake H100): throttled: hw_thermal_slowdown"),
-        "{disturbances}"
-    );
+    for expected in ["throttled: hw_thermal_slowdown", "its SM clock fell to 1000 of 1893 MHz"] {
+        let expected = format!("GPU 7 (Fake H100): {expected}");
+        assert!(disturbances.contains(&expected), "{disturbances}");
+    }
+    assert!(!disturbances.contains("GPU 3"), "{disturbances}");
+    let limited = &record["samples"][0]["surroundings"]["devices"][3];
+    let clocks = (&limited["sm_mhz_low"], &limited["sm_mhz_low_without_limit"]);
+    assert_eq!(clocks, (&1000.into(), &1897.into()));
 }
 
 #[test]
