@@ -21,6 +21,7 @@ mod driver;
 mod epoch;
 mod exchange;
 mod gpt;
+mod graph;
 mod mlp;
 mod mlp_fused;
 mod nccl;
