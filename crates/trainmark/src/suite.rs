@@ -587,6 +587,17 @@ mod tests {
     }
 
     #[test]
+    fn every_trainer_of_a_built_in_suite_with_targets_can_race_to_one() {
+        for name in ["mnist", "frameworks", "gpt", "devices"] {
+            let suite = LoadedSuite::built_in(name).unwrap().suite;
+            let of_rows = |trainer: &&Trainer| !trainer.models.is_empty(); // not the reference of `verify`
+            let mut trainers = suite.trainers.iter().filter(of_rows);
+            let idle = trainers.find(|trainer| trainer.race.is_empty());
+            assert_eq!(idle.map(|trainer| &trainer.name), None, "{name}");
+        }
+    }
+
+    #[test]
     fn a_small_suite_is_enough() {
         let suite = Suite::parse(SMALL, "s.toml").unwrap();
         assert_eq!(suite.timeout_s, 1800.0);
