@@ -114,6 +114,13 @@ fn check(args: &Args) -> Result<()> {
         let options = Options { plan: Some(plan.to_owned()), ..options(args, "bf16") };
         failures += grade(&case, &options);
     }
+    // Three groups of layers, rows of the embedding that devices gather, more steps than a graph of many has.
+    {
+        let shape = Shape { layers: 8, heads: 6, width: 384, context: 64, vocabulary: 2100 };
+        let case = Case { shape, batch_size: 2, count: 9, done: 0, seed: 26 };
+        let plan = Some("general,own-products".to_owned());
+        failures += grade(&case, &Options { plan, ..options(args, "bf16") });
+    }
     // Clusters of four blocks, of two and of one; more tiles of gradients than multiprocessors.
     for (layers, context, batch_size) in [(3, 64, 12), (3, 32, 3), (3, 16, 5), (6, 64, 2)] {
         let shape = Shape { layers, heads: 4, width: 128, context, vocabulary: 70 };

@@ -1,9 +1,8 @@
-//! The CUDA driver behind safe types: a device with its context and stream, memory, kernels,
-//! events, graphs. Everything is enqueued on the one stream, so order is program order. This file
-//! and the launchers are the crate's only unsafe code.
+//! The CUDA driver behind safe types: a device with its context and streams, memory, kernels, events. What is enqueued
+//! goes to the current stream, so order is program order within it.
 
+use crate::capture::{Capture, Piece};
 use crate::device::{Device, explain};
-use crate::graph::{Capture, Piece};
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
 use flate2::read::GzDecoder;
@@ -41,15 +40,15 @@ pub(crate) struct Gpu {
     /// Streams for work that may run beside that of the first: see [`Gpu::beside`].
     others: [sys::CUstream; STREAMS - 1],
     /// The one of all that work is enqueued on.
-    current: Cell<sys::CUstream>,
-    /// Of [`Gpu::capture_in_pieces`], while it captures.
-    capture: RefCell<Option<Capture>>,
+    pub(crate) current: Cell<sys::CUstream>,
+    /// A capture in pieces that goes on: see `graph.rs`.
+    pub(crate) cutting: RefCell<Option<Capture>>,
     allocated_bytes: Cell<u64>,
     peak_bytes: Cell<u64>,
     /// How long [`Gpu::synchronize`] waits.
     pub(crate) patience: Cell<Duration>,
     /// Work that may never end: to free what it uses would be to wait for it.
-    abandoned: Cell<bool>,
+    pub(crate) abandoned: Cell<bool>,
 }
 
 impl Gpu {
@@ -77,7 +76,7 @@ impl Gpu {
             stream,
             others: [beside, exchange],
             current: Cell::new(stream),
-            capture: RefCell::new(None),
+            cutting: RefCell::new(None),
             allocated_bytes,
             peak_bytes,
             patience,
@@ -118,7 +117,7 @@ impl Gpu {
         eprintln!("{event}: {buffers} in buffers, {device} in use on the device");
     }
 
-    fn error(&self, doing: &str, error: DriverError) -> TrainError {
+    pub(crate) fn error(&self, doing: &str, error: DriverError) -> TrainError {
         device_error(self.backend, doing, error)
     }
 
@@ -244,83 +243,6 @@ impl Gpu {
         let handle = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT)
             .map_err(|error| self.error("making an event", error))?;
         Ok(Event { gpu: Rc::clone(self), handle })
-    }
-}
-
-impl Gpu {
-    /// What `enqueue` enqueues, captured instead of run: one graph, of which each stream is a branch.
-    pub(crate) fn capture(
-        self: &Rc<Self>,
-        enqueue: impl FnOnce() -> Result<(), TrainError>,
-    ) -> Result<Graph, TrainError> {
-        let capture = self.begin_capture()?;
-        let enqueued = enqueue();
-        self.end_capture(capture, enqueued)
-    }
-
-    /// The same as graphs of one stream each, with events between them, which have to outlive it. In a graph that has
-    /// branches each kernel waits half a microsecond longer for the one before it, and four with memory to be set
-    /// between them (H200, driver 580): a step of `char` on two devices takes 3.06 ms like this and 3.20 as one graph.
-    pub(crate) fn capture_in_pieces(
-        self: &Rc<Self>,
-        enqueue: impl FnOnce() -> Result<(), TrainError>,
-    ) -> Result<Graph, TrainError> {
-        let capture = self.begin_capture()?;
-        self.capture.replace(Some(capture));
-        let enqueued = enqueue();
-        match self.capture.take() {
-            Some(capture) => self.end_capture(capture, enqueued),
-            None => unreachable!("it was just put there"),
-        }
-    }
-
-    /// Whether pieces are captured. If so, `next` follows the one so far, and another one of the current stream begins.
-    fn cut(&self, next: Option<Piece>) -> Result<bool, TrainError> {
-        let mut capture = self.capture.borrow_mut();
-        let Some(capture) = capture.as_mut() else { return Ok(false) };
-        let cut = capture.cut(next, self.current.get());
-        cut.map(|()| true).map_err(|error| self.error("capturing a graph", error))
-    }
-
-    fn begin_capture(&self) -> Result<Capture, TrainError> {
-        // SAFETY: the streams live as long as the graph, which has a reference to their owner.
-        unsafe { Capture::begin(self.current.get()) }
-            .map_err(|error| self.error("capturing a graph", error))
-    }
-
-    fn end_capture(
-        self: &Rc<Self>,
-        capture: Capture,
-        enqueued: Result<(), TrainError>,
-    ) -> Result<Graph, TrainError> {
-        let pieces = capture.end().map_err(|error| self.error("capturing a graph", error));
-        enqueued?;
-        Ok(Graph { gpu: Rc::clone(self), pieces: pieces? })
-    }
-}
-
-/// Launches that are replayed together.
-pub(crate) struct Graph {
-    gpu: Rc<Gpu>,
-    pieces: Vec<Piece>,
-}
-
-impl Graph {
-    pub(crate) fn launch(&self) -> Result<(), TrainError> {
-        // SAFETY: streams and events outlive it: see `Gpu::capture_in_pieces`.
-        let mut launches = self.pieces.iter().map(|piece| unsafe { piece.launch() });
-        launches
-            .try_for_each(|launched| launched)
-            .map_err(|error| self.gpu.error("replaying a graph", error))
-    }
-}
-
-impl Drop for Graph {
-    fn drop(&mut self) {
-        if !self.gpu.abandoned.get() {
-            // SAFETY: they are this graph's alone.
-            self.pieces.iter().for_each(|piece| unsafe { piece.destroy() });
-        }
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod attention;
 mod attention_fused;
+mod capture;
 mod cnn;
 mod cnn_fused;
 mod cublaslt;

@@ -207,8 +207,11 @@ impl Communicator {
 
 impl Drop for Communicator {
     fn drop(&mut self) {
-        // SAFETY: made once, destroyed once.
-        unsafe { (self.functions.leave)(self.handle) };
+        // NCCL would wait for work that may never end.
+        if !self.gpu.abandoned.get() {
+            // SAFETY: made once, destroyed once.
+            unsafe { (self.functions.leave)(self.handle) };
+        }
     }
 }
 

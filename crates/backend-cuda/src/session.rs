@@ -2,8 +2,9 @@
 
 use crate::attention::AttentionKernels;
 use crate::cnn::CnnKernels;
-use crate::driver::{Buffer, Event, Gpu, Graph};
+use crate::driver::{Buffer, Event, Gpu};
 use crate::epoch::{Chunk, EpochKernels, Progress, Resident, output_layer};
+use crate::graph::Graph;
 use crate::mlp::MlpKernels;
 use crate::mlp_fused::MlpFused;
 use crate::plan::{FusedKernel, Place, Plan, StepKernels};

@@ -6,7 +6,8 @@ use nn::gpt::Shape;
 
 /// Rows of the token embedding come in as many.
 const VOCABULARY_STEP: usize = 64;
-/// Tensors begin at a multiple of this: 256 bytes of bf16, which cuBLASLt assumes unless it is told otherwise.
+/// Tensors begin at a multiple of this: 256 bytes of bf16, which cuBLASLt takes for granted when it proposes algorithms.
+/// Activations do where a layer's are a multiple of it, others at 16 bytes.
 const ALIGNMENT: usize = 128;
 
 /// The matrices of a block, as offsets in the flat buffers.
@@ -36,7 +37,7 @@ pub(crate) struct Layout {
     pub(crate) layers: Vec<Layer>,
     /// (2 layers + 1, width): ln_1 and ln_2 of each block, ln_f.
     pub(crate) gains: usize,
-    /// Of the whole, a multiple of 8. All before `gains` decays.
+    /// Of the whole, a multiple of `ALIGNMENT`. All before `gains` decays.
     pub(crate) len: usize,
     pub(crate) padded_vocabulary: usize,
     shape: Shape,

@@ -202,8 +202,7 @@ impl Linear {
         let Some(own_weights) = &self.own_weights else { return Ok(()) };
         let products = [&self.qkv_weight, &self.out_weight, &self.up_weight, &self.down_weight];
         let library_s = products.iter().map(|product| 1e-6 * product.chosen.0).sum::<f64>();
-        let Some(lowest) = weights::group(&memory.sizes, 0) else { return Ok(()) };
-        let group = lowest.len();
+        let group = weights::group(&memory.sizes, 0).map_or(1, |lowest| lowest.len());
         let own_s = seconds(gpu, 1, &|_| own_weights.enqueue(memory, 0..group))? / group as f64;
         self.report += &format!(
             "a layer's gradients of weights: {library_s:.7} s, by our own, {group} layers at once, \

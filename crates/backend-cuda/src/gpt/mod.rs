@@ -15,7 +15,8 @@ mod step;
 mod weights;
 
 use crate::cublaslt::{CublasLt, Element, WORKSPACE_BYTES};
-use crate::driver::{Buffer, Event, Gpu, Graph};
+use crate::driver::{Buffer, Event, Gpu};
+use crate::graph::Graph;
 use crate::scratch::Scratch;
 use attention::{Attention, Choice};
 use linear::{Linear, OwnProducts};
@@ -100,7 +101,8 @@ impl Plan {
 
 /// Captured steps.
 struct Graphs {
-    many: Graph,
+    /// Of [`GRAPH_STEPS`]; none of steps in pieces, of which many are as many launches.
+    many: Option<Graph>,
     one: Graph,
 }
 
@@ -114,7 +116,7 @@ struct Prediction {
 pub(crate) use replicas::Replicas;
 
 pub(crate) struct GptSession<'data> {
-    // Dropped in this order: graphs before the buffers that they point into.
+    // Dropped in this order: graphs before the buffers and events that they use.
     graphs: Option<Graphs>,
     step: Step,
     prediction: Option<Prediction>,
@@ -151,9 +153,9 @@ impl<'data> GptSession<'data> {
         gpu.tell_memory("the device is started");
         let scratch = Scratch::new(gpu);
         // An algorithm that wants scratch has a counter there set to zero before it, which takes as long in a step as it
-        // gains in bf16. A step of `char` in float32 takes 29.8 ms with them and 36.5 without. Of narrow models only
-        // predictions have such products.
-        let scratches = element == Element::Float32 && !narrow;
+        // gains, but for gradients of weights: a step of `char` takes 2.92 ms without such algorithms and 3.00 with
+        // them, in float32 36.5 and 29.8. Of narrow models only predictions have such products.
+        let scratches = !narrow && !weights::fits(gpu.device(), &sizes);
         let workspace_bytes = if scratches { WORKSPACE_BYTES } else { 0 };
         let plain = plan.plain_products.then(|| plain::products(gpu)).transpose()?;
         let library = CublasLt::open(gpu, &scratch, workspace_bytes, plain)?;
@@ -182,7 +184,7 @@ impl<'data> GptSession<'data> {
         gpu.tell_memory("kernels are chosen");
         let pays = || rows_and_width <= OVERLAPPED && !step.groups_weights();
         if !is_narrow && plan.overlap.unwrap_or_else(pays) {
-            step.overlap()?;
+            step.overlap(workspace_bytes)?;
         }
         if std::env::var_os("TRAINMARK_CUDA_PRODUCTS").is_some() {
             eprint!("{}", step.kernels.linear.report());
@@ -213,14 +215,14 @@ impl<'data> GptSession<'data> {
         let mut losses = [0.0; GRAPH_STEPS + 1];
         self.train(&starts[..self.job.batch_size], &mut losses[..1])?;
         if self.plan.graph {
-            let capture = |steps| {
-                let enqueue = || (0..steps).try_for_each(|_| self.step.enqueue());
-                match self.step.exchanges_in_pieces() {
-                    true => self.gpu.capture_in_pieces(enqueue),
-                    false => self.gpu.capture(enqueue),
-                }
-            };
-            self.graphs = Some(Graphs { many: capture(GRAPH_STEPS)?, one: capture(1)? });
+            let enqueue = |steps| (0..steps).try_for_each(|_| self.step.enqueue());
+            self.graphs = Some(match self.step.is_captured_in_pieces() {
+                true => Graphs { many: None, one: self.gpu.capture_in_pieces(|| enqueue(1))? },
+                false => Graphs {
+                    many: Some(self.gpu.capture(|| enqueue(GRAPH_STEPS))?),
+                    one: self.gpu.capture(|| enqueue(1))?,
+                },
+            });
             self.train(&starts, &mut losses)?;
         }
         self.set_state(&State::zeros(self.job.shape))?;
@@ -231,9 +233,10 @@ impl<'data> GptSession<'data> {
     fn enqueue(&self, steps: usize) -> Result<(), TrainError> {
         match &self.graphs {
             None => (0..steps).try_for_each(|_| self.step.enqueue()),
-            Some(graphs) => {
-                (0..steps / GRAPH_STEPS).try_for_each(|_| graphs.many.launch())?;
-                (0..steps % GRAPH_STEPS).try_for_each(|_| graphs.one.launch())
+            Some(Graphs { many: None, one }) => (0..steps).try_for_each(|_| one.launch()),
+            Some(Graphs { many: Some(many), one }) => {
+                (0..steps / GRAPH_STEPS).try_for_each(|_| many.launch())?;
+                (0..steps % GRAPH_STEPS).try_for_each(|_| one.launch())
             }
         }
     }

@@ -13,8 +13,8 @@ use nn::backend::TrainError;
 use std::ops::Range;
 use std::rc::Rc;
 
-/// Layers whose gradients are found together, and those of the first ones summed when the way back is done: on two H200
-/// the embedded rows of GPT-2 take as long as the gradients of so many layers' weights, 0.6 ms.
+/// The first layers, whose gradients are found together and summed when the way back is done: on two H200 the embedded
+/// rows of GPT-2 take as long as the gradients of so many layers' weights, 0.6 ms.
 pub(crate) const LAST_LAYERS: usize = 2;
 
 /// The ways to the other devices.

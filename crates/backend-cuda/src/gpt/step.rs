@@ -8,7 +8,6 @@ use super::memory::Memory;
 use super::narrow::NarrowKernels;
 use super::others::{LAST_LAYERS, Others, Ways};
 use super::rows::{RowKernels, Source};
-use crate::cublaslt::WORKSPACE_BYTES;
 use crate::driver::{Event, Gpu, Lane};
 use nn::backend::TrainError;
 use std::cell::Cell;
@@ -74,9 +73,9 @@ impl Step {
         self.kernels.linear.groups_weights()
     }
 
-    /// Lets tasks run beside the way back from now on.
-    pub(crate) fn overlap(&mut self) -> Result<(), TrainError> {
-        self.memory.scratch.reserve_beside(WORKSPACE_BYTES)?;
+    /// Lets tasks run beside the way back from now on, with so much scratch memory for products.
+    pub(crate) fn overlap(&mut self, workspace_bytes: usize) -> Result<(), TrainError> {
+        self.memory.scratch.reserve_beside(workspace_bytes)?;
         let event = || self.gpu.event();
         let done: Vec<Event> = (0..TASKS).map(|_| event()).collect::<Result<_, _>>()?;
         self.beside = Some(Beside { ready: event()?, done, pending: Default::default() });
@@ -87,8 +86,9 @@ impl Step {
         self.beside.is_some()
     }
 
-    /// Whether other devices share steps that are long enough for launches of several graphs.
-    pub(crate) fn exchanges_in_pieces(&self) -> bool {
+    /// Whether a step is captured in pieces: where other devices share it. Narrow models' steps are too short for so
+    /// many launches, and those with tasks beside the way back would have a piece for each task.
+    pub(crate) fn is_captured_in_pieces(&self) -> bool {
         self.others.is_some() && self.kernels.narrow.is_none() && !self.overlaps()
     }
 

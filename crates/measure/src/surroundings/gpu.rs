@@ -260,12 +260,14 @@ impl Window {
             if !at_clocks {
                 return;
             }
-            let reasons = device.current_throttle_reasons().unwrap_or(ThrottleReasons::empty());
+            // Before and after the clock, which may change between them. Those that are not known excuse nothing.
+            let reasons = || device.current_throttle_reasons().unwrap_or(ThrottleReasons::empty());
+            let before = reasons();
             if let Ok(mhz) = device.clock_info(Clock::SM) {
                 let lower = |low: Option<u32>| Some(low.map_or(mhz, |low| low.min(mhz)));
                 seen.sm_mhz_low = lower(seen.sm_mhz_low);
                 seen.sm_mhz_high = seen.sm_mhz_high.max(Some(mhz));
-                if !reasons.intersects(LIMITS) {
+                if !(before | reasons()).intersects(LIMITS) {
                     seen.sm_mhz_low_without_limit = lower(seen.sm_mhz_low_without_limit);
                 }
             }
@@ -273,7 +275,7 @@ impl Window {
                 *busy = (busy.0 + rates.gpu, busy.1 + 1);
                 seen.busy_percent = Some(f64::from(busy.0) / f64::from(busy.1));
             }
-            seen.throttled.extend(slowdowns(reasons));
+            seen.throttled.extend(slowdowns(before));
         });
         self.own = own;
     }
@@ -356,8 +358,7 @@ fn processes(device: &nvml_wrapper::Device) -> Vec<(u32, Option<u64>)> {
         .collect()
 }
 
-/// What belongs to the machine, or comes of the trainer's own load, and is no disturbance: a power limit that the board
-/// always runs into under load, clocks that the administrator set, idleness.
+/// Limits of the machine, or of the trainer's own load. None of them is a disturbance.
 const LIMITS: ThrottleReasons = ThrottleReasons::GPU_IDLE
     .union(ThrottleReasons::APPLICATIONS_CLOCKS_SETTING)
     .union(ThrottleReasons::SW_POWER_CAP);
@@ -414,8 +415,9 @@ mod tests {
 
     #[test]
     fn limits_that_belong_to_the_machine_are_no_slowdown() {
-        assert_eq!(slowdowns(LIMITS).count(), 0);
-        let hot: Vec<String> = slowdowns(LIMITS | ThrottleReasons::SW_THERMAL_SLOWDOWN).collect();
+        let usual = ThrottleReasons::GPU_IDLE | ThrottleReasons::SW_POWER_CAP;
+        assert_eq!(slowdowns(usual).count(), 0);
+        let hot: Vec<String> = slowdowns(usual | ThrottleReasons::SW_THERMAL_SLOWDOWN).collect();
         assert_eq!(hot, ["sw_thermal_slowdown"]);
     }
 }

@@ -13,17 +13,24 @@ impl Surroundings {
     /// By name. `beside` is whether other trainers of this harness computed meanwhile, on other devices. Energy is
     /// everybody's who did, and needs a window that is long against the time between two updates of its counter.
     pub fn readings(&self, beside: bool) -> [(&'static str, Reading); 5] {
-        let invalid = |least_s: f64, shared: bool| {
+        let invalid = |least_s: f64, shared: Option<&str>| {
             let window_s = self.window_s;
-            if window_s < least_s {
-                Some(format!("a run of {window_s:.1} s is too short: {least_s:.0} s are needed"))
-            } else {
-                let why = "other processes computed at the same time, so it cannot be attributed";
-                shared.then(|| why.to_owned())
+            match window_s < least_s {
+                true => {
+                    let least = format!("{least_s:.0} s are needed");
+                    Some(format!("a run of {window_s:.1} s is too short: {least}"))
+                }
+                false => shared.map(|why| format!("{why}, so it cannot be attributed")),
             }
         };
-        let cpu_shared = beside || self.strangers().is_some();
-        let device_shared = self.devices.iter().any(|device| device.used && device.others > 0);
+        let others = "other processes computed at the same time";
+        let cpu_shared = if beside || self.strangers().is_some() || self.steal().is_some() {
+            Some(others)
+        } else {
+            self.other_cpu_s.is_none().then_some("nobody knows what other processes did")
+        };
+        let shared = self.devices.iter().any(|device| device.used && device.others > 0);
+        let device_shared = shared.then_some(others);
         let cpu = self.cpu_energy_uj.map(|energy| energy as f64);
         let cpu = Reading::of(
             cpu.ok_or_else(|| self.why_missing("cpu_energy_uj")),
@@ -93,6 +100,7 @@ mod tests {
         };
         Surroundings {
             window_s,
+            other_cpu_s: Some(0.0),
             cpu_energy_uj: Some(7_000_000),
             devices: vec![device],
             ..Surroundings::default()
@@ -112,7 +120,10 @@ mod tests {
         assert_eq!(valid(&seen(0.5)), (false, false));
         assert_eq!(valid(&seen(5.0)), (true, false));
         assert_eq!(valid(&seen(30.0)), (true, true));
-        assert_eq!(valid(&Surroundings { other_cpu_s: Some(30.0), ..seen(30.0) }), (false, true));
+        for (other_cpu_s, steal_s) in [(Some(30.0), None), (None, None), (Some(0.0), Some(9.0))] {
+            let disturbed = Surroundings { other_cpu_s, steal_s, ..seen(30.0) };
+            assert_eq!(valid(&disturbed), (false, true), "{other_cpu_s:?} {steal_s:?}");
+        }
         let mut shared = seen(30.0);
         shared.devices.push(Device { others: 1, ..Device::default() });
         assert_eq!(valid(&shared), (true, true), "nobody asks for the energy of another device");

@@ -100,17 +100,17 @@ impl Surroundings {
         Some(format!("other processes used {:.2} cores{names}", other_s / window_s))
     }
 
+    /// How much of their time the hypervisor took, in words, if it is more than a little.
+    pub(super) fn steal(&self) -> Option<String> {
+        let steal_s = self.steal_s.filter(|&it| it > TICKS_S / 2.0)?;
+        let share = steal_s / (self.seconds() * self.cores.max(1) as f64);
+        let words = || format!("the hypervisor took {:.1} % of the CPU time", share * 100.0);
+        (share > STEAL_SHARE).then(words)
+    }
+
     /// Why the sample is noisy, in words; nothing if it is not.
     pub fn disturbances(&self, usual: Usual) -> Vec<String> {
-        let mut found: Vec<String> = self.strangers().into_iter().collect();
-        let window_s = self.seconds();
-        if let Some(steal_s) = self.steal_s
-            && let share = steal_s / (window_s * self.cores.max(1) as f64)
-            && steal_s > TICKS_S / 2.0
-            && share > STEAL_SHARE
-        {
-            found.push(format!("the hypervisor took {:.1} % of the CPU time", share * 100.0));
-        }
+        let mut found: Vec<String> = self.strangers().into_iter().chain(self.steal()).collect();
         if let (Some(low), Some(high)) = (self.mhz_low, usual.highest_mhz)
             && low < high * CLOCK_SHARE
         {

@@ -6,7 +6,7 @@ use serde_json::Value;
 use skip::skipped;
 use std::process::{Command, Output};
 
-/// Computes on the devices that it sees for a while: each later one holds more memory, is less busy. The last of eight is
+/// Computes on the devices that it sees for a while: each later one holds more memory and is less busy. The last of eight is
 /// slowed for its heat, and the fourth by its power limit.
 const TRAINER: &str = r#"
 echo ':::TRAINMARK {"event":"started","protocol":2,"device":"Fake H100"}'
@@ -16,11 +16,12 @@ on_each() {
         i=${uuid#GPU-fake-}; mhz=$((1900 - i)); reasons=0
         [ "$1 $i" = "later 3" ] && mhz=1000 reasons=4
         [ "$1 $i" = "later 7" ] && mhz=1000 reasons=64
-        echo "$$ $((1000000000 * (i + 1))) $((90 - 10 * i)) $mhz $reasons" > "$FAKE_NVML/$i"
+        echo "$$ $((1000000000 * (i + 1))) $((90 - 10 * i)) $mhz $reasons" > "$FAKE_NVML/.$i"
+        mv "$FAKE_NVML/.$i" "$FAKE_NVML/$i"
     done
 }
-on_each first; sleep 0.7
-on_each later; sleep 0.8
+on_each first; sleep 1.2
+on_each later; sleep 1.2
 for uuid in $seen; do rm "$FAKE_NVML/${uuid#GPU-fake-}"; done
 train_s=$(echo "$1" | awk '{ print 0.8 / $1 + 0.1 * ($1 - 1) }')
 echo ':::TRAINMARK {"event":"trained","train_s":'$train_s',"work":100,"dense_flop":1e9}'
