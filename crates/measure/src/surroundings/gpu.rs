@@ -3,7 +3,7 @@
 //!
 //! The library is loaded at run time; without it, or without a device, every figure is absent with
 //! the reason. Memory, energy and clocks were read on an H100 and on two H200 at once, whose NVLink was seen
-//! (docs/several-devices.md); throttling, other processes and links of PCIe were never met, and are written
+//! (docs/several-devices.md); throttling, a clock's reasons and links of PCIe were never met, and are written
 //! against NVML's documentation.
 
 use crate::process;
