@@ -2,7 +2,7 @@
 //! `schema/verification.schema.json` says the same to other programs.
 
 use crate::task::KeyRecord;
-use crate::{Record, old, write};
+use crate::{Record, old, race, write};
 use measure::machine::Machine;
 pub use protocol::grade::Grade;
 use serde::{Deserialize, Serialize};
@@ -67,14 +67,15 @@ pub struct QuantityRecord {
 }
 
 /// Whether two configurations differ at most in what does not change the steps, such as how long and from
-/// which random weights they train. `keys` are those that the suite declares.
+/// which random weights they train, or to which target they race. `keys` are those that the suite declares.
 pub fn same_training(
     one: &Map<String, Value>,
     other: &Map<String, Value>,
     keys: &BTreeMap<String, KeyRecord>,
 ) -> bool {
     let declared = |key: &str| keys.get(key).or_else(|| old::KEYS.get(key));
-    let relevant = |key: &&String| declared(key).is_none_or(|key| key.changes_steps);
+    let relevant =
+        |key: &&String| *key != race::TARGET && declared(key).is_none_or(|key| key.changes_steps);
     let count = |map: &Map<String, Value>| map.keys().filter(relevant).count();
     count(one) == count(other)
         && one
@@ -180,11 +181,12 @@ mod tests {
     }
 
     #[test]
-    fn epochs_and_seed_change_nothing_and_everything_else_does() {
+    fn epochs_seed_and_a_races_target_change_nothing_and_everything_else_does() {
         let known = config(json!({"epochs": 1, "seed": 3, "hidden_size": 512}));
         let same = |other: Value| same_training(&known, &config(other), &BTreeMap::new());
         assert!(same(json!({"hidden_size": 512, "seed": 42, "epochs": 5})));
         assert!(same(json!({"hidden_size": 512})));
+        assert!(same(json!({"hidden_size": 512, "target": 1.945})));
         assert!(!same(json!({"hidden_size": 256, "epochs": 1, "seed": 3})));
         assert!(!same(json!({"epochs": 1})));
         assert!(!same(json!({"hidden_size": 512, "threads": 1})));
