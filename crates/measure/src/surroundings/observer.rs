@@ -57,11 +57,11 @@ impl Observer {
     /// `only`: the GPUs to look at, by UUID, where other trainers run at the same time on others.
     pub fn open(&self, pair: Result<[usize; 2], String>, only: Option<Vec<String>>) -> Window {
         let round_trip = placement::round_trip_ns(&pair);
-        let gpus = self.gpus.clone();
+        // Before the trainer starts: whoever is on a GPU by then is somebody else.
+        let mut devices = gpu::Window::open(&self.gpus, only.as_deref());
         let (stop, stopped) = channel();
         let looker = std::thread::Builder::new().name("surroundings".to_owned()).spawn(move || {
-            let (mut clocks, mut devices) =
-                (Clocks::new(), gpu::Window::open(&gpus, only.as_deref()));
+            let mut clocks = Clocks::new();
             // A trainer may be on a GPU for a fraction of a second only.
             let looks = if devices.is_empty() { 1 } else { DEVICE_LOOKS };
             // The first look at clocks comes after they have had time to rise.

@@ -198,6 +198,16 @@ fn named_devices_are_the_ones_that_rows_get_and_heat_disturbs_but_a_power_limit_
 }
 
 #[test]
+fn a_trainer_that_is_on_its_device_before_nvml_has_answered_is_no_stranger() {
+    let Some(machine) = Machine::with(1, "[1]") else { return };
+    let mut run = machine.trainmark("run");
+    run.args(["--suite", "suite.toml", "--out", "out"]).env("FAKE_NVML_SLOW", "1");
+    let output = run.output().unwrap();
+    let device = &machine.records(&output)[0]["samples"][0]["surroundings"]["devices"][0];
+    assert_eq!((&device["used"], &device["others"]), (&true.into(), &0.into()), "{device}");
+}
+
+#[test]
 fn rows_run_side_by_side_on_devices_of_their_own_only_when_asked() {
     let Some(machine) = Machine::with(8, "[2, 3, 4]") else { return };
     let output = machine.run(&["--parallel-rows"]);

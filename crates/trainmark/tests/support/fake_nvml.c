@@ -1,6 +1,7 @@
 /* A library that stands for libnvidia-ml.so.1: $FAKE_NVML_DEVICES equal GPUs, pairs of them linked by NVLink, four to
  * a NUMA node. Whoever computes on GPU i writes `PID BYTES BUSY MHZ THROTTLE` into the file $FAKE_NVML/i. Each draws
- * 100 W. Only what the harness calls is here; values and layouts are those of NVIDIA's nvml.h. */
+ * 100 W. With $FAKE_NVML_SLOW the first question about processes takes half a second. Only what the harness calls is
+ * here; values and layouts are those of NVIDIA's nvml.h. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -95,6 +96,8 @@ int nvmlDeviceGetTotalEnergyConsumption(void *device, unsigned long long *millij
 }
 
 int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, struct process *processes) {
+    static int asked;
+    if (getenv("FAKE_NVML_SLOW") && !asked++) nanosleep(&(struct timespec){0, 500000000}, NULL);
     struct use use = use_of(device);
     unsigned room = *count;
     *count = use.pid ? 1 : 0;
