@@ -139,13 +139,8 @@ impl Gpu {
 
     /// Lets what is enqueued next on the current stream wait for `event`.
     pub(crate) fn wait_for(&self, event: &Event) -> Result<(), TrainError> {
-        if self.cut(Some(Piece::Wait(event.handle, self.current.get())))? {
-            return Ok(());
-        }
-        let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
         // SAFETY: both are alive.
-        unsafe { result::stream::wait_event(self.current.get(), event.handle, flags) }
-            .map_err(|error| self.error("waiting for an event", error))
+        unsafe { self.place(Piece::Wait(event.handle, self.current.get()), "waiting for an event") }
     }
 
     /// What `enqueue` enqueues goes to another stream. It begins when `ready` has happened, which is where
@@ -162,7 +157,7 @@ impl Gpu {
         let enqueued =
             self.wait_for(ready).and_then(|()| enqueue()).and_then(|()| self.record(done));
         self.current.set(before);
-        enqueued.and(self.cut(None).map(|_| ()))
+        enqueued.and(self.cut(None))
     }
 
     /// Memory for `len` elements, all bytes zero.
@@ -231,12 +226,8 @@ impl Gpu {
 
     /// Enqueues an event.
     pub(crate) fn record(&self, event: &Event) -> Result<(), TrainError> {
-        if self.cut(Some(Piece::Record(event.handle, self.current.get())))? {
-            return Ok(());
-        }
         // SAFETY: both are alive.
-        unsafe { result::event::record(event.handle, self.current.get()) }
-            .map_err(|error| self.error("recording an event", error))
+        unsafe { self.place(Piece::Record(event.handle, self.current.get()), "recording an event") }
     }
 
     pub(crate) fn event(self: &Rc<Self>) -> Result<Event, TrainError> {

@@ -32,12 +32,24 @@ impl Gpu {
         }
     }
 
-    /// Whether pieces are captured. If so, `next` follows the one so far, and another one of the current stream begins.
-    pub(crate) fn cut(&self, next: Option<Piece>) -> Result<bool, TrainError> {
+    /// If pieces are captured, `next` follows the one so far, and another one of the current stream begins.
+    pub(crate) fn cut(&self, next: Option<Piece>) -> Result<(), TrainError> {
         let mut cutting = self.cutting.borrow_mut();
-        let Some(capture) = cutting.as_mut() else { return Ok(false) };
+        let Some(capture) = cutting.as_mut() else { return Ok(()) };
         let cut = capture.cut(next, self.current.get());
-        cut.map(|()| true).map_err(|error| self.error("capturing a graph", error))
+        cut.map_err(|error| self.error("capturing a graph", error))
+    }
+
+    /// Enqueues `piece`, or lets it follow the pieces that are captured.
+    ///
+    /// # Safety
+    /// What it is made of is alive, as long as it may be replayed.
+    pub(crate) unsafe fn place(&self, piece: Piece, doing: &str) -> Result<(), TrainError> {
+        if self.cutting.borrow().is_some() {
+            return self.cut(Some(piece));
+        }
+        // SAFETY: as this function's.
+        unsafe { piece.launch() }.map_err(|error| self.error(doing, error))
     }
 
     fn begin_capture(&self) -> Result<Capture, TrainError> {

@@ -56,6 +56,15 @@ pub fn percent(text: &str) -> Result<f64, String> {
     Ok(percent / 100.0)
 }
 
+/// A number that is neither infinite nor none.
+///
+/// # Errors
+/// If it is no such number.
+pub fn number(text: &str) -> Result<f64, String> {
+    let number = text.trim().parse::<f64>().map_err(|error| error.to_string())?;
+    if number.is_finite() { Ok(number) } else { Err("give a finite number".to_owned()) }
+}
+
 /// Logical cores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cpus(pub Vec<usize>);
@@ -93,6 +102,14 @@ mod tests {
         }
         for wrong in ["", "0", "-1", "nan", "ten", "5 weeks", "1e99h", "-5m"] {
             assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_finite() {
+        assert_eq!((number("1.945"), number(" -2e3")), (Ok(1.945), Ok(-2000.0)));
+        for wrong in ["", "nan", "-inf", "1e400", "two"] {
+            assert!(number(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -81,7 +81,7 @@ pub struct Args {
     #[arg(long, help_heading = "Measuring", hide_short_help = true, value_name = "PERCENT", value_parser = units::percent, conflicts_with = "target")]
     target_accuracy: Option<f64>,
     /// Race to this value of the task's quality, in its own unit
-    #[arg(long, help_heading = "Measuring", value_name = "VALUE", allow_negative_numbers = true)]
+    #[arg(long, help_heading = "Measuring", value_name = "VALUE", value_parser = units::number, allow_negative_numbers = true)]
     target: Option<f64>,
     /// Repeat a sample that was disturbed by other load, steal time, moved cores, a falling clock or
     /// throttling, up to N times [3 if no number is given]; the disturbed samples stay in the file and
