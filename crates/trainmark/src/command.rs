@@ -196,6 +196,9 @@ pub struct Agenda<'a> {
     /// The file or folder of the data; empty if there is none.
     pub data: PathBuf,
     pub allow_software: bool,
+    /// The variables that show a probe the run's devices, if any are named: on others it would disturb whoever
+    /// trains there.
+    pub shown: BTreeMap<String, String>,
 }
 
 impl Agenda<'_> {
@@ -227,7 +230,8 @@ impl Agenda<'_> {
         if self.allow_software {
             words.extend(declared.allow_software.iter().cloned());
         }
-        Ok(Some(Command::plain(Purpose::Probe, words, &self.loaded.root)))
+        let plain = Command::plain(Purpose::Probe, words, &self.loaded.root);
+        Ok(Some(Command { environment: self.shown.clone(), ..plain }))
     }
 
     /// Trains a row, or verifies it: the same command, and another environment. `folder` belongs to this

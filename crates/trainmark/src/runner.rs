@@ -36,6 +36,7 @@ use record::{
     Sample, Status, Timing, TrainerRecord, noise_store, race, roofline,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -137,6 +138,35 @@ pub struct Runner<'a> {
     seal: Mutex<Seal>,
 }
 
+/// The devices and cores that a run may use, and who looks at them.
+pub struct Resources {
+    observer: Observer,
+    environment: Environment,
+    pool: Pool,
+}
+
+impl Resources {
+    /// Looks which devices there are.
+    ///
+    /// # Errors
+    /// If a device is named that there is not.
+    pub fn of(settings: &Settings) -> Result<Resources> {
+        let observer = Observer::new();
+        let environment = Environment::detect(observer.gpus());
+        let gpus =
+            observer.gpus().reason().map_or(Ok(&*environment.gpus), |why| Err(why.to_owned()));
+        let cores = settings.limits.cpus.clone().unwrap_or_else(::machine::cores);
+        let inherited = std::env::var(share::INHERITED).ok();
+        let pool = Pool::new(gpus, settings.devices.as_deref(), inherited, cores)?;
+        Ok(Resources { observer, environment, pool })
+    }
+
+    /// The variables that show a program the devices that were named, if any were.
+    pub fn shown(&self) -> BTreeMap<String, String> {
+        self.pool.shown()
+    }
+}
+
 /// One start of a row's trainer that is being prepared.
 pub struct Prepared {
     pub command: Command,
@@ -160,12 +190,13 @@ impl<'a> Runner<'a> {
     /// Looks at the machine once, for a run that begins now.
     ///
     /// # Errors
-    /// If there is no place for temporary files, or a device is named that there is not.
+    /// If there is no place for temporary files.
     pub fn new(
         agenda: Agenda<'a>,
         dataset: Dataset,
         trainers: Trainers,
         settings: Settings,
+        resources: Resources,
         cancel: &CancelToken,
     ) -> Result<Runner<'a>> {
         let machine = Machine::detect();
@@ -179,14 +210,9 @@ impl<'a> Runner<'a> {
                  of its peak in reports"
             );
         }
-        let observer = Observer::new();
-        let environment = Environment::detect(observer.gpus());
-        let gpus =
-            observer.gpus().reason().map_or(Ok(&*environment.gpus), |why| Err(why.to_owned()));
-        let cores = settings.limits.cpus.clone().unwrap_or_else(::machine::cores);
-        let inherited = std::env::var(share::INHERITED).ok();
+        let Resources { observer, environment, pool } = resources;
         Ok(Runner {
-            pool: Pool::new(gpus, settings.devices.as_deref(), inherited, cores)?,
+            pool,
             run: new_run(agenda.loaded, settings.quick),
             cancel: cancel.clone(),
             capability,

@@ -147,6 +147,14 @@ impl Pool {
         Ok(Pool { devices, named: named.is_some(), links: links.collect(), cores })
     }
 
+    /// The variables that show a program the devices that were named, if any were.
+    pub fn shown(&self) -> BTreeMap<String, String> {
+        match (self.named, &self.devices) {
+            (true, Ok(all)) => visible(all),
+            _ => BTreeMap::new(),
+        }
+    }
+
     /// What a row gets beside those that have theirs.
     ///
     /// # Errors
@@ -169,8 +177,8 @@ impl Pool {
             free.truncate(wanted);
             share.devices = free;
             share.environment = visible(&share.devices);
-        } else if let (true, Ok(all)) = (self.named, &self.devices) {
-            share.environment = visible(all);
+        } else {
+            share.environment = self.shown();
         }
         if let Some(wanted) = needs.cores {
             let others = || taken.iter().filter_map(|it| it.cores.as_ref()).flatten();

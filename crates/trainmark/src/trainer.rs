@@ -284,7 +284,8 @@ mod tests {
         let loaded = LoadedSuite::of_text(text, "mine.toml", std::env::temp_dir()).unwrap();
         let mut heard = Heard::default();
         let data = "data".into();
-        let agenda = Agenda { loaded: &loaded, data, allow_software: false };
+        let agenda =
+            Agenda { loaded: &loaded, data, allow_software: false, shown: BTreeMap::new() };
         let result = build(&agenda, 0, &mut heard);
         (result, heard.0)
     }

@@ -10,6 +10,7 @@ use anyhow::{Result, anyhow, bail};
 use measure::launch::CancelToken;
 use measure::text::one_line;
 use record::name::{meant, unknown};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -51,7 +52,12 @@ pub struct Args {
 /// If the suite cannot be used or has no such trainer. A set-up that fails is a line, not an error.
 pub fn run(args: &Args) -> Result<u8> {
     let loaded = LoadedSuite::find(Some(args.suite.as_deref().unwrap_or(Path::new(DEFAULT))))?;
-    let agenda = Agenda { loaded: &loaded, data: PathBuf::new(), allow_software: false };
+    let agenda = Agenda {
+        loaded: &loaded,
+        data: PathBuf::new(),
+        allow_software: false,
+        shown: BTreeMap::new(),
+    };
     let selected = selected(&loaded, &args.trainer)?;
     if args.dry_run {
         let mut commands = Vec::new();

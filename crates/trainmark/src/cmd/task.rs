@@ -7,7 +7,7 @@
 use crate::command::Agenda;
 use crate::data;
 use crate::executor::Order;
-use crate::runner::{Runner, cancelled_by_signals};
+use crate::runner::{Resources, Runner, cancelled_by_signals};
 use crate::trainer::{self, Plain};
 use anyhow::{Context, Result, bail};
 use measure::text::one_line;
@@ -59,11 +59,13 @@ pub fn run(args: &Args) -> Result<u8> {
     }
     let allow_software = order.settings.allow_software;
     let data = dataset.directory.clone();
-    let agenda = Agenda { loaded: &loaded, data, allow_software };
+    let resources = Resources::of(&order.settings)?;
+    let agenda = Agenda { loaded: &loaded, data, allow_software, shown: resources.shown() };
     // It was built where the order was given.
     let ready = trainer::ready(&agenda, row.trainer, &cancel, &mut Plain);
     let trainers = BTreeMap::from([(row.trainer, ready)]);
-    let mut runner = Runner::new(agenda, dataset, trainers, order.settings.clone(), &cancel)?;
+    let mut runner =
+        Runner::new(agenda, dataset, trainers, order.settings.clone(), resources, &cancel)?;
     runner.run = order.run.clone();
     let result = runner.sample(row, task.round, None, &mut |_| {})?;
     let hint = || format!("--result {}: cannot be written", args.result.display());

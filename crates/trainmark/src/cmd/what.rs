@@ -3,7 +3,7 @@
 use crate::command::{Agenda, Command, Purpose};
 use crate::data;
 use crate::plan::{Row, Selection};
-use crate::runner::{Limits, Runner, Settings};
+use crate::runner::{Limits, Resources, Runner, Settings};
 use crate::suite::LoadedSuite;
 use crate::trainer::{Plain, make_ready};
 use crate::units;
@@ -102,7 +102,8 @@ impl What {
         purpose: Purpose,
     ) -> Result<Vec<Command>> {
         let data = data::place(loaded, self.data.as_deref())?.unwrap_or_default();
-        Agenda { loaded, data, allow_software: self.allow_software }.commands(rows, purpose)
+        let (allow_software, shown) = (self.allow_software, BTreeMap::new());
+        Agenda { loaded, data, allow_software, shown }.commands(rows, purpose)
     }
 
     /// Finds the data, makes the trainers of these rows ready, and looks at the machine: all that a run needs.
@@ -119,9 +120,10 @@ impl What {
         let dataset = data::prepare(loaded, self.data.as_deref())?;
         eprintln!("Data  {dataset}");
         let (data, allow_software) = (dataset.directory.clone(), self.allow_software);
-        let agenda = Agenda { loaded, data, allow_software };
+        let resources = Resources::of(&settings)?;
+        let agenda = Agenda { loaded, data, allow_software, shown: resources.shown() };
         let trainers = make_ready(&agenda, rows, cancel, &mut Plain);
-        Runner::new(agenda, dataset, trainers, settings, cancel)
+        Runner::new(agenda, dataset, trainers, settings, resources, cancel)
     }
 
     /// The longest time that a sample may take.

@@ -168,6 +168,24 @@ fn a_row_that_asks_for_more_than_there_is_is_unavailable_with_both_numbers() {
     );
 }
 
+/// What a probe opens on a GPU would disturb whoever trains there.
+#[test]
+fn a_probe_sees_the_named_devices_alone() {
+    let Some(machine) = Machine::with(2, "[1]") else { return };
+    let suite = std::fs::read_to_string(machine.place.path("suite.toml")).unwrap();
+    let suite = suite.replace("\ndevices = ", "\nprobe = [\"sh\", \"probe.sh\"]\ndevices = ");
+    std::fs::write(machine.place.path("suite.toml"), suite).unwrap();
+    let probe = r#"echo "<$CUDA_VISIBLE_DEVICES>" >>probed
+        echo '{"trainer": "Many", "version": "1", "backends": [{"backend": "cuda"}]}'"#;
+    std::fs::write(machine.place.path("probe.sh"), probe).unwrap();
+    for devices in [&[][..], &["--devices", "1"]] {
+        let output = machine.run(devices);
+        assert_eq!(machine.records(&output)[0]["status"], "measured", "{}", said(&output));
+    }
+    let probed = std::fs::read_to_string(machine.place.path("probed")).unwrap();
+    assert_eq!(probed, "<>\n<GPU-fake-1>\n");
+}
+
 #[test]
 fn of_the_devices_that_are_left_to_the_run_a_row_gets_those_that_are_linked_best() {
     let Some(machine) = Machine::with(8, "[2]") else { return };
