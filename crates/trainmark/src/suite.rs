@@ -51,6 +51,9 @@ pub struct Suite {
     /// What the command of every trainer ends with.
     #[serde(default)]
     arguments: Vec<Argument>,
+    /// What every trainer has for `race` that says nothing else.
+    #[serde(default)]
+    race: Vec<String>,
     /// Seconds after which a row is stopped.
     #[serde(default = "half_an_hour")]
     pub timeout_s: f64,
@@ -173,8 +176,8 @@ pub struct Trainer {
     /// Arguments that are added to the probe and to the command if software imitations of devices are
     /// allowed (`trainmark run --allow-software`).
     pub allow_software: Vec<String>,
-    /// Arguments that are added to the command if each epoch is to be tested (`trainmark run
-    /// --target-accuracy`); evaluation must be off the trainer's clock.
+    /// Arguments that are added to the command if it is to evaluate on the way (`trainmark run --target`); evaluation
+    /// must be off the trainer's clock.
     pub race: Vec<String>,
     /// Rows that are left out: each a table of keys that all must match.
     pub exclude: Vec<Map<String, Value>>,
@@ -317,6 +320,9 @@ impl Suite {
             suite.task.0.keys.extend(std::mem::take(&mut suite.keys));
             for trainer in &mut suite.trainers {
                 trainer.command.extend_from_slice(&suite.arguments);
+                if trainer.race.is_empty() {
+                    trainer.race.clone_from(&suite.race);
+                }
             }
             suite.check()?;
             suite.add_reference()?;
@@ -595,6 +601,16 @@ mod tests {
             let idle = trainers.find(|trainer| trainer.race.is_empty());
             assert_eq!(idle.map(|trainer| &trainer.name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn a_trainer_races_as_the_suite_says_or_as_it_says_itself() {
+        let (begin, trainer) = SMALL.split_at(SMALL.find("[[trainers]]").unwrap());
+        let other = trainer.replacen("name = \"", "race = [\"--own\"]\nname = \"other ", 1);
+        let text = format!("race = [\"--eval-every\", \"100\"]\n{begin}{trainer}\n{other}");
+        let suite = Suite::parse(&text, "s.toml").unwrap();
+        assert_eq!(suite.trainers[0].race, ["--eval-every", "100"]);
+        assert_eq!(suite.trainers[1].race, ["--own"]);
     }
 
     #[test]
