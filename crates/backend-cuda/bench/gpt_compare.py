@@ -19,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 
+from turns import Program, opened
+
 HERE = pathlib.Path(__file__).resolve().parent
 STEPS = {"small": 400, "char": 60, "gpt2": 12}
 JOBS = ["small-bf16", "char-bf16", "gpt2-bf16", "small-float32"]
@@ -35,7 +37,7 @@ def arguments():
     return parser.parse_args()
 
 
-def start(args, preset, precision, contestant, folder):
+def program(args, preset, precision, contestant, folder):
     framework, variant = contestant
     common = ["--preset", preset, "--precision", precision, "--steps", str(STEPS[preset]),
               "--repeats", str(args.rounds), "--serve"]
@@ -44,21 +46,7 @@ def start(args, preset, precision, contestant, folder):
     else:
         script = HERE / f"gpt_{framework}.py"
         command = [sys.executable, script, "--variant", variant, "--folder", folder, *common]
-    environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    pipe = subprocess.PIPE
-    log = open(folder / f"{framework}-{variant}.log", "w+")
-    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True, env=environment)
-    return process, log
-
-
-def line_of(process, log, contestant):
-    """The next line of JSON; frameworks may print others. None if the program ended."""
-    for line in process.stdout:
-        if line.startswith("{"):
-            return json.loads(line)
-    log.seek(0)
-    print(f"{contestant}: ended early\n{log.read()[-1500:]}", file=sys.stderr)
-    return None
+    return Program(contestant, command, {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"})
 
 
 def measure(args, job, folder, shuffler):
@@ -66,18 +54,15 @@ def measure(args, job, folder, shuffler):
     contestants = [it for it in CONTESTANTS if precision == "bf16" or it[0] != "jax"]
     subprocess.run([args.program, "export", "--preset", preset, "--steps", str(STEPS[preset]),
                     "--repeats", str(args.rounds), "--out", folder], check=True)
-    running = {it: start(args, preset, precision, it, folder) for it in contestants}
-    samples = {it: [] for it in contestants if line_of(*running[it], it)}
+    running = opened([program(args, preset, precision, it, folder) for it in contestants])
+    samples = {it.name: [] for it in running}
     for _ in range(args.rounds):
-        for it in shuffler.sample(list(samples), len(samples)):
-            process, log = running[it]
-            process.stdin.write("\n")
-            process.stdin.flush()
-            if line := line_of(process, log, it):
-                samples[it].append(line)
-    for process, _ in running.values():
-        process.stdin.close()
-        process.wait()
+        for it in shuffler.sample(running, len(running)):
+            it.ask()
+            if line := it.answer():
+                samples[it.name].append(line)
+    for it in running:
+        it.close()
     rows = []
     for (framework, variant), lines in samples.items():
         of = lambda key: [line[key] for line in lines if key in line]

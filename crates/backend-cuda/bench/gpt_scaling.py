@@ -1,0 +1,131 @@
+#!/usr/bin/env python3
+"""Our GPT on each GPU alone, on all at once but each for itself, and on all together with that many times the
+windows, in turns, with clocks and power. All programs stay loaded; each round has a new random order.
+
+    cargo build --release -p trainmark-backend-cuda --example gpt
+    python3 crates/backend-cuda/bench/gpt_scaling.py --gpus 0,1 --record records/NAME.json
+
+*Efficiency* is the rate of all together, of the sum of the rates of each alone."""
+
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import random
+import shlex
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+from turns import Program, opened
+
+WINDOWS = {"char": 64, "gpt2": 16}
+SMI = ["nvidia-smi", "--format=csv,noheader,nounits"]
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--program", default="target/release/examples/gpt")
+    parser.add_argument("--gpus", default="0,1", help="as nvidia-smi counts")
+    parser.add_argument("--preset", choices=WINDOWS, default="gpt2")
+    parser.add_argument("--steps", type=int, default=120, help="of a turn: long enough for clocks to settle")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=1, help="of the order of the turns")
+    parser.add_argument("--record", type=pathlib.Path, help="where to keep every sample, as JSON")
+    return parser.parse_args()
+
+
+class Clocks:
+    """SM clocks in MHz and watts of all GPUs, twenty times a second."""
+
+    def __init__(self):
+        query = "--query-gpu=index,clocks.sm,power.draw.instant"
+        self.smi = subprocess.Popen([*SMI, query, "-lms", "50"], stdout=subprocess.PIPE, text=True)
+        self.seen = []
+        threading.Thread(target=self.watch, daemon=True).start()
+
+    def watch(self):
+        for line in self.smi.stdout:
+            gpu, mhz, watts = line.split(", ")
+            self.seen.append((time.monotonic(), gpu, int(mhz), float(watts)))
+
+    def during(self, gpu, begin, end):
+        """Mean, lowest and highest clock, and mean power, after the first quarter of a turn."""
+        begin += (end - begin) / 4
+        seen = [(mhz, watts) for at, of, mhz, watts in self.seen if of == gpu and begin < at < end]
+        if not seen:
+            return None
+        clocks = [mhz for mhz, _ in seen]
+        watts = statistics.mean(watts for _, watts in seen)
+        return {"sm_mhz": [statistics.mean(clocks), min(clocks), max(clocks)], "watts": watts}
+
+
+def program(args, gpus):
+    windows = WINDOWS[args.preset] * len(gpus)
+    command = [args.program, "time", "--serve", "--preset", args.preset, "--batch", str(windows),
+               "--steps", str(args.steps), "--repeats", str(args.rounds), "--device", ",".join(gpus)]
+    return Program("+".join(gpus), command, {**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"})
+
+
+def turn(name, programs, gpus, clocks):
+    begin = time.monotonic()
+    for it in programs:
+        it.ask()
+    answers = [it.answer() for it in programs]
+    if None in answers:
+        sys.exit(f"{name} has no time")
+    end = time.monotonic()
+    step_ms = [answer["device_step_ms"] for answer in answers]
+    return {"turn": name, "step_ms": step_ms, "gpus": {gpu: clocks.during(gpu, begin, end) for gpu in gpus}}
+
+
+def efficiency(alone_ms, together_ms):
+    """Of as many windows on each GPU."""
+    return len(alone_ms) / together_ms / sum(1 / ms for ms in alone_ms)
+
+
+def summary(gpus, rounds):
+    """Lines of Markdown."""
+    of = lambda name: [max(turn["step_ms"]) for turns in rounds for turn in turns if turn["turn"] == name]
+    together = "+".join(gpus)
+    lines = ["| turn | ms a step | rounds |", "|---|---|---|"]
+    for name in [*gpus, "at once", together]:
+        times = ", ".join(f"{ms:.3f}" for ms in of(name))
+        lines.append(f"| {name} | {statistics.median(of(name)):.3f} | {times} |")
+    median = efficiency([statistics.median(of(gpu)) for gpu in gpus], statistics.median(of(together)))
+    each = [efficiency(alone, ms) for *alone, ms in zip(*(of(name) for name in [*gpus, together]))]
+    lines.append(f"\nEfficiency by the medians {median:.1%}; round by round "
+                 f"{statistics.median(each):.1%} ({min(each):.1%} to {max(each):.1%})")
+    return "\n".join(lines)
+
+
+def main():
+    args = arguments()
+    gpus, shuffler = args.gpus.split(","), random.Random(args.seed)
+    running = {it.name: it for it in opened(program(args, some) for some in [*([gpu] for gpu in gpus), gpus])}
+    if len(running) <= len(gpus):
+        sys.exit("not all programs opened")
+    turns = {name: [it] for name, it in running.items()} | {"at once": [running[gpu] for gpu in gpus]}
+    query = "--query-gpu=index,name,uuid,driver_version,power.limit,clocks.max.sm"
+    record = {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat("T", "seconds"),
+        "command": shlex.join(["python3", *sys.argv]), "preset": args.preset, "steps": args.steps,
+        "gpus": subprocess.run([*SMI, query], capture_output=True, text=True).stdout.splitlines(),
+        "rounds": [],
+    }
+    clocks = Clocks()
+    for _ in range(args.rounds):
+        order = shuffler.sample(list(turns), len(turns))
+        record["rounds"].append([turn(name, turns[name], gpus, clocks) for name in order])
+        if args.record:
+            args.record.write_text(json.dumps(record, indent=1) + "\n")
+    clocks.smi.kill()
+    for it in running.values():
+        it.close()
+    print(summary(gpus, record["rounds"]))
+
+
+main()
