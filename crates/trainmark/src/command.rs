@@ -291,9 +291,10 @@ impl Agenda<'_> {
             commands.extend(self.probe(trainer)?);
         }
         for row in rows {
-            let shown =
-                row.needs.devices.map(|_| (share::INHERITED.to_owned(), EACH_TIME.to_owned()));
-            let shown = shown.into_iter().collect();
+            let shown = match row.needs.devices {
+                Some(_) => BTreeMap::from([(share::INHERITED.to_owned(), EACH_TIME.to_owned())]),
+                None => self.shown.clone(),
+            };
             commands.push(self.attempt(row, purpose, Path::new(EACH_TIME), &shown)?);
         }
         if purpose == Purpose::Train {

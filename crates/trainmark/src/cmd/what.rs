@@ -102,7 +102,11 @@ impl What {
         purpose: Purpose,
     ) -> Result<Vec<Command>> {
         let data = data::place(loaded, self.data.as_deref())?.unwrap_or_default();
-        let (allow_software, shown) = (self.allow_software, BTreeMap::new());
+        let shown = match self.devices.is_empty() {
+            true => BTreeMap::new(),
+            false => Resources::of(&self.settings(loaded))?.shown(),
+        };
+        let allow_software = self.allow_software;
         Agenda { loaded, data, allow_software, shown }.commands(rows, purpose)
     }
 

@@ -184,6 +184,8 @@ fn a_probe_sees_the_named_devices_alone() {
     }
     let probed = std::fs::read_to_string(machine.place.path("probed")).unwrap();
     assert_eq!(probed, "<>\n<GPU-fake-1>\n");
+    let listed = said(&machine.run(&["--devices", "1", "--dry-run"]));
+    assert!(listed.contains("CUDA_VISIBLE_DEVICES=GPU-fake-1 sh probe.sh"), "{listed}");
 }
 
 #[test]
