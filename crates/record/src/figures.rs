@@ -127,7 +127,8 @@ static FIGURES: [Figure; 18] = [
         "10^9 floating-point operations per second of training, as carried out",
         |it| Some(it.roofline.as_ref()?.achieved_flop_per_s / 1e9), OF_RECORDS),
     figure(("peak_share_percent", "Of Peak FLOP/s", "%"), (Higher, Everywhere),
-        "the model's operations per second, as a share of the machine's measured peak",
+        "operations per second that were carried out (the model's, where the trainer does not count), as a share of the \
+         machine's measured peak",
         |it| Some(it.roofline.as_ref()?.share? * 100.0), OF_RECORDS),
     figure(("data_sheet_share_percent", "Of Data Sheet", "%"), (Higher, Documents),
         "the model's operations per second, as a share of the data sheet's peak for the row's precision",
@@ -193,7 +194,7 @@ pub fn named<'a>(
         key: key.to_owned().into(),
         label: key.replace('_', " ").into(),
         unit: Cow::Borrowed(""),
-        better: Lower,
+        better: if key == "device_busy_least_percent" { Higher } else { Lower },
         shown: OnRequest,
         help: "a meter of the operating system or of a device".into(),
         read: Read::Meter,
@@ -262,7 +263,7 @@ impl Figure {
         match self.read {
             Read::Stored(of, _) => of(record),
             Read::Metric => record.metrics.of_task.get(&*self.key).copied()?,
-            Read::Meter => record.meters.get(&*self.key)?.value,
+            Read::Meter => record.meters.get(&*self.key).filter(|it| it.valid)?.value,
         }
         .filter(|value| self.is_measured(*value))
     }
@@ -278,6 +279,7 @@ impl Figure {
         match self.read {
             Read::Stored(_, of) => of(sample),
             Read::Metric => sample.metrics.get(&*self.key).copied(),
+            Read::Meter if sample.invalid.contains_key(&*self.key) => None,
             Read::Meter => sample.counters.get(&*self.key).map(|&count| count as f64),
         }
         .filter(|value| self.is_measured(*value))
@@ -293,6 +295,10 @@ impl Figure {
                 .map(|it| (0, it))
                 .into_iter()
                 .collect();
+        }
+        // Older files say of the row alone whether a meter is valid.
+        if matches!(self.read, Read::Meter) && self.of(record).is_none() {
+            return Vec::new();
         }
         let completed = record.counted().filter(|sample| sample.status.completed());
         completed.filter_map(|sample| Some((sample.round, self.of_sample(sample)?))).collect()

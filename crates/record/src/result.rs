@@ -102,8 +102,8 @@ pub struct Record {
     /// In what state the machine was.
     #[serde(default)]
     pub environment: Option<Box<Environment>>,
-    /// Other meters by their name: the median over the samples, where it comes from, and whether it is
-    /// to be trusted.
+    /// Other meters by their name: the median over the samples in which it is valid, or over all if it is in none,
+    /// where it comes from, and whether it is to be trusted.
     #[serde(default)]
     pub meters: BTreeMap<String, MeterRecord>,
     /// With a target to race to: how soon it was reached.
@@ -283,19 +283,34 @@ impl Record {
             }
         };
         self.set_figures();
-        let mut meters = std::mem::take(&mut self.meters);
-        for (name, meter) in &mut meters {
-            let known = |sample: &Sample| sample.counters.get(name).map(|&count| count as f64);
-            let counted = self.counted().filter(|sample| sample.status.completed());
-            meter.value = stats::median(&counted.filter_map(known).collect::<Vec<_>>());
-        }
-        self.meters = meters;
+        self.set_meters();
         self.race = Race::new(&self.config, self.task(), self.counted()).map(Box::new);
         let last = self.counted().filter(|sample| sample.status.completed()).last();
         self.roofline = last.zip(self.trainer.as_deref()).and_then(|(sample, trainer)| {
             let (train_s, capability) = (self.timing.train_s, self.capability.as_deref());
             Roofline::new(sample, train_s, trainer, &self.backend, capability).map(Box::new)
         });
+    }
+
+    /// A meter is the median over the samples in which it is valid. Older files say of the last sample alone whether it
+    /// is.
+    fn set_meters(&mut self) {
+        let mut meters = std::mem::take(&mut self.meters);
+        for (name, meter) in &mut meters {
+            let known = |sample: &Sample| sample.counters.get(name).map(|&count| count as f64);
+            let completed = || self.counted().filter(|sample| sample.status.completed());
+            let valid = completed().filter(|sample| !sample.invalid.contains_key(name));
+            let valid: Vec<f64> = valid.filter_map(known).collect();
+            let all: Vec<f64> = completed().filter_map(known).collect();
+            let told = self.samples.iter().any(|sample| sample.invalid.contains_key(name));
+            if told && !all.is_empty() {
+                let reason = completed().filter_map(|sample| sample.invalid.get(name)).last();
+                meter.valid = !valid.is_empty();
+                meter.reason = reason.filter(|_| valid.is_empty()).cloned();
+            }
+            meter.value = stats::median(if valid.is_empty() { &all } else { &valid });
+        }
+        self.meters = meters;
     }
 
     fn set_figures(&mut self) {
@@ -407,6 +422,43 @@ mod tests {
         let noisy = Sample { disturbances: vec!["load".into()], ..sample(3.0, Status::Measured) };
         result.add_sample(noisy);
         assert_eq!(result.timing.train_s, Some(2.0));
+    }
+
+    #[test]
+    fn a_meter_is_the_median_over_the_runs_in_which_it_is_valid() {
+        let meter = |reason: Option<&str>| MeterRecord {
+            valid: reason.is_none(),
+            reason: reason.map(str::to_owned),
+            ..MeterRecord::default()
+        };
+        let energy = |joules: u64, reason: Option<&str>, status| Sample {
+            counters: BTreeMap::from([("energy".into(), joules)]),
+            invalid: reason.map(|it| ("energy".into(), it.into())).into_iter().collect(),
+            ..sample(1.0, status)
+        };
+        let of = |samples: &[(u64, Option<&str>, Status)]| {
+            let mut result = Record::default();
+            for &(joules, reason, status) in samples {
+                result.meters = BTreeMap::from([("energy".into(), meter(reason))]); // the last one's
+                result.add_sample(energy(joules, reason, status));
+            }
+            let found = result.meters["energy"].clone();
+            result.conclude();
+            assert_eq!(result.meters["energy"], found, "however often it is concluded");
+            (found.value, found.valid, found.reason)
+        };
+        let measured = Status::Measured;
+        let (shared, short) = (Some("others computed"), Some("too short"));
+        let one_of_three = [(3, None, measured), (90, shared, measured), (5, None, measured)];
+        assert_eq!(of(&one_of_three), (Some(4.0), true, None));
+        let stopped_early = [(3, None, measured), (1, short, Status::TimedOut)];
+        assert_eq!(of(&stopped_early), (Some(3.0), true, None));
+        let none = [(3, shared, measured), (5, short, measured)];
+        assert_eq!(of(&none), (Some(4.0), false, short.map(str::to_owned)));
+        let meters = BTreeMap::from([("energy".into(), meter(short))]);
+        let mut old = Record { meters, ..Record::default() };
+        old.add_sample(energy(7, None, measured));
+        assert_eq!((old.meters["energy"].value, old.meters["energy"].valid), (Some(7.0), false));
     }
 
     #[test]

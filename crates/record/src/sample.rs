@@ -90,6 +90,9 @@ pub struct Sample {
     pub executed_flop: Option<f64>,
     /// Other counters of the operating system, by name.
     pub counters: BTreeMap<String, u64>,
+    /// Those that do not mean what their name says, and why.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub invalid: BTreeMap<String, String>,
     /// Facts that a program logged for MLPerf, by MLPerf's keys.
     pub mlperf: BTreeMap<String, f64>,
     /// Notes for a reader, for example about stragglers.

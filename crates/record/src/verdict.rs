@@ -99,8 +99,8 @@ impl Change {
 }
 
 /// Compares one figure of two sets of records; all samples of a side are taken together. Rows that took
-/// turns in one run are compared round by round, which takes out what a round has in common. `None` where a
-/// side has no value.
+/// turns in one run are compared round by round, which takes out what a round has in common, and with too few rounds
+/// not at all: fewer samples must not show more. `None` where a side has no value.
 pub fn compare(figure: &Figure, base: &[&Record], new: &[&Record], floor: f64) -> Option<Change> {
     let samples = |records: &[&Record]| -> Vec<(u32, f64)> {
         records.iter().flat_map(|it| figure.samples(it)).collect()
@@ -114,9 +114,9 @@ pub fn compare(figure: &Figure, base: &[&Record], new: &[&Record], floor: f64) -
     let of_round = |(round, value): &(u32, f64)| {
         Some((*value, new.iter().find(|(other, _)| other == round)?.1))
     };
-    let pairs = if rounds { base.iter().filter_map(of_round).unzip() } else { (vec![], vec![]) };
+    let pairs = rounds.then(|| base.iter().filter_map(of_round).unzip());
     let values = |samples: &[(u32, f64)]| samples.iter().map(|it| it.1).collect::<Vec<f64>>();
-    judge(figure.better, (&values(&base), &values(&new)), Some(pairs), floor)
+    judge(figure.better, (&values(&base), &values(&new)), pairs, floor)
 }
 
 /// Values of one series against later ones of the same.
@@ -129,7 +129,7 @@ fn turned<T>(better: Better, base: T, new: T) -> (T, T) {
     if better == Better::Lower { (base, new) } else { (new, base) }
 }
 
-/// Two sides, and those of their values that belong together in pairs; `floor` is a share.
+/// Two sides, and if they took turns those of their values that belong together in pairs; `floor` is a share.
 fn judge(
     better: Better,
     (base, new): (&[f64], &[f64]),
@@ -147,10 +147,12 @@ fn judge(
         let (above, below) = turned(better, scaled(base), scaled(new));
         of(&above, &below)
     };
-    let paired = pairs.and_then(|(base, new)| shift(stats::paired, &base, &new));
-    let found = match paired.filter(|it| it.interval.is_some()) {
-        Some(paired) => paired,
-        None => shift(stats::unpaired, base, new)?,
+    let apart = shift(stats::unpaired, base, new)?;
+    let found = match pairs {
+        None => apart,
+        Some((base, new)) => {
+            shift(stats::paired, &base, &new).unwrap_or(Shift { interval: None, ..apart })
+        }
     };
     let size = stats::median(base)?.abs();
     // Without an interval, that of the medians which stand beside it.
@@ -178,6 +180,7 @@ fn judge(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{RunIdentity, Sample, Status, Timing, figures};
 
     const BASE: [f64; 6] = [3.2, 3.21, 3.19, 3.2, 3.22, 3.18];
 
@@ -210,6 +213,37 @@ mod tests {
         assert_eq!(judged(Better::Lower, &mixed, &BASE).0, Scale::Difference);
         // And too few are too few.
         assert_eq!(judged(Better::Higher, &below[..3], &worse).1, Verdict::Inconclusive);
+    }
+
+    #[test]
+    fn rows_of_one_run_show_nothing_more_with_a_round_less() {
+        let record = |run: &str, seconds: &[f64]| {
+            let run = RunIdentity { id: run.to_owned(), ..RunIdentity::default() };
+            let mut record = Record { run: Some(Box::new(run)), ..Record::default() };
+            for (round, &seconds) in (0..).zip(seconds) {
+                let timing = Timing { train_s: Some(seconds), ..Timing::default() };
+                record.add_sample(Sample {
+                    round,
+                    timing,
+                    status: Status::Measured,
+                    ..Sample::default()
+                });
+            }
+            record
+        };
+        let verdict = |base: &Record, new: &Record| {
+            let figure = figures::named("train_s", [base, new]).unwrap();
+            let found = compare(&figure, &[base], &[new], 0.0).unwrap();
+            (found.verdict, found.interval.is_some())
+        };
+        // Faster in all rounds but the first, and much so on average.
+        let (base, new) = ([10.0, 10.0, 10.0, 10.0, 10.0, 9.5], [9.0, 9.6, 9.6, 9.6, 9.6, 9.6]);
+        let of = |rounds: usize, other| {
+            verdict(&record("a", &base[..rounds]), &record(other, &new[..rounds]))
+        };
+        assert_eq!(of(6, "a"), (Verdict::NoDifference, true));
+        assert_eq!(of(5, "a"), (Verdict::Inconclusive, false));
+        assert_eq!(of(5, "b"), (Verdict::Faster, true), "another run: its rounds are others");
     }
 
     #[test]

@@ -226,9 +226,8 @@ fn races(summary: &Summary, notes: &mut Vec<Note>) {
     )));
     let split = rows(summary).filter_map(|row| Some((row, row.race_speed_up?)));
     for (row, it) in split.filter(|(row, _)| !row.is_reference).take(LISTED) {
-        let unsure = if is_guess(summary, row) { "~" } else { "" };
-        // The inverse of a speed-up: `40 %`.
-        let share = |factor: f64| format!("{unsure}{} %", text::three_digits(100.0 / factor));
+        // The inverse of a speed-up, of medians without an interval: `~40 %`.
+        let share = |factor: f64| format!("~{} %", text::three_digits(100.0 / factor));
         notes.push(note(format!(
             "{} reaches the target in {} of the reference's time: {} of its seconds per step, {} of its steps.",
             row.record.name(),
@@ -237,12 +236,6 @@ fn races(summary: &Summary, notes: &mut Vec<Note>) {
             share(it.by_steps)
         )));
     }
-}
-
-/// Whether a race of the row or of its reference has too few samples for an interval.
-fn is_guess(summary: &Summary, row: &Row) -> bool {
-    let few = |it: &Row| it.record.race.as_deref().is_none_or(|race| race.runs < ENOUGH);
-    few(row) || rows(summary).any(|it| it.group == row.group && it.is_reference && few(it))
 }
 
 /// The runs, datasets and machines of the rows, if there are several.

@@ -135,8 +135,10 @@ fn of_devices(summary: &Summary, row: &Row) -> Option<Vec<String>> {
         count(number, "device"),
         links(&row.record, sample),
     ];
-    let energy = row.record.meters.get("device_energy_uj");
-    let invalid = energy.is_some_and(|it| it.value.is_some() && !it.valid);
+    let energy = "device_energy_uj";
+    let of_row = row.record.meters.get(energy);
+    let invalid = sample.invalid.contains_key(energy)
+        || of_row.is_some_and(|it| it.value.is_some() && !it.valid);
     cells.extend(FIGURES.iter().map(|figure| match figure.0 == ENERGY && invalid {
         true => "not valid".to_owned(),
         false => told(&devices, number, figure),

@@ -91,7 +91,8 @@ impl Standing {
             let own = std::mem::take(&mut self.result);
             (part.timestamp, part.run) = (own.timestamp, own.run);
             self.result = without_samples(&part);
-        } else {
+        } else if completed(&part) || !completed(&self.result) {
+            // One that was stopped before its trainer told anything takes nothing from what others told.
             self.result.compiled = part.compiled;
             (self.result.sources, self.result.missing) = (part.sources, part.missing);
             self.result.trainer = part.trainer;
@@ -102,6 +103,10 @@ impl Standing {
             self.result.add_sample(sample);
         }
     }
+}
+
+fn completed(result: &Record) -> bool {
+    result.samples.iter().any(|sample| sample.status.completed())
 }
 
 /// Where a run is kept.

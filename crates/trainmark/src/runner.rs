@@ -24,6 +24,7 @@ use measure::Attempt;
 use measure::environment::Environment;
 use measure::launch::{self, CancelToken, MemoryLimit, Outcome, Stream};
 use measure::machine::Machine;
+use measure::meter::Reading;
 use measure::provenance::{self, Moment};
 use measure::scratch::Scratch;
 use measure::secret::Secrets;
@@ -511,6 +512,9 @@ impl<'a> Runner<'a> {
         result.meters = details.map(|(name, reading)| (name.to_owned(), reading.clone())).collect();
         let counts = result.meters.iter().map(|(name, it)| Some((name.clone(), it.count()?)));
         sample.counters.extend(counts.flatten());
+        let invalid = result.meters.iter().filter(|(name, _)| sample.counters.contains_key(*name));
+        let reason = |(name, it): (&String, &Reading)| Some((name.clone(), it.reason.clone()?));
+        sample.invalid = invalid.filter(|(_, it)| !it.valid).filter_map(reason).collect();
         result.compiled = said.compiled.unwrap_or(result.compiled);
         result.trainer = Some(Box::new(trainer));
         Ok(sample)

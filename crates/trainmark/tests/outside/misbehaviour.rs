@@ -147,3 +147,17 @@ fn no_trainer_can_return_the_predictions_of_another() {
     assert_eq!(found, [(1, "scored".to_owned()), (2, "claimed".to_owned())]);
     assert!(!place.path("stolen").exists());
 }
+
+#[test]
+fn a_sample_that_fails_before_it_says_anything_takes_nothing_from_what_the_others_said() {
+    let started =
+        r#"echo ':::TRAINMARK {"event":"started","protocol":2,"device":"Own","precision":"bf16"}'"#;
+    let trained = r#"echo ':::TRAINMARK {"event":"trained","train_s":0.125}'"#;
+    let script =
+        format!("[ ! -e once ] || exit 3; touch once; {started}; {trained}; {PLAIN}; sleep 0.2");
+    let result = check(&script, &["--repeats", "2"], "failed", "1 of 2 samples");
+    assert_eq!(result["timing"]["train_s"], 0.125, "{result}");
+    let missing = result["missing"].as_object().unwrap();
+    assert!(!missing.contains_key("train_s"), "{missing:?}");
+    assert_eq!(result["trainer"]["precision"], "bf16", "{}", result["trainer"]);
+}
