@@ -35,32 +35,37 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seed", type=int, default=1, help="of the order of the turns")
     parser.add_argument("--record", type=pathlib.Path, help="where to keep every sample, as JSON")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if "," not in args.gpus:
+        parser.error("--gpus: two are needed at least")
+    return args
 
 
 class Clocks:
-    """SM clocks in MHz and watts of all GPUs, twenty times a second."""
+    """SM clocks in MHz, watts and reasons of all GPUs, twenty times a second."""
 
     def __init__(self):
-        query = "--query-gpu=index,clocks.sm,power.draw.instant"
+        query = "--query-gpu=index,clocks.sm,power.draw.instant,clocks_event_reasons.active"
         self.smi = subprocess.Popen([*SMI, query, "-lms", "50"], stdout=subprocess.PIPE, text=True)
         self.seen = []
         threading.Thread(target=self.watch, daemon=True).start()
 
     def watch(self):
         for line in self.smi.stdout:
-            gpu, mhz, watts = line.split(", ")
-            self.seen.append((time.monotonic(), gpu, int(mhz), float(watts)))
+            gpu, mhz, watts, reasons = line.strip().split(", ")
+            if mhz.isdigit() and watts.replace(".", "").isdigit():  # and not [N/A]
+                self.seen.append((time.monotonic(), gpu, int(mhz), float(watts), reasons))
 
     def during(self, gpu, begin, end):
-        """Mean, lowest and highest clock, and mean power, after the first quarter of a turn."""
+        """After the first quarter of a turn: the mean, lowest and highest clock, the mean power, and NVML's bits for
+        why the clock was held down."""
         begin += (end - begin) / 4
-        seen = [(mhz, watts) for at, of, mhz, watts in self.seen if of == gpu and begin < at < end]
+        seen = [it[2:] for it in self.seen if it[1] == gpu and begin < it[0] < end]
         if not seen:
             return None
-        clocks = [mhz for mhz, _ in seen]
-        watts = statistics.mean(watts for _, watts in seen)
-        return {"sm_mhz": [statistics.mean(clocks), min(clocks), max(clocks)], "watts": watts}
+        clocks, watts, reasons = zip(*seen)
+        return {"sm_mhz": [statistics.mean(clocks), min(clocks), max(clocks)], "watts": statistics.mean(watts),
+                "reasons": sorted(set(reasons))}
 
 
 def program(args, gpus):

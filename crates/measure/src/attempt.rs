@@ -1,7 +1,7 @@
 //! One training as it is measured: a launch, and what else the machine did meanwhile.
 
 use crate::launch::{self, CancelToken, Job, LaunchError, Outcome, Stream};
-use crate::surroundings::{Observer, Surroundings};
+use crate::surroundings::{Look, Observer, Surroundings};
 use serde::{Deserialize, Serialize};
 use std::sync::{Mutex, PoisonError};
 
@@ -15,23 +15,21 @@ pub struct Attempt {
     pub disturbances: Vec<String>,
 }
 
-/// Runs a job ([`launch::run`]) while an observer looks at the machine. The round trip between a pair of
-/// cores is measured on both sides of it ([`crate::surroundings::placement::pair`]). `only` names the GPUs to look
-/// at where other jobs run at the same time.
+/// Runs a job ([`launch::run`]) while an observer looks at the machine.
 ///
 /// # Errors
 /// If the launcher cannot be started.
 pub fn attempt(
     job: &Job,
-    (pair, only): (Result<[usize; 2], String>, Option<Vec<String>>),
+    look: Look,
     observer: &Mutex<Observer>,
     on_line: &mut dyn FnMut(Stream, &str),
     cancel: &CancelToken,
 ) -> Result<Attempt, LaunchError> {
     // Whoever panicked while holding it has at worst left out a look.
     let observer = || observer.lock().unwrap_or_else(PoisonError::into_inner);
-    let beside = only.is_some();
-    let window = observer().open(pair, only);
+    let beside = look.gpus.is_some();
+    let window = observer().open(look);
     let mut outcome = launch::run(job, on_line, cancel)?;
     let mut observer = observer();
     let mut surroundings = observer.close(window);

@@ -196,8 +196,8 @@ pub struct Agenda<'a> {
     /// The file or folder of the data; empty if there is none.
     pub data: PathBuf,
     pub allow_software: bool,
-    /// The variables that show a probe the run's devices, if any are named: on others it would disturb whoever
-    /// trains there.
+    /// The variables that show probes and scores the run's devices, if any are named: on others they would disturb
+    /// whoever trains there.
     pub shown: BTreeMap<String, String>,
 }
 
@@ -230,8 +230,7 @@ impl Agenda<'_> {
         if self.allow_software {
             words.extend(declared.allow_software.iter().cloned());
         }
-        let plain = Command::plain(Purpose::Probe, words, &self.loaded.root);
-        Ok(Some(Command { environment: self.shown.clone(), ..plain }))
+        Ok(Some(self.plain(Purpose::Probe, words)))
     }
 
     /// Trains a row, or verifies it: the same command, and another environment. `folder` belongs to this
@@ -276,7 +275,13 @@ impl Agenda<'_> {
 
     /// Scores what a training predicted.
     pub fn score(&self, words: Vec<String>) -> Command {
-        Command::plain(Purpose::Score, words, &self.loaded.root)
+        self.plain(Purpose::Score, words)
+    }
+
+    /// A command that is no row's. It sees the devices of the run.
+    fn plain(&self, purpose: Purpose, words: Vec<String>) -> Command {
+        let plain = Command::plain(purpose, words, &self.loaded.root);
+        Command { environment: self.shown.clone(), ..plain }
     }
 
     /// All that is executed for these rows, each command once however often it is repeated: of every trainer
@@ -291,7 +296,7 @@ impl Agenda<'_> {
             commands.extend(self.probe(trainer)?);
         }
         for row in rows {
-            let shown = match row.needs.devices {
+            let shown = match row.needs.devices.filter(|_| row.needs.nodes == 1) {
                 Some(_) => BTreeMap::from([(share::INHERITED.to_owned(), EACH_TIME.to_owned())]),
                 None => self.shown.clone(),
             };

@@ -6,7 +6,7 @@
 use anyhow::{Context, Result};
 use measure::launch::{CancelToken, Exit, Job, Outcome, Stream};
 use measure::meter::Meters;
-use measure::surroundings::Observer;
+use measure::surroundings::{Look, Observer};
 use measure::{Attempt, machine::Machine};
 use record::NodeSample;
 use std::collections::BTreeMap;
@@ -83,8 +83,8 @@ pub fn launch(mut job: Job, cancel: &CancelToken) -> Result<Exit> {
         };
     };
     let pair = Err("not looked for where several nodes train together".to_owned());
-    let attempt =
-        measure::attempt(&job, (pair, None), &Mutex::new(Observer::new()), &mut pass_on, cancel)?;
+    let look = Look { pair, gpus: None, on_gpus: true };
+    let attempt = measure::attempt(&job, look, &Mutex::new(Observer::new()), &mut pass_on, cancel)?;
     pieces(&attempt)?.iter().for_each(|piece| tell(piece));
     if attempt.outcome.exit != Exit::Code(0) && !cancel.is_cancelled() {
         std::thread::sleep(GRACE);

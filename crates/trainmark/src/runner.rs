@@ -28,7 +28,7 @@ use measure::meter::Reading;
 use measure::provenance::{self, Moment};
 use measure::scratch::Scratch;
 use measure::secret::Secrets;
-use measure::surroundings::{Observer, placement};
+use measure::surroundings::{Look, Observer, placement};
 use record::fingerprint::Fingerprint;
 use record::noise::{NoiseFloor, NoiseRecord};
 use record::task::TaskRecord;
@@ -142,7 +142,6 @@ pub struct Runner<'a> {
 /// The devices and cores that a run may use, and who looks at them.
 pub struct Resources {
     observer: Observer,
-    environment: Environment,
     pool: Pool,
 }
 
@@ -153,13 +152,12 @@ impl Resources {
     /// If a device is named that there is not.
     pub fn of(settings: &Settings) -> Result<Resources> {
         let observer = Observer::new();
-        let environment = Environment::detect(observer.gpus());
-        let gpus =
-            observer.gpus().reason().map_or(Ok(&*environment.gpus), |why| Err(why.to_owned()));
+        let known = observer.gpus().list();
+        let gpus = observer.gpus().reason().map_or(Ok(&*known), |why| Err(why.to_owned()));
         let cores = settings.limits.cpus.clone().unwrap_or_else(::machine::cores);
         let inherited = std::env::var(share::INHERITED).ok();
         let pool = Pool::new(gpus, settings.devices.as_deref(), inherited, cores)?;
-        Ok(Resources { observer, environment, pool })
+        Ok(Resources { observer, pool })
     }
 
     /// The variables that show a program the devices that were named, if any were.
@@ -211,7 +209,8 @@ impl<'a> Runner<'a> {
                  of its peak in reports"
             );
         }
-        let Resources { observer, environment, pool } = resources;
+        let Resources { observer, pool } = resources;
+        let environment = Environment::detect(observer.gpus());
         Ok(Runner {
             pool,
             run: new_run(agenda.loaded, settings.quick),
@@ -315,12 +314,13 @@ impl<'a> Runner<'a> {
             let Share { cores, devices, beside, .. } = &prepared.share;
             let cpus = cores.as_ref().or(limits.cpus.as_ref());
             (job.memory_limit, job.cpus) = (limits.memory, cpus.cloned());
-            let look = if beside.is_empty() {
+            let (pair, gpus) = if beside.is_empty() {
                 let cpus = cpus.map(Vec::as_slice);
                 (placement::pair(&row.backend, row.config.get("threads"), cpus), None)
             } else {
                 (Err("other rows ran beside it".to_owned()), Some(devices.clone()))
             };
+            let look = Look { pair, gpus, on_gpus: row.backend != "cpu" };
             let attempt = measure::attempt(&job, look, &self.observer, &mut listen, &self.cancel)?;
             (attempt, Vec::new())
         } else {

@@ -63,6 +63,8 @@ pub struct Device {
     pub uuid: Option<String>,
     /// Whether a process of the trainer's was seen on it.
     pub used: bool,
+    /// Whether that is a guess: NVML told none of this system's process ids, and it came after the trainer's start.
+    pub guessed: bool,
     /// Largest memory that the trainer's processes held on it at any look, in bytes.
     pub peak_bytes: Option<u64>,
     /// Lowest and highest SM clock while the trainer was on it.
@@ -86,7 +88,11 @@ impl Device {
     pub fn disturbances(&self) -> Vec<String> {
         let mut found = Vec::new();
         if self.others > 0 {
-            found.push(format!("{} other processes compute on it", self.others));
+            let others = match self.others {
+                1 => "another process computes".to_owned(),
+                others => format!("{others} other processes compute"),
+            };
+            found.push(format!("{others} on it"));
         }
         if !self.throttled.is_empty() {
             let reasons = self.throttled.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -164,6 +170,8 @@ pub struct Window {
     own: HashSet<u32>,
     /// Whether NVML tells this system's process ids: one of those was among them.
     own_ids: bool,
+    /// Whether what came after the trainer's start is taken for the trainer's, until NVML tells such ids.
+    guesses: bool,
     /// Why there is none among them, if there is none.
     none: &'static str,
 }
@@ -187,8 +195,9 @@ impl Watched {
 }
 
 impl Window {
-    /// `only`: the UUIDs of those to look at, where other trainers are on the others.
-    pub fn open(gpus: &Gpus, only: Option<&[String]>) -> Window {
+    /// `only`: the UUIDs of those to look at, where other trainers are on the others; `guesses`:
+    /// [`super::Look::on_gpus`].
+    pub fn open(gpus: &Gpus, only: Option<&[String]>, guesses: bool) -> Window {
         let watched = |(index, device): (u32, nvml_wrapper::Device)| {
             let before: HashSet<u32> = processes(&device).into_iter().map(|it| it.0).collect();
             Watched {
@@ -215,7 +224,7 @@ impl Window {
             }
             None => "NVML knows no device",
         };
-        Window { gpus: gpus.clone(), devices, own: HashSet::new(), own_ids: false, none }
+        Window { gpus: gpus.clone(), devices, own: HashSet::new(), own_ids: false, guesses, none }
     }
 
     /// Whether there is nothing to look at.
@@ -243,20 +252,18 @@ impl Window {
             self.own_ids = true;
             self.devices.iter_mut().for_each(Watched::forget);
         }
+        let guesses = self.guesses && !own_ids;
         self.each(|device, Watched { device: seen, before, busy, .. }| {
-            // In a container NVML may tell the host's process ids: then what came after the
-            // trainer's start is taken for the trainer's.
-            let is_mine = |pid: u32| own.contains(&pid) || (!own_ids && !before.contains(&pid));
+            let is_mine = |pid: u32| own.contains(&pid) || (guesses && !before.contains(&pid));
             let (mine, others): (Vec<_>, Vec<_>) =
                 processes(device).into_iter().partition(|it| is_mine(it.0));
             seen.others = seen.others.max(others.len());
-            let mine: Vec<Option<u64>> = mine.into_iter().map(|it| it.1).collect();
             if mine.is_empty() {
                 return;
             }
-            seen.used = true;
-            let known: u64 = mine.iter().flatten().sum();
-            seen.peak_bytes = seen.peak_bytes.max(Some(known).filter(|&bytes| bytes > 0));
+            (seen.used, seen.guessed) = (true, guesses);
+            let bytes: Option<u64> = mine.into_iter().map(|it| it.1).sum();
+            seen.peak_bytes = seen.peak_bytes.max(bytes.filter(|&bytes| bytes > 0));
             if !at_clocks {
                 return;
             }
@@ -384,7 +391,7 @@ mod tests {
             skip::skipped("this machine has NVML");
             return;
         }
-        let mut window = Window::open(&gpus, None);
+        let mut window = Window::open(&gpus, None, true);
         window.look(true);
         window.close();
         let reason = window.result().unwrap_err();

@@ -18,5 +18,5 @@ mod readings;
 mod seen;
 
 pub use gpu::{Device, Gpu, Gpus, LINKS};
-pub use observer::{Observer, Window};
+pub use observer::{Look, Observer, Window};
 pub use seen::{Busy, Surroundings, Usual};

@@ -15,6 +15,17 @@ use std::time::{Duration, Instant};
 const INTERVAL: Duration = Duration::from_millis(500);
 /// Looks at whose memory is on the GPUs in that time.
 const DEVICE_LOOKS: u32 = 5;
+/// What to look at while a job runs, and what of it is the job's.
+pub struct Look {
+    /// The cores between which the round trip is measured before and after, or why it is not ([`placement::pair`]).
+    pub pair: Result<[usize; 2], String>,
+    /// The GPUs to look at, by UUID, where other jobs run at the same time on others.
+    pub gpus: Option<Vec<String>>,
+    /// Whether it may compute on GPUs. Where NVML tells none of this system's process ids, as in many containers, what
+    /// comes to a GPU after its start is taken for the job's then.
+    pub on_gpus: bool,
+}
+
 /// Looks at a machine again and again.
 pub struct Observer {
     gpus: Gpus,
@@ -53,12 +64,10 @@ impl Observer {
     }
 
     /// Opens a window: just before a trainer starts. What runs below this process belongs to it.
-    /// The pair of cores, or why there is none, is [`placement::pair`]'s.
-    /// `only`: the GPUs to look at, by UUID, where other trainers run at the same time on others.
-    pub fn open(&self, pair: Result<[usize; 2], String>, only: Option<Vec<String>>) -> Window {
+    pub fn open(&self, Look { pair, gpus, on_gpus }: Look) -> Window {
         let round_trip = placement::round_trip_ns(&pair);
         // Before the trainer starts: whoever is on a GPU by then is somebody else.
-        let mut devices = gpu::Window::open(&self.gpus, only.as_deref());
+        let mut devices = gpu::Window::open(&self.gpus, gpus.as_deref(), on_gpus);
         let (stop, stopped) = channel();
         let looker = std::thread::Builder::new().name("surroundings".to_owned()).spawn(move || {
             let mut clocks = Clocks::new();
@@ -131,7 +140,8 @@ mod tests {
         let output = std::process::Command::new("sh").args(["-c", script]).output().unwrap();
         let pid = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         let mut observer = Observer::new();
-        let window = observer.open(Err("not asked for".to_owned()), None);
+        let pair = Err("not asked for".to_owned());
+        let window = observer.open(Look { pair, gpus: None, on_gpus: false });
         std::thread::sleep(Duration::from_millis(700));
         let seen = observer.close(window);
         std::process::Command::new("kill").args(["-9", &pid]).status().unwrap();
@@ -146,7 +156,8 @@ mod tests {
     #[test]
     fn a_round_trip_is_measured_on_both_sides_of_a_window_or_there_is_a_reason() {
         let mut observer = Observer::new();
-        let window = observer.open(placement::pair("cpu", None, None), None);
+        let pair = placement::pair("cpu", None, None);
+        let window = observer.open(Look { pair, gpus: None, on_gpus: false });
         let seen = observer.close(window);
         let sides = [
             ("round_trip_before_ns", seen.round_trip_before_ns),

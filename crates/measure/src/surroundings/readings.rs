@@ -8,6 +8,10 @@ use crate::meter::Reading;
 const CPU_ENERGY_WINDOW_S: f64 = 1.0;
 /// NVML's are refreshed at intervals of up to two seconds.
 const DEVICE_ENERGY_WINDOW_S: f64 = 20.0;
+/// A share of busy time is NVML's of up to a second, seen twice a second: ten of them.
+const DEVICE_BUSY_WINDOW_S: f64 = 5.0;
+/// In a container a stranger's process looks the same.
+const GUESS: &str = "; NVML tells none of this system's process ids, so those that came after the start count as the trainer's";
 
 impl Surroundings {
     /// By name. `beside` is whether other trainers of this harness computed meanwhile, on other devices. Energy is
@@ -38,28 +42,37 @@ impl Surroundings {
         );
         let energy = self.devices(|device| device.energy_uj);
         let sum = |figures: Vec<u64>| figures.iter().sum::<u64>() as f64;
-        let source = "NVML's total energy of the boards that the trainer used";
-        let energy = Reading::of(energy.map(sum), source);
+        let guessed = self.devices.iter().any(|device| device.guessed);
+        let guess = if guessed { GUESS } else { "" };
+        let source = |what: &str| format!("{what}{guess}");
+        let energy = Reading::of(
+            energy.map(sum),
+            source("NVML's total energy of the boards that the trainer used"),
+        );
         let memory = self.devices(|device| device.peak_bytes);
         let largest =
             memory.clone().map(|figures| figures.into_iter().max().unwrap_or_default() as f64);
         let busy = self.devices(|device| device.busy_percent.map(|share| share.round() as u64));
+        let busy_source = source(
+            "NVML's mean use while its processes were there, set-up included, of the device with least",
+        );
         let least = busy.map(|figures| figures.into_iter().min().unwrap_or_default() as f64);
-        let source = "NVML per process, ten times a second: largest sum of the trainer's processes";
+        let per_process =
+            source("NVML per process, ten times a second: largest sum of the trainer's processes");
         [
             ("cpu_energy_uj", cpu.but_invalid(invalid(CPU_ENERGY_WINDOW_S, cpu_shared))),
             (
                 "device_energy_uj",
                 energy.but_invalid(invalid(DEVICE_ENERGY_WINDOW_S, device_shared)),
             ),
-            ("device_memory_bytes", Reading::of(memory.map(sum), source)),
+            ("device_memory_bytes", Reading::of(memory.map(sum), per_process)),
             (
                 "device_memory_largest_bytes",
-                Reading::of(largest, "the same, of the device with most"),
+                Reading::of(largest, source("the same, of the device with most")),
             ),
             (
                 "device_busy_least_percent",
-                Reading::of(least, "NVML's mean use, of the device with least"),
+                Reading::of(least, busy_source).but_invalid(invalid(DEVICE_BUSY_WINDOW_S, None)),
             ),
         ]
     }

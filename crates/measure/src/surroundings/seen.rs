@@ -96,7 +96,8 @@ impl Surroundings {
         let busiest = self.busiest.iter().filter(|busy| busy.cpu_s > TICKS_S / 2.0);
         let cores = |busy: &Busy| format!("{} {:.2}", busy.name, busy.cpu_s / window_s);
         let names = busiest.map(cores).collect::<Vec<_>>().join(", ");
-        let names = if names.is_empty() { names } else { format!(" ({names})") };
+        let names =
+            if names.is_empty() { names } else { format!(" (the machine's busiest: {names})") };
         Some(format!("other processes used {:.2} cores{names}", other_s / window_s))
     }
 
@@ -165,7 +166,10 @@ mod tests {
         let busy = Busy { name: "rustc".into(), cpu_s: 0.9 };
         type Change = fn(&mut Surroundings);
         let changes: [(Change, &str); 6] = [
-            (|it| it.other_cpu_s = Some(1.0), "other processes used 0.50 cores (rustc 0.45)"),
+            (
+                |it| it.other_cpu_s = Some(1.0),
+                "other processes used 0.50 cores (the machine's busiest: rustc 0.45)",
+            ),
             (|it| it.steal_s = Some(0.2), "the hypervisor took 5.0 % of the CPU time"),
             (|it| it.mhz_low = Some(3000.0), "the CPU's clock fell to 3000 of 4200 MHz"),
             (|it| it.thermal_throttles = Some(3), "the CPU was slowed for its heat 3 times"),

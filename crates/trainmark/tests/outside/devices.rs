@@ -228,6 +228,50 @@ fn a_trainer_that_is_on_its_device_before_nvml_has_answered_is_no_stranger() {
 }
 
 #[test]
+fn a_stranger_that_comes_while_a_row_trains_is_a_guess_on_a_gpu_and_nothing_on_the_cpu() {
+    let Some(machine) = Machine::with(1, "[1]") else { return };
+    // No child of the harness, as everybody's are to whom NVML tells the host's process ids.
+    let mut stranger = Command::new("sleep").arg("60").spawn().unwrap();
+    let process = format!("{} 5000000000 90 1500 0", stranger.id());
+    let train =
+        format!("sleep 1; echo {process} > $FAKE_NVML/0; sleep 1.5; rm $FAKE_NVML/0; echo trained");
+    std::fs::write(machine.place.path("train.sh"), train).unwrap();
+    for backend in ["cuda", "cpu"] {
+        let trainer = format!(
+            "backends = [\"{backend}\"]\nmodels.m = {{ prefix = \"m\", matrix = {{ gpus = [1] }} }}"
+        );
+        std::fs::write(machine.place.path("suite.toml"), suite(&trainer)).unwrap();
+        machine.run(&["--out", backend]);
+        let name = std::fs::read_dir(machine.place.path(backend)).unwrap().flatten();
+        let path =
+            name.map(|it| it.path()).find(|it| it.extension().is_some_and(|it| it == "json"));
+        let record: Value = serde_json::from_slice(&std::fs::read(path.unwrap()).unwrap()).unwrap();
+        let device = &record["samples"][0]["surroundings"]["devices"][0];
+        let memory = &record["meters"]["device_memory_bytes"];
+        if backend == "cuda" {
+            assert_eq!(
+                (&device["used"], &device["guessed"]),
+                (&true.into(), &true.into()),
+                "{device}"
+            );
+            assert!(
+                memory["source"].as_str().unwrap().contains("none of this system's"),
+                "{memory}"
+            );
+        } else {
+            assert_eq!(
+                (&device["used"], &device["others"]),
+                (&false.into(), &1.into()),
+                "{device}"
+            );
+            assert_eq!(memory["value"], Value::Null, "{memory}");
+        }
+    }
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+}
+
+#[test]
 fn rows_run_side_by_side_on_devices_of_their_own_only_when_asked() {
     let Some(machine) = Machine::with(8, "[2, 3, 4]") else { return };
     let output = machine.run(&["--parallel-rows"]);
