@@ -53,7 +53,8 @@ pub struct What {
     /// Number of threads of each trainer [default: each trainer's own choice]
     #[arg(long, hide_short_help = true, value_name = "N", value_delimiter = ',')]
     pub threads: Vec<u64>,
-    /// Any other configuration key of the suite, for example `optimiser=adam`
+    /// Any other configuration key of the suite, for example `optimiser=adam`; a key that is given several times, each
+    /// with one value, has them all (`--set gpus=1 --set gpus=2`)
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// Take the task's data from this file or folder. Without it, a built-in task looks in $TRAINMARK_DATA,
@@ -73,7 +74,7 @@ pub struct What {
     /// Also train on software imitations of devices; their rows are marked and never ranked
     #[arg(long, hide_short_help = true)]
     pub allow_software: bool,
-    /// Time after which a sample is stopped, for example `90s` or `10m`
+    /// Time after which a sample is stopped, for example `90s` or `10m` [default: the suite's `timeout_s`, else 30m]
     #[arg(long, help_heading = "Limits", value_name = "TIME", value_parser = units::duration)]
     pub timeout: Option<Duration>,
 }

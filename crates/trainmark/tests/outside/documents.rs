@@ -298,3 +298,20 @@ fn every_option_of_a_command_in_running_text_exists() {
     }
     assert!(seen >= 20, "{seen} options");
 }
+
+/// A value of `--set` may contain commas, so a list in one is one value.
+#[test]
+fn no_command_gives_set_a_list() {
+    let listed = regex::Regex::new(r"--set [A-Za-z_]+=[^\s`]*,[^\s`]").unwrap();
+    let mut texts = documents();
+    let entries =
+        ["suites", "examples"].map(|folder| std::fs::read_dir(root().join(folder)).unwrap());
+    let suites = entries.into_iter().flatten().map(|entry| entry.unwrap().path());
+    for path in suites.map(|it| if it.is_dir() { it.join("suite.toml") } else { it }) {
+        texts.push((path.display().to_string(), std::fs::read_to_string(path).unwrap()));
+    }
+    assert!(texts.iter().filter(|it| it.1.contains("--set ")).count() >= 5);
+    for (name, text) in texts {
+        assert_eq!(listed.find(&text).map(|it| it.as_str()), None, "{name}");
+    }
+}
