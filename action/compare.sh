@@ -47,7 +47,7 @@ done
 
 comparison=$OUT/comparison.md
 code=0
-trainmark compare "$OUT/base" "$OUT/head" --metric "$METRIC" --gate "$GATE" --format markdown >"$comparison" || code=$?
+trainmark compare "$OUT/base" "$OUT/head" ${METRIC:+--metric "$METRIC"} --gate "$GATE" --format markdown >"$comparison" || code=$?
 # An error says so on standard error and prints no comparison.
 [ -s "$comparison" ] || fail "the two sides could not be compared: see above"
 case $code in

@@ -5,14 +5,18 @@ use crate::facts::Who;
 use crate::ranks::is_error;
 use crate::task::Task;
 use crate::transcript::Transcript;
+use jiff::SignedDuration;
 use measure::launch::{Exit, Outcome};
 use record::Status;
 use record::task::Source;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Everything that the harness knows about a training.
 pub struct Evidence<'a> {
     pub outcome: &'a Outcome,
+    /// The longest time that it may take.
+    pub timeout: Duration,
     /// Its statements, with the scores of its predictions.
     pub said: &'a Transcript<'a>,
     /// The error of its predictions, if there is one.
@@ -30,7 +34,7 @@ pub struct Evidence<'a> {
 /// The status and, unless it is `measured`, the reason.
 pub fn judge(evidence: &Evidence) -> (Status, Option<String>) {
     let impossible = || Some((Status::Implausible, evidence.implausible.clone()?));
-    let bad = ended(evidence.outcome)
+    let bad = ended(evidence.outcome, evidence.timeout)
         .map(|bad| blamed(bad, evidence))
         .or_else(|| incomplete(evidence.said))
         .or_else(|| understood(evidence))
@@ -43,7 +47,7 @@ pub fn judge(evidence: &Evidence) -> (Status, Option<String>) {
 }
 
 /// A run that did not end well: its status and the reason.
-pub fn ended(outcome: &Outcome) -> Option<(Status, String)> {
+pub fn ended(outcome: &Outcome, timeout: Duration) -> Option<(Status, String)> {
     let Outcome { exit, out_of_memory, stderr_tail, address_space_bytes, .. } = outcome;
     let last_words = reason(stderr_tail).map(|line| format!(": {line}")).unwrap_or_default();
     match exit {
@@ -59,7 +63,9 @@ pub fn ended(outcome: &Outcome) -> Option<(Status, String)> {
         }
         Exit::NotStarted(reason) => Some((Status::NotStarted, reason.clone())),
         Exit::TimedOut => {
-            Some((Status::TimedOut, format!("still running at the time-out{last_words}")))
+            let limit = SignedDuration::try_from(timeout).unwrap_or(SignedDuration::MAX);
+            let words = format!("still running after {limit:#}, the limit (--timeout){last_words}");
+            Some((Status::TimedOut, words))
         }
         Exit::Cancelled => Some((Status::Interrupted, "stopped by the user".to_owned())),
         Exit::OverMemoryLimit => {
@@ -255,6 +261,7 @@ mod tests {
         }
         let (status, reason) = judge(&Evidence {
             outcome,
+            timeout: Duration::from_secs(1800),
             said: &said,
             unscored: scored.err(),
             task: &task,
@@ -355,7 +362,8 @@ mod tests {
         crashed.stderr_tail.clear();
         crashed.out_of_memory = Some("the kernel killed it".into());
         assert_eq!(judged(&crashed, &[], Ok(None)).0, Status::OutOfMemory);
-        assert_eq!(judged(&outcome(Exit::TimedOut), &[], Ok(None)).0, Status::TimedOut);
+        let words = "still running after 30m, the limit (--timeout)".to_owned();
+        assert_eq!(judged(&outcome(Exit::TimedOut), &[], Ok(None)), (Status::TimedOut, words));
         assert_eq!(judged(&outcome(Exit::Cancelled), &[], Ok(None)).0, Status::Interrupted);
         let missing = Exit::NotStarted("no such file".into());
         assert_eq!(judged(&outcome(missing), &[], Ok(None)).0, Status::NotStarted);

@@ -475,6 +475,7 @@ impl<'a> Runner<'a> {
         let capability = self.capability.as_ref();
         let (mut status, mut reason) = judge::judge(&Evidence {
             outcome,
+            timeout: self.settings.timeout,
             said,
             unscored: scored.err().map(|error| format!("{error:#}")),
             task,

@@ -2,7 +2,7 @@
 
 use super::report::{Input, print};
 use anyhow::{Result, anyhow};
-use record::figures;
+use record::figures::{self, CLOCKS};
 use record::history::History;
 use report::console::Style;
 use report::history::{json, markdown, table};
@@ -16,9 +16,10 @@ use std::path::{Path, PathBuf};
 pub struct Args {
     #[command(flatten)]
     input: Input,
-    /// Figure or metric to show, for example `train_s`, `throughput` or `quality`
-    #[arg(long, value_name = "NAME", default_value = "train_s")]
-    metric: String,
+    /// Figure or metric to show, for example `train_s`, `throughput` or `quality` [default: train_s; wall_s if no row
+    /// has a train time]
+    #[arg(long, value_name = "NAME")]
+    metric: Option<String>,
     /// Claim no change smaller than this, for example `2%`
     #[arg(long, value_name = "PERCENT", value_parser = crate::units::percent, default_value = "1%")]
     noise_floor: f64,
@@ -50,7 +51,14 @@ enum Format {
 pub fn run(args: Args) -> Result<()> {
     let summary = args.input.summarize(None)?;
     let records = summary.rows.iter().map(|row| &row.record);
-    let figure = figures::required(&args.metric, records).map_err(|reason| anyhow!(reason))?;
+    let ranked = || summary.rows.iter().filter(|row| row.is_ranked());
+    let has = |name: &&str| {
+        figures::named(name, ranked().map(|row| &row.record))
+            .is_some_and(|it| ranked().any(|row| it.of(&row.record).is_some()))
+    };
+    let clock = || CLOCKS.into_iter().find(has).unwrap_or(CLOCKS[0]);
+    let name = args.metric.as_deref().unwrap_or_else(clock);
+    let figure = figures::required(name, records).map_err(|reason| anyhow!(reason))?;
     let label = |row: &record::summary::Row| report::table::label(&summary, row, false);
     let history = History::new(&summary, &figure, args.noise_floor, label);
     if let Some(page) = &args.html {

@@ -57,7 +57,7 @@ pub struct TimeArgs {
     /// Run one round first and do not record it
     #[arg(long)]
     warm_up: bool,
-    /// Time after which a sample is stopped, for example `90s`
+    /// Time after which a sample is stopped, for example `90s` [default: 30m]
     #[arg(long, value_name = "TIME")]
     timeout: Option<String>,
     /// Folder for the result files and the suite file

@@ -265,7 +265,7 @@ impl<'a> Examiner<'a> {
                 format!("a file of the data changed meanwhile: {file}"),
             ));
         }
-        match judge::ended(&attempt.outcome) {
+        match judge::ended(&attempt.outcome, self.runner.settings.timeout) {
             Some((status, reason)) => Err(NotReady::new(status, reason).into()),
             None => Ok((prepared.folder, said.trainer.precision)),
         }

@@ -84,7 +84,7 @@ impl Place {
             ("BASE", "HEAD~1"),
             ("SUITE", "suite.toml"),
             ("ROUNDS", "4"),
-            ("METRIC", "train-s"),
+            ("METRIC", ""),
             ("GATE", "3%"),
             ("RUN_ARGS", "--data digits"),
             ("COMMENT", "true"),

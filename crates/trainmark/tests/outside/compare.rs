@@ -61,6 +61,9 @@ fn without_a_train_time_rows_are_compared_by_their_wall_time_as_in_reports() {
         assert_eq!(output.status.code(), Some(code), "{text}");
         assert!(text.contains("Wall Time (s)"), "{text}");
     }
+    let output = trainmark(home.path(), &["history", "--input", "base"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.starts_with("Wall Time (s)") && text.contains("(1 run)"), "{text}");
     // A row that only one side has a train time of.
     write(&home.path().join("base"), &[1.0, 1.01, 0.99, 1.0, 1.0], "measured");
     let output = trainmark(home.path(), &["compare", "base", "same"]);

@@ -122,8 +122,7 @@ fn a_rank_that_hangs_fails_the_row_with_its_number() {
     let Some(record) = of("hangs", &["--timeout", "4s"]) else { return };
     let (status, reason) = status(&record);
     assert_eq!(status, "failed", "{reason}");
-    let words =
-        "rank 3 of 8 did not finish the training, the others did: still running at the time-out";
+    let words = "rank 3 of 8 did not finish the training, the others did: still running after ";
     assert!(reason.starts_with(words), "{reason}");
 }
 
