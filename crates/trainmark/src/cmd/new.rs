@@ -8,6 +8,7 @@ use crate::template::{self, PLACES};
 use anyhow::{Context, Result, bail};
 use indexmap::IndexSet;
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// Words in the names of metrics that are better when they are lower.
@@ -92,6 +93,13 @@ pub fn new(args: &NewArgs) -> Result<()> {
 pub fn time(args: &TimeArgs) -> Result<u8> {
     let here = std::env::current_dir().context("there is no current folder")?;
     let text = suite(&args.command, &args.jobs, Some(&here))?;
+    let is_key = |key: &String| key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let keys = args.command.iter().flat_map(|it| template::placeholders(it));
+    for key in keys.filter(|key| key != "data" && is_key(key)).collect::<BTreeSet<_>>() {
+        eprintln!(
+            "note: {{{key}}} stays as it is: `trainmark time` fills in {{data}} only, and `trainmark new` makes a suite with keys"
+        );
+    }
     let file = args.out.join("time.toml");
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     files::replace(&file, text.as_bytes()).with_context(|| file.display().to_string())?;
@@ -143,14 +151,9 @@ fn suite(commands: &[String], jobs: &Jobs, root: Option<&Path>) -> Result<String
     }
     text += "# seed = 42\n\n# [models.job]\n# targets = [{ val_loss = 1.5 }]   # worse is `not converged` and never ranked\n";
     let rules: String = jobs.read.iter().map(|rule| format!("    {},\n", quoted(rule))).collect();
-    let mut names = BTreeSet::new();
-    let mut first = None;
-    for command in commands {
-        let words = shlex::split(command).filter(|words| !words.is_empty());
-        let words = words
-            .with_context(|| format!("{command:?} is not a command line: check its quotes"))?;
-        let name = name(&words, &mut names);
-        first.get_or_insert_with(|| quoted(&name));
+    let lines = commands.iter().map(|it| words(it)).collect::<Result<Vec<_>>>()?;
+    let names = names(&lines);
+    for ((command, words), name) in commands.iter().zip(&lines).zip(&names) {
         let as_word = |word: &String| match root {
             // Without a suite file only {data} is a placeholder.
             Some(_) => {
@@ -169,7 +172,7 @@ fn suite(commands: &[String], jobs: &Jobs, root: Option<&Path>) -> Result<String
         text += &format!(
             "\n[[trainers]]\nname = {}\nprogram = {}\n{shell}command = [{}]\nbackends = [\"default\"]\n\
              models.job = {{ prefix = {} }}\n",
-            quoted(&name),
+            quoted(name),
             quoted(program),
             words.join(", "),
             quoted(&prefix)
@@ -180,13 +183,25 @@ fn suite(commands: &[String], jobs: &Jobs, root: Option<&Path>) -> Result<String
             false => format!("read = [\n{rules}]\n"),
         };
     }
-    if let Some(first) = first.filter(|_| commands.len() > 1) {
+    if let [first, _, ..] = &names[..] {
         text += &format!(
-            "\n# The row that the others are compared with.\n[reference]\ntrainer = {first}\nbackend = \"default\"\n"
+            "\n# The row that the others are compared with.\n[reference]\ntrainer = {}\nbackend = \"default\"\n",
+            quoted(first)
         );
     }
     Suite::parse(&text, "the suite")?;
     Ok(text)
+}
+
+/// The words of a command line. Variables that stand before the program are `env`'s, as no shell reads them.
+fn words(command: &str) -> Result<Vec<String>> {
+    let words = shlex::split(command).filter(|words| !words.is_empty());
+    let mut words =
+        words.with_context(|| format!("{command:?} is not a command line: check its quotes"))?;
+    if words[0].split_once('=').is_some_and(|(name, _)| !name.contains('/')) {
+        words.insert(0, "env".to_owned());
+    }
+    Ok(words)
 }
 
 /// The metrics that the rules' groups name, in their order. Groups with a fixed meaning are left out.
@@ -201,21 +216,37 @@ fn metrics(rules: &[String]) -> Result<IndexSet<String>> {
     Ok(names)
 }
 
-/// A name for the program: that of its script or, without one, its own.
-fn name(words: &[String], taken: &mut BTreeSet<String>) -> String {
-    let script = words
-        .iter()
-        .skip(1)
-        .find(|word| !word.starts_with('-') && Path::new(word).extension().is_some());
-    let named = Path::new(script.unwrap_or(&words[0])).file_stem().unwrap_or_default();
-    let named: String = named.to_string_lossy().chars().take(40).collect();
-    let mut name = named.clone();
-    let mut number = 2;
-    while !taken.insert(name.clone()) {
-        name = format!("{named} {number}");
-        number += 1;
+/// A name for each command line: that of its script or, without one, of its program, with as many of the folders
+/// above as tell it from the others.
+fn names(commands: &[Vec<String>]) -> Vec<String> {
+    let has_suffix = |word: &str| {
+        let suffix = Path::new(word).extension().and_then(OsStr::to_str);
+        // `0.1` and `python3.11` have none.
+        suffix.is_some_and(|it| it.starts_with(|c: char| c.is_ascii_alphabetic()))
+    };
+    let named = |words: &Vec<String>| -> Vec<String> {
+        let own = || words.iter().filter(|word| *word != "env" && !word.contains('='));
+        let script = own().find(|word| !word.starts_with('-') && has_suffix(word));
+        let word = script.or_else(|| own().next()).unwrap_or(&words[0]);
+        let path = if has_suffix(word) { Path::new(word).with_extension("") } else { word.into() };
+        let parts = path.iter().map(|it| it.to_string_lossy().into_owned());
+        parts.filter(|it| it != "." && it != "/").collect()
+    };
+    let paths: Vec<Vec<String>> = commands.iter().map(named).collect();
+    let end = |path: &[String], parts: usize| {
+        path[path.len().saturating_sub(parts)..].join("/").chars().take(40).collect::<String>()
+    };
+    let mut names = Vec::new();
+    for path in &paths {
+        let others = || paths.iter().filter(|other| *other != path);
+        let tells = |parts: &usize| others().all(|it| end(it, *parts) != end(path, *parts));
+        let named = end(path, (1..path.len()).find(tells).unwrap_or(path.len()));
+        let numbered = (2..).map(|number| format!("{named} {number}"));
+        let mut free =
+            std::iter::once(named.clone()).chain(numbered).filter(|it| !names.contains(it));
+        names.extend(free.next());
     }
-    name
+    names
 }
 
 #[cfg(test)]
@@ -237,6 +268,14 @@ mod tests {
         let suite = made(&["python a.py --lr '1 2'", "python b.py", "python a.py"], &rules, None);
         let names: Vec<&str> = suite.trainers.iter().map(|it| it.name.as_str()).collect();
         assert_eq!(names, ["a", "b", "a 2"]);
+        let named = |commands: &[&str]| -> Vec<String> {
+            made(commands, &[], None).trainers.into_iter().map(|it| it.name).collect()
+        };
+        let twins = ["python3.11 old/train.py", "python3.11 ./new/train.py", "sh new/train.sh"];
+        assert_eq!(named(&twins), ["old/train", "new/train", "new/train 2"]);
+        let others = ["sleep 0.1", "./run.sh --config big.yaml", "N=1 python3 c.py", "N=1 make"];
+        assert_eq!(named(&others), ["sleep", "run", "c", "make"]);
+        assert_eq!(named(&["/x/train.py", "train.py"]), ["x/train", "train"]);
         assert_eq!(suite.reference.as_ref().unwrap().trainer, "a");
         let better: Vec<_> =
             suite.task().metrics.iter().map(|(name, it)| (name.as_str(), it.better)).collect();
