@@ -19,13 +19,14 @@
 //! taken up again, the journal begins anew: finished runs are in their result files.
 
 use crate::fingerprint::Fingerprint;
-use crate::number::first_few;
+use crate::number::{count, first_few};
 use crate::{Record, RunIdentity, Status};
 use files::Kind;
 use measure::provenance::{Moment, sha256_of_bytes};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io::{self, BufRead, BufReader, Read, Seek, Write};
@@ -196,14 +197,12 @@ pub struct PastRun {
 impl PastRun {
     /// For people: when it began and how far it came.
     pub fn progress(&self) -> String {
-        let mut done: Vec<&Fingerprint> = Vec::new();
-        for ran in &self.ran {
-            if ran.result.status != Status::Interrupted && !done.contains(&&ran.identity) {
-                done.push(&ran.identity);
-            }
-        }
-        let (begun, all) = (done.len(), self.began.rows);
-        format!("begun {}, {begun} of {all} rows have results", self.began.run.started)
+        let done = || self.ran.iter().filter(|ran| ran.result.status != Status::Interrupted);
+        let taken = done().filter(|ran| !ran.result.samples.is_empty()).count();
+        let begun = done().map(|ran| ran.row).collect::<BTreeSet<usize>>().len();
+        let (taken, all, started) =
+            (count(taken, "sample"), self.began.rows, &self.began.run.started);
+        format!("begun {started}, {taken}, of {begun} of {all} rows")
     }
 
     /// Whether there is such a training already. What was interrupted or could not be trained may be tried again.
@@ -580,7 +579,7 @@ mod tests {
         let run = journal.unfinished().unwrap();
         assert_eq!((run.ran.len(), run.ran[0].file.as_str()), (1, "x.json"));
         assert_eq!(run.began.words.len(), 1);
-        assert_eq!(run.progress(), "begun 2026, 1 of 3 rows have results");
+        assert_eq!(run.progress(), "begun 2026, 1 sample, of 1 of 3 rows");
         journal.resume("a").unwrap();
         journal.finish().unwrap();
         drop(journal);

@@ -122,16 +122,35 @@ fn in_the_suites_words(suite: &Suite, selection: &Selection) -> Result<Selection
     let mut config = BTreeMap::new();
     for (key, values) in &selection.config {
         let own = if key == race::TARGET { Some(race::TARGET) } else { meant(key, &told) };
-        let own = own.with_context(|| match told.is_empty() {
-            true => format!("{key}: no command of the suite uses it, nor any other key in braces"),
-            false => {
-                let text = unknown("", "key", key, &told, "");
-                format!("{text}; no command of the suite uses it")
-            }
-        })?;
+        let own = own.with_context(|| unused(key, &told))?;
         config.insert(own.to_owned(), values.clone());
     }
     Ok(Selection { trainers, models, backends, config, quick: selection.quick, preset })
+}
+
+fn unused(key: &str, told: &[&str]) -> String {
+    match told.is_empty() {
+        true => format!("{key}: no command of the suite uses it, nor any other key in braces"),
+        false => {
+            let text = unknown("", "key", key, told, "");
+            format!("{text}; no command of the suite uses it")
+        }
+    }
+}
+
+/// A line for each key of `[config]` that nothing uses and that `[keys]` does not describe: it may be mistyped.
+pub fn unused_keys(suite: &Suite) -> Vec<String> {
+    let task = suite.task();
+    let told: BTreeSet<String> = suite.trainers.iter().flat_map(Trainer::placeholders).collect();
+    let told: Vec<&str> =
+        told.iter().map(String::as_str).filter(|key| !PLACES.contains(key)).collect();
+    let work = task.throughput.as_ref().and_then(|it| it.per_run.as_ref());
+    let counted = work.into_iter().chain(&task.flop_per_run).flat_map(|it| it.keys());
+    // The seed also orders the rows of a round.
+    let mut used: BTreeSet<&str> = counted.chain(["seed"]).chain(told.iter().copied()).collect();
+    used.extend(task.keys.keys().map(String::as_str));
+    let unknown = suite.config.keys().filter(|key| !used.contains(key.as_str()));
+    unknown.map(|key| unused(key, &told)).collect()
 }
 
 /// The values that distinguish the rows of one model: declared tags, and the keys of its matrix.

@@ -18,6 +18,7 @@ use files::WRITING;
 use measure::launch::{LimitedBy, MemoryLimit};
 use measure::text::one_line;
 use record::journal::{Began, Journal, PastRun};
+use record::name::file_nearby;
 use record::number;
 use record::{Status, race};
 use report::console;
@@ -130,15 +131,26 @@ enum Kind {
 /// If the suite, the data or the output folder cannot be used. A trainer's failure is a row, not an error.
 pub fn run(given: &Args) -> Result<u8> {
     if given.resume {
+        let out = given.out.display();
+        if !given.out.is_dir() {
+            let nearby = file_nearby(&given.out);
+            bail!("--resume: there is no folder {out}{nearby}; give --out the folder of the run");
+        }
         let journal = open_folder(&given.out)?;
         let Some(past) = journal.unfinished().cloned() else {
-            let out = given.out.display();
-            bail!("--resume: no stopped run in {out} can be continued; leave --resume out");
+            bail!(
+                "--resume: no stopped run in {out} can be continued, and a complete one takes no further rounds; \
+                 leave --resume out to begin another"
+            );
         };
         let args = as_begun(&past.began, given)?;
         let (loaded, rows) = planned(&args, Some(&past.began))?;
         let progress = past.progress();
-        eprintln!("Continuing the run {}", one_line(&progress));
+        let wanted = match args.rounds_until {
+            None => format!("; it takes {} of each row", args.repeats.unwrap_or(1)),
+            Some(_) => String::new(),
+        };
+        eprintln!("Continuing the run {}{wanted}", one_line(&progress));
         return begin(&args, &loaded, &rows, journal, Some(past));
     }
     let (loaded, rows) = planned(given, None)?;
@@ -204,6 +216,9 @@ fn planned(args: &Args, began: Option<&Began>) -> Result<(LoadedSuite, Vec<Row>)
         bail!("--target: the task {:?} has no quality to race to", loaded.suite.task().name);
     }
     let rows = plan::plan(&loaded.suite, &wanted)?;
+    for unused in plan::unused_keys(&loaded.suite) {
+        eprintln!("warning: {}: [config] {}", one_line(&loaded.origin), one_line(&unused));
+    }
     Ok((loaded, rows))
 }
 
@@ -235,6 +250,8 @@ fn begin(
     mut journal: Journal,
     past: Option<PastRun>,
 ) -> Result<u8> {
+    // A command that cannot be filled in is an error now: the journal would have a run that has stopped.
+    args.what.commands(loaded, rows, Purpose::Train)?;
     let cancel = cancelled_by_signals()?;
     if let Some(time) = args.run_timeout {
         let handle = cancel.clone();

@@ -268,6 +268,9 @@ fn two_programs_are_compared_without_a_suite() {
         "{}",
         said(&output)
     );
+    let words = ["time", "LC_ALL=C echo {steps}", "--repeats", "1", "--out", "variable"];
+    let text = said(&job.trainmark(&words));
+    assert!(text.contains("note: {steps} stays") && text.contains("1 of 1 completed"), "{text}");
     let written = ["new", "--command", "python3 train.py", "--read", r"loss: (?<val_loss>\S+)"];
     assert!(job.trainmark(&written).status.success());
     let listed = job.trainmark(&["run", "--suite", "suite.toml", "--list"]);
@@ -284,6 +287,13 @@ fn a_key_that_nobody_is_told_is_an_error_with_a_suggestion() {
         "{}",
         said(&output)
     );
+    let suite = job.path("job/suite.toml");
+    let text = std::fs::read_to_string(&suite).unwrap();
+    std::fs::write(&suite, text.replacen("[config]", "[config]\nstesp = 3", 1)).unwrap();
+    let listed = said(&job.trainmark(&["run", "--suite", "job/suite.toml", "--list"]));
+    let warning = "[config] stesp: there is no such key; did you mean steps?";
+    assert_eq!(listed.matches("warning:").count(), 1, "{listed}");
+    assert!(listed.contains(warning), "{listed}");
     let output = job.trainmark(&["run", "--suite", "job/suite.toml", "--epochs", "3", "--list"]);
     assert!(said(&output).contains("no command of the suite uses it"), "{}", said(&output));
 }

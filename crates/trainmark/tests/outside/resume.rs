@@ -182,7 +182,7 @@ fn a_folder_with_a_run_that_stopped_says_so_and_can_also_begin_anew() {
     assert!(output.status.success());
     let words = said(&output);
     assert!(words.contains("note: a run has stopped in "), "{words}");
-    assert!(words.contains("of 4 rows have results"), "{words}");
+    assert!(words.contains("2 samples, of "), "{words}");
     assert!(words.contains("trainmark run --resume --out "), "{words}");
     // The old one can still be taken up, and then there is none left.
     let resume =
@@ -194,6 +194,9 @@ fn a_folder_with_a_run_that_stopped_says_so_and_can_also_begin_anew() {
     let output = resume().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("leave --resume out"), "{}", said(&output));
+    let output = place.trainmark("run").args(["--resume", "--out", "outt"]).output().unwrap();
+    assert!(said(&output).contains("no folder outt; did you mean out?"), "{}", said(&output));
+    assert!(!place.path("outt").exists());
 }
 
 #[test]
@@ -222,6 +225,8 @@ fn an_interrupted_run_ends_in_order_and_goes_on_from_another_folder() {
     let output = command.current_dir("/").arg("--resume").arg("--out").arg(place.path("out"));
     let output = output.output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
+    let words = "0 samples, of 0 of 4 rows; it takes 3 of each row";
+    assert!(said(&output).contains(words), "{}", said(&output));
     assert_eq!(union(&place), undisturbed());
     assert_eq!(starts(&place), TRAININGS + 1);
     drop(suite);
@@ -541,4 +546,17 @@ fn a_damaged_line_of_the_journal_is_named_and_only_its_training_runs_again() {
         .collect();
     assert_eq!((results.len(), rounds.len()), (1, 3), "{rounds:?}");
     assert_eq!(starts(&place), 5, "two before, one killed, and of those two again");
+}
+
+#[test]
+fn a_suite_whose_command_cannot_be_filled_in_leaves_no_run_to_continue() {
+    let place = Place::new();
+    let suite = place.suite(PLAIN, "");
+    let text = std::fs::read_to_string(&suite).unwrap();
+    std::fs::write(&suite, text.replace("\"{epochs}\"", "\"{steps}\"")).unwrap();
+    let output = place.run(&suite, &[]);
+    assert!(said(&output).contains("uses {steps}, but"), "{}", said(&output));
+    let output = place.run(&suite, &["--set", "steps=3"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(!said(&output).contains("has stopped"), "{}", said(&output));
 }
