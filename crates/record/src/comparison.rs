@@ -59,6 +59,8 @@ pub struct ComparedRow {
     pub outcome: Outcome,
     /// Whether the base has something that can be lost: it was measured.
     pub held: bool,
+    #[serde(skip)]
+    in_turns: bool,
 }
 
 /// One side of a row.
@@ -154,6 +156,9 @@ pub struct Comparison {
     pub unmatched_held: usize,
     /// The gate, as a share.
     pub gate: f64,
+    /// Whether all that was compared and depends on the machine took turns in one run: otherwise the
+    /// machine's drift counts as a difference.
+    pub in_turns: bool,
     /// The noise floor, as a share.
     pub noise_floor: f64,
 }
@@ -232,8 +237,7 @@ pub fn compare(base: &Folder, new: &Folder, options: &Options) -> Result<Compari
     let clock = [figures::CLOCKS[0].to_owned()];
     let names = if options.figures.is_empty() { &clock[..] } else { &options.figures[..] };
     let figures = names.iter().map(figure).collect::<Result<Vec<Figure>, _>>()?;
-    let floors = records().filter_map(|record| Some(record.noise_floor.as_ref()?.share));
-    let noise_floor = options.noise_floor.unwrap_or(floors.fold(0.0, f64::max));
+    let floor = |in_turns| options.noise_floor.unwrap_or(verdict::floor(records(), in_turns));
     let known = (&base.verifications[..], &new.verifications[..]);
     let (base_jobs, new_jobs) = (jobs(base, &options.across), jobs(new, &options.across));
     let named = options.named || options.anyway;
@@ -265,7 +269,7 @@ pub fn compare(base: &Folder, new: &Folder, options: &Options) -> Result<Compari
         let pair = Pair { job, base: &base, new: &new, takes_part: &takes_part };
         let clock = pair.clock().filter(|_| options.figures.is_empty()).map(|it| vec![it]);
         let figures = clock.as_ref().unwrap_or(&figures);
-        rows.extend(figures.iter().map(|it| pair.compare(it, options.gate, noise_floor)));
+        rows.extend(figures.iter().map(|it| pair.compare(it, options.gate, &floor)));
         grades.extend(grade_row(job, (of_base, known.0), (of_new, known.1)));
         differences.extend(settings_that_differ(job, other));
         differences.extend(shared);
@@ -297,6 +301,10 @@ pub fn compare(base: &Folder, new: &Folder, options: &Options) -> Result<Compari
     differences.dedup();
     rows.sort_by_key(|row: &ComparedRow| row.outcome != Outcome::Inconclusive);
     let (gate, conclusion) = (options.gate, Conclusion::Pass);
+    let is_drifting = |it: &ComparedRow| {
+        !it.in_turns && it.figure.is_of_machine() && it.outcome != Outcome::NotComparable
+    };
+    let in_turns = !rows.iter().any(is_drifting);
     let mut found = Comparison {
         conclusion,
         rows,
@@ -305,7 +313,8 @@ pub fn compare(base: &Folder, new: &Folder, options: &Options) -> Result<Compari
         unmatched,
         unmatched_held,
         gate,
-        noise_floor,
+        in_turns,
+        noise_floor: floor(in_turns),
     };
     found.conclusion = found.conclude();
     Ok(found)
@@ -330,7 +339,7 @@ impl<'a> Pair<'a> {
         clocks.find(|figure| has(figure, self.base) && has(figure, self.new))
     }
 
-    fn compare(&self, figure: &Figure, gate: f64, floor: f64) -> ComparedRow {
+    fn compare(&self, figure: &Figure, gate: f64, floor: &dyn Fn(bool) -> f64) -> ComparedRow {
         let all = || self.base.iter().chain(self.new).copied();
         // Its unit and its direction are those of these records, not of any others.
         let own = figures::named(&figure.key, all()).unwrap_or_else(|| figure.clone());
@@ -338,7 +347,9 @@ impl<'a> Pair<'a> {
             records.iter().copied().filter(|it| (self.takes_part)(it)).collect()
         };
         let (base, new) = (ranked(self.base), ranked(self.new));
-        let change = verdict::compare(&own, &base, &new, floor).filter(|_| own.is_one(all()));
+        let in_turns = verdict::took_turns(&base, &new);
+        let change = verdict::compare(&own, &base, &new, floor(in_turns));
+        let change = change.filter(|_| own.is_one(all()));
         let bad = |it: &&Record| !matches!(it.status, Status::Measured | Status::Unavailable);
         let measured = |records: &[&Record]| records.iter().any(|it| it.status == Status::Measured);
         // Where the base failed at times, nobody knows whether the new one fails more often.
@@ -367,6 +378,7 @@ impl<'a> Pair<'a> {
             figure: own,
             outcome,
             held: !base.is_empty(),
+            in_turns,
         }
     }
 }
@@ -500,8 +512,9 @@ fn list(values: &BTreeSet<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::noise::NoiseFloor;
     use crate::task::{Better, MetricRecord, TaskRecord};
-    use crate::{DatasetRecord, Sample, Timing};
+    use crate::{DatasetRecord, RunIdentity, Sample, Timing};
     use measure::machine::Machine;
 
     /// A row with these train times, and a metric that falls with them.
@@ -560,6 +573,34 @@ mod tests {
             let regression = outcome == Outcome::Regression;
             assert_eq!(found.conclusion == Conclusion::Regression, regression, "{figure} {by}");
         }
+    }
+
+    #[test]
+    fn the_floor_of_runs_one_after_the_other_is_that_of_sides_that_did_not_take_turns() {
+        let of = |share_apart, by, run: Option<&str>| {
+            let mut record = record("cpu", &scaled(by));
+            record.noise_floor =
+                Some(Box::new(NoiseFloor { share: 0.01, share_apart, ..NoiseFloor::default() }));
+            record.run =
+                run.map(|id| Box::new(RunIdentity { id: id.into(), ..RunIdentity::default() }));
+            record
+        };
+        let found = |share_apart, runs: [Option<&str>; 2]| {
+            let sides = (of(share_apart, 1.0, runs[0]), of(share_apart, 1.04, runs[1]));
+            let found = compared(sides.0, sides.1, &options("train_s")).unwrap();
+            (found.rows[0].outcome, found.in_turns, found.noise_floor)
+        };
+        let apart = [Some("a"), Some("b")];
+        assert_eq!(found(Some(0.05), apart), (Outcome::NoDifference, false, 0.05));
+        assert_eq!(found(None, apart), (Outcome::Regression, false, 0.01), "an older file");
+        let turns = |by| {
+            let mut record = of(Some(0.05), by, Some("a"));
+            record.executable = format!("T{by}");
+            Folder::from(vec![record])
+        };
+        let named = Options { named: true, ..options("train_s") };
+        let found = compare(&turns(1.0), &turns(1.04), &named).unwrap();
+        assert_eq!((found.in_turns, found.noise_floor), (true, 0.01));
     }
 
     #[test]

@@ -58,8 +58,11 @@ pub struct Analysis {
     pub apart: Claims,
     /// Standard deviation of the logarithm of a round's ratio, robust.
     pub deviation: f64,
-    /// 19 of 20 comparisons of the row with itself found no larger difference; 0.01 is 1 %.
+    /// 19 of 20 comparisons of the row with itself in turns found no larger difference; 0.01 is 1 %. Older files
+    /// count the others here too.
     pub floor: f64,
+    /// The same of runs one after the other.
+    pub floor_apart: Option<f64>,
     /// The smallest difference that is found in 95 of 100 comparisons, by the number of rounds.
     pub smallest_shown: Vec<(usize, f64)>,
 }
@@ -96,42 +99,42 @@ impl Analysis {
                 false => (*second, *first),
             })
             .unzip();
-        let mut together = Claims::default();
-        let mut apart = Claims::default();
-        let mut distances = Vec::new();
-        let mut take = |claims: &mut Claims, shift: Option<Shift>| {
-            if let Some(shift) = shift {
-                claims.add(&shift);
-                distances.push(shift.size.abs());
-            }
-        };
         let (a, b) = (stats::logarithms(&a), stats::logarithms(&b));
-        for (a, b) in a.windows(window).zip(b.windows(window)) {
-            take(&mut together, stats::paired(a, b));
-        }
+        let in_turns = a.windows(window).zip(b.windows(window));
+        let (together, floor) = judged(in_turns.filter_map(|(a, b)| stats::paired(a, b)))?;
         let runs = stats::logarithms(rounds.as_flattened());
-        for runs in runs.windows(2 * window) {
-            let (base, new) = runs.split_at(window);
-            take(&mut apart, stats::unpaired(base, new));
-        }
-        distances.sort_by(f64::total_cmp);
-        let last = (FLOOR_QUANTILE * distances.len() as f64).ceil() as usize;
-        let floor = distances.get(last.checked_sub(1)?)?.exp_m1();
+        let sides = runs.windows(2 * window).map(|runs| runs.split_at(window));
+        let (apart, floor_apart) =
+            judged(sides.filter_map(|(base, new)| stats::unpaired(base, new)))?;
         let ratios: Vec<f64> = a.iter().zip(&b).map(|(a, b)| a - b).collect();
         let deviation = stats::noise(&ratios)?;
         let smallest = |rounds: usize| Some((rounds, stats::smallest_shown(deviation, rounds)?));
         let shown = |(rounds, effect): (usize, f64)| (rounds, effect.max(floor));
         let smallest_shown = ROUNDS.into_iter().filter_map(smallest).map(shown).collect();
-        Some(Analysis { window, together, apart, deviation, floor, smallest_shown })
+        let floor_apart = Some(floor_apart);
+        Some(Analysis { window, together, apart, deviation, floor, floor_apart, smallest_shown })
     }
+}
+
+/// The claims of comparisons, and the floor that 19 of 20 of them stay below.
+fn judged(shifts: impl Iterator<Item = Shift>) -> Option<(Claims, f64)> {
+    let mut claims = Claims::default();
+    let mut distances: Vec<f64> =
+        shifts.inspect(|it| claims.add(it)).map(|it| it.size.abs()).collect();
+    distances.sort_by(f64::total_cmp);
+    let last = (FLOOR_QUANTILE * distances.len() as f64).ceil() as usize;
+    let floor = distances.get(last.checked_sub(1)?)?.exp_m1();
+    Some((claims, floor))
 }
 
 /// The noise floor as a result file holds it: reports need nothing else.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NoiseFloor {
-    /// A ratio must differ from 1 by more than this; 0.01 is 1 %.
+    /// The ratio of rows that took turns must differ from 1 by more than this; 0.01 is 1 %.
     pub share: f64,
+    /// The same of runs one after the other; older files have one floor for both.
+    pub share_apart: Option<f64>,
     /// When it was measured, RFC 3339, UTC.
     pub measured: String,
     /// Which row against itself.
@@ -139,6 +142,11 @@ pub struct NoiseFloor {
 }
 
 impl NoiseFloor {
+    /// The share for rows that took turns, or for those that did not.
+    pub fn share(&self, in_turns: bool) -> f64 {
+        self.share_apart.filter(|_| !in_turns).unwrap_or(self.share)
+    }
+
     /// The best that is known for a row: the newest of the same row, else of the same trainer and
     /// backend, else of the same backend. Another backend's says nothing.
     pub fn of(
@@ -153,6 +161,7 @@ impl NoiseFloor {
         let record = records.iter().filter(|it| it.backend == backend).max_by_key(likeness)?;
         Some(NoiseFloor {
             share: record.analysis.floor,
+            share_apart: record.analysis.floor_apart,
             measured: record.measured.clone(),
             row: format!("{} {} {}", record.executable, record.model, record.backend),
         })
@@ -204,7 +213,8 @@ mod tests {
         let analysis = Analysis::new(&rounds, &a_first, WINDOW).unwrap();
         assert!(analysis.apart.rate() > 0.9, "{analysis:?}");
         assert!(analysis.together.rate() < 0.2, "{analysis:?}");
-        assert!(analysis.floor > 0.03, "{analysis:?}");
+        assert!(analysis.floor < 0.01, "{analysis:?}");
+        assert!(analysis.floor_apart.unwrap() > 0.03, "{analysis:?}");
     }
 
     #[test]

@@ -475,8 +475,8 @@ pub fn compare_rows(clock: &Figure, base: &Record, new: &Record, is_same: bool) 
         let verdict = Verdict::NoDifference;
         return Some(Change { scale: Scale::Ratio, gain: 1.0, interval: None, verdict, loss: 0.0 });
     }
-    let floor = |record: &Record| record.noise_floor.as_ref().map_or(0.0, |floor| floor.share);
-    verdict::compare(clock, &[base], &[new], floor(base).max(floor(new)))
+    let floor = verdict::floor([base, new], verdict::took_turns(&[base], &[new]));
+    verdict::compare(clock, &[base], &[new], floor)
 }
 
 /// Numbers rows that may be compared with each other by where they first appear.

@@ -105,11 +105,7 @@ pub fn compare(figure: &Figure, base: &[&Record], new: &[&Record], floor: f64) -
     let samples = |records: &[&Record]| -> Vec<(u32, f64)> {
         records.iter().flat_map(|it| figure.samples(it)).collect()
     };
-    let run = |record: &Record| record.run.as_ref().map(|run| run.id.clone());
-    let rounds = match (base, new) {
-        ([base], [new]) => run(base).is_some() && run(base) == run(new),
-        _ => false,
-    };
+    let rounds = took_turns(base, new);
     let (base, new) = (samples(base), samples(new));
     let of_round = |(round, value): &(u32, f64)| {
         Some((*value, new.iter().find(|(other, _)| other == round)?.1))
@@ -117,6 +113,22 @@ pub fn compare(figure: &Figure, base: &[&Record], new: &[&Record], floor: f64) -
     let pairs = rounds.then(|| base.iter().filter_map(of_round).unzip());
     let values = |samples: &[(u32, f64)]| samples.iter().map(|it| it.1).collect::<Vec<f64>>();
     judge(figure.better, (&values(&base), &values(&new)), pairs, floor)
+}
+
+/// Whether the two sides are rows of one run.
+pub fn took_turns(base: &[&Record], new: &[&Record]) -> bool {
+    let run = |record: &Record| record.run.as_ref().map(|run| run.id.clone());
+    match (base, new) {
+        ([base], [new]) => run(base).is_some() && run(base) == run(new),
+        _ => false,
+    }
+}
+
+/// The largest noise floor of the records, for rows that took turns or for those that did not; 0 without one.
+pub fn floor<'a>(records: impl IntoIterator<Item = &'a Record>, in_turns: bool) -> f64 {
+    let floors =
+        records.into_iter().filter_map(|it| Some(it.noise_floor.as_ref()?.share(in_turns)));
+    floors.fold(0.0, f64::max)
 }
 
 /// Values of one series against later ones of the same.

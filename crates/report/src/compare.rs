@@ -200,6 +200,17 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
             _ => {}
         }
     }
+    if !comparison.in_turns {
+        let floor = match comparison.noise_floor {
+            0.0 => "not known".to_owned(),
+            floor => format!("{:.1} %", floor * 100.0),
+        };
+        remarks.push(format!(
+            "Caution: the two sides did not take turns, so drift of the machine counts as a difference (noise floor: \
+             {floor}; `trainmark noise` measures it). `trainmark run` of both versions as trainers of one suite trains \
+             them in turns"
+        ));
+    }
     let has_no_counterpart = |row: &&ComparedRow| row.held && row.outcome == Outcome::NotComparable;
     let beyond = format!("beyond the gate of {:.1} %", comparison.gate * 100.0);
     let few = format!(

@@ -132,9 +132,12 @@ fn speed_up(summary: &Summary) -> Option<Note> {
 
 /// When a speed-up counts as shown.
 fn shown(summary: &Summary) -> Option<Note> {
+    let runs = rows(summary).map(|row| Some(&row.record.run.as_ref()?.id)).collect::<BTreeSet<_>>();
+    let in_turns = runs.len() == 1 && !runs.contains(&None);
     let floors = rows(summary).filter_map(|row| row.record.noise_floor.as_ref());
-    let floor = match floors.max_by(|a, b| a.share.total_cmp(&b.share)) {
-        Some(it) => format!("at most {:.2} % here, measured {}", it.share * 100.0, it.measured),
+    let floors = floors.map(|it| (it.share(in_turns) * 100.0, &it.measured));
+    let floor = match floors.max_by(|a, b| a.0.total_cmp(&b.0)) {
+        Some((share, measured)) => format!("at most {share:.2} % here, measured {measured}"),
         None => "not measured here; `trainmark noise` measures it".to_owned(),
     };
     let text = format!(

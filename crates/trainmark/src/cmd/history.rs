@@ -4,9 +4,13 @@ use super::report::{Input, print};
 use anyhow::{Result, anyhow};
 use record::figures::{self, CLOCKS};
 use record::history::History;
+use record::verdict;
 use report::console::Style;
 use report::history::{json, markdown, table};
 use std::path::{Path, PathBuf};
+
+/// The noise floor where none was measured.
+const LEAST_FLOOR: f64 = 0.01;
 
 /// Show each row over time, from the result files of many runs, and where it changed.
 ///
@@ -20,9 +24,9 @@ pub struct Args {
     /// has a train time]
     #[arg(long, value_name = "NAME")]
     metric: Option<String>,
-    /// Claim no change smaller than this, for example `2%`
-    #[arg(long, value_name = "PERCENT", value_parser = crate::units::percent, default_value = "1%")]
-    noise_floor: f64,
+    /// Claim no change smaller than this, for example `2%` [default: the noise floor in the result files, at least 1%]
+    #[arg(long, value_name = "PERCENT", value_parser = crate::units::percent)]
+    noise_floor: Option<f64>,
     /// Format of the list
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
@@ -58,9 +62,10 @@ pub fn run(args: Args) -> Result<()> {
     };
     let clock = || CLOCKS.into_iter().find(has).unwrap_or(CLOCKS[0]);
     let name = args.metric.as_deref().unwrap_or_else(clock);
-    let figure = figures::required(name, records).map_err(|reason| anyhow!(reason))?;
+    let figure = figures::required(name, records.clone()).map_err(|reason| anyhow!(reason))?;
+    let floor = args.noise_floor.unwrap_or_else(|| verdict::floor(records, false).max(LEAST_FLOOR));
     let label = |row: &record::summary::Row| report::table::label(&summary, row, false);
-    let history = History::new(&summary, &figure, args.noise_floor, label);
+    let history = History::new(&summary, &figure, floor, label);
     if let Some(page) = &args.html {
         super::report::check_target("--html", page)?;
         super::report::write("--html", page, |to| report::html::write_history(&history, to))?;

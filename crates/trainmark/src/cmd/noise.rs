@@ -168,7 +168,8 @@ fn pairs(a: &Record, b: &Record, a_first: &[bool]) -> (Vec<[f64; 2]>, &'static s
 }
 
 fn describe(record: &NoiseRecord, label: &str) -> String {
-    let Analysis { window, together, apart, deviation, floor, smallest_shown } = &record.analysis;
+    let Analysis { window, together, apart, deviation, floor, floor_apart, smallest_shown } =
+        &record.analysis;
     let percent = |share: f64| format!("{:.2} %", share * 100.0);
     let mut text = format!(
         "{label} compared with itself: {} rounds of two samples, by {}\n\n\
@@ -178,7 +179,7 @@ fn describe(record: &NoiseRecord, label: &str) -> String {
         percent(*deviation)
     );
     for (claims, how) in [
-        (together, "together, as in one report"),
+        (together, "in turns, as rows of one run"),
         (apart, "one after the other, as with trainmark compare"),
     ] {
         text += &format!(
@@ -189,9 +190,10 @@ fn describe(record: &NoiseRecord, label: &str) -> String {
         );
     }
     text += &format!(
-        "Noise floor: {}. 19 of 20 of these comparisons found less. No smaller difference is claimed.\n\n\
-         Smallest difference that 95 of 100 comparisons show:\n",
-        percent(*floor)
+        "Noise floor: {} in turns, {} one after the other. 19 of 20 of these comparisons found less. No smaller \
+         difference is claimed.\n\nSmallest difference that 95 of 100 comparisons in turns show:\n",
+        percent(*floor),
+        percent(floor_apart.unwrap_or(*floor))
     );
     for (rounds, effect) in smallest_shown {
         text += &format!("  {rounds:>4} rounds  {:>9}\n", percent(*effect));

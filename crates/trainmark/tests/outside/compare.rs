@@ -60,6 +60,7 @@ fn without_a_train_time_rows_are_compared_by_their_wall_time_as_in_reports() {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert_eq!(output.status.code(), Some(code), "{text}");
         assert!(text.contains("Wall Time (s)"), "{text}");
+        assert_eq!(text.matches("did not take turns").count(), 1, "{text}");
     }
     let output = trainmark(home.path(), &["history", "--input", "base"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

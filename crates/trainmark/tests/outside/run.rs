@@ -376,7 +376,7 @@ fn a_row_against_itself_gives_a_noise_floor_that_later_runs_carry() {
     };
     let output = noise(&suite);
     assert!(output.status.success(), "{}", said(&output));
-    for words in ["False positives together", "of 3 comparisons", "Noise floor: ", "   6 rounds"] {
+    for words in ["False positives in turns", "of 3 comparisons", "Noise floor: ", "   6 rounds"] {
         assert!(said(&output).contains(words), "{words}: {}", said(&output));
     }
     let mut command = place.trainmark("run");
@@ -386,6 +386,7 @@ fn a_row_against_itself_gives_a_noise_floor_that_later_runs_carry() {
     let floor = &place.results()[0]["noise_floor"];
     assert_eq!(floor["row"], "Shell mlp cpu");
     assert!(floor["share"].as_f64().unwrap() >= 0.0);
+    assert!(floor["share_apart"].as_f64().unwrap() >= 0.0);
     // A row that fails has no noise.
     let failing = noise(&place.suite("exit 3", ""));
     assert!(!failing.status.success() && said(&failing).contains("did not complete"));

@@ -225,6 +225,7 @@ fn full_result() -> Record {
         efficiency_percent: None,
         noise_floor: Some(Box::new(NoiseFloor {
             share: 0.01,
+            share_apart: Some(0.02),
             measured: "2024-03-15T14:30:22Z".into(),
             row: "MNISTClassic mlp cpu".into(),
         })),
