@@ -13,7 +13,7 @@ use crate::number::first_few;
 use crate::stats::Interval;
 use crate::verdict::{self, Verdict};
 use crate::verification::{Grade, Verification};
-use crate::{Record, Status, stats};
+use crate::{Record, Sample, Status, stats};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -69,6 +69,8 @@ pub struct Side {
     pub status: Status,
     pub median: Option<f64>,
     pub samples: usize,
+    /// Those of them that the machine disturbed.
+    pub disturbed: usize,
 }
 
 /// The outcome of a row.
@@ -390,7 +392,11 @@ impl Side {
         // The worst status of several files.
         let statuses = records.iter().map(|record| record.status);
         let status = statuses.max_by_key(|it| (it.failed(), *it)).unwrap_or_default();
-        Side { status, median: stats::median(&values), samples: values.len() }
+        let counted = records.iter().flat_map(|it| it.counted()).filter(|it| it.status.completed());
+        let is_disturbed =
+            |it: &&Sample| !it.disturbances.is_empty() && figure.of_sample(it).is_some();
+        let disturbed = counted.filter(is_disturbed).count();
+        Side { status, median: stats::median(&values), samples: values.len(), disturbed }
     }
 }
 
@@ -514,7 +520,7 @@ mod tests {
     use super::*;
     use crate::noise::NoiseFloor;
     use crate::task::{Better, MetricRecord, TaskRecord};
-    use crate::{DatasetRecord, RunIdentity, Sample, Timing};
+    use crate::{DatasetRecord, RunIdentity, Timing};
     use measure::machine::Machine;
 
     /// A row with these train times, and a metric that falls with them.

@@ -7,10 +7,11 @@ use crate::text::{UNKNOWN, count};
 use indexmap::IndexSet;
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use record::Status;
-use record::comparison::{ComparedRow, Comparison, Conclusion, FEWEST_SAMPLES, Outcome};
+use record::comparison::{ComparedRow, Comparison, Conclusion, FEWEST_SAMPLES, Outcome, Side};
 use record::figures::Figure;
 use record::job::Job;
 use record::verification::Grade;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 const HEAD: [&str; 6] = ["Row", "Metric", "Base", "New", "Change", "Outcome"];
@@ -198,6 +199,20 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
                 row.job
             )),
             _ => {}
+        }
+    }
+    let mut jobs = BTreeSet::new(); // a row has a line for each figure
+    let rows: Vec<_> = comparison.rows.iter().filter(|row| jobs.insert(&row.job)).collect();
+    for (side, of) in
+        [("base", (|it| &it.base) as fn(&ComparedRow) -> &Side), ("new", |it| &it.new)]
+    {
+        let sum = |number: fn(&Side) -> usize| rows.iter().map(|row| number(of(row))).sum();
+        let (disturbed, all): (usize, usize) = (sum(|it| it.disturbed), sum(|it| it.samples));
+        if disturbed > 0 {
+            remarks.push(format!(
+                "Caution: {disturbed} of {} disturbed in {side}",
+                count(all, "sample")
+            ));
         }
     }
     if !comparison.in_turns {

@@ -72,6 +72,28 @@ fn without_a_train_time_rows_are_compared_by_their_wall_time_as_in_reports() {
 }
 
 #[test]
+fn each_side_says_how_many_of_its_samples_were_disturbed() {
+    let home = tempfile::tempdir().unwrap();
+    for (name, status) in
+        [("base", "\"status\""), ("new", "\"disturbances\":[\"load\"],\"status\"")]
+    {
+        let folder = home.path().join(name);
+        write(&folder, &[1.0, 1.01, 0.99, 1.0], "measured");
+        let file = folder.join("t_cpu_20240315_143022.json");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let (head, samples) = text.split_once("\"samples\"").unwrap();
+        let samples = samples.replacen("\"status\"", status, 3);
+        std::fs::write(file, format!("{head}\"samples\"{samples}")).unwrap();
+    }
+    for format in ["table", "markdown"] {
+        let output = trainmark(home.path(), &["compare", "base", "new", "--format", format]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains("Caution: 3 of 4 samples disturbed in new"), "{text}");
+        assert!(!text.contains("disturbed in base"), "{text}");
+    }
+}
+
+#[test]
 fn a_baseline_is_kept_by_name_compared_with_and_forgotten() {
     let home = tempfile::tempdir().unwrap();
     write(&home.path().join("benchmarks"), &[1.0, 1.01, 0.99, 1.0], "measured");
