@@ -11,8 +11,26 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-/// Words in the names of metrics that are better when they are lower.
+/// Parts of the names of metrics that are better when they are lower.
 const LOWER: [&str; 9] = ["loss", "err", "rmse", "mae", "mse", "bpc", "bpb", "ppl", "perplexity"];
+/// Whole words of such names: `power` is no `wer`.
+const LOWER_WORDS: [&str; 10] =
+    ["nll", "wer", "cer", "fid", "kl", "cost", "residual", "regret", "mape", "rmsle"];
+/// Parts of the names of metrics that are better when they are higher.
+const HIGHER: [&str; 12] = [
+    "acc",
+    "auc",
+    "f1",
+    "precision",
+    "recall",
+    "iou",
+    "bleu",
+    "rouge",
+    "psnr",
+    "ssim",
+    "score",
+    "reward",
+];
 /// Characters that a shell interprets.
 const SHELL: &str = "|&;<>()$`*?~\n";
 
@@ -23,9 +41,10 @@ struct Jobs {
     /// `val_loss: (?<val_loss>\S+)`; can be repeated
     #[arg(long, value_name = "RULE")]
     read: Vec<String>,
-    /// Which direction of a metric is better: `higher` or `lower` [default: guessed from its name]
-    #[arg(long, value_name = "WHICH", value_parser = ["higher", "lower"])]
-    better: Option<String>,
+    /// Which direction of the metrics is better, `higher` or `lower`, or of one of them, `NAME=lower`; can be repeated
+    /// [default: guessed from the name]
+    #[arg(long, value_name = "WHICH", value_parser = direction)]
+    better: Vec<(Option<String>, &'static str)>,
     /// File or folder that the programs train on; `{data}` in a command is its path
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
@@ -64,6 +83,25 @@ pub struct TimeArgs {
     /// Folder for the result files and the suite file
     #[arg(long, value_name = "DIR", default_value = "benchmarks")]
     out: PathBuf,
+}
+
+fn direction(text: &str) -> Result<(Option<String>, &'static str), String> {
+    let (name, which) =
+        text.split_once('=').map_or((None, text), |(name, which)| (Some(name.to_owned()), which));
+    let known = ["higher", "lower"].into_iter().find(|it| *it == which);
+    Ok((name, known.ok_or("give `higher`, `lower` or, for one metric, `NAME=lower`")?))
+}
+
+/// Which direction of a metric is better, by its name alone, and whether the name says so.
+fn guessed(name: &str) -> (&'static str, bool) {
+    let name = name.to_ascii_lowercase();
+    let mut words = name.split(|c: char| !c.is_ascii_alphabetic());
+    let has = |part: &&str| name.contains(*part);
+    let sure = !name.contains("neg"); // of a negative error nobody knows
+    if words.any(|word| LOWER_WORDS.contains(&word)) || LOWER.iter().any(has) {
+        return ("lower", sure);
+    }
+    ("higher", sure && HIGHER.iter().any(has))
 }
 
 /// Runs `trainmark new`.
@@ -138,10 +176,24 @@ fn suite(commands: &[String], jobs: &Jobs, root: Option<&Path>) -> Result<String
         None => "# quality = \"val_loss\"   # a metric that decides convergence\n".to_owned(),
     };
     text += "# throughput = { unit = \"samples\", per_run = \"{steps} * {batch_size}\" }\n";
+    let mut named = jobs.better.iter().filter_map(|(name, _)| name.as_ref());
+    if let Some(name) = named.find(|name| !metrics.contains(*name)) {
+        bail!("--better {name}=...: no group of --read is called {name}");
+    }
     for name in &metrics {
-        let lower = LOWER.iter().any(|word| name.to_ascii_lowercase().contains(word));
-        let better = jobs.better.as_deref().unwrap_or(if lower { "lower" } else { "higher" });
-        text += &format!("\n[task.metrics.{name}]\nunit = \"\"\nbetter = \"{better}\"\n");
+        let said = |of: Option<&String>| {
+            jobs.better.iter().rev().find(|(name, _)| name.as_ref() == of).map(|it| (it.1, true))
+        };
+        let (better, known) =
+            said(Some(name)).or_else(|| said(None)).unwrap_or_else(|| guessed(name));
+        let mark = if known { "" } else { "   # a guess: the name does not say it" };
+        text += &format!("\n[task.metrics.{name}]\nunit = \"\"\nbetter = \"{better}\"{mark}\n");
+        if !known {
+            let other = if better == "lower" { "higher" } else { "lower" };
+            eprintln!(
+                "note: {better} is taken to be better for {name:?}; --better {name}={other} says otherwise"
+            );
+        }
     }
     text += "\n# Keys that {braces} in a command stand for; `--set KEY=VALUE` changes them.\n[config]\n";
     let keys: BTreeSet<String> =
@@ -254,7 +306,11 @@ mod tests {
     use super::*;
 
     fn jobs(read: &[&str]) -> Jobs {
-        Jobs { read: read.iter().map(|&rule| rule.to_owned()).collect(), better: None, data: None }
+        Jobs {
+            read: read.iter().map(|&rule| rule.to_owned()).collect(),
+            better: Vec::new(),
+            data: None,
+        }
     }
 
     fn made(commands: &[&str], read: &[&str], root: Option<&Path>) -> Suite {
@@ -282,6 +338,33 @@ mod tests {
         use record::task::Better::{Higher, Lower};
         assert_eq!(better, [("val_loss", Lower), ("acc", Higher)]);
         assert_eq!(suite.task().quality.as_deref(), Some("val_loss"));
+    }
+
+    #[test]
+    fn a_direction_is_guessed_from_a_known_name_and_otherwise_marked_and_can_be_given_for_one() {
+        for name in ["nll", "val_nll", "test_wer", "cost", "PPL", "cross_entropy_loss", "fid"] {
+            assert_eq!(guessed(name), ("lower", true), "{name}");
+        }
+        for (name, known) in [
+            ("val_acc", true),
+            ("power", false),
+            ("neg_score", false),
+            ("foo", false),
+            ("F1", true),
+        ] {
+            assert_eq!(guessed(name), ("higher", known), "{name}");
+        }
+        let mut jobs = jobs(&[r"(?<foo>\S+) (?<bar>\S+) (?<nll>\S+)"]);
+        let made = |jobs: &Jobs| suite(&["python a.py".to_owned()], jobs, None);
+        let text = made(&jobs).unwrap();
+        assert_eq!(text.matches("better = \"higher\"   # a guess").count(), 2, "{text}");
+        jobs.better = vec![direction("foo=lower").unwrap(), direction("higher").unwrap()];
+        let text = made(&jobs).unwrap();
+        assert_eq!(text.matches("# a guess").count(), 0, "{text}");
+        assert!(text.contains("[task.metrics.foo]\nunit = \"\"\nbetter = \"lower\"\n"), "{text}");
+        jobs.better = vec![direction("fo=lower").unwrap()];
+        assert!(made(&jobs).unwrap_err().to_string().contains("--better fo=..."));
+        assert!(direction("foo=less").is_err());
     }
 
     #[test]
