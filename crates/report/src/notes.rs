@@ -157,9 +157,11 @@ fn convergence(summary: &Summary, notes: &mut Vec<Note>) {
             Some(format!("{} {target:.2} {unit}", row.record.model).trim().to_owned())
         };
         let targets = list(rows(summary).filter_map(target));
-        let text = format!(
-            "Rows that are not converged missed their target ({targets}). They are not ranked."
-        );
+        let why = match targets.is_empty() {
+            true => "are".to_owned(),
+            false => format!("missed their target ({targets}). They are"),
+        };
+        let text = format!("Rows that are not converged {why} not ranked.");
         notes.push(caveat(format!("{} not converged", count(*number, "row")), text));
     }
     if rows(summary).filter(missed).any(|row| row.record.schema_version == 0) {
@@ -315,7 +317,12 @@ fn verified(summary: &Summary, notes: &mut Vec<Note>) {
 /// The reasons of all failures, each once.
 pub fn failures(summary: &Summary) -> Vec<String> {
     let mut reasons: IndexMap<(String, Status, &str), usize> = IndexMap::new();
-    for row in rows(summary).filter(|row| row.is_there() && !row.record.status.completed()) {
+    // Of a row that missed its target another note says which.
+    let is_told = |row: &Row| match row.record.status {
+        Status::NotConverged => row.record.missed_target().is_some(),
+        status => status.completed(),
+    };
+    for row in rows(summary).filter(|row| row.is_there() && !is_told(row)) {
         let reason = row.record.reason.as_deref().unwrap_or("no reason given");
         *reasons.entry((row.record.name(), row.record.status, reason)).or_default() += 1;
     }

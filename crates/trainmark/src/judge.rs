@@ -188,6 +188,10 @@ fn missed(evidence: &Evidence) -> Option<(Status, String)> {
         let label = task.metrics.get(name).map_or(name, |metric| metric.label(name));
         if name.contains('_') { label.to_owned() } else { name.to_owned() }
     };
+    if let Some(loss) = said.last_loss.filter(|loss| !loss.is_finite()) {
+        let reason = format!("its last loss is {loss}, which is not finite");
+        return Some((Status::NotConverged, reason));
+    }
     let quality = task.quality().and_then(|(name, _)| Some((name, said.value(name)?.1)));
     if let Some((name, value)) = quality.filter(|(_, value)| !value.is_finite()) {
         return Some((
@@ -296,6 +300,17 @@ mod tests {
     fn a_quality_that_is_not_finite_has_not_converged() {
         let lost = r#":::TRAINMARK {"event":"evaluated","eval_s":0,"metrics":{"test_accuracy_percent":NaN}}"#;
         assert_eq!(well(&[lost], Ok(None)), Status::NotConverged);
+    }
+
+    #[test]
+    fn a_last_loss_that_is_not_finite_has_not_converged_whatever_the_quality() {
+        let said =
+            |loss: &str| format!(r#":::TRAINMARK {{"event":"progress","step":1,"loss":{loss}}}"#);
+        let (lost, found) = (said("NaN"), said("0.5"));
+        let well = |lines: &[&str]| judged(&outcome(Exit::Code(0)), lines, Ok(Some(95.0)));
+        assert_eq!(well(&[&lost, &found]).0, Status::Measured);
+        let expected = "its last loss is NaN, which is not finite".to_owned();
+        assert_eq!(well(&[&found, &lost]), (Status::NotConverged, expected));
     }
 
     #[test]

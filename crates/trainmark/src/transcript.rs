@@ -40,6 +40,8 @@ pub struct Transcript<'a> {
     pub dataset: Option<(String, Option<String>)>,
     pub facts: Facts,
     pub curve: Curve,
+    /// The last one that it said, finite or not.
+    pub last_loss: Option<f64>,
     /// Of the events `epoch`: number and seconds, and the metrics after the last of them.
     epochs: Vec<(u32, f64)>,
     after_last: BTreeMap<String, f64>,
@@ -124,6 +126,7 @@ impl<'a> Transcript<'a> {
             dataset: None,
             facts: Facts::default(),
             curve: Curve::default(),
+            last_loss: None,
             epochs: Vec::new(),
             after_last: BTreeMap::new(),
             mlperf: Log::default(),
@@ -411,14 +414,15 @@ impl<'a> Transcript<'a> {
 
     /// A point of the curve, of finite numbers.
     fn point(&mut self, mut point: CurvePoint) {
+        self.last_loss = point.loss.or(self.last_loss);
         if let Some(loss) = point.loss.take_if(|loss| !loss.is_finite()) {
             let place = [
-                point.step.map(|step| format!("step {step}")),
-                point.epoch.map(|it| format!("epoch {it}")),
+                point.step.map(|step| format!(" at step {step}")),
+                point.epoch.map(|it| format!(" at epoch {it}")),
             ];
             let place = place.into_iter().flatten().next().unwrap_or_default();
             if !self.notes.iter().any(|note| note.starts_with("its loss is")) {
-                self.note(format!("its loss is {loss} at {place}, which is not finite"));
+                self.note(format!("its loss is {loss}{place}, which is not finite"));
             }
         }
         point.seconds = point.seconds.filter(|seconds| seconds.is_finite());

@@ -271,6 +271,16 @@ fn two_programs_are_compared_without_a_suite() {
     let words = ["time", "LC_ALL=C echo {steps}", "--repeats", "1", "--out", "variable"];
     let text = said(&job.trainmark(&words));
     assert!(text.contains("note: {steps} stays") && text.contains("1 of 1 completed"), "{text}");
+    // A loss that ends as NaN: never ranked, with its reason in every format.
+    let words = ["time", "echo loss: nan", "sleep 0.1; echo loss: 0.25", "--repeats", "2"];
+    job.trainmark(&[&words[..], &["--read", r"loss: (?<loss>\S+)", "--out", "nan"]].concat());
+    let report =
+        |more: &[&str]| said(&job.trainmark(&[&["report", "--input", "nan"], more].concat()));
+    let pages = [report(&[]), report(&["--markdown", "-"]), report(&["--html", "-"])];
+    for text in pages {
+        assert!(text.contains("its last loss is NaN, which is not finite"), "{text}");
+        assert!(!text.contains("()") || text.contains("<html"), "{text}");
+    }
     let written = ["new", "--command", "python3 train.py", "--read", r"loss: (?<val_loss>\S+)"];
     assert!(job.trainmark(&written).status.success());
     let listed = job.trainmark(&["run", "--suite", "suite.toml", "--list"]);
