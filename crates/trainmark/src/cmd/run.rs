@@ -205,6 +205,14 @@ fn planned(args: &Args, began: Option<&Began>) -> Result<(LoadedSuite, Vec<Row>)
     };
     let mut wanted = selection(&args.what)?;
     if let Some(share) = args.target_accuracy {
+        let quality = loaded.suite.task().quality();
+        let other =
+            quality.filter(|(_, it)| it.unit != "%" || it.better != record::task::Better::Higher);
+        if let Some((name, _)) = other {
+            bail!(
+                "--target-accuracy: the quality of the task is {name:?}, which is no accuracy in %; give --target with a value of {name}"
+            );
+        }
         // Rounded: 93 % is 93.0, not 93.00000000000001.
         let percent = (share * 1e8).round() / 1e6;
         wanted.config.insert(race::TARGET.to_owned(), vec![percent.into()]);

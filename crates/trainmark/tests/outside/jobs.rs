@@ -283,6 +283,14 @@ fn two_programs_are_compared_without_a_suite() {
     }
     let written = ["new", "--command", "python3 train.py", "--read", r"loss: (?<val_loss>\S+)"];
     assert!(job.trainmark(&written).status.success());
+    let wrong = ["run", "--suite", "suite.toml", "--target-accuracy", "90", "--list"];
+    let wrong = job.trainmark(&wrong);
+    assert!(!wrong.status.success());
+    assert!(
+        said(&wrong).contains("\"val_loss\"") && said(&wrong).contains("--target "),
+        "{}",
+        said(&wrong)
+    );
     let listed = job.trainmark(&["run", "--suite", "suite.toml", "--list"]);
     assert!(said(&listed).contains("train job default"), "{}", said(&listed));
     assert!(!job.trainmark(&written).status.success(), "a file that is there is not replaced");
