@@ -85,8 +85,19 @@ fn panel<'a>(
     contestants: &mut IndexSet<String>,
 ) -> Panel<'a> {
     let mut entries: Vec<Entry> = Vec::new();
-    for row in places.iter().map(|&place| &summary.rows[place]) {
-        let label = contestant(summary, row);
+    let rows = || places.iter().map(|&place| &summary.rows[place]);
+    // Keys that rows are compared across.
+    let differs = |of: &&Difference| match of {
+        Difference::Config(key) => rows().any(|row| {
+            row.record.config.get(key) != summary.rows[places[0]].record.config.get(key)
+        }),
+        _ => false,
+    };
+    let across: Vec<&Difference> = summary.differences.iter().filter(differs).collect();
+    for row in rows() {
+        let told = across.iter().filter_map(|of| table::told(summary, row, of));
+        let label =
+            [contestant(summary, row)].into_iter().chain(told).collect::<Vec<_>>().join(", ");
         let (contestant, _) = contestants.insert_full(label.clone());
         entries.push(Entry { place: *place, row, contestant, label });
         *place += 1;
@@ -102,7 +113,7 @@ fn panel<'a>(
     let first = &summary.rows[group.rows[0]];
     let quality = first.record.task().quality.as_deref();
     Panel {
-        title: title(summary, first),
+        title: title(summary, first, &across),
         clock: group.clock.as_ref(),
         quality: quality.and_then(|quality| summary.figure(quality)),
         target: quality.and_then(|quality| first.record.targets.get(quality).copied()),
@@ -127,7 +138,7 @@ fn contestant(summary: &Summary, row: &Row) -> String {
 }
 
 /// `mlp, hidden 512`: the model, and in what panels differ.
-fn title(summary: &Summary, row: &Row) -> String {
+fn title(summary: &Summary, row: &Row, across: &[&Difference]) -> String {
     let of_panels = |of: &&Difference| {
         matches!(
             of,
@@ -135,6 +146,7 @@ fn title(summary: &Summary, row: &Row) -> String {
         )
     };
     let differences = summary.differences.iter().filter(of_panels);
+    let differences = differences.filter(|of| !across.contains(of));
     let told = differences.filter_map(|of| table::told(summary, row, of));
     let model = visible(&row.record.model, 60).into_owned();
     [model].into_iter().chain(told).collect::<Vec<_>>().join(", ")
@@ -228,5 +240,34 @@ impl Entry<'_> {
         };
         let samples = self.row.record.counted().filter(|sample| sample.status.completed());
         samples.min_by(|a, b| distance(a).total_cmp(&distance(b)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use record::summary::Options;
+    use record::{Record, Sample, Timing};
+
+    #[test]
+    fn rows_of_a_panel_are_told_apart_by_the_key_that_they_are_compared_across() {
+        let row = |lr: f64| {
+            let mut record = Record {
+                executable: "T".into(),
+                model: "m".into(),
+                backend: "cpu".into(),
+                ..Record::default()
+            };
+            record.config.insert("lr".into(), lr.into());
+            let timing = Timing { train_s: Some(lr), ..Timing::default() };
+            record.add_sample(Sample { timing, ..Sample::default() });
+            record
+        };
+        let options = Options { across: vec!["lr".into()], ..Options::default() };
+        let summary = Summary::new(vec![row(0.5), row(2.0)].into(), &options).unwrap();
+        let exhibit = Exhibit::new(&summary);
+        let labels: Vec<&str> = exhibit.entries().map(|(_, entry)| entry.label.as_str()).collect();
+        assert_eq!(labels, ["T, lr 0.5", "T, lr 2.0"]);
+        assert_eq!(exhibit.panels[0].title, "m");
     }
 }
