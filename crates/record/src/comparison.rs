@@ -2,7 +2,7 @@
 //!
 //! Rows are matched by trainer, model, data and configuration ([`Job`]). All samples of one job are taken
 //! together. [`crate::verdict`] says what the samples show. A *regression* is a shown difference for
-//! the worse beyond the gate, a row that no longer completes or no longer reaches its target, or one whose
+//! the worse whose estimate is beyond the gate, a row that no longer completes or no longer reaches its target, or one whose
 //! verification grade is worse than it was. Where too little is known for any of that, the outcome is
 //! *inconclusive*, which is not a pass.
 
@@ -80,7 +80,7 @@ pub enum Outcome {
     Better,
     /// Worse, but within the gate.
     Worse,
-    /// Worse beyond the gate.
+    /// Shown to be worse, by an estimate beyond the gate; the interval may begin below it.
     Regression,
     /// It completed before and does not now, or misses its target.
     StatusLost,

@@ -228,6 +228,7 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
     }
     let has_no_counterpart = |row: &&ComparedRow| row.held && row.outcome == Outcome::NotComparable;
     let beyond = format!("beyond the gate of {:.1} %", comparison.gate * 100.0);
+    let slower = format!("{beyond}: shown to be worse, and the estimate is beyond the gate");
     let few = format!(
         "inconclusive: there are too few samples for an interval. {FEWEST_SAMPLES} on each side are enough: \
          trainmark run --repeats {FEWEST_SAMPLES}"
@@ -246,7 +247,12 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
             "on one side only, so nothing can be compared: train on the other side too",
         ),
         (comparison.grades_lost(), "verification grade", "lost"),
-        (comparison.count(Outcome::is_regression), "regression", &beyond),
+        (
+            comparison.count(|it| it == Outcome::StatusLost),
+            "row",
+            "with a lost status: no longer trained, or short of the target",
+        ),
+        (comparison.count(|it| it == Outcome::Regression), "regression", &slower),
     ];
     let counted = counted.into_iter().filter(|(number, ..)| *number > 0);
     remarks.extend(counted.map(|(number, noun, is)| format!("{} {is}", count(number, noun))));

@@ -17,9 +17,9 @@ use std::path::PathBuf;
 /// A difference is claimed only if the 95 % interval of the ratio excludes 1. That needs at least four samples
 /// of a row on each side (`trainmark run --repeats 4`).
 ///
-/// The exit code is 1 if a regression beyond the gate is shown, if a row no longer completes or no longer
-/// reaches its target, or if its verification grade (`trainmark verify`) is worse. It is 75 if too little is
-/// known to exclude a regression. It is 65 if the two sides cannot be compared.
+/// The exit code is 1 if a row is shown to be worse and its estimate is worse by more than the gate, if a row no
+/// longer completes or no longer reaches its target, or if its verification grade (`trainmark verify`) is worse.
+/// It is 75 if too little is known to exclude a regression. It is 65 if the two sides cannot be compared.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Folder or file with results, or the name of a baseline

@@ -34,6 +34,15 @@ fn the_exit_code_is_1_only_for_a_shown_regression() {
     write(&path("base"), &[1.0, 1.01, 0.99, 1.0, 1.0], "measured");
     write(&path("same"), &[1.0, 0.99, 1.01, 1.0, 1.0], "measured");
     write(&path("slow"), &[1.2, 1.21, 1.19, 1.2, 1.2], "measured");
+    // Its interval begins below the gate.
+    write(&path("wide"), &[1.01, 1.02, 1.05, 1.1, 1.2], "measured");
+    let wide = trainmark(home.path(), &["compare", "base", "wide"]);
+    let text = String::from_utf8_lossy(&wide.stdout).into_owned();
+    assert_eq!(wide.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("REGRESSION") && text.contains("the estimate is beyond the gate"),
+        "{text}"
+    );
     write(&path("lost"), &[1.0, 1.0, 1.0, 1.0, 1.0], "not_converged");
     let named = trainmark(home.path(), &["compare", "base", "slow", "--metric", "train_s,wall_s"]);
     assert_eq!(named.status.code(), Some(1), "{named:?}");
