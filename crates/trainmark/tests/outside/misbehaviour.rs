@@ -75,10 +75,10 @@ fn a_million_events_and_names_without_end_are_bounded_too() {
 
 #[test]
 fn trainers_that_hang_are_stopped_whatever_they_do_against_it() {
-    check(&fake("sleep 300"), &["--timeout", "1s"], "timed_out", "time-out");
-    let stubborn = check(&fake("ignore-term"), &["--timeout", "4s"], "timed_out", "time-out");
+    check(&fake("sleep 300"), &["--timeout", "1s"], "timed_out", "--timeout");
+    let stubborn = check(&fake("ignore-term"), &["--timeout", "4s"], "timed_out", "--timeout");
     assert!(stubborn["samples"][0]["timing"]["wall_s"].as_f64().unwrap() >= 7.0, "{stubborn}");
-    check(&fake("fork-bomb 4"), &["--timeout", "2s"], "timed_out", "time-out");
+    check(&fake("fork-bomb 4"), &["--timeout", "2s"], "timed_out", "--timeout");
 }
 
 #[test]
