@@ -103,6 +103,31 @@ fn each_side_says_how_many_of_its_samples_were_disturbed() {
 }
 
 #[test]
+fn history_claims_no_change_below_the_floor_of_runs_one_after_the_other() {
+    let home = tempfile::tempdir().unwrap();
+    for run in 0..16 {
+        let time = if run < 8 { 1.0 } else { 1.03 } + f64::from(run % 4) * 1e-3;
+        write(home.path(), &[time], "measured");
+        let file = home.path().join("t_cpu_20240315_143022.json");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let mut record: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let when = format!("20240315_1430{run:02}");
+        record["timestamp"] = when.as_str().into();
+        record["noise_floor"] = serde_json::json!({ "share": 0.01, "share_apart": 0.05 });
+        std::fs::create_dir_all(home.path().join("all")).unwrap();
+        let file = home.path().join(format!("all/t_cpu_{when}.json"));
+        std::fs::write(file, record.to_string()).unwrap();
+    }
+    let changes = |more: &[&str]| {
+        let words = [&["history", "--input", "all", "--format", "json"], more].concat();
+        let output = trainmark(home.path(), &words);
+        let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        found["series"][0]["changes"].as_array().unwrap().len()
+    };
+    assert_eq!((changes(&[]), changes(&["--noise-floor", "1%"])), (0, 1));
+}
+
+#[test]
 fn a_baseline_is_kept_by_name_compared_with_and_forgotten() {
     let home = tempfile::tempdir().unwrap();
     write(&home.path().join("benchmarks"), &[1.0, 1.01, 0.99, 1.0], "measured");
