@@ -197,7 +197,7 @@ pub fn origins<'a>(
         let origin = match source {
             Some(Source::Scored) => Ok("the trainer's predictions, scored by the harness"),
             Some(Source::Claimed) => Ok("claimed by the trainer"),
-            None => Err("the trainer reported none"),
+            None => Err("the trainer reported none that is finite"),
         };
         put(name, origin);
     }

@@ -281,6 +281,15 @@ fn two_programs_are_compared_without_a_suite() {
         assert!(text.contains("its last loss is NaN, which is not finite"), "{text}");
         assert!(!text.contains("()") || text.contains("<html"), "{text}");
     }
+    // One that is not the quality is missing, with the reason.
+    let rule = r"nll: (?<nll>\S+) acc: (?<acc>\S+)";
+    let words = ["time", "echo nll: 1 acc: nan", "--repeats", "1", "--out", "acc", "--read", rule];
+    job.trainmark(&words);
+    let files = std::fs::read_dir(job.path("acc")).unwrap().map(|it| it.unwrap().path());
+    let file =
+        files.filter_map(|it| Some(it.to_str()?.to_owned())).find(|it| it.contains("_default_"));
+    let shown = said(&job.trainmark(&["show", &file.unwrap()]));
+    assert!(shown.contains("none that is finite"), "{shown}");
     let written = ["new", "--command", "python3 train.py", "--read", r"loss: (?<val_loss>\S+)"];
     assert!(job.trainmark(&written).status.success());
     let wrong = ["run", "--suite", "suite.toml", "--target-accuracy", "90", "--list"];
