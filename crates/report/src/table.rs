@@ -3,6 +3,7 @@
 
 use crate::text::{self, UNKNOWN, count, digits, three_digits, visible};
 use indexmap::{IndexMap, IndexSet};
+use measure::machine::Machine;
 use record::figures::{Figure, Shown};
 use record::stats::Interval;
 use record::summary::{Difference, Group, Row, Summary};
@@ -85,7 +86,7 @@ pub fn headline(summary: &Summary) -> String {
     let settings = settings(summary).into_iter().filter(|(_, it)| !it.contains('('));
     parts.extend(settings.map(|(key, value)| format!("{} {value}", key.replace('_', " "))));
     match summary.machines.as_slice() {
-        [machine] => parts.extend(machine.cores.map(|cores| count(cores, "core"))),
+        [machine] => parts.extend(processors(summary, machine)),
         machines => parts.extend((!machines.is_empty()).then(|| count(machines.len(), "machine"))),
     }
     let there = || summary.rows.iter().filter(|row| row.is_there());
@@ -98,6 +99,15 @@ pub fn headline(summary: &Summary) -> String {
     };
     parts.push(count(there().count(), "row") + &samples);
     parts.join(" · ")
+}
+
+/// `2 cores` of the machine or, if its rows could use fewer, `16 threads of 64 cores`.
+fn processors(summary: &Summary, machine: &Machine) -> Option<String> {
+    let trained = summary.rows.iter().filter_map(|row| row.record.trainer.as_ref());
+    let usable = trained.map(|it| it.limits.cpus.as_ref().map(Vec::len).or(machine.threads)).max();
+    let (usable, all) = (usable.flatten(), machine.cores?);
+    let few = usable.filter(|threads| *threads < all).map(|few| count(few, "thread") + " of ");
+    Some(few.unwrap_or_default() + &count(all, "core"))
 }
 
 /// A row's executable, backend and model, and why this machine cannot run it, if it cannot.
@@ -490,6 +500,8 @@ pub fn told(summary: &Summary, row: &Row, of: &Difference) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use record::folder::{Entry, Folder};
+    use record::summary::Options;
 
     #[test]
     fn a_slower_row_says_how_many_times_slower_and_its_interval_too() {
@@ -510,6 +522,23 @@ mod tests {
         let same = change(0.99, interval(0.97, 1.02), Verdict::NoDifference);
         assert_eq!(against(&same, true), "no difference shown");
         assert_eq!(against(&same, false), "no difference shown [0.980, 1.03]");
+    }
+
+    #[test]
+    fn the_headline_says_how_much_of_the_machine_the_rows_could_use() {
+        let headline = |threads: usize, cpus: &str| {
+            let text = format!(
+                r#"{{"executable": "x", "backend": "cpu", "model": "m", "status": "measured", "metrics": {{}}, "machine":
+                {{"cores": 64, "threads": {threads}}}, "trainer": {{"limits": {{"cpus": {cpus}}}}}}}"#
+            );
+            let record = serde_json::from_str(&text).unwrap();
+            let entries = vec![Entry { file: "a.json".into(), record }];
+            let folder = Folder { entries, ..Folder::default() };
+            headline(&Summary::new(folder, &Options::default()).unwrap())
+        };
+        assert!(headline(128, "null").contains("· 64 cores ·"), "{}", headline(128, "null"));
+        assert!(headline(16, "null").contains("· 16 threads of 64 cores ·"));
+        assert!(headline(128, "[2, 3]").contains("· 2 threads of 64 cores ·"));
     }
 
     #[test]
