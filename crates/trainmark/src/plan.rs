@@ -320,7 +320,7 @@ pub fn command(suite: &Suite, row: &Row, places: &Places) -> Result<Vec<String>>
         words.extend(trainer.allow_software.iter().cloned());
     }
     if race::target(&row.config).is_some() {
-        words.extend(trainer.race.iter().cloned());
+        words.extend(trainer.race.iter().flatten().cloned());
     }
     if trainer.shell {
         return Ok(vec!["sh".to_owned(), "-c".to_owned(), words.join(" ")]);

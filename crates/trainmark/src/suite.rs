@@ -177,8 +177,8 @@ pub struct Trainer {
     /// allowed (`trainmark run --allow-software`).
     pub allow_software: Vec<String>,
     /// Arguments that are added to the command if it is to evaluate on the way (`trainmark run --target`); evaluation
-    /// must be off the trainer's clock.
-    pub race: Vec<String>,
+    /// must be off the trainer's clock. Without it, those of the suite.
+    pub race: Option<Vec<String>>,
     /// Rows that are left out: each a table of keys that all must match.
     pub exclude: Vec<Map<String, Value>>,
 }
@@ -320,9 +320,7 @@ impl Suite {
             suite.task.0.keys.extend(std::mem::take(&mut suite.keys));
             for trainer in &mut suite.trainers {
                 trainer.command.extend_from_slice(&suite.arguments);
-                if trainer.race.is_empty() {
-                    trainer.race.clone_from(&suite.race);
-                }
+                trainer.race.get_or_insert_with(|| suite.race.clone());
             }
             suite.check()?;
             suite.add_reference()?;
@@ -598,7 +596,7 @@ mod tests {
             let suite = LoadedSuite::built_in(name).unwrap().suite;
             let of_rows = |trainer: &&Trainer| !trainer.models.is_empty(); // not the reference of `verify`
             let mut trainers = suite.trainers.iter().filter(of_rows);
-            let idle = trainers.find(|trainer| trainer.race.is_empty());
+            let idle = trainers.find(|trainer| trainer.race.as_ref().is_none_or(Vec::is_empty));
             assert_eq!(idle.map(|trainer| &trainer.name), None, "{name}");
         }
     }
@@ -607,10 +605,12 @@ mod tests {
     fn a_trainer_races_as_the_suite_says_or_as_it_says_itself() {
         let (begin, trainer) = SMALL.split_at(SMALL.find("[[trainers]]").unwrap());
         let other = trainer.replacen("name = \"", "race = [\"--own\"]\nname = \"other ", 1);
-        let text = format!("race = [\"--eval-every\", \"100\"]\n{begin}{trainer}\n{other}");
+        let none = trainer.replacen("name = \"", "race = []\nname = \"third ", 1);
+        let text = format!("race = [\"--eval-every\", \"100\"]\n{begin}{trainer}\n{other}\n{none}");
         let suite = Suite::parse(&text, "s.toml").unwrap();
-        assert_eq!(suite.trainers[0].race, ["--eval-every", "100"]);
-        assert_eq!(suite.trainers[1].race, ["--own"]);
+        let race = |at: usize| suite.trainers[at].race.as_deref().unwrap();
+        assert_eq!(race(0), ["--eval-every", "100"]);
+        assert_eq!((race(1), race(2)), (&["--own".to_owned()][..], &[][..]));
     }
 
     #[test]
