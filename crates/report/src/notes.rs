@@ -5,6 +5,7 @@ use crate::text::{self, count, visible};
 use indexmap::{IndexMap, IndexSet};
 use record::figures::{CLOCKS, Shown};
 use record::number::first_few;
+use record::race::{self, Race};
 use record::summary::{Row, Summary};
 use record::task::Source;
 use record::verification::Grade;
@@ -49,6 +50,7 @@ pub fn notes(summary: &Summary, speed_ups: bool, marks: Option<Shown>) -> Vec<No
     convergence(summary, &mut notes);
     notes.extend(claims(summary, marks));
     notes.extend(outliers(summary));
+    notes.extend(without_time(summary));
     races(summary, &mut notes);
     origin(summary, &mut notes);
     verified(summary, &mut notes);
@@ -212,6 +214,24 @@ fn outliers(summary: &Summary) -> Option<Note> {
         count(all, "sample")
     );
     (number > 0).then(|| note(text))
+}
+
+/// Rows that were to race, and of which nobody knows when they reached the target.
+fn without_time(summary: &Summary) -> Option<Note> {
+    let has_none = |row: &&Row| {
+        let unknown = |race: &Race| race.seconds.is_none() && race.reached == race.runs;
+        race::target(&row.record.config).is_some()
+            && row.record.status == Status::Measured
+            && row.record.race.as_deref().is_none_or(unknown)
+    };
+    let number = rows(summary).filter(has_none).count();
+    let badge = format!("{} without a time to the target", count(number, "row"));
+    let text = format!(
+        "{badge}: their programs did not say both the quality and the seconds of training on the way. `race` in the \
+         suite makes a trainer evaluate on the way; the event `progress` (docs/trainer.md) says both, and a rule for \
+         `epoch_s` the seconds."
+    );
+    (number > 0).then(|| caveat(badge, text))
 }
 
 /// The results of races.

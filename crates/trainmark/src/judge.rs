@@ -166,10 +166,7 @@ fn spoke(evidence: &Evidence) -> Option<(Status, String)> {
     let mut wanted = wanted.into_iter().chain(evidence.targets.keys().map(String::as_str));
     let name = wanted.find(|name| said.value(name).is_none())?;
     if !said.spoke {
-        return Some((
-            Status::NoOutput,
-            "it ended with 0, but printed nothing on standard output".to_owned(),
-        ));
+        return Some((Status::NoOutput, "it ended with 0, but printed nothing".to_owned()));
     }
     let metric = task.metrics.get(name)?;
     let predictions = if metric.score.is_some() { "neither predictions nor " } else { "no " };
@@ -315,7 +312,8 @@ mod tests {
 
     #[test]
     fn each_kind_of_silence_has_its_status() {
-        assert_eq!(well(&[], Ok(None)), Status::NoOutput);
+        let silent = "it ended with 0, but printed nothing".to_owned();
+        assert_eq!(judged(&outcome(Exit::Code(0)), &[], Ok(None)), (Status::NoOutput, silent));
         let (status, reason) = judged(&outcome(Exit::Code(0)), &["hello"], Ok(None));
         assert_eq!(status, Status::NoQuality);
         assert_eq!(reason, "neither predictions nor a line `Test Accuracy: 12.34%`");

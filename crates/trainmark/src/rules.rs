@@ -67,12 +67,12 @@ impl Rules {
         task: &Task,
     ) -> Result<Rules> {
         let expression = |text: &String| {
-            let named = || format!("the rule {text:?}");
+            let named = || format!("the rule '{text}'");
             let regex = regex(text).with_context(named)?;
             let facts = regex.capture_names().flatten().map(|name| fact(name, task));
             let facts = facts.collect::<Result<Vec<_>>>().with_context(named)?;
             let any = !facts.is_empty();
-            ensure!(any, "the rule {text:?} has no named group such as `(?<loss>\\S+)`");
+            ensure!(any, "the rule '{text}' has no named group such as `(?<loss>\\S+)`");
             let how = How::Expression(regex);
             Ok(Rule { shown: text.clone(), how, facts, matched: false })
         };
@@ -105,7 +105,7 @@ impl Rules {
         for Rule { shown, how, facts, matched } in &mut self.0 {
             let mut add = |fact: &Fact, text: &str| {
                 let printed =
-                    text.parse().map_err(|error| format!("the rule {shown:?}: {error}"))?;
+                    text.parse().map_err(|error| format!("the rule '{shown}': {error}"))?;
                 found.push((fact.clone(), printed));
                 *matched = true;
                 Ok::<(), String>(())

@@ -500,8 +500,11 @@ impl<'a> Transcript<'a> {
             let last: Vec<&str> =
                 tail.lines().rev().filter(|line| !line.trim().is_empty()).take(3).collect();
             let last: Vec<String> = last.into_iter().rev().map(shorten).collect();
-            let seen = if last.is_empty() { "nothing".to_owned() } else { last.join(", ") };
-            notes.push(format!("{NOT_READ} {}; the last lines were {seen}", idle.join(" and ")));
+            let seen = match last.is_empty() {
+                true => "it printed no line".to_owned(),
+                false => format!("the last lines were {}", last.join(", ")),
+            };
+            notes.push(format!("{NOT_READ} {}; {seen}", idle.join(" and ")));
         }
         if self.tagged.len() > 1 && (self.rules.any() || self.facts.labelled()) {
             notes.push(
@@ -687,6 +690,8 @@ mod tests {
         assert_eq!(said.value("bpc"), Some((Who::Rule(0), 5.5)));
         let idle = transcript(&["step 1 loss 4.0"]).notes(true, "step 1 loss 4.0\ndone\n");
         assert!(idle[0].contains("`bpc (?<bpc>") && idle[0].contains("\"done\""), "{idle:?}");
+        let idle = transcript(&[]).notes(true, "");
+        assert!(idle[0].ends_with("; it printed no line"), "{idle:?}");
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub fn size(text: &str) -> Result<u64, String> {
 pub fn percent(text: &str) -> Result<f64, String> {
     let text = text.trim();
     let number = text.strip_suffix('%').unwrap_or(text).trim();
-    let percent = number.parse::<f64>().map_err(|error| error.to_string())?;
+    let percent = number.parse::<f64>().map_err(|_| "give a percentage, for example 3%")?;
     if !(percent > 0.0 && percent < 100.0) {
         return Err("give a percentage between 0 and 100".to_owned());
     }
@@ -61,7 +61,7 @@ pub fn percent(text: &str) -> Result<f64, String> {
 /// # Errors
 /// If it is no such number.
 pub fn number(text: &str) -> Result<f64, String> {
-    let number = text.trim().parse::<f64>().map_err(|error| error.to_string())?;
+    let number = text.trim().parse::<f64>().map_err(|_| "give a number")?;
     if number.is_finite() { Ok(number) } else { Err("give a finite number".to_owned()) }
 }
 
@@ -77,7 +77,8 @@ pub fn cpus(text: &str) -> Result<Cpus, String> {
     let mut list = Vec::new();
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let number = |text: &str| text.trim().parse::<usize>().map_err(|error| error.to_string());
+        let number =
+            |text: &str| text.trim().parse::<usize>().map_err(|_| "give cores, for example 0-3,8");
         let (first, last) = (number(first)?, number(last)?);
         if first > last || last > 1 << 16 {
             return Err(format!("{part} is not a range of cores"));

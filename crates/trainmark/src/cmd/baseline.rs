@@ -5,6 +5,8 @@ use anyhow::{Context, Result, bail};
 use directories::BaseDirs;
 use files::Kind;
 use measure::scratch::Scratch;
+use record::name::file_nearby;
+use record::number::count;
 use record::verification::FILE;
 use std::path::{Path, PathBuf};
 
@@ -92,8 +94,10 @@ fn save(name: &str, input: &Path) -> Result<()> {
     if target.exists() {
         bail!("{name}: this baseline exists already; `trainmark baseline rm {name}` removes it");
     }
-    let entries =
-        std::fs::read_dir(input).with_context(|| format!("--input {}", input.display()))?;
+    let entries = std::fs::read_dir(input).with_context(|| {
+        let (folder, nearby) = (input.display(), file_nearby(input));
+        format!("--input {folder}: no folder with result files{nearby}; `trainmark run` makes one")
+    })?;
     let paths = entries.flatten().map(|entry| entry.path());
     let json = |path: &PathBuf| path.extension().is_some_and(|it| it == "json") && path.is_file();
     let paths: Vec<PathBuf> = paths.filter(json).collect();
@@ -115,8 +119,8 @@ fn save(name: &str, input: &Path) -> Result<()> {
         files::create_new(&fresh.join(name), &bytes).with_context(hint)?;
     }
     std::fs::rename(fresh, &target).with_context(|| target.display().to_string())?;
-    let kept = paths.len();
-    print(&format!("{kept} files kept as {name}; compare with: trainmark compare {name} DIR\n"))
+    let kept = count(paths.len(), "file");
+    print(&format!("{kept} kept as {name}; compare with: trainmark compare {name} DIR\n"))
 }
 
 fn names() -> Vec<String> {

@@ -5,6 +5,7 @@ use crate::cmd::run;
 use crate::rules;
 use crate::suite::Suite;
 use crate::template::{self, PLACES};
+use crate::units;
 use anyhow::{Context, Result, bail};
 use indexmap::IndexSet;
 use std::collections::BTreeSet;
@@ -39,7 +40,7 @@ const SHELL: &str = "|&;<>()$`*?~\n";
 struct Jobs {
     /// Rule that reads the programs' output: a regular expression with named groups, for example
     /// `val_loss: (?<val_loss>\S+)`; can be repeated
-    #[arg(long, value_name = "RULE")]
+    #[arg(long, value_name = "RULE", value_parser = rule)]
     read: Vec<String>,
     /// Which direction of the metrics is better, `higher` or `lower`, or of one of them, `NAME=lower`; can be repeated
     /// [default: guessed from the name]
@@ -78,7 +79,7 @@ pub struct TimeArgs {
     #[arg(long)]
     warm_up: bool,
     /// Time after which a sample is stopped, for example `90s` [default: 30m]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = time_in_words)]
     timeout: Option<String>,
     /// Folder for the result files and the suite file
     #[arg(long, value_name = "DIR", default_value = "benchmarks")]
@@ -102,6 +103,15 @@ fn guessed(name: &str) -> (&'static str, bool) {
         return ("lower", sure);
     }
     ("higher", sure && HIGHER.iter().any(has))
+}
+
+fn rule(text: &str) -> Result<String, String> {
+    let refused = |error| format!("this is not a regular expression: {error}");
+    rules::regex(text).map(|_| text.to_owned()).map_err(refused)
+}
+
+fn time_in_words(text: &str) -> Result<String, String> {
+    units::duration(text).map(|_| text.to_owned())
 }
 
 /// Runs `trainmark new`.
@@ -139,7 +149,7 @@ pub fn time(args: &TimeArgs) -> Result<u8> {
         );
     }
     let file = args.out.join("time.toml");
-    std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
+    run::make_folder(&args.out)?;
     files::replace(&file, text.as_bytes()).with_context(|| file.display().to_string())?;
     let mut words = vec![
         format!("--suite={}", file.display()),
@@ -260,8 +270,7 @@ fn words(command: &str) -> Result<Vec<String>> {
 fn metrics(rules: &[String]) -> Result<IndexSet<String>> {
     let mut names = IndexSet::new();
     for rule in rules {
-        let refused = || format!("--read '{rule}' is not a regular expression");
-        let regex = rules::regex(rule).with_context(refused)?;
+        let regex = rules::regex(rule)?;
         let own = regex.capture_names().flatten().filter(|name| !crate::task::is_taken(name));
         names.extend(own.map(str::to_owned));
     }

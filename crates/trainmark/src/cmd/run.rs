@@ -393,8 +393,8 @@ fn dry_run(args: &Args, loaded: &LoadedSuite, rows: &[Row]) -> Result<()> {
 /// Makes the output folder, locks it, and checks now, not after an hour, that it can be written to. Removes
 /// half-written files of a run that was killed.
 fn open_folder(folder: &Path) -> Result<Journal> {
-    let hint = || format!("--out {}: result files cannot be written there", folder.display());
-    std::fs::create_dir_all(folder).with_context(hint)?;
+    let hint = || cannot_write(folder);
+    make_folder(folder)?;
     let mut journal =
         Journal::open(folder).with_context(|| format!("--out {}", folder.display()))?;
     warn(&mut journal, folder);
@@ -406,6 +406,19 @@ fn open_folder(folder: &Path) -> Result<Journal> {
     }
     tempfile::Builder::new().prefix(WRITING).tempfile_in(folder).with_context(hint)?;
     Ok(journal)
+}
+
+/// # Errors
+/// If it cannot be made.
+pub(super) fn make_folder(folder: &Path) -> Result<()> {
+    if folder.is_file() {
+        bail!("--out {}: this is a file; give a folder", folder.display());
+    }
+    std::fs::create_dir_all(folder).with_context(|| cannot_write(folder))
+}
+
+fn cannot_write(folder: &Path) -> String {
+    format!("--out {}: result files cannot be written there", folder.display())
 }
 
 /// Prints the journal's warnings once.

@@ -7,7 +7,7 @@ use crate::runner::{Limits, Resources, Runner, Settings};
 use crate::suite::LoadedSuite;
 use crate::trainer::{Plain, make_ready};
 use crate::units;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use measure::launch::CancelToken;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -55,8 +55,8 @@ pub struct What {
     pub threads: Vec<u64>,
     /// Any other configuration key of the suite, for example `optimiser=adam`; a key that is given several times, each
     /// with one value, has them all (`--set gpus=1 --set gpus=2`)
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
+    pub set: Vec<(String, Value)>,
     /// Take the task's data from this file or folder. Without it, a built-in task looks in $TRAINMARK_DATA,
     /// ./data and the user's cache; if it finds nothing, the program draws data
     #[arg(long, value_name = "PATH")]
@@ -173,7 +173,9 @@ pub fn selection(args: &What) -> Result<Selection> {
     if let Some(rate) = args.lr.iter().find(|rate| !(rate.is_finite() && **rate > 0.0)) {
         bail!("--lr {rate}: give a positive number");
     }
-    set(&args.set, &mut config)?;
+    for (key, value) in &args.set {
+        config.entry(key.clone()).or_default().push(value.clone());
+    }
     Ok(Selection {
         trainers: args.trainer.clone(),
         models: args.model.clone(),
@@ -184,21 +186,11 @@ pub fn selection(args: &What) -> Result<Selection> {
     })
 }
 
-/// Adds the values of `--set KEY=VALUE`.
-///
-/// # Errors
-/// If a setting does not have this form.
-fn set(settings: &[String], config: &mut BTreeMap<String, Vec<Value>>) -> Result<()> {
-    for setting in settings {
-        let (key, value) = setting
-            .split_once('=')
-            .filter(|(key, _)| !key.is_empty())
-            .with_context(|| format!("--set {setting}: give KEY=VALUE"))?;
-        let value = serde_json::from_str::<Value>(value)
-            .ok()
-            .filter(|value| value.is_number() || value.is_boolean())
-            .unwrap_or_else(|| Value::from(value));
-        config.entry(key.to_owned()).or_default().push(value);
-    }
-    Ok(())
+/// `KEY=VALUE`.
+fn setting(text: &str) -> Result<(String, Value), String> {
+    let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
+    let (key, value) = pair.ok_or("give KEY=VALUE")?;
+    let plain = serde_json::from_str(value).ok();
+    let plain = plain.filter(|value: &Value| value.is_number() || value.is_boolean());
+    Ok((key.to_owned(), plain.unwrap_or_else(|| value.into())))
 }

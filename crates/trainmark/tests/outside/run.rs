@@ -286,6 +286,48 @@ fn wrong_arguments_are_one_line_that_names_the_remedy() {
 }
 
 #[test]
+fn a_wrong_value_is_a_wrong_command_line_and_says_how_to_write_it() {
+    let place = Place::new();
+    std::fs::write(place.path("file"), "").unwrap();
+    let rule = r"loss \d (?<loss";
+    for (words, code, text) in [
+        (&["time", "true", "--timeout", "2x"][..], 2, "'--timeout <TIME>': give seconds"),
+        (&["time", "true", "--read", rule], 2, "this is not a regular expression: "),
+        (&["run", "--set", "x"], 2, "give KEY=VALUE"),
+        (&["compare", "a", "b", "--gate", "abc"], 2, "give a percentage, for example 3%"),
+        (&["time", "true", "--out", "file"], 1, "--out file: this is a file; give a folder"),
+        (&["time", "true", "--out", "/proc/x"], 1, "--out /proc/x: result files cannot be"),
+        (&["time", "true", "--read", r"\d+"], 1, r"the rule '\d+' has no named group"),
+        (&["baseline", "save", "main", "--input", "dat"], 1, "did you mean data?"),
+    ] {
+        let output = place.trainmark(words[0]).args(&words[1..]).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(error.contains(text), "{words:?}: {error}");
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {error}");
+        assert_eq!(error.matches("error:").count(), 1, "{words:?}: {error}");
+    }
+}
+
+#[test]
+fn a_race_without_a_clock_says_what_helps() {
+    let place = Place::new();
+    let point = |seconds: &str| {
+        // Braces of a suite's command.
+        let event =
+            r#"{{"event":"progress","step":1SECONDS,"metrics":{{"test_accuracy_percent":95.67}}}}"#;
+        let event = event.replace("SECONDS", seconds);
+        format!("echo ':::TRAINMARK {event}'; {PLAIN}")
+    };
+    let scripts = [PLAIN.to_owned(), point(""), point(r#","seconds":0.0001"#)];
+    for (script, helps) in scripts.iter().zip([true, true, false]) {
+        let output = place.run(&place.suite(script, ""), &["--target", "90"]);
+        let words = said(&output);
+        assert_eq!(words.contains("1 row without a time to the target"), helps, "{words}");
+        assert_eq!(words.contains("0.000100 s"), !helps, "{words}");
+    }
+}
+
+#[test]
 fn repeats_take_turns_and_keep_every_sample_in_one_file() {
     let place = Place::new();
     let suite = place.suite(&format!("echo $1 >> order; {PLAIN}"), "root = '.'");
