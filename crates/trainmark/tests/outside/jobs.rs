@@ -321,6 +321,13 @@ fn a_key_that_nobody_is_told_is_an_error_with_a_suggestion() {
     let warning = "[config] stesp: there is no such key; did you mean steps?";
     assert_eq!(listed.matches("warning:").count(), 1, "{listed}");
     assert!(listed.contains(warning), "{listed}");
+    let described = format!(
+        "{}\n[keys.stesp]\nlabel = \"as it is\"\n",
+        text.replacen("[config]", "[config]\nstesp = 3", 1)
+    );
+    std::fs::write(&suite, described).unwrap();
+    let listed = said(&job.trainmark(&["run", "--suite", "job/suite.toml", "--list"]));
+    assert!(!listed.contains("warning:"), "{listed}");
     let output = job.trainmark(&["run", "--suite", "job/suite.toml", "--epochs", "3", "--list"]);
     assert!(said(&output).contains("no command of the suite uses it"), "{}", said(&output));
 }
