@@ -304,7 +304,7 @@ pub fn compare(base: &Folder, new: &Folder, options: &Options) -> Result<Compari
     rows.sort_by_key(|row: &ComparedRow| row.outcome != Outcome::Inconclusive);
     let (gate, conclusion) = (options.gate, Conclusion::Pass);
     let is_drifting = |it: &ComparedRow| {
-        !it.in_turns && it.figure.is_of_machine() && it.outcome != Outcome::NotComparable
+        !it.in_turns && it.figure.is_of_machine() && (it.ratio.or(it.difference)).is_some()
     };
     let in_turns = !rows.iter().any(is_drifting);
     let mut found = Comparison {
@@ -350,7 +350,7 @@ impl<'a> Pair<'a> {
         };
         let (base, new) = (ranked(self.base), ranked(self.new));
         let in_turns = verdict::took_turns(&base, &new);
-        let change = verdict::compare(&own, &base, &new, floor(in_turns));
+        let change = verdict::compare(&own, &base, &new, floor(in_turns || !own.is_of_machine()));
         let change = change.filter(|_| own.is_one(all()));
         let bad = |it: &&Record| !matches!(it.status, Status::Measured | Status::Unavailable);
         let measured = |records: &[&Record]| records.iter().any(|it| it.status == Status::Measured);
@@ -392,9 +392,11 @@ impl Side {
         // The worst status of several files.
         let statuses = records.iter().map(|record| record.status);
         let status = statuses.max_by_key(|it| (it.failed(), *it)).unwrap_or_default();
-        let counted = records.iter().flat_map(|it| it.counted()).filter(|it| it.status.completed());
-        let is_disturbed =
-            |it: &&Sample| !it.disturbances.is_empty() && figure.of_sample(it).is_some();
+        let has = |record: &&&Record| figure.of(record).is_some();
+        let counted = records.iter().filter(has).flat_map(|it| it.counted());
+        let is_disturbed = |it: &&Sample| {
+            it.status.completed() && !it.disturbances.is_empty() && figure.of_sample(it).is_some()
+        };
         let disturbed = counted.filter(is_disturbed).count();
         Side { status, median: stats::median(&values), samples: values.len(), disturbed }
     }

@@ -144,7 +144,8 @@ pub struct NoiseFloor {
 impl NoiseFloor {
     /// The share for rows that took turns, or for those that did not.
     pub fn share(&self, in_turns: bool) -> f64 {
-        self.share_apart.filter(|_| !in_turns).unwrap_or(self.share)
+        // On a quiet machine chance decides which is larger; to have taken no turns must show no more.
+        self.share_apart.filter(|_| !in_turns).map_or(self.share, |apart| apart.max(self.share))
     }
 
     /// The best that is known for a row: the newest of the same row, else of the same trainer and

@@ -105,7 +105,7 @@ pub fn compare(figure: &Figure, base: &[&Record], new: &[&Record], floor: f64) -
     let samples = |records: &[&Record]| -> Vec<(u32, f64)> {
         records.iter().flat_map(|it| figure.samples(it)).collect()
     };
-    let rounds = took_turns(base, new);
+    let rounds = are_of_one_run(base, new);
     let (base, new) = (samples(base), samples(new));
     let of_round = |(round, value): &(u32, f64)| {
         Some((*value, new.iter().find(|(other, _)| other == round)?.1))
@@ -115,8 +115,26 @@ pub fn compare(figure: &Figure, base: &[&Record], new: &[&Record], floor: f64) -
     judge(figure.better, (&values(&base), &values(&new)), pairs, floor)
 }
 
-/// Whether the two sides are rows of one run.
+/// Whether the two sides took turns: rows of one run, or runs that alternated.
 pub fn took_turns(base: &[&Record], new: &[&Record]) -> bool {
+    are_of_one_run(base, new) || alternated(base, new)
+}
+
+/// Whether the sides changed as often as the fewer runs of one of them, by their starts, as those of the GitHub action
+/// do.
+fn alternated(base: &[&Record], new: &[&Record]) -> bool {
+    let started = |record: &&Record| record.run.as_ref().map(|run| run.started.clone());
+    let of = |side: bool, records: &[&Record]| -> Vec<(String, bool)> {
+        records.iter().filter_map(started).map(|started| (started, side)).collect()
+    };
+    let mut runs = [of(false, base), of(true, new)].concat();
+    runs.sort_unstable();
+    let changes = runs.windows(2).filter(|two| two[0].1 != two[1].1).count();
+    let fewer = base.len().min(new.len());
+    fewer > 1 && changes >= fewer
+}
+
+fn are_of_one_run(base: &[&Record], new: &[&Record]) -> bool {
     let run = |record: &Record| record.run.as_ref().map(|run| run.id.clone());
     match (base, new) {
         ([base], [new]) => run(base).is_some() && run(base) == run(new),
@@ -256,6 +274,26 @@ mod tests {
         assert_eq!(of(6, "a"), (Verdict::NoDifference, true));
         assert_eq!(of(5, "a"), (Verdict::Inconclusive, false));
         assert_eq!(of(5, "b"), (Verdict::Faster, true), "another run: its rounds are others");
+    }
+
+    #[test]
+    fn runs_that_alternated_took_turns_and_runs_one_after_the_other_did_not() {
+        let records = |starts: &[u32]| -> Vec<Record> {
+            let run = |start: &u32| {
+                let (id, started) = (start.to_string(), format!("2024-03-15T14:{start:02}:00Z"));
+                Some(Box::new(RunIdentity { id, started, ..RunIdentity::default() }))
+            };
+            starts.iter().map(|start| Record { run: run(start), ..Record::default() }).collect()
+        };
+        let turns = |base: &[u32], new: &[u32]| {
+            let (base, new) = (records(base), records(new));
+            took_turns(&base.iter().collect::<Vec<_>>(), &new.iter().collect::<Vec<_>>())
+        };
+        assert!(turns(&[1, 3, 5, 7], &[2, 4, 6, 8]));
+        assert!(turns(&[1, 4, 5, 8], &[2, 3, 6, 7]), "the first of a round changes");
+        assert!(!turns(&[1, 2, 3, 4], &[5, 6, 7, 8]));
+        assert!(!turns(&[1], &[2]));
+        assert!(turns(&[1], &[1]), "one run");
     }
 
     #[test]

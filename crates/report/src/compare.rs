@@ -229,10 +229,15 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
     let has_no_counterpart = |row: &&ComparedRow| row.held && row.outcome == Outcome::NotComparable;
     let beyond = format!("beyond the gate of {:.1} %", comparison.gate * 100.0);
     let slower = format!("{beyond}: shown to be worse, and the estimate is beyond the gate");
-    let few = format!(
-        "inconclusive: there are too few samples for an interval. {FEWEST_SAMPLES} on each side are enough: \
-         trainmark run --repeats {FEWEST_SAMPLES}"
-    );
+    let few = match comparison.in_turns {
+        true => "inconclusive: there are too few samples for an interval. Six rounds of one run are enough, or four \
+                 samples on each side of different runs: trainmark run --repeats 6"
+            .to_owned(),
+        false => format!(
+            "inconclusive: there are too few samples for an interval. {FEWEST_SAMPLES} on each side are enough: \
+             trainmark run --repeats {FEWEST_SAMPLES}"
+        ),
+    };
     let counted = [
         (comparison.count(|it| it == Outcome::Inconclusive), "row", &*few),
         (

@@ -159,11 +159,10 @@ fn convergence(summary: &Summary, notes: &mut Vec<Note>) {
             Some(format!("{} {target:.2} {unit}", row.record.model).trim().to_owned())
         };
         let targets = list(rows(summary).filter_map(target));
-        let why = match targets.is_empty() {
-            true => "are".to_owned(),
-            false => format!("missed their target ({targets}). They are"),
-        };
-        let text = format!("Rows that are not converged {why} not ranked.");
+        let mut text = "Rows that are not converged are not ranked.".to_owned();
+        if !targets.is_empty() {
+            text += &format!(" Targets that were missed: {targets}.");
+        }
         notes.push(caveat(format!("{} not converged", count(*number, "row")), text));
     }
     if rows(summary).filter(missed).any(|row| row.record.schema_version == 0) {

@@ -96,7 +96,14 @@ impl Standing {
             self.result.compiled = part.compiled;
             (self.result.sources, self.result.missing) = (part.sources, part.missing);
             self.result.trainer = part.trainer;
-            self.result.meters = part.meters;
+            // A meter that had no reading this time keeps its source and its validity.
+            let had = std::mem::replace(&mut self.result.meters, part.meters);
+            for (name, meter) in had.into_iter().filter(|(_, meter)| meter.value.is_some()) {
+                let now = self.result.meters.entry(name).or_default();
+                if now.value.is_none() {
+                    *now = meter;
+                }
+            }
         }
         for sample in part.samples {
             self.done.insert(sample.round);

@@ -64,8 +64,7 @@ pub fn ended(outcome: &Outcome, timeout: Duration) -> Option<(Status, String)> {
         Exit::NotStarted(reason) => Some((Status::NotStarted, reason.clone())),
         Exit::TimedOut => {
             let limit = SignedDuration::try_from(timeout).unwrap_or(SignedDuration::MAX);
-            let words =
-                format!("still running after {limit:#}, the limit of --timeout{last_words}");
+            let words = format!("still running after {limit:#}, the limit (--timeout){last_words}");
             Some((Status::TimedOut, words))
         }
         Exit::Cancelled => Some((Status::Interrupted, "stopped by the user".to_owned())),
@@ -376,7 +375,7 @@ mod tests {
         crashed.stderr_tail.clear();
         crashed.out_of_memory = Some("the kernel killed it".into());
         assert_eq!(judged(&crashed, &[], Ok(None)).0, Status::OutOfMemory);
-        let words = "still running after 30m, the limit of --timeout".to_owned();
+        let words = "still running after 30m, the limit (--timeout)".to_owned();
         assert_eq!(judged(&outcome(Exit::TimedOut), &[], Ok(None)), (Status::TimedOut, words));
         assert_eq!(judged(&outcome(Exit::Cancelled), &[], Ok(None)).0, Status::Interrupted);
         let missing = Exit::NotStarted("no such file".into());

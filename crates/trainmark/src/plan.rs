@@ -146,9 +146,14 @@ pub fn unused_keys(suite: &Suite) -> Vec<String> {
         told.iter().map(String::as_str).filter(|key| !PLACES.contains(key)).collect();
     let work = task.throughput.as_ref().and_then(|it| it.per_run.as_ref());
     let counted = work.into_iter().chain(&task.flop_per_run).flat_map(|it| it.keys());
-    // The seed also orders the rows of a round.
-    let mut used: BTreeSet<&str> = counted.chain(["seed"]).chain(told.iter().copied()).collect();
-    used.extend(task.keys.keys().map(String::as_str));
+    let targets = suite.models.values().flat_map(|it| &it.targets).flat_map(|it| it.at.keys());
+    let rows = suite.trainers.iter().flat_map(|it| &it.exclude).flat_map(|it| it.keys());
+    let reference = suite.reference.iter().flat_map(|it| it.config.keys());
+    let named = targets.chain(rows).chain(reference).chain(task.keys.keys()).map(String::as_str);
+    // The seed also orders the rows of a round, and the epochs that a trainer reports are counted.
+    let of_harness = ["seed", "epochs"].into_iter();
+    let used: BTreeSet<&str> =
+        counted.chain(of_harness).chain(told.iter().copied()).chain(named).collect();
     let unknown = suite.config.keys().filter(|key| !used.contains(key.as_str()));
     unknown.map(|key| unused(key, &told)).collect()
 }

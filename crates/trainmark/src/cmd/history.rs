@@ -63,7 +63,9 @@ pub fn run(args: Args) -> Result<()> {
     let clock = || CLOCKS.into_iter().find(has).unwrap_or(CLOCKS[0]);
     let name = args.metric.as_deref().unwrap_or_else(clock);
     let figure = figures::required(name, records.clone()).map_err(|reason| anyhow!(reason))?;
-    let floor = args.noise_floor.unwrap_or_else(|| verdict::floor(records, false).max(LEAST_FLOOR));
+    // What does not depend on the machine does not drift with it.
+    let known = || verdict::floor(records.filter(|_| figure.is_of_machine()), false);
+    let floor = args.noise_floor.unwrap_or_else(|| known().max(LEAST_FLOOR));
     let label = |row: &record::summary::Row| report::table::label(&summary, row, false);
     let history = History::new(&summary, &figure, floor, label);
     if let Some(page) = &args.html {

@@ -141,7 +141,11 @@ pub fn new(args: &NewArgs) -> Result<()> {
 pub fn time(args: &TimeArgs) -> Result<u8> {
     let here = std::env::current_dir().context("there is no current folder")?;
     let text = suite(&args.command, &args.jobs, Some(&here))?;
-    let is_key = |key: &String| key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let is_key = |key: &String| {
+        let words = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let of_shell = args.command.iter().any(|it| it.contains(&format!("${{{key}}}")));
+        !key.is_empty() && key.chars().all(words) && !of_shell
+    };
     let keys = args.command.iter().flat_map(|it| template::placeholders(it));
     for key in keys.filter(|key| key != "data" && is_key(key)).collect::<BTreeSet<_>>() {
         eprintln!(

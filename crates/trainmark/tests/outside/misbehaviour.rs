@@ -161,3 +161,14 @@ fn a_sample_that_fails_before_it_says_anything_takes_nothing_from_what_the_other
     assert!(!missing.contains_key("train_s"), "{missing:?}");
     assert_eq!(result["trainer"]["precision"], "bf16", "{}", result["trainer"]);
 }
+
+#[test]
+fn a_meter_without_a_reading_in_the_last_sample_keeps_what_the_others_had() {
+    // Only several processes have a sum of their memory.
+    let script = format!("[ -e once ] || {{ touch once; sleep 2 & sleep 2; wait; }}; {PLAIN}");
+    let result = check(&script, &["--repeats", "2"], "measured", "");
+    let meter = &result["meters"]["tree_pss_bytes"];
+    assert_eq!(meter["valid"], true, "{meter}");
+    assert!(meter["value"].is_number() && meter["source"].is_string(), "{meter}");
+    assert_eq!(result["samples"][1]["counters"]["tree_pss_bytes"], Value::Null);
+}
