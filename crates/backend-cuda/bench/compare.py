@@ -21,6 +21,8 @@ import subprocess
 import sys
 import tempfile
 
+from turns import Program
+
 HERE = pathlib.Path(__file__).resolve().parent
 OURS = [("cuda", "fused"), ("cuda", "kernels"), ("cudagraph", "default")]
 PYTORCH = [("pytorch", "graph"), ("pytorch", "compiled")]
@@ -50,20 +52,11 @@ def start(args, model, contestant, recipe):
         plan = [] if variant == "default" else ["--plan", variant]
         command = [args.epochs_program, "--backend", framework, *plan, *common]
         command += ["--epochs", str(args.epochs)]
-    environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    pipe = subprocess.PIPE
-    log = open(recipe / f"{framework}-{variant}.log", "w+")
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True,
-                            env=environment), log
+    return Program(contestant, command, {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"})
 
 
-def line_of(process, log, contestant):
-    """The next line of JSON; frameworks may print others."""
-    for line in process.stdout:
-        if line.startswith("{"):
-            return json.loads(line)
-    log.seek(0)
-    sys.exit(f"{contestant}: ended early\n{log.read()[-2000:]}")
+def answer_of(program):
+    return program.answer() or sys.exit(1)
 
 
 CONTESTANTS = OURS + PYTORCH + JAX
@@ -76,19 +69,16 @@ def start_all(args, model, recipe):
 
 
 def stop(running):
-    for process, _ in running.values():
-        process.stdin.close()
-        process.wait()
+    for program in running.values():
+        program.close()
 
 
 def measure(args, model, running, shuffler):
     samples = {it: [] for it in CONTESTANTS}
     for _ in range(args.rounds):
         for it in shuffler.sample(CONTESTANTS, len(CONTESTANTS)):
-            process, log = running[it]
-            process.stdin.write("\n")
-            process.stdin.flush()
-            samples[it].append(line_of(process, log, it))
+            running[it].ask()
+            samples[it].append(answer_of(running[it]))
     rows = []
     for (framework, variant), lines in samples.items():
         of = lambda key: [line[key] for line in lines if key in line]
@@ -147,8 +137,8 @@ def main():
             running[model] = start_all(args, model, folder)
             stack.callback(stop, running[model])
         for of_model in running.values(): # all compile at once; nothing is timed before all are ready
-            for it, (process, log) in of_model.items():
-                line_of(process, log, it)
+            for program in of_model.values():
+                answer_of(program)
         for model, of_model in running.items():
             record["rows"] += measure(args, model, of_model, shuffler)
             print(table(record["rows"]), flush=True)

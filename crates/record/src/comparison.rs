@@ -17,7 +17,6 @@ use crate::{Record, Sample, Status, stats};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
-pub use crate::stats::FEWEST_APART as FEWEST_SAMPLES;
 /// Things that a line of an error names.
 const FEW: usize = 4;
 
@@ -59,6 +58,9 @@ pub struct ComparedRow {
     pub outcome: Outcome,
     /// Whether the base has something that can be lost: it was measured.
     pub held: bool,
+    /// Samples on each side that are enough for an interval.
+    #[serde(skip)]
+    pub enough: usize,
     #[serde(skip)]
     in_turns: bool,
 }
@@ -380,6 +382,7 @@ impl<'a> Pair<'a> {
             figure: own,
             outcome,
             held: !base.is_empty(),
+            enough: verdict::enough(&base, &new),
             in_turns,
         }
     }

@@ -120,6 +120,8 @@ pub fn median_interval(values: &[f64], confidence: f64) -> Option<Interval> {
 
 /// Samples on each side that an interval takes, of rows that did not take turns.
 pub const FEWEST_APART: usize = 4;
+/// Rounds of which [`paired`] gives an interval, and samples of which [`median_interval`] does.
+pub const FEWEST_IN_TURNS: usize = 6;
 
 /// By how much the values of one side exceed those of another: of logarithms, the logarithm of a ratio.
 #[derive(Clone, Copy, Debug, PartialEq)]

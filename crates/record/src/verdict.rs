@@ -142,6 +142,11 @@ fn are_of_one_run(base: &[&Record], new: &[&Record]) -> bool {
     }
 }
 
+/// Samples on each side that are enough for an interval.
+pub fn enough(base: &[&Record], new: &[&Record]) -> usize {
+    if are_of_one_run(base, new) { stats::FEWEST_IN_TURNS } else { stats::FEWEST_APART }
+}
+
 /// The largest noise floor of the records, for rows that took turns or for those that did not; 0 without one.
 pub fn floor<'a>(records: impl IntoIterator<Item = &'a Record>, in_turns: bool) -> f64 {
     let floors =
@@ -177,12 +182,11 @@ fn judge(
         let (above, below) = turned(better, scaled(base), scaled(new));
         of(&above, &below)
     };
-    let apart = shift(stats::unpaired, base, new)?;
-    let found = match pairs {
-        None => apart,
-        Some((base, new)) => {
-            shift(stats::paired, &base, &new).unwrap_or(Shift { interval: None, ..apart })
-        }
+    let apart = || shift(stats::unpaired, base, new);
+    let found = match pairs.map(|(base, new)| shift(stats::paired, &base, &new)) {
+        Some(Some(paired)) => paired,
+        Some(None) => Shift { interval: None, ..apart()? },
+        None => apart()?,
     };
     let size = stats::median(base)?.abs();
     // Without an interval, that of the medians which stand beside it.
@@ -294,6 +298,9 @@ mod tests {
         assert!(!turns(&[1, 2, 3, 4], &[5, 6, 7, 8]));
         assert!(!turns(&[1], &[2]));
         assert!(turns(&[1], &[1]), "one run");
+        let (one, other) = (records(&[1]), records(&[2]));
+        let needed = |base: &[Record], new: &[Record]| enough(&[&base[0]], &[&new[0]]);
+        assert_eq!((needed(&one, &one), needed(&one, &other)), (6, 4));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::text::{UNKNOWN, count};
 use indexmap::IndexSet;
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use record::Status;
-use record::comparison::{ComparedRow, Comparison, Conclusion, FEWEST_SAMPLES, Outcome, Side};
+use record::comparison::{ComparedRow, Comparison, Conclusion, Outcome, Side};
 use record::figures::Figure;
 use record::job::Job;
 use record::verification::Grade;
@@ -229,15 +229,12 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
     let has_no_counterpart = |row: &&ComparedRow| row.held && row.outcome == Outcome::NotComparable;
     let beyond = format!("beyond the gate of {:.1} %", comparison.gate * 100.0);
     let slower = format!("{beyond}: shown to be worse, and the estimate is beyond the gate");
-    let few = match comparison.in_turns {
-        true => "inconclusive: there are too few samples for an interval. Six rounds of one run are enough, or four \
-                 samples on each side of different runs: trainmark run --repeats 6"
-            .to_owned(),
-        false => format!(
-            "inconclusive: there are too few samples for an interval. {FEWEST_SAMPLES} on each side are enough: \
-             trainmark run --repeats {FEWEST_SAMPLES}"
-        ),
-    };
+    let inconclusive = comparison.rows.iter().filter(|row| row.outcome == Outcome::Inconclusive);
+    let enough = inconclusive.map(|row| row.enough).max().unwrap_or_default();
+    let few = format!(
+        "inconclusive: there are too few samples for an interval. {enough} on each side are enough: \
+         trainmark run --repeats {enough}"
+    );
     let counted = [
         (comparison.count(|it| it == Outcome::Inconclusive), "row", &*few),
         (

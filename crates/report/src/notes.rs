@@ -6,6 +6,7 @@ use indexmap::{IndexMap, IndexSet};
 use record::figures::{CLOCKS, Shown};
 use record::number::first_few;
 use record::race::{self, Race};
+use record::stats::FEWEST_IN_TURNS as ENOUGH;
 use record::summary::{Row, Summary};
 use record::task::Source;
 use record::verification::Grade;
@@ -14,8 +15,6 @@ use std::collections::BTreeSet;
 
 /// Reasons and files that are listed one by one; the rest are counted.
 const LISTED: usize = 20;
-/// Samples that a median's interval takes.
-const ENOUGH: usize = 6;
 
 /// A sentence or two, and a badge of a few words for a reader who does not read them.
 #[derive(Clone, Debug)]

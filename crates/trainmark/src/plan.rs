@@ -116,9 +116,8 @@ fn in_the_suites_words(suite: &Suite, selection: &Selection) -> Result<Selection
     let presets: Vec<&str> = suite.presets.keys().map(String::as_str).collect();
     let preset = named("preset", selection.preset.as_slice(), &presets, "")?.pop();
     let wanted = |trainer: &&Trainer| selected(&trainers, &trainer.name);
-    let told: BTreeSet<String> = rows().filter(wanted).flat_map(Trainer::placeholders).collect();
-    let told: Vec<&str> =
-        told.iter().map(String::as_str).filter(|key| !PLACES.contains(key)).collect();
+    let told = keys_told(rows().filter(wanted));
+    let told: Vec<&str> = told.iter().map(String::as_str).collect();
     let mut config = BTreeMap::new();
     for (key, values) in &selection.config {
         let own = if key == race::TARGET { Some(race::TARGET) } else { meant(key, &told) };
@@ -126,6 +125,12 @@ fn in_the_suites_words(suite: &Suite, selection: &Selection) -> Result<Selection
         config.insert(own.to_owned(), values.clone());
     }
     Ok(Selection { trainers, models, backends, config, quick: selection.quick, preset })
+}
+
+/// The keys of the configuration that these trainers are told.
+fn keys_told<'a>(trainers: impl Iterator<Item = &'a Trainer>) -> BTreeSet<String> {
+    let keys = trainers.flat_map(Trainer::placeholders);
+    keys.filter(|key| !PLACES.contains(&key.as_str())).collect()
 }
 
 fn unused(key: &str, told: &[&str]) -> String {
@@ -141,9 +146,8 @@ fn unused(key: &str, told: &[&str]) -> String {
 /// A line for each key of `[config]` that nothing uses and that `[keys]` does not describe: it may be mistyped.
 pub fn unused_keys(suite: &Suite) -> Vec<String> {
     let task = suite.task();
-    let told: BTreeSet<String> = suite.trainers.iter().flat_map(Trainer::placeholders).collect();
-    let told: Vec<&str> =
-        told.iter().map(String::as_str).filter(|key| !PLACES.contains(key)).collect();
+    let told = keys_told(suite.trainers.iter());
+    let told: Vec<&str> = told.iter().map(String::as_str).collect();
     let work = task.throughput.as_ref().and_then(|it| it.per_run.as_ref());
     let counted = work.into_iter().chain(&task.flop_per_run).flat_map(|it| it.keys());
     let targets = suite.models.values().flat_map(|it| &it.targets).flat_map(|it| it.at.keys());

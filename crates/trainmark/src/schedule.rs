@@ -7,11 +7,11 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use record::Record;
-use record::stats::Interval;
+use record::stats::{FEWEST_IN_TURNS, Interval};
 use std::time::Duration;
 
 /// Below so many rounds there is no 95 % interval to look at.
-const FEWEST_FOR_AN_INTERVAL: u32 = 6;
+const FEWEST_FOR_AN_INTERVAL: u32 = FEWEST_IN_TURNS as u32;
 
 /// How often, in which order, and for how long.
 #[derive(Clone, Debug, PartialEq)]

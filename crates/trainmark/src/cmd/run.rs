@@ -259,7 +259,7 @@ fn begin(
     past: Option<PastRun>,
 ) -> Result<u8> {
     // A command that cannot be filled in is an error now: the journal would have a run that has stopped.
-    args.what.commands(loaded, rows, Purpose::Train)?;
+    args.what.check(loaded, rows, Purpose::Train)?;
     let cancel = cancelled_by_signals()?;
     if let Some(time) = args.run_timeout {
         let handle = cancel.clone();

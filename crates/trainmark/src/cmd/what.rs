@@ -95,18 +95,36 @@ impl What {
     /// Every command that would be executed for these rows.
     ///
     /// # Errors
-    /// If the data is not there, or a command cannot be filled in.
+    /// As [`What::check`], or if a device is named that there is not.
     pub fn commands(
         &self,
         loaded: &LoadedSuite,
         rows: &[Row],
         purpose: Purpose,
     ) -> Result<Vec<Command>> {
-        let data = data::place(loaded, self.data.as_deref())?.unwrap_or_default();
         let shown = match self.devices.is_empty() {
             true => BTreeMap::new(),
             false => Resources::of(&self.settings(loaded))?.shown(),
         };
+        self.filled_in(loaded, rows, purpose, shown)
+    }
+
+    /// Whether all commands can be filled in, before anything is begun.
+    ///
+    /// # Errors
+    /// If the data is not there, or a command cannot be filled in.
+    pub fn check(&self, loaded: &LoadedSuite, rows: &[Row], purpose: Purpose) -> Result<()> {
+        self.filled_in(loaded, rows, purpose, BTreeMap::new()).map(drop)
+    }
+
+    fn filled_in(
+        &self,
+        loaded: &LoadedSuite,
+        rows: &[Row],
+        purpose: Purpose,
+        shown: BTreeMap<String, String>,
+    ) -> Result<Vec<Command>> {
+        let data = data::place(loaded, self.data.as_deref())?.unwrap_or_default();
         let allow_software = self.allow_software;
         Agenda { loaded, data, allow_software, shown }.commands(rows, purpose)
     }
