@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Our GPT on each GPU alone, on all at once but each for itself, and on all together with that many times the
-windows, in turns, with clocks and power. All programs stay loaded; each round has a new random order.
+"""Our GPT on each GPU alone, on all at once but each for itself, on all together with that many times the windows, and on
+all together with the same windows, in turns, with clocks and power. All programs stay loaded; each round has a new random
+order, and each turn trains from the same initial weights.
 
     cargo build --release -p trainmark-backend-cuda --example gpt
     python3 crates/backend-cuda/bench/gpt_scaling.py --gpus 0,1 --record records/NAME.json
 
-*Efficiency* is the rate of all together, of the sum of the rates of each alone."""
+*Efficiency* is the rate of all together with that many times the windows, of the sum of the rates of each alone.
+*Speed-up* is the mean time of each alone over that of all together with the same windows."""
 
 import argparse
 import datetime
@@ -23,6 +25,9 @@ import time
 from turns import Program, opened
 
 WINDOWS = {"char": 64, "gpt2": 16}
+# Of a turn. In its first second a GPU at its power limit is faster than later, and then for some steps slower.
+STEPS = {"char": 2500, "gpt2": 300}
+TOGETHER = ["at once", "more", "same"]
 SMI = ["nvidia-smi", "--format=csv,noheader,nounits"]
 
 
@@ -31,13 +36,14 @@ def arguments():
     parser.add_argument("--program", default="target/release/examples/gpt")
     parser.add_argument("--gpus", default="0,1", help="as nvidia-smi counts")
     parser.add_argument("--preset", choices=WINDOWS, default="gpt2")
-    parser.add_argument("--steps", type=int, default=120, help="of a turn: long enough for clocks to settle")
+    parser.add_argument("--steps", type=int, help="of a turn; without it about eight seconds' worth on an H200")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seed", type=int, default=1, help="of the order of the turns")
     parser.add_argument("--record", type=pathlib.Path, help="where to keep every sample, as JSON")
     args = parser.parse_args()
     if "," not in args.gpus:
         parser.error("--gpus: two are needed at least")
+    args.steps = args.steps or STEPS[args.preset]
     return args
 
 
@@ -68,11 +74,10 @@ class Clocks:
                 "reasons": sorted(set(reasons))}
 
 
-def program(args, gpus):
-    windows = WINDOWS[args.preset] * len(gpus)
+def program(args, name, gpus, windows):
     command = [args.program, "time", "--serve", "--preset", args.preset, "--batch", str(windows),
-               "--steps", str(args.steps), "--repeats", str(args.rounds), "--device", ",".join(gpus)]
-    return Program("+".join(gpus), command, {**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"})
+               "--steps", str(args.steps), "--repeats", "1", "--device", ",".join(gpus)]
+    return Program(name, command, {**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"})
 
 
 def turn(name, programs, gpus, clocks):
@@ -92,26 +97,34 @@ def efficiency(alone_ms, together_ms):
     return len(alone_ms) / together_ms / sum(1 / ms for ms in alone_ms)
 
 
+def speed_up(alone_ms, together_ms):
+    """Of the same windows on all GPUs."""
+    return statistics.mean(alone_ms) / together_ms
+
+
 def summary(gpus, rounds):
     """Lines of Markdown."""
     of = lambda name: [max(turn["step_ms"]) for turns in rounds for turn in turns if turn["turn"] == name]
-    together = "+".join(gpus)
     lines = ["| turn | ms a step | rounds |", "|---|---|---|"]
-    for name in [*gpus, "at once", together]:
+    for name in [*gpus, *TOGETHER]:
         times = ", ".join(f"{ms:.3f}" for ms in of(name))
         lines.append(f"| {name} | {statistics.median(of(name)):.3f} | {times} |")
-    median = efficiency([statistics.median(of(gpu)) for gpu in gpus], statistics.median(of(together)))
-    each = [efficiency(alone, ms) for *alone, ms in zip(*(of(name) for name in [*gpus, together]))]
-    lines.append(f"\nEfficiency by the medians {median:.1%}; round by round "
-                 f"{statistics.median(each):.1%} ({min(each):.1%} to {max(each):.1%})")
+    alone = [of(gpu) for gpu in gpus]
+    medians = [statistics.median(times) for times in alone]
+    for name, figure, format_ in [("more", efficiency, ".1%"), ("same", speed_up, ".2f")]:
+        each = [figure(alone_ms, ms) for *alone_ms, ms in zip(*alone, of(name))]
+        lines.append(f"\n{figure.__name__} by the medians {figure(medians, statistics.median(of(name))):{format_}}; round by "
+                     f"round {statistics.median(each):{format_}} ({min(each):{format_}} to {max(each):{format_}})")
     return "\n".join(lines)
 
 
 def main():
     args = arguments()
     gpus, shuffler = args.gpus.split(","), random.Random(args.seed)
-    running = {it.name: it for it in opened(program(args, some) for some in [*([gpu] for gpu in gpus), gpus])}
-    if len(running) <= len(gpus):
+    windows = WINDOWS[args.preset]
+    programs = [*((gpu, [gpu], windows) for gpu in gpus), ("more", gpus, windows * len(gpus)), ("same", gpus, windows)]
+    running = {it.name: it for it in opened(program(args, *it) for it in programs)}
+    if len(running) < len(programs):
         sys.exit("not all programs opened")
     turns = {name: [it] for name, it in running.items()} | {"at once": [running[gpu] for gpu in gpus]}
     query = "--query-gpu=index,name,uuid,driver_version,power.limit,clocks.max.sm"

@@ -28,7 +28,6 @@ const TRANSPOSE_B: c_int = 4;
 const EPILOGUE: c_int = 7;
 const EPILOGUE_AUX_POINTER: c_int = 11;
 const EPILOGUE_AUX_LEADING: c_int = 12;
-const MULTIPROCESSORS: c_int = 15;
 const PREFERENCE_WORKSPACE_BYTES: c_int = 1;
 
 /// For questions about products whose epilogue has an operand: as aligned as those.
@@ -268,8 +267,6 @@ pub(crate) struct Recipe {
     pub(crate) epilogue: Epilogue,
     /// Whether the result is added to another matrix, which may be the result itself.
     pub(crate) add: bool,
-    /// How many it may take; all if nobody says.
-    pub(crate) multiprocessors: Option<usize>,
 }
 
 /// Where the matrices of a product are.
@@ -316,7 +313,7 @@ impl Product {
     fn describe(&mut self) -> Result<(), TrainError> {
         let library = Rc::clone(&self.library);
         let functions = &library.functions;
-        let Recipe { turn, sizes, operands, result, epilogue, multiprocessors, .. } = self.recipe;
+        let Recipe { turn, sizes, operands, result, epilogue, .. } = self.recipe;
         let ProductSizes { rows, columns, inner } = sizes;
         // Rows and columns in memory, row-major.
         let (left, right) = match turn {
@@ -342,9 +339,6 @@ impl Product {
             Turn::Right => self.set(TRANSPOSE_A, &OPERATION_TRANSPOSE)?,
             Turn::Neither => {}
             Turn::Left => self.set(TRANSPOSE_B, &OPERATION_TRANSPOSE)?,
-        }
-        if let Some(multiprocessors) = multiprocessors {
-            self.set(MULTIPROCESSORS, &(multiprocessors as i32))?;
         }
         let code: i32 = match epilogue {
             Epilogue::None => return Ok(()),

@@ -38,6 +38,14 @@ impl Device {
         )
     }
 
+    /// Whether it can reach the memory of another device.
+    pub(crate) fn reaches(&self, other: &Device) -> bool {
+        let mut can = 0;
+        // SAFETY: it writes one number.
+        let told = unsafe { sys::cuDeviceCanAccessPeer(&mut can, self.handle, other.handle) };
+        told.result().is_ok() && can != 0
+    }
+
     pub(crate) fn probe(&self) -> DeviceProbe {
         DeviceProbe { name: self.name.clone(), detail: Some(self.detail()), software: false }
     }

@@ -28,14 +28,22 @@ const STREAMS: usize = 3;
 pub(crate) enum Lane {
     /// Of computations.
     Beside,
-    /// Of sums over devices.
+    /// Of what goes to other devices.
     Exchange,
 }
+
+/// A device's context, for the threads of other devices.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Context(sys::CUcontext);
+
+// SAFETY: a handle, which the driver takes from any thread.
+unsafe impl Send for Context {}
 
 /// A device in use: its primary context and its streams.
 pub(crate) struct Gpu {
     backend: &'static str,
     device: Device,
+    pub(crate) context: Context,
     stream: sys::CUstream,
     /// Streams for work that may run beside that of the first: see [`Gpu::beside`].
     others: [sys::CUstream; STREAMS - 1],
@@ -57,14 +65,14 @@ impl Gpu {
         let failed = |error| device_error(backend, "starting the device", error);
         // SAFETY: the driver is initialised, as `device` exists; the context is current before the
         // stream is made in it, and both live as long as the `Gpu`.
-        let [stream, beside, exchange] = unsafe {
+        let (context, [stream, beside, exchange]) = unsafe {
             let context = result::primary_ctx::retain(device.handle).map_err(failed)?;
             result::ctx::set_current(context).map_err(failed)?;
             let (least, greatest) = result::stream::get_priority_range().map_err(failed)?;
             let kind = || result::stream::StreamKind::NonBlocking;
             let stream = |priority| result::stream::create_with_priority(kind(), priority);
             // Others wait for an exchange, and no block of another kernel is to stand in its way.
-            [least, least, greatest].map(stream)
+            (Context(context), [least, least, greatest].map(stream))
         };
         let [stream, beside, exchange] =
             [stream.map_err(failed)?, beside.map_err(failed)?, exchange.map_err(failed)?];
@@ -73,6 +81,7 @@ impl Gpu {
         Ok(Rc::new(Gpu {
             backend,
             device,
+            context,
             stream,
             others: [beside, exchange],
             current: Cell::new(stream),
@@ -85,14 +94,42 @@ impl Gpu {
     }
 
     /// Leaves the threads of the device less stack than the driver's 1,024 bytes, of which kernels need next to nothing:
-    /// on an H200 that is 207 MB. The driver makes room for a kernel that needs more when it is launched, which kernels
-    /// that wait for other devices should not have to wait for.
+    /// on an H200 that is 207 MB. The driver makes room for a kernel that needs more when it is launched.
     pub(crate) fn keep_little_stack(&self) -> Result<(), TrainError> {
         let limit = sys::CUlimit_enum::CU_LIMIT_STACK_SIZE;
         // SAFETY: the device's context is current.
         unsafe { sys::cuCtxSetLimit(limit, STACK_BYTES) }
             .result()
             .map_err(|error| self.error("limiting the stack", error))
+    }
+
+    /// Lets this device reach all memory of another one; of itself it does.
+    pub(crate) fn reach(&self, other: Context) -> Result<(), TrainError> {
+        if other == self.context {
+            return Ok(());
+        }
+        // SAFETY: this device's context is current, and the other lives.
+        match unsafe { sys::cuCtxEnablePeerAccess(other.0, 0) } {
+            sys::CUresult::CUDA_SUCCESS | sys::CUresult::CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED => {
+                Ok(())
+            }
+            error => Err(self.error("reaching another device's memory", DriverError(error))),
+        }
+    }
+
+    /// Enqueues the copy of so many bytes, here or to a device or from one that is in [reach](Gpu::reach).
+    ///
+    /// # Safety
+    /// Both addresses have so many until the copy is done.
+    pub(crate) unsafe fn copy(
+        &self,
+        from: Address,
+        to: Address,
+        bytes: usize,
+    ) -> Result<(), TrainError> {
+        // SAFETY: as this function's.
+        unsafe { result::memcpy_dtod_async(to, from, bytes, self.current.get()) }
+            .map_err(|error| self.error("copying to another device", error))
     }
 
     pub(crate) fn device(&self) -> &Device {

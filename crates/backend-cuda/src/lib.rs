@@ -25,7 +25,6 @@ mod gpt;
 mod graph;
 mod mlp;
 mod mlp_fused;
-mod nccl;
 mod persistent;
 mod plan;
 mod scratch;
@@ -36,6 +35,7 @@ use nn::backend::{Backend, Job, Options, Session, TrainError, Unavailable};
 use plan::Plan;
 use protocol::DeviceProbe;
 use session::CudaSession;
+use std::collections::HashSet;
 use std::rc::Rc;
 
 /// Launches kernels.
@@ -74,10 +74,13 @@ impl Backend for Cuda {
             let all = device::devices()?;
             let chosen = several.split(',').map(|name| device::choose(&all, Some(name.trim())));
             let devices = chosen.collect::<Result<Vec<_>, _>>()?;
+            let named: HashSet<_> = devices.iter().map(|device| device.handle).collect();
+            if named.len() < devices.len() {
+                return Err(wrong("device", several, "a GPU is named twice"));
+            }
             return Ok(Box::new(gpt::Replicas::open(devices, job, plan)?));
         }
         let gpu = start(self.id(), options)?;
-        gpu.keep_little_stack()?;
         Ok(Box::new(gpt::GptSession::open(&gpu, job, plan, None)?))
     }
 

@@ -29,7 +29,7 @@ const ARCHITECTURES: [&str; 3] = ["sm_80", "sm_90", "sm_100"];
 const HOPPER_ALONE: u32 = 90_000;
 
 /// A kernel's file without its extension, and the oldest architecture that has what it uses.
-const KERNELS: [(&str, u32); 18] = [
+const KERNELS: [(&str, u32); 19] = [
     ("attention", 80),
     ("attention_fused", 90),
     ("cnn", 80),
@@ -41,6 +41,7 @@ const KERNELS: [(&str, u32); 18] = [
     ("gpt_head", HOPPER_ALONE),
     ("gpt_narrow", 90),
     ("gpt_narrow_weights", 80),
+    ("gpt_others", 80),
     ("gpt_plain", 80),
     ("gpt_products", HOPPER_ALONE),
     ("gpt_rows", 80),

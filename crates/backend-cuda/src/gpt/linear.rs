@@ -73,14 +73,10 @@ impl Linear {
             result: if turn == Turn::Left { Element::Float32 } else { sizes.element },
             epilogue: Epilogue::None,
             add: false,
-            multiprocessors: None,
         };
-        // Devices exchange gradients on the others.
-        let multiprocessors = (sizes.devices > 1).then_some(sizes.multiprocessors);
-        let back = |recipe| Recipe { multiprocessors, ..recipe };
         let forward = |columns, inner| plain(Turn::Right, rows, columns, inner);
-        let inputs = |columns, inner| back(plain(Turn::Neither, rows, columns, inner));
-        let weights = |down, across| back(plain(Turn::Left, down, across, rows));
+        let inputs = |columns, inner| plain(Turn::Neither, rows, columns, inner);
+        let weights = |down, across| plain(Turn::Left, down, across, rows);
         let adding = |recipe| Recipe { add: true, ..recipe };
         let logits_weight = plain(Turn::Left, vocabulary, width, chunk);
         let make = |recipe| Product::new(library, recipe);
@@ -104,7 +100,7 @@ impl Linear {
             out_gradient: make(inputs(width, width))?,
             up_gradient: make(inputs(width, 4 * width))?,
             down_gradient: make(down_gradient)?,
-            logits_gradient: make(back(plain(Turn::Neither, chunk, width, vocabulary)))?,
+            logits_gradient: make(plain(Turn::Neither, chunk, width, vocabulary))?,
             qkv_weight: make(weights(3 * width, width))?,
             out_weight: make(weights(width, width))?,
             up_weight: make(weights(4 * width, width))?,
@@ -201,12 +197,18 @@ impl Linear {
     ) -> Result<(), TrainError> {
         let Some(own_weights) = &self.own_weights else { return Ok(()) };
         let products = [&self.qkv_weight, &self.out_weight, &self.up_weight, &self.down_weight];
-        let library_s = products.iter().map(|product| 1e-6 * product.chosen.0).sum::<f64>();
-        let group = weights::group(&memory.sizes, 0).map_or(1, |lowest| lowest.len());
-        let own_s = seconds(gpu, 1, &|_| own_weights.enqueue(memory, 0..group))? / group as f64;
+        let layers = memory.sizes.shape.layers;
+        let library_s =
+            layers as f64 * products.iter().map(|product| 1e-6 * product.chosen.0).sum::<f64>();
+        let groups: Vec<_> =
+            (0..layers).filter_map(|layer| weights::group(&memory.sizes, layer)).collect();
+        let all =
+            |_| groups.iter().try_for_each(|group| own_weights.enqueue(memory, group.clone()));
+        let own_s = seconds(gpu, 1, &all)?;
         self.report += &format!(
-            "a layer's gradients of weights: {library_s:.7} s, by our own, {group} layers at once, \
-             {own_s:.7} s\n"
+            "the layers' gradients of weights: {library_s:.7} s, by our own, {} layers at most at \
+             once, {own_s:.7} s\n",
+            groups.iter().map(Range::len).max().unwrap_or(0)
         );
         if own_s >= self.gain * library_s {
             self.own_weights = None;

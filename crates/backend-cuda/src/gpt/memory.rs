@@ -85,9 +85,6 @@ pub(crate) struct State {
 const LOGITS_BYTES: usize = 2 << 30;
 /// Rows of a block of the kernels for narrow models: `ROWS` of `kernels/gpt_narrow.cuh`.
 pub(crate) const NARROW_ROWS: usize = 16;
-/// Multiprocessors that an exchange between devices takes beside the way back. On two H200, four move GPT-2's gradients
-/// in less than half of its time, and the products' tiles come in as many waves on 128 multiprocessors as on 132.
-pub(crate) const EXCHANGE_BLOCKS: usize = 4;
 /// Steps of one upload of windows.
 pub(crate) const CAPACITY: usize = 1024;
 /// Partial sums of the gradient's norm: `NORM_BLOCKS` of `kernels/gpt_update.cu`.
@@ -134,8 +131,6 @@ pub(crate) struct Sizes {
     pub(crate) batch: usize,
     /// Devices that share a step; all sizes here are of one of them.
     pub(crate) devices: usize,
-    /// Multiprocessors for the way back, beside which devices exchange gradients.
-    pub(crate) multiprocessors: usize,
     /// Tokens of a step.
     pub(crate) rows: usize,
     /// Of them, so many have their logits in memory at a time.
@@ -157,7 +152,6 @@ impl Sizes {
         narrow: bool,
     ) -> Sizes {
         let layout = Layout::new(job.shape, if narrow { 1 } else { devices });
-        let multiprocessors = multiprocessors - if devices > 1 { EXCHANGE_BLOCKS } else { 0 };
         let rows = job.batch_size * job.shape.context;
         let row_bytes = layout.padded_vocabulary * element.bytes();
         let chunks = (1..=rows)
@@ -169,7 +163,6 @@ impl Sizes {
             shape: job.shape,
             batch: job.batch_size,
             devices,
-            multiprocessors,
             rows,
             chunk_rows: rows / chunks,
             norm_blocks: match narrow {
@@ -202,13 +195,11 @@ impl Sizes {
         [self.rows * self.shape.width * self.element.bytes(), 4 * self.rows]
     }
 
-    /// Whether devices exchange the gradients of embedded rows, for which the logits leave room, in place of the
-    /// embedding's whole gradient, of which those of the output can be summed early then.
+    /// Whether devices exchange the gradients of embedded rows in place of the embedding's whole gradient, of which that
+    /// of the output can be exchanged early then.
     pub(crate) fn gathers_rows(&self) -> bool {
-        let rows: usize = self.devices * self.embedded_bytes().iter().sum::<usize>();
-        let logits = self.chunk_rows * self.layout.padded_vocabulary * self.element.bytes();
-        let whole = 2 * size_of::<f32>() * self.layout.padded_vocabulary * self.shape.width;
-        self.devices > 1 && rows <= logits.min(whole)
+        let whole = size_of::<f32>() * self.layout.padded_vocabulary * self.shape.width;
+        self.devices > 1 && self.embedded_bytes().iter().sum::<usize>() <= whole
     }
 }
 
@@ -299,13 +290,6 @@ impl Memory {
         self.x.at(norm + self.sizes.x_delta_norms())
     }
 
-    /// Where the gradient of a device's `x[0]`, and its tokens in order, are gathered: in place of the logits.
-    pub(crate) fn gathered(&self, device: usize) -> [Address; 2] {
-        let [rows, tokens] = self.sizes.embedded_bytes();
-        let first_tokens = self.sizes.devices * rows;
-        [device * rows, first_tokens + device * tokens].map(|at| self.logits.at(0) + at as u64)
-    }
-
     /// The gradient of a layer's `qkv`.
     pub(crate) fn qkv_delta(&self, layer: usize) -> Address {
         self.qkv.at(layer + self.sizes.delta_layers())
@@ -328,21 +312,12 @@ mod tests {
     }
 
     #[test]
-    fn devices_gather_embedded_rows_where_that_is_less_than_the_embedding_and_there_is_room() {
-        let gathers = |sizes: Sizes| sizes.gathers_rows();
-        assert!(!gathers(sizes(Shape::gpt2(), 16, Element::Bf16, 1)));
+    fn devices_gather_embedded_rows_where_that_is_less_than_the_embedding() {
+        let gathers = |shape, devices| sizes(shape, 16, Element::Bf16, devices).gathers_rows();
+        assert!(!gathers(Shape::gpt2(), 1));
         for devices in [2, 4, 8] {
-            assert!(gathers(sizes(Shape::gpt2(), 16, Element::Bf16, devices)));
-            assert!(!gathers(sizes(Shape::char(65), 64, Element::Bf16, devices)));
+            assert!(gathers(Shape::gpt2(), devices));
+            assert!(!gathers(Shape::char(65), devices));
         }
-        assert!(!gathers(sizes(Shape::gpt2(), 16, Element::Bf16, 16)), "more than the embedding");
-        let few = Shape { vocabulary: 100, width: 96, ..Shape::small(65) };
-        assert!(!gathers(sizes(few, 2, Element::Bf16, 2)), "no room in the logits");
-    }
-
-    #[test]
-    fn multiprocessors_are_left_to_the_exchange_where_devices_share_a_step() {
-        let of = |devices| sizes(Shape::gpt2(), 16, Element::Bf16, devices).multiprocessors;
-        assert_eq!([of(1), of(2), of(8)], [132, 132 - EXCHANGE_BLOCKS, 132 - EXCHANGE_BLOCKS]);
     }
 }

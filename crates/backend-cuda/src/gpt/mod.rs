@@ -6,6 +6,7 @@ mod linear;
 mod memory;
 mod narrow;
 mod others;
+mod peers;
 mod plain;
 mod products;
 mod replicas;
@@ -24,7 +25,7 @@ use memory::{CAPACITY, Memory, Progress, Sizes, StepRates};
 use narrow::NarrowKernels;
 use nn::backend::{Description, Measured, TrainError, Unavailable};
 use nn::gpt::{Job, Session, State};
-use others::Ways;
+use peers::Seat;
 use rows::{RowKernels, Source};
 use std::rc::Rc;
 use std::time::Instant;
@@ -135,11 +136,11 @@ impl<'data> GptSession<'data> {
         gpu: &Rc<Gpu>,
         job: Job<'data>,
         plan: Plan,
-        others: Option<(Ways, usize)>,
+        seat: Option<&Seat>,
     ) -> Result<GptSession<'data>, TrainError> {
         job.check()?;
         let element = plan.element;
-        let devices = others.as_ref().map_or(1, |&(_, count)| count);
+        let devices = seat.map_or(1, |seat| seat.count);
         let rows = job.batch_size * job.shape.context;
         let rows_and_width = rows * job.shape.width;
         let narrow = plan.narrow && narrow::fits(gpu.device(), job.shape, element);
@@ -150,6 +151,7 @@ impl<'data> GptSession<'data> {
         if let Some(reason) = refusal {
             return Err(Unavailable(reason).into());
         }
+        gpu.keep_little_stack()?;
         gpu.tell_memory("the device is started");
         let scratch = Scratch::new(gpu);
         // An algorithm that wants scratch has a counter there set to zero before it, which takes as long in a step as it
@@ -176,9 +178,8 @@ impl<'data> GptSession<'data> {
             false => None,
         };
         let kernels = StepKernels { rows, attention, linear, narrow };
-        let ways = others.map(|(ways, _)| ways);
         let is_narrow = kernels.narrow.is_some();
-        let mut step = Step::new(gpu, memory, kernels, ways)?;
+        let mut step = Step::new(gpu, memory, kernels, seat)?;
         gpu.tell_memory("kernels are compiled");
         step.tune(plan.attention)?;
         gpu.tell_memory("kernels are chosen");
@@ -286,7 +287,7 @@ impl Session for GptSession<'_> {
     }
 
     fn state(&mut self) -> Result<State, TrainError> {
-        self.step.gather_state()?;
+        self.step.fetch_state()?;
         let memory = &self.step.memory;
         let layout = &memory.sizes.layout;
         let mut spread = vec![0.0; layout.len];
@@ -316,6 +317,7 @@ impl Session for GptSession<'_> {
             memory.windows.write(starts)?;
             memory.rates.write(&rates[..steps])?;
             memory.progress.write(&[Progress::default()])?;
+            self.step.assemble();
             self.gpu.record(&self.clock[0])?;
             self.enqueue(steps)?;
             self.gpu.record(&self.clock[1])?;

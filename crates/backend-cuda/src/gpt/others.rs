@@ -1,54 +1,39 @@
-//! The exchanges with the other devices that share a step, in a stream of their own. Gradients are summed while the
-//! way back goes on; those of a layer's matrices are summed in parts, and each device takes AdamW's step with its
-//! part alone, after which all gather the weights. The moments of a part, and its parameters before they are rounded,
-//! are up to date where the part is.
-//!
-//! All devices have to exchange the same in the same order, whatever kernels each of them chose.
+//! What a step exchanges with the other devices that share it. Gradients are sent while the way back goes on, by copies
+//! that take no multiprocessor; each device sums its part of each layer's matrices and takes AdamW's step with it
+//! alone, after which it sends the weights to all others. The moments of a part, and its parameters before they are
+//! rounded, are up to date where the part is. All other gradients every device sums by itself.
 
-use super::memory::{Memory, NORM_BLOCKS};
+use super::memory::{Memory, Sizes};
+use super::peers::{Peers, Place, Seat, Summed, Word};
 use super::rows::RowKernels;
-use crate::driver::{Address, Buffer, Event, Gpu, Lane};
-use crate::nccl::Communicator;
+use crate::driver::{Address, Event, Gpu, Lane};
 use nn::backend::TrainError;
 use std::ops::Range;
 use std::rc::Rc;
 
-/// The first layers, whose gradients are found together and summed when the way back is done: on two H200 the embedded
-/// rows of GPT-2 take as long as the gradients of so many layers' weights, 0.6 ms.
-pub(crate) const LAST_LAYERS: usize = 2;
-
-/// The ways to the other devices.
-pub(crate) struct Ways {
-    /// Of few multiprocessors, beside the way back.
-    pub(crate) beside: Communicator,
-    /// When there is little else to do.
-    pub(crate) alone: Communicator,
-}
-
 /// The other devices.
 pub(crate) struct Others {
     gpu: Rc<Gpu>,
-    ways: Ways,
+    peers: Peers,
     ready: Event,
-    summed: Event,
-    gathered: Event,
-    /// (layers + 2, NORM_BLOCKS): sums of squares of the gradients of layers and embeddings.
-    squares: Buffer<f32>,
+    /// All so far.
+    sent: Event,
+    embeddings_sent: Event,
 }
 
 impl Others {
-    pub(crate) fn new(gpu: &Rc<Gpu>, ways: Ways, layers: usize) -> Result<Others, TrainError> {
-        Ok(Others {
-            gpu: Rc::clone(gpu),
-            ways,
-            ready: gpu.event()?,
-            summed: gpu.event()?,
-            gathered: gpu.event()?,
-            squares: gpu.allocate("squares of gradients", (layers + 2) * NORM_BLOCKS)?,
-        })
+    pub(crate) fn new(gpu: &Rc<Gpu>, memory: &Memory, seat: &Seat) -> Result<Others, TrainError> {
+        let peers = Peers::new(gpu, memory, seat, place_len(&memory.sizes))?;
+        let [ready, sent, embeddings_sent] = [gpu.event()?, gpu.event()?, gpu.event()?];
+        Ok(Others { gpu: Rc::clone(gpu), peers, ready, sent, embeddings_sent })
     }
 
-    /// `enqueue` exchanges what is ready where the current stream is now; `done` is when it and all before it are.
+    /// See [`Peers::assemble`].
+    pub(crate) fn assemble(&self) {
+        self.peers.assemble();
+    }
+
+    /// `enqueue` sends what is ready where the current stream is now; `done` is when it and all before it are sent.
     fn exchange(
         &self,
         done: &Event,
@@ -57,158 +42,230 @@ impl Others {
         self.gpu.beside(Lane::Exchange, &self.ready, done, enqueue)
     }
 
-    /// This device's part of a layer's matrices.
-    fn part(&self, memory: &Memory, layer: usize) -> Range<usize> {
-        let range = memory.sizes.layout.layers[layer].range();
-        let len = range.len() / memory.sizes.devices;
-        let start = range.start + self.ways.alone.rank() * len;
-        start..start + len
-    }
-
-    /// Sums the gradients of `range`.
-    pub(crate) fn sum(&self, memory: &Memory, range: Range<usize>) -> Result<(), TrainError> {
-        // SAFETY: the range lies in the gradients, and all devices run the same step.
-        let sum = || unsafe { self.ways.beside.sum(memory.gradient(range.start), range.len()) };
-        self.exchange(&self.summed, sum)
-    }
-
-    /// Sums the gradients of all parameters, and waits until that is done.
-    pub(crate) fn sum_all(&self, memory: &Memory) -> Result<(), TrainError> {
-        let len = memory.sizes.layout.len;
-        // SAFETY: as for `sum`.
-        self.exchange(&self.summed, || unsafe { self.ways.alone.sum(memory.gradient(0), len) })?;
-        self.gpu.wait_for(&self.summed)
-    }
-
-    /// Where a layer's sums of squares are; those of embeddings are behind the last.
-    fn squares_of(&self, layer: usize) -> Address {
-        self.squares.address_of(layer * NORM_BLOCKS)
-    }
-
-    /// Sums the gradients of this device's part of a layer.
-    fn sum_part(
-        &self,
-        memory: &Memory,
-        way: &Communicator,
-        layer: usize,
-    ) -> Result<(), TrainError> {
-        let whole = memory.gradient(memory.sizes.layout.layers[layer].range().start);
-        // SAFETY: a layer has one part for each device; as for `sum`.
-        unsafe { way.sum_part(whole, self.part(memory, layer).len()) }
-    }
-
-    /// The same beside the way back, with their squares.
-    pub(crate) fn sum_layer(
-        &self,
-        memory: &Memory,
-        rows: &RowKernels,
-        layer: usize,
-    ) -> Result<(), TrainError> {
-        self.exchange(&self.summed, || {
-            self.sum_part(memory, &self.ways.beside, layer)?;
-            rows.squares(memory, self.part(memory, layer), self.squares_of(layer))
-        })
-    }
-
-    /// The same of all that is left at the end of the way back.
-    pub(crate) fn sum_last(&self, memory: &Memory, rows: &RowKernels) -> Result<(), TrainError> {
+    /// Sends the gradient of the output's matrix, where that of the embedding is not added to it here.
+    pub(crate) fn send_output(&self, memory: &Memory) -> Result<(), TrainError> {
         let layout = &memory.sizes.layout;
-        let (layers, way) = (layout.layers.len(), &self.ways.alone);
-        let gathers = memory.sizes.gathers_rows();
-        let first = if gathers { layout.positions } else { layout.tokens };
-        let embeddings = first..layout.matrices().start;
-        let last = || 0..layers.min(LAST_LAYERS);
-        if gathers && memory.sizes.devices > 2 {
-            self.gather_rows(memory, rows, way)?;
-        }
-        self.exchange(&self.summed, || {
-            way.together(|| {
-                for range in [embeddings.clone(), layout.gains..layout.len] {
-                    // SAFETY: as for `sum`.
-                    unsafe { way.sum(memory.gradient(range.start), range.len()) }?;
-                }
-                last().try_for_each(|layer| self.sum_part(memory, way, layer))
-            })?;
-            rows.squares(memory, embeddings, self.squares_of(layers))?;
-            last().try_for_each(|layer| {
-                rows.squares(memory, self.part(memory, layer), self.squares_of(layer))
-            })?;
-            // SAFETY: as for `sum`; devices have the others of the embeddings from the same sums.
-            unsafe { way.sum(self.squares.address(), layers * NORM_BLOCKS) }
-        })?;
-        if !gathers {
+        if !memory.sizes.gathers_rows() {
             return Ok(());
         }
-        self.gpu.wait_for(&self.gathered)?;
-        rows.token_gradient(memory)?;
-        let tokens = layout.tokens..layout.positions;
-        rows.squares(memory, tokens, self.squares_of(layers + 1))
+        self.exchange(&self.sent, || self.send_all(memory, layout.tokens..layout.positions))
     }
 
-    /// Gathers the gradients of all devices' embedded rows, with the tokens that say in which order they are added.
-    fn gather_rows(
+    /// Sends what is left of the gradients of embeddings and gains.
+    pub(crate) fn send_embeddings(
         &self,
         memory: &Memory,
         rows: &RowKernels,
-        way: &Communicator,
     ) -> Result<(), TrainError> {
-        let from = [memory.x_delta(0), rows.token_order(memory)];
-        let exchanged = from.into_iter().zip(memory.gathered(0)).zip(memory.sizes.embedded_bytes());
-        self.exchange(&self.gathered, || {
-            exchanged.into_iter().try_for_each(|((from, to), bytes)| {
-                // SAFETY: `Sizes::gathers_rows` has found room, and all devices run the same step.
-                unsafe { way.gather(from, to, bytes) }
-            })
+        let layout = &memory.sizes.layout;
+        let gathers = memory.sizes.gathers_rows();
+        let first = if gathers { layout.positions } else { layout.tokens };
+        self.exchange(&self.embeddings_sent, || {
+            self.send_all(memory, first..layout.matrices().start)?;
+            self.send_all(memory, layout.gains..layout.len)?;
+            if gathers {
+                self.peers.send_rows(memory, rows.embedded(memory))?;
+            }
+            self.peers.tell(Word::Embeddings)
         })
     }
 
-    /// The same beside the last gradients of weights, if these take long enough for the rows of one other device.
-    pub(crate) fn gather_rows_early(
+    /// A range of the embeddings, or of the gains.
+    fn send_all(&self, memory: &Memory, range: Range<usize>) -> Result<(), TrainError> {
+        let to = place_beside(&memory.sizes, range.start);
+        self.peers.send(memory, |_| range.start, range.len(), to)
+    }
+
+    /// Sends each device its part of the gradients of these layers' matrices; the first layers' come last.
+    pub(crate) fn send_layers(
         &self,
         memory: &Memory,
-        rows: &RowKernels,
+        layers: Range<usize>,
     ) -> Result<(), TrainError> {
-        match memory.sizes.devices {
-            2 => self.gather_rows(memory, rows, &self.ways.beside),
-            _ => Ok(()),
+        self.exchange(&self.sent, || {
+            layers.clone().rev().try_for_each(|layer| {
+                let sizes = &memory.sizes;
+                let first = |rank| part(sizes, rank, layer).start;
+                let len = part(sizes, 0, layer).len();
+                self.peers.send(memory, first, len, place_of_part(sizes, layer))
+            })?;
+            if layers.start == 0 { self.peers.tell(Word::Gradients) } else { Ok(()) }
+        })
+    }
+
+    /// Sums the gradients of all parameters on every device.
+    pub(crate) fn sum_all(&self, memory: &Memory) -> Result<(), TrainError> {
+        let len = memory.sizes.layout.len;
+        self.exchange(&self.sent, || {
+            self.peers.send(memory, |_| 0, len, 0)?;
+            self.peers.tell(Word::Gradients)
+        })?;
+        self.gpu.wait_for(&self.sent)?;
+        self.peers.hear(Word::Gradients)?;
+        let all = Summed { first: 0, len, out: (len, 0), count: 1, apart: 0, received: (0, 0) };
+        self.peers.sum(memory, &all, false)?;
+        // None sends again before all have their sums.
+        self.peers.tell(Word::Weights)?;
+        self.peers.hear(Word::Weights)
+    }
+
+    /// AdamW, when all gradients are on their way. What the last of them take is time for the embeddings' sums, and
+    /// what weights take for AdamW's step with all else.
+    pub(crate) fn update(&self, memory: &Memory, rows: &RowKernels) -> Result<(), TrainError> {
+        self.gpu.wait_for(&self.embeddings_sent)?;
+        self.peers.hear(Word::Embeddings)?;
+        self.sum_embeddings(memory, rows)?;
+        self.peers.hear(Word::Gradients)?;
+        self.sum_parts(memory)?;
+        self.peers.hear(Word::Squares)?;
+        let layout = &memory.sizes.layout;
+        rows.square_sum(memory, layout.matrices(), Some(&self.peers.shared))?;
+        let (layers, rank) = (layout.layers.len(), self.peers.rank());
+        for half in [0..layers / 2, layers / 2..layers] {
+            rows.adamw_in_layers(memory, part(&memory.sizes, rank, half.start), half.len())?;
+            self.exchange(&self.sent, || self.send_weights(memory, half))?;
+        }
+        rows.adamw_beside_layers(memory)?;
+        self.gpu.wait_for(&self.sent)?;
+        self.peers.hear(Word::Weights)
+    }
+
+    fn sum_embeddings(&self, memory: &Memory, rows: &RowKernels) -> Result<(), TrainError> {
+        let layout = &memory.sizes.layout;
+        let embeddings = Summed {
+            first: 0,
+            len: beside_layers(&memory.sizes),
+            out: (layout.matrices().start, layout.matrices().len()),
+            count: 1,
+            apart: 0,
+            received: (0, 0),
+        };
+        self.peers.sum(memory, &embeddings, false)?;
+        let devices = if memory.sizes.gathers_rows() { memory.sizes.devices } else { 0 };
+        (0..devices).try_for_each(|device| {
+            let embedded = match device == self.peers.rank() {
+                true => rows.embedded(memory),
+                false => self.peers.rows_of(memory, device),
+            };
+            rows.token_gradient(memory, embedded)
+        })
+    }
+
+    /// This device's parts of all layers' matrices.
+    fn sum_parts(&self, memory: &Memory) -> Result<(), TrainError> {
+        let own = part(&memory.sizes, self.peers.rank(), 0);
+        let parts = Summed {
+            first: own.start,
+            len: own.len(),
+            out: (own.len(), 0),
+            count: memory.sizes.shape.layers,
+            apart: memory.sizes.layout.layers[0].range().len(),
+            received: (place_of_part(&memory.sizes, 0), own.len()),
+        };
+        self.peers.sum(memory, &parts, true)
+    }
+
+    /// Its part of the weights of these layers; the last layers' come last.
+    fn send_weights(&self, memory: &Memory, layers: Range<usize>) -> Result<(), TrainError> {
+        let bytes = memory.weights().1;
+        layers.clone().try_for_each(|layer| {
+            let part = part(&memory.sizes, self.peers.rank(), layer);
+            let weights = |place: &Place| place.weights;
+            self.peers.spread(weights, part.start * bytes, part.len() * bytes)
+        })?;
+        let last = layers.end == memory.sizes.shape.layers;
+        if last { self.peers.tell(Word::Weights) } else { Ok(()) }
+    }
+
+    /// Fetches the layers' parts of the parameters and moments that only their device has.
+    pub(crate) fn fetch_state(&self, memory: &Memory) -> Result<(), TrainError> {
+        let devices = (0..memory.sizes.devices).filter(|&device| device != self.peers.rank());
+        for device in devices {
+            for layer in 0..memory.sizes.shape.layers {
+                let part = part(&memory.sizes, device, layer);
+                let [behind, bytes] = [part.start, part.len()].map(|it| it * size_of::<f32>());
+                for buffer in 0..3 {
+                    let state = |place: &Place| -> Address { place.state[buffer] };
+                    self.peers.fetch(device, state, behind, bytes)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A device's part of a layer's matrices.
+fn part(sizes: &Sizes, rank: usize, layer: usize) -> Range<usize> {
+    let range = sizes.layout.layers[layer].range();
+    let len = range.len() / sizes.devices;
+    let start = range.start + rank * len;
+    start..start + len
+}
+
+/// How many parameters are not matrices of layers.
+fn beside_layers(sizes: &Sizes) -> usize {
+    sizes.layout.len - sizes.layout.matrices().len()
+}
+
+/// Gradients that a device gets from another one: all that are not of layers' matrices, and its part of each layer. Of
+/// narrow models all.
+fn place_len(sizes: &Sizes) -> usize {
+    match sizes.narrow {
+        true => sizes.layout.len,
+        false => place_of_part(sizes, sizes.shape.layers),
+    }
+}
+
+/// Where the gradient of a parameter that is not in a layer's matrices lies among them.
+fn place_beside(sizes: &Sizes, parameter: usize) -> usize {
+    let matrices = sizes.layout.matrices();
+    if parameter < matrices.start { parameter } else { parameter - matrices.len() }
+}
+
+/// Where the part of a layer lies among them.
+fn place_of_part(sizes: &Sizes, layer: usize) -> usize {
+    beside_layers(sizes) + layer * part(sizes, 0, 0).len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cublaslt::Element;
+    use nn::gpt::{AdamW, Job, Shape};
+
+    #[test]
+    fn what_a_device_gets_from_another_one_fills_its_place_there_without_overlap() {
+        for devices in [2, 3, 8] {
+            let optimiser = AdamW { learning_rate: 1e-3, warmup: 1, steps: 2 };
+            let job = Job { shape: Shape::gpt2(), batch_size: devices, optimiser, text: &[] };
+            let sizes = Sizes::new(&job, Element::Bf16, 132, devices, false);
+            let layout = &sizes.layout;
+            let beside = [
+                0..layout.positions,
+                layout.positions..layout.matrices().start,
+                layout.gains..layout.len,
+            ]
+            .map(|range| (place_beside(&sizes, range.start), range.len()));
+            let layers = 0..sizes.shape.layers;
+            let parts =
+                layers.map(|layer| (place_of_part(&sizes, layer), part(&sizes, 0, layer).len()));
+            let mut end = 0;
+            for (start, len) in beside.into_iter().chain(parts) {
+                assert_eq!(start, end);
+                end += len;
+            }
+            assert_eq!(end, place_len(&sizes));
         }
     }
 
-    /// AdamW, when the last sums are on their way. The gathering follows in the same stream, so that it has its
-    /// multiprocessors before the blocks of what runs beside it take all of them.
-    pub(crate) fn update(&self, memory: &Memory, rows: &RowKernels) -> Result<(), TrainError> {
-        self.exchange(&self.summed, || {
-            rows.square_sum(memory, 0..memory.sizes.layout.gains, Some(&self.squares))?;
-            rows.adamw_in_layers(memory, self.part(memory, 0))
-        })?;
-        self.exchange(&self.gathered, || self.gather_parts(memory, memory.weights()))?;
-        self.gpu.wait_for(&self.summed)?;
-        rows.adamw_beside_layers(memory)?;
-        self.gpu.wait_for(&self.gathered)
-    }
-
-    /// Gathers the layers' parts of the parameters and moments that only their device has.
-    pub(crate) fn gather_state(&self, memory: &Memory) -> Result<(), TrainError> {
-        let state = &memory.state;
-        [&state.parameters, &state.first_moment, &state.second_moment]
-            .into_iter()
-            .try_for_each(|buffer| self.gather_parts(memory, (buffer.address(), size_of::<f32>())))
-    }
-
-    /// Gathers the parts of all layers, at `first` with so many bytes for each parameter.
-    fn gather_parts(
-        &self,
-        memory: &Memory,
-        (first, bytes): (Address, usize),
-    ) -> Result<(), TrainError> {
-        let at = |parameter: usize| first + (parameter * bytes) as u64;
-        self.ways.alone.together(|| {
-            (0..memory.sizes.shape.layers).try_for_each(|layer| {
-                let part = self.part(memory, layer);
-                let whole = memory.sizes.layout.layers[layer].range().start;
-                // SAFETY: a layer has one part for each device; as for `sum`.
-                unsafe { self.ways.alone.gather(at(part.start), at(whole), part.len() * bytes) }
-            })
-        })
+    #[test]
+    fn the_parts_of_all_devices_are_a_layer() {
+        let optimiser = AdamW { learning_rate: 1e-3, warmup: 1, steps: 2 };
+        let job = Job { shape: Shape::gpt2(), batch_size: 3, optimiser, text: &[] };
+        let sizes = Sizes::new(&job, Element::Bf16, 132, 3, false);
+        let of = |rank| part(&sizes, rank, 5);
+        let layer = sizes.layout.layers[5].range();
+        assert_eq!([of(0).start, of(1).start, of(2).start], [layer.start, of(0).end, of(1).end]);
+        assert_eq!((of(2).end, of(0).start % 4), (layer.end, 0));
     }
 }

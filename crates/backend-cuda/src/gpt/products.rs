@@ -56,7 +56,7 @@ impl GeluProducts {
         Ok(Some(GeluProducts {
             up: module.kernel("up_with_gelu", SHARED_BYTES)?,
             down_gradient: module.kernel("down_gradient_with_slope", SHARED_BYTES)?,
-            multiprocessors: sizes.multiprocessors,
+            multiprocessors: gpu.device().multiprocessors,
         }))
     }
 

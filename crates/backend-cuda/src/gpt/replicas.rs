@@ -1,13 +1,11 @@
 //! The same model on several devices, each on a thread of its own with its share of every step's windows.
 //! Gradients are summed over all of them during the backward pass, so that all take the same steps.
 
-use super::memory::EXCHANGE_BLOCKS;
-use super::others::Ways;
+use super::peers::{MOST_DEVICES, Meeting, Seat};
 use super::{GptSession, Plan, narrow};
 use crate::device::Device;
 use crate::driver::Gpu;
-use crate::nccl::{self, Communicator, Meeting};
-use nn::backend::{Description, Measured, TrainError};
+use nn::backend::{Description, Measured, TrainError, Unavailable};
 use nn::gpt::{AdamW, Job, Session, Shape, State};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -42,7 +40,7 @@ struct Replica {
 
 impl Replica {
     fn ask(&self, request: Request) -> Result<(), TrainError> {
-        // After a failure (`together`) its thread may wait in NCCL, and would leave whoever asks waiting too.
+        // After a failure (`together`) its thread may wait for that device, and would leave whoever asks waiting too.
         let at_work = self.requests.as_ref().filter(|_| self.thread.is_some());
         let sent = at_work.is_some_and(|requests| requests.send(request).is_ok());
         if sent { Ok(()) } else { Err(gone()) }
@@ -67,7 +65,7 @@ fn gone() -> TrainError {
     TrainError::Device { backend: "cuda", message }
 }
 
-/// An answer of each, or the first error. The others then wait in NCCL for the device that failed, some of them for
+/// An answer of each, or the first error. The others then wait for the device that failed, some of them for
 /// ever, so nobody waits for their threads.
 fn together(replicas: &mut [Replica]) -> Result<Vec<Answer>, TrainError> {
     let mut answers: Vec<Option<Answer>> = replicas.iter().map(|_| None).collect();
@@ -97,9 +95,7 @@ struct Share {
     optimiser: AdamW,
     text: Arc<Vec<u16>>,
     plan: Plan,
-    meetings: [Meeting; 2],
-    rank: usize,
-    count: usize,
+    seat: Seat,
 }
 
 /// Runs a device until nobody asks any longer.
@@ -110,12 +106,9 @@ fn run(
     answers: &SyncSender<Result<Answer, TrainError>>,
 ) -> Result<(), TrainError> {
     let gpu = Gpu::open("cuda", device)?;
-    let Share { shape, batch_size, optimiser, plan, meetings, rank, count, .. } = *share;
-    let join = |meeting, most| Communicator::join(&gpu, meeting, rank, count, most);
-    let ways =
-        Ways { beside: join(meetings[0], Some(EXCHANGE_BLOCKS))?, alone: join(meetings[1], None)? };
+    let Share { shape, batch_size, optimiser, plan, .. } = *share;
     let job = Job { shape, batch_size, optimiser, text: &share.text };
-    let mut session = GptSession::open(&gpu, job, plan, Some((ways, count)))?;
+    let mut session = GptSession::open(&gpu, job, plan, Some(&share.seat))?;
     let reply = |answer| {
         let _ = answers.send(answer); // nobody listens: the requests end too
     };
@@ -123,7 +116,6 @@ fn run(
     for request in requests {
         let answer = match request {
             Request::SetState(state) => session.set_state(&state).map(|()| Answer::Done),
-            Request::State if rank > 0 => session.step.gather_state().map(|()| Answer::Done),
             Request::State => session.state().map(|state| Answer::State(Box::new(state))),
             Request::Train(starts, steps) => {
                 let mut losses = vec![0.0; steps];
@@ -163,10 +155,22 @@ impl<'data> Replicas<'data> {
                 job.batch_size
             )));
         }
+        if count > MOST_DEVICES {
+            return Err(
+                Unavailable(format!("{count} devices share a step: {MOST_DEVICES} can")).into()
+            );
+        }
+        for (one, other) in devices.iter().flat_map(|one| devices.iter().map(move |it| (one, it))) {
+            if !one.reaches(other) {
+                let reason =
+                    "two of the devices cannot reach each other's memory, over NVLink or PCIe";
+                return Err(Unavailable(reason.to_owned()).into());
+            }
+        }
         // Their exchanges have to be the same, so one that is not for the kernels of narrow models decides for all.
         let fits = |device: &Device| narrow::fits(device, job.shape, plan.element);
         let plan = Plan { narrow: plan.narrow && devices.iter().all(fits), ..plan };
-        let meetings = [nccl::meeting()?, nccl::meeting()?];
+        let meeting = Meeting::new(count);
         let text = Arc::new(job.text.to_vec());
         let mut replicas = Vec::new();
         for (rank, device) in devices.into_iter().enumerate() {
@@ -176,9 +180,7 @@ impl<'data> Replicas<'data> {
                 optimiser: job.optimiser,
                 text: Arc::clone(&text),
                 plan,
-                meetings,
-                rank,
-                count,
+                seat: Seat { meeting: Arc::clone(&meeting), rank, count },
             };
             let (requests, asked) = sync_channel(1);
             let (replies, answers) = sync_channel(1);
@@ -202,7 +204,7 @@ impl<'data> Replicas<'data> {
             description.get_or_insert(told);
         }
         let Some(mut description) = description else { return Err(gone()) };
-        description.path = format!("{count} devices, NCCL, {}", description.path);
+        description.path = format!("{count} devices, {}", description.path);
         Ok(Replicas { replicas, job, description, compile_s })
     }
 }
@@ -226,9 +228,9 @@ impl Session for Replicas<'_> {
     }
 
     fn state(&mut self) -> Result<State, TrainError> {
-        self.replicas.iter().try_for_each(|replica| replica.ask(Request::State))?;
-        match together(&mut self.replicas)?.into_iter().next() {
-            Some(Answer::State(state)) => Ok(*state),
+        self.replicas[0].ask(Request::State)?; // it fetches what only others have
+        match self.replicas[0].answer()? {
+            Answer::State(state) => Ok(*state),
             _ => Err(gone()),
         }
     }
@@ -282,7 +284,7 @@ impl Session for Replicas<'_> {
 mod tests {
     use super::*;
 
-    /// One whose thread answers, if it does, and then waits for ever, as in NCCL.
+    /// One whose thread answers, if it does, and then waits for ever, as for a device that failed.
     fn replica(answer: Option<Result<Answer, TrainError>>) -> Replica {
         let (requests, _) = sync_channel(1);
         let (replies, answers) = sync_channel(1);
@@ -320,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn all_devices_are_asked_for_the_state_and_none_answers_the_next_question_with_it() {
+    fn the_first_device_is_asked_for_the_state_and_all_for_steps() {
         let shape = Shape { layers: 1, heads: 1, width: 8, context: 2, vocabulary: 4 };
         let optimiser = AdamW { learning_rate: 1e-3, warmup: 1, steps: 2 };
         let job = Job { shape, batch_size: 2, optimiser, text: &[0, 1, 2, 3, 0] };
@@ -335,12 +337,13 @@ mod tests {
         };
         let mut session = Replicas { replicas, job, description, compile_s: 0.0 };
         session.state().unwrap();
-        let mut ranks: Vec<usize> = by.try_iter().collect();
-        ranks.sort_unstable();
-        assert_eq!(ranks, [0, 1]);
+        assert_eq!(by.try_iter().collect::<Vec<_>>(), [0]);
         let mut losses = [0.0];
         session.train(&[1, 2], &mut losses).unwrap();
         assert_eq!(losses, [1.5], "each device's window has its start as its loss");
+        let mut ranks: Vec<usize> = by.try_iter().collect();
+        ranks.sort_unstable();
+        assert_eq!(ranks, [0, 1]);
     }
 
     #[test]

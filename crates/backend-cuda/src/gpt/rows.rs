@@ -34,8 +34,6 @@ const PACKS: usize = 2;
 const PACK_BYTES: usize = 16;
 /// Blocks of AdamW for each multiprocessor: as many as are resident, at 256 threads.
 const UPDATE_BLOCKS: usize = 8;
-/// Fours of parameters that a thread of a short block takes.
-const SHORT_FOURS: usize = 2;
 
 /// Why there are no kernels for these sizes, if there are none.
 pub(crate) fn refusal(shape: nn::gpt::Shape, rows: usize, element: Element) -> Option<String> {
@@ -512,14 +510,19 @@ impl RowKernels {
         unsafe { self.place_gradient.launch(shape, &arguments) }
     }
 
-    /// What tells the rows of each token in the gradient of the token embedding: the tokens, sorted or not.
-    pub(crate) fn token_order(&self, memory: &Memory) -> Address {
-        if self.many_tokens { memory.sorted.address() } else { memory.inputs.address() }
+    /// The gradient of the rows that were embedded, and what tells which are a token's: the tokens, sorted or not.
+    pub(crate) fn embedded(&self, memory: &Memory) -> [Address; 2] {
+        let order = if self.many_tokens { &memory.sorted } else { &memory.inputs };
+        [memory.x_delta(0), order.address()]
     }
 
-    /// The gradient of the token embedding, added to the output's: from the rows of this device, or of all in their
-    /// order.
-    pub(crate) fn token_gradient(&self, memory: &Memory) -> Result<(), TrainError> {
+    /// The gradient of the token embedding, added to the output's, from rows that were [embedded](RowKernels::embedded)
+    /// here or on another device.
+    pub(crate) fn token_gradient(
+        &self,
+        memory: &Memory,
+        [x_delta, tokens]: [Address; 2],
+    ) -> Result<(), TrainError> {
         let sizes = &memory.sizes;
         let across = sizes.shape.width.div_ceil(COLUMNS) as u32;
         let shape = if self.many_tokens {
@@ -527,20 +530,14 @@ impl RowKernels {
         } else {
             Shape { grid: [sizes.shape.vocabulary as u32, across], block: MANY_THREADS as u32 }
         };
-        let own = [memory.x_delta(0), self.token_order(memory)];
-        let devices = if sizes.gathers_rows() { 0..sizes.devices } else { 0..1 };
-        devices.into_iter().try_for_each(|device| {
-            let [x_delta, tokens] =
-                if sizes.gathers_rows() { memory.gathered(device) } else { own };
-            let arguments = EmbedGradient {
-                x_delta,
-                inputs: tokens,
-                sorted: tokens,
-                ..RowKernels::embed_arguments(memory)
-            };
-            // SAFETY: buffers of `memory`; tokens are in the vocabulary, checked by the session.
-            unsafe { self.token_gradient.launch(shape, &arguments) }
-        })
+        let arguments = EmbedGradient {
+            x_delta,
+            inputs: tokens,
+            sorted: tokens,
+            ..RowKernels::embed_arguments(memory)
+        };
+        // SAFETY: buffers of `memory`, or as large; tokens are in the vocabulary, checked by the session.
+        unsafe { self.token_gradient.launch(shape, &arguments) }
     }
 
     /// Losses of the rows of chunk `chunk`, whose logits become their gradient.
@@ -601,49 +598,28 @@ impl RowKernels {
         unsafe { self.square_sum.launch(Shape::row(NORM_BLOCKS, THREADS as u32), &square_sum) }
     }
 
-    /// `NORM_BLOCKS` numbers at `parts` that add up to the squares of the gradients of `range`.
-    pub(crate) fn squares(
-        &self,
-        memory: &Memory,
-        range: Range<usize>,
-        parts: Address,
-    ) -> Result<(), TrainError> {
-        let fours = (range.len() / 4) as u64;
-        let square_sum = SquareSum {
-            gradient: memory.gradient(range.start),
-            partial: parts,
-            fours,
-            first_out: fours,
-            out: 0,
-            known: 0,
-            known_count: 0,
-        };
-        // SAFETY: the caller has the room; the range lies in the gradients, in whole fours.
-        unsafe { self.square_sum.launch(Shape::row(NORM_BLOCKS, THREADS as u32), &square_sum) }
-    }
-
     /// AdamW on all parameters, after clipping by the whole gradient's norm, whose parts are there.
     pub(crate) fn adamw(&self, memory: &Memory) -> Result<(), TrainError> {
         self.adamw_of(memory, 0..memory.sizes.layout.len, 0..0, [self.update_blocks, 1])
     }
 
-    /// The same on the parameters in `part` of the first layer, and at the same place in each other layer.
+    /// The same on the parameters in `part` of a layer, and at the same place in the layers behind it, so many in all.
     pub(crate) fn adamw_in_layers(
         &self,
         memory: &Memory,
         part: Range<usize>,
+        layers: usize,
     ) -> Result<(), TrainError> {
-        let layers = memory.sizes.shape.layers;
+        if layers == 0 {
+            return Ok(());
+        }
         self.adamw_of(memory, part, 0..0, [self.update_blocks / layers, layers])
     }
 
-    /// The same on all parameters but the layers' matrices. Its blocks are short, so that an exchange of higher priority
-    /// need not wait for multiprocessors until all is done.
+    /// The same on all parameters but the layers' matrices.
     pub(crate) fn adamw_beside_layers(&self, memory: &Memory) -> Result<(), TrainError> {
         let layout = &memory.sizes.layout;
-        let (all, out) = (0..layout.len, layout.matrices());
-        let blocks = (all.len() - out.len()).div_ceil(4 * SHORT_FOURS * THREADS);
-        self.adamw_of(memory, all, out, [blocks, 1])
+        self.adamw_of(memory, 0..layout.len, layout.matrices(), [self.update_blocks, 1])
     }
 
     /// On `range` without those `out` of it, by at most so many blocks, and the same in so many layers.

@@ -6,11 +6,13 @@ use super::attention::{Attention, Choice};
 use super::linear::Linear;
 use super::memory::Memory;
 use super::narrow::NarrowKernels;
-use super::others::{LAST_LAYERS, Others, Ways};
+use super::others::Others;
+use super::peers::Seat;
 use super::rows::{RowKernels, Source};
 use crate::driver::{Event, Gpu, Lane};
 use nn::backend::TrainError;
 use std::cell::Cell;
+use std::ops::Range;
 use std::rc::Rc;
 
 /// What runs beside the way back, each known by what it reads last.
@@ -61,10 +63,9 @@ impl Step {
         gpu: &Rc<Gpu>,
         memory: Memory,
         kernels: StepKernels,
-        ways: Option<Ways>,
+        seat: Option<&Seat>,
     ) -> Result<Step, TrainError> {
-        let layers = memory.sizes.shape.layers;
-        let others = ways.map(|ways| Others::new(gpu, ways, layers)).transpose()?;
+        let others = seat.map(|seat| Others::new(gpu, &memory, seat)).transpose()?;
         Ok(Step { gpu: Rc::clone(gpu), kernels, beside: None, others, memory })
     }
 
@@ -156,17 +157,26 @@ impl Step {
         }
         self.kernels.rows.noise(&self.memory)?;
         self.after_parameters()?;
+        self.assemble();
         self.enqueue()?;
+        self.gpu.synchronize()?; // other devices may wait for this step
         let StepKernels { rows, attention, linear, .. } = &mut self.kernels;
         attention.choose(&self.gpu, &self.memory, choice)?;
         linear.tune(&self.gpu, &self.memory, rows)?;
         linear.tune_weights(&self.gpu, &self.memory)
     }
 
-    /// Gathers what of the state only other devices have.
-    pub(crate) fn gather_state(&self) -> Result<(), TrainError> {
+    /// Waits until the threads of all devices are about to enqueue steps, if there are several.
+    pub(crate) fn assemble(&self) {
+        if let Some(others) = &self.others {
+            others.assemble();
+        }
+    }
+
+    /// Fetches what of the state only other devices have, which do not work now.
+    pub(crate) fn fetch_state(&self) -> Result<(), TrainError> {
         match &self.others {
-            Some(others) if self.kernels.narrow.is_none() => others.gather_state(&self.memory),
+            Some(others) if self.kernels.narrow.is_none() => others.fetch_state(&self.memory),
             _ => Ok(()),
         }
     }
@@ -206,7 +216,7 @@ impl Step {
 
     /// Logits, losses and what goes back from them, a chunk of rows at a time.
     fn loss(&self) -> Result<(), TrainError> {
-        let (memory, layout) = (&self.memory, &self.memory.sizes.layout);
+        let memory = &self.memory;
         let StepKernels { rows, linear, .. } = &self.kernels;
         let chunks = memory.sizes.rows / memory.sizes.chunk_rows;
         for chunk in 0..chunks {
@@ -217,12 +227,7 @@ impl Step {
             } else {
                 self.beside(Task::Logits, || {
                     linear.logits_weight(memory, chunk)?;
-                    match &self.others {
-                        Some(others) if memory.sizes.gathers_rows() => {
-                            others.sum(memory, layout.tokens..layout.positions)
-                        }
-                        _ => Ok(()),
-                    }
+                    self.others.as_ref().map_or(Ok(()), |others| others.send_output(memory))
                 })?;
             }
             linear.logits_gradient(memory, chunk)?;
@@ -247,50 +252,45 @@ impl Step {
             self.kernels.attention.backward(memory, layer)?;
             self.weight(Task::Qkv, || {
                 linear.qkv_weight(memory, layer)?;
-                self.sum_layer(layer) // its last one
+                self.send_layers(layer..layer + 1) // its last one
             })?;
             linear.qkv_gradient(memory, layer)?;
             rows.normalise_gradient(memory, 2 * layer)?;
             if layer == 0 {
                 self.embedding_gradients()?;
             }
-            let found = linear.weights(memory, layer)?.into_iter().flatten().rev();
-            found.into_iter().try_for_each(|done| self.sum_layer(done))?;
+            if let Some(layers) = linear.weights(memory, layer)? {
+                self.send_layers(layers)?;
+            }
         }
-        for task in [Task::Up, Task::Out, Task::Qkv, Task::Down] {
-            self.wait_for(task)?;
-        }
+        let last = [Task::Up, Task::Out, Task::Qkv, Task::Down];
+        last.into_iter().try_for_each(|task| self.wait_for(task))
+    }
+
+    /// Sends other devices their parts of the gradients of these layers' matrices.
+    fn send_layers(&self, layers: Range<usize>) -> Result<(), TrainError> {
         match &self.others {
-            Some(others) => others.sum_last(memory, rows),
+            Some(others) => others.send_layers(&self.memory, layers),
             None => Ok(()),
         }
     }
 
-    /// Sums the gradients of a layer's matrices over all devices, unless they are summed at the end.
-    fn sum_layer(&self, layer: usize) -> Result<(), TrainError> {
-        match &self.others {
-            Some(others) if layer >= LAST_LAYERS => {
-                others.sum_layer(&self.memory, &self.kernels.rows, layer)
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// The gradients of gains and embeddings, from those of all LayerNorms' inputs. That of the tokens has to wait
-    /// where devices gather their rows.
+    /// where devices exchange their rows.
     fn embedding_gradients(&self) -> Result<(), TrainError> {
         let (memory, rows) = (&self.memory, &self.kernels.rows);
-        let gatherer = self.others.as_ref().filter(|_| memory.sizes.gathers_rows());
         self.wait_for(Task::Tokens)?;
-        if let Some(others) = gatherer {
-            others.gather_rows_early(memory, rows)?;
-        }
         self.beside(Task::Down, || {
             rows.gain_sums(memory)?;
             rows.place_gradient(memory)
         })?;
         self.wait_for(Task::Logits)?;
-        if gatherer.is_some() { Ok(()) } else { rows.token_gradient(memory) }
+        if !memory.sizes.gathers_rows() {
+            rows.token_gradient(memory, rows.embedded(memory))?;
+        }
+        let Some(others) = &self.others else { return Ok(()) };
+        self.wait_for(Task::Down)?;
+        others.send_embeddings(memory, rows)
     }
 
     /// The logits of a chunk of the rows that were embedded last, as they are in memory.

@@ -1,7 +1,6 @@
 //! Launchers of `kernels/gpt_weights.cu`: the gradients of all matrices of several layers at once, on Hopper.
 
 use super::memory::{Memory, Sizes};
-use super::others::LAST_LAYERS;
 use crate::cublaslt::Element;
 use crate::device::Device;
 use crate::driver::{Address, Buffer, Gpu, Kernel, Ptx, Shape, TensorMap};
@@ -26,16 +25,12 @@ const SUM_FOURS: usize = 8;
 const SQUARES: usize = 8;
 
 /// The layers whose gradients are found at once when the way back through `layer` is done, if any: all, or, where
-/// several devices share a step, groups that they exchange while the way back goes on. Of GPT-2's twelve layers these are
-/// seven, three and two: fewer launches than pairs of layers, and the second group is small enough to be exchanged
-/// when the embedded rows come. With ten and two layers a step takes 29.5 ms, with six, four and two 28.5 (two H200).
+/// several devices share a step, the first layer apart, so that the others are sent while the way back goes on through
+/// it. Of GPT-2's, the first layer's are sent in less time than the embeddings' sums take.
 pub(crate) fn group(sizes: &Sizes, layer: usize) -> Option<Range<usize>> {
     let layers = sizes.shape.layers;
-    let last = if sizes.devices == 1 { layers } else { LAST_LAYERS.min(layers) };
-    let third = layers.saturating_sub(last) / 3;
-    let middle = if third < LAST_LAYERS { last } else { last + third };
-    let bounds = [0, last, middle, layers];
-    bounds.windows(2).map(|pair| pair[0]..pair[1]).find(|it| it.start == layer && !it.is_empty())
+    let last = if sizes.devices == 1 { layers } else { 1 };
+    [0..last, last..layers].into_iter().find(|it| it.start == layer && !it.is_empty())
 }
 
 /// Whether the kernels are for this device and these sizes.
@@ -110,7 +105,7 @@ impl WeightGradients {
             return Ok(None);
         }
         let module = Rc::new(gpu.load(&PTX)?);
-        let clusters = memory.sizes.multiprocessors / PEERS;
+        let clusters = gpu.device().multiprocessors / PEERS;
         memory.scratch.reserve(2 * clusters * PEERS * DOWN * ACROSS * size_of::<f32>())?;
         Ok(Some(WeightGradients {
             gradients: module.kernel("weight_gradients", SHARED_BYTES)?,
@@ -206,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_layer_is_in_one_group_and_several_devices_keep_the_last_ones_apart() {
+    fn every_layer_is_in_one_group_and_several_devices_keep_the_first_layer_apart() {
         let groups = |layers, devices| {
             let shape = nn::gpt::Shape { layers, ..nn::gpt::Shape::gpt2() };
             let optimiser = nn::gpt::AdamW { learning_rate: 1e-3, warmup: 1, steps: 2 };
@@ -221,7 +216,7 @@ mod tests {
         };
         let lens =
             |layers, devices| groups(layers, devices).iter().map(Range::len).collect::<Vec<_>>();
-        assert_eq!((lens(12, 1), lens(12, 2), lens(6, 2)), (vec![12], vec![7, 3, 2], vec![4, 2]));
+        assert_eq!((lens(12, 1), lens(12, 2), lens(1, 2)), (vec![12], vec![11, 1], vec![1]));
         for layers in 1..=30 {
             let all: Vec<usize> = groups(layers, 2).into_iter().rev().flatten().collect();
             assert_eq!(all, (0..layers).collect::<Vec<_>>());
