@@ -87,6 +87,28 @@ fn together(replicas: &mut [Replica]) -> Result<Vec<Answer>, TrainError> {
     Ok(answers.into_iter().flatten().collect())
 }
 
+/// Why these devices cannot share a step, if they cannot.
+fn refusal(devices: &[Device], reaches: impl Fn(&Device, &Device) -> bool) -> Option<String> {
+    let count = devices.len();
+    if count > MOST_DEVICES {
+        return Some(format!(
+            "{count} GPUs for a step of gpt: cuda shares it among {MOST_DEVICES}"
+        ));
+    }
+    for (rank, device) in devices.iter().enumerate() {
+        let mut others = devices.iter().enumerate().filter(|&(other, _)| other != rank);
+        if let Some((other, _)) = others.find(|(_, other)| !reaches(device, other)) {
+            return Some(format!(
+                "GPUs that share a step of gpt copy to each other's memory, over NVLink or PCIe: of those named, number \
+                 {} cannot reach number {}",
+                rank + 1,
+                other + 1
+            ));
+        }
+    }
+    None
+}
+
 /// The data that each thread needs to start.
 #[derive(Clone)]
 struct Share {
@@ -155,17 +177,8 @@ impl<'data> Replicas<'data> {
                 job.batch_size
             )));
         }
-        if count > MOST_DEVICES {
-            return Err(
-                Unavailable(format!("{count} devices share a step: {MOST_DEVICES} can")).into()
-            );
-        }
-        for (one, other) in devices.iter().flat_map(|one| devices.iter().map(move |it| (one, it))) {
-            if !one.reaches(other) {
-                let reason =
-                    "two of the devices cannot reach each other's memory, over NVLink or PCIe";
-                return Err(Unavailable(reason.to_owned()).into());
-            }
+        if let Some(reason) = refusal(&devices, Device::reaches) {
+            return Err(Unavailable(reason).into());
         }
         // Their exchanges have to be the same, so one that is not for the kernels of narrow models decides for all.
         let fits = |device: &Device| narrow::fits(device, job.shape, plan.element);
@@ -283,6 +296,7 @@ impl Session for Replicas<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device;
 
     /// One whose thread answers, if it does, and then waits for ever, as for a device that failed.
     fn replica(answer: Option<Result<Answer, TrainError>>) -> Replica {
@@ -319,6 +333,19 @@ mod tests {
         });
         let (requests, thread) = (Some(requests), Some(thread));
         Replica { requests, answers, thread, measured: Measured::default() }
+    }
+
+    #[test]
+    fn devices_have_to_reach_each_other_but_not_themselves() {
+        let devices: Vec<Device> = (0..3)
+            .map(|handle| Device { handle, ..device::tests::device("NVIDIA H200", [9, 0]) })
+            .collect();
+        let others = |one: &Device, other: &Device| one.handle != other.handle;
+        assert_eq!(refusal(&devices, others), None);
+        let reason = refusal(&devices, |one, other| (one.handle, other.handle) != (1, 2));
+        assert!(reason.unwrap().ends_with("of those named, number 2 cannot reach number 3"));
+        let many = vec![devices[0].clone(); MOST_DEVICES + 1];
+        assert!(refusal(&many, |_, _| true).unwrap().starts_with("17 GPUs"));
     }
 
     #[test]
