@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Our GPT on each GPU alone, on all at once but each for itself, on all together with that many times the windows, and on
 all together with the same windows, in turns, with clocks and power. All programs stay loaded; each round has a new random
-order, and each turn trains from the same initial weights.
+order.
 
     cargo build --release -p trainmark-backend-cuda --example gpt
     python3 crates/backend-cuda/bench/gpt_scaling.py --gpus 0,1 --record records/NAME.json
@@ -76,7 +76,7 @@ class Clocks:
 
 def program(args, name, gpus, windows):
     command = [args.program, "time", "--serve", "--preset", args.preset, "--batch", str(windows),
-               "--steps", str(args.steps), "--repeats", "1", "--device", ",".join(gpus)]
+               "--steps", str(args.steps), "--repeats", str(args.rounds), "--device", ",".join(gpus)]
     return Program(name, command, {**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"})
 
 
