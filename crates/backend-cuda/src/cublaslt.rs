@@ -416,7 +416,7 @@ impl Product {
             return Ok(f64::INFINITY); // there is no choice, and all else is faster
         }
         let gpu = Rc::clone(&self.library.gpu);
-        let clock = [gpu.event()?, gpu.event()?];
+        let clock = gpu.clock()?;
         let mut fastest: Option<(f64, usize, Algorithm)> = None;
         for (place, proposal) in self.proposals()?.into_iter().enumerate() {
             self.algorithm = proposal.algorithm;

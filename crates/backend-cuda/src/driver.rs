@@ -267,9 +267,20 @@ impl Gpu {
         unsafe { self.place(Piece::Record(event.handle, self.current.get()), "recording an event") }
     }
 
+    /// An event to wait for, which keeps no time.
     pub(crate) fn event(self: &Rc<Self>) -> Result<Event, TrainError> {
-        let handle = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT)
-            .map_err(|error| self.error("making an event", error))?;
+        self.event_with(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
+    }
+
+    /// Two events for [`Event::seconds_until`].
+    pub(crate) fn clock(self: &Rc<Self>) -> Result<[Event; 2], TrainError> {
+        let event = || self.event_with(sys::CUevent_flags::CU_EVENT_DEFAULT);
+        Ok([event()?, event()?])
+    }
+
+    fn event_with(self: &Rc<Self>, flags: sys::CUevent_flags) -> Result<Event, TrainError> {
+        let made = result::event::create(flags);
+        let handle = made.map_err(|error| self.error("making an event", error))?;
         Ok(Event { gpu: Rc::clone(self), handle })
     }
 }
@@ -676,7 +687,7 @@ pub(crate) struct Event {
 }
 
 impl Event {
-    /// Seconds from this event to `later`; both have happened.
+    /// Seconds from this event to `later`, of one [clock](Gpu::clock); both have happened.
     pub(crate) fn seconds_until(&self, later: &Event) -> Result<f64, TrainError> {
         // SAFETY: both are alive.
         let milliseconds = unsafe { result::event::elapsed(self.handle, later.handle) }

@@ -95,7 +95,7 @@ impl<'data> CudaSession<'data> {
             (None, _) => Steps::Kernels,
         };
         let epoch = EpochKernels::new(gpu)?;
-        let clock = [gpu.event()?, gpu.event()?];
+        let clock = gpu.clock()?;
         let mut session = CudaSession {
             steps,
             kernels,

@@ -310,7 +310,7 @@ impl Attention {
 
     /// Seconds of a layer's attention, forward and backward.
     fn seconds(&self, gpu: &Rc<Gpu>, memory: &Memory) -> Result<f64, TrainError> {
-        let clock = [gpu.event()?, gpu.event()?];
+        let clock = gpu.clock()?;
         let mut fastest = f64::INFINITY;
         for _ in 0..=REPEATS {
             gpu.record(&clock[0])?;

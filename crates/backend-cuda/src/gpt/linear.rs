@@ -393,7 +393,7 @@ fn seconds(
     turns: usize,
     enqueue: &dyn Fn(usize) -> Result<(), TrainError>,
 ) -> Result<f64, TrainError> {
-    let clock = [gpu.event()?, gpu.event()?];
+    let clock = gpu.clock()?;
     let mut fastest = f64::INFINITY;
     for _ in 0..=REPEATS {
         gpu.record(&clock[0])?;

@@ -194,7 +194,7 @@ impl<'data> GptSession<'data> {
             graphs: None,
             step,
             prediction: None,
-            clock: [gpu.event()?, gpu.event()?],
+            clock: gpu.clock()?,
             job,
             plan,
             steps: 0,
