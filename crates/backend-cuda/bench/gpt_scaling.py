@@ -111,10 +111,10 @@ def summary(gpus, rounds):
         lines.append(f"| {name} | {statistics.median(of(name)):.3f} | {times} |")
     alone = [of(gpu) for gpu in gpus]
     medians = [statistics.median(times) for times in alone]
-    for name, figure, format_ in [("more", efficiency, ".1%"), ("same", speed_up, ".2f")]:
+    for title, name, figure, digits in [("Efficiency", "more", efficiency, ".1%"), ("Speed-up", "same", speed_up, ".2f")]:
         each = [figure(alone_ms, ms) for *alone_ms, ms in zip(*alone, of(name))]
-        lines.append(f"\n{figure.__name__} by the medians {figure(medians, statistics.median(of(name))):{format_}}; round by "
-                     f"round {statistics.median(each):{format_}} ({min(each):{format_}} to {max(each):{format_}})")
+        lines.append(f"\n{title} by the medians {figure(medians, statistics.median(of(name))):{digits}}; round by "
+                     f"round {statistics.median(each):{digits}} ({min(each):{digits}} to {max(each):{digits}})")
     return "\n".join(lines)
 
 

@@ -114,7 +114,7 @@ fn check(args: &Args) -> Result<()> {
         let options = Options { plan: Some(plan.to_owned()), ..options(args, "bf16") };
         failures += grade(&case, &options);
     }
-    // Three groups of layers, rows of the embedding that devices gather, more steps than a graph of many has.
+    // Two groups of layers where devices share a step, rows of the embedding that they exchange, more steps than a graph of many has.
     {
         let shape = Shape { layers: 8, heads: 6, width: 384, context: 64, vocabulary: 2100 };
         let case = Case { shape, batch_size: 2, count: 9, done: 0, seed: 26 };

@@ -24,7 +24,7 @@ __device__ __forceinline__ u32 load_acquire_of_system(const u32 *flag) {
     return value;
 }
 
-// That all is done which this stream had before.
+// Tells all others that what this stream had before is done.
 extern "C" __global__ void __launch_bounds__(WARP) tell(const __grid_constant__ Signal run) {
     const u32 device = threadIdx.x;
     if (device < run.devices && device != run.rank) {

@@ -71,7 +71,7 @@ impl Gpu {
             let (least, greatest) = result::stream::get_priority_range().map_err(failed)?;
             let kind = || result::stream::StreamKind::NonBlocking;
             let stream = |priority| result::stream::create_with_priority(kind(), priority);
-            // Others wait for an exchange, and no block of another kernel is to stand in its way.
+            // Other devices wait for a word that is told there, and no block of another kernel is to stand in its way.
             (Context(context), [least, least, greatest].map(stream))
         };
         let [stream, beside, exchange] =
@@ -103,7 +103,7 @@ impl Gpu {
             .map_err(|error| self.error("limiting the stack", error))
     }
 
-    /// Lets this device reach all memory of another one; of itself it does.
+    /// Lets this device reach the memory of another one. A device always reaches its own.
     pub(crate) fn reach(&self, other: Context) -> Result<(), TrainError> {
         if other == self.context {
             return Ok(());
@@ -129,7 +129,7 @@ impl Gpu {
     ) -> Result<(), TrainError> {
         // SAFETY: as this function's.
         unsafe { result::memcpy_dtod_async(to, from, bytes, self.current.get()) }
-            .map_err(|error| self.error("copying to another device", error))
+            .map_err(|error| self.error("copying between devices", error))
     }
 
     pub(crate) fn device(&self) -> &Device {
@@ -380,6 +380,7 @@ impl<T: Plain> Buffer<T> {
         if values.is_empty() {
             return Ok(());
         }
+        self.gpu.synchronize()?; // the copy itself would wait without an end
         // SAFETY: as for `write`.
         unsafe { result::memcpy_dtoh_async(values, self.address, self.gpu.stream) }
             .map_err(|error| self.gpu.error(&format!("downloading {}", self.what), error))?;

@@ -199,7 +199,7 @@ impl Sizes {
     /// of the output can be exchanged early then.
     pub(crate) fn gathers_rows(&self) -> bool {
         let whole = size_of::<f32>() * self.layout.padded_vocabulary * self.shape.width;
-        self.devices > 1 && self.embedded_bytes().iter().sum::<usize>() <= whole
+        self.devices > 1 && !self.narrow && self.embedded_bytes().iter().sum::<usize>() <= whole
     }
 }
 
@@ -256,11 +256,6 @@ impl Memory {
             scratch,
             sizes,
         })
-    }
-
-    /// The parameters that products take: where they are, and bytes of each.
-    pub(crate) fn weights(&self) -> (Address, usize) {
-        (self.weight(0), self.sizes.element.bytes())
     }
 
     /// The parameters that products take, from `offset` on.

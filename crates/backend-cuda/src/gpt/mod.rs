@@ -317,7 +317,7 @@ impl Session for GptSession<'_> {
             memory.windows.write(starts)?;
             memory.rates.write(&rates[..steps])?;
             memory.progress.write(&[Progress::default()])?;
-            self.step.assemble();
+            self.step.assemble()?;
             self.gpu.record(&self.clock[0])?;
             self.enqueue(steps)?;
             self.gpu.record(&self.clock[1])?;

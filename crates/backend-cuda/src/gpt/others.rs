@@ -4,9 +4,9 @@
 //! rounded, are up to date where the part is. All other gradients every device sums by itself.
 
 use super::memory::{Memory, Sizes};
-use super::peers::{Peers, Place, Seat, Summed, Word};
+use super::peers::{Peers, Seat, Summed, Word};
 use super::rows::RowKernels;
-use crate::driver::{Address, Event, Gpu, Lane};
+use crate::driver::{Event, Gpu, Lane};
 use nn::backend::TrainError;
 use std::ops::Range;
 use std::rc::Rc;
@@ -29,8 +29,8 @@ impl Others {
     }
 
     /// See [`Peers::assemble`].
-    pub(crate) fn assemble(&self) {
-        self.peers.assemble();
+    pub(crate) fn assemble(&self) -> Result<(), TrainError> {
+        self.peers.assemble()
     }
 
     /// `enqueue` sends what is ready where the current stream is now; `done` is when it and all before it are sent.
@@ -115,8 +115,10 @@ impl Others {
         self.gpu.wait_for(&self.embeddings_sent)?;
         self.peers.hear(Word::Embeddings)?;
         self.sum_embeddings(memory, rows)?;
+        self.gpu.wait_for(&self.sent)?; // nobody hears before he has told: streams need not run at the same time
         self.peers.hear(Word::Gradients)?;
         self.sum_parts(memory)?;
+        self.peers.share_squares()?;
         self.peers.hear(Word::Squares)?;
         let layout = &memory.sizes.layout;
         rows.square_sum(memory, layout.matrices(), Some(&self.peers.shared))?;
@@ -167,11 +169,10 @@ impl Others {
 
     /// Its part of the weights of these layers; the last layers' come last.
     fn send_weights(&self, memory: &Memory, layers: Range<usize>) -> Result<(), TrainError> {
-        let bytes = memory.weights().1;
+        let bytes = memory.sizes.element.bytes();
         layers.clone().try_for_each(|layer| {
             let part = part(&memory.sizes, self.peers.rank(), layer);
-            let weights = |place: &Place| place.weights;
-            self.peers.spread(weights, part.start * bytes, part.len() * bytes)
+            self.peers.send_weights(part.start * bytes, part.len() * bytes)
         })?;
         let last = layers.end == memory.sizes.shape.layers;
         if last { self.peers.tell(Word::Weights) } else { Ok(()) }
@@ -184,10 +185,7 @@ impl Others {
             for layer in 0..memory.sizes.shape.layers {
                 let part = part(&memory.sizes, device, layer);
                 let [behind, bytes] = [part.start, part.len()].map(|it| it * size_of::<f32>());
-                for buffer in 0..3 {
-                    let state = |place: &Place| -> Address { place.state[buffer] };
-                    self.peers.fetch(device, state, behind, bytes)?;
-                }
+                self.peers.fetch_state(device, behind, bytes)?;
             }
         }
         Ok(())
@@ -233,12 +231,17 @@ mod tests {
     use crate::cublaslt::Element;
     use nn::gpt::{AdamW, Job, Shape};
 
+    fn sizes(shape: Shape, devices: usize) -> Sizes {
+        let optimiser = AdamW { learning_rate: 1e-3, warmup: 1, steps: 2 };
+        let job = Job { shape, batch_size: 1, optimiser, text: &[] };
+        Sizes::new(&job, Element::Bf16, 132, devices, false)
+    }
+
     #[test]
     fn what_a_device_gets_from_another_one_fills_its_place_there_without_overlap() {
-        for devices in [2, 3, 8] {
-            let optimiser = AdamW { learning_rate: 1e-3, warmup: 1, steps: 2 };
-            let job = Job { shape: Shape::gpt2(), batch_size: devices, optimiser, text: &[] };
-            let sizes = Sizes::new(&job, Element::Bf16, 132, devices, false);
+        let odd = Shape { layers: 1, width: 24, heads: 3, vocabulary: 7, ..Shape::gpt2() };
+        for (shape, devices) in [(Shape::gpt2(), 2), (Shape::gpt2(), 3), (odd, 2), (odd, 5)] {
+            let sizes = sizes(shape, devices);
             let layout = &sizes.layout;
             let beside = [
                 0..layout.positions,
@@ -251,7 +254,7 @@ mod tests {
                 layers.map(|layer| (place_of_part(&sizes, layer), part(&sizes, 0, layer).len()));
             let mut end = 0;
             for (start, len) in beside.into_iter().chain(parts) {
-                assert_eq!(start, end);
+                assert_eq!((start, len % 4), (end, 0));
                 end += len;
             }
             assert_eq!(end, place_len(&sizes));
@@ -260,9 +263,7 @@ mod tests {
 
     #[test]
     fn the_parts_of_all_devices_are_a_layer() {
-        let optimiser = AdamW { learning_rate: 1e-3, warmup: 1, steps: 2 };
-        let job = Job { shape: Shape::gpt2(), batch_size: 3, optimiser, text: &[] };
-        let sizes = Sizes::new(&job, Element::Bf16, 132, 3, false);
+        let sizes = sizes(Shape::gpt2(), 3);
         let of = |rank| part(&sizes, rank, 5);
         let layer = sizes.layout.layers[5].range();
         assert_eq!([of(0).start, of(1).start, of(2).start], [layer.start, of(0).end, of(1).end]);

@@ -5,7 +5,7 @@ use super::memory::Memory;
 use crate::driver::{Address, Buffer, Context, Gpu, Kernel, Ptx, Shape};
 use nn::backend::TrainError;
 use std::rc::Rc;
-use std::sync::{Arc, Barrier, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 static PTX: Ptx =
     Ptx { name: "gpt_others.ptx", packed: include_bytes!("../../ptx/gpt_others.ptx.gz") };
@@ -21,8 +21,8 @@ const SUM_FOURS: usize = 8;
 /// Most blocks that leave a sum of squares each.
 const PARTS: usize = 2048;
 
-/// What a device tells the others of, once in a step each, in this order. None tells again before it has heard of what
-/// comes after from all others.
+/// What a device tells the others of, at most once in a step each, in this order. None tells again before it has heard
+/// from all others of what comes after.
 #[derive(Clone, Copy)]
 pub(crate) enum Word {
     Embeddings,
@@ -42,29 +42,55 @@ pub(crate) struct Place {
     received: Address,
     rows: Address,
     /// Parameters as products take them.
-    pub(crate) weights: Address,
+    weights: Address,
     /// Parameters and both moments, in float32.
-    pub(crate) state: [Address; 3],
+    state: [Address; 3],
 }
 
 /// Where the threads of all devices meet.
 pub(crate) struct Meeting {
-    places: Mutex<Vec<Option<Place>>>,
-    barrier: Barrier,
+    gathering: Mutex<Gathering>,
+    changed: Condvar,
+}
+
+struct Gathering {
+    places: Vec<Option<Place>>,
+    here: usize,
+    rounds: usize,
+    /// Whether a thread has left for good.
+    left: bool,
 }
 
 impl Meeting {
     pub(crate) fn new(count: usize) -> Arc<Meeting> {
-        let places = Mutex::new(vec![None; count]);
-        Arc::new(Meeting { places, barrier: Barrier::new(count) })
+        let gathering = Gathering { places: vec![None; count], here: 0, rounds: 0, left: false };
+        Arc::new(Meeting { gathering: Mutex::new(gathering), changed: Condvar::new() })
     }
 
-    /// The places of all, when all are here.
-    fn join(&self, rank: usize, place: Place) -> Vec<Place> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)[rank] = Some(place);
-        self.barrier.wait();
-        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        places.iter().flatten().copied().collect()
+    fn lock(&self) -> MutexGuard<'_, Gathering> {
+        self.gathering.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until all are here; false if one has left.
+    fn assemble(&self) -> bool {
+        let mut gathering = self.lock();
+        let round = gathering.rounds;
+        gathering.here += 1;
+        if gathering.here == gathering.places.len() {
+            gathering.here = 0;
+            gathering.rounds += 1;
+            self.changed.notify_all();
+        }
+        let waits = |gathering: &mut Gathering| gathering.rounds == round && !gathering.left;
+        let waited = self.changed.wait_while(gathering, waits);
+        waited.unwrap_or_else(PoisonError::into_inner).rounds > round
+    }
+
+    /// Lets nobody wait any longer. True for the first who leaves.
+    pub(crate) fn leave(&self) -> bool {
+        let first = !std::mem::replace(&mut self.lock().left, true);
+        self.changed.notify_all();
+        first
     }
 }
 
@@ -165,11 +191,13 @@ impl Peers {
             shared: shared.address(),
             received: received.address(),
             rows: rows.address(),
-            weights: memory.weights().0,
+            weights: memory.weight(0),
             state: [&state.parameters, &state.first_moment, &state.second_moment]
                 .map(Buffer::address),
         };
-        let places = seat.meeting.join(seat.rank, place);
+        seat.meeting.lock().places[seat.rank] = Some(place);
+        assemble(gpu, seat)?;
+        let places: Vec<Place> = seat.meeting.lock().places.iter().flatten().copied().collect();
         places.iter().try_for_each(|other| gpu.reach(other.context))?;
         let module = Rc::new(gpu.load(&PTX)?);
         Ok(Peers {
@@ -195,8 +223,8 @@ impl Peers {
 
     /// Waits until the threads of all devices are here: none waits for another's kernels while that one's thread asks
     /// the driver for what may have to wait for this one's.
-    pub(crate) fn assemble(&self) {
-        self.seat.meeting.barrier.wait();
+    pub(crate) fn assemble(&self) -> Result<(), TrainError> {
+        assemble(&self.gpu, &self.seat)
     }
 
     /// The ranks of the others, from the next one on, so that not all copy to the same one at a time.
@@ -210,8 +238,8 @@ impl Peers {
         from - usize::from(from > to)
     }
 
-    /// Enqueues copies of so many gradients to all others, `part` of which says where they are for each rank; they come
-    /// to lie at `to` of this device's place there.
+    /// Enqueues copies of `len` gradients to each other device, from where `part` says for its rank, to `to` of this
+    /// device's place there.
     pub(crate) fn send(
         &self,
         memory: &Memory,
@@ -256,31 +284,26 @@ impl Peers {
         self.rows_at(self.rows.address(), slot, memory.sizes.embedded_bytes())
     }
 
-    /// Enqueues copies to all others of what each has at the same place from an address on: so many bytes, so many
-    /// behind the first.
-    pub(crate) fn spread(
-        &self,
-        address: impl Fn(&Place) -> Address,
-        behind: usize,
-        bytes: usize,
-    ) -> Result<(), TrainError> {
-        let at = |rank: usize| address(&self.places[rank]) + behind as u64;
+    /// Enqueues copies of weights to all others: so many bytes, so many behind the first.
+    pub(crate) fn send_weights(&self, behind: usize, bytes: usize) -> Result<(), TrainError> {
+        let at = |rank: usize| self.places[rank].weights + behind as u64;
         // SAFETY: all have the same buffers, and hear of this before they use it.
         self.others()
             .try_for_each(|other| unsafe { self.gpu.copy(at(self.seat.rank), at(other), bytes) })
     }
 
-    /// The same from another device to this one.
-    pub(crate) fn fetch(
+    /// Enqueues copies of the state of another device, which does not work now, to the same place here.
+    pub(crate) fn fetch_state(
         &self,
         other: usize,
-        address: impl Fn(&Place) -> Address,
         behind: usize,
         bytes: usize,
     ) -> Result<(), TrainError> {
-        let at = |rank: usize| address(&self.places[rank]) + behind as u64;
-        // SAFETY: all have the same buffers, and the other does not work now.
-        unsafe { self.gpu.copy(at(other), at(self.seat.rank), bytes) }
+        let [from, to] = [other, self.seat.rank].map(|rank| self.places[rank].state);
+        from.into_iter().zip(to).try_for_each(|(from, to)| {
+            // SAFETY: all have the same buffers.
+            unsafe { self.gpu.copy(from + behind as u64, to + behind as u64, bytes) }
+        })
     }
 
     fn signal(&self, word: Word) -> Signal {
@@ -306,21 +329,22 @@ impl Peers {
         unsafe { self.hear.launch(Shape::row(1, WARP), &self.signal(word)) }
     }
 
-    /// Adds what all others have sent of these gradients, in the order of ranks. Their squares' sum is told to all,
-    /// if `shares`.
+    /// Adds what all others have sent of these gradients, in the order of ranks. Squares of the sums are
+    /// left for [`Peers::share_squares`], if `squares`.
     pub(crate) fn sum(
         &self,
         memory: &Memory,
         range: &Summed,
-        shares: bool,
+        squares: bool,
     ) -> Result<(), TrainError> {
         let fours = |elements: usize| (elements / 4) as u64;
-        let most = if shares { PARTS / range.count } else { usize::MAX };
-        let blocks = range.len.div_ceil(4 * SUM_FOURS * THREADS).clamp(1, most.max(1));
+        let wanted = range.len.div_ceil(4 * SUM_FOURS * THREADS);
+        let across = if squares { PARTS / range.count } else { wanted };
+        assert!(across > 0, "a layer's sum is by a block at least");
         let sum = SumDevices {
             gradient: memory.gradient(range.first),
             received: self.received.address_of(range.received.0),
-            squares: if shares { self.squares.address() } else { 0 },
+            squares: if squares { self.squares.address() } else { 0 },
             fours: fours(range.len),
             first_out: fours(range.out.0),
             out: fours(range.out.1),
@@ -330,12 +354,14 @@ impl Peers {
             others: self.seat.count as u32 - 1,
             rank: self.seat.rank as u32,
         };
-        let shape = Shape { grid: [blocks as u32, range.count as u32], block: THREADS as u32 };
-        // SAFETY: the ranges lie in the gradients, in whole fours, and their others in what was received.
-        unsafe { self.sum_devices.launch(shape, &sum)? };
-        if !shares {
-            return Ok(());
-        }
+        let shape = Shape { grid: [across as u32, range.count as u32], block: THREADS as u32 };
+        // SAFETY: the ranges lie in the gradients, in whole fours, and their others in what was received; there are at most
+        // `PARTS` blocks that leave squares.
+        unsafe { self.sum_devices.launch(shape, &sum) }
+    }
+
+    /// Tells all others the sum of the squares that were left last.
+    pub(crate) fn share_squares(&self) -> Result<(), TrainError> {
         let mut shared = [0; MOST_DEVICES];
         for (shared, place) in shared.iter_mut().zip(&self.places) {
             *shared = place.shared + (self.seat.rank * size_of::<f32>()) as u64;
@@ -344,17 +370,26 @@ impl Peers {
             signal: self.signal(Word::Squares),
             parts: self.squares.address(),
             shared,
-            count: (blocks * range.count) as u32,
+            count: PARTS as u32,
             unused: 0,
         };
-        // SAFETY: one part of each block; as for `tell`.
+        // SAFETY: as for `tell`; all have room for a sum of each device.
         unsafe { self.share_sum.launch(Shape::row(1, SHARE_THREADS), &share) }
+    }
+}
+
+/// See [`Peers::assemble`]. An error if the thread of another device has ended.
+fn assemble(gpu: &Gpu, seat: &Seat) -> Result<(), TrainError> {
+    match seat.meeting.assemble() {
+        true => Ok(()),
+        false => Err(gpu.failure("the thread of another device has ended".to_owned())),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::mem::offset_of;
 
     #[test]
     fn a_device_has_a_place_for_each_of_the_others() {
@@ -368,8 +403,34 @@ mod tests {
     }
 
     #[test]
+    fn threads_wait_for_each_other_until_one_leaves() {
+        let meeting = Meeting::new(3);
+        std::thread::scope(|scope| {
+            let round = || (0..100).all(|_| meeting.assemble());
+            let [one, other] = [scope.spawn(round), scope.spawn(round)];
+            assert!(round() && one.join().unwrap() && other.join().unwrap());
+            let waits = scope.spawn(|| meeting.assemble());
+            assert_eq!([meeting.leave(), meeting.leave()], [true, false]);
+            assert!(!waits.join().unwrap() && !meeting.assemble());
+        });
+    }
+
+    #[test]
     fn arguments_lie_in_memory_as_the_kernels_have_them() {
-        assert_eq!((size_of::<Signal>(), size_of::<ShareSum>()), (144, 288));
-        assert_eq!(size_of::<SumDevices>(), 80);
+        let signal =
+            [offset_of!(Signal, told), offset_of!(Signal, devices), offset_of!(Signal, rank)];
+        assert_eq!((signal, size_of::<Signal>()), ([8, 136, 140], 144));
+        let share = [
+            offset_of!(ShareSum, parts),
+            offset_of!(ShareSum, shared),
+            offset_of!(ShareSum, count),
+        ];
+        assert_eq!(share, [144, 152, 280]);
+        let sum = [
+            offset_of!(SumDevices, fours),
+            offset_of!(SumDevices, place),
+            offset_of!(SumDevices, rank),
+        ];
+        assert_eq!(sum, [24, 64, 76]);
     }
 }

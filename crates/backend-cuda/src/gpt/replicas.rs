@@ -1,5 +1,5 @@
 //! The same model on several devices, each on a thread of its own with its share of every step's windows.
-//! Gradients are summed over all of them during the backward pass, so that all take the same steps.
+//! Gradients are sent to all of them during the backward pass and summed after it, so that all take the same steps.
 
 use super::peers::{MOST_DEVICES, Meeting, Seat};
 use super::{GptSession, Plan, narrow};
@@ -65,8 +65,8 @@ fn gone() -> TrainError {
     TrainError::Device { backend: "cuda", message }
 }
 
-/// An answer of each, or the first error. The others then wait for the device that failed, some of them for
-/// ever, so nobody waits for their threads.
+/// An answer of each, or the first error. The others may then wait for the device that failed, as long as a device is
+/// given, so nobody waits for their threads.
 fn together(replicas: &mut [Replica]) -> Result<Vec<Answer>, TrainError> {
     let mut answers: Vec<Option<Answer>> = replicas.iter().map(|_| None).collect();
     while answers.iter().any(Option::is_none) {
@@ -85,6 +85,17 @@ fn together(replicas: &mut [Replica]) -> Result<Vec<Answer>, TrainError> {
         }
     }
     Ok(answers.into_iter().flatten().collect())
+}
+
+/// The error with the device that it is of.
+fn named(error: TrainError, rank: usize) -> TrainError {
+    match error {
+        TrainError::Device { backend, message } => {
+            let message = format!("GPU {} of those named: {message}", rank + 1);
+            TrainError::Device { backend, message }
+        }
+        other => other,
+    }
 }
 
 /// Why these devices cannot share a step, if they cannot.
@@ -120,7 +131,7 @@ struct Share {
     seat: Seat,
 }
 
-/// Runs a device until nobody asks any longer.
+/// Runs a device until nobody asks any longer, or a step fails.
 fn run(
     device: Device,
     share: &Share,
@@ -141,9 +152,11 @@ fn run(
             Request::State => session.state().map(|state| Answer::State(Box::new(state))),
             Request::Train(starts, steps) => {
                 let mut losses = vec![0.0; steps];
-                session
-                    .train(&starts, &mut losses)
-                    .map(|()| Answer::Losses(losses, session.measured()))
+                if let Err(error) = session.train(&starts, &mut losses) {
+                    gpu.abandoned.set(true); // others may still copy into its memory
+                    return Err(error);
+                }
+                Ok(Answer::Losses(losses, session.measured()))
             }
             Request::Predict(tokens, len) => {
                 let mut logits = vec![0.0; len];
@@ -198,9 +211,11 @@ impl<'data> Replicas<'data> {
             let (requests, asked) = sync_channel(1);
             let (replies, answers) = sync_channel(1);
             let thread = std::thread::spawn(move || {
-                if let Err(error) = run(device, &share, &asked, &replies) {
-                    let _ = replies.send(Err(error));
+                let Err(error) = run(device, &share, &asked, &replies) else { return };
+                if share.seat.meeting.leave() {
+                    let _ = replies.send(Err(named(error, rank)));
                 }
+                for _ in asked {} // one whose error came of another's says nothing until nobody asks any longer
             });
             replicas.push(Replica {
                 requests: Some(requests),

@@ -157,7 +157,7 @@ impl Step {
         }
         self.kernels.rows.noise(&self.memory)?;
         self.after_parameters()?;
-        self.assemble();
+        self.assemble()?;
         self.enqueue()?;
         self.gpu.synchronize()?; // other devices may wait for this step
         let StepKernels { rows, attention, linear, .. } = &mut self.kernels;
@@ -167,10 +167,8 @@ impl Step {
     }
 
     /// Waits until the threads of all devices are about to enqueue steps, if there are several.
-    pub(crate) fn assemble(&self) {
-        if let Some(others) = &self.others {
-            others.assemble();
-        }
+    pub(crate) fn assemble(&self) -> Result<(), TrainError> {
+        self.others.as_ref().map_or(Ok(()), Others::assemble)
     }
 
     /// Fetches what of the state only other devices have, which do not work now.
