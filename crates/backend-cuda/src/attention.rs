@@ -1,7 +1,8 @@
 //! Launchers of `kernels/attention.cu`: the attention model in two launches per step, any widths.
 
-use crate::driver::{Address, Buffer, Kernel, Ptx, Shape};
+use crate::driver::{Address, Buffer};
 use crate::epoch::Chunk;
+use crate::kernel::{Kernel, Ptx, Shape};
 use crate::plan::{Place, StepKernels};
 use mnist::{CLASSES, PIXELS};
 use nn::backend::TrainError;

@@ -1,8 +1,9 @@
 //! The launcher of `kernels/attention_fused.cu`: the attention model, an epoch in one launch.
 
 use crate::attention::{THREADS, arena_len, gradient_len};
-use crate::driver::{Address, Buffer, Ptx, Shape};
+use crate::driver::{Address, Buffer};
 use crate::exchange::{BATCH_ROWS, Exchange};
+use crate::kernel::{Ptx, Shape};
 use crate::persistent::Persistent;
 use crate::plan::Place;
 use nn::backend::TrainError;

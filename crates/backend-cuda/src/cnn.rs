@@ -1,7 +1,8 @@
 //! Launchers of `kernels/cnn.cu`: the CNN in two launches per step.
 
-use crate::driver::{Address, Buffer, Kernel, Ptx, Shape};
+use crate::driver::{Address, Buffer};
 use crate::epoch::Chunk;
+use crate::kernel::{Kernel, Ptx, Shape};
 use crate::plan::{Place, StepKernels};
 use mnist::{CLASSES, PIXELS};
 use nn::backend::TrainError;

@@ -1,7 +1,8 @@
 //! The launcher of `kernels/cnn_fused.cu`: the CNN, an epoch in one launch.
 
-use crate::driver::{Address, Ptx, Shape};
+use crate::driver::Address;
 use crate::exchange::{BATCH_ROWS, CLASS_STRIDE, Exchange, ExchangeAddresses};
+use crate::kernel::{Ptx, Shape};
 use crate::persistent::Persistent;
 use crate::plan::Place;
 use nn::CONV_FILTERS;

@@ -1,7 +1,8 @@
 //! What every model needs on the device: the data, the order, the losses, and the kernels that
 //! average the losses and choose the labels.
 
-use crate::driver::{Address, Buffer, Gpu, Kernel, Module, Plain, Ptx, Shape};
+use crate::driver::{Address, Buffer, Gpu, Plain};
+use crate::kernel::{Kernel, Module, Ptx, Shape};
 use mnist::{CLASSES, PIXELS};
 use nn::backend::{Job, TrainError};
 use std::rc::Rc;

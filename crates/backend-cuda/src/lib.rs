@@ -23,6 +23,7 @@ mod epoch;
 mod exchange;
 mod gpt;
 mod graph;
+mod kernel;
 mod mlp;
 mod mlp_fused;
 mod persistent;

@@ -1,7 +1,8 @@
 //! Launchers of `kernels/mlp.cu`: the MLP in three launches per step.
 
-use crate::driver::{Address, Buffer, Kernel, Ptx, Shape};
+use crate::driver::{Address, Buffer};
 use crate::epoch::Chunk;
+use crate::kernel::{Kernel, Ptx, Shape};
 use crate::plan::{Place, StepKernels};
 use mnist::{CLASSES, PIXELS};
 use nn::MlpShape;

@@ -1,7 +1,8 @@
 //! The launcher of `kernels/mlp_fused.cu`: the MLP, an epoch in one launch.
 
-use crate::driver::{Address, Buffer, Kernel, Ptx, Shape};
+use crate::driver::{Address, Buffer};
 use crate::exchange::{BATCH_ROWS, CLASS_STRIDE, Exchange, ExchangeAddresses};
+use crate::kernel::{Kernel, Ptx, Shape};
 use crate::persistent::Persistent;
 use crate::plan::{FusedKernel, Place};
 use mnist::PIXELS;

@@ -1,8 +1,9 @@
 //! A persistent kernel, which trains all steps of a call in one launch: `Run` of
 //! `kernels/exchange.cuh`, and what its launchers have in common.
 
-use crate::driver::{Address, Buffer, Kernel, Shape};
+use crate::driver::{Address, Buffer};
 use crate::exchange::Exchange;
+use crate::kernel::{Kernel, Shape};
 use crate::plan::{FusedKernel, Place};
 use nn::backend::TrainError;
 

@@ -5,7 +5,8 @@ use super::memory::{Memory, NARROW_ROWS as ROWS, NORM_BLOCKS};
 use super::rows::{ADAMW, AdamWConstants};
 use crate::cublaslt::Element;
 use crate::device::Device;
-use crate::driver::{Address, Buffer, Gpu, Kernel, Ptx, Shape, TensorMap};
+use crate::driver::{Address, Buffer, Gpu};
+use crate::kernel::{Kernel, Ptx, Shape, TensorMap};
 use nn::backend::TrainError;
 use std::rc::Rc;
 

@@ -2,7 +2,8 @@
 //! these are done (`kernels/gpt_others.cu`).
 
 use super::memory::Memory;
-use crate::driver::{Address, Buffer, Context, Gpu, Kernel, Ptx, Shape};
+use crate::driver::{Address, Buffer, Context, Gpu};
+use crate::kernel::{Kernel, Ptx, Shape};
 use nn::backend::TrainError;
 use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

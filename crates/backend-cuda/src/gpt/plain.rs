@@ -1,7 +1,8 @@
 //! Launchers of `kernels/gpt_plain.cu`: products without a library.
 
 use crate::cublaslt::{Element, Operands, ProductSizes, Recipe, Replacement, Turn};
-use crate::driver::{Address, Gpu, Kernel, Ptx, Shape};
+use crate::driver::{Address, Gpu};
+use crate::kernel::{Kernel, Ptx, Shape};
 use nn::backend::TrainError;
 use std::rc::Rc;
 

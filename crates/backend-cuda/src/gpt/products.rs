@@ -3,7 +3,8 @@
 
 use super::memory::{Memory, Sizes};
 use crate::cublaslt::Element;
-use crate::driver::{Address, Gpu, Kernel, Ptx, Shape, TensorMap};
+use crate::driver::{Address, Gpu};
+use crate::kernel::{Kernel, Ptx, Shape, TensorMap};
 use nn::backend::TrainError;
 use std::rc::Rc;
 

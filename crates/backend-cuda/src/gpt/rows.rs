@@ -4,7 +4,8 @@
 
 use super::memory::{Memory, NORM_BLOCKS, TOKEN_RUN};
 use crate::cublaslt::Element;
-use crate::driver::{Address, Buffer, Gpu, Kernel, Ptx, Shape};
+use crate::driver::{Address, Buffer, Gpu};
+use crate::kernel::{Kernel, Ptx, Shape};
 use nn::backend::TrainError;
 use nn::gpt::optimiser::{BETA1, BETA2, CLIP, EPSILON, WEIGHT_DECAY};
 use std::ops::Range;

@@ -3,7 +3,8 @@
 use super::memory::{Memory, Sizes};
 use crate::cublaslt::Element;
 use crate::device::Device;
-use crate::driver::{Address, Buffer, Gpu, Kernel, Ptx, Shape, TensorMap};
+use crate::driver::{Address, Buffer, Gpu};
+use crate::kernel::{Kernel, Ptx, Shape, TensorMap};
 use nn::backend::TrainError;
 use std::ops::Range;
 use std::rc::Rc;
