@@ -255,27 +255,30 @@ pub fn noise(log_ratios: &[f64]) -> Option<f64> {
     spread(log_ratios).filter(|_| log_ratios.len() >= 3).map(|(.., deviation)| deviation)
 }
 
-/// The sum of the normal quantiles of 97.5 %, and of 96.5 % to be on the safe side of 95 %.
-const QUANTILES: f64 = 1.959_964 + 1.811_911;
+/// The normal quantile of 97.5 %.
+const TWO_SIDED: f64 = 1.959_964;
+/// The normal quantile of 96.5 %, to be on the safe side of 95 %.
+const POWER: f64 = 1.811_911;
+/// Rounds that an interval takes, and that the test loses because it is discrete.
+const FEWEST_ROUNDS: usize = 6;
 const ROUNDS_FOR_DISCRETENESS: usize = 3;
+/// Of the signed-rank test, against the mean of normal noise.
+const EFFICIENCY: f64 = 3.0 / std::f64::consts::PI;
 
-/// Rounds after which a difference of `effect` (0.03 is 3 %) between two rows is found in at least
-/// 95 of 100 comparisons, if the logarithm of the ratio within a round has standard deviation
-/// `deviation`. From the normal power formula divided by the signed-rank test's efficiency of
-/// 3/pi, with three rounds more because the test is discrete; the simulation in the tests proves it.
-pub fn rounds_needed(deviation: f64, effect: f64) -> usize {
-    let rounds = (QUANTILES * deviation / effect.ln_1p()).powi(2) * std::f64::consts::PI / 3.0;
-    (rounds.ceil() as usize + ROUNDS_FOR_DISCRETENESS).max(6)
+/// What 19 of 20 comparisons of a row with itself stay below by so many rounds, if the logarithm of the ratio within a
+/// round has standard deviation `deviation`: as a logarithm.
+pub fn largest_by_chance(deviation: f64, rounds: usize) -> f64 {
+    TWO_SIDED * deviation / (rounds as f64 * EFFICIENCY).sqrt()
 }
 
-/// The smallest difference (0.03 is 3 %) that so many rounds find in at least 95 of 100 comparisons:
-/// [`rounds_needed`] the other way round. `None` below the six rounds that an interval takes.
-pub fn smallest_shown(deviation: f64, rounds: usize) -> Option<f64> {
-    if rounds < rounds_needed(0.0, 1.0) {
-        return None;
-    }
-    let rounds = (rounds - ROUNDS_FOR_DISCRETENESS) as f64 * 3.0 / std::f64::consts::PI;
-    Some((QUANTILES * deviation / rounds.sqrt()).exp_m1())
+/// The smallest difference (0.03 is 3 %) that so many rounds show in at least 95 of 100 comparisons, where none of up to
+/// `floor` is claimed. `deviation` is as for [`largest_by_chance`]. `None` below the rounds that an interval takes. The
+/// normal power formula with the test's efficiency; the simulation in the tests proves it.
+pub fn smallest_shown(deviation: f64, floor: f64, rounds: usize) -> Option<f64> {
+    let effective = rounds.checked_sub(ROUNDS_FOR_DISCRETENESS)?;
+    let by_chance = largest_by_chance(deviation, effective);
+    let margin = POWER / TWO_SIDED * by_chance;
+    (rounds >= FEWEST_ROUNDS).then(|| (by_chance.max(floor.ln_1p()) + margin).exp_m1())
 }
 
 #[cfg(test)]
@@ -399,29 +402,29 @@ mod tests {
     }
 
     #[test]
-    fn a_true_difference_of_three_percent_is_found_in_95_of_100_at_the_printed_number_of_rounds() {
+    fn the_smallest_difference_is_shown_in_95_of_100_comparisons() {
+        assert_eq!(smallest_shown(0.02, 0.0, 5), None);
         let mut words = ChaCha8Rng::seed_from_u64(11);
-        for deviation in [0.01, 0.02, 0.04, 0.08] {
-            let n = rounds_needed(deviation, 0.03);
+        for (deviation, floor, rounds) in [
+            (0.01, 0.0, 8),
+            (0.02, 0.0, 20),
+            (0.08, 0.0, 50),
+            (0.05, 0.041, 20),
+            (0.05, 0.041, 100),
+            (0.001, 0.02, 10),
+        ] {
+            let effect = smallest_shown(deviation, floor, rounds).unwrap();
             let mut found = 0;
             for _ in 0..1000 {
-                let base: Vec<f64> =
-                    (0..n).map(|_| 1.03 * (deviation * normal(&mut words)).exp()).collect();
-                let verdict = paired_speedup(&base, &vec![1.0; n]).unwrap().verdict(0.0);
+                let base: Vec<f64> = (0..rounds)
+                    .map(|_| (1.0 + effect) * (deviation * normal(&mut words)).exp())
+                    .collect();
+                let shift = paired_speedup(&base, &vec![1.0; rounds]).unwrap();
+                let verdict = shift.verdict(floor.ln_1p());
                 found += usize::from(verdict == Verdict::Faster);
             }
-            assert!(found >= 950, "{found} of 1000 at {n} rounds and deviation {deviation}");
-        }
-    }
-
-    #[test]
-    fn the_smallest_difference_is_the_one_that_needs_these_rounds() {
-        assert_eq!(smallest_shown(0.02, 5), None);
-        for deviation in [0.01, 0.02, 0.08] {
-            for rounds in [8, 20, 100] {
-                let effect = smallest_shown(deviation, rounds).unwrap();
-                assert_eq!(rounds_needed(deviation, effect * 1.000_001), rounds);
-            }
+            let case = format!("{rounds} rounds, deviation {deviation} and floor {floor}");
+            assert!(found >= 950, "{found} of 1000 at {case}");
         }
     }
 

@@ -61,6 +61,8 @@ pub struct Row {
     clock: Option<&'static str>,
     /// Whether it is that row.
     pub is_reference: bool,
+    /// Whether it did not take turns with that row.
+    pub is_apart: bool,
     pub race_speed_up: Option<RaceSpeedUp>,
     /// What verifying it found, if it was verified.
     pub verification: Option<Box<Verification>>,
@@ -352,10 +354,12 @@ impl Summary {
             let change = all.iter().find(known).or(all.first()).copied();
             let races = base.race.as_deref().zip(row.record.race.as_deref());
             let race = races.and_then(|(base, new)| RaceSpeedUp::new(base, new));
-            found.push((place, change, race, against == place));
+            let is_apart = against != place && !verdict::took_turns(&[base], &[&row.record]);
+            found.push((place, change, race, against == place, is_apart));
         }
-        for (place, change, race, is_reference) in found {
+        for (place, change, race, is_reference, is_apart) in found {
             let row = &mut self.rows[place];
+            row.is_apart = is_apart;
             row.clock = change.map(|it| it.0);
             row.speed_up = change.map(|it| it.1);
             (row.race_speed_up, row.is_reference) = (race, is_reference);
@@ -610,6 +614,16 @@ mod tests {
         assert_eq!((few.interval, few.verdict), (None, verdict::Verdict::Inconclusive));
         assert_eq!(enough.verdict, verdict::Verdict::Faster);
         assert!((enough.interval.unwrap().low - 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_row_of_another_run_did_not_take_turns_with_the_reference() {
+        let run = |id: &str| json!({"run": {"id": id, "suite": "s", "quick": false, "started": "2026-01-01T00:00:00Z", "harness": "0"}});
+        let apart = |id| {
+            let rows = vec![trained("cpu", 4.0, run("r")), trained("gpu", 2.0, run(id))];
+            summary(rows).rows.iter().map(|row| row.is_apart).collect::<Vec<_>>()
+        };
+        assert_eq!((apart("r"), apart("s")), (vec![false, false], vec![false, true]));
     }
 
     #[test]

@@ -44,6 +44,7 @@ pub fn notes(summary: &Summary, speed_ups: bool, marks: Option<Shown>) -> Vec<No
     notes.extend(disturbed(summary));
     notes.extend(side_by_side(summary));
     notes.extend(few(summary));
+    notes.extend(speed_ups.then(|| apart(summary)).flatten());
     notes.extend(speed_ups.then(|| speed_up(summary)).flatten());
     notes.extend(shown(summary));
     convergence(summary, &mut notes);
@@ -93,6 +94,17 @@ fn few(summary: &Summary) -> Option<Note> {
          are not shown. `--repeats {ENOUGH}` is enough."
     );
     Some(caveat(badge, text))
+}
+
+/// Rows whose speed-up drift may explain.
+fn apart(summary: &Summary) -> Option<Note> {
+    let number = rows(summary).filter(|row| row.is_apart && row.speed_up.is_some()).count();
+    let badge = format!("{} measured apart", count(number, "row"));
+    let text = format!(
+        "{badge}: as far as the files tell, not in turns with what they are compared with, so drift of the machine counts \
+         as a difference. One run of all rows trains them in turns."
+    );
+    (number > 0).then(|| caveat(badge, text))
 }
 
 fn disturbed(summary: &Summary) -> Option<Note> {
@@ -200,7 +212,8 @@ fn outliers(summary: &Summary) -> Option<Note> {
     let clocks: Vec<_> = CLOCKS.iter().filter_map(|clock| summary.figure(clock)).collect();
     let (mut all, mut number) = (0, 0);
     for row in rows(summary).filter(|row| row.record.samples.len() > 1) {
-        let values = clocks.iter().map(|clock| clock.samples(&row.record));
+        // Of those with the most samples, the first clock: it is the last of these here.
+        let values = clocks.iter().rev().map(|clock| clock.samples(&row.record));
         let values = values.max_by_key(Vec::len).unwrap_or_default();
         let values: Vec<f64> = values.into_iter().map(|(_, value)| value).collect();
         all += values.len();
@@ -208,7 +221,8 @@ fn outliers(summary: &Summary) -> Option<Note> {
     }
     let text = format!(
         "Outliers, more than five robust standard deviations from their row's median time: {number} of {}. They are \
-         kept and counted like the others; they hardly move a median or its interval.",
+         kept and counted like the others. Medians hardly move by them; intervals of fewer than nine samples reach to \
+         them.",
         count(all, "sample")
     );
     (number > 0).then(|| note(text))

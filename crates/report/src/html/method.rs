@@ -22,8 +22,8 @@ pub fn method(exhibit: &Exhibit) -> Markup {
     html! {
         p { "Each trainer is a program. A small launcher starts one trainer at a time, waits for all processes \
              that it leaves behind, and reports the operating system's account of that tree of processes. \
-             Repeats take turns: each round trains all rows in shuffled order, so that drift and heat affect \
-             all rows alike. Every sample is kept." }
+             Repeats take turns: each round trains all rows of a run in shuffled order, so that drift and heat affect \
+             them alike. Every sample is kept." }
         dl {
             @for figure in exhibit.summary.figures.iter().filter(is_known) {
                 dt { bdi { (visible(&figure.title(), SHOWN)) } } dd { (figure.help) "." }

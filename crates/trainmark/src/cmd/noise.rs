@@ -190,7 +190,7 @@ fn describe(record: &NoiseRecord, label: &str) -> String {
         );
     }
     text += &format!(
-        "Noise floor: {} in turns, {} one after the other. 19 of 20 of these comparisons found less. No smaller \
+        "Noise floor: {} in turns, {} one after the other. 19 of 20 such comparisons find less. No smaller \
          difference is claimed.\n\nSmallest difference that 95 of 100 comparisons in turns show:\n",
         percent(*floor),
         percent(floor_apart.unwrap_or(*floor))
