@@ -7,6 +7,24 @@
 use ::machine::FACTOR;
 use serde_json::Value;
 
+/// Backends that are known to compute on a GPU. Any other, `default` among them, may compute on the cores.
+const ON_GPUS: [&str; 14] = [
+    "cuda",
+    "cudagraph",
+    "gpu",
+    "hip",
+    "metal",
+    "mlx",
+    "mps",
+    "mpsgraph",
+    "nv",
+    "opencl",
+    "rocm",
+    "vulkan",
+    "webgpu",
+    "wgpu",
+];
+
 /// The two cores to measure between: the first two that the trainer may use, by its own list or by
 /// this process's.
 ///
@@ -17,7 +35,7 @@ pub fn pair(
     threads: Option<&Value>,
     cpus: Option<&[usize]>,
 ) -> Result<[usize; 2], String> {
-    if backend != "cpu" {
+    if ON_GPUS.contains(&backend) {
         return Err(format!("{backend} does not compute on the CPU's cores"));
     }
     if threads.is_some_and(|threads| threads == 1) {
@@ -82,6 +100,9 @@ mod tests {
         assert!(pair("cpu", Some(&json!(1)), Some(&cpus)).unwrap_err().contains("one thread"));
         assert!(pair("cpu", None, Some(&cpus[..1])).unwrap_err().contains("one core"));
         assert!(pair("cuda", None, Some(&cpus)).unwrap_err().starts_with("cuda does not"));
+        for unknown in ["default", "mine"] {
+            assert_eq!(pair(unknown, None, Some(&cpus)), Ok([3, 7]));
+        }
     }
 
     #[test]
