@@ -105,16 +105,16 @@ pub enum Event {
         steps: Option<u64>,
         /// The work of this rank in the region, in the unit that the suite names: samples, tokens (since
         /// protocol 2).
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "known", skip_serializing_if = "Option::is_none")]
         work: Option<f64>,
         /// Device time of the same region, from device events.
         #[serde(default, deserialize_with = "known", skip_serializing_if = "Option::is_none")]
         device_s: Option<f64>,
         /// Floating-point operations of the region as if nothing were skipped.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "known", skip_serializing_if = "Option::is_none")]
         dense_flop: Option<f64>,
         /// Floating-point operations that were really carried out.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "known", skip_serializing_if = "Option::is_none")]
         executed_flop: Option<f64>,
         /// Peak of the trainer's own allocations on the device.
         #[serde(default, skip_serializing_if = "Option::is_none")]

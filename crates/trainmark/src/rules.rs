@@ -104,10 +104,10 @@ impl Rules {
         let parse = || serde_json::from_str(line).ok().filter(Value::is_object);
         for Rule { shown, how, facts, matched } in &mut self.0 {
             let mut add = |fact: &Fact, text: &str| {
+                *matched = true;
                 let printed =
                     text.parse().map_err(|error| format!("the rule '{shown}': {error}"))?;
                 found.push((fact.clone(), printed));
-                *matched = true;
                 Ok::<(), String>(())
             };
             match how {
@@ -137,7 +137,7 @@ impl Rules {
         !self.0.is_empty()
     }
 
-    /// Those that have found nothing.
+    /// Those that have matched no line.
     pub fn idle(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter(|rule| !rule.matched).map(|rule| rule.shown.as_str())
     }

@@ -450,7 +450,7 @@ impl<'a> Runner<'a> {
         for (name, score) in scored.iter().flatten() {
             said.facts.state(Fact::Metric(name.clone()), Who::Harness, *score);
         }
-        let counted = compute(task, row, &mut said);
+        let uncounted = compute(task, row, &mut said);
         let (outcome, said) = (&attempt.outcome, &said);
         if said.dataset.is_some() || scored.as_ref().is_ok_and(|scores| !scores.is_empty()) {
             result.dataset = self.dataset.given().map(dataset_record);
@@ -492,7 +492,7 @@ impl<'a> Runner<'a> {
         }
         let metrics = judge::metrics(task, said);
         let mut sample = sample::sample((status, reason), outcome, said, &metrics);
-        sample.notes.extend(counted);
+        sample.notes.extend(uncounted.iter().map(|(name, reason)| format!("{name}: {reason}")));
         sample.notes.extend(sample::other_devices(&share.devices, &attempt.surroundings));
         let cpus = share.cores.as_ref().or(self.settings.limits.cpus.as_ref());
         sample.notes.extend(sample::other_cores(cpus, &sample.ranks));
@@ -503,6 +503,11 @@ impl<'a> Runner<'a> {
         self.hide_secrets(&mut sample);
         let named = task.metrics.keys().map(|name| (name, metrics.get(name).map(|it| it.1)));
         (result.sources, result.missing) = sample::origins(&outcome.meters, &sample, named);
+        if task.throughput.is_some() && sample.throughput().is_none() {
+            let no_rate = "the trainer reports no work, or no time that it trained".to_owned();
+            let reason = uncounted.get("throughput").map_or(no_rate, |it| format!("per_run: {it}"));
+            result.missing.insert("throughput".to_owned(), reason);
+        }
         for (name, (_, source)) in metrics {
             if let Some(metric) = result.task.as_mut().and_then(|task| task.metrics.get_mut(&name))
             {
@@ -544,17 +549,18 @@ fn dataset_record((name, sha256): (&str, &str)) -> Box<DatasetRecord> {
 }
 
 /// Adds what the suite computes from the configuration: work, and operations where the trainer counts none.
-/// Returns what cannot be computed.
-fn compute(task: &Task, row: &Row, said: &mut Transcript) -> Option<String> {
+/// Returns why a figure cannot be computed.
+fn compute(task: &Task, row: &Row, said: &mut Transcript) -> BTreeMap<&'static str, String> {
     let work = task.throughput.as_ref().and_then(|it| it.per_run.as_ref());
     let work = work.map(|expression| (Fact::Work, "throughput", expression));
     let flop = task.flop_per_run.as_ref().filter(|_| said.facts.value(&Fact::DenseFlop).is_none());
     let flop = flop.map(|expression| (Fact::DenseFlop, "flop_per_run", expression));
-    let mut trouble = None;
+    let mut trouble = BTreeMap::new();
     for (fact, name, expression) in work.into_iter().chain(flop) {
         match expression.value(&row.config) {
-            Ok(value) => said.facts.state(fact, Who::Harness, value),
-            Err(reason) => trouble = Some(format!("{name}: {reason:#}")),
+            Ok(value) if value >= 0.0 => said.facts.state(fact, Who::Harness, value),
+            Ok(value) => _ = trouble.insert(name, format!("its value is {value}")),
+            Err(reason) => _ = trouble.insert(name, format!("{reason:#}")),
         }
     }
     trouble

@@ -269,7 +269,7 @@ impl<'a> Transcript<'a> {
                 self.state(&who, [(Fact::SetupS, Some(setup_s)), (Fact::CompileS, compile_s)]);
             }
             Event::Epoch { epoch, loss, seconds, accuracy_percent } if first => {
-                if !(seconds >= 0.0 && seconds.is_finite()) {
+                if !is_amount(seconds) {
                     return self.garble(format!("seconds = {seconds}"));
                 }
                 if self.epochs.len() == MOST_EPOCHS {
@@ -397,10 +397,9 @@ impl<'a> Transcript<'a> {
                     continue;
                 }
                 fact => {
-                    let valid = printed.value >= 0.0 && printed.value.is_finite();
-                    match valid {
+                    match is_amount(printed.value) {
                         true => self.facts.print(fact, Who::Rule(rank), printed),
-                        false => self.garble(format!("a rule reads {}", printed.value)),
+                        false => self.garble(format!("{} = {}", fact.name(), printed.value)),
                     }
                     continue;
                 }
@@ -468,7 +467,7 @@ impl<'a> Transcript<'a> {
     fn state<const N: usize>(&mut self, who: &Who, said: [(Fact, Option<f64>); N]) {
         for (fact, number) in said {
             match number {
-                Some(value) if fact.is_seconds() && !(value >= 0.0 && value.is_finite()) => {
+                Some(value) if !is_amount(value) => {
                     self.garble(format!("{} = {value}", fact.name()));
                 }
                 number => self.facts.state(fact, who.clone(), number),
@@ -540,6 +539,11 @@ impl<'a> Transcript<'a> {
 fn finite(mut metrics: BTreeMap<String, f64>) -> BTreeMap<String, f64> {
     metrics.retain(|_, value| value.is_finite());
     metrics
+}
+
+/// Whether there can be so many seconds, so much work.
+fn is_amount(value: f64) -> bool {
+    value >= 0.0 && value.is_finite()
 }
 
 /// Whether what stands before a label leaves it as it is: nothing, a number, a separator, a log level.
@@ -716,6 +720,35 @@ mod tests {
         assert!(transcript(&[future]).garbled.unwrap().contains("version 99"));
         let long = format!(":::TRAINMARK {{\"event\":\"{}", "x".repeat(LONGEST_LINE));
         assert!(transcript(&[&long]).garbled.unwrap().contains("longer than 65,536 bytes"));
+    }
+
+    #[test]
+    fn an_amount_that_cannot_be_is_garbled_by_its_name_whoever_says_it() {
+        for (keys, expected) in [
+            ("\"work\":-5", "work = -5"),
+            ("\"work\":NaN", "work = NaN"),
+            ("\"dense_flop\":-Infinity", "dense_flop = -inf"),
+            ("\"executed_flop\":-1", "executed_flop = -1"),
+            ("\"device_s\":NaN", "device_s = NaN"),
+        ] {
+            let line = format!(r#":::TRAINMARK {{"event":"trained","train_s":1,{keys}}}"#);
+            assert_eq!(transcript(&[&line]).garbled.as_deref(), Some(expected));
+        }
+        let mlperf = r#":::MLLOG {"time_ms": 1, "key": "samples_count", "value": -5}"#;
+        let rules = Rules::new(&[r"work (?<work>\S+)".into()], &BTreeMap::new(), SUITE.task());
+        let mut by_rule = Transcript::new(SUITE.task(), rules.unwrap(), None);
+        by_rule.line("work -5");
+        for said in [transcript(&[mlperf]), by_rule] {
+            assert!(said.garbled.as_deref().is_some_and(|it| it.contains("-5")), "{said:?}");
+            assert_eq!(said.facts.value(&Fact::Work), None);
+        }
+    }
+
+    #[test]
+    fn a_rule_whose_line_is_garbled_has_matched_it() {
+        let said = transcript(&["step 1 loss 2", "bpc 1,4", "2s/epoch 1"]);
+        assert!(said.garbled.as_deref().is_some_and(|it| it.contains("\"1,4\" is not a number")));
+        assert_eq!(said.notes(true, "bpc 1,4"), [""; 0]);
     }
 
     #[test]
