@@ -9,7 +9,7 @@
 use crate::figures::{self, Figure};
 use crate::folder::{Folder, origin};
 use crate::job::{Job, jobs, pair, settings_that_differ, then};
-use crate::number::first_few;
+use crate::number::{first_few, short_digest};
 use crate::stats::Interval;
 use crate::verdict::{self, Verdict};
 use crate::verification::{Grade, Verification};
@@ -510,13 +510,9 @@ fn changed(
 }
 
 fn list(values: &BTreeSet<String>) -> String {
-    let short = |value: &String| match value.len() > 40 && !value.contains(' ') {
-        true => value.chars().take(12).collect(), // a digest
-        false => value.clone(),
-    };
     match values.is_empty() {
         true => "unknown".to_owned(),
-        false => values.iter().map(short).collect::<Vec<_>>().join(" and "),
+        false => values.iter().map(|it| short_digest(it)).collect::<Vec<_>>().join(" and "),
     }
 }
 
@@ -552,6 +548,12 @@ mod tests {
             record.add_sample(Sample { timing, metrics, ..Sample::default() });
         }
         record
+    }
+
+    #[test]
+    fn commits_that_differ_have_twelve_digits() {
+        let commits = ["0579ddec2319080a6076bc04c84744c954a54ae3", "v1"].map(str::to_owned);
+        assert_eq!(list(&BTreeSet::from(commits)), "0579ddec2319 and v1");
     }
 
     fn options(figure: &str) -> Options {

@@ -1,5 +1,7 @@
 //! Numbers as text, with only the digits that are meaningful.
 
+use std::borrow::Cow;
+
 /// Bytes in the megabyte of `peak_memory_mb`.
 pub const MEGABYTE: f64 = 1e6;
 
@@ -49,6 +51,15 @@ pub fn three_digits(figure: f64) -> String {
 /// at most: 1.5514860000000001 is a sum of 1.5 and 0.051486.
 pub fn tidy(figure: f64) -> f64 {
     format!("{figure:.14e}").parse().unwrap_or(figure)
+}
+
+/// A commit or another digest as people read it: twelve digits, the mark of a changed tree kept. Other texts stay.
+pub fn short_digest(text: &str) -> Cow<'_, str> {
+    let digest = text.trim_end_matches("-dirty");
+    match digest.len() >= 40 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        true => Cow::Owned(format!("{}{}", &digest[..12], &text[digest.len()..])),
+        false => Cow::Borrowed(text),
+    }
 }
 
 /// `1 row`, `2 rows`, `12,345 rows`.
@@ -108,6 +119,17 @@ mod tests {
             (123_456_789.123_456, "123456789.123456"),
         ] {
             assert_eq!(tidy(figure), text.parse::<f64>().unwrap(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_digest_has_twelve_digits_for_people_and_another_text_all_its_letters() {
+        let commit = "0579ddec2319080a6076bc04c84744c954a54ae3";
+        assert_eq!(short_digest(commit), "0579ddec2319");
+        assert_eq!(short_digest(&format!("{commit}-dirty")), "0579ddec2319-dirty");
+        assert_eq!(short_digest(&"a9".repeat(32)), "a9a9a9a9a9a9");
+        for other in ["6d8ca6d", "", "x".repeat(50).as_str()] {
+            assert_eq!(short_digest(other), other);
         }
     }
 

@@ -8,6 +8,7 @@ use crate::table::against;
 use crate::text::{bars, count};
 use record::figures::Figure;
 use record::history::{Change, History, Point, Series};
+use record::number::short_digest;
 use std::fmt::Write;
 
 // Writing to a string cannot fail.
@@ -46,16 +47,9 @@ pub fn table(history: &History, style: Style) -> String {
 /// `1.35x slower [1.31, 1.40], 2026-11-20T10:00:00Z, commit 1a2b3c4 to 5d6e7f8`.
 pub(crate) fn words(figure: &Figure, change: &Change) -> String {
     let commits = change.commits.as_ref().map_or(String::new(), |(before, after)| {
-        format!(", commit {} to {}", short(before), short(after))
+        format!(", commit {} to {}", short_digest(before), short_digest(after))
     });
     format!("{}, {}{commits}", against(figure, &change.shown, false), change.when)
-}
-
-/// A commit as people write it, the mark of a changed tree kept.
-fn short(commit: &str) -> String {
-    let hash = commit.trim_end_matches("-dirty");
-    let dirty = &commit[hash.len()..];
-    format!("{}{dirty}", hash.chars().take(9).collect::<String>())
 }
 
 /// A table of the rows and a list of the changes.

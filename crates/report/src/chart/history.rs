@@ -5,6 +5,7 @@ use super::plot::{self, Line, Series};
 use super::{Chart, Table};
 use crate::text::{three_digits, visible};
 use record::history::{Change, History, Point, Series as Row};
+use record::number::short_digest;
 
 /// A chart of one row; `None` of no run.
 pub fn chart(history: &History, row: &Row, index: usize) -> Option<Chart> {
@@ -20,9 +21,9 @@ pub fn chart(history: &History, row: &Row, index: usize) -> Option<Chart> {
         weak: false,
     };
     let end = |point: &Point| {
-        let commit: String = point.git_commit.iter().flat_map(|it| it.chars()).take(9).collect();
+        let commit = short_digest(point.git_commit.as_deref().unwrap_or_default());
         let day = point.when.get(..10).unwrap_or(&point.when);
-        format!("{} {}", visible(day, 16), visible(&commit, 9))
+        format!("{} {}", visible(day, 16), visible(&commit, 20))
     };
     let (first, last) = (row.points.first()?, row.points.last()?);
     let changed = |change: &Change| Line {
@@ -36,8 +37,8 @@ pub fn chart(history: &History, row: &Row, index: usize) -> Option<Chart> {
     let axes = ((&*runs, Origin::Whole), (&*values, Origin::Free));
     let mut chart = plot::chart(label, axes, &[series], &lines)?;
     let cells = |point: &Point| {
-        let commit = point.git_commit.as_deref().unwrap_or_default();
-        let cells = [&point.when, &three_digits(point.value), commit, &point.file];
+        let commit = short_digest(point.git_commit.as_deref().unwrap_or_default());
+        let cells = [&point.when, &three_digits(point.value), &*commit, &point.file];
         (index, cells.map(|cell| visible(cell, 100).into_owned()).to_vec())
     };
     let head = ["Run", &values, "Commit", "File"].map(str::to_owned).to_vec();
