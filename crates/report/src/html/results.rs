@@ -6,7 +6,7 @@ use crate::table::{self, Column};
 use crate::text::{self, count, three_digits, visible};
 use maud::{Markup, html};
 use record::Verdict;
-use record::figures::Shown;
+use record::figures::{Figure, Shown};
 use record::summary::{Difference, Summary};
 use std::collections::BTreeSet;
 
@@ -74,6 +74,11 @@ fn is_shown_best(entry: &Entry) -> bool {
     entry.row.rank == Some(1) && entry.row.speed_up.is_some_and(|it| it.verdict == Verdict::Faster)
 }
 
+/// Whether rows are compared by it: an interval of every figure would leave no room.
+fn is_clock(summary: &Summary, figure: &Figure) -> bool {
+    summary.clocks().iter().any(|clock| clock.key == figure.key)
+}
+
 /// Whether a small screen and paper do without it.
 fn is_minor(column: &Column) -> bool {
     matches!(column, Column::Figure(figure) if figure.shown < Shown::Everywhere)
@@ -109,7 +114,7 @@ fn cell(summary: &Summary, entry: &Entry, column: &Column) -> Markup {
             Some(value) => html! {
                 td.n.minor[is_minor(column)] data-v=(value) data-l=(figure.title()) {
                     (shown)
-                    @if let Some(it) = entry.interval(figure).filter(|_| figure.key == "train_s") {
+                    @if let Some(it) = entry.interval(figure).filter(|_| is_clock(summary, figure)) {
                         span.interval { " [" (three_digits(it.low)) ", " (three_digits(it.high)) "]" }
                     }
                 }

@@ -3,7 +3,7 @@
 use super::study::{self, summary_of};
 use html5gum::{Token, Tokenizer};
 use proptest::prelude::*;
-use record::{Record, Summary};
+use record::{Record, Sample, Summary, Timing};
 use report::{Exhibit, chart, html};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -53,6 +53,24 @@ fn the_history_is_a_page_that_says_what_changed_and_draws_every_row() {
     assert!(page.contains("1 change, 1 for the worse."), "{}", &page[..3000]);
     assert!(page.contains("PyTorch") && page.contains("x slower ["), "{}", &page[..3000]);
     assert!(seen(&page).scripts == 0 && page.contains("2026-11-24"));
+}
+
+#[test]
+fn programs_timed_by_their_wall_time_have_the_intervals_of_its_medians_in_the_table() {
+    let row = |name: &str, seconds: f64| {
+        let mut record = Record { executable: name.into(), schema_version: 2, ..Record::default() };
+        record.task = Some(Box::default());
+        for round in 0..6 {
+            let wall_s = Some(seconds + 0.01 * f64::from(round));
+            let timing = Timing { wall_s, ..Timing::default() };
+            record.add_sample(Sample { round, timing, ..Sample::default() });
+        }
+        record
+    };
+    let page = as_html(&summary_of(&[row("a", 1.0), row("b", 2.0)]));
+    let (_, table) = page.split_once("id=\"results-table\"").unwrap();
+    let (table, _) = table.split_once("</table>").unwrap();
+    assert!(table.contains("[1.00, 1.05]") && table.contains("[2.00, 2.05]"), "{table}");
 }
 
 /// Name and contents of every chart's file.
