@@ -1,6 +1,7 @@
 //! Names that people type: finds known names in any case, and suggests the nearest one for others.
 
 use indexmap::IndexSet;
+use std::cmp::Ordering;
 
 /// Names that a message lists.
 const LISTED: usize = 12;
@@ -44,6 +45,21 @@ pub fn unknown(place: &str, kind: &str, wanted: &str, known: &[&str], listing: &
     text
 }
 
+/// The order of names for people: `run 2` comes before `run 13`.
+pub fn by_number(one: &str, other: &str) -> Ordering {
+    fn parts(name: &str) -> impl Iterator<Item = (bool, usize, &[u8])> {
+        let parts = name.as_bytes().chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit());
+        parts.map(|part| match part[0].is_ascii_digit() {
+            true => {
+                let zeros = part.iter().take_while(|digit| **digit == b'0').count();
+                (false, part.len() - zeros, &part[zeros..])
+            }
+            false => (true, 0, part),
+        })
+    }
+    parts(one).cmp(parts(other)).then_with(|| one.cmp(other))
+}
+
 /// The nearest file or folder beside a path that is not there: `; did you mean benchmarks?`, or nothing.
 pub fn file_nearby(path: &std::path::Path) -> String {
     let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
@@ -61,6 +77,13 @@ pub fn file_nearby(path: &std::path::Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_for_people_are_in_the_order_of_their_numbers() {
+        let mut names = ["bad 13", "b2", "bad", "bad 2", "b10", "b02", "10", "a"];
+        names.sort_by(|one, other| by_number(one, other));
+        assert_eq!(names, ["10", "a", "b02", "b2", "b10", "bad", "bad 2", "bad 13"]);
+    }
 
     #[test]
     fn a_name_is_known_whatever_its_case() {

@@ -56,6 +56,9 @@ pub struct Record {
     /// Which run of the suite wrote it.
     #[serde(default)]
     pub run: Option<Box<RunIdentity>>,
+    /// Place of the row's trainer in the suite, from 0.
+    #[serde(default)]
+    pub place: Option<u32>,
     /// The task; absent in files of version 0.
     #[serde(default)]
     pub task: Option<Box<TaskRecord>>,

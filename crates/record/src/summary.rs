@@ -7,7 +7,7 @@
 
 use crate::figures::{self, CLOCKS, Figure};
 use crate::folder::{Entry, Folder, Skipped, content};
-use crate::name::{meant, unknown};
+use crate::name::{by_number, meant, unknown};
 use crate::race::RaceSpeedUp;
 use crate::reference::Reference;
 use crate::verdict::{self, Change, Scale, Verdict};
@@ -30,7 +30,8 @@ fn is_row(reference: &Reference, record: &Record) -> bool {
 #[derive(Clone, Default)]
 pub struct Options {
     /// Speed-ups are against this row, which must be there. Without it: the preferred one if it was
-    /// measured, else the executable that was measured on `cpu` in the most groups, else the row that was.
+    /// measured, else the executable that was measured on `cpu` in the most groups, else the row that was; of
+    /// equals the one that began first, or that its suite names first.
     pub reference: Option<Reference>,
     pub preferred: Option<Reference>,
     /// Keep only the newest of rows that differ in nothing but when they ran.
@@ -153,6 +154,8 @@ pub struct Summary {
     pub figures: Vec<Figure>,
     /// `None` if there is nothing to compare with.
     pub reference: Option<Reference>,
+    /// The preferred one, if it is there but not ranked, so that `reference` stands in for it.
+    pub unranked_reference: Option<Reference>,
     /// The distinct values of each configuration key, in the order of the rows; of keys that some row
     /// lacks, null among them.
     pub config: Vec<(String, Vec<Value>)>,
@@ -195,6 +198,12 @@ impl Summary {
             summary.group(&options.across)?;
         }
         summary.reference = summary.choose_reference(options)?;
+        let is_there = |it: &&Reference| summary.rows.iter().any(|row| is_row(it, &row.record));
+        let replaced = |it: &&Reference| {
+            options.reference.is_none() && summary.reference.as_ref() != Some(*it)
+        };
+        summary.unranked_reference =
+            options.preferred.as_ref().filter(is_there).filter(replaced).cloned();
         summary.figures = figures::of(summary.rows.iter().map(|row| &row.record));
         for group in 0..summary.groups.len() {
             summary.rank(group);
@@ -276,15 +285,22 @@ impl Summary {
             }
         };
         // What is in the most groups leaves the fewest rows alone. The order of the files says nothing.
-        let mut groups: BTreeMap<String, (Reference, BTreeSet<usize>)> = BTreeMap::new();
+        let first = |row: &Row| (row.moment().to_owned(), row.record.place);
+        let mut groups: HashMap<String, (Reference, BTreeSet<usize>, _)> = HashMap::new();
         for row in ranked() {
             let reference = name(row);
-            let known = groups.entry(reference.to_string()).or_insert((reference, BTreeSet::new()));
+            let known = groups.entry(reference.to_string());
+            let known = known.or_insert_with(|| (reference, BTreeSet::new(), first(row)));
             known.1.insert(row.group);
+            known.2 = first(row).min(known.2.clone());
         }
-        let groups = groups.into_values();
-        let best = groups.min_by_key(|(it, groups)| (it.backend != "cpu", Reverse(groups.len())));
-        Ok(best.map(|it| it.0))
+        let best = groups.into_iter().min_by(|(name, one), (of_other, other)| {
+            let order =
+                |it: &(Reference, BTreeSet<usize>, _)| (it.0.backend != "cpu", Reverse(it.1.len()));
+            let order = order(one).cmp(&order(other)).then_with(|| one.2.cmp(&other.2));
+            order.then_with(|| by_number(name, of_other))
+        });
+        Ok(best.map(|it| it.1.0))
     }
 
     /// The row that the user named, whatever the case of its letters.
@@ -402,8 +418,8 @@ impl Summary {
 
     /// Distinct names of the rows, sorted.
     pub fn names(&self, name: impl Fn(&Record) -> &str) -> Vec<&str> {
-        let names: BTreeSet<&str> = self.rows.iter().map(|row| name(&row.record)).collect();
-        names.into_iter().collect()
+        let names: IndexSet<&str> = self.rows.iter().map(|row| name(&row.record)).collect();
+        names.sorted_by(|one, other| by_number(one, other)).collect()
     }
 
     /// Distinct runs of `trainmark run`, in the order of the rows.
@@ -670,6 +686,34 @@ mod tests {
         let none = Summary::new(rows().into(), &Options { reference, ..Options::default() });
         assert!(none.unwrap_err().to_string().contains("There are T/b, T/cpu"));
         assert!(["", "cpu", "/cpu", "a/"].iter().all(|text| text.parse::<Reference>().is_err()));
+    }
+
+    #[test]
+    fn a_row_that_fails_is_replaced_by_the_first_that_is_named_and_the_summary_says_so() {
+        let named = |name: &str, place: u32, status: &str| {
+            trained("default", 2.0, json!({"executable": name, "place": place, "status": status}))
+        };
+        let first = Reference {
+            executable: "bad".into(),
+            backend: "default".into(),
+            ..Reference::default()
+        };
+        let of = |rows: Vec<Record>| {
+            let preferred = Some(first.clone());
+            let found = Summary::new(rows.into(), &Options { preferred, ..Options::default() });
+            let Summary { reference, unranked_reference, .. } = found.unwrap();
+            (reference.unwrap().executable, unranked_reference)
+        };
+        let failed = || named("bad", 0, "failed");
+        let rows = vec![named("a", 2, "measured"), failed(), named("z", 1, "measured")];
+        assert_eq!(of(rows), ("z".to_owned(), Some(first.clone())));
+        // Of equals that no suite has put in an order.
+        let rows = ["bad 13", "bad 2"].map(|name| named(name, 1, "measured"));
+        assert_eq!(of([rows.to_vec(), vec![failed()]].concat()).0, "bad 2");
+        let rows = vec![named("a", 1, "measured"), named("bad", 0, "measured")];
+        assert_eq!(of(rows), ("bad".to_owned(), None));
+        // One that is not in the folder is not missed.
+        assert_eq!(of(vec![named("a", 1, "measured")]), ("a".to_owned(), None));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::text::{self, UNKNOWN, count, digits, three_digits, visible};
 use indexmap::{IndexMap, IndexSet};
 use measure::machine::Machine;
 use record::figures::{Figure, Shown};
+use record::name::by_number;
 use record::stats::Interval;
 use record::summary::{Difference, Group, Row, Summary};
 use record::verdict::{Change, Scale};
@@ -61,7 +62,10 @@ pub fn order(summary: &Summary, group: &Group, all: bool) -> Vec<usize> {
     };
     let mut places = group.rows.clone();
     places.retain(|&place| all || summary.rows[place].is_there());
-    places.sort_by(|a, b| seconds(a).total_cmp(&seconds(b)));
+    let name = |place: &usize| &*summary.rows[*place].record.executable;
+    places.sort_by(|a, b| {
+        seconds(a).total_cmp(&seconds(b)).then_with(|| by_number(name(a), name(b)))
+    });
     places
 }
 

@@ -416,6 +416,7 @@ impl<'a> Runner<'a> {
             schema_version: SCHEMA_VERSION,
             compiled: declared.compiled.contains(&row.backend),
             run: Some(Box::new(RunIdentity { started: moment.utc, ..self.run.clone() })),
+            place: u32::try_from(row.trainer).ok(),
             dataset: given.map(dataset_record),
             task: Some(Box::new(TaskRecord { scaling: suite.scaling.clone(), ..task.record() })),
             keys: task.key_records(),

@@ -157,6 +157,7 @@ fn full_result() -> Record {
                 settings: [("hidden_size".to_owned(), json!(512))].into_iter().collect(),
             }),
         })),
+        place: Some(1),
         task: Some(Box::new(task)),
         keys: old::KEYS.clone(),
         dataset: Some(Box::new(DatasetRecord {
