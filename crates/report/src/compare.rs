@@ -2,7 +2,8 @@
 
 use crate::console::{Style, one_line};
 use crate::grid::{Column, Grid, RED, YELLOW};
-use crate::markdown::{escape_long, small_table};
+use crate::markdown::{escape_long, escape_note, small_table};
+use crate::notes::{Note, note};
 use crate::text::{UNKNOWN, count};
 use indexmap::IndexSet;
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
@@ -90,7 +91,7 @@ pub fn table(comparison: &Comparison, style: Style) -> String {
     text.push('\n');
     for line in remarks(comparison) {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{}", one_line(&line));
+        let _ = writeln!(text, "{}", one_line(&line.text));
     }
     text
 }
@@ -114,7 +115,7 @@ pub fn markdown(comparison: &Comparison) -> String {
         format!("### Trainmark: {conclusion}\n\n{}", small_table(&HEAD, &[2, 3, 4], rows));
     text.push('\n');
     for line in remarks(comparison) {
-        let _ = writeln!(text, "- {}", escape_long(&line));
+        let _ = writeln!(text, "- {}", escape_note(&line));
     }
     text
 }
@@ -174,30 +175,32 @@ pub(crate) fn value(value: Option<f64>, figure: &Figure) -> String {
 }
 
 /// The lines under the table in every format; the conclusion is the last.
-fn remarks(comparison: &Comparison) -> Vec<String> {
+fn remarks(comparison: &Comparison) -> Vec<Note> {
     let mut remarks = Vec::new();
     let shared = comparison.shared_settings();
     if !shared.is_empty() {
-        remarks.push(format!("All rows: {}", shared.join(" ")));
+        remarks.push(note(format!("All rows: {}", shared.join(" "))));
     }
     let absent = comparison.rows.iter().filter(|row| is_absent(row));
     let absent: IndexSet<String> = absent.map(|row| row.job.without(&shared)).collect();
     if !absent.is_empty() {
         let names = absent.into_iter().collect::<Vec<_>>().join(", ");
-        remarks.push(format!("Not on this machine, before and now: {names}"));
+        remarks.push(note(format!("Not on this machine, before and now: {names}")));
     }
-    remarks.extend(comparison.differences.iter().map(|it| format!("Differs: {it}")));
-    remarks.extend(comparison.unmatched.iter().map(|(row, side)| format!("Only in {side}: {row}")));
+    remarks.extend(comparison.differences.iter().map(|it| note(format!("Differs: {it}"))));
+    remarks.extend(
+        comparison.unmatched.iter().map(|(row, side)| note(format!("Only in {side}: {row}"))),
+    );
     for row in &comparison.grades {
         match (row.outcome, &row.reason) {
             (Outcome::GradeLost, Some(reason)) => {
-                remarks.push(format!("Grade lost: {}: {reason}", row.job));
+                remarks.push(note(format!("Grade lost: {}: {reason}", row.job)));
             }
-            (Outcome::Unknown, _) => remarks.push(format!(
+            (Outcome::Unknown, _) => remarks.push(note(format!(
                 "Was {} before and is not verified now (trainmark verify): {}",
                 row.base.words(),
                 row.job
-            )),
+            ))),
             _ => {}
         }
     }
@@ -209,10 +212,10 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
         let sum = |number: fn(&Side) -> usize| rows.iter().map(|row| number(of(row))).sum();
         let (disturbed, all): (usize, usize) = (sum(|it| it.disturbed), sum(|it| it.samples));
         if disturbed > 0 {
-            remarks.push(format!(
+            remarks.push(note(format!(
                 "Caution: {disturbed} of {} disturbed in {side}",
                 count(all, "sample")
-            ));
+            )));
         }
     }
     if !comparison.in_turns {
@@ -220,11 +223,11 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
             0.0 => "not known".to_owned(),
             floor => format!("{:.1} %", floor * 100.0),
         };
-        remarks.push(format!(
+        remarks.push(note(format!(
             "Caution: the two sides did not take turns, so drift of the machine counts as a difference (noise floor: \
              {floor}; `trainmark noise` measures it). `trainmark run` of both versions as trainers of one suite trains \
              them in turns"
-        ));
+        )).with_code());
     }
     let has_no_counterpart = |row: &&ComparedRow| row.held && row.outcome == Outcome::NotComparable;
     let beyond = format!("beyond the gate of {:.1} %", comparison.gate * 100.0);
@@ -257,14 +260,15 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
         (comparison.count(|it| it == Outcome::Regression), "regression", &slower),
     ];
     let counted = counted.into_iter().filter(|(number, ..)| *number > 0);
-    remarks.extend(counted.map(|(number, noun, is)| format!("{} {is}", count(number, noun))));
+    remarks.extend(counted.map(|(number, noun, is)| note(format!("{} {is}", count(number, noun)))));
     match comparison.conclusion {
         Conclusion::Inconclusive => {
             let none = comparison.unknown() == 0;
             let why = if none { "no row could be compared" } else { "this is not a pass" };
-            remarks.push(format!("Inconclusive: {why} (--allow-inconclusive treats it as one)"));
+            remarks
+                .push(note(format!("Inconclusive: {why} (--allow-inconclusive treats it as one)")));
         }
-        Conclusion::Pass => remarks.push(format!("No regression shown {beyond}")),
+        Conclusion::Pass => remarks.push(note(format!("No regression shown {beyond}"))),
         Conclusion::Regression => {}
     }
     remarks

@@ -101,7 +101,7 @@ pub fn remarks(summary: &Summary, detail: Detail, style: Style) -> String {
     } else {
         let absent = table::absent_line(summary).filter(|_| !detail.all);
         let absent = absent.map(|line| paragraph("", &line, DIM, style));
-        let failures = notes::failures(summary).into_iter();
+        let failures = notes::failures(summary).into_iter().chain(notes::commands(summary));
         absent.into_iter().chain(failures.map(|line| paragraph("", &line, None, style))).collect()
     };
     if out.is_empty() { out } else { format!("\n{out}") }

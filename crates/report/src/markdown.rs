@@ -1,7 +1,7 @@
 //! The Markdown report, in the specification's layout: its columns come first and in its order, ours
 //! after them, where rows have more to say.
 
-use crate::notes;
+use crate::notes::{self, Note};
 use crate::table::{self, Column};
 use crate::text::{self, visible, width};
 use rayon::prelude::*;
@@ -60,9 +60,9 @@ pub fn write(summary: &Summary, charts: &[Link], mut to: impl Write) -> std::io:
     let has_loops =
         columns.iter().any(|it| matches!(it, Column::Figure(figure) if figure.key == "train_s"));
     let clocks = has_loops.then_some(CLOCKS).into_iter();
-    let notes = notes.iter().map(|note| note.text.as_str());
-    let note = |note| format!("- {}", escape_long(note));
-    section(to, "## Notes\n", notes.chain(clocks).map(note))?;
+    let notes = notes.iter().map(escape_note);
+    let notes = notes.chain(clocks.map(escape_long)).map(|note| format!("- {note}"));
+    section(to, "## Notes\n", notes)?;
     let chart = |it: &Link| format!("\n![{}]({})", escape_long(&it.title), destination(&it.path));
     section(to, "## Charts", charts.iter().map(chart))
 }
@@ -168,6 +168,12 @@ fn escape(name: &str) -> String {
 /// The same for sentences.
 pub(crate) fn escape_long(sentence: &str) -> String {
     escape_visible(&visible(sentence, 2000)).into_owned()
+}
+
+/// The same for notes; those of the program's own words may have code in them.
+pub(crate) fn escape_note(note: &Note) -> String {
+    let text = escape_long(&note.text);
+    if note.has_code { text.replace("\\`", "`") } else { text }
 }
 
 /// Of no width, and no part of a name or an address.

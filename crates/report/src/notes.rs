@@ -4,6 +4,7 @@ use crate::table;
 use crate::text::{self, count, visible};
 use indexmap::{IndexMap, IndexSet};
 use record::figures::{CLOCKS, Shown};
+use record::name::by_number;
 use record::number::first_few;
 use record::race::{self, Race};
 use record::stats::FEWEST_IN_TURNS as ENOUGH;
@@ -21,14 +22,22 @@ const LISTED: usize = 20;
 pub struct Note {
     pub badge: Option<String>,
     pub text: String,
+    /// Whether backticks enclose code in it, since nobody else's words are in it.
+    pub has_code: bool,
 }
 
-fn note(text: impl Into<String>) -> Note {
-    Note { badge: None, text: text.into() }
+impl Note {
+    pub(crate) fn with_code(self) -> Note {
+        Note { has_code: true, ..self }
+    }
+}
+
+pub(crate) fn note(text: impl Into<String>) -> Note {
+    Note { badge: None, text: text.into(), has_code: false }
 }
 
 fn caveat(badge: String, text: impl Into<String>) -> Note {
-    Note { badge: Some(badge), text: text.into() }
+    Note { badge: Some(badge), ..note(text) }
 }
 
 /// The badges of all notes in one line, the largest caveat first; it stands above everything else.
@@ -45,6 +54,7 @@ pub fn notes(summary: &Summary, speed_ups: bool, marks: Option<Shown>) -> Vec<No
     notes.extend(side_by_side(summary));
     notes.extend(few(summary));
     notes.extend(speed_ups.then(|| apart(summary)).flatten());
+    notes.extend(stands_in(summary));
     notes.extend(speed_ups.then(|| speed_up(summary)).flatten());
     notes.extend(shown(summary));
     convergence(summary, &mut notes);
@@ -56,6 +66,7 @@ pub fn notes(summary: &Summary, speed_ups: bool, marks: Option<Shown>) -> Vec<No
     verified(summary, &mut notes);
     notes.extend(table::absent_line(summary).map(note));
     notes.extend(failures(summary).into_iter().map(note));
+    notes.extend(commands(summary).into_iter().map(note));
     notes.extend(duplicates(summary));
     notes.extend(skipped(summary));
     notes
@@ -83,17 +94,26 @@ fn few(summary: &Summary) -> Option<Note> {
     let counted = |row: &Row| row.record.counted().filter(|it| it.status.completed()).count();
     let few =
         rows(summary).filter(|row| row.record.status.completed() && !row.record.samples.is_empty());
-    let few: Vec<usize> = few.map(counted).filter(|number| *number < ENOUGH).collect();
-    let badge = match few.iter().copied().max()? {
-        1 => "a single sample per row (--repeats 6 gives intervals)".to_owned(),
-        most => format!("only {} per row (--repeats 6 gives intervals)", count(most, "sample")),
+    let counts: Vec<usize> = few.map(counted).collect();
+    let few: Vec<usize> = counts.iter().copied().filter(|number| *number < ENOUGH).collect();
+    let (least, most) = (*few.iter().min()?, *few.iter().max()?);
+    let rows = match (few.len(), counts.len()) {
+        (some, all) if some < all => format!("{some} of {}", count(all, "row")),
+        (all, _) => count(all, "row"),
     };
-    let number = count(few.len(), "row");
+    let samples = match least == most {
+        true => count(most, "sample"),
+        false => format!("{least} to {}", count(most, "sample")),
+    };
+    let badge = match few.len() == counts.len() {
+        true => format!("only {samples} per row"),
+        false => format!("{rows} with only {samples}"),
+    };
     let text = format!(
-        "{number} with fewer than {ENOUGH} samples: their medians have no intervals, and ~ marks differences that \
+        "{rows} with fewer than {ENOUGH} samples: their medians have no intervals, and ~ marks differences that \
          are not shown. `--repeats {ENOUGH}` is enough."
     );
-    Some(caveat(badge, text))
+    Some(caveat(format!("{badge} (--repeats {ENOUGH} gives intervals)"), text).with_code())
 }
 
 /// Rows whose speed-up drift may explain.
@@ -116,7 +136,7 @@ fn disturbed(summary: &Summary) -> Option<Note> {
          `trainmark show FILE` names the cause.{}",
         repeated.unwrap_or_default()
     );
-    Some(caveat(format!("{noisy} disturbed"), text))
+    Some(caveat(format!("{noisy} disturbed"), text).with_code())
 }
 
 /// Samples that other rows were trained beside.
@@ -126,7 +146,17 @@ fn side_by_side(summary: &Summary) -> Option<Note> {
         "Trained side by side with other rows, on other devices or cores (`--parallel-rows`): {number}. They shared \
          memory, power and links."
     );
-    Some(caveat(format!("{number} side by side"), text))
+    Some(caveat(format!("{number} side by side"), text).with_code())
+}
+
+/// Another row than the one that the others were to be compared with.
+fn stands_in(summary: &Summary) -> Option<Note> {
+    let (wanted, reference) = (summary.unranked_reference.as_ref()?, summary.reference.as_ref()?);
+    let badge = format!("compared with {}", visible(&reference.to_string(), 60));
+    let wanted = wanted.to_string();
+    let text =
+        format!("{badge}, because {} was not measured or is not ranked.", visible(&wanted, 60));
+    Some(caveat(format!("{badge}, not {}", visible(&wanted, 60)), text))
 }
 
 /// How the speed-ups are defined.
@@ -149,7 +179,9 @@ fn shown(summary: &Summary) -> Option<Note> {
     let in_turns = runs.len() == 1 && !runs.contains(&None);
     let floors = rows(summary).filter_map(|row| row.record.noise_floor.as_ref());
     let floors = floors.map(|it| (it.share(in_turns) * 100.0, &it.measured));
-    let floor = match floors.max_by(|a, b| a.0.total_cmp(&b.0)) {
+    let floor = floors.max_by(|a, b| a.0.total_cmp(&b.0));
+    let is_known = floor.is_some();
+    let floor = match floor {
         Some((share, measured)) => format!("at most {share:.2} % here, measured {measured}"),
         None => "not measured here; `trainmark noise` measures it".to_owned(),
     };
@@ -157,7 +189,9 @@ fn shown(summary: &Summary) -> Option<Note> {
         "A difference is shown if the 95 % interval of the ratio does not contain 1 and the ratio exceeds the noise \
          floor ({floor})."
     );
-    (summary.compares() && !summary.only_specification).then(|| note(text))
+    // When a floor was measured is a file's word.
+    (summary.compares() && !summary.only_specification)
+        .then(|| Note { has_code: !is_known, ..note(text) })
 }
 
 /// Rows that are not ranked.
@@ -243,7 +277,7 @@ fn without_time(summary: &Summary) -> Option<Note> {
          suite makes a trainer evaluate on the way; the event `progress` (docs/trainer.md) says both, and a rule for \
          `epoch_s` the seconds."
     );
-    (number > 0).then(|| caveat(badge, text))
+    (number > 0).then(|| caveat(badge, text).with_code())
 }
 
 /// The results of races.
@@ -310,7 +344,8 @@ fn origin(summary: &Summary, notes: &mut Vec<Note>) {
 /// The rows that were found different, and those that nobody verified.
 fn verified(summary: &Summary, notes: &mut Vec<Note>) {
     let names = rows(summary).filter_map(|row| row.record.task().verify.as_deref());
-    let names = list(names.map(|name| visible(name, 60).into_owned()));
+    // The names stand in a note that has code in it.
+    let names = list(names.map(|name| visible(name, 60).replace('`', "'")));
     let reference = format!("the reference ({names})");
     if !summary.has_verifications() {
         // The specification's own files know nothing of it.
@@ -320,13 +355,14 @@ fn verified(summary: &Summary, notes: &mut Vec<Note>) {
                 "No row is verified: `trainmark verify` compares a few training steps of each with those of \
                  {reference}."
             );
-            notes.push(caveat("not verified (trainmark verify)".to_owned(), text));
+            notes.push(caveat("not verified (trainmark verify)".to_owned(), text).with_code());
         }
         return;
     }
     let different = rows(summary).filter(|row| row.is_different()).count();
     notes.push(Note {
         badge: (different > 0).then(|| format!("{} computed something else", count(different, "row"))),
+        has_code: false,
         text: format!(
             "Verified: a few training steps were compared with those of {reference}. They are bit-equal, equal within \
              the rounding of float32, tf32 or bf16, or different. Rows that are different compute something else. \
@@ -354,7 +390,10 @@ pub fn failures(summary: &Summary) -> Vec<String> {
         Status::NotConverged => row.record.missed_target().is_some(),
         status => status.completed(),
     };
-    for row in rows(summary).filter(|row| row.is_there() && !is_told(row)) {
+    let mut untold: Vec<&Row> =
+        rows(summary).filter(|row| row.is_there() && !is_told(row)).collect();
+    untold.sort_by(|a, b| by_number(&a.record.executable, &b.record.executable));
+    for row in untold {
         let reason = row.record.reason.as_deref().unwrap_or("no reason given");
         *reasons.entry((row.record.name(), row.record.status, reason)).or_default() += 1;
     }
@@ -367,6 +406,27 @@ pub fn failures(summary: &Summary) -> Vec<String> {
     let more = reasons.len().saturating_sub(LISTED);
     lines.extend((more > 0).then(|| format!("{} more.", count(more, "reason"))));
     lines
+}
+
+/// The commands of programs whose names only a number tells apart: `train` and `train 2`.
+pub fn commands(summary: &Summary) -> Vec<String> {
+    let names = summary.names(|record| &record.executable);
+    let base = |name: &str| {
+        let (base, number) = name.rsplit_once(' ')?;
+        (number.parse::<u32>().is_ok() && names.contains(&base)).then(|| base.to_owned())
+    };
+    let numbered: BTreeSet<String> = names.iter().filter_map(|name| base(name)).collect();
+    let command = |name: &&str| {
+        let is_one = numbered.contains(*name) || base(name).is_some();
+        let mut own = rows(summary).filter(|row| is_one && row.record.executable == **name);
+        let words = own.find_map(|row| {
+            row.record.trainer.as_ref().map(|it| &it.command).filter(|it| !it.is_empty())
+        })?;
+        let words =
+            shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "));
+        Some(format!("{}: {}", visible(name, 60), visible(&words, 200)))
+    };
+    names.iter().filter_map(command).take(LISTED).collect()
 }
 
 /// Copies.
@@ -386,4 +446,68 @@ fn skipped(summary: &Summary) -> Option<Note> {
     let badge = format!("{} left out", count(files.len(), "file"));
     let text = format!("{badge}: {}.", first_few(&names, LISTED, ", "));
     (!files.is_empty()).then(|| caveat(badge, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::markdown::escape_note;
+    use record::summary::Options;
+    use record::{Record, TrainerRecord};
+
+    /// Rows of programs of these names with so many samples each.
+    fn summary(rows: &[(&str, usize)]) -> Summary {
+        let record = |&(name, samples): &(&str, usize)| {
+            let command = ["sh", "-c", &format!("train `{samples}`")].map(str::to_owned).to_vec();
+            let mut record = Record {
+                executable: name.to_owned(),
+                schema_version: 2,
+                task: Some(Box::default()),
+                trainer: Some(Box::new(TrainerRecord { command, ..TrainerRecord::default() })),
+                ..Record::default()
+            };
+            (0..samples).for_each(|_| record.add_sample(Sample::default()));
+            record
+        };
+        let records: Vec<Record> = rows.iter().map(record).collect();
+        Summary::new(records.into(), &Options::default()).unwrap()
+    }
+
+    #[test]
+    fn a_badge_says_of_how_many_rows_the_samples_are_few() {
+        for (samples, expected) in [
+            (&[1, 1][..], "a single sample per row"),
+            (&[5, 5], "only 5 samples per row"),
+            (&[6, 1], "1 of 2 rows has a single sample"),
+            (&[1, 9, 1], "2 of 3 rows have a single sample"),
+            (&[6, 3], "1 of 2 rows has only 3 samples"),
+            (&[1, 4, 6], "2 of 3 rows have only 1 to 4 samples"),
+            (&[1, 4], "2 rows have only 1 to 4 samples"),
+        ] {
+            let names: Vec<String> = (0..samples.len()).map(|it| format!("t{it}")).collect();
+            let rows: Vec<_> =
+                names.iter().map(String::as_str).zip(samples.iter().copied()).collect();
+            let badge = few(&summary(&rows)).unwrap().badge.unwrap();
+            assert_eq!(badge, format!("{expected} (--repeats 6 gives intervals)"));
+        }
+        assert!(few(&summary(&[("a", 6)])).is_none());
+    }
+
+    #[test]
+    fn programs_whose_names_only_a_number_tells_apart_are_named_by_their_commands() {
+        let rows = [("bad 13", 3), ("bad", 1), ("gpt 2", 1), ("bad 2", 2)];
+        assert_eq!(
+            commands(&summary(&rows)),
+            ["bad: sh -c 'train `1`'", "bad 2: sh -c 'train `2`'", "bad 13: sh -c 'train `3`'"]
+        );
+    }
+
+    #[test]
+    fn the_programs_own_backticks_enclose_code_in_markdown_and_others_are_escaped() {
+        let summary = summary(&[("bad", 1), ("bad 2", 1)]);
+        let notes: Vec<String> = notes(&summary, true, None).iter().map(escape_note).collect();
+        let has = |part: &str| notes.iter().any(|note| note.contains(part));
+        assert!(has("`--repeats 6` is enough"), "{notes:?}");
+        assert!(has("train \\`1\\`"), "{notes:?}");
+    }
 }

@@ -257,6 +257,48 @@ fn every_example_runs_where_its_programs_are() {
 
 #[cfg(unix)]
 #[test]
+fn where_the_first_program_fails_the_next_one_is_compared_with_and_names_have_their_commands() {
+    let job = Job(tempfile::tempdir().unwrap());
+    for (name, ends) in [("z", "exit 1"), ("y", "sleep 0.05"), ("b", "sleep 0.1")] {
+        std::fs::write(job.path(&format!("{name}.sh")), ends).unwrap();
+    }
+    let words = ["time", "sh z.sh", "sh y.sh", "sh b.sh", "sh b.sh 7", "--repeats", "2"];
+    let text = said(&job.trainmark(&[&words[..], &["--out", "out"]].concat()));
+    let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(flat.contains("compared with y/default, not z/default"), "{text}");
+    assert!(flat.contains("sh b.sh b 2: ") && flat.contains("sh b.sh 7"), "{text}");
+    let markdown = said(&job.trainmark(&["report", "--input", "out", "--markdown", "-"]));
+    assert!(markdown.contains("\n- b 2: ") && markdown.contains("sh b.sh 7\n"), "{markdown}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_throughput_that_cannot_be_computed_is_missing_for_its_reason() {
+    let job = Job(tempfile::tempdir().unwrap());
+    std::fs::create_dir(job.path("job")).unwrap();
+    let suite = r#"
+        name = "s"
+        [task]
+        name = "t"
+        throughput = { unit = "samples", per_run = "{b} / {z}" }
+        [config]
+        b = 16
+        z = 0
+        [[trainers]]
+        name = "T"
+        program = "echo"
+        command = ["{program}", ':::TRAINMARK {{"event":"trained","train_s":0.001}}']
+        backends = ["default"]
+        models.m = { prefix = "m" }
+    "#;
+    std::fs::write(job.path("job/suite.toml"), suite).unwrap();
+    let record = &job.run("out", &[])[0];
+    assert!(record["throughput"]["value"].is_null(), "{record}");
+    assert_eq!(record["missing"]["throughput"], "per_run: its value is inf");
+}
+
+#[cfg(unix)]
+#[test]
 fn two_programs_are_compared_without_a_suite() {
     let job = Job::of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/shell"));
     let words = ["time", "echo loss: 0.5", "sleep 0.1; echo loss: 0.25", "--repeats", "2"];
