@@ -476,13 +476,13 @@ mod tests {
     #[test]
     fn a_badge_says_of_how_many_rows_the_samples_are_few() {
         for (samples, expected) in [
-            (&[1, 1][..], "a single sample per row"),
+            (&[1, 1][..], "only 1 sample per row"),
             (&[5, 5], "only 5 samples per row"),
-            (&[6, 1], "1 of 2 rows has a single sample"),
-            (&[1, 9, 1], "2 of 3 rows have a single sample"),
-            (&[6, 3], "1 of 2 rows has only 3 samples"),
-            (&[1, 4, 6], "2 of 3 rows have only 1 to 4 samples"),
-            (&[1, 4], "2 rows have only 1 to 4 samples"),
+            (&[6, 1], "1 of 2 rows with only 1 sample"),
+            (&[1, 9, 1], "2 of 3 rows with only 1 sample"),
+            (&[6, 3], "1 of 2 rows with only 3 samples"),
+            (&[1, 4, 6], "2 of 3 rows with only 1 to 4 samples"),
+            (&[1, 4], "only 1 to 4 samples per row"),
         ] {
             let names: Vec<String> = (0..samples.len()).map(|it| format!("t{it}")).collect();
             let rows: Vec<_> =
