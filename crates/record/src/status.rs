@@ -28,7 +28,7 @@ pub enum Status {
     OutOfMemory,
     /// Still running when its time was up.
     TimedOut,
-    /// Stopped by the user.
+    /// Stopped by a signal or by `--run-timeout`.
     Interrupted,
     /// Ended well without a word.
     NoOutput,

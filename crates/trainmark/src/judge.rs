@@ -67,7 +67,8 @@ pub fn ended(outcome: &Outcome, timeout: Duration) -> Option<(Status, String)> {
             let words = format!("still running after {limit:#}, the limit (--timeout){last_words}");
             Some((Status::TimedOut, words))
         }
-        Exit::Cancelled => Some((Status::Interrupted, "stopped by the user".to_owned())),
+        // Who stopped it is known to the one that holds the token.
+        Exit::Cancelled => Some((Status::Interrupted, "stopped".to_owned())),
         Exit::OverMemoryLimit => {
             let evidence = out_of_memory.as_deref().unwrap_or("killed by the harness");
             Some((Status::OutOfMemory, format!("{exit}: {evidence}")))

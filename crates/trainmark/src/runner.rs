@@ -22,7 +22,7 @@ use crate::transcript::Transcript;
 use anyhow::{Context, Result, anyhow};
 use measure::Attempt;
 use measure::environment::Environment;
-use measure::launch::{self, CancelToken, MemoryLimit, Outcome, Stream};
+use measure::launch::{self, CancelToken, MemoryLimit, Outcome, STOPPED_BY_USER, Stream};
 use measure::machine::Machine;
 use measure::meter::Reading;
 use measure::provenance::{self, Moment};
@@ -37,6 +37,8 @@ use record::{
     Sample, Status, Timing, TrainerRecord, noise_store, race, roofline,
 };
 use serde::{Deserialize, Serialize};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -109,14 +111,24 @@ fn new_run(loaded: &LoadedSuite, quick: bool) -> RunIdentity {
     }
 }
 
-/// A token that Ctrl-C, SIGTERM and SIGHUP cancel.
+/// A token that Ctrl-C, SIGTERM and SIGHUP cancel; its reason says which of them came first.
 ///
 /// # Errors
 /// If the system does not let us listen.
 pub fn cancelled_by_signals() -> Result<CancelToken> {
     let cancel = CancelToken::default();
     let handle = cancel.clone();
-    ctrlc::set_handler(move || handle.cancel()).context("cannot listen for Ctrl-C")?;
+    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]);
+    let mut signals = signals.context("cannot listen for Ctrl-C and other signals")?;
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            handle.cancel_because(match signal {
+                SIGTERM => "stopped by SIGTERM",
+                SIGHUP => "stopped by SIGHUP",
+                _ => STOPPED_BY_USER,
+            });
+        }
+    });
     Ok(cancel)
 }
 

@@ -11,9 +11,11 @@ use super::tree::Tree;
 use super::watch::Watch;
 use crate::meter::Events;
 use nix::sys::signal::SigSet;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// The main function of the launcher: the harness's binary calls it if its first argument is
@@ -35,7 +37,9 @@ fn serve() -> io::Result<()> {
     // Polite signals to everything called trainmark must not orphan the trainer; the launcher goes
     // when its tree has gone. They are caught and not blocked or ignored: a handler is all that the
     // trainer does not inherit. The harness has blocked them until here.
-    ctrlc::set_handler(|| {}).map_err(io::Error::other)?;
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::default())?;
+    }
     SigSet::empty().thread_set_mask()?;
     let tree = Tree::adopt()?;
     let harness = UnixStream::from(rustix::stdio::stdin().try_clone_to_owned()?);
