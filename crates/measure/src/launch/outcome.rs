@@ -56,7 +56,7 @@ pub const STOP: u8 = b's';
 /// Kill the tree now.
 pub const KILL: u8 = b'k';
 
-/// How the trainer's main process ended.
+/// How the trainer ended: its main process, or what that left behind, if it was still at work when it was stopped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Exit {

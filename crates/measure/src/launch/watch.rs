@@ -105,7 +105,7 @@ pub struct Watch<'a> {
     sampler: TreeSampler,
     tree: &'a Tree,
     state: State,
-    /// Why a trainer was stopped while its main process still ran.
+    /// Why a trainer was stopped while its main process, or what it left behind, still ran.
     stopped: Option<Exit>,
     /// Evidence that it exceeded its memory limit.
     evidence: Option<String>,
@@ -184,7 +184,7 @@ impl<'a> Watch<'a> {
             }
             Event::NoChildLeft => self.children_gone = true,
             Event::Word(word @ (STOP | KILL)) => {
-                self.stop(Exit::Cancelled, now);
+                self.stop(Some(Exit::Cancelled), now);
                 if word == KILL {
                     self.kill(now);
                 }
@@ -241,7 +241,7 @@ impl<'a> Watch<'a> {
             let resident = self.sampler.look(self.memory.is_watched());
             if let Some(evidence) = self.memory.is_over(resident, || self.tree.pids()) {
                 // No grace: it would go on growing.
-                self.stop(Exit::OverMemoryLimit, now);
+                self.stop(Some(Exit::OverMemoryLimit), now);
                 self.evidence.get_or_insert(evidence);
                 self.kill(now);
             }
@@ -251,7 +251,11 @@ impl<'a> Watch<'a> {
             return;
         }
         match self.state {
-            State::Running | State::Straggling => self.stop(Exit::TimedOut, now),
+            State::Running => self.stop(Some(Exit::TimedOut), now),
+            State::Straggling => {
+                let is_late = self.deadline.is_some_and(|deadline| now >= deadline);
+                self.stop(is_late.then_some(Exit::TimedOut), now);
+            }
             State::Stopping => self.kill(now),
             State::Killing { give_up } if now >= give_up => {
                 self.state = State::Over { survivors: self.tree.alive().max(1) };
@@ -264,16 +268,20 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Asks the tree to end, if nobody has yet. The reason is that of a main process that still runs.
-    fn stop(&mut self, why: Exit, now: Instant) {
+    /// Asks the tree to end, if nobody has yet; without a reason if the grace of those that outlive the main process
+    /// is over. A training whose main process ended well ends for that reason only if it still went on.
+    fn stop(&mut self, why: Option<Exit>, now: Instant) {
         match self.state {
-            State::Running => self.stopped = Some(why),
+            State::Running => self.stopped = why,
             State::Straggling => {
                 self.stragglers.stopped = true;
                 if let Some(work) = &mut self.work {
                     self.stragglers.cut_off = work.goes_on;
                     work.until = work.until.max(self.last_reaped);
                 }
+                let ended_well = self.ended.is_some_and(|(status, _)| status.success());
+                let goes_on = self.stragglers.cut_off || why == Some(Exit::OverMemoryLimit);
+                self.stopped = why.filter(|_| ended_well && goes_on);
             }
             _ => return,
         }

@@ -142,6 +142,23 @@ fn a_daemon_that_left_its_session_is_found_stopped_and_counted() {
 }
 
 #[test]
+fn work_that_goes_on_behind_the_main_process_when_the_time_is_up_has_timed_out() {
+    let mut job = fake(&["detach"]);
+    job.timeout = Some(Duration::from_secs(2));
+    let outcome = run_quietly(&job);
+    assert_eq!(outcome.exit, Exit::TimedOut);
+    let wall_s = outcome.meters["wall_s"].value().unwrap();
+    assert!((1.0..4.0).contains(&wall_s), "{wall_s} s");
+    // One that waits has no work to be late with.
+    let script = "setsid sleep 300 > /dev/null 2>&1 < /dev/null &";
+    let mut job = program("/bin/sh", &["-c", script]);
+    job.timeout = Some(Duration::from_secs(2));
+    let outcome = run_quietly(&job);
+    assert_eq!(outcome.exit, Exit::Code(0));
+    assert!(outcome.stragglers.stopped && !outcome.stragglers.cut_off);
+}
+
+#[test]
 fn a_daemon_that_only_waits_costs_no_wall_time_when_it_is_stopped() {
     let script = "setsid sleep 300 > /dev/null 2>&1 < /dev/null & sleep 0.3";
     let outcome = run_quietly(&program("/bin/sh", &["-c", script]));
