@@ -9,14 +9,14 @@ pub const FAILURE: u8 = 1;
 /// The command line is wrong.
 pub const USAGE: u8 = 2;
 /// The data cannot be read, or is not what it claims to be (`EX_DATAERR`). `trainmark compare` ends with it
-/// when two sides cannot be compared: 1 is a shown regression alone.
+/// when two sides cannot be compared: 1 is a shown regression, or a comparison that cannot be printed.
 pub const DATA: u8 = 65;
 /// This machine lacks what the backend needs (`EX_UNAVAILABLE`). Not a failure.
 pub const UNAVAILABLE: u8 = 69;
 /// Training broke down: a loss that is not finite (`EX_SOFTWARE`).
 pub const NOT_FINITE: u8 = 70;
-/// Too little is known to say that nothing became worse (`EX_TEMPFAIL`): `trainmark compare` wants more
-/// samples.
+/// Too little is known (`EX_TEMPFAIL`): `trainmark compare` wants more samples to say that nothing became worse, or
+/// `trainmark verify` could verify no row.
 pub const INCONCLUSIVE: u8 = 75;
 /// The time for all of it was up (as GNU's `timeout`).
 pub const TIMED_OUT: u8 = 124;

@@ -22,6 +22,8 @@ use std::path::PathBuf;
 /// returns its losses and parameters. The grades go into `verification.json` in the folder of the results. Every
 /// report shows them, and ranks no trainer that is different. The filters are those of `trainmark run`. A row of
 /// a report counts as verified if its configuration was verified; only the epochs and the seed may differ.
+///
+/// The exit code is 1 if a row is different or failed. It is 75 if no row was verified.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -89,7 +91,14 @@ pub fn run(args: &Args) -> Result<u8> {
     if cancel.is_cancelled() {
         return Ok(protocol::exit::INTERRUPTED);
     }
-    Ok(if wrong { protocol::exit::FAILURE } else { protocol::exit::SUCCESS })
+    if wrong {
+        return Ok(protocol::exit::FAILURE);
+    }
+    if found.iter().any(|it| it.grade.is_equal()) {
+        return Ok(protocol::exit::SUCCESS);
+    }
+    eprintln!("error: nothing was verified, so nothing is known");
+    Ok(protocol::exit::INCONCLUSIVE)
 }
 
 /// The rows with the short training that the task gives, for trainers that do not take part in verification. Rows

@@ -197,11 +197,22 @@ fn whoever_takes_no_part_breaks_down_or_garbles_has_no_grade_and_a_reason() {
         assert_eq!(*grade, expected, "{}", said(&output));
         assert!(reason.contains(words), "{reason}");
     }
-    // A model that nobody here knows is no failure.
+    // A model that nobody here knows is no failure, but nothing is known of it either.
     let (output, found) = Place::new().verify("resnet", &["right"]);
-    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(75), "{}", said(&output));
+    assert!(said(&output).contains("error: nothing was verified"), "{}", said(&output));
     assert_eq!(found[0]["grade"], "not_verified");
     assert!(reason(&found[0]).starts_with("the reference Truth gave no steps: "), "{}", found[0]);
+}
+
+#[test]
+fn one_row_that_was_verified_is_enough_beside_those_that_take_no_part() {
+    let (output, found) = Place::new().verify("mlp", &["silent", "right"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(
+        (&found[0]["grade"], &found[1]["grade"]),
+        (&"not_verified".into(), &"float32".into())
+    );
 }
 
 #[test]
