@@ -4,7 +4,7 @@
 
 pub mod change;
 pub mod comparison;
-mod consistency;
+pub mod consistency;
 pub mod figures;
 pub mod file_name;
 pub mod fingerprint;

@@ -62,6 +62,13 @@ pub fn short_digest(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// One unit of the last digit of a figure, 1 at most.
+pub fn grain(figure: f64) -> f64 {
+    let text = figure.to_string();
+    let decimals = text.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+    10_f64.powi(-(decimals as i32))
+}
+
 /// `1 row`, `2 rows`, `12,345 rows`.
 pub fn count(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };

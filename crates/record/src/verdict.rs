@@ -205,8 +205,10 @@ fn judge(
         Scale::Difference => -shown.size / size,
     };
     // The ends of the scale of numbers have no ratio that can be written down.
-    let is_known = |it: Interval| it.low.is_finite() && it.high.is_finite();
-    let is_known = shown.size.is_finite() && shown.interval.is_none_or(is_known);
+    let is_written =
+        |it: f64| it.is_finite() && (scale == Scale::Difference || it.recip().is_finite());
+    let is_known = |it: Interval| is_written(it.low) && is_written(it.high);
+    let is_known = is_written(shown.size) && shown.interval.is_none_or(is_known);
     let verdict = found.verdict(floor);
     is_known.then_some(Change { scale, gain: shown.size, interval: shown.interval, verdict, loss })
 }
@@ -307,7 +309,10 @@ mod tests {
     fn one_sample_against_many_shows_nothing_and_what_has_no_ratio_is_not_compared() {
         assert_eq!(judged(Better::Lower, &[1.0; 60], &[9.0]).1, Verdict::Inconclusive);
         assert_eq!(judged(Better::Lower, &[1.0; 400], &[9.0; 3]).1, Verdict::Inconclusive);
-        assert!(compare_values(Better::Lower, &[1e308; 6], &[1e-308; 6], 0.0).is_none());
+        for (base, new) in [(1e308, 1e-308), (0.2, 1e308), (1e308, 0.2)] {
+            assert!(compare_values(Better::Lower, &[base; 6], &[new; 6], 0.0).is_none());
+            assert!(compare_values(Better::Lower, &[base], &[new], 0.0).is_none());
+        }
         assert_eq!(judged(Better::Lower, &[1e308; 6], &[1e308; 6]).1, Verdict::NoDifference);
     }
 }

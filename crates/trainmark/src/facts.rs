@@ -5,6 +5,7 @@ pub use crate::printed::Fact;
 use crate::printed::Printed;
 use crate::task::Task;
 use record::RankRecord;
+use record::consistency::overrun;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::mem::discriminant;
@@ -226,14 +227,12 @@ pub fn contradiction(facts: &Facts, task: &Task, surely: &Surely) -> Option<Stri
         return Some("it says that the training took 0 s".to_owned());
     }
     let (clocked_s, grain) = facts.clocked();
-    if let Some(wall_s) = surely.wall_s
-        && clocked_s > wall_s + CLOCK_TOLERANCE_S + grain
-    {
+    if let Some(wall_s) = surely.wall_s {
         let beyond = facts.ranks().into_iter().find(|it| it.train_s > Some(wall_s));
         let whose = beyond.map_or("its".to_owned(), |it| format!("rank {}'s", it.rank));
-        return Some(format!(
-            "{whose} clock says {clocked_s:.2} s, but its process ran for only {wall_s:.2} s"
-        ));
+        if let Some(reason) = overrun(&whose, clocked_s, grain, wall_s) {
+            return Some(reason);
+        }
     }
     let epochs_s: f64 = surely.epochs.iter().map(|epoch| epoch.1).sum();
     if let Some(train_s) = train_s

@@ -1,5 +1,6 @@
 //! What programs print: facts, and numbers whose own digits say how well they are known.
 
+use record::number;
 use std::str::FromStr;
 
 /// What a program can say.
@@ -76,7 +77,7 @@ pub struct Printed {
 /// As an event has it: a whole number is exact, and one that was rounded has a point.
 impl From<f64> for Printed {
     fn from(value: f64) -> Printed {
-        let grain = value.to_string().parse::<Printed>().map_or(0.0, |it| it.grain);
+        let grain = number::grain(value);
         Printed { value, grain: if grain < 1.0 { grain } else { 0.0 } }
     }
 }

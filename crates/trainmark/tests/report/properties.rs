@@ -152,6 +152,25 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
+    fn no_report_prints_a_number_that_is_none(
+        seconds in prop::collection::vec(
+            prop::sample::select(vec![0.2, 1.0, 1e308, 1.7e308, 1e-300, 5e-324]), 2..6),
+    ) {
+        let row = |(index, seconds): (usize, &f64)| json!({
+            "executable": "e", "model": "m", "backend": format!("b{index}"), "schema_version": 1,
+            "status": "measured", "timing": {"train_s": seconds, "wall_s": seconds},
+            "metrics": {"training_time_seconds": seconds, "peak_memory_mb": seconds,
+                        "test_accuracy_percent": 95.0},
+        });
+        let summary = summary_of(&seconds.iter().enumerate().map(row).collect::<Vec<_>>());
+        for text in [as_text(&summary), as_markdown(&summary), as_json(&summary)] {
+            let mut words = text.split(|c: char| !c.is_alphanumeric());
+            let none = words.find(|word| ["inf", "infx", "NaN", "NaNx"].contains(word));
+            prop_assert_eq!(none, None, "{}", text);
+        }
+    }
+
+    #[test]
     fn any_bytes_are_a_result_or_a_reason(bytes in any::<Vec<u8>>()) {
         let reason = Record::parse(&bytes).unwrap_err().to_string();
         prop_assert!(!reason.is_empty() && !reason.contains('\n'));

@@ -140,7 +140,7 @@ fn trainer(row: &Row) -> TrainerRecord {
             .into(),
         sha256: Some("ab".repeat(32)),
         version: Some("1.0".into()),
-        device: Some("AMD EPYC 9B45".into()),
+        device: Some(if row.backend == "cuda" { "NVIDIA H100" } else { "AMD EPYC 9B45" }.into()),
         threads: Some(2),
         precision: Some("float32".into()),
         parameters: Some(if row.model == "mlp" { 794 * row.hidden + 10 } else { 13_610 }),
