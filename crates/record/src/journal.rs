@@ -10,8 +10,8 @@
 //! Each line says of which run, row and round it is, so that no damage to one line moves another into the
 //! wrong run, and begins with a checksum of the rest. A line that is damaged is named and left out; one that
 //! stands there twice counts once. Nothing that was not understood is ever overwritten: before a journal begins
-//! anew, one with damaged lines is copied to `journal.jsonl.damaged`. Only a last line without an end, which its
-//! writer's death has cut off, is cut away: nobody was told that it was kept.
+//! anew, one with damaged lines is copied to `journal.jsonl.damaged`. Only a last line that is
+//! cut off, as by its writer's death, is named and cut away.
 //!
 //! The open journal is locked: there is one run at a time in a folder. The lock is the kernel's and
 //! goes with the process, however it dies. Order in the file is what counts; the times in it are for
@@ -466,6 +466,8 @@ struct Scan {
     /// Lines so far, and the numbers of those that cannot be understood.
     lines: usize,
     damaged: Vec<usize>,
+    /// The number of a last line that ends too early.
+    cut_off: Option<usize>,
     /// Numbers of lines that appear twice.
     doubled: Vec<usize>,
     /// Lines of runs whose beginning is not there, or of a newer harness.
@@ -490,8 +492,11 @@ impl Scan {
             }
             let ended = line.ends_with(b"\n");
             let entry = Entry::parse(line.strip_suffix(b"\n").unwrap_or(&line));
-            if bytes == 0 || !ended && entry.is_none() {
-                // The end, or cut off by the death of its writer.
+            if bytes == 0 {
+                return Ok(());
+            }
+            if !ended && entry.is_none() {
+                self.cut_off = Some(self.lines + 1);
                 return Ok(());
             }
             (self.lines, self.len, self.unended) = (self.lines + 1, self.len + bytes, !ended);
@@ -536,8 +541,10 @@ impl Scan {
 
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
+        let cut_off: Vec<usize> = self.cut_off.into_iter().collect();
         for (numbers, what) in [
             (&self.damaged, "damaged and left out"),
+            (&cut_off, "cut off and left out"),
             (&self.doubled, "there twice and counted once"),
         ] {
             let word = if numbers.len() == 1 { "line" } else { "lines" };
@@ -610,7 +617,11 @@ mod tests {
             // Only its end is missing.
             lines += usize::from(whole.get(cut) == Some(&b'\n'));
             let mut journal = Journal::open(folder.path()).unwrap();
-            assert_eq!(journal.warnings, Vec::<String>::new());
+            let partial = !matches!(whole[..cut].last(), None | Some(b'\n'))
+                && whole.get(cut) != Some(&b'\n');
+            let named = format!("{NAME}: line {}: cut off and left out", lines + 1);
+            let expected: Vec<String> = partial.then_some(named).into_iter().collect();
+            assert_eq!(journal.warnings, expected, "cut after {cut} bytes");
             let found = journal.unfinished().map(|run| run.ran.len());
             assert_eq!(found, lines.checked_sub(2), "cut after {cut} bytes");
             journal.begin(began("b", "2026")).unwrap();

@@ -283,6 +283,9 @@ fn another_program_is_another_row_whose_old_results_stay() {
         .collect();
     accuracies.sort();
     assert_eq!(accuracies, ["1 12.0", "1 95.67", "2 12.0"]);
+    // Rounds of two programs are not two statements of one sample.
+    let output = place.trainmark("report").args(["--input", "out"]).output().unwrap();
+    assert!(!said(&output).contains("misreported"), "{}", said(&output));
 }
 
 #[test]
@@ -520,7 +523,7 @@ fn the_trainer_of_a_killed_harness_does_not_disturb_the_one_that_goes_on() {
 }
 
 #[test]
-fn a_damaged_line_of_the_journal_is_named_and_only_its_training_runs_again() {
+fn the_training_of_a_damaged_line_of_the_journal_is_taken_from_its_result_file() {
     let place = Place::new();
     let script = format!(
         "echo x >> starts; [ $(wc -l < starts) != 3 ] || kill -9 $(ps -o ppid= -p $PPID); {PLAIN}"
@@ -545,7 +548,89 @@ fn a_damaged_line_of_the_journal_is_named_and_only_its_training_runs_again() {
         .map(|sample| sample["round"].as_u64().unwrap())
         .collect();
     assert_eq!((results.len(), rounds.len()), (1, 3), "{rounds:?}");
-    assert_eq!(starts(&place), 5, "two before, one killed, and of those two again");
+    assert_eq!(starts(&place), 4, "two before, one killed, and only that one again");
+}
+
+/// Two rows, of which the first has its result file when the harness is killed.
+fn killed_after_the_first_of_two_rows() -> Place {
+    let place = Place::new();
+    let suite = waiting_at(&place, 2);
+    let mut harness = start(&place, &suite, &["--epochs", "1,2"]);
+    eventually("the second training begins", || starts(&place) == 2);
+    harness.kill().unwrap();
+    harness.wait().unwrap();
+    std::fs::write(place.path("go"), "").unwrap();
+    assert_eq!(place.results().len(), 1);
+    place
+}
+
+#[test]
+fn a_row_that_the_journal_has_lost_keeps_its_result_file_and_gets_no_second_one() {
+    let damaged = "line 3: damaged and left out";
+    // Without the file there is nothing to take.
+    for (named, trainings) in [(damaged, 3), ("line 3: cut off and left out", 3), (damaged, 4)] {
+        let place = killed_after_the_first_of_two_rows();
+        let journal = place.path("out/journal.jsonl");
+        let text = std::fs::read_to_string(&journal).unwrap();
+        assert_eq!(text.lines().count(), 3, "opened, began, and one that ran: {text}");
+        let text = match named == damaged {
+            true => text.replace("\"measured\"", "\"measurad\""),
+            false => text[..text.len() - 40].to_owned(),
+        };
+        std::fs::write(&journal, text).unwrap();
+        let file = place.result_names().remove(0);
+        let path = place.path("out").join(&file);
+        let before = std::fs::read(&path).unwrap();
+        if trainings == 4 {
+            std::fs::remove_file(&path).unwrap();
+        }
+        let resume = || place.trainmark("run").args(["--resume", "--out", "out"]).output().unwrap();
+        let output = resume();
+        assert!(output.status.success(), "{}", said(&output));
+        assert!(said(&output).contains(named), "{}", said(&output));
+        let taken = format!("1 sample that the journal has lost: taken from {file}");
+        assert_eq!(said(&output).contains(&taken), trainings == 3, "{}", said(&output));
+        assert_eq!((starts(&place), place.results().len()), (trainings, 2));
+        if trainings == 3 {
+            assert_eq!(std::fs::read(&path).unwrap(), before, "{}", said(&output));
+        }
+        let output = place.trainmark("report").args(["--input", "out"]).output().unwrap();
+        assert!(!said(&output).contains("twice"), "{}", said(&output));
+        assert!(!said(&output).contains("misreported"), "{}", said(&output));
+    }
+}
+
+#[test]
+fn a_sample_that_the_journal_has_lost_is_not_taken_from_another_program() {
+    let place = killed_after_the_first_of_two_rows();
+    let journal = place.path("out/journal.jsonl");
+    let text = std::fs::read_to_string(&journal).unwrap();
+    std::fs::write(&journal, text.replace("\"measured\"", "\"measurad\"")).unwrap();
+    place.suite(&format!("echo x >> starts; {PLAIN} # another"), "root = '.'");
+    let output = place.trainmark("run").args(["--resume", "--out", "out"]).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!((starts(&place), place.results().len()), (4, 3), "{}", said(&output));
+    assert!(said(&output).contains("its program or command has changed"), "{}", said(&output));
+    let output = place.trainmark("report").args(["--input", "out"]).output().unwrap();
+    assert!(!said(&output).contains("misreported"), "{}", said(&output));
+}
+
+#[test]
+fn a_run_says_which_signal_stopped_it() {
+    for (signal, reason) in [("TERM", "stopped by SIGTERM"), ("HUP", "stopped by SIGHUP")] {
+        let place = Place::new();
+        let suite = waiting_at(&place, 1);
+        let mut command = place.trainmark("run");
+        command.arg("--suite").arg(&suite).args(["--data", "data", "--out", "out"]);
+        let harness = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        eventually("the training begins", || starts(&place) == 1);
+        let signal = format!("-{signal}");
+        Command::new("kill").args([&signal, &harness.id().to_string()]).status().unwrap();
+        let output = harness.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{}", said(&output));
+        assert!(said(&output).contains(&format!("The run was {reason}: ")), "{}", said(&output));
+        assert_eq!(place.results()[0]["reason"], reason);
+    }
 }
 
 #[test]
