@@ -364,7 +364,12 @@ impl Summary {
                 let change = compare_rows(self.figure(key)?, base, &row.record, against == place)?;
                 Some((key, change))
             };
+            // Of a ratio that is no number another clock's would be shown in its place.
+            let has_both = clock.of(base).is_some() && clock.of(&row.record).is_some();
             let own = CLOCKS.iter().filter(|key| **key == clock.key);
+            if has_both && own.clone().find_map(|key| by(key)).is_none() {
+                continue;
+            }
             let all: Vec<(&str, Change)> = own.chain(&CLOCKS).filter_map(|key| by(key)).collect();
             let known = |it: &&(&str, Change)| it.1.verdict != Verdict::Inconclusive;
             let change = all.iter().find(known).or(all.first()).copied();
@@ -552,6 +557,17 @@ mod tests {
     fn compared(records: Vec<Record>) -> Vec<(Option<u32>, Option<f64>)> {
         let rows = summary(records).rows;
         rows.iter().map(|row| (row.rank, row.speed_up.map(|it| it.gain))).collect()
+    }
+
+    #[test]
+    fn a_ratio_that_is_no_number_is_not_replaced_by_that_of_another_clock() {
+        let rows = [("cpu", 0.2), ("a", 1e308)].map(|(backend, train_s)| {
+            let mut record = trained(backend, train_s, json!({}));
+            record.metrics.training_time_seconds = Some(1.0);
+            record
+        });
+        let gains: Vec<_> = compared(rows.to_vec()).into_iter().map(|it| it.1).collect();
+        assert_eq!(gains, [Some(1.0), None]);
     }
 
     #[test]
