@@ -9,7 +9,7 @@ pub const FAILURE: u8 = 1;
 /// The command line is wrong.
 pub const USAGE: u8 = 2;
 /// The data cannot be read, or is not what it claims to be (`EX_DATAERR`). `trainmark compare` ends with it
-/// when two sides cannot be compared: 1 is a shown regression, or a comparison that cannot be printed.
+/// when two sides cannot be compared or the comparison cannot be printed: 1 is a shown regression alone.
 pub const DATA: u8 = 65;
 /// This machine lacks what the backend needs (`EX_UNAVAILABLE`). Not a failure.
 pub const UNAVAILABLE: u8 = 69;
