@@ -20,5 +20,5 @@ pub const NOT_FINITE: u8 = 70;
 pub const INCONCLUSIVE: u8 = 75;
 /// The time for all of it was up (as GNU's `timeout`).
 pub const TIMED_OUT: u8 = 124;
-/// Interrupted by the user (128 + SIGINT).
+/// Stopped by a signal: by the user (128 + SIGINT), and by SIGTERM or SIGHUP too.
 pub const INTERRUPTED: u8 = 130;

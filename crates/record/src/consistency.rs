@@ -8,7 +8,7 @@ use crate::sample::{Sample, Timing};
 use crate::status::Status;
 
 /// Clocks are read at different moments: so many seconds are no contradiction.
-const CLOCK_TOLERANCE_S: f64 = 0.05;
+pub const CLOCK_TOLERANCE_S: f64 = 0.05;
 
 /// Why a clock of a process cannot have counted so many seconds, known to `grain_s`, if it cannot: the process did not
 /// run for as long.
@@ -45,7 +45,7 @@ impl Record {
     }
 
     /// A sample in a file is judged by the rules that judge one while it runs, as far as the file has what they judge.
-    /// Returns whether one breaks them.
+    /// Returns whether one that counts breaks them.
     fn hold_to_rules(&mut self) -> bool {
         let Record { trainer, capability, backend, .. } = &*self;
         let judged = |sample: &Sample| {
@@ -61,7 +61,7 @@ impl Record {
         for (sample, judged) in self.samples.iter_mut().zip(judged) {
             if let Some((status, reason)) = judged.filter(|_| sample.status.completed()) {
                 (sample.status, sample.reason) = (status, Some(reason));
-                breaks = true;
+                breaks |= !sample.superseded;
             }
         }
         if let Some(reason) = self.timing.overrun(false).filter(|_| self.samples.is_empty())

@@ -62,11 +62,17 @@ pub fn short_digest(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// One unit of the last digit of a figure, 1 at most.
+/// One unit of the last digit of a figure that is not 0, or of the second if there is but one before zeros.
 pub fn grain(figure: f64) -> f64 {
     let text = figure.to_string();
-    let decimals = text.split_once('.').map_or(0, |(_, decimals)| decimals.len());
-    10_f64.powi(-(decimals as i32))
+    let whole = text.trim_end_matches('0');
+    let exponent = match text.split_once('.') {
+        Some((_, decimals)) => -(decimals.len() as i32),
+        None if figure == 0.0 => 0,
+        None => (text.len() - whole.len()) as i32,
+    };
+    let unit = 10_f64.powi(exponent);
+    if exponent > 0 { unit.min(figure.abs() / 10.0) } else { unit }
 }
 
 /// `1 row`, `2 rows`, `12,345 rows`.
@@ -127,6 +133,11 @@ mod tests {
         ] {
             assert_eq!(tidy(figure), text.parse::<f64>().unwrap(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_last_digit_of_a_figure_says_how_well_it_is_known() {
+        assert_eq!([12.34, 12.0, 1200.0, 1000.0, 0.0].map(grain), [0.01, 1.0, 100.0, 100.0, 1.0]);
     }
 
     #[test]

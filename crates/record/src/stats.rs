@@ -259,8 +259,7 @@ pub fn noise(log_ratios: &[f64]) -> Option<f64> {
 const TWO_SIDED: f64 = 1.959_964;
 /// The normal quantile of 96.5 %, to be on the safe side of 95 %.
 const POWER: f64 = 1.811_911;
-/// Rounds that an interval takes, and that the test loses because it is discrete.
-const FEWEST_ROUNDS: usize = 6;
+/// Rounds that the test loses because it is discrete.
 const ROUNDS_FOR_DISCRETENESS: usize = 3;
 /// Of the signed-rank test, against the mean of normal noise.
 const EFFICIENCY: f64 = 3.0 / std::f64::consts::PI;
@@ -278,7 +277,7 @@ pub fn smallest_shown(deviation: f64, floor: f64, rounds: usize) -> Option<f64> 
     let effective = rounds.checked_sub(ROUNDS_FOR_DISCRETENESS)?;
     let by_chance = largest_by_chance(deviation, effective);
     let margin = POWER / TWO_SIDED * by_chance;
-    (rounds >= FEWEST_ROUNDS).then(|| (by_chance.max(floor.ln_1p()) + margin).exp_m1())
+    (rounds >= FEWEST_IN_TURNS).then(|| (by_chance.max(floor.ln_1p()) + margin).exp_m1())
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ fn is_row(reference: &Reference, record: &Record) -> bool {
 pub struct Options {
     /// Speed-ups are against this row, which must be there. Without it: the preferred one if it was
     /// measured, else the executable that was measured on `cpu` in the most groups, else the row that was; of
-    /// equals the one that began first, or that its suite names first.
+    /// equals the one that its suite names first, or that began first.
     pub reference: Option<Reference>,
     pub preferred: Option<Reference>,
     /// Keep only the newest of rows that differ in nothing but when they ran.
@@ -285,7 +285,7 @@ impl Summary {
             }
         };
         // What is in the most groups leaves the fewest rows alone. The order of the files says nothing.
-        let first = |row: &Row| (row.moment().to_owned(), row.record.place);
+        let first = |row: &Row| (row.record.place, row.moment().to_owned());
         let mut groups: HashMap<String, (Reference, BTreeSet<usize>, _)> = HashMap::new();
         for row in ranked() {
             let reference = name(row);

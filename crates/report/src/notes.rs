@@ -54,7 +54,7 @@ pub fn notes(summary: &Summary, speed_ups: bool, marks: Option<Shown>) -> Vec<No
     notes.extend(side_by_side(summary));
     notes.extend(few(summary));
     notes.extend(speed_ups.then(|| apart(summary)).flatten());
-    notes.extend(stands_in(summary));
+    notes.extend(speed_ups.then(|| stands_in(summary)).flatten());
     notes.extend(speed_ups.then(|| speed_up(summary)).flatten());
     notes.extend(shown(summary));
     convergence(summary, &mut notes);
@@ -255,8 +255,8 @@ fn outliers(summary: &Summary) -> Option<Note> {
     }
     let text = format!(
         "Outliers, more than five robust standard deviations from their row's median time: {number} of {}. They are \
-         kept and counted like the others. Medians hardly move by them; intervals of fewer than nine samples reach to \
-         them.",
+         kept and counted like the others. They hardly move a median; the interval of fewer than nine samples extends \
+         to them.",
         count(all, "sample")
     );
     (number > 0).then(|| note(text))
@@ -426,7 +426,11 @@ pub fn commands(summary: &Summary) -> Vec<String> {
             shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "));
         Some(format!("{}: {}", visible(name, 60), visible(&words, 200)))
     };
-    names.iter().filter_map(command).take(LISTED).collect()
+    let mut lines: Vec<String> = names.iter().filter_map(command).collect();
+    let more = lines.len().saturating_sub(LISTED);
+    lines.truncate(LISTED);
+    lines.extend((more > 0).then(|| format!("{} more.", count(more, "command"))));
+    lines
 }
 
 /// Copies.

@@ -4,7 +4,6 @@
 //! complete after each. With what the journal holds of an earlier attempt the same rows go on where they
 //! stopped. A run without a folder keeps its samples in memory.
 
-use crate::identity;
 use crate::plan::Row;
 use crate::progress::Progress;
 use crate::runner::{Round, Runner};
@@ -17,10 +16,9 @@ use record::file_name::FileName;
 use record::fingerprint::Fingerprint;
 use record::folder::{Entry, Folder};
 use record::journal::{Journal, PastRun, Ran};
-use record::number::count;
 use record::summary::Options;
 use record::verification::VerificationFile;
-use record::{Record, Reference, Sample, Status, Summary, TrainerRecord, write};
+use record::{Record, Reference, Status, Summary, write};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -79,22 +77,6 @@ impl Standing {
     /// The result file's name, once there is a result.
     pub fn file(&self) -> Option<&str> {
         self.file.as_deref().filter(|_| self.known)
-    }
-
-    /// Takes the beginning from an earlier attempt.
-    fn began_as(&mut self, earlier: &Record) {
-        (self.result.timestamp, self.result.run) = (earlier.timestamp.clone(), earlier.run.clone());
-    }
-
-    /// Becomes a run of its own, unless it is one: rounds of another program are other samples. False if it was.
-    fn begin_apart(&mut self, other: &Record) -> bool {
-        let id = other.run.as_ref().map(|run| &run.id);
-        let Some(run) = self.result.run.as_mut().filter(|run| Some(&run.id) == id) else {
-            return false;
-        };
-        let identity = serde_json::to_vec(&self.identity).unwrap_or_default();
-        run.id = format!("{}-{}", run.id, &sha256_of_bytes(&identity)[..8]);
-        true
     }
 
     /// Takes what one more training brought.
@@ -173,12 +155,22 @@ impl<'a> Campaign<'a> {
     /// Returns what a person should know.
     ///
     /// # Errors
-    /// If a result file or the journal cannot be written.
+    /// If a result file cannot be written.
     pub fn take_up(&mut self, past: PastRun) -> Result<Vec<String>> {
         let mut remarks = Vec::new();
-        let files = self.files_of(&past.began.run.id);
+        let apart = self.apart(&past.began.run.id);
+        let files = self.files_of(&[&past.began.run.id, &apart]);
+        let is_old = |ran: &Ran, row: &Standing| {
+            ran.identity != row.identity
+                && ran.identity.same_row(&row.identity)
+                && !ran.result.samples.is_empty()
+        };
+        let has_changed = |row: &Standing| past.ran.iter().any(|ran| is_old(ran, row));
+        let changed = self.rows.iter().any(has_changed);
         for index in 0..self.rows.len() {
             let standing = &mut self.rows[index];
+            let same = |ran: &&Ran| ran.identity.same_row(&standing.identity);
+            let last = past.ran.iter().rfind(same);
             // An interrupted training is to be run again, and so is what could not be trained then.
             let counts = |ran: &&Ran| {
                 ran.identity == standing.identity
@@ -186,29 +178,36 @@ impl<'a> Campaign<'a> {
                     && ran.result.status != Status::Interrupted
             };
             let parts: Vec<&Ran> = past.ran.iter().filter(counts).collect();
-            let last = past.ran.iter().rfind(|ran| ran.identity.same_row(&standing.identity));
+            if changed && let Some(run) = &mut standing.result.run {
+                // Rounds of another program are other samples, and those that take turns with them are of their run.
+                run.id.clone_from(&apart);
+            }
             if let Some(first) = parts.first() {
-                standing.began_as(&first.result);
+                let first = &first.result;
+                (standing.result.timestamp, standing.result.run) =
+                    (first.timestamp.clone(), first.run.clone());
                 for part in parts {
                     standing.absorb(part.result.clone());
                 }
                 standing.file =
                     past.ran.iter().rfind(|ran| ran.identity == standing.identity).map(file_of);
-            } else if let Some(last) = last
-                && (last.identity == standing.identity || last.result.samples.is_empty())
-            {
-                // Its file is replaced by whatever comes of it now.
-                standing.file = Some(file_of(last));
+            } else if let Some(last) = last {
+                if last.identity == standing.identity || last.result.samples.is_empty() {
+                    // Its file is replaced by whatever comes of it now.
+                    standing.file = Some(file_of(last));
+                } else {
+                    remarks.push(format!(
+                        "{}: its program or command has changed; it runs again, and {} stays",
+                        standing.row.label, last.file
+                    ));
+                }
             }
-            for (file, found) in &files {
-                let other = past.ran.iter().any(|ran| {
-                    file_of(ran) == *file
-                        && ran.identity != self.rows[index].identity
-                        && !ran.result.samples.is_empty()
-                });
-                remarks.extend(self.adopt(index, file, found, other)?);
+            if standing.file.is_none() {
+                // So is one of which the journal has lost all lines.
+                let own = files.iter().find(|(_, found)| is_file_of(found, &standing.result));
+                standing.file = own.map(|(file, _)| file.clone());
             }
-            if self.rows[index].known {
+            if standing.known {
                 self.restore(index).with_context(|| self.cannot_write(index))?;
             }
         }
@@ -217,67 +216,24 @@ impl<'a> Campaign<'a> {
         Ok(remarks)
     }
 
-    /// The result files of a run.
-    fn files_of(&self, run: &str) -> Vec<(String, Record)> {
-        let folder = self.keeper.iter().filter_map(|keeper| keeper.out.read_dir().ok()).flatten();
-        let names = folder.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        let mut names: Vec<String> = names.filter(|name| name.ends_with(".json")).collect();
-        names.sort_unstable();
-        let out = |name: &str| Some(self.keeper.as_ref()?.out.join(name));
-        let found = names.into_iter().filter_map(|name| Some((read(&out(&name)?)?, name)));
-        let own = found.filter(|(it, _)| it.run.as_ref().is_some_and(|own| own.id == run));
-        own.map(|(record, name)| (name, record)).collect()
+    /// The run of rows whose program has changed since `run` began, with the programs that all rows have now.
+    fn apart(&self, run: &str) -> String {
+        let identities: Vec<&Fingerprint> = self.rows.iter().map(|it| &it.identity).collect();
+        let identities = serde_json::to_vec(&identities).unwrap_or_default();
+        format!("{run}-{}", &sha256_of_bytes(&identities)[..8])
     }
 
-    /// Takes from a row's own file the samples that the journal has lost, and keeps them there again. A file of the same
-    /// row by another program, as the journal knows or the file says, stays as it is. Says what a person should know.
-    fn adopt(
-        &mut self,
-        index: usize,
-        file: &str,
-        found: &Record,
-        is_of_another: bool,
-    ) -> Result<Option<String>> {
-        let standing = &mut self.rows[index];
-        let of = |it: &Record| (it.executable.clone(), it.model.clone(), it.backend.clone());
-        let same_row = of(found) == of(&standing.result) && found.config == standing.result.config;
-        let sources = || identity::sources_digest(self.runner.loaded(), &standing.row);
-        let same_program = |it: &TrainerRecord| {
-            it.sha256 == standing.identity.program_sha256 && it.sources_sha256 == Some(sources())
-        };
-        if !same_row {
-            return Ok(None);
-        }
-        let same_program =
-            found.samples.is_empty() || found.trainer.as_deref().is_some_and(same_program);
-        if is_of_another || !same_program {
-            let label = &standing.row.label;
-            let words = format!(
-                "{label}: its program or command has changed; it runs again, and {file} stays"
-            );
-            let is_new = !standing.known && standing.begin_apart(found);
-            return Ok(is_new.then_some(words));
-        }
-        let lost =
-            |it: &&Sample| !standing.done.contains(&it.round) && it.status != Status::Interrupted;
-        let lost: Vec<Sample> = found.samples.iter().filter(lost).cloned().collect();
-        let Some(keeper) = &mut self.keeper else { return Ok(None) };
-        let standing = &mut self.rows[index];
-        if !standing.known {
-            standing.began_as(found);
-        }
-        // A row whose file nobody names any more gets no second one.
-        standing.file.get_or_insert_with(|| file.to_owned());
-        for samples in lost.chunk_by(|one, other| one.round == other.round) {
-            let mut part = without_samples(found);
-            samples.iter().for_each(|sample| part.add_sample(sample.clone()));
-            let identity = standing.identity.clone();
-            keeper.journal.ran(index, identity, file, part.clone())?;
-            standing.absorb(part);
-        }
-        let (label, number) = (&standing.row.label, count(lost.len(), "sample"));
-        let words = || format!("{label}: {number} that the journal has lost: taken from {file}");
-        Ok((!lost.is_empty()).then(words))
+    /// The result files of these runs.
+    fn files_of(&self, runs: &[&str]) -> Vec<(String, Record)> {
+        let Some(Keeper { out, .. }) = &self.keeper else { return Vec::new() };
+        let names = out.read_dir().into_iter().flatten().flatten();
+        let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        let names = names.filter(|name| name.ends_with(".json"));
+        let found = names.filter_map(|name| Some((read(&out.join(&name))?, name)));
+        let is_own = |it: &Record| it.run.as_ref().is_some_and(|run| runs.contains(&&*run.id));
+        let mut files: Vec<_> = found.filter(|(it, _)| is_own(it)).map(|it| (it.1, it.0)).collect();
+        files.sort_by(|one, other| one.0.cmp(&other.0));
+        files
     }
 
     /// All that is known of the rows so far, as reports take it; `None` before anything is, and where nothing is
@@ -360,6 +316,7 @@ impl<'a> Campaign<'a> {
     /// Journal first: what is in it is not lost, whatever happens to the file.
     fn keep(&mut self, index: usize, part: Record) -> Result<()> {
         let standing = &mut self.rows[index];
+        let part = Record { run: standing.result.run.clone(), ..part };
         if let Some(keeper) = &mut self.keeper {
             let file =
                 standing.file.clone().unwrap_or_else(|| standing.name.first_free(&keeper.out));
@@ -447,6 +404,15 @@ impl<'a> Campaign<'a> {
 
 fn without_samples(result: &Record) -> Record {
     Record { samples: Vec::new(), ..result.clone() }
+}
+
+/// Whether a file is of the same run and row as `result`.
+fn is_file_of(found: &Record, result: &Record) -> bool {
+    let of = |it: &Record| {
+        let run = it.run.as_ref().map(|run| run.id.clone());
+        (run, it.executable.clone(), it.model.clone(), it.backend.clone(), it.config.clone())
+    };
+    of(found) == of(result)
 }
 
 /// The name that the journal has for a file, within its folder whatever the journal says.

@@ -5,13 +5,12 @@ pub use crate::printed::Fact;
 use crate::printed::Printed;
 use crate::task::Task;
 use record::RankRecord;
-use record::consistency::overrun;
+use record::consistency::{CLOCK_TOLERANCE_S, overrun};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::mem::discriminant;
 
-/// Clocks are read at different moments: so many seconds, and this share, are no contradiction.
-const CLOCK_TOLERANCE_S: f64 = 0.05;
+/// Beside [`CLOCK_TOLERANCE_S`]: clocks are read at different moments, and this share is no contradiction.
 const CLOCK_TOLERANCE_SHARE: f64 = 0.05;
 /// Sums in float32 and in float64 differ by so much.
 const ROUNDING_SHARE: f64 = 1e-5;

@@ -283,6 +283,9 @@ impl<'a> Transcript<'a> {
                 self.point(CurvePoint { step: None, epoch, seconds, loss: Some(loss), metrics });
             }
             Event::Progress { step, epoch, seconds, loss, metrics } if first => {
+                if let Some(seconds) = seconds.filter(|it| !is_amount(*it)) {
+                    return self.garble(format!("seconds = {seconds}"));
+                }
                 let metrics = self.known(metrics);
                 self.point(CurvePoint { step, epoch, seconds, loss, metrics });
             }
@@ -387,7 +390,7 @@ impl<'a> Transcript<'a> {
                 Fact::Loss => point.loss = Some(printed.value),
                 Fact::Step => (point.step, placed) = (Some(printed.value as u64), true),
                 Fact::Epoch => (point.epoch, placed) = (Some(printed.value), true),
-                Fact::EpochS => {
+                Fact::EpochS if is_amount(printed.value) => {
                     self.curve.seconds += printed.value;
                     point.seconds = Some(self.curve.seconds);
                 }

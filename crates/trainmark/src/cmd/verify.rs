@@ -97,7 +97,7 @@ pub fn run(args: &Args) -> Result<u8> {
     if found.iter().any(|it| it.grade.is_equal()) {
         return Ok(protocol::exit::SUCCESS);
     }
-    eprintln!("error: nothing was verified, so nothing is known");
+    eprintln!("error: no row was verified; each row's line above says why");
     Ok(protocol::exit::INCONCLUSIVE)
 }
 

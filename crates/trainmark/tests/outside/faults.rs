@@ -147,8 +147,6 @@ fn work_that_goes_on_behind_the_main_process_when_the_time_is_up_has_timed_out()
     job.timeout = Some(Duration::from_secs(2));
     let outcome = run_quietly(&job);
     assert_eq!(outcome.exit, Exit::TimedOut);
-    let wall_s = outcome.meters["wall_s"].value().unwrap();
-    assert!((1.0..4.0).contains(&wall_s), "{wall_s} s");
     // One that waits has no work to be late with.
     let script = "setsid sleep 300 > /dev/null 2>&1 < /dev/null &";
     let mut job = program("/bin/sh", &["-c", script]);

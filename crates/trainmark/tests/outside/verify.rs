@@ -200,7 +200,7 @@ fn whoever_takes_no_part_breaks_down_or_garbles_has_no_grade_and_a_reason() {
     // A model that nobody here knows is no failure, but nothing is known of it either.
     let (output, found) = Place::new().verify("resnet", &["right"]);
     assert_eq!(output.status.code(), Some(75), "{}", said(&output));
-    assert!(said(&output).contains("error: nothing was verified"), "{}", said(&output));
+    assert!(said(&output).contains("error: no row was verified"), "{}", said(&output));
     assert_eq!(found[0]["grade"], "not_verified");
     assert!(reason(&found[0]).starts_with("the reference Truth gave no steps: "), "{}", found[0]);
 }
