@@ -402,9 +402,15 @@ pub fn failures(summary: &Summary) -> Vec<String> {
         // Reasons may quote a trainer's output at length.
         format!("{name}: {status}{times}: {}", visible(reason, 300))
     };
-    let mut lines: Vec<String> = reasons.iter().take(LISTED).map(line).collect();
-    let more = reasons.len().saturating_sub(LISTED);
-    lines.extend((more > 0).then(|| format!("{} more.", count(more, "reason"))));
+    first_lines(reasons.iter().map(line), "reason")
+}
+
+/// The first few of many lines, and how many more there are.
+fn first_lines(lines: impl Iterator<Item = String>, what: &str) -> Vec<String> {
+    let mut lines: Vec<String> = lines.collect();
+    let more = lines.len().saturating_sub(LISTED);
+    lines.truncate(LISTED);
+    lines.extend((more > 0).then(|| format!("{} more.", count(more, what))));
     lines
 }
 
@@ -426,11 +432,7 @@ pub fn commands(summary: &Summary) -> Vec<String> {
             shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "));
         Some(format!("{}: {}", visible(name, 60), visible(&words, 200)))
     };
-    let mut lines: Vec<String> = names.iter().filter_map(command).collect();
-    let more = lines.len().saturating_sub(LISTED);
-    lines.truncate(LISTED);
-    lines.extend((more > 0).then(|| format!("{} more.", count(more, "command"))));
-    lines
+    first_lines(names.iter().filter_map(command), "command")
 }
 
 /// Copies.

@@ -19,6 +19,7 @@ pub mod cli;
 pub mod cmd;
 pub mod command;
 pub mod content;
+pub mod curve;
 pub mod data;
 pub mod executor;
 pub mod expression;

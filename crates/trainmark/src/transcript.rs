@@ -3,6 +3,7 @@
 //! A line is tried as events of ours, as MLPerf's, by the suite's rules, and for the label of a metric
 //! at the start of a statement (`Test Accuracy: 95.67%`). Colours are removed once, before all of that.
 
+use crate::curve::Curve;
 use crate::facts::{self, Fact, Facts, Surely, Who};
 use crate::mllog::{self, Log};
 use crate::printed::Printed;
@@ -11,14 +12,11 @@ use crate::rules::{Rules, plain};
 use crate::score::Measure;
 use crate::task::{Metric, Task};
 use protocol::{Event, Said, split_rank};
-use record::number::count;
 use record::{CurvePoint, TrainerRecord};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A longer line arrives cut.
 const LONGEST_LINE: usize = 64 * 1024;
-/// Points of a curve that are kept; of more, every second one goes.
-const MOST_POINTS: usize = 4000;
 /// Epochs that are kept, to be held against other statements: 16 bytes each.
 const MOST_EPOCHS: usize = 1_000_000;
 /// The beginning of the note on rules that matched nothing.
@@ -55,62 +53,6 @@ pub struct Transcript<'a> {
     pub garbled: Option<String>,
     /// Notes for a reader.
     notes: BTreeSet<String>,
-}
-
-/// How loss and metrics developed.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Curve {
-    points: Vec<CurvePoint>,
-    /// Points that there were.
-    all: usize,
-    /// Each so-manieth point is kept, and the last.
-    stride: usize,
-    since_kept: usize,
-    /// Seconds of the epochs so far.
-    seconds: f64,
-}
-
-impl Curve {
-    /// A position that is as the last point's adds to that.
-    fn add(&mut self, point: CurvePoint) {
-        let same = |last: &CurvePoint| {
-            (last.step, last.epoch) == (point.step, point.epoch)
-                && (last.loss.is_none() || point.loss.is_none())
-                && last.metrics.keys().all(|name| !point.metrics.contains_key(name))
-        };
-        if let Some(last) = self.points.last_mut().filter(|last| same(last)) {
-            last.loss = last.loss.or(point.loss);
-            last.seconds = point.seconds.or(last.seconds);
-            last.metrics.extend(point.metrics);
-            return;
-        }
-        self.all += 1;
-        self.since_kept += 1;
-        if self.since_kept < self.stride {
-            // The last one stands for those that are passed over.
-            self.points.pop();
-        } else {
-            self.since_kept = 0;
-        }
-        self.points.push(point);
-        if self.points.len() > MOST_POINTS {
-            let mut index = 0;
-            self.points.retain(|_| {
-                index += 1;
-                index % 2 == 1
-            });
-            self.stride = 2 * self.stride.max(1);
-        }
-    }
-
-    pub fn points(&self) -> &[CurvePoint] {
-        &self.points
-    }
-
-    /// The last value of a metric.
-    fn last(&self, metric: &str) -> Option<f64> {
-        self.points.iter().rev().find_map(|point| point.metrics.get(metric).copied())
-    }
 }
 
 impl<'a> Transcript<'a> {
@@ -207,7 +149,7 @@ impl<'a> Transcript<'a> {
         let epochs = log.epochs();
         self.state(&Who::Mlperf, said);
         // The curve has some of them.
-        let known = self.curve.points.iter().rev().find_map(|point| point.epoch).unwrap_or(0.0);
+        let known = self.curve.points().iter().rev().find_map(|point| point.epoch).unwrap_or(0.0);
         for (index, seconds) in epochs.iter().enumerate().skip(known as usize) {
             self.curve.seconds += seconds;
             let (epoch, seconds) = (Some((index + 1) as f64), Some(self.curve.seconds));
@@ -372,7 +314,7 @@ impl<'a> Transcript<'a> {
 
     /// Takes in what the rules found in one line of a rank. Loss, place and metrics are those of the first.
     fn found(&mut self, found: Vec<(Fact, Printed)>, rank: u32) {
-        let last = self.curve.points.last();
+        let last = self.curve.points().last();
         // A line that does not say where it stands belongs to the last place that was named.
         let mut point = CurvePoint {
             step: last.and_then(|last| last.step),
@@ -515,10 +457,7 @@ impl<'a> Transcript<'a> {
                     .to_owned(),
             );
         }
-        if self.curve.stride > 1 {
-            let (kept, all) = (self.curve.points.len(), count(self.curve.all, "point"));
-            notes.push(format!("its curve keeps {kept} of {all}: evenly spaced ones and the last"));
-        }
+        notes.extend(self.curve.thinned());
         notes
     }
 
@@ -699,19 +638,6 @@ mod tests {
         assert!(idle[0].contains("`bpc (?<bpc>") && idle[0].contains("\"done\""), "{idle:?}");
         let idle = transcript(&[]).notes(true, "");
         assert!(idle[0].ends_with("; it printed no line"), "{idle:?}");
-    }
-
-    #[test]
-    fn a_long_curve_is_thinned_and_keeps_its_ends() {
-        let mut curve = Curve::default();
-        for step in 0..100_000 {
-            curve.add(CurvePoint { step: Some(step), ..CurvePoint::default() });
-        }
-        let points = curve.points();
-        assert_eq!(curve.all, 100_000);
-        assert!((MOST_POINTS / 2..=MOST_POINTS).contains(&points.len()), "{}", points.len());
-        assert_eq!((points[0].step, points.last().unwrap().step), (Some(0), Some(99_999)));
-        assert!(points.windows(2).all(|two| two[0].step < two[1].step));
     }
 
     #[test]
