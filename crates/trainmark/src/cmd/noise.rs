@@ -29,10 +29,10 @@ pub struct Args {
     #[command(flatten)]
     what: What,
     /// Number of rounds of two samples
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = enough)]
     rounds: u32,
     /// Number of rounds in one comparison
-    #[arg(long, value_name = "N", default_value_t = WINDOW as u32)]
+    #[arg(long, value_name = "N", default_value_t = WINDOW as u32, value_parser = enough)]
     window: u32,
     /// Time after which no round begins
     #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "5m")]
@@ -48,16 +48,20 @@ pub struct Args {
     dry_run: bool,
 }
 
+/// Of rounds, as many as an interval takes.
+fn enough(text: &str) -> Result<u32, String> {
+    let rounds = text.parse().map_err(|_| "give a whole number".to_owned())?;
+    match rounds < WINDOW as u32 {
+        true => Err(format!("too few rounds for an interval; give at least {WINDOW}")),
+        false => Ok(rounds),
+    }
+}
+
 /// Runs the verb.
 ///
 /// # Errors
 /// If there is no such row, if it does not complete, or if too few rounds fit into the time.
 pub fn run(args: &Args) -> Result<u8> {
-    for (flag, rounds) in [("--window", args.window), ("--rounds", args.rounds)] {
-        if rounds < WINDOW as u32 {
-            bail!("{flag} {rounds}: too few rounds for an interval; give at least {WINDOW}");
-        }
-    }
     if args.window > args.rounds {
         bail!("--window {}: there are only {} rounds; raise --rounds", args.window, args.rounds);
     }

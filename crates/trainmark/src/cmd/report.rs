@@ -212,8 +212,8 @@ fn nothing_to_report(inputs: &[PathBuf], folder: &Folder) -> anyhow::Error {
     let inputs: Vec<String> = inputs.iter().map(|it| it.display().to_string()).collect();
     let reason = match folder.skipped.len() {
         0 => "there is no .json file; `trainmark run --out DIR` writes result files".to_owned(),
-        1 => "its only .json file is not a result file".to_owned(),
-        number => format!("none of its {number} .json files is a result file"),
+        1 => format!("{} is not a result file", folder.skipped[0].file),
+        number => format!("none of {number} files is a result file"),
     };
     anyhow!("--input {}: nothing to report: {reason}", inputs.join(" "))
 }

@@ -35,6 +35,8 @@ const LARGEST_ARRAY: usize = 1000;
 const MOST_SUBMISSIONS: u32 = 3;
 /// Between two looks at the queue; a controller serves thousands of users.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// After which a task that waits says why.
+const WAIT_UNTOLD: Duration = Duration::from_secs(60);
 /// A network file system may show a file this much later than the scheduler its task's end.
 const FILE_PATIENCE: Duration = Duration::from_secs(30);
 /// After a cancellation, for the tasks to write what they have.
@@ -199,11 +201,15 @@ impl Slurm<'_> {
 
     /// Looks at the queue until nothing is open.
     fn follow(&self, mut open: Vec<Open>, campaign: &mut Campaign) -> Result<()> {
+        let mut waits = Waits::default();
         while !open.is_empty() {
             if self.runner.cancel.is_cancelled() {
                 return self.give_up(open, campaign);
             }
             let states = self.states(&open)?;
+            for line in waits.told(reasons(&open, &states), Instant::now()) {
+                eprintln!("{line}");
+            }
             let mut still = Vec::new();
             for mut it in open {
                 let Some(states) = states.get(&it.job) else {
@@ -213,7 +219,7 @@ impl Slurm<'_> {
                 let (written, log) = (read_result(&it.result_path()), it.log());
                 let state = states.get(&it.index).cloned();
                 match state {
-                    Some(State::Waiting | State::Running) => it.ended = None,
+                    Some(State::Waiting(_) | State::Running) => it.ended = None,
                     _ => drop(it.ended.get_or_insert_with(Instant::now)),
                 }
                 let patient = it.ended.is_some_and(|since| since.elapsed() < FILE_PATIENCE);
@@ -278,7 +284,7 @@ impl Slurm<'_> {
         let deadline = Instant::now() + CANCEL_PATIENCE;
         while Instant::now() < deadline {
             let states = self.states(&open)?;
-            let busy = |state: &State| matches!(state, State::Waiting | State::Running);
+            let busy = |state: &State| matches!(state, State::Waiting(_) | State::Running);
             if !states.values().flat_map(BTreeMap::values).any(busy) {
                 break;
             }
@@ -309,6 +315,45 @@ impl Open {
     }
 }
 
+/// Why tasks wait: how many of a job, for each reason.
+type Reasons = BTreeMap<(JobId, String), usize>;
+
+fn reasons(open: &[Open], states: &BTreeMap<JobId, BTreeMap<usize, State>>) -> Reasons {
+    let mut reasons = Reasons::new();
+    for it in open {
+        let why = match states.get(&it.job).map(|states| states.get(&it.index)) {
+            None => "the controller does not answer",
+            Some(Some(State::Waiting(why))) => why,
+            Some(_) => continue,
+        };
+        *reasons.entry((it.job, why.to_owned())).or_default() += 1;
+    }
+    reasons
+}
+
+/// For each reason since when there are tasks that wait for it, and whether that was told. A job that is held, or whose
+/// nodes are all down, waits for ever.
+#[derive(Default)]
+struct Waits(BTreeMap<(JobId, String), (Instant, bool)>);
+
+impl Waits {
+    /// What is to be told now: each reason once.
+    fn told(&mut self, reasons: Reasons, now: Instant) -> Vec<String> {
+        self.0.retain(|key, _| reasons.contains_key(key));
+        let mut lines = Vec::new();
+        for (key, tasks) in reasons {
+            let (job, why) = &key;
+            let line = format!("Slurm job {job}: {} waiting: {why}", count(tasks, "task"));
+            let (since, told) = self.0.entry(key).or_insert((now, false));
+            if !*told && now.duration_since(*since) >= WAIT_UNTOLD {
+                *told = true;
+                lines.push(line);
+            }
+        }
+        lines
+    }
+}
+
 /// What came of a task: its job's state, if the scheduler still knows it, and its result, if there is one.
 /// `again` is whether it may be submitted once more, `patient` whether a file may still be on its way.
 fn step(known: (Option<State>, Option<Record>), again: bool, patient: bool, log: &str) -> Step {
@@ -322,7 +367,7 @@ fn step(known: (Option<State>, Option<Record>), again: bool, patient: bool, log:
         }
         // The kernel killed the trainer, the harness lived to tell of it.
         (Some(State::OutOfMemory), Some(it)) if it.status == Status::OutOfMemory => done(it),
-        (Some(State::Waiting | State::Running), _) => Step::Wait,
+        (Some(State::Waiting(_) | State::Running), _) => Step::Wait,
         (Some(State::Completed) | None, Some(it)) if again && lost(&it) => {
             Step::Again(it.reason.unwrap_or_default())
         }
@@ -422,6 +467,22 @@ mod tests {
         let alone = (Some(State::NodeFailed("NODE_FAIL".into())), None);
         let Step::Failed(status, words) = step(alone, false, false, "") else { panic!() };
         assert_eq!((status, words.as_str()), (Status::NotStarted, "NODE_FAIL, 3 times"));
+    }
+
+    #[test]
+    fn a_task_that_waits_for_a_minute_says_why_once() {
+        let held = || Reasons::from([((7, "JobHeldUser".to_owned()), 2)]);
+        let (mut waits, start) = (Waits::default(), Instant::now());
+        let mut at =
+            |seconds, reasons| waits.told(reasons, start + Duration::from_secs(seconds)).join("|");
+        let told = "Slurm job 7: 2 tasks waiting: JobHeldUser";
+        assert_eq!(at(0, held()), "");
+        assert_eq!(at(59, held()), "");
+        assert_eq!(at(60, held()), told);
+        assert_eq!(at(200, held()), "");
+        assert_eq!(at(202, Reasons::new()), "");
+        assert_eq!(at(204, held()), "", "it waits again, since now");
+        assert_eq!(at(264, held()), told);
     }
 
     #[test]

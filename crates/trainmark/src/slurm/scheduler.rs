@@ -16,7 +16,8 @@ const FORGOTTEN: &str = "Invalid job id";
 /// Where a task is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    Waiting,
+    /// Why, in Slurm's words (man squeue, JOB REASON CODES), where it gives any.
+    Waiting(String),
     Running,
     /// Ended with exit code 0.
     Completed,
@@ -30,12 +31,12 @@ pub enum State {
 }
 
 impl State {
-    /// Slurm's word (man squeue, JOB STATE CODES), and whatever follows it.
-    fn parse(text: &str) -> State {
+    /// Slurm's word (man squeue, JOB STATE CODES), and whatever follows it; and why a job waits.
+    fn parse(text: &str, reason: &str) -> State {
         let word = text.split_whitespace().next().unwrap_or_default();
         match word {
             "PENDING" | "REQUEUED" | "REQUEUE_HOLD" | "REQUEUE_FED" | "SPECIAL_EXIT"
-            | "RESV_DEL_HOLD" => State::Waiting,
+            | "RESV_DEL_HOLD" => State::Waiting(reason.to_owned()),
             "RUNNING" | "COMPLETING" | "CONFIGURING" | "SUSPENDED" | "STOPPED" | "SIGNALING"
             | "STAGE_OUT" | "RESIZING" => State::Running,
             "COMPLETED" => State::Completed,
@@ -89,7 +90,7 @@ pub fn states(job: JobId) -> Result<Option<BTreeMap<usize, State>>> {
     };
     let id = job.to_string();
     let queued =
-        match call("squeue", &["-h", "-r", "--states=all", "--format=%F_%K|%T", "-j", &id])? {
+        match call("squeue", &["-h", "-r", "--states=all", "--format=%F_%K|%T|%r", "-j", &id])? {
             Ok(said) => read(&said),
             Err(said) if said.contains(FORGOTTEN) => BTreeMap::new(),
             Err(_) => return Ok(None),
@@ -123,12 +124,13 @@ pub fn cancel(job: JobId) -> Result<()> {
     required("scancel", &[&job.to_string()]).map(drop)
 }
 
-/// `123_4|RUNNING`.
+/// `123_4|PENDING|Resources`, or without a reason.
 fn task_state(line: &str, job: JobId) -> Option<(usize, State)> {
     let (task, state) = line.split_once('|')?;
     let (number, index) = task.split_once('_')?;
     (number.parse() == Ok(job)).then_some(())?;
-    Some((index.parse().ok()?, State::parse(state)))
+    let (state, reason) = state.split_once('|').unwrap_or((state, ""));
+    Some((index.parse().ok()?, State::parse(state, reason)))
 }
 
 /// What a command prints, or else why it refused.
@@ -164,7 +166,8 @@ mod tests {
     #[test]
     fn slurms_words_become_states() {
         for (word, state) in [
-            ("PENDING", State::Waiting),
+            ("PENDING", State::Waiting("Resources".into())),
+            ("REQUEUE_HOLD", State::Waiting("Resources".into())),
             ("RUNNING", State::Running),
             ("COMPLETING", State::Running),
             ("COMPLETED", State::Completed),
@@ -175,13 +178,15 @@ mod tests {
             ("FAILED", State::Failed("FAILED".into())),
             ("SOMETHING_NEW", State::Failed("SOMETHING_NEW".into())),
         ] {
-            assert_eq!(State::parse(word), state, "{word}");
+            assert_eq!(State::parse(word, "Resources"), state, "{word}");
         }
     }
 
     #[test]
     fn only_lines_of_the_job_are_taken() {
         assert_eq!(task_state("12_3|RUNNING", 12), Some((3, State::Running)));
+        let held = State::Waiting("launch failed requeued held".into());
+        assert_eq!(task_state("12_3|PENDING|launch failed requeued held", 12), Some((3, held)));
         for line in ["12|RUNNING", "13_3|RUNNING", "12_[4-9]|PENDING", "12_3.batch|FAILED", ""] {
             assert_eq!(task_state(line, 12), None, "{line}");
         }

@@ -294,6 +294,7 @@ fn a_wrong_value_is_a_wrong_command_line_and_says_how_to_write_it() {
         (&["time", "true", "--timeout", "2x"][..], 2, "'--timeout <TIME>': give seconds"),
         (&["time", "true", "--read", rule], 2, "this is not a regular expression: "),
         (&["run", "--set", "x"], 2, "give KEY=VALUE"),
+        (&["noise", "--window", "3"], 2, "too few rounds for an interval; give at least 6"),
         (&["compare", "a", "b", "--gate", "abc"], 2, "give a percentage, for example 3%"),
         (&["time", "true", "--out", "file"], 1, "--out file: this is a file; give a folder"),
         (&["time", "true", "--out", "/proc/x"], 1, "--out /proc/x: result files cannot be"),

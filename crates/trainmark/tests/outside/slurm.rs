@@ -10,6 +10,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -121,6 +122,31 @@ impl Cluster {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// As [`eventually`], with what the queue says, should it never be so.
+    fn eventually(&self, what: &str, is_so: impl FnMut() -> bool + std::panic::UnwindSafe) {
+        if std::panic::catch_unwind(|| eventually(what, is_so)).is_err() {
+            panic!("never: {what}\n{}", self.queue());
+        }
+    }
+
+    /// What a harness printed at its end, which comes: a job may wait for ever, and a test may not.
+    fn end(&self, child: Child) -> Output {
+        let (pid, (send, receive)) = (child.id().to_string(), mpsc::channel());
+        std::thread::spawn(move || send.send(child.wait_with_output().unwrap()));
+        receive.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+            let queue = self.queue();
+            let _ = Command::new("kill").args(["-KILL", &pid]).status();
+            let output = receive.recv().unwrap();
+            let said = [output.stderr, output.stdout].concat();
+            panic!("never ended:\n{}\n{queue}", String::from_utf8_lossy(&said))
+        })
+    }
+
+    fn queue(&self) -> String {
+        self.call("squeue", &["--states=all", "-o", "%F_%K %P %T %r %N"])
+            + &self.call("sinfo", &["-N", "-l"])
+    }
+
     /// A machine that loses its power: the daemon, the step daemons, and all that they had started. All
     /// are stopped first, so that none can tell of another's end.
     fn kill_node(&self, node: &str) {
@@ -181,23 +207,11 @@ fn free_ports(count: usize) -> Vec<u16> {
         .collect()
 }
 
-/// With what the queue says, should it never be so.
-fn eventually_on(
-    cluster: &Cluster,
-    what: &str,
-    is_so: impl FnMut() -> bool + std::panic::UnwindSafe,
-) {
-    if std::panic::catch_unwind(|| eventually(what, is_so)).is_err() {
-        panic!(
-            "never: {what}\n{}{}",
-            cluster.call("squeue", &["--states=all", "-o", "%F_%K %P %T %r %N"]),
-            cluster.call("sinfo", &["-N", "-l"])
-        );
-    }
-}
+/// Long enough for whatever a cluster does here, on a machine that does much else.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let give_up = Instant::now() + Duration::from_secs(240);
+    let give_up = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < give_up, "never: {what}");
         std::thread::sleep(Duration::from_millis(100));
@@ -248,6 +262,11 @@ impl<'a> Place<'a> {
         self.folder.path().join(name)
     }
 
+    /// Runs to its end.
+    fn output(&self, mut command: Command) -> Output {
+        self.cluster.end(command.spawn().unwrap())
+    }
+
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainmark"));
         command
@@ -259,7 +278,9 @@ impl<'a> Place<'a> {
             .env("XDG_CACHE_HOME", self.path("cache"))
             .env("XDG_STATE_HOME", self.path("state"))
             .env_remove("TRAINMARK_DATA")
-            .stdin(Stdio::null());
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command
     }
 
@@ -309,7 +330,7 @@ fn succeeded(output: &Output) {
 
 fn a_suite_is_spread_over_the_nodes_and_every_repeat_is_collected(cluster: &Cluster) {
     let place = Place::new(cluster, &["a", "b", "c"], "sleep 1");
-    let output = place.begin(&["--repeats", "2", "--measure"]).output().unwrap();
+    let output = place.output(place.begin(&["--repeats", "2", "--measure"]));
     succeeded(&output);
     for model in ["a", "b", "c"] {
         assert_eq!(place.statuses(model), ["measured", "measured"]);
@@ -327,12 +348,12 @@ fn a_suite_is_spread_over_the_nodes_and_every_repeat_is_collected(cluster: &Clus
 
 fn a_submitting_process_that_dies_is_replaced_and_nothing_runs_twice(cluster: &Cluster) {
     let place = Place::new(cluster, &["a", "b", "c"], UNTIL_GO);
-    let mut child = place.begin(&[]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let mut child = place.begin(&[]).spawn().unwrap();
     eventually("a task has begun", || !place.ran().is_empty());
     child.kill().unwrap();
     child.wait().unwrap();
     fs::write(place.path("go"), "").unwrap();
-    let output = place.command(&["--resume"]).output().unwrap();
+    let output = place.output(place.command(&["--resume"]));
     succeeded(&output);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("Submitted before and followed: 3 tasks"), "{said}");
@@ -346,11 +367,11 @@ fn a_submitting_process_that_dies_is_replaced_and_nothing_runs_twice(cluster: &C
 
 fn ctrl_c_cancels_the_jobs_and_resume_runs_the_rest(cluster: &Cluster) {
     let place = Place::new(cluster, &["a", "b", "c"], "[ -e go ] || sleep 240");
-    let child = place.begin(&[]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let child = place.begin(&[]).spawn().unwrap();
     eventually("a task has begun", || !place.ran().is_empty());
     let pid = child.id().to_string();
     assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
-    let output = child.wait_with_output().unwrap();
+    let output = cluster.end(child);
     assert_eq!(output.status.code(), Some(i32::from(protocol::exit::INTERRUPTED)));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.contains("trainmark run --resume --out out"), "{said}");
@@ -361,7 +382,7 @@ fn ctrl_c_cancels_the_jobs_and_resume_runs_the_rest(cluster: &Cluster) {
         assert_eq!(active, "", "a job is still there");
     }
     fs::write(place.path("go"), "").unwrap();
-    succeeded(&place.command(&["--resume"]).output().unwrap());
+    succeeded(&place.output(place.command(&["--resume"])));
     for model in ["a", "b", "c"] {
         assert_eq!(place.statuses(model), ["measured"], "{}", place.result(model));
     }
@@ -372,8 +393,6 @@ fn a_cancelled_job_and_a_task_over_its_limit_are_rows_of_their_own(cluster: &Clu
     let place = Place::new(cluster, &["fine", "hang", "cancelled"], script);
     let child = place
         .begin(&["--timeout", "250s", "--task-time", "1m", "--partition", "slow"])
-        .stderr(Stdio::piped())
-        .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     eventually("the third task has begun", || place.ran().iter().any(|(it, _)| it == "cancelled"));
@@ -382,7 +401,7 @@ fn a_cancelled_job_and_a_task_over_its_limit_are_rows_of_their_own(cluster: &Clu
     let job = cluster.call("squeue", &["-h", "-o", "%F", &format!("--name=trainmark-{batch}")]);
     let job = job.lines().next().unwrap();
     cluster.call("scancel", &[&format!("{job}_2")]);
-    let output = child.wait_with_output().unwrap();
+    let output = cluster.end(child);
     assert_eq!(output.status.code(), Some(i32::from(protocol::exit::FAILURE)));
     assert_eq!(place.statuses("fine"), ["measured"]);
     assert_eq!(place.statuses("hang"), ["timed_out"]);
@@ -394,17 +413,12 @@ fn a_cancelled_job_and_a_task_over_its_limit_are_rows_of_their_own(cluster: &Clu
 fn a_task_whose_node_dies_runs_again_on_another(cluster: &Cluster) {
     let dying = "if [ ! -e go ]; then touch go; sleep 240; fi";
     let place = Place::new(cluster, &["a"], dying);
-    let child = place
-        .begin(&["--partition", "fragile"])
-        .stderr(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let child = place.begin(&["--partition", "fragile"]).spawn().unwrap();
     let go = place.path("go");
-    eventually_on(cluster, "the task has begun", move || go.exists());
+    cluster.eventually("the task has begun", move || go.exists());
     let (_, node) = place.ran().remove(0);
     cluster.kill_node(&node);
-    succeeded(&child.wait_with_output().unwrap());
+    succeeded(&cluster.end(child));
     assert_eq!(place.statuses("a"), ["measured"]);
     let ran = place.ran();
     assert_eq!(ran.len(), 2, "{ran:?}");
@@ -459,14 +473,14 @@ fn a_row_over_two_nodes_is_one_training_and_a_lost_node_is_replaced(cluster: &Cl
     );
     fs::write(place.path("suite.toml"), suite).unwrap();
     let mut begun = place.begin(&["--partition", "wide"]);
-    let child = begun.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let child = begun.spawn().unwrap();
     let middle = place.path("middle");
-    eventually_on(cluster, "the second rank is in the middle", move || middle.exists());
+    cluster.eventually("the second rank is in the middle", move || middle.exists());
     let second =
         |ran: &[(String, String)]| ran.iter().find(|it| it.0 == "pair1").unwrap().1.clone();
     let lost = second(&place.ran());
     cluster.kill_node(&lost);
-    let output = child.wait_with_output().unwrap();
+    let output = cluster.end(child);
     succeeded(&output);
     // Slurm takes the job back, or the harness submits it again: whoever notices first.
     let batches = fs::read_dir(place.path("out/slurm")).unwrap().flatten();
@@ -534,7 +548,7 @@ fn pytorch_trains_over_two_nodes(cluster: &Cluster) {
         root.join("implementations/pytorch/gpt.py")
     );
     fs::write(place.path("suite.toml"), suite).unwrap();
-    succeeded(&place.begin(&["--partition", "wide"]).output().unwrap());
+    succeeded(&place.output(place.begin(&["--partition", "wide"])));
     let result = place.result("gpt");
     assert_eq!(place.statuses("gpt"), ["measured"], "{result}");
     let path = result["trainer"]["path"].as_str().unwrap();
@@ -547,12 +561,7 @@ fn pytorch_trains_over_two_nodes(cluster: &Cluster) {
 /// Somebody submits the array once more, and a finished task's result is lost on its way.
 fn a_doubled_job_counts_once_and_a_lost_result_is_a_row_that_says_so(cluster: &Cluster) {
     let place = Place::new(cluster, &["a", "b"], UNTIL_GO);
-    let mut child = place
-        .begin(&["--partition", "fragile"])
-        .stderr(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = place.begin(&["--partition", "fragile"]).spawn().unwrap();
     eventually("a task has begun", || !place.ran().is_empty());
     child.kill().unwrap();
     child.wait().unwrap();
@@ -568,7 +577,7 @@ fn a_doubled_job_counts_once_and_a_lost_result_is_a_row_that_says_so(cluster: &C
     paths.sort();
     assert_eq!(paths.len(), 2, "{paths:?}");
     fs::remove_file(&paths[0]).unwrap();
-    let output = place.command(&["--resume"]).output().unwrap();
+    let output = place.output(place.command(&["--resume"]));
     assert_eq!(output.status.code(), Some(i32::from(protocol::exit::FAILURE)));
     let statuses = [place.statuses("a"), place.statuses("b")];
     let mut statuses = statuses.map(|of_row| of_row.join(" "));
@@ -585,7 +594,7 @@ fn a_task_over_its_memory_limit_is_out_of_memory(cluster: &Cluster) {
     let script = "x=$(head -c 300000000 /dev/zero | tr '\\0' a); sleep 60";
     let more = ["--task-memory", "100M"];
     let place = Place::new(cluster, &["a"], script);
-    let output = place.begin(&more).output().unwrap();
+    let output = place.output(place.begin(&more));
     assert_eq!(output.status.code(), Some(i32::from(protocol::exit::FAILURE)));
     assert_eq!(place.statuses("a"), ["out_of_memory"], "{}", place.result("a"));
     let reason = place.result("a")["reason"].as_str().unwrap().to_owned();
