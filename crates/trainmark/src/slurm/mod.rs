@@ -174,8 +174,10 @@ impl Slurm<'_> {
         }
         let order = serde_json::to_vec(&Order::new(self.runner, self.rows, tasks))?;
         files::replace(&batch.join(ORDER), &order).with_context(hint)?;
-        let indices: Vec<usize> = (0..tasks.len()).collect();
-        let job = self.submit_script(needs, &batch, &job_name(&batch), &indices)?;
+        let script = render(&self.request, needs, &batch, &job_name(&batch), tasks.len())?;
+        let path = batch.join("job.sh");
+        files::replace(&path, script.as_bytes()).with_context(hint)?;
+        let job = scheduler::submit(&path)?;
         let (logs, tasks_of) = (batch.join("logs"), count(tasks.len(), "task"));
         eprintln!("Slurm job {job}: {tasks_of}, logs in {}", logs.display());
         files::replace(&batch.join(JOB), job.to_string().as_bytes()).with_context(hint)?;
@@ -184,19 +186,6 @@ impl Slurm<'_> {
             Open { task, batch, index, job, submissions: 1, ended: None }
         };
         Ok(tasks.iter().enumerate().map(opened).collect())
-    }
-
-    fn submit_script(
-        &self,
-        needs: Needs,
-        folder: &Path,
-        job_name: &str,
-        indices: &[usize],
-    ) -> Result<JobId> {
-        let script = render(&self.request, needs, folder, job_name, indices)?;
-        let path = folder.join("job.sh");
-        files::replace(&path, script.as_bytes()).with_context(|| path.display().to_string())?;
-        scheduler::submit(&path)
     }
 
     /// Looks at the queue until nothing is open.
@@ -222,6 +211,9 @@ impl Slurm<'_> {
                     Some(State::Waiting(_) | State::Running) => it.ended = None,
                     _ => drop(it.ended.get_or_insert_with(Instant::now)),
                 }
+                if matches!(state, Some(State::NodeFailed(_))) {
+                    let _ = scheduler::cancel(&format!("{}_{}", it.job, it.index)); // it may be held
+                }
                 let patient = it.ended.is_some_and(|since| since.elapsed() < FILE_PATIENCE);
                 match step((state, written), it.submissions < MOST_SUBMISSIONS, patient, &log) {
                     Step::Wait => still.push(it),
@@ -232,12 +224,9 @@ impl Slurm<'_> {
                     }
                     Step::Again(word) => {
                         eprintln!("Slurm job {}_{}: {word}; submitted again", it.job, it.index);
-                        (it.submissions, it.ended) = (it.submissions + 1, None);
-                        let _ = std::fs::remove_file(it.result_path()); // there may be none
-                        let name = format!("trainmark-again-{}", it.job);
-                        let needs = self.rows[it.task.row].needs;
-                        it.job = self.submit_script(needs, &it.batch, &name, &[it.index])?;
-                        still.push(it);
+                        let again = self.submit(self.rows[it.task.row].needs, &[it.task])?;
+                        let submissions = it.submissions + 1;
+                        still.extend(again.into_iter().map(|new| Open { submissions, ..new }));
                     }
                 }
             }
@@ -279,7 +268,7 @@ impl Slurm<'_> {
     /// The user cancels: so do the jobs. What has a result is kept.
     fn give_up(&self, open: Vec<Open>, campaign: &mut Campaign) -> Result<()> {
         for job in jobs(&open) {
-            scheduler::cancel(job)?;
+            scheduler::cancel(&job.to_string())?;
         }
         let deadline = Instant::now() + CANCEL_PATIENCE;
         while Instant::now() < deadline {
@@ -307,7 +296,7 @@ impl Open {
         self.batch.join("results").join(format!("{}.json", self.index))
     }
 
-    /// The end of what the task printed, on its latest submission.
+    /// The end of what the task printed.
     fn log(&self) -> String {
         let path = self.batch.join("logs").join(format!("{}_{}.log", self.job, self.index));
         let tail = files::read_end(&path, Kind::LOG, TAIL).unwrap_or_default();
@@ -435,8 +424,8 @@ pub fn preview(request: &Request, out: &Path, rows: &[Row], repeats: usize) -> R
         *tasks.entry(row.needs).or_default() += repeats;
     }
     let script = |(needs, tasks): (Needs, usize)| {
-        let indices: Vec<usize> = (0..tasks.min(LARGEST_ARRAY)).collect();
-        render(request, needs, &out.join(FOLDER).join("BATCH"), "trainmark-BATCH", &indices)
+        let batch = out.join(FOLDER).join("BATCH");
+        render(request, needs, &batch, "trainmark-BATCH", tasks.min(LARGEST_ARRAY))
     };
     let scripts: Vec<String> = tasks.into_iter().map(script).collect::<Result<_>>()?;
     Ok(scripts.join("\n"))

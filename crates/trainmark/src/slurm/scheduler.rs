@@ -13,6 +13,10 @@ pub type JobId = u64;
 /// The message of `squeue` for a job that ended long ago.
 const FORGOTTEN: &str = "Invalid job id";
 
+/// Why a job is held whose node could not start it, because its disk is full for example: not before somebody releases it
+/// does Slurm try again.
+const LAUNCH_FAILED: &str = "launch failed requeued held";
+
 /// Where a task is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
@@ -25,7 +29,7 @@ pub enum State {
     Failed(String),
     TimedOut,
     OutOfMemory,
-    /// Not the task's fault; Slurm's word for it.
+    /// Not the task's fault; Slurm's words for it.
     NodeFailed(String),
     Cancelled,
 }
@@ -35,6 +39,7 @@ impl State {
     fn parse(text: &str, reason: &str) -> State {
         let word = text.split_whitespace().next().unwrap_or_default();
         match word {
+            _ if reason == LAUNCH_FAILED => State::NodeFailed(reason.to_owned()),
             "PENDING" | "REQUEUED" | "REQUEUE_HOLD" | "REQUEUE_FED" | "SPECIAL_EXIT"
             | "RESV_DEL_HOLD" => State::Waiting(reason.to_owned()),
             "RUNNING" | "COMPLETING" | "CONFIGURING" | "SUSPENDED" | "STOPPED" | "SIGNALING"
@@ -116,12 +121,12 @@ pub fn find(name: &str) -> Result<Option<JobId>> {
     Ok(history.ok().and_then(number))
 }
 
-/// Ends all of an array.
+/// Ends a job, `12`, or one task of an array, `12_3`.
 ///
 /// # Errors
 /// If Slurm is not there or refuses.
-pub fn cancel(job: JobId) -> Result<()> {
-    required("scancel", &[&job.to_string()]).map(drop)
+pub fn cancel(job: &str) -> Result<()> {
+    required("scancel", &[job]).map(drop)
 }
 
 /// `123_4|PENDING|Resources`, or without a reason.
@@ -185,8 +190,8 @@ mod tests {
     #[test]
     fn only_lines_of_the_job_are_taken() {
         assert_eq!(task_state("12_3|RUNNING", 12), Some((3, State::Running)));
-        let held = State::Waiting("launch failed requeued held".into());
-        assert_eq!(task_state("12_3|PENDING|launch failed requeued held", 12), Some((3, held)));
+        let failed = State::NodeFailed("launch failed requeued held".into());
+        assert_eq!(task_state("12_3|PENDING|launch failed requeued held", 12), Some((3, failed)));
         for line in ["12|RUNNING", "13_3|RUNNING", "12_[4-9]|PENDING", "12_3.batch|FAILED", ""] {
             assert_eq!(task_state(line, 12), None, "{line}");
         }

@@ -67,7 +67,7 @@ impl Request {
     }
 }
 
-/// The script of an array over these indices of the order in `folder`.
+/// The script of an array over the tasks of the order in `folder`, of which there is one at least.
 ///
 /// # Errors
 /// If something in it would break a line of the script.
@@ -76,7 +76,7 @@ pub fn render(
     needs: Needs,
     folder: &Path,
     job_name: &str,
-    indices: &[usize],
+    tasks: usize,
 ) -> Result<String> {
     let Some(folder_text) = folder.to_str() else {
         bail!("{}: Slurm takes only UTF-8 paths", folder.display());
@@ -84,7 +84,7 @@ pub fn render(
     let limit = request.wishes.array_limit.map_or(String::new(), |most| format!("%{most}"));
     let mut options = vec![
         format!("--job-name={job_name}"),
-        format!("--array={}{limit}", ranges(indices)),
+        format!("--array=0-{}{limit}", tasks - 1),
         // In file names Slurm reads %A as the job and %a as the index.
         format!("--output={}/logs/%A_%a.log", folder_text.replace('%', "%%")),
         "--open-mode=append".to_owned(), // a requeued task's second log behind its first
@@ -140,16 +140,6 @@ fn task_options(request: &Request, needs: Needs) -> Vec<String> {
     options
 }
 
-/// `0-3,7` of 0, 1, 2, 3, 7.
-fn ranges(indices: &[usize]) -> String {
-    let runs = indices.chunk_by(|a, b| a + 1 == *b);
-    let shown = runs.map(|run| match run {
-        [first, .., last] => format!("{first}-{last}"),
-        one => one.iter().map(usize::to_string).collect(),
-    });
-    shown.collect::<Vec<_>>().join(",")
-}
-
 /// Slurm counts in minutes: rounded up.
 fn minutes(time: Duration) -> u64 {
     time.as_secs().div_ceil(60).max(1)
@@ -187,15 +177,13 @@ mod tests {
     #[test]
     fn the_script_says_everything_that_was_asked_for() {
         let folder = Path::new("/shared/100%/batch");
-        insta::assert_snapshot!(
-            render(&request(), ONE, folder, "trainmark-x", &[0, 1, 2, 5, 7, 8]).unwrap()
-        );
+        insta::assert_snapshot!(render(&request(), ONE, folder, "trainmark-x", 9).unwrap());
     }
 
     #[test]
     fn what_a_row_takes_is_asked_for_and_not_what_others_take() {
         let needs = Needs { nodes: 4, devices: Some(8), cores: Some(96) };
-        let script = render(&request(), needs, Path::new("/b"), "trainmark-x", &[0]).unwrap();
+        let script = render(&request(), needs, Path::new("/b"), "trainmark-x", 1).unwrap();
         for line in ["--nodes=4", "--ntasks-per-node=1", "--gres=gpu:8", "--cpus-per-task=96"] {
             assert!(script.contains(&format!("#SBATCH {line}\n")), "{script}");
         }
@@ -208,8 +196,8 @@ mod tests {
         for evil in ["gpu\nrm -rf /", "gpu\"", "a\\"] {
             let wishes = Wishes { partition: Some(evil.into()), ..Wishes::default() };
             let request = Request { wishes, ..request() };
-            assert!(render(&request, ONE, folder, "trainmark-x", &[0]).is_err(), "{evil}");
+            assert!(render(&request, ONE, folder, "trainmark-x", 1).is_err(), "{evil}");
         }
-        assert!(render(&request(), ONE, Path::new("/a\nb"), "trainmark-x", &[0]).is_err());
+        assert!(render(&request(), ONE, Path::new("/a\nb"), "trainmark-x", 1).is_err());
     }
 }

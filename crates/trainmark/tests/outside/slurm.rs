@@ -425,6 +425,24 @@ fn a_task_whose_node_dies_runs_again_on_another(cluster: &Cluster) {
     assert_ne!(ran[0].1, ran[1].1);
 }
 
+/// As those whose disks are full: Slurm holds the job until somebody releases it.
+fn a_task_that_its_nodes_cannot_start_is_tried_three_times(cluster: &Cluster) {
+    let place = Place::new(cluster, &["a"], "");
+    for node in ["node5", "node6"] {
+        let spool = cluster.folder.path().join(format!("spool-{node}"));
+        fs::remove_dir_all(&spool).unwrap();
+        fs::write(&spool, "").unwrap();
+    }
+    let output = place.output(place.begin(&["--partition", "slow"]));
+    assert_eq!(output.status.code(), Some(i32::from(protocol::exit::FAILURE)));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(said.matches("launch failed requeued held; submitted again").count(), 2, "{said}");
+    assert_eq!(place.statuses("a"), ["not_started"]);
+    let reason = place.result("a")["reason"].as_str().unwrap().to_owned();
+    assert!(reason.ends_with("launch failed requeued held, 3 times"), "{reason}");
+    assert_eq!(cluster.call("squeue", &["-h", "--partition=slow"]), "", "a job is still held");
+}
+
 /// Two ranks that add up numbers over a socket, one on each node, or one alone. In the middle of the first
 /// attempt the second waits to be killed.
 const RANKS: &str = r#"
@@ -628,7 +646,10 @@ fn slurm_runs_suites_and_survives_what_clusters_do() {
             a_row_over_two_nodes_is_one_training_and_a_lost_node_is_replaced(cluster);
             pytorch_trains_over_two_nodes(cluster);
         });
-        scope.spawn(|| a_cancelled_job_and_a_task_over_its_limit_are_rows_of_their_own(cluster));
+        scope.spawn(|| {
+            a_cancelled_job_and_a_task_over_its_limit_are_rows_of_their_own(cluster);
+            a_task_that_its_nodes_cannot_start_is_tried_three_times(cluster);
+        });
         scope.spawn(|| {
             a_suite_is_spread_over_the_nodes_and_every_repeat_is_collected(cluster);
             a_submitting_process_that_dies_is_replaced_and_nothing_runs_twice(cluster);
