@@ -1,12 +1,11 @@
 //! `trainmark compare` and `trainmark baseline` from the outside.
 
+use crate::support::harness;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 fn trainmark(home: &Path, words: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_trainmark"));
-    command.args(words).current_dir(home).env("XDG_DATA_HOME", home.join("share"));
-    command.output().unwrap()
+    harness(home).args(words).output().unwrap()
 }
 
 fn write(folder: &Path, times: &[f64], status: &str) {
@@ -225,10 +224,8 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     ] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        let output = Command::new(env!("CARGO_BIN_EXE_trainmark"))
+        let output = harness(home.path())
             .args(words)
-            .current_dir(home.path())
-            .env("XDG_DATA_HOME", home.path().join("share"))
             .stdin(Stdio::null())
             .stdout(writer)
             .stderr(Stdio::piped())

@@ -3,6 +3,7 @@
 
 #![cfg(unix)]
 
+use crate::support::harness;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -42,12 +43,11 @@ fn place() -> TempDir {
 }
 
 fn trainmark(place: &Path, verb: &str, more: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_trainmark"));
-    command.arg(verb).current_dir(place).env_remove("TRAINMARK_DATA");
+    let mut command = harness(place);
+    command.arg(verb).env_remove("TRAINMARK_DATA");
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = [place.join("bin")].into_iter().chain(std::env::split_paths(&path));
     command.env("PATH", std::env::join_paths(folders).unwrap());
-    command.env("XDG_CACHE_HOME", place.join("cache"));
     command.args(["--suite", "suite.toml", "--data", "data", "--out", "out"]).args(more);
     command.output().unwrap()
 }

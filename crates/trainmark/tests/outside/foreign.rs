@@ -1,10 +1,10 @@
 //! Trainers that nobody here wrote, from suite files of their own: no line of Rust is about them.
 //! Their environments are made by `trainmark setup`; where they are not there, that is said.
 
+use crate::support::harness;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use trainmark::facts::Fact;
 use trainmark::suite::LoadedSuite;
 use trainmark::transcript::{NOT_READ, Transcript};
@@ -16,7 +16,7 @@ fn root() -> PathBuf {
 /// Runs a suite on the embedded digits and returns its one result.
 fn result_of(suite: &str, more: &[&str]) -> Value {
     let out = tempfile::tempdir().unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_trainmark"))
+    let output = harness(out.path())
         .arg("run")
         .arg("--suite")
         .arg(root().join(suite))

@@ -162,8 +162,7 @@ fn files_that_never_end_or_lead_elsewhere_stop_nothing_and_are_not_written_throu
         &["task", "--order", "out/another.json", "--index", "0", "--result", "part.json"],
     ] {
         let mut command = place.trainmark(words[0]);
-        command.args(&words[1..]).env("XDG_DATA_HOME", place.path("kept"));
-        let output = command.output().unwrap();
+        let output = command.args(&words[1..]).output().unwrap();
         let says = ["is not a regular file", "may have at most"]
             .iter()
             .any(|it| said(&output).contains(it));
@@ -211,8 +210,7 @@ fn spoilt_caches_and_baselines_cost_an_error_that_names_them_and_no_run() {
     let suite = place.suite("echo 'Test Accuracy: 95.67%'", "root = '.'");
     let trainmark = |verb: &str, words: &[&str]| {
         let mut command = place.trainmark(verb);
-        command.args(words).env("XDG_STATE_HOME", place.path("state"));
-        command.env("XDG_DATA_HOME", place.path("kept")).output().unwrap()
+        command.args(words).output().unwrap()
     };
     let run = ["--suite", "suite.toml", "--data", "data", "--out", "out"];
     let noise = ["--suite", "suite.toml", "--data", "data", "--rounds", "6"];
@@ -231,7 +229,7 @@ fn spoilt_caches_and_baselines_cost_an_error_that_names_them_and_no_run() {
         json.next().unwrap_or_else(|| panic!("nothing in {folder}"))
     };
     let kept =
-        ["cache/trainmark/machine", "state/trainmark/noise", "kept/trainmark/baselines/before"]
+        ["cache/trainmark/machine", "state/trainmark/noise", "share/trainmark/baselines/before"]
             .map(only);
     for way in SPOILT {
         kept.iter().for_each(|path| spoil(path, way));

@@ -1,7 +1,7 @@
 //! Jobs that have nothing to do with the built-in task: the acceptance suites, where they lie beside the
 //! repository, and the examples of this repository.
 
-use crate::support::HARNESS;
+use crate::support::{HARNESS, harness};
 use serde_json::Value;
 use skip::skipped;
 use std::path::{Path, PathBuf};
@@ -38,8 +38,8 @@ impl Job {
     }
 
     fn trainmark(&self, words: &[&str]) -> Output {
-        let mut command = Command::new(HARNESS);
-        command.args(words).current_dir(self.0.path()).env("XDG_STATE_HOME", self.path("state"));
+        let mut command = harness(self.0.path());
+        command.args(words);
         let beside = Path::new(HARNESS).parent().unwrap().to_owned();
         let path = std::env::var_os("PATH").unwrap_or_default();
         let paths = std::iter::once(beside).chain(std::env::split_paths(&path));

@@ -1,5 +1,6 @@
 //! `trainmark setup` from the outside, offline: real suites, real environments, small wheels made here.
 
+use crate::support::harness;
 use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
@@ -38,11 +39,9 @@ impl Place {
     }
 
     fn trainmark(&self, words: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_trainmark"))
+        harness(self.0.path())
             .args(words)
             .args(["--suite", "suite.toml"])
-            .current_dir(self.0.path())
-            .env("XDG_CACHE_HOME", self.path("cache"))
             // No index is asked: what is not here does not exist.
             .env("PIP_NO_INDEX", "1")
             .env("PIP_FIND_LINKS", self.0.path())

@@ -3,6 +3,7 @@
 //! root; without them it is skipped, loudly, unless `$TRAINMARK_REQUIRE_SLURM` is set.
 #![cfg(target_os = "linux")]
 
+use crate::support::harness;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::fs;
@@ -268,15 +269,12 @@ impl<'a> Place<'a> {
     }
 
     fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_trainmark"));
+        let mut command = harness(self.folder.path());
         command
             .args(["run", "--out"])
             .arg(self.out.strip_prefix(self.folder.path()).unwrap_or(&self.out))
             .args(words)
-            .current_dir(self.folder.path())
             .env("SLURM_CONF", self.cluster.conf())
-            .env("XDG_CACHE_HOME", self.path("cache"))
-            .env("XDG_STATE_HOME", self.path("state"))
             .env_remove("TRAINMARK_DATA")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -663,11 +661,9 @@ fn slurm_runs_suites_and_survives_what_clusters_do() {
 fn without_slurm_the_error_says_what_is_missing_and_the_script_can_be_seen() {
     let folder = tempfile::tempdir().unwrap();
     let run = |words: &[&str]| {
-        Command::new(env!("CARGO_BIN_EXE_trainmark"))
+        harness(folder.path())
             .args(["run", "--executor", "slurm", "--model", "mlp"])
             .args(words)
-            .current_dir(folder.path())
-            .env("XDG_CACHE_HOME", folder.path().join("cache"))
             .env("PATH", folder.path()) // where there is no sbatch
             .output()
             .unwrap()

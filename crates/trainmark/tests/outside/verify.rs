@@ -8,7 +8,7 @@ use record::summary::{Options, Summary};
 use report::{console, json, markdown};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use tempfile::TempDir;
 use trainmark::verify::FILE;
 
@@ -72,11 +72,10 @@ impl Place {
     }
 
     fn trainmark(&self, verb: &str, more: &[&str]) -> Output {
-        let mut command = Command::new(support::HARNESS);
-        command.arg(verb).current_dir(self.0.path());
+        let mut command = support::harness(self.0.path());
+        command.arg(verb);
         command.args(["--suite", "suite.toml", "--data", "data", "--out", "out"]).args(more);
-        command.env("XDG_CACHE_HOME", self.path("cache")).env_remove("TRAINMARK_DATA");
-        command.output().unwrap()
+        command.env_remove("TRAINMARK_DATA").output().unwrap()
     }
 
     /// The verification file.
@@ -383,10 +382,8 @@ fn the_trainers_of_any_task_are_compared_with_one_of_them_that_it_names() {
         std::fs::write(place.path("suite.toml"), text).unwrap();
     };
     let verify = || {
-        let mut command = Command::new(support::HARNESS);
-        command.args(["verify", "--suite", "suite.toml", "--out", "out"]);
-        command.env("XDG_CACHE_HOME", place.path("cache")).current_dir(place.0.path());
-        command.output().unwrap()
+        let mut command = support::harness(place.0.path());
+        command.args(["verify", "--suite", "suite.toml", "--out", "out"]).output().unwrap()
     };
     suite("float64");
     let output = verify();

@@ -7,7 +7,7 @@ use std::process::Output;
 /// In a folder of no checkout, with a home of its own.
 fn call(place: &Place, words: &[&str]) -> Output {
     let mut command = place.trainmark(words[0]);
-    command.args(&words[1..]).env("XDG_DATA_HOME", place.path("share")).output().unwrap()
+    command.args(&words[1..]).output().unwrap()
 }
 
 #[test]

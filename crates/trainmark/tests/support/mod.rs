@@ -5,12 +5,23 @@ pub mod place;
 
 use measure::launch::{self, CancelToken, Job, Outcome, Stream};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 pub const HARNESS: &str = env!("CARGO_BIN_EXE_trainmark");
 pub const FAKE_TRAINER: &str = env!("CARGO_BIN_EXE_fake-trainer");
 
 pub const MB: u64 = 1_000_000;
+
+/// The harness, which works and keeps what it knows in a folder: nothing of the person who tests is read or changed.
+pub fn harness(home: &Path) -> Command {
+    let mut command = Command::new(HARNESS);
+    command.current_dir(home);
+    for (name, folder) in [("CACHE", "cache"), ("DATA", "share"), ("STATE", "state")] {
+        command.env(format!("XDG_{name}_HOME"), home.join(folder));
+    }
+    command
+}
 
 /// A job for the fake trainer. The time-out only keeps a broken test from hanging.
 pub fn fake(arguments: &[&str]) -> Job {

@@ -67,9 +67,8 @@ impl Place {
     }
 
     pub fn trainmark(&self, verb: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_trainmark"));
-        command.arg(verb).current_dir(self.0.path()).env("XDG_CACHE_HOME", self.path("cache"));
-        command.env("XDG_STATE_HOME", self.path("no-state")).env_remove("TRAINMARK_DATA");
+        let mut command = super::harness(self.0.path());
+        command.arg(verb).env_remove("TRAINMARK_DATA");
         command
     }
 
