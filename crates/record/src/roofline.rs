@@ -9,6 +9,7 @@
 use crate::sample::{Sample, TrainerRecord};
 use machine::Capability;
 use measure::surroundings::Device;
+use protocol::grade::Grade;
 use serde::{Deserialize, Serialize};
 
 /// A rate may exceed the highest rate that `trainmark machine` has seen by this: clocks vary, and a
@@ -97,7 +98,7 @@ pub fn implausible(
 
 /// The arithmetic of most operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Precision {
+pub(crate) enum Precision {
     Float32,
     Tf32,
     Bf16,
@@ -108,7 +109,7 @@ enum Precision {
 
 impl Precision {
     /// The precision that a trainer means, in the words that frameworks use.
-    fn of(stated: &str) -> Option<Precision> {
+    pub(crate) fn of(stated: &str) -> Option<Precision> {
         let stated = stated.to_ascii_lowercase();
         let has = |words: &[&str]| words.iter().any(|word| stated.contains(word));
         match stated.as_str() {
@@ -118,6 +119,15 @@ impl Precision {
             _ if has(&["tf32", "tensorfloat"]) => Some(Precision::Tf32),
             "float32" | "f32" | "fp32" | "single" => Some(Precision::Float32),
             _ => None,
+        }
+    }
+
+    /// The grade of arithmetic that rounds no more than this.
+    pub(crate) fn grade(self) -> Grade {
+        match self {
+            Precision::Float32 => Grade::Float32,
+            Precision::Tf32 => Grade::Tf32,
+            Precision::Bf16 | Precision::Fp16 | Precision::Mixed => Grade::Bf16,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The results of `trainmark verify`, and the file beside the result files that keeps them.
 //! `schema/verification.schema.json` says the same to other programs.
 
+use crate::roofline::Precision;
 use crate::task::KeyRecord;
 use crate::{Record, old, race, write};
 use measure::machine::Machine;
@@ -85,6 +86,17 @@ pub fn same_training(
 }
 
 impl Verification {
+    /// The coarsest grade that the trainer's own word for its precision allows, if it is a word that we know.
+    pub fn stated(&self) -> Option<Grade> {
+        self.precision.as_deref().and_then(Precision::of).map(Precision::grade)
+    }
+
+    /// Whether it is equal only within coarser rounding than that of the precision that the trainer states. It computes
+    /// otherwise than it says, or something else by so little.
+    pub fn is_coarser(&self) -> bool {
+        self.grade.is_equal() && self.stated().is_some_and(|stated| self.grade > stated)
+    }
+
     /// Whether it holds for a record: of the same training, program and hardware, where both say which.
     pub fn holds_for(&self, record: &Record) -> bool {
         fn agree<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {

@@ -359,6 +359,12 @@ fn verified(summary: &Summary, notes: &mut Vec<Note>) {
         }
         return;
     }
+    let coarser = |row: &&Row| row.verification.as_ref().is_some_and(|it| it.is_coarser());
+    let coarser = rows(summary).filter(coarser).count();
+    if coarser > 0 {
+        let badge = format!("{} in coarser precision than stated", count(coarser, "row"));
+        notes.push(caveat(badge.clone(), format!("Equal to the reference only with more rounding than that of the precision that the trainer states: {}.", count(coarser, "row"))));
+    }
     let different = rows(summary).filter(|row| row.is_different()).count();
     notes.push(Note {
         badge: (different > 0).then(|| format!("{} computed something else", count(different, "row"))),
@@ -372,7 +378,8 @@ fn verified(summary: &Summary, notes: &mut Vec<Note>) {
     let mut reasons = IndexSet::new();
     for it in rows(summary).filter_map(|row| row.verification.as_deref()) {
         let name = format!("{} {} {}", it.executable, it.model, it.backend);
-        if let (Grade::Different | Grade::Failed, Some(reason)) = (it.grade, &it.reason) {
+        let is_told = matches!(it.grade, Grade::Different | Grade::Failed) || it.is_coarser();
+        if let (true, Some(reason)) = (is_told, &it.reason) {
             reasons.insert(format!("{name}: {}", visible(reason, 300)));
         }
         if let (Some(false), Some(what)) = (it.deterministic, &it.nondeterminism) {

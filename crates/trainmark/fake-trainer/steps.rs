@@ -90,8 +90,8 @@ impl Told {
             "not-a-number" => parameters.values_mut()[0] = f32::NAN,
             _ => {}
         }
-        if self.fault == "precise" {
-            println!(r#":::TRAINMARK {{"event":"started","protocol":1,"precision":"float32"}}"#);
+        if self.fault == "nearly" {
+            println!(r#":::TRAINMARK {{"event":"started","protocol":1,"precision":"fp32"}}"#);
         }
         let losses: Vec<u8> = losses.iter().flat_map(|loss| loss.to_le_bytes()).collect();
         std::fs::write(folder.join(LOSSES), losses).expect("a folder that can be written to");
@@ -103,7 +103,12 @@ impl Told {
 
     fn train<R: Real>(&self, initial: &Parameters, order: &[u32]) -> (Vec<f32>, Parameters) {
         let data = data();
-        let rate = if self.fault == "other-rate" { 1.5 } else { 1.0 } * self.learning_rate;
+        let factor = match self.fault.as_str() {
+            "other-rate" => 1.5,
+            "nearly" => 1.01,
+            _ => 1.0,
+        };
+        let rate = factor * self.learning_rate;
         let mut reference: Reference<R> = Reference::new(initial);
         let mut losses = Vec::new();
         for batch in order.chunks(self.batch_size) {

@@ -86,7 +86,8 @@ pub fn run(args: &Args) -> Result<u8> {
         print(&format!("{}\n", one_line(&line)))?;
     }
     let summary = summary(&found, rows.len());
-    let wrong = found.iter().any(|it| matches!(it.grade, Grade::Different | Grade::Failed));
+    let is_wrong = |it: &Verification| matches!(it.grade, Grade::Different | Grade::Failed);
+    let wrong = found.iter().any(|it| is_wrong(it) || it.is_coarser());
     print(&format!("{summary}\nGrades: {}\n", args.out.join(FILE).display()))?;
     if cancel.is_cancelled() {
         return Ok(protocol::exit::INTERRUPTED);
@@ -163,6 +164,10 @@ fn summary(found: &[Verification], all: usize) -> String {
         if number > 0 {
             summary += &format!(", {number} {words}");
         }
+    }
+    let coarser = count(&Verification::is_coarser);
+    if coarser > 0 {
+        summary += &format!("; {coarser} only in coarser precision than stated");
     }
     let loose = count(&|it| it.deterministic == Some(false));
     if loose > 0 {

@@ -11,6 +11,7 @@ use crate::suite::Suite;
 use crate::trainer::NotReady;
 use anyhow::{Error, Result};
 use measure::provenance::Moment;
+use measure::text::visible;
 use protocol::grade::{Comparison, Grade, Quantity};
 use protocol::verify::Request;
 use record::Status;
@@ -156,14 +157,14 @@ impl<'a> Examiner<'a> {
         if found.grade == Grade::Different {
             return self.locate(row, &reference, found);
         }
-        let claimed = found.precision.as_deref().unwrap_or("float32");
-        if found.grade > Grade::Float32 && claimed == "float32" {
-            let said = if found.precision.is_some() { "though it says" } else { "not within" };
-            found.reason = Some(format!(
-                "{}, {said} float32: {}",
-                found.grade,
-                named(&worse, |quantity| quantity.grade > Grade::Float32)
-            ));
+        let (said, precision, allowed) = match (&found.precision, found.stated()) {
+            (Some(precision), Some(stated)) => ("though it says", visible(precision, 40), stated),
+            (None, _) => ("not within", "float32".into(), Grade::Float32),
+            (Some(_), None) => return Ok(()),
+        };
+        if found.grade > allowed {
+            let coarse = named(&worse, |quantity| quantity.grade > allowed);
+            found.reason = Some(format!("{}, {said} {precision}: {coarse}", found.grade));
         }
         Ok(())
     }

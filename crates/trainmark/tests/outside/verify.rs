@@ -137,6 +137,23 @@ fn sound_trainers_are_graded_by_their_arithmetic_and_the_command_succeeds() {
 }
 
 #[test]
+fn rounding_that_the_stated_precision_does_not_explain_is_no_success() {
+    let place = Place::new();
+    let (output, found) = place.verify("mlp", &["nearly", "right"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(reason(&found[0]).contains(" precision, though it says fp32: "), "{found:?}");
+    let told = "2 of 2 equal to the reference; 1 only in coarser precision than stated";
+    assert!(said(&output).contains(told), "{}", said(&output));
+    place.trainmark("run", &["--model", "mlp"]);
+    let summary =
+        Summary::new(folder::read(&[place.path("out")], None).unwrap(), &Options::default());
+    let text =
+        console::summary(&summary.unwrap(), console::Detail::default(), console::Style::default());
+    let words: Vec<&str> = text.split_whitespace().collect();
+    assert!(words.join(" ").contains("1 row in coarser precision than stated"), "{text}");
+}
+
+#[test]
 fn wrong_trainers_are_different_from_the_step_and_in_the_tensors_where_they_are() {
     let place = Place::new();
     let (output, found) = place.verify("cnn", &["quarter", "other-rate", "drops-last", "lies"]);
