@@ -93,7 +93,7 @@ pub enum Outcome {
     Same,
     /// Too few samples.
     Inconclusive,
-    /// One of the sides has nothing to compare.
+    /// One of the sides has nothing to compare, or both have only bounds.
     NotComparable,
     /// It was verified before and was not now.
     Unknown,
@@ -281,6 +281,9 @@ pub fn compare(base: &Folder, new: &Folder, options: &Options) -> Result<Compari
         let unlike = figures.iter().filter(|figure| !figure.is_one(all()));
         differences
             .extend(unlike.map(|it| format!("{job}: the unit or the direction of {}", it.key)));
+        let bounds = figures.iter().filter(|it| pair.has_bounds(it));
+        differences
+            .extend(bounds.map(|it| format!("{job}: of {} both sides know only a bound", it.key)));
     }
     let only =
         |jobs: &[&Job], side| jobs.iter().map(|job| (job.to_string(), side)).collect::<Vec<_>>();
@@ -343,6 +346,11 @@ impl<'a> Pair<'a> {
         clocks.find(|figure| has(figure, self.base) && has(figure, self.new))
     }
 
+    /// Whether nobody knows more of both sides than a bound.
+    fn has_bounds(&self, figure: &Figure) -> bool {
+        [self.base, self.new].iter().all(|side| side.iter().any(|it| figure.is_bound(it)))
+    }
+
     fn compare(&self, figure: &Figure, gate: f64, floor: &dyn Fn(bool) -> f64) -> ComparedRow {
         let all = || self.base.iter().chain(self.new).copied();
         // Its unit and its direction are those of these records, not of any others.
@@ -353,7 +361,7 @@ impl<'a> Pair<'a> {
         let (base, new) = (ranked(self.base), ranked(self.new));
         let in_turns = verdict::took_turns(&base, &new);
         let change = verdict::compare(&own, &base, &new, floor(in_turns || !own.is_of_machine()));
-        let change = change.filter(|_| own.is_one(all()));
+        let change = change.filter(|_| own.is_one(all()) && !self.has_bounds(figure));
         let bad = |it: &&Record| !matches!(it.status, Status::Measured | Status::Unavailable);
         let measured = |records: &[&Record]| records.iter().any(|it| it.status == Status::Measured);
         // Where the base failed at times, nobody knows whether the new one fails more often.
@@ -627,6 +635,23 @@ mod tests {
         let told =
             found.differences.iter().any(|it| it.contains("the unit or the direction of score"));
         assert!(told, "{:?}", found.differences);
+    }
+
+    #[test]
+    fn what_is_only_bounded_on_both_sides_passes_no_gate() {
+        let of = |source: &str| {
+            let mut record = record("cpu", &BASE);
+            record.sources.insert("train_s".into(), source.into());
+            record
+        };
+        let bound = || of("a clock; at most this much: something hides less");
+        let found = compared(bound(), bound(), &options("train_s")).unwrap();
+        assert_eq!(found.rows[0].outcome, Outcome::NotComparable);
+        assert_eq!(found.conclusion, Conclusion::Inconclusive);
+        let told = found.differences.iter().any(|it| it.ends_with("both sides know only a bound"));
+        assert!(told, "{:?}", found.differences);
+        let found = compared(bound(), of("a clock"), &options("train_s")).unwrap();
+        assert_eq!(found.rows[0].outcome, Outcome::NoDifference);
     }
 
     #[test]

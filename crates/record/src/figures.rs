@@ -326,6 +326,14 @@ impl Figure {
         defined.all(|it| Some(it) == first)
     }
 
+    /// Whether the source of the record's value says that the true one lies below it, or above it, nobody knows how far.
+    pub fn is_bound(&self, record: &Record) -> bool {
+        let says = |it: &String| {
+            ["at most this much", "at least this much"].iter().any(|bound| it.contains(bound))
+        };
+        self.of(record).is_some() && record.sources.get(&*self.key).is_some_and(says)
+    }
+
     /// Whether only the trainer states the record's value of this metric.
     pub fn is_claimed(&self, record: &Record) -> bool {
         matches!(self.read, Read::Metric)

@@ -95,6 +95,9 @@ pub struct Sample {
     pub invalid: BTreeMap<String, String>,
     /// Facts that a program logged for MLPerf, by MLPerf's keys.
     pub mlperf: BTreeMap<String, f64>,
+    /// How many processes outlived the trainer's main process and had to be stopped; what they waited for is in no time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopped_processes: Option<u64>,
     /// Notes for a reader, for example about stragglers.
     pub notes: Vec<String>,
     /// Why the sample is noisy: what else the machine did meanwhile. Empty for a quiet one.

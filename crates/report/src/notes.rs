@@ -51,6 +51,7 @@ pub fn badges(notes: &[Note]) -> Option<String> {
 pub fn notes(summary: &Summary, speed_ups: bool, marks: Option<Shown>) -> Vec<Note> {
     let mut notes = Vec::new();
     notes.extend(disturbed(summary));
+    notes.extend(left_behind(summary));
     notes.extend(side_by_side(summary));
     notes.extend(few(summary));
     notes.extend(speed_ups.then(|| apart(summary)).flatten());
@@ -59,6 +60,7 @@ pub fn notes(summary: &Summary, speed_ups: bool, marks: Option<Shown>) -> Vec<No
     notes.extend(shown(summary));
     convergence(summary, &mut notes);
     notes.extend(claims(summary, marks));
+    notes.extend(bounds(summary));
     notes.extend(outliers(summary));
     notes.extend(without_time(summary));
     races(summary, &mut notes);
@@ -137,6 +139,17 @@ fn disturbed(summary: &Summary) -> Option<Note> {
         repeated.unwrap_or_default()
     );
     Some(caveat(format!("{noisy} disturbed"), text).with_code())
+}
+
+/// Samples whose time may lack something.
+fn left_behind(summary: &Summary) -> Option<Note> {
+    let number =
+        samples(summary, |sample| sample.status.completed() && sample.stopped_processes.is_some())?;
+    let text = format!(
+        "Processes that outlived the trainer and seemed to wait had to be stopped: {number}. What they waited for is in no time. If it \
+         was a device, the training was cut short."
+    );
+    Some(caveat(format!("{number} left processes behind"), text))
 }
 
 /// Samples that other rows were trained beside.
@@ -239,6 +252,18 @@ fn claims(summary: &Summary, marks: Option<Shown>) -> Option<Note> {
     let text = format!("Only the trainer states {text}{scored}.");
     (claimed > 0 && !summary.only_specification)
         .then(|| caveat(format!("{sign}{number}: claimed by the trainer"), text))
+}
+
+/// Figures that are only bounds of what nobody could measure.
+fn bounds(summary: &Summary) -> Option<Note> {
+    let shown = || summary.figures.iter().filter(|figure| figure.shown == Shown::Everywhere);
+    let figure = shown().find(|figure| rows(summary).any(|row| figure.is_bound(&row.record)))?;
+    let number = rows(summary).filter(|row| figure.is_bound(&row.record)).count();
+    let badge = format!("{} of {} only bounded", figure.label, count(number, "row"));
+    Some(caveat(
+        badge.clone(),
+        format!("{badge}: the true value is not known; its source in the file says why."),
+    ))
 }
 
 /// Samples far from the others of their row.
@@ -504,6 +529,19 @@ mod tests {
             assert_eq!(badge, format!("{expected} (--repeats 6 gives intervals)"));
         }
         assert!(few(&summary(&[("a", 6)])).is_none());
+    }
+
+    #[test]
+    fn what_a_time_lacks_and_what_is_only_bounded_is_cautioned() {
+        let mut records: Vec<Record> =
+            summary(&[("a", 2), ("b", 2)]).rows.into_iter().map(|row| row.record).collect();
+        records[1].samples[0].stopped_processes = Some(1);
+        records[0].metrics.peak_memory_mb = Some(7.0);
+        records[0].sources.insert("peak_memory_mb".into(), "at most this much".into());
+        let summary = Summary::new(records.into(), &Options::default()).unwrap();
+        let badges = badges(&notes(&summary, true, None)).unwrap();
+        assert!(badges.contains("1 of 4 samples left processes behind"), "{badges}");
+        assert!(badges.contains("Peak Memory of 1 row only bounded"), "{badges}");
     }
 
     #[test]

@@ -65,6 +65,7 @@ pub fn sample(
         dense_flop: fact(Fact::DenseFlop),
         executed_flop: fact(Fact::ExecutedFlop),
         mlperf: said.mlperf.noted.iter().map(|(&key, &value)| (key.to_owned(), value)).collect(),
+        stopped_processes: Some(outcome.stragglers.count).filter(|_| outcome.stragglers.stopped),
         notes: notes(outcome, said),
         stdout_tail: tail(&outcome.stdout_tail),
         stderr_tail: tail(&outcome.stderr_tail),

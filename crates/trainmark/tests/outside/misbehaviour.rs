@@ -86,7 +86,11 @@ fn one_that_forks_its_work_away_is_never_ranked_before_the_work_is_done() {
     let result = check(&fake("detach"), &[], "failed", "its work was not finished");
     let notes = result["samples"][0]["notes"].to_string();
     assert!(notes.contains("1 processes outlived the trainer, and had to be stopped"), "{notes}");
+    let waiting = format!("setsid sleep 300 & {PLAIN}");
+    let result = check(&waiting, &[], "measured", "");
+    assert_eq!(result["samples"][0]["stopped_processes"], 1);
     let result = check(&fake("orphan-burn 0.5"), &[], "measured", "");
+    assert_eq!(result["samples"][0]["stopped_processes"], Value::Null);
     let timing = &result["samples"][0]["timing"];
     assert!(timing["wall_s"].as_f64() >= Some(0.5), "{timing}");
     assert!(timing["user_s"].as_f64() >= Some(0.4), "{timing}");

@@ -91,6 +91,7 @@ fn full_result() -> Record {
         dense_flop: Some(1e12),
         executed_flop: Some(2e11),
         counters: BTreeMap::from([("page_faults".into(), 7)]),
+        stopped_processes: Some(1),
         invalid: BTreeMap::from([("page_faults".into(), "why".into())]),
         nodes: vec![NodeSample {
             host: "node1".into(),
