@@ -36,7 +36,11 @@ pub fn table(history: &History, style: Style) -> String {
         }
     }
     if history.left_out > 0 {
-        let _ = writeln!(text, "\nLeft out: {} without it", count(history.left_out, "result"));
+        let _ = writeln!(
+            text,
+            "\nLeft out, without it or not ranked: {}",
+            count(history.left_out, "result")
+        );
         if history.series.is_empty() {
             text += "Name a figure that they have, for example --metric wall_s\n";
         }

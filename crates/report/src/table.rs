@@ -76,7 +76,8 @@ pub fn differ(summary: &Summary, name: impl Fn(&Record) -> &str) -> bool {
     names.any(|name| Some(name) != first)
 }
 
-/// `Training corpus · epochs 1 · seed 42 · 2 cores · 12 rows, 6 samples each`.
+/// `Training corpus · epochs 1 · seed 42 · 2 cores · 12 rows, 6 samples each`; of 12 rows of which some failed, `6 samples
+/// each of 9 that completed`.
 pub fn headline(summary: &Summary) -> String {
     let suites: BTreeSet<&str> = summary.runs().iter().map(|run| &*run.suite).collect();
     let tasks = summary.names(|record| &record.task().name);
@@ -94,14 +95,18 @@ pub fn headline(summary: &Summary) -> String {
         machines => parts.extend((!machines.is_empty()).then(|| count(machines.len(), "machine"))),
     }
     let there = || summary.rows.iter().filter(|row| row.is_there());
-    let completed = there().filter(|row| row.record.status.completed());
-    let samples: BTreeSet<_> = completed.map(|row| row.record.counted().count().max(1)).collect();
+    let completed = || there().filter(|row| row.record.status.completed());
+    let samples: BTreeSet<_> = completed().map(|row| row.record.counted().count().max(1)).collect();
     let samples = match (samples.first(), samples.last()) {
         (Some(few), Some(many)) if few == many => format!(", {} each", count(*few, "sample")),
         (Some(few), Some(many)) => format!(", {few} to {} each", count(*many, "sample")),
         _ => String::new(),
     };
-    parts.push(count(there().count(), "row") + &samples);
+    let of = match completed().count() {
+        some if some > 0 && some < there().count() => format!(" of {some} that completed"),
+        _ => String::new(),
+    };
+    parts.push(count(there().count(), "row") + &samples + &of);
     parts.join(" · ")
 }
 

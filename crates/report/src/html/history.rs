@@ -30,7 +30,7 @@ pub fn lead(history: &History) -> Markup {
                 bdi { (visible(&series.label, 200)) } ": " bdi { (visible(&words(&history.figure, change), 300)) } }
         } }
         @if history.left_out > 0 {
-            p.note { (count(history.left_out, "result")) " without this figure are left out." }
+            p.note { "Left out, without this figure or not ranked: " (count(history.left_out, "result")) "." }
         }
     }
 }
