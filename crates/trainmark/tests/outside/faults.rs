@@ -100,19 +100,6 @@ fn a_harness_in_a_workflow() {
 }
 
 #[test]
-fn a_trainer_runs_on_the_cores_it_is_given() {
-    let allowed = std::fs::read_to_string("/proc/self/status").unwrap();
-    let list = allowed.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:\t")).unwrap();
-    let first: usize = list.split([',', '-']).next().unwrap().parse().unwrap();
-    let mut job = fake(&["environment"]);
-    job.cpus = Some(vec![first]);
-    let (_, lines) = run(&job);
-    assert!(lines.contains(&format!("Cpus_allowed_list:\t{first}")), "{lines:?}");
-    job.cpus = Some(vec![1_000_000]);
-    assert!(matches!(run_quietly(&job).exit, Exit::NotStarted(reason) if reason.contains("core")));
-}
-
-#[test]
 fn a_trainer_that_ignores_sigterm_is_killed_with_all_its_children() {
     let mut job = fake(&["fork-bomb", "5"]);
     // Long enough for all 32 processes, also on a busy machine.
