@@ -108,6 +108,7 @@ impl Cluster {
         let log = log.unwrap();
         let child = Command::new(program)
             .args(words)
+            .current_dir(self.folder.path()) // for the core of one that breaks down
             .env("SLURM_CONF", self.conf())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
