@@ -51,6 +51,13 @@ pub const DATA_CHANGED: &str = "stopped because a file of the data has changed";
 /// Why trainings are stopped whose results would not be kept.
 const CANNOT_GO_ON: &str = "stopped because a result beside it could not be kept";
 
+/// Why the run stops when its time is up.
+pub const TIME_IS_UP: &str = "stopped because its time was up (--run-timeout)";
+
+/// How long a program that is cancelled may take to stop. What it waits for then does not end: a trainer has 3 s, and
+/// tasks on a cluster 15 s.
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
+
 /// Which sample of a row it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -111,25 +118,54 @@ fn new_run(loaded: &LoadedSuite, quick: bool) -> RunIdentity {
     }
 }
 
-/// A token that Ctrl-C, SIGTERM and SIGHUP cancel; its reason says which of them came first.
+/// A token that Ctrl-C, SIGTERM and SIGHUP cancel; its reason says which of them came first. Once it is cancelled, by
+/// whomever, the program ends: by itself, else after [`STOP_PATIENCE`], else at the third signal.
 ///
 /// # Errors
 /// If the system does not let us listen.
 pub fn cancelled_by_signals() -> Result<CancelToken> {
     let cancel = CancelToken::default();
-    let handle = cancel.clone();
+    let (handle, watched) = (cancel.clone(), cancel.clone());
     let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]);
     let mut signals = signals.context("cannot listen for Ctrl-C and other signals")?;
     std::thread::spawn(move || {
-        for signal in signals.forever() {
+        for (earlier, signal) in signals.forever().enumerate() {
             handle.cancel_because(match signal {
                 SIGTERM => "stopped by SIGTERM",
                 SIGHUP => "stopped by SIGHUP",
                 _ => STOPPED_BY_USER,
             });
+            if earlier == 2 {
+                end_now(handle.wait());
+            }
         }
     });
+    std::thread::spawn(move || {
+        let reason = watched.wait();
+        std::thread::sleep(STOP_PATIENCE);
+        // In a thread: perhaps nobody takes what is printed, and that is what the program waits for.
+        std::thread::spawn(|| {
+            eprintln!("error: did not stop within {} s", STOP_PATIENCE.as_secs())
+        });
+        std::thread::sleep(Duration::from_secs(1));
+        end_now(reason);
+    });
     Ok(cancel)
+}
+
+/// Ends the program as a kill does, which waits for nothing: launchers end with their trainers, and what a journal has
+/// is kept.
+fn end_now(reason: &str) -> ! {
+    signal_hook::low_level::exit(exit_code(reason).into())
+}
+
+/// The exit code of a program that was cancelled.
+pub fn exit_code(reason: &str) -> u8 {
+    match reason {
+        TIME_IS_UP => protocol::exit::TIMED_OUT,
+        DATA_CHANGED | CANNOT_GO_ON => protocol::exit::FAILURE,
+        _ => protocol::exit::INTERRUPTED,
+    }
 }
 
 /// Everything that the samples of one run share.

@@ -31,6 +31,11 @@ impl CancelToken {
         self.0.requests.fetch_add(1, Ordering::SeqCst);
     }
 
+    /// Sleeps until it is cancelled, and returns why.
+    pub fn wait(&self) -> &'static str {
+        self.0.reason.wait()
+    }
+
     pub fn is_cancelled(&self) -> bool {
         self.requests() > 0
     }

@@ -7,7 +7,7 @@ use crate::command::{Purpose, listing, quote};
 use crate::executor::Local;
 use crate::plan::{self, Row};
 use crate::progress::Progress;
-use crate::runner::{DATA_CHANGED, Limits, Settings, cancelled_by_signals};
+use crate::runner::{Limits, Settings, TIME_IS_UP, cancelled_by_signals, exit_code};
 use crate::schedule::Schedule;
 use crate::slurm::{self, Request, Slurm, Wishes};
 use crate::suite::LoadedSuite;
@@ -25,9 +25,6 @@ use report::console;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// Why the run stops when its time is up.
-const TIME_IS_UP: &str = "stopped because its time was up (--run-timeout)";
 
 /// The longest time for rounds that --rounds-until adds, unless --max-time is given.
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -353,11 +350,7 @@ fn conclude(args: &Args, campaign: &Campaign, stopped: Option<&str>) -> Result<u
     }
     print(&text)?;
     if let Some(why) = stopped {
-        return Ok(match why {
-            TIME_IS_UP => protocol::exit::TIMED_OUT,
-            DATA_CHANGED => protocol::exit::FAILURE,
-            _ => protocol::exit::INTERRUPTED,
-        });
+        return Ok(exit_code(why));
     }
     Ok(if failed > 0 { protocol::exit::FAILURE } else { protocol::exit::SUCCESS })
 }

@@ -26,6 +26,7 @@ mod cluster;
 #[path = "../support/mod.rs"]
 mod support;
 mod verify;
+mod waits;
 mod without_checkout;
 mod words;
 

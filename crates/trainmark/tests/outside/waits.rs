@@ -1,0 +1,61 @@
+//! Waits for something that never comes: each has an end, by itself or with the run.
+#![cfg(target_os = "linux")]
+
+use crate::support::eventually;
+use crate::support::place::{PLAIN, Place};
+use std::io::{PipeReader, Write, pipe};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A pipe that is full: whoever prints into it waits as long as nobody reads.
+fn full() -> (PipeReader, Stdio) {
+    let (reader, mut writer) = pipe().unwrap();
+    let theirs = writer.try_clone().unwrap();
+    std::thread::spawn(move || writer.write_all(&vec![0; 1 << 20]));
+    (reader, theirs.into())
+}
+
+/// A run whose commands are those of a suite.
+fn run(place: &Place, more: &str, words: &[&str]) -> Command {
+    let mut command = place.trainmark("run");
+    command.arg("--suite").arg(place.suite(PLAIN, more)).arg("--data").arg(place.path("data"));
+    command.arg("--out").arg(place.path("out")).args(words);
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+fn terminate(child: &Child) {
+    Command::new("kill").arg(child.id().to_string()).status().unwrap();
+}
+
+/// The exit code, and what was printed to standard error.
+fn ended(child: Child) -> (Option<i32>, String) {
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_program_that_does_not_stop_when_its_time_is_up_ends_a_minute_later() {
+    let (place, (_reader, stdout)) = (Place::new(), full());
+    let began = Instant::now();
+    let child = run(&place, "", &["--run-timeout", "2s"]).stdout(stdout).spawn().unwrap();
+    let (code, said) = ended(child);
+    assert_eq!(code, Some(124), "{said}");
+    assert!(said.ends_with("error: did not stop within 60 s\n"), "{said}");
+    assert!(began.elapsed() < Duration::from_secs(90));
+}
+
+#[test]
+fn the_third_signal_ends_a_program_that_does_not_stop() {
+    let (place, (_reader, stdout)) = (Place::new(), full());
+    let mut child = run(&place, "", &[]).stdout(stdout).spawn().unwrap();
+    eventually("the row is there", || !place.result_names().is_empty());
+    let began = Instant::now();
+    eventually("it ends", || {
+        terminate(&child);
+        std::thread::sleep(Duration::from_millis(50));
+        child.try_wait().unwrap().is_some()
+    });
+    assert!(began.elapsed() < Duration::from_secs(30));
+    assert_eq!(ended(child).0, Some(130));
+}
