@@ -12,18 +12,23 @@ use indexmap::IndexSet;
 use measure::launch::{self, CancelToken, Exit, Job, LaunchError, Stream};
 use measure::provenance::resolve_program;
 use measure::text::one_line;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes of an answer that are kept at most.
 const LONGEST_ANSWER: usize = 1 << 20;
 /// How long the next line of a program is waited for before it is asked whether it has ended.
 const LISTEN: Duration = Duration::from_millis(100);
+/// After SIGTERM, for a program to clean up: `make` removes what is half-written.
+const TERM_GRACE: Duration = Duration::from_secs(3);
 /// Stands for the folder of a single attempt, which has a new name each time, and for its devices.
 const EACH_TIME: &str = "EACH-TIME";
 
@@ -87,15 +92,20 @@ impl Command {
     }
 
     /// Runs it as it is and hears each line that it prints. What it leaves behind (compilers have daemons) may
-    /// keep its output open: that is not waited for.
+    /// keep its output open: that is not waited for. When it is cancelled, its process group is asked to end, and killed
+    /// 3 s later.
     ///
     /// # Errors
     /// If it does not start.
-    pub fn overhear(&self, on_line: &mut dyn FnMut(&str)) -> io::Result<ExitStatus> {
+    pub fn overhear(
+        &self,
+        cancel: &CancelToken,
+        on_line: &mut dyn FnMut(&str),
+    ) -> io::Result<ExitStatus> {
         let (output, input) = io::pipe()?;
         let mut process = std::process::Command::new(&self.words[0]);
         process.args(&self.words[1..]).envs(&self.environment).current_dir(&self.directory);
-        process.stdin(Stdio::null()).stdout(input.try_clone()?).stderr(input);
+        process.stdin(Stdio::null()).stdout(input.try_clone()?).stderr(input).process_group(0);
         let mut child = launch::withhold(&mut process).spawn()?;
         // It holds the other ends of the pipe.
         drop(process);
@@ -104,8 +114,12 @@ impl Command {
             let lines = BufReader::new(output).split(b'\n').map_while(Result::ok);
             lines.map(|line| sender.send(line)).take_while(Result::is_ok).count()
         });
+        let group = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
         let mut ended = None;
         loop {
+            if ended.is_none() && cancel.is_cancelled() {
+                return stop(&mut child, group);
+            }
             match lines.recv_timeout(LISTEN) {
                 Ok(line) => {
                     let line = String::from_utf8_lossy(&line);
@@ -154,6 +168,19 @@ impl Command {
     pub fn shown(&self) -> String {
         self.words.join(" ")
     }
+}
+
+/// Asks a process group to end, the child and all that it has started, and kills what is left of it 3 s later.
+fn stop(child: &mut Child, group: Pid) -> io::Result<ExitStatus> {
+    let deadline = Instant::now() + TERM_GRACE;
+    let mut signal = Some(Signal::SIGTERM);
+    // Until there is none left that a signal can reach.
+    while killpg(group, signal).is_ok() && signal != Some(Signal::SIGKILL) {
+        child.try_wait()?;
+        std::thread::sleep(LISTEN);
+        signal = (Instant::now() >= deadline).then_some(Signal::SIGKILL);
+    }
+    child.wait()
 }
 
 /// As a POSIX shell takes it.

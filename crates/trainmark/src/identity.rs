@@ -131,6 +131,7 @@ pub fn sources_digest(loaded: &LoadedSuite, row: &Row) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use measure::launch::CancelToken;
 
     fn suite(folder: &Path, more: &str) -> LoadedSuite {
         let text = format!(
@@ -219,7 +220,10 @@ mod tests {
         let loaded = suite(folder.path(), set_up);
         let make = || {
             let trainer = &loaded.suite.trainers[0];
-            Site::of(&loaded, trainer).unwrap().make(false, &mut |_| ()).unwrap();
+            Site::of(&loaded, trainer)
+                .unwrap()
+                .make(false, &CancelToken::default(), &mut |_| ())
+                .unwrap();
             identity(&loaded, "aa")
         };
         let first = make();

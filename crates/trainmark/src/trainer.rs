@@ -42,6 +42,11 @@ impl NotReady {
     pub fn new(status: Status, reason: impl fmt::Display) -> NotReady {
         NotReady { status, reason: format!("{reason:#}") }
     }
+
+    /// If it is no longer wanted that anything starts.
+    fn if_cancelled(cancel: &CancelToken) -> Option<NotReady> {
+        cancel.reason().map(|reason| NotReady::new(Status::Interrupted, reason))
+    }
 }
 
 impl std::error::Error for NotReady {}
@@ -114,11 +119,12 @@ pub fn make_ready(
 ) -> Trainers {
     let one = |trainer: usize| {
         let name = &agenda.loaded.suite.trainers[trainer].name;
-        let ready =
-            build(agenda, trainer, watch).and_then(|()| ready(agenda, trainer, cancel, watch));
+        let ready = build(agenda, trainer, cancel, watch)
+            .and_then(|()| ready(agenda, trainer, cancel, watch))
+            .map_err(|reason| NotReady::if_cancelled(cancel).unwrap_or(reason));
         // Unavailable trainers are listed together later.
         if let Err(reason) = &ready
-            && reason.status != Status::Unavailable
+            && !matches!(reason.status, Status::Unavailable | Status::Interrupted)
         {
             watch.tell(&format!("warning: {}", one_line(&format!("{name}: {reason}"))));
         }
@@ -131,20 +137,31 @@ pub fn make_ready(
 /// Builds a trainer as its suite says.
 ///
 /// # Errors
-/// If the builder cannot be started or ends badly.
-pub fn build(agenda: &Agenda, trainer: usize, watch: &mut dyn Watch) -> Result<(), NotReady> {
+/// If the builder cannot be started or ends badly, or if it is cancelled.
+pub fn build(
+    agenda: &Agenda,
+    trainer: usize,
+    cancel: &CancelToken,
+    watch: &mut dyn Watch,
+) -> Result<(), NotReady> {
     let declared = &agenda.loaded.suite.trainers[trainer];
     let name = &declared.name;
     let failed = |reason| NotReady::new(Status::BuildFailed, reason);
     let Some(command) = agenda.build(trainer).map_err(failed)? else { return Ok(()) };
+    if let Some(cancelled) = NotReady::if_cancelled(cancel) {
+        return Err(cancelled);
+    }
     let shown = command.shown();
     watch.building(name, "");
     let mut last = VecDeque::new();
-    let status = command.overhear(&mut |line| {
+    let status = command.overhear(cancel, &mut |line| {
         watch.building(name, line);
         last.truncate(BUILDERS_LAST_LINES - 1);
         last.push_front(line.to_owned());
     });
+    if let Some(cancelled) = NotReady::if_cancelled(cancel) {
+        return Err(cancelled);
+    }
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => {
@@ -286,7 +303,7 @@ mod tests {
         let data = "data".into();
         let agenda =
             Agenda { loaded: &loaded, data, allow_software: false, shown: BTreeMap::new() };
-        let result = build(&agenda, 0, &mut heard);
+        let result = build(&agenda, 0, &CancelToken::default(), &mut heard);
         (result, heard.0)
     }
 

@@ -2,7 +2,7 @@
 
 use crate::cmd::report::print;
 use crate::command::{self, Agenda, Command};
-use crate::runner::cancelled_by_signals;
+use crate::runner::{cancelled_by_signals, exit_code};
 use crate::setup::{OUTDATED, Site, State, Unavailable};
 use crate::suite::{LoadedSuite, Trainer};
 use crate::trainer::{self, Plain, Watch};
@@ -70,6 +70,9 @@ pub fn run(args: &Args) -> Result<u8> {
     let cancel = cancelled_by_signals()?;
     let mut failures = 0;
     for trainer in selected {
+        if cancel.is_cancelled() {
+            break;
+        }
         let declared = &loaded.suite.trainers[trainer];
         let line = match args.list {
             true => Ok(look(&loaded, declared)),
@@ -81,9 +84,10 @@ pub fn run(args: &Args) -> Result<u8> {
         });
         print(&format!("{}\n", one_line(&format!("{:<20} {line}", declared.name))))?;
     }
-    Ok(match failures {
-        0 => protocol::exit::SUCCESS,
-        _ => protocol::exit::FAILURE,
+    Ok(match (cancel.reason(), failures) {
+        (Some(reason), _) => exit_code(reason),
+        (None, 0) => protocol::exit::SUCCESS,
+        (None, _) => protocol::exit::FAILURE,
     })
 }
 
@@ -147,7 +151,7 @@ fn make_ready(
             did = format!("uses {} and what it has", python.display());
         } else if site.state() != State::Ready {
             let mut say = |step: &str| eprintln!("{}: {step}", declared.name);
-            match site.make(args.verbose, &mut say) {
+            match site.make(args.verbose, cancel, &mut say) {
                 Err(why) if why.is::<Unavailable>() => return Ok(why.to_string()),
                 made => made?,
             }
@@ -156,7 +160,7 @@ fn make_ready(
             did = format!("set up in {seconds:.1} s: {shown}");
         }
     } else if !declared.build.is_empty() {
-        let built = trainer::build(agenda, trainer, &mut Plain);
+        let built = trainer::build(agenda, trainer, cancel, &mut Plain);
         Plain.settled();
         built?;
         did = "built".to_owned();

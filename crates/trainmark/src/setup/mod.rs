@@ -14,16 +14,20 @@ use crate::command::{Command, Purpose};
 use crate::plan;
 use crate::suite::{LoadedSuite, Trainer};
 use anyhow::{Context, Result, bail, ensure};
+use measure::launch::CancelToken;
 use measure::provenance::resolve_program;
 use needs::{Declared, Lock, Setup};
 pub use runner::Unavailable;
 use stamp::Stamp;
-use std::fs;
+use std::fs::{self, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Where everything of a set-up is, under the suite's root.
 const FOLDER: &str = ".trainmark";
+/// Between two looks whether another process has finished.
+const TURN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How far a trainer is.
 #[derive(Clone, Debug, PartialEq)]
@@ -156,20 +160,35 @@ impl<'a> Site<'a> {
         self.folder().join(format!("{}.log", self.name))
     }
 
-    /// Makes everything that is missing. `say` is told of each step; with `verbose` the commands'
+    /// Makes everything that is missing, until it is cancelled. `say` is told of each step; with `verbose` the commands'
     /// output goes to standard error and not into [`Site::log`].
     ///
     /// # Errors
     /// [`Unavailable`] if this machine cannot have it.
-    pub fn make(&self, verbose: bool, say: &mut dyn FnMut(&str)) -> Result<()> {
+    pub fn make(
+        &self,
+        verbose: bool,
+        cancel: &CancelToken,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<()> {
         let cannot = || format!("{}: cannot be written to", self.folder().display());
         fs::create_dir_all(self.folder()).with_context(cannot)?;
         // Two at once would work in the same environment; the second waits, and finds all done.
         let turn = files::create(&self.folder().join(format!("{}.lock", self.name)));
         let turn = turn.with_context(cannot)?;
-        if turn.try_lock().is_err() {
-            say("waiting for another process that sets it up");
-            turn.lock().with_context(cannot)?;
+        let mut waits = false;
+        while let Err(error) = turn.try_lock() {
+            if let TryLockError::Error(error) = error {
+                return Err(error).with_context(cannot);
+            }
+            if let Some(reason) = cancel.reason() {
+                bail!(reason);
+            }
+            if !waits {
+                say("waiting for another process that sets it up");
+            }
+            waits = true;
+            std::thread::sleep(TURN_INTERVAL);
         }
         match self.state() {
             State::Ready => return Ok(()),
@@ -197,7 +216,7 @@ impl<'a> Site<'a> {
         let see = if verbose { String::new() } else { format!("; see {}", self.log().display()) };
         for command in self.commands(stamp.python.as_deref(), made)? {
             say(&command.shown());
-            runner::run(&command, &mut hear, &see)?;
+            runner::run(&command, cancel, &mut hear, &see)?;
         }
         let program = plan::program(self.loaded, self.trainer)?;
         let there = is_there(self.loaded, self.trainer);

@@ -2,6 +2,7 @@
 
 use crate::command::Command;
 use anyhow::{Context, Result, bail};
+use measure::launch::CancelToken;
 use measure::text::visible;
 
 /// Characters of a line or a command that a reason shows.
@@ -40,15 +41,23 @@ impl Words {
 /// Runs a command; `hear` is told each line that it prints, and `log` is where a person finds them.
 ///
 /// # Errors
-/// If it does not start or ends badly.
-pub fn run(command: &Command, hear: &mut dyn FnMut(&str), log: &str) -> Result<()> {
+/// If it does not start or ends badly, or if it is cancelled.
+pub fn run(
+    command: &Command,
+    cancel: &CancelToken,
+    hear: &mut dyn FnMut(&str),
+    log: &str,
+) -> Result<()> {
     let shown = command.shown();
     let mut words = Words::default();
-    let status = command.overhear(&mut |line| {
+    let status = command.overhear(cancel, &mut |line| {
         words.hear(line);
         hear(line);
     });
     let status = status.with_context(|| format!("`{shown}` cannot be started"))?;
+    if let Some(reason) = cancel.reason() {
+        bail!(reason);
+    }
     if status.success() {
         return Ok(());
     }

@@ -231,6 +231,7 @@ impl<'a> Examiner<'a> {
                 Err(Stop::Known(_, reason)) => Err(reason),
                 Err(stop) => return Err(stop),
             },
+            Err(why) if why.status == Status::Interrupted => return Err(why.into()),
             Err(why) => Err(why.reason),
         };
         self.references.borrow_mut().insert(key, found.clone());

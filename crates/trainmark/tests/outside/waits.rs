@@ -1,8 +1,8 @@
 //! Waits for something that never comes: each has an end, by itself or with the run.
 #![cfg(target_os = "linux")]
 
-use crate::support::eventually;
-use crate::support::place::{PLAIN, Place};
+use crate::support::place::{PLAIN, Place, said};
+use crate::support::{eventually, processes_with};
 use std::io::{PipeReader, Write, pipe};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -58,4 +58,53 @@ fn the_third_signal_ends_a_program_that_does_not_stop() {
     });
     assert!(began.elapsed() < Duration::from_secs(30));
     assert_eq!(ended(child).0, Some(130));
+}
+
+#[test]
+fn a_build_ends_when_the_time_of_the_run_is_up_and_no_other_begins() {
+    let (place, word) = (Place::new(), format!("hanging-build-{}", std::process::id()));
+    let suite = place.suite(PLAIN, "root = '.'");
+    let text = std::fs::read_to_string(&suite).unwrap();
+    // A process below it ignores SIGTERM.
+    let build = format!("echo x >> builds; sh -c 'trap : TERM; sleep 300; sleep 300; : {word}'; :");
+    let (head, trainer) = text.split_once("[[trainers]]").unwrap();
+    let one = format!("[[trainers]]\nbuild = ['sh', '-c', \"\"\"{build}\"\"\"]\n{trainer}");
+    let other = one.replace("Shell", "Other").replace("\"shell\"", "\"other\"");
+    std::fs::write(&suite, format!("{head}{one}{other}")).unwrap();
+    let began = Instant::now();
+    let output = place.run(&suite, &["--run-timeout", "2s"]);
+    assert_eq!(output.status.code(), Some(124), "{}", said(&output));
+    assert!(began.elapsed() < Duration::from_secs(40), "{}", said(&output));
+    assert!(!said(&output).contains("warning: "), "{}", said(&output));
+    assert_eq!(std::fs::read_to_string(place.path("builds")).unwrap(), "x\n");
+    eventually("nothing of the build is left", || processes_with(&word).is_empty());
+    assert!(place.results().is_empty(), "{}", said(&output));
+}
+
+#[test]
+fn a_set_up_ends_with_one_signal_and_so_does_the_one_that_waits_for_it() {
+    let place = Place::new();
+    let suite = place.suite(PLAIN, "root = '.'");
+    let setup = "[[trainers]]\nsetup = { commands = [['sh', '-c', 'echo x >> began; sleep 300']] }";
+    let text = std::fs::read_to_string(&suite).unwrap();
+    let text = text.replace("\"sh\"", "\"./made\"").replace("[[trainers]]", setup);
+    std::fs::write(&suite, text).unwrap();
+    let start = || {
+        let mut command = place.trainmark("setup");
+        command.arg("--suite").arg(&suite).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let first = start();
+    eventually("the set-up begins", || place.path("began").exists());
+    let second = start();
+    std::thread::sleep(Duration::from_secs(1));
+    let began = Instant::now();
+    for child in [second, first] {
+        terminate(&child);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{}", said(&output));
+        assert!(said(&output).contains("failed: stopped by SIGTERM"), "{}", said(&output));
+    }
+    assert!(began.elapsed() < Duration::from_secs(30));
+    assert_eq!(std::fs::read_to_string(place.path("began")).unwrap(), "x\n");
 }
