@@ -8,6 +8,7 @@ pub mod account;
 mod attempt;
 pub mod environment;
 mod group;
+pub mod helper;
 pub mod launch;
 pub mod machine;
 pub mod meter;

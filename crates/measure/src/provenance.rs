@@ -1,11 +1,11 @@
 //! The origin of a result: digests of programs, the working tree's commit, timestamps.
 
-use crate::launch::withhold;
+use crate::helper::{self, ask};
 use files::Kind;
 use sha2::{Digest, Sha256};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// SHA-256 of a file.
 ///
@@ -72,9 +72,9 @@ fn git(folder: &Path, arguments: &[&str]) -> Option<String> {
     said(command.args(arguments))
 }
 
-/// What a program prints that succeeds.
+/// What a program prints that succeeds, and in time.
 pub(crate) fn said(command: &mut Command) -> Option<String> {
-    let output = withhold(command).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    let output = ask(command, helper::PATIENCE).ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 

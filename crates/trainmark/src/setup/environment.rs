@@ -4,11 +4,11 @@
 use super::runner::Unavailable;
 use super::stamp::Stamp;
 use anyhow::{Context, Result};
-use measure::launch::withhold;
+use measure::helper::{LONG_PATIENCE, ask};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// Names the Python that environments are made with.
 const CHOICE: &str = "TRAINMARK_PYTHON";
@@ -54,13 +54,11 @@ pub fn refer(place: &Path, python: &Path) -> io::Result<()> {
 /// The packages that a Python has, with their versions, a line each.
 ///
 /// # Errors
-/// If it does not start or does not know.
+/// If it does not start, does not know, or does not answer.
 pub fn packages(python: &Path) -> io::Result<Vec<u8>> {
     let script = "from importlib.metadata import distributions as all\n\
                   print(*sorted(f\"{it.name}=={it.version}\" for it in all()), sep='\\n')";
-    let mut command = Command::new(python);
-    command.args(["-c", script]).stdin(Stdio::null());
-    let output = withhold(&mut command).output()?;
+    let output = ask(Command::new(python).args(["-c", script]), LONG_PATIENCE)?;
     match output.status.success() {
         true => Ok(output.stdout),
         false => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
@@ -117,8 +115,7 @@ fn answers(python: &OsStr, oldest: &str) -> bool {
     let mut command = Command::new(python);
     // Isolated: a module of the current folder is not the standard library's.
     command.args(["-I", "-c", script, oldest]);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    withhold(&mut command).status().is_ok_and(|status| status.success())
+    ask(&mut command, LONG_PATIENCE).is_ok_and(|output| output.status.success())
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 //! environment names (`SLURM_CONF`).
 
 use anyhow::{Context, Result, anyhow, bail};
-use measure::launch::withhold;
+use measure::helper::{LONG_PATIENCE, ask};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Command;
 
@@ -138,17 +139,20 @@ fn task_state(line: &str, job: JobId) -> Option<(usize, State)> {
     Some((index.parse().ok()?, State::parse(state, reason)))
 }
 
-/// What a command prints, or else why it refused.
+/// What a command prints, or else why it refused, or that it did not answer.
 ///
 /// # Errors
 /// If it is not there.
 fn call(program: &str, words: &[&str]) -> Result<Result<String, String>> {
-    let output = withhold(&mut Command::new(program)).args(words).output().map_err(|reason| {
-        anyhow!(
-            "--executor slurm: {program} cannot be started ({reason}): run this on a submission host of the \
-             cluster, where Slurm's commands are, or without --executor slurm on this machine alone"
-        )
-    })?;
+    let output = match ask(Command::new(program).args(words), LONG_PATIENCE) {
+        Err(reason) if reason.kind() == ErrorKind::TimedOut => return Ok(Err(reason.to_string())),
+        answer => answer.map_err(|reason| {
+            anyhow!(
+                "--executor slurm: {program} cannot be started ({reason}): run this on a submission host of the \
+                 cluster, where Slurm's commands are, or without --executor slurm on this machine alone"
+            )
+        })?,
+    };
     let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     if output.status.success() {
         return Ok(Ok(said(&output.stdout)));

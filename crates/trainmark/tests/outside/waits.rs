@@ -4,7 +4,8 @@
 use crate::support::place::{PLAIN, Place, said};
 use crate::support::{eventually, processes_with};
 use std::io::{PipeReader, Write, pipe};
-use std::process::{Child, Command, Stdio};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// A pipe that is full: whoever prints into it waits as long as nobody reads.
@@ -22,6 +23,21 @@ fn run(place: &Place, more: &str, words: &[&str]) -> Command {
     command.arg("--out").arg(place.path("out")).args(words);
     command.stdout(Stdio::null()).stderr(Stdio::piped());
     command
+}
+
+/// Puts a script before all programs of its name.
+fn program(place: &Place, name: &str, script: &str) {
+    let file = place.path("bin").join(name);
+    std::fs::create_dir_all(place.path("bin")).unwrap();
+    std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).unwrap();
+}
+
+/// Finds those scripts first.
+fn with_programs(place: &Place, mut command: Command) -> Output {
+    let path = std::env::var("PATH").unwrap();
+    command.env("PATH", format!("{}:{path}", place.path("bin").display()));
+    command.output().unwrap()
 }
 
 fn terminate(child: &Child) {
@@ -107,4 +123,28 @@ fn a_set_up_ends_with_one_signal_and_so_does_the_one_that_waits_for_it() {
     }
     assert!(began.elapsed() < Duration::from_secs(30));
     assert_eq!(std::fs::read_to_string(place.path("began")).unwrap(), "x\n");
+}
+
+#[test]
+fn a_git_that_hangs_and_a_compiler_that_leaves_something_behind_cost_no_run() {
+    let place = Place::new();
+    program(&place, "git", "exec sleep 300");
+    program(&place, "cc", "sleep 300 & echo cc 12.3");
+    let began = Instant::now();
+    let output = with_programs(&place, run(&place, "", &[]));
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(began.elapsed() < Duration::from_secs(60));
+    let record = &place.results()[0];
+    assert_eq!(record["run"]["git_commit"], serde_json::Value::Null);
+    assert!(record["environment"].to_string().contains("cc 12.3"), "{}", record["environment"]);
+}
+
+#[test]
+fn a_scheduler_that_takes_no_job_is_named_after_a_minute() {
+    let place = Place::new();
+    program(&place, "squeue", "echo slurm 22");
+    program(&place, "sbatch", "[ \"$1\" = --version ] || exec sleep 300");
+    let output = with_programs(&place, run(&place, "", &["--executor", "slurm"]));
+    let named = "error: --executor slurm: sbatch: it did not answer within 60 s";
+    assert!(said(&output).contains(named), "{}", said(&output));
 }
