@@ -21,7 +21,8 @@ const LAUNCH_FAILED: &str = "launch failed requeued held";
 /// Where a task is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Why, in Slurm's words (man squeue, JOB REASON CODES), where it gives any.
+    /// It computes nothing now, but has not ended. Why, in Slurm's words: the state of a job that has begun, and the
+    /// reason (man squeue, JOB REASON CODES) where there is one.
     Waiting(String),
     Running,
     /// Ended with exit code 0.
@@ -43,8 +44,12 @@ impl State {
             _ if reason == LAUNCH_FAILED => State::NodeFailed(reason.to_owned()),
             "PENDING" | "REQUEUED" | "REQUEUE_HOLD" | "REQUEUE_FED" | "SPECIAL_EXIT"
             | "RESV_DEL_HOLD" => State::Waiting(reason.to_owned()),
-            "RUNNING" | "COMPLETING" | "CONFIGURING" | "SUSPENDED" | "STOPPED" | "SIGNALING"
-            | "STAGE_OUT" | "RESIZING" => State::Running,
+            "COMPLETING" | "CONFIGURING" | "SUSPENDED" | "STOPPED" | "SIGNALING" | "STAGE_OUT"
+            | "RESIZING" => State::Waiting(match reason {
+                "" | "None" => word.to_owned(),
+                reason => format!("{word}, {reason}"),
+            }),
+            "RUNNING" => State::Running,
             "COMPLETED" => State::Completed,
             "TIMEOUT" | "DEADLINE" => State::TimedOut,
             "OUT_OF_MEMORY" => State::OutOfMemory,
@@ -178,7 +183,7 @@ mod tests {
             ("PENDING", State::Waiting("Resources".into())),
             ("REQUEUE_HOLD", State::Waiting("Resources".into())),
             ("RUNNING", State::Running),
-            ("COMPLETING", State::Running),
+            ("COMPLETING", State::Waiting("COMPLETING, Resources".into())),
             ("COMPLETED", State::Completed),
             ("TIMEOUT", State::TimedOut),
             ("OUT_OF_MEMORY", State::OutOfMemory),
@@ -189,6 +194,7 @@ mod tests {
         ] {
             assert_eq!(State::parse(word, "Resources"), state, "{word}");
         }
+        assert_eq!(State::parse("SUSPENDED", "None"), State::Waiting("SUSPENDED".into()));
     }
 
     #[test]
