@@ -28,6 +28,8 @@ pub const LINKS: [&str; 7] = [
     "PCIe within a NUMA node",
     "PCIe between NUMA nodes",
 ];
+/// Why nothing is known of GPUs whose driver left a question unanswered.
+pub(super) const HANGS: &str = "NVML does not answer";
 /// An SM clock may fall to this share of the window's highest.
 const CLOCK_SHARE: f64 = 0.9;
 
@@ -121,6 +123,11 @@ impl Gpus {
         };
         let loaded = Nvml::init().map(Arc::new);
         Gpus(loaded.map_err(|error| format!("NVML is not available: {}", why(error))))
+    }
+
+    /// Those of a driver that is no longer asked.
+    pub(super) fn that_hang() -> Gpus {
+        Gpus(Err(HANGS.to_owned()))
     }
 
     /// Why there are none.

@@ -6,8 +6,7 @@ use super::gpu::{self, Gpus};
 use super::kernel::Counters;
 use super::placement::{self, RoundTrips};
 use super::seen::{Surroundings, Usual};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 /// Between two looks at clocks: often enough for a run of some seconds, and one part in a
@@ -15,6 +14,8 @@ use std::time::{Duration, Instant};
 const INTERVAL: Duration = Duration::from_millis(500);
 /// Looks at whose memory is on the GPUs in that time.
 const DEVICE_LOOKS: u32 = 5;
+/// For the last look to end. A driver that has not answered by then hangs.
+const LAST_LOOK: Duration = Duration::from_secs(5);
 /// What to look at while a job runs, and what of it is the job's.
 pub struct Look {
     /// The cores between which the round trip is measured before and after, or why it is not ([`placement::pair`]).
@@ -44,7 +45,7 @@ pub struct Window {
     before: Counters,
     /// Ends the thread by being dropped.
     stop: Sender<()>,
-    looker: Option<JoinHandle<(Clocks, gpu::Window)>>,
+    looked: Receiver<(Clocks, gpu::Window)>,
 }
 
 impl Observer {
@@ -69,7 +70,8 @@ impl Observer {
         // Before the trainer starts: whoever is on a GPU by then is somebody else.
         let mut devices = gpu::Window::open(&self.gpus, gpus.as_deref(), on_gpus);
         let (stop, stopped) = channel();
-        let looker = std::thread::Builder::new().name("surroundings".to_owned()).spawn(move || {
+        let (result, looked) = channel();
+        let looker = move || {
             let mut clocks = Clocks::new();
             // A trainer may be on a GPU for a fraction of a second only.
             let looks = if devices.is_empty() { 1 } else { DEVICE_LOOKS };
@@ -85,8 +87,11 @@ impl Observer {
                 devices.look(at_clocks);
             }
             devices.close();
-            (clocks, devices)
-        });
+            // Nobody takes it if it comes too late.
+            let _ = result.send((clocks, devices));
+        };
+        // If it cannot be started, no result comes.
+        let _ = std::thread::Builder::new().name("surroundings".to_owned()).spawn(looker);
         Window {
             before: Counters::read(),
             energy: Energy::read(),
@@ -94,7 +99,7 @@ impl Observer {
             pair,
             round_trip,
             stop,
-            looker: looker.ok(),
+            looked,
         }
     }
 
@@ -109,8 +114,15 @@ impl Observer {
         let trips = [seen.round_trip_before_ns, seen.round_trip_after_ns];
         trips.into_iter().flatten().for_each(|ns| self.round_trips.take(ns));
         drop(window.stop);
-        let looked = window.looker.and_then(|thread| thread.join().ok());
-        let looked = looked.ok_or("the thread that reads clocks and GPUs could not be started");
+        let looked = window.looked.recv_timeout(LAST_LOOK).map_err(|why| match why {
+            RecvTimeoutError::Timeout => {
+                self.gpus = Gpus::that_hang();
+                gpu::HANGS
+            }
+            RecvTimeoutError::Disconnected => {
+                "the thread that reads clocks and GPUs could not be started"
+            }
+        });
         if let Some((clocks, devices)) = seen.known("devices", looked) {
             seen.mhz_low = seen.known("mhz_low", clocks.range().map(|it| it.0));
             seen.mhz_high = seen.known("mhz_high", clocks.range().map(|it| it.1));

@@ -228,6 +228,19 @@ fn a_trainer_that_is_on_its_device_before_nvml_has_answered_is_no_stranger() {
 }
 
 #[test]
+fn a_driver_that_hangs_costs_its_own_figures_and_is_asked_no_more() {
+    let Some(machine) = Machine::with(1, "[1]") else { return };
+    std::fs::write(machine.place.path("train.sh"), "touch $FAKE_NVML/hangs; sleep 1; echo trained")
+        .unwrap();
+    let output = machine.run(&["--repeats", "2"]);
+    let samples = &machine.records(&output)[0]["samples"];
+    for sample in [&samples[0], &samples[1]] {
+        let why = &sample["surroundings"]["missing"]["devices"];
+        assert_eq!(why, "NVML does not answer", "{}", said(&output));
+    }
+}
+
+#[test]
 fn a_stranger_that_comes_while_a_row_trains_is_a_guess_on_a_gpu_and_nothing_on_the_cpu() {
     let Some(machine) = Machine::with(1, "[1]") else { return };
     // No child of the harness, as everybody's are to whom NVML tells the host's process ids.

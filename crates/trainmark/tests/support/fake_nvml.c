@@ -1,11 +1,13 @@
 /* A library that stands for libnvidia-ml.so.1: $FAKE_NVML_DEVICES equal GPUs, pairs of them linked by NVLink, four to
  * a NUMA node. Whoever computes on GPU i writes `PID BYTES BUSY MHZ THROTTLE` into the file $FAKE_NVML/i. Each draws
- * 100 W. With $FAKE_NVML_SLOW the first question about processes takes half a second. Only what the harness calls is
+ * 100 W. With $FAKE_NVML_SLOW the first question about processes takes half a second, and while there is a file
+ * $FAKE_NVML/hangs none is answered. Only what the harness calls is
  * here; values and layouts are those of NVIDIA's nvml.h. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7 };
 enum { P2P_OK = 0, P2P_NOT_SUPPORTED = 5, TOPOLOGY_NODE = 40, TOPOLOGY_SYSTEM = 50 };
@@ -98,6 +100,9 @@ int nvmlDeviceGetTotalEnergyConsumption(void *device, unsigned long long *millij
 int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, struct process *processes) {
     static int asked;
     if (getenv("FAKE_NVML_SLOW") && !asked++) nanosleep(&(struct timespec){0, 500000000}, NULL);
+    char hangs[4096];
+    snprintf(hangs, sizeof hangs, "%s/hangs", getenv("FAKE_NVML"));
+    while (!access(hangs, F_OK)) sleep(1);
     struct use use = use_of(device);
     unsigned room = *count;
     *count = use.pid ? 1 : 0;
