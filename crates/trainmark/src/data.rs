@@ -12,6 +12,9 @@ use sha2::{Digest, Sha256};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+/// Bytes whose reading takes some seconds, or minutes over a network: that is said before it.
+const MUCH: u64 = 1_000_000_000;
+
 /// Data that has been found and hashed, or none.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Dataset {
@@ -274,6 +277,11 @@ fn digest(task: &Task, place: &Path) -> Result<String> {
     };
     let mut files: Vec<(String, PathBuf)> = files.into_iter().map(named).collect();
     files.sort();
+    let lengths = files.iter().filter_map(|(_, file)| file.metadata().ok());
+    let bytes: u64 = lengths.map(|it| it.len()).sum();
+    if bytes >= MUCH {
+        eprintln!("Reading {:.1} GB of data", bytes as f64 / 1e9);
+    }
     let mut all = Sha256::new();
     for (name, file) in files {
         let cannot = || format!("the data {} cannot be read", file.display());

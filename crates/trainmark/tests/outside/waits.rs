@@ -148,3 +148,13 @@ fn a_scheduler_that_takes_no_job_is_named_after_a_minute() {
     let named = "error: --executor slurm: sbatch: it did not answer within 60 s";
     assert!(said(&output).contains(named), "{}", said(&output));
 }
+
+#[test]
+fn that_much_data_is_read_is_said_before() {
+    let place = Place::new();
+    let much = std::fs::File::create(place.path("much")).unwrap();
+    much.set_len(1_200_000_000).unwrap();
+    let suite = place.suite(PLAIN, "[task]\nname = 't'\ndata = 'much'");
+    let output = place.run(&suite, &["--data", place.path("much").to_str().unwrap()]);
+    assert!(said(&output).contains("\nReading 1.2 GB of data\nData  "), "{}", said(&output));
+}
