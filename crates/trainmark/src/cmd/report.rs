@@ -3,6 +3,7 @@
 use crate::suite::{LoadedSuite, Suite};
 use anyhow::{Context, Result, anyhow, bail};
 use files::Kind;
+use measure::helper::ended;
 use rayon::prelude::*;
 use record::folder::{self, Folder};
 use record::number;
@@ -13,9 +14,12 @@ use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 /// The most files that are listed one by one; further ones are counted.
 const LISTED: usize = 50;
+/// After which a browser has been found, if there is one.
+const BROWSER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The options of all verbs that read folders: which result files, and how they are compared.
 #[derive(Debug, clap::Args)]
@@ -255,7 +259,9 @@ pub(super) fn open(page: &Path) {
     let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
     let mut command = std::process::Command::new(program);
     command.arg(&page).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    if !command.status().is_ok_and(|status| status.success()) {
+    // One that goes on is the browser itself.
+    let opened = command.spawn().and_then(|mut child| ended(&mut child, BROWSER_PATIENCE));
+    if !opened.is_ok_and(|status| status.is_none_or(|status| status.success())) {
         eprintln!("note: no browser could be opened; the page is {}", page.display());
     }
 }

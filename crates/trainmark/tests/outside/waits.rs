@@ -150,6 +150,21 @@ fn a_scheduler_that_takes_no_job_is_named_after_a_minute() {
 }
 
 #[test]
+fn a_browser_that_stays_open_is_not_waited_for() {
+    let place = Place::new();
+    let output = place.run(&place.suite(PLAIN, ""), &[]);
+    assert!(output.status.success(), "{}", said(&output));
+    program(&place, "xdg-open", "exec sleep 50");
+    let mut report = place.trainmark("report");
+    report.args(["--input", "out", "--open"]);
+    let began = Instant::now();
+    let output = with_programs(&place, report);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(!said(&output).contains("no browser"), "{}", said(&output));
+    assert!(began.elapsed() < Duration::from_secs(40));
+}
+
+#[test]
 fn that_much_data_is_read_is_said_before() {
     let place = Place::new();
     let much = std::fs::File::create(place.path("much")).unwrap();
