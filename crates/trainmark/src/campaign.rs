@@ -179,7 +179,8 @@ impl<'a> Campaign<'a> {
             };
             let parts: Vec<&Ran> = past.ran.iter().filter(counts).collect();
             if changed && let Some(run) = &mut standing.result.run {
-                // Rounds of another program are other samples, and those that take turns with them are of their run.
+                // Rounds of another program, or on other data, are other samples, and those that take turns with
+                // them are of their run.
                 run.id.clone_from(&apart);
             }
             if let Some(first) = parts.first() {
@@ -196,8 +197,11 @@ impl<'a> Campaign<'a> {
                     // Its file is replaced by whatever comes of it now.
                     standing.file = Some(file_of(last));
                 } else {
+                    let other_data =
+                        last.identity.dataset_sha256 != standing.identity.dataset_sha256;
+                    let what = if other_data { "the data" } else { "its program or command" };
                     remarks.push(format!(
-                        "{}: its program or command has changed; it runs again, and {} stays",
+                        "{}: {what} has changed; it runs again, and {} stays",
                         standing.row.label, last.file
                     ));
                 }
@@ -216,7 +220,7 @@ impl<'a> Campaign<'a> {
         Ok(remarks)
     }
 
-    /// The run of rows whose program has changed since `run` began, with the programs that all rows have now.
+    /// The run of rows whose program or data has changed since `run` began, with what all rows have now.
     fn apart(&self, run: &str) -> String {
         let identities: Vec<&Fingerprint> = self.rows.iter().map(|it| &it.identity).collect();
         let identities = serde_json::to_vec(&identities).unwrap_or_default();

@@ -31,6 +31,7 @@ use measure::secret::Secrets;
 use measure::surroundings::{Look, Observer, placement};
 use record::fingerprint::Fingerprint;
 use record::noise::{NoiseFloor, NoiseRecord};
+use record::number::short_digest;
 use record::task::TaskRecord;
 use record::{
     DatasetRecord, LimitsRecord, NodeSample, Record, Reference, RunIdentity, SCHEMA_VERSION,
@@ -229,7 +230,7 @@ pub struct Ended<'a> {
     /// Of each of several nodes.
     pub nodes: Vec<NodeSample>,
     pub said: Transcript<'a>,
-    /// The file that is no longer what it was, if there is one.
+    /// The file of the data that is no longer what it was, if there is one, and the data's digests then and now.
     pub changed: Option<String>,
 }
 
@@ -389,14 +390,17 @@ impl<'a> Runner<'a> {
         // Perhaps somebody has only touched it.
         let directory = &self.dataset.directory;
         let seal = Seal::of(directory);
-        if data::prepare(self.loaded(), Some(directory))
-            .is_ok_and(|now| now.sha256 == self.dataset.sha256)
-        {
-            *known = seal;
-            return None;
-        }
+        let was = &self.dataset.sha256;
+        let now = match data::prepare(self.loaded(), Some(directory)) {
+            Ok(now) if now.sha256 == *was => {
+                *known = seal;
+                return None;
+            }
+            Ok(now) => format!("is now {}", short_digest(&now.sha256)),
+            Err(error) => format!("cannot be computed now: {error:#}"),
+        };
         self.cancel.cancel_because(DATA_CHANGED);
-        Some(broken)
+        Some(format!("{broken}: the data's SHA-256 was {} and {now}", short_digest(was)))
     }
 
     /// Trains a row once: a result file of one sample, or of none and a reason if it could not be trained.

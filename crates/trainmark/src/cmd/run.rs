@@ -346,7 +346,14 @@ fn conclude(args: &Args, campaign: &Campaign, stopped: Option<&str>) -> Result<u
         &format!("{line}\nResults: {files} in {folder}\nNext: trainmark report{input} --open\n");
     if let Some(why) = stopped {
         let resume = resume_command(&args.out);
-        text += &format!("The run was {why}: finished samples are kept; `{resume}` continues it\n");
+        let does = match why {
+            DATA_CHANGED => {
+                "continues it with the data as it was, and with other data trains every row again, \
+                 into new files"
+            }
+            _ => "continues it",
+        };
+        text += &format!("The run was {why}: finished samples are kept; `{resume}` {does}\n");
     }
     print(&text)?;
     if let Some(why) = stopped {

@@ -118,6 +118,13 @@ fn a_trainer_that_changes_the_data_is_misreported_and_stops_the_run() {
     assert_eq!(statuses, ["measured", "misreported"]);
     let reason = result["samples"][1]["reason"].as_str().unwrap();
     assert!(reason.contains("t10k-labels-idx1-ubyte"), "{reason}");
+    assert!(reason.contains("SHA-256 was ") && reason.contains(" and is now "), "{reason}");
+    let advice = "and with other data trains every row again, into new files";
+    assert!(said(&output).contains(advice), "{}", said(&output));
+    let output = place.trainmark("run").args(["--resume", "--out", "out"]).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let results = place.results();
+    assert!(results.len() == 2 && results.contains(&result), "{}", said(&output));
 }
 
 #[test]

@@ -306,6 +306,27 @@ fn another_program_is_another_run_whose_old_results_stay_however_often_it_is_tak
 }
 
 #[test]
+fn other_data_is_another_run_whose_old_results_stay() {
+    let place = killed_after_the_first_of_two_rows();
+    let old = place.results().remove(0);
+    let labels = place.path("data/t10k-labels-idx1-ubyte");
+    let mut bytes = std::fs::read(&labels).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&labels, bytes).unwrap();
+    let output = resume(&place);
+    assert!(output.status.success(), "{}", said(&output));
+    let note =
+        format!("the data has changed; it runs again, and {} stays", place.result_names()[0]);
+    assert!(said(&output).contains(&note), "{}", said(&output));
+    let results = place.results();
+    let (kept, new): (Vec<&Value>, Vec<&Value>) = results.iter().partition(|it| **it == old);
+    assert_eq!((kept.len(), new.len()), (1, 2), "{}", said(&output));
+    assert_eq!(new[0]["run"]["id"], new[1]["run"]["id"]);
+    assert_ne!(new[0]["run"]["id"], old["run"]["id"]);
+    assert_eq!(misreported(&place), None);
+}
+
+#[test]
 fn a_byte_of_a_suites_input_makes_what_had_finished_run_again() {
     for (byte, trainings) in [("", 3), (" ", 4)] {
         let place = Place::new();
