@@ -35,8 +35,8 @@ use std::time::Duration;
 
 /// The journal's name in the output folder. Not `.json`: it is no result file.
 pub const NAME: &str = "journal.jsonl";
-/// The version of the lines. A harness that knows only older ones must not continue a run.
-const VERSION: u32 = 2;
+/// The version of the lines. A run whose lines have another one is not continued.
+const VERSION: u32 = 3;
 /// The beginning of each line; the checksum's digits and the rest follow.
 const CHECK: &str = "{\"check\":\"";
 /// Digits of the checksum, of the line's SHA-256 from behind it to the end.
@@ -154,6 +154,9 @@ pub struct Began {
     /// The suite file, `None` for the built-in one, and the folder of the data: relative words are
     /// meant from wherever the run began.
     pub suite: Option<PathBuf>,
+    /// The suite as it was: the file may change before the run goes on.
+    #[serde(default)]
+    pub suite_text: String,
     pub data: PathBuf,
     /// How many rows the plan has.
     pub rows: usize,
@@ -163,11 +166,11 @@ impl Began {
     pub fn new(
         run: RunIdentity,
         words: Vec<String>,
-        suite: Option<PathBuf>,
+        (suite, suite_text): (Option<PathBuf>, String),
         data: PathBuf,
         rows: usize,
     ) -> Began {
-        Began { version: VERSION, run, words, suite, data, rows }
+        Began { version: VERSION, run, words, suite, suite_text, data, rows }
     }
 }
 
@@ -514,10 +517,10 @@ impl Scan {
             (Event::Opened, _) => self.holder = Some(entry.of()?),
             (Event::Began, None) => {
                 let began: Began = entry.of()?;
-                let newer = began.version > VERSION;
-                self.strangers += usize::from(newer);
+                let other = began.version != VERSION;
+                self.strangers += usize::from(other);
                 // A run that this harness does not understand cannot be continued.
-                self.runs.push(PastRun { began, ran: Vec::new(), finished: newer });
+                self.runs.push(PastRun { began, ran: Vec::new(), finished: other });
             }
             (Event::Ran, Some(run)) => {
                 let ran: Ran = entry.of()?;
@@ -567,7 +570,7 @@ mod tests {
 
     fn began(id: &str, started: &str) -> Began {
         let run = RunIdentity { id: id.into(), started: started.into(), ..RunIdentity::default() };
-        Began::new(run, vec!["--quick".into()], None, "data".into(), 3)
+        Began::new(run, vec!["--quick".into()], (None, String::new()), "data".into(), 3)
     }
 
     fn identity(model: &str) -> Fingerprint {

@@ -247,6 +247,21 @@ impl LoadedSuite {
         Ok(loaded)
     }
 
+    /// The suite of a run that has begun, as it was then: its file, or else the built-in suite of that name, may
+    /// have changed since.
+    ///
+    /// # Errors
+    /// If the text is no suite for this program, or the folders that it names are gone.
+    pub fn as_begun(file: Option<&Path>, name: &str, text: String) -> Result<LoadedSuite> {
+        match file {
+            Some(file) => LoadedSuite::of_file(file, text),
+            None => {
+                let suite = Suite::parse(&text, ORIGIN_BUILT_IN)?;
+                Ok(LoadedSuite { suite, text, ..LoadedSuite::built_in(name)? })
+            }
+        }
+    }
+
     /// As `--suite` takes it.
     pub fn named(&self) -> &str {
         if self.is_built_in() { &self.suite.name } else { &self.origin }
@@ -268,9 +283,12 @@ impl LoadedSuite {
     }
 
     fn read(file: &Path) -> Result<LoadedSuite> {
-        let origin = file.display().to_string();
         let text = files::read_text(file, files::Kind::SUITE);
-        let text = text.map_err(|reason| unreadable(file, &reason))?;
+        LoadedSuite::of_file(file, text.map_err(|reason| unreadable(file, &reason))?)
+    }
+
+    fn of_file(file: &Path, text: String) -> Result<LoadedSuite> {
+        let origin = file.display().to_string();
         let suite = Suite::parse(&text, &origin)?;
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));

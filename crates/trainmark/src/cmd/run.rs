@@ -194,11 +194,20 @@ impl Args {
 /// The suite, and the rows that the arguments select.
 fn planned(args: &Args, began: Option<&Began>) -> Result<(LoadedSuite, Vec<Row>)> {
     let loaded = match began {
-        Some(Began { suite: None, .. }) => {
+        Some(Began { suite, suite_text, .. }) => {
             let name = args.what.suite.as_deref().and_then(Path::to_str);
-            LoadedSuite::built_in(name.unwrap_or(stock::SUITE))?
+            let (file, text) = (suite.as_deref(), suite_text.clone());
+            let is_other =
+                |it: &&Path| !files::read_text(it, files::Kind::SUITE).is_ok_and(|now| now == text);
+            if let Some(file) = file.filter(is_other) {
+                let file = file.display();
+                eprintln!(
+                    "note: {file} has changed; the run goes on with the suite that it began with"
+                );
+            }
+            LoadedSuite::as_begun(file, name.unwrap_or(stock::SUITE), text)?
         }
-        _ => LoadedSuite::find(args.what.suite.as_deref())?,
+        None => LoadedSuite::find(args.what.suite.as_deref())?,
     };
     let mut wanted = selection(&args.what)?;
     if let Some(share) = args.target_accuracy {
@@ -294,7 +303,8 @@ fn begin(
                 || std::env::args_os().skip(2).map(|word| word.to_string_lossy().into_owned());
             let words = args.words.clone().unwrap_or_else(|| own().collect());
             let (run, data) = (runner.run.clone(), runner.dataset.directory.clone());
-            let began = Began::new(run, words, loaded.file(), data, rows.len());
+            let suite = (loaded.file(), loaded.text.clone());
+            let began = Began::new(run, words, suite, data, rows.len());
             journal.begin(began).with_context(cannot_write)?
         }
     };

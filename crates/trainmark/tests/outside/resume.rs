@@ -327,6 +327,34 @@ fn other_data_is_another_run_whose_old_results_stay() {
 }
 
 #[test]
+fn a_run_goes_on_with_the_suite_that_it_began_with_though_another_one_has_its_file() {
+    let place = Place::new();
+    let waiting = "echo x >> starts; [ $(wc -l < starts) -lt 2 ] || [ -e go ] || sleep 300";
+    for (name, script) in [("p.sh", waiting), ("q.sh", waiting), ("r.sh", "true")] {
+        std::fs::write(place.path(name), script).unwrap();
+    }
+    let time = |jobs: &[&str]| {
+        let mut command = place.trainmark("time");
+        command.args(jobs).args(["--repeats", "2", "--out", "out"]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let mut harness = time(&["sh p.sh", "sh q.sh"]).spawn().unwrap();
+    eventually("the second program begins", || starts(&place) == 2);
+    harness.kill().unwrap();
+    harness.wait().unwrap();
+    std::fs::write(place.path("go"), "").unwrap();
+    time(&["sh r.sh"]).status().unwrap();
+    let output = resume(&place);
+    assert!(said(&output).contains("time.toml has changed; the run goes on"), "{}", said(&output));
+    let samples = |it: &Value| it["samples"].as_array().unwrap().len();
+    let mut rows: Vec<String> =
+        place.results().iter().map(|it| format!("{} {}", it["executable"], samples(it))).collect();
+    rows.sort();
+    assert_eq!(rows, ["\"p\" 2", "\"q\" 2", "\"r\" 2"], "{}", said(&output));
+}
+
+#[test]
 fn a_byte_of_a_suites_input_makes_what_had_finished_run_again() {
     for (byte, trainings) in [("", 3), (" ", 4)] {
         let place = Place::new();

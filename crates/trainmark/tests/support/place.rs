@@ -79,12 +79,12 @@ impl Place {
         paths.map(|path| read(&path)).collect()
     }
 
-    /// Their names, sorted. Nothing else but them and the journal is ever in the folder.
+    /// Their names, sorted. Nothing else but them, the journal and the suite of `time` is ever in the folder.
     pub fn result_names(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.path("out")).into_iter().flatten().flatten();
         let mut names: Vec<String> =
             entries.map(|entry| entry.file_name().into_string().unwrap()).collect();
-        names.retain(|name| name != "journal.jsonl");
+        names.retain(|name| name != "journal.jsonl" && name != "time.toml");
         names.sort();
         names
     }
