@@ -166,7 +166,7 @@ impl Facts {
             let label = metric.map_or(name.as_str(), |metric| metric.label(name));
             let (known, claimed) = (shown(a.value), shown(b.value));
             Some(match first {
-                Who::Harness => format!("it claims a {label} of {claimed}, but {first} {known}"),
+                Who::Harness => format!("{label}: it claims {claimed}, but {first} {known}"),
                 _ => format!("{label}: {first} {known}, {other} {claimed}"),
             })
         })
@@ -318,11 +318,7 @@ mod tests {
         assert_eq!(said("95", 95.4), None);
         assert_eq!(said("0.52", 0.5234), None);
         assert!(said("0.52", 0.54).is_some());
-        assert!(
-            said("100", 95.0)
-                .unwrap()
-                .contains("it claims a m of 100, but its predictions score 95")
-        );
+        assert_eq!(said("100", 95.0).unwrap(), "m: it claims 100, but its predictions score 95");
         assert!(said("nan", 95.0).is_some());
     }
 
