@@ -69,6 +69,9 @@ pub struct ComparedRow {
 #[derive(Clone, Debug, Serialize)]
 pub struct Side {
     pub status: Status,
+    /// Why it is not `measured`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     pub median: Option<f64>,
     pub samples: usize,
     /// Those of them that the machine disturbed.
@@ -401,15 +404,15 @@ impl Side {
         let values = records.iter().flat_map(|record| figure.samples(record));
         let values: Vec<f64> = values.map(|(_, value)| value).collect();
         // The worst status of several files.
-        let statuses = records.iter().map(|record| record.status);
-        let status = statuses.max_by_key(|it| (it.failed(), *it)).unwrap_or_default();
+        let worst = records.iter().max_by_key(|it| (it.status.failed(), it.status));
+        let (status, reason) = worst.map(|it| (it.status, it.reason.clone())).unwrap_or_default();
         let has = |record: &&&Record| figure.of(record).is_some();
         let counted = records.iter().filter(has).flat_map(|it| it.counted());
         let is_disturbed = |it: &&Sample| {
             it.status.completed() && !it.disturbances.is_empty() && figure.of_sample(it).is_some()
         };
         let disturbed = counted.filter(is_disturbed).count();
-        Side { status, median: stats::median(&values), samples: values.len(), disturbed }
+        Side { status, reason, median: stats::median(&values), samples: values.len(), disturbed }
     }
 }
 

@@ -38,7 +38,7 @@ fn lines(comparison: &Comparison) -> impl Iterator<Item = Line<'_>> {
         new: value(row.new.median, &row.figure),
         change: change(row),
         outcome: row.outcome,
-        reason: None,
+        reason: row.new.reason.as_deref().filter(|_| row.outcome == Outcome::StatusLost),
         is_shown: !is_absent(row),
     });
     let grades = comparison.grades.iter().map(|row| Line {
@@ -206,6 +206,10 @@ fn remarks(comparison: &Comparison) -> Vec<Note> {
     }
     let mut jobs = BTreeSet::new(); // a row has a line for each figure
     let rows: Vec<_> = comparison.rows.iter().filter(|row| jobs.insert(&row.job)).collect();
+    for row in rows.iter().filter(|row| row.outcome == Outcome::StatusLost) {
+        let reason = row.new.reason.as_ref().map_or(String::new(), |it| format!(": {it}"));
+        remarks.push(note(format!("Status lost: {}: {}{reason}", row.job, row.new.status)));
+    }
     for (side, of) in
         [("base", (|it| &it.base) as fn(&ComparedRow) -> &Side), ("new", |it| &it.new)]
     {
@@ -265,8 +269,8 @@ fn remarks(comparison: &Comparison) -> Vec<Note> {
         Conclusion::Inconclusive => {
             let none = comparison.unknown() == 0;
             let why = if none { "no row could be compared" } else { "this is not a pass" };
-            remarks
-                .push(note(format!("Inconclusive: {why} (--allow-inconclusive treats it as one)")));
+            let makes = "--allow-inconclusive makes the exit code 0";
+            remarks.push(note(format!("Inconclusive: {why} ({makes})")));
         }
         Conclusion::Pass => remarks.push(note(format!("No regression shown {beyond}"))),
         Conclusion::Regression => {}

@@ -15,13 +15,14 @@ fn write(folder: &Path, times: &[f64], status: &str) {
 fn write_on(folder: &Path, times: &[f64], status: &str, dataset: &str) {
     std::fs::create_dir_all(folder).unwrap();
     let samples = times.iter().enumerate().map(|(round, time)| {
-        serde_json::json!({ "round": round, "status": status, "timing": { "train_s": time }, "test_accuracy_percent": 95.0 })
+        serde_json::json!({ "round": round, "status": status, "timing": { "train_s": time }, "test_accuracy_percent": 95.0,
+                            "reason": (status != "measured").then_some("it said why") })
     });
     let result = serde_json::json!({
         "executable": "T", "model": "mlp", "backend": "cpu", "timestamp": "20240315_143022",
         "config": { "epochs": 5 }, "dataset": { "name": dataset, "sha256": null },
         "metrics": { "test_accuracy_percent": 95.0 },
-        "schema_version": 1, "status": status, "samples": samples.collect::<Vec<_>>(),
+        "schema_version": 1, "status": status, "reason": (status != "measured").then_some("it said why"), "samples": samples.collect::<Vec<_>>(),
     });
     std::fs::write(folder.join("t_cpu_20240315_143022.json"), result.to_string()).unwrap();
 }
@@ -51,6 +52,16 @@ fn the_exit_code_is_1_only_for_a_shown_regression() {
         let output = trainmark(home.path(), &["compare", "base", new, "--gate", gate]);
         assert_eq!(output.status.code(), Some(code), "{new} {gate}: {output:?}");
     }
+    for (format, reason) in [
+        ("table", "Status lost: T mlp cpu epochs=5: not converged: it said why"),
+        ("markdown", "not converged: it said why"),
+        ("junit", "it said why"),
+        ("json", "\"reason\": \"it said why\""),
+    ] {
+        let output = trainmark(home.path(), &["compare", "base", "lost", "--format", format]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains(reason), "{text}");
+    }
 }
 
 #[test]
@@ -77,6 +88,9 @@ fn without_a_train_time_rows_are_compared_by_their_wall_time_as_in_reports() {
     write(&home.path().join("base"), &[1.0, 1.01, 0.99, 1.0, 1.0], "measured");
     let output = trainmark(home.path(), &["compare", "base", "same"]);
     assert_eq!(output.status.code(), Some(75), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let advice = "this is not a pass (--allow-inconclusive makes the exit code 0)";
+    assert!(text.contains(advice), "{text}");
 }
 
 #[test]
