@@ -28,8 +28,8 @@ pub struct Score {
     /// The file of the truth, within the data; without it, the data's only file.
     #[serde(default)]
     pub truth: String,
-    /// The type of the truth; that of the predictions for `rmse` and `mae`, else the one that its name
-    /// ends in.
+    /// The type of the truth. Without it, the one that the file's name ends in or, for `rmse` and `mae`, that of
+    /// the predictions.
     truth_type: Option<Type>,
     /// Of `characters`: the first so many per cent are only trained on. Of the rest, all but the first are
     /// predicted, each from those before it.
@@ -94,6 +94,7 @@ const PLAIN: [(&str, &str, Type); 6] = [
 
 impl Type {
     fn of_name(name: &str) -> Option<Type> {
+        let name = name.trim_end_matches(".gz");
         let plain = PLAIN.iter().find(|it| name.ends_with(it.0)).map(|it| it.2);
         let idx = name.contains("idx").then_some(Type::Idx);
         idx.or(plain).or(name.ends_with("npy").then_some(Type::Npy))
@@ -172,9 +173,10 @@ fn npy(bytes: &[u8]) -> Result<Vec<f64>> {
 }
 
 impl Score {
-    /// What is wrong with it, if anything.
-    pub(crate) fn check(&self) -> Result<()> {
-        let (of, part) = (self.truth_type(), self.trained_percent);
+    /// What is wrong with it, if anything; `data` is the data's folder or only file, as the task names it.
+    pub(crate) fn check(&self, data: &Path) -> Result<()> {
+        let file = self.truth_in(data);
+        let (of, part) = (self.truth_type(&file), self.trained_percent);
         let counted = of == Some(Type::Characters) || self.classes.is_some_and(|it| it > 0);
         match self.by {
             Measure::TopK if self.k.is_none() => bail!("k is missing"),
@@ -183,7 +185,9 @@ impl Score {
             _ => {}
         }
         ensure!(part < 100, "trained_percent = {part}: nothing is left to predict");
-        ensure!(of.is_some(), "the type of {:?} is not known; add `truth_type`", self.truth);
+        of.with_context(|| {
+            format!("the type of the truth {file:?} is not known; add `truth_type`")
+        })?;
         Ok(())
     }
 
@@ -196,9 +200,10 @@ impl Score {
         }
     }
 
-    fn truth_type(&self) -> Option<Type> {
+    fn truth_type(&self, file: &Path) -> Option<Type> {
         let same = matches!(self.by, Measure::Rmse | Measure::Mae).then_some(self.predictions);
-        self.truth_type.or(Type::of_name(&self.truth)).or(same)
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        self.truth_type.or(Type::of_name(&name)).or(same)
     }
 
     /// The score of a predictions file, `data` being the data's file or folder; `None` when the trainer
@@ -258,7 +263,8 @@ impl Score {
         let mut bytes = Vec::new();
         // Decompressed if it has to be.
         content(file)?.take(MOST_BYTES).read_to_end(&mut bytes)?;
-        let of = self.truth_type().context("is of an unknown type")?;
+        let of =
+            self.truth_type(file).context("its name does not end in a type; add `truth_type`")?;
         let mut truth = of.numbers(&bytes)?;
         if of != Type::Characters {
             return Ok((truth, 1));
@@ -335,7 +341,7 @@ mod tests {
 
     fn score(text: &str) -> Score {
         let score: Score = toml::from_str(text).unwrap();
-        score.check().unwrap();
+        score.check(Path::new("data")).unwrap();
         score
     }
 
@@ -367,6 +373,20 @@ mod tests {
         assert_eq!(scored(LABELS, &[1, 2, 3, 4], &[1, 2, 3, 9]), Ok(Some(75.0)));
         let wide = "by = 'accuracy'\npredictions = 'u16'\ntruth = 't.u8'";
         assert_eq!(scored(wide, &[1, 0, 2, 0], &[1, 3]), Ok(Some(50.0)));
+    }
+
+    #[test]
+    fn the_end_of_the_datas_name_is_the_type_of_a_truth_that_has_no_name_of_its_own() {
+        let score: Score = toml::from_str("by = 'accuracy'\npredictions = 'u16'").unwrap();
+        let unknown = score.check(Path::new("data/labels")).unwrap_err().to_string();
+        assert_eq!(unknown, "the type of the truth \"data/labels\" is not known; add `truth_type`");
+        score.check(Path::new("data/labels.u8.gz")).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (labels, predicted) =
+            (folder.path().join("labels.u8"), folder.path().join("predicted"));
+        std::fs::write(&labels, [1, 2]).unwrap();
+        std::fs::write(&predicted, [1, 0, 9, 0]).unwrap();
+        assert_eq!(score.of(&predicted, &labels, "%", &mut ask).unwrap(), Some(50.0));
     }
 
     #[test]

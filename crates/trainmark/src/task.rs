@@ -302,6 +302,11 @@ impl Task {
         if let Some(quality) = self.quality.as_ref().filter(|it| !self.metrics.contains_key(*it)) {
             bail!("quality = {quality:?} is not one of the metrics: {}", self.names());
         }
+        let file = self.files.first().and_then(|it| it.path.as_deref());
+        let place = match &self.data[..] {
+            [only] => only,
+            _ => file.unwrap_or(Path::new("")),
+        };
         for (name, metric) in &self.metrics {
             let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
             let starts = name.starts_with(|c: char| c.is_ascii_alphabetic());
@@ -309,7 +314,7 @@ impl Task {
                 bail!("a metric cannot have the name {name:?}");
             }
             let Some(score) = &metric.score else { continue };
-            score.check().with_context(|| format!("the score of {name:?}"))?;
+            score.check(place).with_context(|| format!("the score of {name:?}"))?;
             let fits = score.fits(metric.better);
             ensure!(fits, "`better` of {name:?} contradicts the direction of its score");
             let has_data = self.has_data();
