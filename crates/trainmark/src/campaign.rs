@@ -74,6 +74,11 @@ impl Standing {
             && !(self.known && self.result.samples.is_empty())
     }
 
+    /// The number of rounds that it has samples of.
+    pub fn rounds(&self) -> usize {
+        self.done.len()
+    }
+
     /// The result file's name, once there is a result.
     pub fn file(&self) -> Option<&str> {
         self.file.as_deref().filter(|_| self.known)

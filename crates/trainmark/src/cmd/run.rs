@@ -1,6 +1,6 @@
 //! `trainmark run`: builds, trains, measures and records every row of a suite.
 
-use crate::campaign::{Campaign, Executor, Keeper};
+use crate::campaign::{Campaign, Executor, Keeper, Standing};
 use crate::cmd::report::print;
 use crate::cmd::what::{What, selection};
 use crate::command::{Purpose, listing, quote};
@@ -65,7 +65,7 @@ pub struct Args {
     /// Time after which the whole run stops, with its trainer; `--resume` continues it
     #[arg(long, help_heading = "Limits", hide_short_help = true, value_name = "TIME", value_parser = units::duration)]
     run_timeout: Option<Duration>,
-    /// Number of rounds; each trains every row once, and reports show medians [default: 1]
+    /// Number of rounds; each trains every row once that has not failed before, and reports show medians [default: 1]
     #[arg(long, help_heading = "Measuring", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     repeats: Option<u32>,
     /// Add rounds until the 95 % interval of each row's median train time is within this, for example `2%`
@@ -345,6 +345,16 @@ fn conclude(args: &Args, campaign: &Campaign, stopped: Option<&str>) -> Result<u
         [(count(|status| status == Status::Unavailable), "unavailable here"), (failed, "failed")];
     for (number, words) in others.into_iter().filter(|(number, _)| *number > 0) {
         line += &format!(", {number} {words}");
+    }
+    let most = campaign.rows.iter().map(Standing::rounds).max().unwrap_or_default();
+    let rounds = most.max(args.repeats.unwrap_or(1) as usize);
+    let is_left_out = |it: &&Standing| {
+        (1..rounds).contains(&it.rounds()) && !it.repeatable() && stopped.is_none()
+    };
+    let left_out = campaign.rows.iter().filter(is_left_out).count();
+    if left_out > 0 {
+        let rows = number::count(left_out, "row");
+        line += &format!("\nLeft out of later rounds after a failure: {rows}");
     }
     let files = number::count(known().count(), "file");
     let folder = args.out.display();

@@ -357,6 +357,8 @@ fn a_row_that_failed_is_not_repeated() {
     let output = place.run(&place.suite("exit 3", ""), &["--repeats", "5"]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(place.results()[0]["samples"].as_array().unwrap().len(), 1);
+    let said_once = "Left out of later rounds after a failure: 1 row\n";
+    assert!(said(&output).contains(said_once), "{}", said(&output));
 }
 
 /// A process that spins beside everything else until it is dropped.
