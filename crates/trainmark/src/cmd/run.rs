@@ -7,7 +7,7 @@ use crate::command::{Purpose, listing, quote};
 use crate::executor::Local;
 use crate::plan::{self, Row};
 use crate::progress::Progress;
-use crate::runner::{Limits, Settings, TIME_IS_UP, cancelled_by_signals, exit_code};
+use crate::runner::{DATA_CHANGED, Limits, Settings, TIME_IS_UP, cancelled_by_signals, exit_code};
 use crate::schedule::Schedule;
 use crate::slurm::{self, Request, Slurm, Wishes};
 use crate::suite::LoadedSuite;

@@ -116,11 +116,11 @@ pub fn states(job: JobId) -> Result<Option<BTreeMap<usize, State>>> {
 /// The job of a name, if it was submitted.
 ///
 /// # Errors
-/// If Slurm is not there.
+/// If Slurm is not there, or does not answer: what was submitted must not be submitted again.
 pub fn find(name: &str) -> Result<Option<JobId>> {
-    let queue = call("squeue", &["-h", "--states=all", "--format=%F", "--name", name])?;
+    let queue = required("squeue", &["-h", "--states=all", "--format=%F", "--name", name])?;
     let number = |said: String| said.lines().next().and_then(|line| line.parse().ok());
-    if let Some(job) = queue.ok().and_then(number) {
+    if let Some(job) = number(queue) {
         return Ok(Some(job));
     }
     let history = call("sacct", &["-n", "-P", "-X", "--format=JobIDRaw", "--name", name])?;
