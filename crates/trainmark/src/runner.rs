@@ -120,7 +120,7 @@ fn new_run(loaded: &LoadedSuite, quick: bool) -> RunIdentity {
 }
 
 /// A token that Ctrl-C, SIGTERM and SIGHUP cancel; its reason says which of them came first. Once it is cancelled, by
-/// whomever, the program ends: by itself, else after [`STOP_PATIENCE`], else at the third signal.
+/// whomever, the program ends: by itself, else after a minute, else at the third signal.
 ///
 /// # Errors
 /// If the system does not let us listen.
