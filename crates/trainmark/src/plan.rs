@@ -143,32 +143,23 @@ fn unused(key: &str, told: &[&str]) -> String {
     }
 }
 
-/// A line for each key of the configuration that is not a row's, since nothing uses it: it may be mistyped.
+/// A line for each key of `[config]` that nothing uses and that `[keys]` does not describe: it may be mistyped.
 pub fn unused_keys(suite: &Suite) -> Vec<String> {
-    let (told, used) = (keys_told(suite.trainers.iter()), used_keys(suite));
-    let told: Vec<&str> = told.iter().map(String::as_str).collect();
-    let of_models = suite.models.iter().map(|(name, it)| (format!("[models.{name}]"), &it.config));
-    let all = std::iter::once(("[config]".to_owned(), &suite.config)).chain(of_models);
-    let line = |place: &str, key: &String| format!("{place} {}", unused(key, &told));
-    all.flat_map(|(place, config)| {
-        let unknown = config.keys().filter(|key| !used.contains(*key));
-        unknown.map(|key| line(&place, key)).collect::<Vec<_>>()
-    })
-    .collect()
-}
-
-/// The keys that a command is told, that the harness computes or chooses with, or that the suite describes.
-fn used_keys(suite: &Suite) -> BTreeSet<String> {
     let task = suite.task();
+    let told = keys_told(suite.trainers.iter());
+    let told: Vec<&str> = told.iter().map(String::as_str).collect();
     let work = task.throughput.as_ref().and_then(|it| it.per_run.as_ref());
     let counted = work.into_iter().chain(&task.flop_per_run).flat_map(|it| it.keys());
     let targets = suite.models.values().flat_map(|it| &it.targets).flat_map(|it| it.at.keys());
     let rows = suite.trainers.iter().flat_map(|it| &it.exclude).flat_map(|it| it.keys());
     let reference = suite.reference.iter().flat_map(|it| it.config.keys());
-    let scaling = suite.scaling.iter().map(|it| &it.over);
-    let named = targets.chain(rows).chain(reference).chain(scaling).chain(suite.keys.keys());
-    let named = named.cloned().chain(counted.into_iter().map(str::to_owned));
-    named.chain(keys_told(suite.trainers.iter())).collect()
+    let named = targets.chain(rows).chain(reference).chain(task.keys.keys()).map(String::as_str);
+    // The seed also orders the rows of a round, and the epochs that a trainer reports are counted.
+    let of_harness = ["seed", "epochs"].into_iter();
+    let used: BTreeSet<&str> =
+        counted.chain(of_harness).chain(told.iter().copied()).chain(named).collect();
+    let unknown = suite.config.keys().filter(|key| !used.contains(key.as_str()));
+    unknown.map(|key| unused(key, &told)).collect()
 }
 
 /// The values that distinguish the rows of one model: declared tags, and the keys of its matrix.
@@ -185,8 +176,7 @@ fn tags(suite: &Suite, trained: &TrainedModel, config: &Map<String, Value>) -> V
 }
 
 /// Every configuration of one model: the suite's, the model's, its matrix, the preset, `--quick`, and over
-/// all of them what the user set. Of the first two, only what is used; of the last three, only what the program is
-/// told.
+/// all of them what the user set. Of the last three, only what the program is told.
 fn configurations(
     suite: &Suite,
     trainer: &Trainer,
@@ -195,9 +185,7 @@ fn configurations(
 ) -> Result<Vec<Map<String, Value>>> {
     let mut axes: IndexMap<&str, Vec<Value>> = IndexMap::new();
     let own = suite.models.get(model).into_iter().flat_map(|model| &model.config);
-    let used = used_keys(suite);
-    let given = suite.config.iter().chain(own).filter(|(key, _)| used.contains(*key));
-    axes.extend(given.map(|(key, value)| (&**key, vec![value.clone()])));
+    axes.extend(suite.config.iter().chain(own).map(|(key, value)| (&**key, vec![value.clone()])));
     let matrix = &trainer.models[model].matrix;
     axes.extend(matrix.iter().map(|(key, values)| (&**key, values.clone())));
     let preset = selection.preset.iter().flat_map(|name| &suite.presets[name]);

@@ -34,9 +34,9 @@ pub struct Suite {
     /// What is learnt.
     #[serde(default)]
     task: task::Declared,
-    /// Configuration keys that it describes itself. The task has them too, beside its own.
+    /// Configuration keys, beyond those that the task declares.
     #[serde(default)]
-    pub keys: IndexMap<String, Key>,
+    keys: IndexMap<String, Key>,
     pub scaling: Option<ScalingRecord>,
     pub reference: Option<ReferenceRow>,
     /// Configuration of every row.
@@ -335,7 +335,7 @@ impl Suite {
         let read = || -> Result<Suite> {
             let mut suite: Suite =
                 toml::from_str(text).map_err(|error| anyhow!(on_its_line(text, &error)))?;
-            suite.task.0.keys.extend(suite.keys.clone());
+            suite.task.0.keys.extend(std::mem::take(&mut suite.keys));
             for trainer in &mut suite.trainers {
                 trainer.command.extend_from_slice(&suite.arguments);
                 trainer.race.get_or_insert_with(|| suite.race.clone());

@@ -231,7 +231,7 @@ fn planned(args: &Args, began: Option<&Began>) -> Result<(LoadedSuite, Vec<Row>)
     }
     let rows = plan::plan(&loaded.suite, &wanted)?;
     for unused in plan::unused_keys(&loaded.suite) {
-        eprintln!("warning: {}: {}", one_line(&loaded.origin), one_line(&unused));
+        eprintln!("warning: {}: [config] {}", one_line(&loaded.origin), one_line(&unused));
     }
     Ok((loaded, rows))
 }

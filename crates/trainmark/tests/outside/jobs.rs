@@ -372,12 +372,9 @@ fn a_key_that_nobody_is_told_is_an_error_with_a_suggestion() {
     assert!(!listed.contains("warning:"), "{listed}");
     let output = job.trainmark(&["run", "--suite", "job/suite.toml", "--epochs", "3", "--list"]);
     assert!(said(&output).contains("no command of the suite uses it"), "{}", said(&output));
-    // Nor is it in any record, whatever the key: nobody received it.
-    let untold = text.replacen("[config]", "[config]\nepochs = 3", 1).replace("{seed}", "7");
-    std::fs::write(&suite, untold).unwrap();
+    // What the harness counts by, and what targets hold for, is used too.
+    let counted = text.replacen("[config]", "[config]\nepochs = 3", 1);
+    std::fs::write(&suite, counted).unwrap();
     let listed = said(&job.trainmark(&["run", "--suite", "job/suite.toml", "--list"]));
-    for key in ["epochs", "seed"] {
-        assert!(listed.contains(&format!("warning: job/suite.toml: [config] {key}: ")), "{listed}");
-        assert!(!listed.contains(&format!("{key}=")), "{listed}");
-    }
+    assert!(!listed.contains("warning:"), "{listed}");
 }
