@@ -23,6 +23,7 @@ pub use measure::meter::Reading as MeterRecord;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// The version of the keys below. A reader refuses files of a newer one.
 pub const SCHEMA_VERSION: u32 = 2;
@@ -223,6 +224,11 @@ impl Record {
             }
         };
         Ok(record.checked())
+    }
+
+    /// A file of this program's own, as it was written. `None` if there is none that can be read.
+    pub fn read_back(path: &Path) -> Option<Record> {
+        serde_json::from_slice(&files::read(path, files::Kind::RESULT).ok()?).ok()
     }
 
     /// The status that follows from the quality and the targets of a row that was measured.

@@ -10,7 +10,6 @@ use crate::runner::{Round, Runner};
 use crate::schedule::Schedule;
 use crate::transcript::Transcript;
 use anyhow::{Context, Result};
-use files::Kind;
 use measure::provenance::sha256_of_bytes;
 use record::file_name::FileName;
 use record::fingerprint::Fingerprint;
@@ -238,7 +237,7 @@ impl<'a> Campaign<'a> {
         let names = out.read_dir().into_iter().flatten().flatten();
         let names = names.filter_map(|entry| entry.file_name().into_string().ok());
         let names = names.filter(|name| name.ends_with(".json"));
-        let found = names.filter_map(|name| Some((read(&out.join(&name))?, name)));
+        let found = names.filter_map(|name| Some((Record::read_back(&out.join(&name))?, name)));
         let is_own = |it: &Record| it.run.as_ref().is_some_and(|run| runs.contains(&&*run.id));
         let mut files: Vec<_> = found.filter(|(it, _)| is_own(it)).map(|it| (it.1, it.0)).collect();
         files.sort_by(|one, other| one.0.cmp(&other.0));
@@ -341,7 +340,7 @@ impl<'a> Campaign<'a> {
         let Some(keeper) = &self.keeper else { return Ok(()) };
         let standing = &mut self.rows[index];
         let path = keeper.out.join(standing.file.as_deref().unwrap_or_default());
-        standing.written = read(&path).as_ref() == Some(&standing.result);
+        standing.written = Record::read_back(&path).as_ref() == Some(&standing.result);
         if standing.written { Ok(()) } else { self.write(index) }
     }
 
@@ -354,7 +353,7 @@ impl<'a> Campaign<'a> {
             let path = keeper.out.join(standing.file.as_deref().unwrap_or_default());
             let id = |result: &Record| result.run.as_ref().map(|run| run.id.clone());
             let own = standing.written
-                || read(&path).is_some_and(|found| id(&found) == id(&standing.result));
+                || Record::read_back(&path).is_some_and(|found| id(&found) == id(&standing.result));
             if own {
                 write::replace(&path, &standing.result)?;
             } else if !write::write_new(&path, &standing.result)? {
@@ -427,9 +426,4 @@ fn is_file_of(found: &Record, result: &Record) -> bool {
 /// The name that the journal has for a file, within its folder whatever the journal says.
 fn file_of(ran: &Ran) -> String {
     Path::new(&ran.file).file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// A result file, if there is one.
-fn read(path: &Path) -> Option<Record> {
-    serde_json::from_slice(&files::read(path, Kind::RESULT).ok()?).ok()
 }

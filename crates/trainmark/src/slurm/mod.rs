@@ -205,7 +205,7 @@ impl Slurm<'_> {
                     still.push(it); // the controller does not answer: nothing is known
                     continue;
                 };
-                let (written, log) = (read_result(&it.result_path()), it.log());
+                let (written, log) = (Record::read_back(&it.result_path()), it.log());
                 let state = states.get(&it.index).cloned();
                 match state {
                     Some(State::Waiting(_) | State::Running) => it.ended = None,
@@ -282,7 +282,7 @@ impl Slurm<'_> {
         for it in &open {
             // The signal reaches the trainer as well as the harness: whatever became of a task that
             // did not complete is the cancellation's doing. It runs again after --resume.
-            match read_result(&it.result_path()) {
+            match Record::read_back(&it.result_path()) {
                 Some(result) if result.status.completed() => campaign.end(it.task, result)?,
                 _ => {}
             }
@@ -407,11 +407,6 @@ fn last_line(log: &str) -> &str {
     let own = |line: &&str| !["srun: ", STEP_DAEMON].iter().any(|it| line.starts_with(it));
     let last = log.lines().rfind(own).or(log.lines().last());
     last.unwrap_or("it printed nothing")
-}
-
-/// Result files are there whole or not at all.
-fn read_result(path: &Path) -> Option<Record> {
-    serde_json::from_slice(&files::read(path, Kind::RESULT).ok()?).ok()
 }
 
 /// The scripts of batches that are not submitted, for `--dry-run`.
