@@ -10,7 +10,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 pub struct Capability {
     /// [`SCHEMA_VERSION`] of the writer.
     pub schema_version: u32,
-    /// Which machine: its host name and a digest of what is in it ([`crate::key`]).
+    /// Which machine: its host name and a digest of what is in it.
     pub key: String,
     /// When it was measured, RFC 3339 in UTC.
     pub measured: String,

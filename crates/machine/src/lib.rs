@@ -27,7 +27,7 @@ pub use capability::{
     SCHEMA_VERSION,
 };
 pub use round_trip::{cores, round_trip_ns};
-pub use store::{Error, key, load, path, save};
+pub use store::{Error, save};
 
 /// Measures the machine, which takes some seconds and should have it to itself.
 pub fn measure() -> Capability {
@@ -50,6 +50,17 @@ pub fn measure() -> Capability {
     (cpu.round_trips, cpu.round_trips_missing) = pairs.result();
     capability.gpus = gpu::measure(); // after the CPU, which starting a device disturbs
     capability
+}
+
+/// What [`save`] kept in the user's cache; `None` if this machine was not measured.
+///
+/// # Errors
+/// If what was kept cannot be read.
+pub fn kept() -> Result<Option<Capability>, Error> {
+    match files::cache_directory() {
+        Some(cache) => store::load(&cache, &describe().key),
+        None => Ok(None),
+    }
 }
 
 /// The machine without its rates: what the system says of it.

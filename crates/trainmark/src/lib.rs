@@ -14,7 +14,6 @@ macro_rules! eprintln {
 
 pub mod builtin;
 pub mod campaign;
-pub mod capability;
 pub mod cli;
 pub mod cmd;
 pub mod command;

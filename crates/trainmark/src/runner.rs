@@ -4,7 +4,6 @@
 //! Everything that starts a row's trainer comes through [`Runner::start`]: rounds, noise, verification, and
 //! the tasks of a cluster.
 
-use crate::capability;
 use crate::command::{Agenda, Command, Purpose};
 use crate::data::{self, Dataset};
 use crate::facts::{Fact, Who};
@@ -248,7 +247,7 @@ impl<'a> Runner<'a> {
         cancel: &CancelToken,
     ) -> Result<Runner<'a>> {
         let machine = Machine::detect();
-        let capability = capability::kept().unwrap_or_else(|error| {
+        let capability = ::machine::kept().unwrap_or_else(|error| {
             eprintln!("warning: {error}");
             None
         });

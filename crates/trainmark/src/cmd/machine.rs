@@ -34,7 +34,7 @@ const BUSY: f64 = 0.15;
 pub fn run(args: &Args) -> Result<()> {
     let none = "--stored: this machine was not measured yet; `trainmark machine` measures it";
     let capability = match args.stored {
-        true => crate::capability::kept()?.context(none)?,
+        true => ::machine::kept()?.context(none)?,
         false => measure()?,
     };
     match args.json {
