@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 use rustix::fs::OFlags;
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -30,6 +31,13 @@ pub fn cache_directory() -> Option<PathBuf> {
         None => directories::ProjectDirs::from("", "", "trainmark")
             .map(|project| project.cache_dir().to_path_buf()),
     }
+}
+
+/// A name for tables and files, in letters, digits, `.`, `_` and `-`.
+pub fn plain_name(name: &OsStr) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    let name: String = name.to_string_lossy().chars().take(64).map(plain).collect();
+    if name.chars().any(|c| c.is_ascii_alphanumeric()) { name } else { "unnamed".to_owned() }
 }
 
 /// The purpose of a file and its largest size.

@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn mnist_is_recognised() {
-        let Some(folder) = std::env::var_os(crate::DATA_VARIABLE) else {
+        let Some(folder) = std::env::var_os(protocol::env::DATA) else {
             return skip::skipped("TRAINMARK_DATA does not name the folder of MNIST");
         };
         let mut dataset = crate::Source::open(folder.as_ref()).unwrap().load().unwrap();

@@ -29,6 +29,5 @@ mod store;
 
 pub use dataset::{CLASSES, Dataset, PIXELS, SIDE, Split};
 pub use error::Error;
-pub use files::cache_directory;
 pub use identity::{FILES, MNIST_SHA256};
-pub use locate::{DATA_VARIABLE, EMBEDDED, Source, find_file};
+pub use locate::{EMBEDDED, Source, find_file};

@@ -7,13 +7,10 @@
 
 use crate::identity::FILES;
 use crate::{Dataset, Error, Split, digits, idx};
-use files::cache_directory;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// The variable that names the folder of the data.
-pub const DATA_VARIABLE: &str = "TRAINMARK_DATA";
 /// The word that chooses the embedded dataset.
 pub const EMBEDDED: &str = "digits";
 
@@ -48,9 +45,9 @@ impl Source {
     /// If an explicit choice holds no dataset, or if `./data` holds a part of one.
     pub fn locate(explicit: Option<&Path>) -> Result<Self, Error> {
         Surroundings {
-            variable: std::env::var_os(DATA_VARIABLE).filter(|value| !value.is_empty()),
+            variable: std::env::var_os(protocol::env::DATA).filter(|value| !value.is_empty()),
             working: PathBuf::from("data"),
-            cache: cache_directory(),
+            cache: files::cache_directory(),
         }
         .locate(explicit)
     }
@@ -219,13 +216,10 @@ fn load_split(image_path: &Path, label_path: &Path) -> Result<Split, Error> {
     })
 }
 
-/// A folder's own name, in letters, digits, `.`, `_` and `-`, since it goes into tables and files.
+/// A folder's own name, made plain.
 fn folder_name(directory: &Path) -> String {
     let resolved = directory.canonicalize().unwrap_or_else(|_| directory.to_path_buf());
-    let name = resolved.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
-    let name: String = name.chars().take(64).map(plain).collect();
-    if name.chars().any(|c| c.is_ascii_alphanumeric()) { name } else { "unnamed".to_owned() }
+    files::plain_name(resolved.file_name().unwrap_or_default())
 }
 
 #[cfg(test)]

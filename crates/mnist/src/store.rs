@@ -29,7 +29,7 @@ impl Dataset {
     }
 }
 
-/// Makes sure that `parent`, for example [`crate::cache_directory`], has the digits as four plain
+/// Makes sure that `parent`, for example [`files::cache_directory`], has the digits as four plain
 /// files, and returns their folder. Safe when several processes do it at once; an existing folder
 /// is verified (some 30 ms) and used.
 ///

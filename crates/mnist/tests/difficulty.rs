@@ -137,7 +137,7 @@ fn the_whole_job_on_the_digits_ends_as_on_mnist() {
         println!("{name}: test accuracy in percent after each epoch: {accuracies:?}");
         accuracies[4]
     };
-    if std::env::var_os(mnist::DATA_VARIABLE).is_some() {
+    if std::env::var_os(protocol::env::DATA).is_some() {
         let source = Source::locate(None).expect("TRAINMARK_DATA names a dataset");
         report("TRAINMARK_DATA", &source.load().expect("readable"));
     } else {

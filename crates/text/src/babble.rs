@@ -62,10 +62,7 @@ pub fn store(folder: &Path) -> Result<PathBuf, Error> {
         return Ok(path);
     }
     std::fs::create_dir_all(folder).map_err(|cause| Error::io(folder, "make it", cause))?;
-    // Beside it first: another process may be reading.
-    let new = folder.join(format!(".{FILE}.{}", std::process::id()));
-    std::fs::write(&new, content).map_err(|cause| Error::io(&new, "write it", cause))?;
-    std::fs::rename(&new, &path).map_err(|cause| Error::io(&path, "replace it", cause))?;
+    files::replace(&path, content.as_bytes()).map_err(|it| Error::io(&path, "write it", it))?;
     Ok(path)
 }
 

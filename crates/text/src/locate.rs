@@ -48,9 +48,9 @@ impl Source {
     /// If an explicit choice holds no text.
     pub fn locate(explicit: Option<&Path>) -> Result<Self, Error> {
         Surroundings {
-            variable: std::env::var_os(mnist::DATA_VARIABLE).filter(|value| !value.is_empty()),
+            variable: std::env::var_os(protocol::env::DATA).filter(|value| !value.is_empty()),
             working: PathBuf::from("data"),
-            cache: mnist::cache_directory(),
+            cache: files::cache_directory(),
         }
         .locate(explicit)
     }
@@ -155,16 +155,9 @@ fn file(path: &Path) -> Place {
     let own = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
     let name = match FILES.iter().find(|(file, _)| *file == own) {
         Some((_, name)) => (*name).to_owned(),
-        None => plain(&path.file_stem().map(|name| name.to_string_lossy()).unwrap_or_default()),
+        None => files::plain_name(path.file_stem().unwrap_or_default()),
     };
     Place::File { path: path.to_path_buf(), name }
-}
-
-/// In letters, digits, `.`, `_` and `-`, since it goes into tables and files.
-fn plain(name: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
-    let name: String = name.chars().take(64).map(plain).collect();
-    if name.chars().any(|c| c.is_ascii_alphanumeric()) { name } else { "unnamed".to_owned() }
 }
 
 #[cfg(test)]

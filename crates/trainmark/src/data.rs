@@ -209,14 +209,11 @@ fn search(
     Ok(None)
 }
 
-/// In letters, digits, `.`, `_` and `-`, since it goes into tables and files.
+/// The plain name of a file, without its extension, or of a folder.
 fn name_of(path: &Path) -> String {
     let resolved = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let name = if resolved.is_file() { resolved.file_stem() } else { resolved.file_name() };
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
-    let name: String =
-        name.unwrap_or_default().to_string_lossy().chars().take(64).map(plain).collect();
-    if name.chars().any(|c| c.is_ascii_alphanumeric()) { name } else { "unnamed".to_owned() }
+    files::plain_name(name.unwrap_or_default())
 }
 
 /// Draws it, if it is to be drawn, and finds out what it is: only the right bytes bear a name that the task
