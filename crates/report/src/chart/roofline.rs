@@ -64,12 +64,9 @@ fn cpu_roofs(panel: &Panel, capability: &Capability) -> Option<Roofs> {
     let cpu = &capability.cpu;
     let wanted = used.unwrap_or(cpu.threads);
     let threads = cpu.fma.iter().map(|it| it.threads).min_by_key(|it| it.abs_diff(wanted))?;
-    let flop = cpu.fma.iter().filter(|it| it.threads == threads).map(|it| it.flop_per_s).max()?;
-    let copies = cpu.bandwidth.iter().filter(|it| {
-        it.level == Level::Memory && it.access == Access::Copy && it.threads == threads
-    });
-    let bytes_per_s = copies.map(|it| it.bytes_per_s).max()? as f64;
-    Some(Roofs { device: format!("{threads} threads"), flop_per_s: flop as f64, bytes_per_s })
+    let flop_per_s = capability.flop_per_s(threads)? as f64;
+    let bytes_per_s = capability.bytes_per_s(Level::Memory, Access::Copy, threads)? as f64;
+    Some(Roofs { device: format!("{threads} threads"), flop_per_s, bytes_per_s })
 }
 
 fn chart(
