@@ -2,11 +2,10 @@
 //! first, in words and with bars. Nothing in a result file can reach the terminal as a command.
 
 use crate::exhibit::{self, Exhibit};
-use crate::grid::{
-    BOLD, Cell, Color, Column as Place, DIM, GREEN, Grid, RED, YELLOW, painted, wrapped,
-};
+use crate::grid::{BOLD, Cell, Color, Column as Place, DIM, Grid, wrapped};
+pub use crate::grid::{GREEN, RED, YELLOW, painted};
 use crate::notes;
-pub use crate::style::{Style, may_color};
+pub use crate::style::Style;
 use crate::table::{self, Column};
 use crate::text::{self, UNKNOWN, count, three_digits, visible};
 pub use measure::text::one_line;

@@ -44,7 +44,7 @@ impl Style {
 }
 
 /// Whether a terminal's colours are wanted.
-pub fn may_color() -> bool {
+fn may_color() -> bool {
     let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }

@@ -13,7 +13,7 @@ use measure::text::one_line;
 use record::figures;
 use record::{Record, Status, Summary};
 use report::Exhibit;
-use report::console::{Style, may_color, table};
+use report::console::{GREEN, RED, Style, YELLOW, painted, table};
 use report::table::{Lack, absent};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,7 +33,6 @@ pub struct Progress {
     began: Instant,
     /// Draws the screen, on a terminal.
     painter: Option<ProgressBar>,
-    color: bool,
 }
 
 /// What is drawn: a screen and a size in, lines out.
@@ -81,9 +80,8 @@ impl Progress {
         let screen = Screen { suite: suite.name.clone(), all, ..Screen::default() };
         let (screen, began) = (Arc::new(Mutex::new(screen)), Instant::now());
         let painter = can_redraw().then(|| painter(Arc::clone(&screen), began));
-        let color = painter.is_some() && may_color();
         let rounds = rounds > 1 || schedule.until.is_some();
-        Progress { labels, rounds, screen, began, painter, color }
+        Progress { labels, rounds, screen, began, painter }
     }
 
     fn screen(&self) -> MutexGuard<'_, Screen> {
@@ -123,7 +121,7 @@ impl Progress {
         let recorded = !result.samples.is_empty() || result.reason.is_some();
         let outcome = match round {
             Round::WarmUp if !recorded => "done, not recorded".to_owned(),
-            _ => self.outcome(result, file),
+            _ => outcome(result, file),
         };
         let round = if self.rounds { round.to_string() } else { String::new() };
         let mut screen = self.screen();
@@ -155,49 +153,6 @@ impl Progress {
             }
         }
         self.screen().table = text.lines().map(str::to_owned).collect();
-    }
-
-    /// The outcome of the row's last sample.
-    fn outcome(&self, result: &Record, file: Option<&Path>) -> String {
-        let Some(sample) = result.samples.last() else {
-            let reason = one_line(result.reason.as_deref().unwrap_or_default());
-            return format!("{} ({reason})", self.paint(result.status));
-        };
-        let status = self.paint(sample.status);
-        let reason = one_line(sample.reason.as_deref().unwrap_or_default());
-        let not_read = sample.notes.iter().find(|note| note.contains(NOT_READ));
-        let not_read = not_read.map_or(String::new(), |note| format!("; note: {}", one_line(note)));
-        if !sample.status.completed() {
-            return format!("{status} ({reason}){not_read}");
-        }
-        let mut text = match (sample.timing.train_s, sample.timing.wall_s) {
-            (Some(train_s), _) => format!("{status}, trained in {train_s:.3} s"),
-            (None, Some(wall_s)) => format!("{status}, ran for {wall_s:.3} s"),
-            (None, None) => status,
-        };
-        if let Some(quality) = figures::named("quality", [result])
-            && let Some(value) = quality.of_sample(sample)
-        {
-            text += &format!(", {} {}", quality.label.to_lowercase(), quality.said(value));
-        }
-        if !reason.is_empty() {
-            text += &format!(" ({reason})");
-        }
-        text += &noise(result);
-        text += &not_read;
-        text + &file.map_or(String::new(), |file| format!(" -> {}", file.display()))
-    }
-
-    fn paint(&self, status: Status) -> String {
-        let code = match status {
-            Status::Measured => 32,
-            Status::NotConverged | Status::Unavailable | Status::Interrupted => 33,
-            _ => 31,
-        };
-        match self.color {
-            true => format!("\x1b[{code}m{status}\x1b[0m"),
-            false => status.to_string(),
-        }
     }
 
     /// Removes the screen.
@@ -270,6 +225,46 @@ fn time(duration: Duration) -> String {
         60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
         _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
     }
+}
+
+/// The outcome of the row's last sample.
+fn outcome(result: &Record, file: Option<&Path>) -> String {
+    let Some(sample) = result.samples.last() else {
+        let reason = one_line(result.reason.as_deref().unwrap_or_default());
+        return format!("{} ({reason})", paint(result.status));
+    };
+    let status = paint(sample.status);
+    let reason = one_line(sample.reason.as_deref().unwrap_or_default());
+    let not_read = sample.notes.iter().find(|note| note.contains(NOT_READ));
+    let not_read = not_read.map_or(String::new(), |note| format!("; note: {}", one_line(note)));
+    if !sample.status.completed() {
+        return format!("{status} ({reason}){not_read}");
+    }
+    let mut text = match (sample.timing.train_s, sample.timing.wall_s) {
+        (Some(train_s), _) => format!("{status}, trained in {train_s:.3} s"),
+        (None, Some(wall_s)) => format!("{status}, ran for {wall_s:.3} s"),
+        (None, None) => status,
+    };
+    if let Some(quality) = figures::named("quality", [result])
+        && let Some(value) = quality.of_sample(sample)
+    {
+        text += &format!(", {} {}", quality.label.to_lowercase(), quality.said(value));
+    }
+    if !reason.is_empty() {
+        text += &format!(" ({reason})");
+    }
+    text += &noise(result);
+    text += &not_read;
+    text + &file.map_or(String::new(), |file| format!(" -> {}", file.display()))
+}
+
+fn paint(status: Status) -> String {
+    let color = match status {
+        Status::Measured => GREEN,
+        Status::NotConverged | Status::Unavailable | Status::Interrupted => YELLOW,
+        _ => RED,
+    };
+    painted(&status.to_string(), color, Style::stderr())
 }
 
 /// How often the last round was repeated for its noise, and what disturbs what now stands for it.
