@@ -326,13 +326,13 @@ mod tests {
         let file = |name: &str| fs::read_to_string(group.own.folder.join(name)).unwrap();
         assert_eq!((file("memory.max"), file("memory.swap.max")), ("5000".into(), "0".into()));
         assert_eq!(file("memory.oom.group"), "1");
-        assert_eq!((group.evidence(), group.peak().value()), (None, None));
+        assert_eq!((group.evidence(), group.peak().value), (None, None));
         fs::write(group.own.folder.join("memory.events"), "oom 3\noom_kill 2\n").unwrap();
         fs::write(group.own.folder.join("memory.peak"), "4096\n").unwrap();
         let evidence = group.evidence().unwrap();
         assert!(evidence.contains("killed 2 of its processes"), "{evidence}");
         assert!(evidence.contains("limit of 5000 bytes (memory.max)"), "{evidence}");
-        assert_eq!(group.peak().value(), Some(4096.0));
+        assert_eq!(group.peak().value, Some(4096.0));
         group.enter().unwrap();
         assert_eq!(file("cgroup.procs"), "0");
         assert!(!group.has(std::process::id() as i32));

@@ -155,7 +155,7 @@ fn contradicted(evidence: &Evidence) -> Option<(Status, String)> {
     if let Some(reason) = evidence.said.ranks.contradiction() {
         return Some((Status::Misreported, reason));
     }
-    let wall_s = evidence.outcome.meters["wall_s"].value();
+    let wall_s = evidence.outcome.meters["wall_s"].value;
     let reason = evidence.said.contradiction(evidence.epochs, wall_s, evidence.given)?;
     Some((Status::Misreported, reason))
 }

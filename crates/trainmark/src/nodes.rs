@@ -269,10 +269,10 @@ mod tests {
             nodes([Some(part(Exit::Code(0), 300.0, "")), Some(part(Exit::Code(0), 500.0, ""))]);
         let (attempt, samples) = nodes.attempt(Outcome::unmeasured(Exit::Code(0), "srun"));
         let meters = &attempt.outcome.meters;
-        assert_eq!(meters["peak_memory_bytes"].value(), Some(800.0));
+        assert_eq!(meters["peak_memory_bytes"].value, Some(800.0));
         let source = meters["peak_memory_bytes"].source().unwrap();
         assert_eq!(source, "sum of 2 nodes, most on n1: 500; on each: VmHWM");
-        assert_eq!(meters["wall_s"].value(), Some(5.0));
+        assert_eq!(meters["wall_s"].value, Some(5.0));
         assert_eq!(meters["user_s"].reason(), Some("n0: not measured"));
         assert_eq!(attempt.outcome.exit, Exit::Code(0));
         assert_eq!(attempt.disturbances, ["n0: busy", "n1: busy"]);
@@ -292,10 +292,10 @@ mod tests {
         let nodes = nodes([part(90.0, 5e9), part(80.0, 4e9)]);
         let (attempt, _) = nodes.attempt(Outcome::unmeasured(Exit::Code(0), "srun"));
         let meters = &attempt.outcome.meters;
-        assert_eq!(meters["device_busy_least_percent"].value(), Some(80.0));
+        assert_eq!(meters["device_busy_least_percent"].value, Some(80.0));
         let source = meters["device_busy_least_percent"].source().unwrap();
         assert_eq!(source, "the least of 2 nodes, n1's; on each: NVML");
-        assert_eq!(meters["device_memory_largest_bytes"].value(), Some(5e9));
+        assert_eq!(meters["device_memory_largest_bytes"].value, Some(5e9));
     }
 
     #[test]

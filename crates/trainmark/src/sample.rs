@@ -40,9 +40,9 @@ pub fn sample(
     let fact = |fact: Fact| said.facts.value(&fact);
     let whole = |value: Option<f64>| value.filter(|value| *value >= 0.0).map(|value| value as u64);
     let timing = Timing {
-        wall_s: meters["wall_s"].value(),
-        user_s: meters["user_s"].value(),
-        system_s: meters["system_s"].value(),
+        wall_s: meters["wall_s"].value,
+        user_s: meters["user_s"].value,
+        system_s: meters["system_s"].value,
         setup_s: fact(Fact::SetupS),
         compile_s: fact(Fact::CompileS),
         train_s: fact(Fact::TrainS),
@@ -168,7 +168,7 @@ pub fn origins<'a>(
     };
     for name in ["wall_s", "user_s", "system_s", "peak_memory_bytes"] {
         let reading = &meters[name];
-        let origin = match reading.value() {
+        let origin = match reading.value {
             Some(0.0) if !matches!(name, "user_s" | "system_s") => {
                 Err("the system reports 0, which is not a measurement")
             }

@@ -44,7 +44,7 @@ fn a_trainer_that_hangs_is_stopped_at_the_time_out() {
     let outcome = run_quietly(&job);
     assert_eq!(outcome.exit, Exit::TimedOut);
     assert_eq!(outcome.stdout_tail, "sleeping");
-    assert!(outcome.meters["wall_s"].value().unwrap() >= 3.0);
+    assert!(outcome.meters["wall_s"].value.unwrap() >= 3.0);
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn memory_and_cpu_time_are_the_trainers_own() {
     let (outcome, lines) = run(&fake(&["burn", "2", "0.3"]));
     let own_s = number_in(&lines, "cpu_s");
     let meters = &outcome.meters;
-    let measured_s = meters["user_s"].value().unwrap() + meters["system_s"].value().unwrap();
+    let measured_s = meters["user_s"].value.unwrap() + meters["system_s"].value.unwrap();
     assert!((own_s - 0.01..own_s + 0.3).contains(&measured_s), "{measured_s} s, not {own_s} s");
 }
 

@@ -27,7 +27,7 @@ fn assert_holds(reading: &Reading, expected: u64) {
 
 fn cpu_s(outcome: &Outcome) -> f64 {
     let meters = &outcome.meters;
-    meters["user_s"].value().expect("user time") + meters["system_s"].value().expect("system time")
+    meters["user_s"].value.expect("user time") + meters["system_s"].value.expect("system time")
 }
 
 #[track_caller]
@@ -41,7 +41,7 @@ fn a_child_that_holds_300_mb_reads_300_mb() {
     assert_succeeded(&outcome);
     assert_holds(&outcome.meters["largest_process_bytes"], 300 * MB);
     assert_holds(&outcome.meters["peak_memory_bytes"], 300 * MB);
-    assert_eq!(outcome.meters["tree_pss_bytes"].value(), None);
+    assert_eq!(outcome.meters["tree_pss_bytes"].value, None);
     assert!(outcome.meters["tree_pss_bytes"].reason().is_some());
 }
 
@@ -98,8 +98,8 @@ fn the_cpu_time_of_two_spinning_threads_adds_up() {
         (own_s - 0.01..own_s + 0.3).contains(&measured_s),
         "measured {measured_s} s, the trainer itself {own_s} s"
     );
-    assert!(outcome.meters["user_s"].value() > outcome.meters["system_s"].value());
-    let wall_s = outcome.meters["wall_s"].value().expect("wall time");
+    assert!(outcome.meters["user_s"].value > outcome.meters["system_s"].value);
+    let wall_s = outcome.meters["wall_s"].value.expect("wall time");
     assert!(wall_s >= 1.0, "two threads need a second of wall time, not {wall_s}");
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     assert!(measured_s <= wall_s * cores as f64 + 0.05);
@@ -108,7 +108,7 @@ fn the_cpu_time_of_two_spinning_threads_adds_up() {
 #[test]
 fn a_sleeping_trainer_takes_wall_time_and_no_cpu_time() {
     let outcome = run_quietly(&fake(&["sleep", "0.5"]));
-    assert!(outcome.meters["wall_s"].value().expect("wall time") >= 0.5);
+    assert!(outcome.meters["wall_s"].value.expect("wall time") >= 0.5);
     assert!(cpu_s(&outcome) < 0.4);
 }
 
@@ -124,7 +124,7 @@ fn a_grandchild_that_outlives_its_parent_is_waited_for_and_counted() {
     assert!(!outcome.stragglers.stopped);
     // The main process forked its work away and ended: the clock stops with the work.
     let wall = &outcome.meters["wall_s"];
-    assert!(wall.value() >= Some(0.3), "{wall:?}");
+    assert!(wall.value >= Some(0.3), "{wall:?}");
     assert!(wall.source().unwrap().contains("s after the main one"), "{wall:?}");
 }
 
@@ -160,7 +160,7 @@ fn the_schedulers_clock_agrees_with_the_cpu_time_that_was_burnt() {
     let (outcome, lines) = run(&fake(&["burn", "1", "0.5"]));
     assert_succeeded(&outcome);
     let clock = &outcome.meters["task_clock_ns"];
-    let Some(nanoseconds) = clock.value() else {
+    let Some(nanoseconds) = clock.value else {
         let why = clock.reason().expect("no figure without a reason");
         return skipped(why);
     };
@@ -170,7 +170,7 @@ fn the_schedulers_clock_agrees_with_the_cpu_time_that_was_burnt() {
     assert!((own_s - 0.01..own_s + 0.2).contains(&clock_s), "{clock_s} s, the trainer {own_s} s");
     // Two processes: the sum of both.
     let (outcome, lines) = run(&fake(&["orphan-burn", "0.3"]));
-    let clock_s = outcome.meters["task_clock_ns"].value().expect("as before") / 1e9;
+    let clock_s = outcome.meters["task_clock_ns"].value.expect("as before") / 1e9;
     assert!(clock_s >= number_in(&lines, "cpu_s") - 0.01, "{clock_s} s");
 }
 
@@ -180,7 +180,7 @@ fn hardware_counters_are_there_or_say_why_not() {
     let outcome = run_quietly(&fake(&["burn", "1", "0.5"]));
     for name in ["instructions", "cycles", "cache_misses"] {
         let reading = &outcome.meters[name];
-        match (reading.value(), reading.reason()) {
+        match (reading.value, reading.reason()) {
             // Half a second of any CPU.
             (Some(count), None) => assert!(count > 0.0, "{reading:?}"),
             (None, Some(reason)) => {
@@ -241,7 +241,7 @@ fn the_schedulers_clock_agrees_with_perf_stat() {
         return skipped(format!("perf stat does not work here: {}", judged.trim()));
     };
     let (outcome, lines) = run(&fake(&["burn", "1", "0.5"]));
-    let Some(nanoseconds) = outcome.meters["task_clock_ns"].value() else {
+    let Some(nanoseconds) = outcome.meters["task_clock_ns"].value else {
         return skipped("no perf events for this user");
     };
     // Two trainings, which never use the same: what each judge adds to the trainer's own figure is compared.
@@ -298,7 +298,7 @@ fn cpu_time_and_memory_agree_with_runexec() {
         return skipped("runexec tells no memory: it may use no control group");
     };
     let outcome = run_quietly(&fake(&["hold", "100", "0.2"]));
-    let measured = outcome.meters["peak_memory_bytes"].value().expect("a peak");
+    let measured = outcome.meters["peak_memory_bytes"].value.expect("a peak");
     // runexec counts what the group is charged for, of which shared libraries may be no part.
     assert!((measured - judged_bytes).abs() < 15e6, "{measured} bytes, runexec {judged_bytes}");
 }

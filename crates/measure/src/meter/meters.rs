@@ -51,7 +51,7 @@ fn over(name: &str) -> Over {
 
 const NEVER_HEARD_OF: Reading = Reading { value: None, source: None, valid: false, reason: None };
 
-/// What one launch cost, its whole process tree included: `meters["wall_s"].value()`.
+/// What one launch cost, its whole process tree included: `meters["wall_s"].value`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Meters(BTreeMap<String, Reading>);
 
@@ -76,7 +76,7 @@ impl Meters {
 
     /// The values that are known.
     pub fn values(&self) -> impl Iterator<Item = (&str, f64)> {
-        self.0.iter().filter_map(|(name, reading)| Some((name.as_str(), reading.value()?)))
+        self.0.iter().filter_map(|(name, reading)| Some((name.as_str(), reading.value?)))
     }
 
     pub fn set(&mut self, name: &str, reading: Reading) {

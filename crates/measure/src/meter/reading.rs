@@ -80,10 +80,6 @@ impl Reading {
         }
     }
 
-    pub fn value(&self) -> Option<f64> {
-        self.value
-    }
-
     /// The value of a figure that is counted: bytes, processes, events.
     pub fn count(&self) -> Option<u64> {
         self.value.map(|value| value as u64)

@@ -173,7 +173,7 @@ fn tree_pss(sample: &TreeSample) -> Reading {
 /// The peak of the tree; what is absent is less than anything. A control group's `memory.peak` is
 /// deliberately no candidate: it counts the page cache of the files that the trainer read as well.
 fn larger(process: &Reading, tree: &Reading) -> Reading {
-    if tree.value() > process.value() { tree.clone() } else { process.clone() }
+    if tree.value > process.value { tree.clone() } else { process.clone() }
 }
 
 #[cfg(test)]
@@ -198,7 +198,7 @@ mod tests {
     fn what_nobody_has_measured_is_absent_with_a_reason() {
         let second = Duration::from_secs(1);
         let meters = meters((second, second), &TreeSample::default(), 0);
-        assert!(meters["user_s"].value().is_some());
+        assert!(meters["user_s"].value.is_some());
         assert!(meters["cgroup_peak_bytes"].reason().is_some(), "nobody has set it");
     }
 
@@ -206,9 +206,9 @@ mod tests {
     fn wall_time_reaches_to_the_last_process_that_worked_and_says_so() {
         let wall =
             |work_ms| wall_reading((Duration::from_millis(20), Duration::from_millis(work_ms)));
-        assert_eq!(wall(1120).value(), Some(1.12));
+        assert_eq!(wall(1120).value, Some(1.12));
         assert!(wall(1120).source().unwrap().ends_with("ended, 1.10 s after the main one"));
-        assert_eq!(wall(20).value(), Some(0.02));
+        assert_eq!(wall(20).value, Some(0.02));
         assert!(wall(20).source().unwrap().ends_with("until it was reaped"));
     }
 
@@ -221,15 +221,15 @@ mod tests {
             looks: 5,
             ..TreeSample::default()
         };
-        assert_eq!(phys_footprint(&several).value(), Some(900.0));
+        assert_eq!(phys_footprint(&several).value, Some(900.0));
         assert!(phys_footprint(&several).source().unwrap().contains("3 processes in 5 looks"));
-        assert_eq!(phys_footprint(&TreeSample::default()).value(), None);
+        assert_eq!(phys_footprint(&TreeSample::default()).value, None);
     }
 
     #[test]
     fn a_tree_that_never_had_two_processes_has_no_sampled_peak_instead_of_zero() {
         let reading = tree_pss(&TreeSample { most_processes: 1, ..TreeSample::default() });
-        assert_eq!(reading.value(), None);
+        assert_eq!(reading.value, None);
         assert!(reading.reason().is_some());
     }
 }

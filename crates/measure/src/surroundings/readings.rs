@@ -143,7 +143,7 @@ mod tests {
         shared.devices[0].others = 1;
         assert_eq!(valid(&shared), (true, false));
         let short = &readings(&seen(0.5))["cpu_energy_uj"];
-        assert_eq!(short.value(), Some(7e6));
+        assert_eq!(short.value, Some(7e6));
         assert!(short.reason().unwrap().contains("too short"));
     }
 
@@ -167,7 +167,7 @@ mod tests {
         };
         seen.devices.extend([second, Device::default()]);
         let readings = readings(&seen);
-        let value = |name: &str| readings[name].value().unwrap();
+        let value = |name: &str| readings[name].value.unwrap();
         assert_eq!(value("device_energy_uj"), 1e7);
         assert_eq!(value("device_memory_bytes"), f64::from(1 << 30) * 4.0);
         assert_eq!(value("device_memory_largest_bytes"), f64::from(1 << 30) * 3.0);
@@ -189,7 +189,7 @@ mod tests {
         seen.devices.push(silent);
         let readings = readings(&seen);
         for name in ["device_energy_uj", "device_memory_bytes", "device_memory_largest_bytes"] {
-            assert_eq!(readings[name].value(), None, "{name}");
+            assert_eq!(readings[name].value, None, "{name}");
             assert_eq!(readings[name].reason(), Some("NVML does not tell it of GPU 1 (H100)"));
         }
     }
@@ -201,7 +201,7 @@ mod tests {
             assert!(reading.valid || reading.reason.is_some(), "{name}");
         }
         let nothing = readings(&Surroundings::default());
-        assert_eq!(nothing["device_memory_bytes"].value(), None);
+        assert_eq!(nothing["device_memory_bytes"].value, None);
         let idle = Surroundings { devices: vec![Device::default()], ..Surroundings::default() };
         let reason = readings(&idle)["device_energy_uj"].reason().unwrap().to_owned();
         assert_eq!(reason, "no process of the trainer's was seen on a GPU");

@@ -122,9 +122,9 @@ fn a_daemon_that_left_its_session_is_found_stopped_and_counted() {
     assert_eq!(outcome.stragglers.count, 1);
     assert!(outcome.stragglers.stopped && outcome.stragglers.cut_off);
     assert_eq!(outcome.survivors, 0);
-    let wall_s = outcome.meters["wall_s"].value().unwrap();
+    let wall_s = outcome.meters["wall_s"].value.unwrap();
     assert!((4.5..6.5).contains(&wall_s), "it computed until it was stopped, not for {wall_s} s");
-    let cpu_s = outcome.meters["user_s"].value().unwrap();
+    let cpu_s = outcome.meters["user_s"].value.unwrap();
     assert!(cpu_s > 0.2, "the daemon spun for eight seconds, but only {cpu_s} s were counted");
 }
 
@@ -149,7 +149,7 @@ fn a_daemon_that_only_waits_costs_no_wall_time_when_it_is_stopped() {
     let outcome = run_quietly(&program("/bin/sh", &["-c", script]));
     assert_eq!((outcome.exit, outcome.stragglers.count), (Exit::Code(0), 1));
     assert!(outcome.stragglers.stopped && !outcome.stragglers.cut_off);
-    let wall_s = outcome.meters["wall_s"].value().unwrap();
+    let wall_s = outcome.meters["wall_s"].value.unwrap();
     assert!((0.3..2.0).contains(&wall_s), "{wall_s} s");
 }
 
@@ -207,7 +207,7 @@ fn a_token_that_was_cancelled_before_stops_the_next_trainer_too() {
     cancel.cancel();
     let (outcome, _) = run_with(&fake(&["sleep", "300"]), &cancel);
     assert_eq!(outcome.exit, Exit::Cancelled);
-    assert!(outcome.meters["wall_s"].value().is_some(), "the launcher itself did not hear of it");
+    assert!(outcome.meters["wall_s"].value.is_some(), "the launcher itself did not hear of it");
 }
 
 /// Returns how it ended, and the trainer's wall time in seconds.
@@ -215,7 +215,7 @@ fn cancelled_when_it_prints(arguments: &[&str], requests: usize) -> (Exit, f64) 
     let cancel = CancelToken::default();
     let mut on_line = |_: Stream, _: &str| (0..requests).for_each(|_| cancel.cancel());
     let outcome = launch::run(&fake(arguments), &mut on_line, &cancel).unwrap();
-    (outcome.exit, outcome.meters["wall_s"].value().unwrap())
+    (outcome.exit, outcome.meters["wall_s"].value.unwrap())
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn a_trainer_that_kills_its_launcher_is_lost_and_found() {
     let (outcome, lines) = run(&fake(&["kill-parent"]));
     assert!(matches!(outcome.exit, Exit::Lost(_)), "{:?}", outcome.exit);
     assert_eq!(outcome.survivors, 0);
-    assert_eq!(outcome.meters["user_s"].value(), None);
+    assert_eq!(outcome.meters["user_s"].value, None);
     assert!(!is_alive(number_in(&lines, "main") as u32));
 }
 
@@ -359,7 +359,7 @@ fn a_trainer_that_closes_its_output_is_waited_for() {
     let (outcome, lines) = run(&fake(&["close-output"]));
     assert_eq!(outcome.exit, Exit::Code(0));
     assert_eq!(lines, ["Test Accuracy: 50.00%"]);
-    assert!(outcome.meters["wall_s"].value().unwrap() >= 0.3);
+    assert!(outcome.meters["wall_s"].value.unwrap() >= 0.3);
 }
 
 #[test]
