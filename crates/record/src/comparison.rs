@@ -655,6 +655,11 @@ mod tests {
         assert!(told, "{:?}", found.differences);
         let found = compared(bound(), of("a clock"), &options("train_s")).unwrap();
         assert_eq!(found.rows[0].outcome, Outcome::NoDifference);
+        let mut cpu = record("cpu", &BASE);
+        cpu.metrics.training_time_seconds = Some(1.0);
+        cpu.sources.insert("user_s".into(), "sampled: at least this much".into());
+        let figure = figures::named("training_time_seconds", [&cpu]).unwrap();
+        assert!(figure.is_bound(&cpu));
     }
 
     #[test]

@@ -331,7 +331,12 @@ impl Figure {
         let says = |it: &String| {
             ["at most this much", "at least this much"].iter().any(|bound| it.contains(bound))
         };
-        self.of(record).is_some() && record.sources.get(&*self.key).is_some_and(says)
+        let parts: &[&str] = match &*self.key {
+            "training_time_seconds" => &["user_s", "system_s"],
+            key => &[key],
+        };
+        let mut sources = parts.iter().filter_map(|key| record.sources.get(*key));
+        self.of(record).is_some() && sources.any(says)
     }
 
     /// Whether only the trainer states the record's value of this metric.

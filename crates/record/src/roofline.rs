@@ -111,14 +111,17 @@ impl Precision {
     /// The precision that a trainer means, in the words that frameworks use.
     pub(crate) fn of(stated: &str) -> Option<Precision> {
         let stated = stated.to_ascii_lowercase();
-        let has = |words: &[&str]| words.iter().any(|word| stated.contains(word));
-        match stated.as_str() {
-            _ if has(&["bf16", "bfloat16"]) => Some(Precision::Bf16),
-            _ if has(&["fp16", "float16"]) || stated == "f16" => Some(Precision::Fp16),
-            _ if has(&["mixed", "amp"]) => Some(Precision::Mixed),
-            _ if has(&["tf32", "tensorfloat"]) => Some(Precision::Tf32),
-            "float32" | "f32" | "fp32" | "single" => Some(Precision::Float32),
-            _ => None,
+        let said: Vec<&str> = stated.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+        let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
+        match () {
+            () if has(&["bf16", "bfloat16"]) => Some(Precision::Bf16),
+            () if has(&["fp16", "float16", "f16", "half"]) => Some(Precision::Fp16),
+            () if has(&["mixed", "amp"]) => Some(Precision::Mixed),
+            () if has(&["tf32", "tensorfloat", "tensorfloat32"]) => Some(Precision::Tf32),
+            () if has(&["float32", "f32", "fp32", "single", "float", "32"]) => {
+                Some(Precision::Float32)
+            }
+            () => None,
         }
     }
 

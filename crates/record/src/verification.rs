@@ -88,7 +88,9 @@ pub fn same_training(
 impl Verification {
     /// The coarsest grade that the trainer's own word for its precision allows, if it is a word that we know.
     pub fn stated(&self) -> Option<Grade> {
-        self.precision.as_deref().and_then(Precision::of).map(Precision::grade)
+        let said = self.precision.as_deref()?;
+        let is_double = || ["64", "double"].iter().any(|it| said.to_ascii_lowercase().contains(it));
+        Precision::of(said).map(Precision::grade).or_else(|| is_double().then_some(Grade::Float32))
     }
 
     /// Whether it is equal only within coarser rounding than that of the precision that the trainer states. It computes
@@ -190,6 +192,36 @@ mod tests {
 
     fn config(value: Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn the_words_of_frameworks_for_a_precision_allow_a_grade() {
+        let stated = |precision: &str| {
+            Verification { precision: Some(precision.into()), ..Verification::default() }.stated()
+        };
+        for word in [
+            "float32",
+            "FP32",
+            "torch.float32",
+            "single precision",
+            "32-true",
+            "float",
+            "float64",
+            "fp64",
+        ] {
+            assert_eq!(stated(word), Some(Grade::Float32), "{word}");
+        }
+        for word in ["bf16-mixed", "torch.bfloat16", "float16", "amp", "autocast(bf16)"] {
+            assert_eq!(stated(word), Some(Grade::Bf16), "{word}");
+        }
+        assert_eq!((stated("tf32"), stated("int8")), (Some(Grade::Tf32), None));
+        assert_eq!(stated("float32, example"), Some(Grade::Float32));
+        let found = |grade| Verification {
+            precision: Some("torch.float32".into()),
+            grade,
+            ..Verification::default()
+        };
+        assert!(found(Grade::Tf32).is_coarser() && !found(Grade::Float32).is_coarser());
     }
 
     #[test]

@@ -247,8 +247,8 @@ fn remarks(comparison: &Comparison) -> Vec<Note> {
         (
             comparison.rows.iter().filter(has_no_counterpart).count(),
             "row",
-            "not compared: one side lacks the figure or was not measured. Compare another figure, for example \
-             --metric wall_s",
+            "not compared: one side lacks the figure, both have only a bound of it, or one was not measured. Compare \
+             another figure, for example --metric wall_s",
         ),
         (
             comparison.unmatched_held,

@@ -164,10 +164,15 @@ impl<'a> Campaign<'a> {
         let mut remarks = Vec::new();
         let apart = self.apart(&past.began.run.id);
         let files = self.files_of(&[&past.began.run.id, &apart]);
+        // An interrupted training has brought nothing that is to stay.
+        let has_samples =
+            |ran: &Ran| ran.result.samples.iter().any(|it| it.status != Status::Interrupted);
+        // Those of another program or other data are of a run of their own already, if these came in between.
         let is_old = |ran: &Ran, row: &Standing| {
             ran.identity != row.identity
                 && ran.identity.same_row(&row.identity)
-                && !ran.result.samples.is_empty()
+                && has_samples(ran)
+                && ran.result.run.as_ref().is_none_or(|run| run.id == past.began.run.id)
         };
         let has_changed = |row: &Standing| past.ran.iter().any(|ran| is_old(ran, row));
         let changed = self.rows.iter().any(has_changed);
@@ -197,9 +202,14 @@ impl<'a> Campaign<'a> {
                 standing.file =
                     past.ran.iter().rfind(|ran| ran.identity == standing.identity).map(file_of);
             } else if let Some(last) = last {
-                if last.identity == standing.identity || last.result.samples.is_empty() {
-                    // Its file is replaced by whatever comes of it now.
-                    standing.file = Some(file_of(last));
+                let has_brought = past.ran.iter().filter(same).any(has_samples);
+                if last.identity == standing.identity || !has_brought {
+                    // Its file is replaced by whatever comes of it now, of whichever run.
+                    let file = file_of(last);
+                    let found =
+                        self.keeper.as_ref().map(|it| Record::read_back(&it.out.join(&file)));
+                    standing.written = found.flatten().is_some_and(|it| it.run == last.result.run);
+                    standing.file = Some(file);
                 } else {
                     let other_data =
                         last.identity.dataset_sha256 != standing.identity.dataset_sha256;

@@ -9,13 +9,15 @@ use crate::share;
 use crate::suite::LoadedSuite;
 use anyhow::{Context, Result, bail};
 use indexmap::IndexSet;
+use measure::helper::ended;
 use measure::launch::{self, CancelToken, Exit, Job, LaunchError, Stream};
 use measure::provenance::resolve_program;
 use measure::text::one_line;
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -92,8 +94,8 @@ impl Command {
     }
 
     /// Runs it as it is and hears each line that it prints. What it leaves behind (compilers have daemons) may
-    /// keep its output open: that is not waited for. When it is cancelled, its process group is asked to end, and killed
-    /// 3 s later.
+    /// keep its output open: that is not waited for. When it is cancelled, it is asked to end with all of its process
+    /// group, and killed 3 s later.
     ///
     /// # Errors
     /// If it does not start.
@@ -105,7 +107,12 @@ impl Command {
         let (output, input) = io::pipe()?;
         let mut process = std::process::Command::new(&self.words[0]);
         process.args(&self.words[1..]).envs(&self.environment).current_dir(&self.directory);
-        process.stdin(Stdio::null()).stdout(input.try_clone()?).stderr(input).process_group(0);
+        process.stdin(Stdio::null()).stdout(input.try_clone()?).stderr(input);
+        // At a terminal it stays in the group that Ctrl-C reaches, and may ask for a passphrase.
+        let has_group = File::open("/dev/tty").is_err();
+        if has_group {
+            process.process_group(0);
+        }
         let mut child = launch::withhold(&mut process).spawn()?;
         // It holds the other ends of the pipe.
         drop(process);
@@ -114,11 +121,16 @@ impl Command {
             let lines = BufReader::new(output).split(b'\n').map_while(Result::ok);
             lines.map(|line| sender.send(line)).take_while(Result::is_ok).count()
         });
-        let group = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
-        let mut ended = None;
+        let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+        let (mut status, mut is_silent) = (None, false);
         loop {
-            if ended.is_none() && cancel.is_cancelled() {
-                return stop(&mut child, group);
+            if status.is_none() && cancel.is_cancelled() {
+                return stop(&mut child, Pid::from_raw(if has_group { -pid } else { pid }), cancel);
+            }
+            if is_silent {
+                status = status.map_or_else(|| ended(&mut child, LISTEN), |it| Ok(Some(it)))?;
+                let Some(status) = status else { continue };
+                return Ok(status);
             }
             match lines.recv_timeout(LISTEN) {
                 Ok(line) => {
@@ -129,13 +141,12 @@ impl Command {
                         on_line(last);
                     }
                 }
-                Err(RecvTimeoutError::Disconnected) => break,
-                // All lines that it printed before its end have arrived by then.
-                Err(RecvTimeoutError::Timeout) if ended.is_some() => break,
-                Err(RecvTimeoutError::Timeout) => ended = child.try_wait()?,
+                // Or what it printed before its end has arrived by then.
+                Err(RecvTimeoutError::Timeout) if status.is_some() => is_silent = true,
+                Err(RecvTimeoutError::Timeout) => status = child.try_wait()?,
+                Err(RecvTimeoutError::Disconnected) => is_silent = true,
             }
         }
-        ended.map_or_else(|| child.wait(), Ok)
     }
 
     /// Its standard output, if it ends with 0 in time.
@@ -170,15 +181,17 @@ impl Command {
     }
 }
 
-/// Asks a process group to end, the child and all that it has started, and kills what is left of it 3 s later.
-fn stop(child: &mut Child, group: Pid) -> io::Result<ExitStatus> {
+/// Asks a child to end, or its group, the child and all that it has started, and kills what is left 3 s later, or when
+/// that is urgent.
+fn stop(child: &mut Child, target: Pid, cancel: &CancelToken) -> io::Result<ExitStatus> {
     let deadline = Instant::now() + TERM_GRACE;
     let mut signal = Some(Signal::SIGTERM);
     // Until there is none left that a signal can reach.
-    while killpg(group, signal).is_ok() && signal != Some(Signal::SIGKILL) {
+    while kill(target, signal).is_ok() && signal != Some(Signal::SIGKILL) {
         child.try_wait()?;
         std::thread::sleep(LISTEN);
-        signal = (Instant::now() >= deadline).then_some(Signal::SIGKILL);
+        let now = Instant::now() >= deadline || cancel.is_urgent();
+        signal = now.then_some(Signal::SIGKILL);
     }
     child.wait()
 }

@@ -524,7 +524,7 @@ impl<'a> Runner<'a> {
             timing: Timing { train_s: said.facts.value(&Fact::TrainS), ..Timing::default() },
             ..Sample::default()
         };
-        let capability = self.capability.as_ref();
+        let (capability, unscored) = (self.capability.as_ref(), scored.is_err());
         let (mut status, mut reason) = judge::judge(&Evidence {
             outcome,
             timeout: self.settings.timeout,
@@ -539,7 +539,8 @@ impl<'a> Runner<'a> {
         if let Some(file) = changed {
             let words = format!("the data changed while it trained: {file}");
             (status, reason) = (Status::Misreported, Some(words));
-        } else if status == Status::Interrupted {
+        } else if unscored && self.cancel.is_cancelled() || status == Status::Interrupted {
+            status = Status::Interrupted; // perhaps while it was scored
             reason = self.cancel.reason().map(str::to_owned).or(reason);
         }
         let metrics = judge::metrics(task, said);

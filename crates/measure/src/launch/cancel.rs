@@ -40,6 +40,11 @@ impl CancelToken {
         self.requests() > 0
     }
 
+    /// Whether nothing is to be waited for any longer.
+    pub fn is_urgent(&self) -> bool {
+        self.requests() > 1
+    }
+
     /// Why, once it is cancelled.
     pub fn reason(&self) -> Option<&'static str> {
         self.0.reason.get().copied().filter(|_| self.is_cancelled())

@@ -292,6 +292,12 @@ fn begin(
     };
     let timeout = settings.timeout;
     let mut runner = args.what.runner(loaded, rows, settings, &cancel)?;
+    if let (Some(_), Some(why)) = (&past, cancel.reason()) {
+        // Trainers that are not ready would be taken for others than they were.
+        let resume = resume_command(&args.out);
+        print(&format!("The run was {why} before it went on; `{resume}` continues it\n"))?;
+        return Ok(exit_code(why));
+    }
     let cannot_write = || format!("--out {}: the journal cannot be written", args.out.display());
     runner.run = match &past {
         Some(past) => {
@@ -347,7 +353,8 @@ fn conclude(args: &Args, campaign: &Campaign, stopped: Option<&str>) -> Result<u
         line += &format!(", {number} {words}");
     }
     let most = campaign.rows.iter().map(Standing::rounds).max().unwrap_or_default();
-    let rounds = most.max(args.repeats.unwrap_or(1) as usize);
+    let wanted = args.repeats.filter(|_| args.max_time.is_none()).unwrap_or(1);
+    let rounds = most.max(wanted as usize);
     let is_left_out = |it: &&Standing| {
         (1..rounds).contains(&it.rounds()) && !it.repeatable() && stopped.is_none()
     };

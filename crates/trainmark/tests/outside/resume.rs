@@ -327,6 +327,60 @@ fn other_data_is_another_run_whose_old_results_stay() {
 }
 
 #[test]
+fn data_that_is_again_what_it_was_goes_on_with_the_run_of_its_samples() {
+    let place = Place::new();
+    let wait = "echo x >> starts; [ $(wc -l < starts) -ne $(cat at) ] || sleep 300";
+    let suite = place.suite(&format!("{wait}; {PLAIN}"), "root = '.'");
+    let labels = place.path("data/t10k-labels-idx1-ubyte");
+    let was = std::fs::read(&labels).unwrap();
+    let other = [&was[..was.len() - 1], &[was.last().unwrap() ^ 1]].concat();
+    for (data, at, more) in
+        [(&was, 2, &["--epochs", "1,2"][..]), (&other, 4, &["--resume"]), (&was, 0, &["--resume"])]
+    {
+        std::fs::write(&labels, data).unwrap();
+        std::fs::write(place.path("at"), at.to_string()).unwrap();
+        let mut harness = start(&place, &suite, more);
+        if at > 0 {
+            eventually("it waits", || starts(&place) == at);
+            Command::new("kill").args(["-INT", &harness.id().to_string()]).status().unwrap();
+        }
+        harness.wait().unwrap();
+    }
+    assert_eq!(starts(&place), 5);
+    let results = place.results();
+    let run = |it: &Value| it["run"]["id"].as_str().unwrap().to_owned();
+    let mut runs: Vec<String> = results.iter().map(run).collect();
+    runs.sort();
+    assert!(results.len() == 3 && runs[0] == runs[1] && runs[2].starts_with(&runs[0]), "{runs:?}");
+    assert!(results.iter().all(|it| it["status"] == "measured"), "{results:?}");
+}
+
+#[test]
+fn a_stop_while_a_run_that_goes_on_builds_takes_no_program_for_another() {
+    let place = Place::new();
+    let suite = waiting_at(&place, 2);
+    let text = std::fs::read_to_string(&suite).unwrap();
+    let build = "[[trainers]]\nbuild = ['sh', '-c', '[ ! -e slow ] || sleep 300']";
+    std::fs::write(&suite, text.replace("[[trainers]]", build)).unwrap();
+    let mut harness = start(&place, &suite, &["--epochs", "1,2"]);
+    eventually("the second training begins", || starts(&place) == 2);
+    harness.kill().unwrap();
+    harness.wait().unwrap();
+    for name in ["go", "slow"] {
+        std::fs::write(place.path(name), "").unwrap();
+    }
+    let mut command = place.trainmark("run");
+    let output =
+        command.args(["--resume", "--out", "out", "--run-timeout", "2s"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(124), "{}", said(&output));
+    assert!(said(&output).contains("before it went on; `"), "{}", said(&output));
+    assert!(!said(&output).contains("has changed"), "{}", said(&output));
+    std::fs::remove_file(place.path("slow")).unwrap();
+    assert!(resume(&place).status.success());
+    assert_eq!((starts(&place), place.results().len()), (3, 2));
+}
+
+#[test]
 fn a_run_goes_on_with_the_suite_that_it_began_with_though_another_one_has_its_file() {
     let place = Place::new();
     let waiting = "echo x >> starts; [ $(wc -l < starts) -lt 2 ] || [ -e go ] || sleep 300";

@@ -78,11 +78,18 @@ fn the_third_signal_ends_a_program_that_does_not_stop() {
 
 #[test]
 fn a_build_ends_when_the_time_of_the_run_is_up_and_no_other_begins() {
-    let (place, word) = (Place::new(), format!("hanging-build-{}", std::process::id()));
+    for (number, quiet) in ["", "exec > built.log 2>&1; "].into_iter().enumerate() {
+        a_build_ends(&format!("hanging-build-{number}-{}", std::process::id()), quiet);
+    }
+}
+
+fn a_build_ends(word: &str, quiet: &str) {
+    let place = Place::new();
     let suite = place.suite(PLAIN, "root = '.'");
     let text = std::fs::read_to_string(&suite).unwrap();
     // A process below it ignores SIGTERM.
-    let build = format!("echo x >> builds; sh -c 'trap : TERM; sleep 300; sleep 300; : {word}'; :");
+    let build =
+        format!("{quiet}echo x >> builds; sh -c 'trap : TERM; sleep 300; sleep 300; : {word}'; :");
     let (head, trainer) = text.split_once("[[trainers]]").unwrap();
     let one = format!("[[trainers]]\nbuild = ['sh', '-c', \"\"\"{build}\"\"\"]\n{trainer}");
     let other = one.replace("Shell", "Other").replace("\"shell\"", "\"other\"");
@@ -93,8 +100,24 @@ fn a_build_ends_when_the_time_of_the_run_is_up_and_no_other_begins() {
     assert!(began.elapsed() < Duration::from_secs(40), "{}", said(&output));
     assert!(!said(&output).contains("warning: "), "{}", said(&output));
     assert_eq!(std::fs::read_to_string(place.path("builds")).unwrap(), "x\n");
-    eventually("nothing of the build is left", || processes_with(&word).is_empty());
+    eventually("nothing of the build is left", || processes_with(word).is_empty());
     assert!(place.results().is_empty(), "{}", said(&output));
+}
+
+#[test]
+fn a_stop_while_it_is_scored_leaves_a_row_that_runs_again() {
+    let place = Place::new();
+    let suite = place.suite("printf 1 > $TRAINMARK_PREDICTIONS; echo x >> starts", "root = '.'");
+    let text = std::fs::read_to_string(&suite).unwrap();
+    let task = "[task]\nname = 'guess'\ndata = ['data']\nquality = 'share'\n[task.metrics.share]\nunit = ''\n\
+                better = 'higher'\nscore = { by = 'command', predictions = 'u8', truth_type = 'u8', \
+                command = ['sh', '-c', 'echo x >> scores; sleep 300'] }\n[[trainers]]";
+    std::fs::write(&suite, text.replace("[[trainers]]", task)).unwrap();
+    let output = place.run(&suite, &["--run-timeout", "3s", "--repeats", "2"]);
+    assert_eq!(output.status.code(), Some(124), "{}", said(&output));
+    assert!(place.path("scores").exists(), "{}", said(&output));
+    let results = place.results();
+    assert_eq!(results[0]["samples"][0]["status"], "interrupted", "{}", said(&output));
 }
 
 #[test]
