@@ -22,9 +22,8 @@ pub struct Fingerprint {
 impl Fingerprint {
     /// Whether it is the same row of the suite, whatever program trains it and whatever the data.
     pub fn same_row(&self, other: &Fingerprint) -> bool {
-        let row = |it: &Fingerprint| {
-            (it.trainer.clone(), it.model.clone(), it.backend.clone(), it.config.clone())
-        };
-        row(self) == row(other)
+        let Fingerprint { trainer, model, backend, config, .. } = self;
+        (trainer, model, backend, config)
+            == (&other.trainer, &other.model, &other.backend, &other.config)
     }
 }

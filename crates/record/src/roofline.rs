@@ -99,6 +99,7 @@ pub fn implausible(
 /// The arithmetic of most operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Precision {
+    Float64,
     Float32,
     Tf32,
     Bf16,
@@ -107,28 +108,29 @@ pub(crate) enum Precision {
     Mixed,
 }
 
+/// The words of frameworks. The first that fit count.
+const WORDS: [(&[&str], Precision); 6] = [
+    (&["bf16", "bfloat16"], Precision::Bf16),
+    (&["fp16", "float16", "f16", "half"], Precision::Fp16),
+    (&["mixed", "amp"], Precision::Mixed),
+    (&["tf32", "tensorfloat", "tensorfloat32"], Precision::Tf32),
+    (&["float64", "f64", "fp64", "double", "64"], Precision::Float64),
+    (&["float32", "f32", "fp32", "single", "float", "32"], Precision::Float32),
+];
+
 impl Precision {
     /// The precision that a trainer means, in the words that frameworks use.
     pub(crate) fn of(stated: &str) -> Option<Precision> {
         let stated = stated.to_ascii_lowercase();
         let said: Vec<&str> = stated.split(|c: char| !c.is_ascii_alphanumeric()).collect();
-        let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
-        match () {
-            () if has(&["bf16", "bfloat16"]) => Some(Precision::Bf16),
-            () if has(&["fp16", "float16", "f16", "half"]) => Some(Precision::Fp16),
-            () if has(&["mixed", "amp"]) => Some(Precision::Mixed),
-            () if has(&["tf32", "tensorfloat", "tensorfloat32"]) => Some(Precision::Tf32),
-            () if has(&["float32", "f32", "fp32", "single", "float", "32"]) => {
-                Some(Precision::Float32)
-            }
-            () => None,
-        }
+        let is_said = |words: &[&str]| words.iter().any(|word| said.contains(word));
+        WORDS.iter().find(|(words, _)| is_said(words)).map(|it| it.1)
     }
 
     /// The grade of arithmetic that rounds no more than this.
     pub(crate) fn grade(self) -> Grade {
         match self {
-            Precision::Float32 => Grade::Float32,
+            Precision::Float64 | Precision::Float32 => Grade::Float32,
             Precision::Tf32 => Grade::Tf32,
             Precision::Bf16 | Precision::Fp16 | Precision::Mixed => Grade::Bf16,
         }
@@ -178,6 +180,7 @@ fn data_sheet_of(device: &str, trainer: &TrainerRecord) -> Option<f64> {
     };
     let (_, rates) = DATA_SHEETS.iter().find(|(name, _)| words(name))?;
     let place = match Precision::of(trainer.precision.as_deref().unwrap_or("float32"))? {
+        Precision::Float64 => return None,
         Precision::Float32 => 0,
         Precision::Tf32 => 1,
         Precision::Bf16 | Precision::Fp16 | Precision::Mixed => 2,
@@ -219,7 +222,7 @@ fn peak(
             Some(Precision::Mixed) => {
                 (gpu.bf16_flop_per_s.max(gpu.fp16_flop_per_s), "products in bf16 or fp16")
             }
-            None => (None, ""),
+            None | Some(Precision::Float64) => (None, ""),
         };
         let (mut sum, mut what) = (0.0, "");
         for device in devices {

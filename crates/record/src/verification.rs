@@ -88,9 +88,7 @@ pub fn same_training(
 impl Verification {
     /// The coarsest grade that the trainer's own word for its precision allows, if it is a word that we know.
     pub fn stated(&self) -> Option<Grade> {
-        let said = self.precision.as_deref()?;
-        let is_double = || ["64", "double"].iter().any(|it| said.to_ascii_lowercase().contains(it));
-        Precision::of(said).map(Precision::grade).or_else(|| is_double().then_some(Grade::Float32))
+        self.precision.as_deref().and_then(Precision::of).map(Precision::grade)
     }
 
     /// Whether it is equal only within coarser rounding than that of the precision that the trainer states. It computes
