@@ -94,8 +94,8 @@ impl Command {
     }
 
     /// Runs it as it is and hears each line that it prints. What it leaves behind (compilers have daemons) may
-    /// keep its output open: that is not waited for. When it is cancelled, it is asked to end with all of its process
-    /// group, and killed 3 s later.
+    /// keep its output open: that is not waited for. When it is cancelled, it is asked to end, with all of its process
+    /// group unless that is the terminal's, and killed 3 s later.
     ///
     /// # Errors
     /// If it does not start.
